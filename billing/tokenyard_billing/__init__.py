@@ -1,0 +1,1 @@
+"""Prices, rating, ledger, invoices."""

@@ -1,0 +1,1 @@
+"""Runs inside Ray: model serving and training."""

@@ -1,0 +1,1 @@
+"""vLLM replicas under Ray Serve."""

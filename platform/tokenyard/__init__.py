@@ -1,0 +1,1 @@
+"""Tokenyard: run your own LLM API business."""

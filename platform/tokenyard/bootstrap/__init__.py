@@ -1,0 +1,1 @@
+"""Wires implementations to ports, one file a process."""

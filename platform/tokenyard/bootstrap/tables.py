@@ -1,0 +1,16 @@
+"""Makes every slice's tables known to SQLAlchemy: for migrations and tests."""
+
+import importlib
+
+_MODULES = (
+    "tokenyard.tenancy.tables",
+    "tokenyard.catalog.tables",
+    "tokenyard.finetune.tables",
+    "tokenyard_billing.tables",
+)
+
+
+def import_all_tables() -> None:
+    """Import each module that declares tables on `storage.database.Base`."""
+    for module in _MODULES:
+        importlib.import_module(module)

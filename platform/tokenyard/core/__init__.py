@@ -1,0 +1,1 @@
+"""Pure kernel: ids, money, prices, usage events, errors. No I/O."""

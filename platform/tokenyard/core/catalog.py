@@ -1,0 +1,40 @@
+"""What the catalog tells the others about a model."""
+
+import msgspec
+
+from tokenyard.core.price import Price
+from tokenyard.core.usage import AdapterRef
+
+
+class BaseModel(msgspec.Struct, frozen=True):
+    """One served base model, from `deployments/models/<id>.yaml`.
+
+    `path` is the local folder with config, weights and tokenizer. `template_tokens` bounds what the chat template
+    adds to the text of the messages, for the first message and `template_tokens_per_message` for each one.
+    """
+
+    id: str
+    path: str
+    context_length: int
+    default_max_tokens: int
+    template_tokens: int
+    template_tokens_per_message: int
+    max_lora_rank: int
+    created: int
+
+
+class ResolvedModel(msgspec.Struct, frozen=True):
+    """A public model name, resolved for one organization. `name` is what vLLM is asked for and what replies say."""
+
+    name: str
+    base: BaseModel
+    price: Price
+    adapter: AdapterRef | None = None
+
+
+class ModelView(msgspec.Struct, frozen=True):
+    """One row of `GET /v1/models`."""
+
+    id: str
+    created: int
+    owned_by: str

@@ -1,0 +1,136 @@
+"""Every error a user can meet, as one tree; `web.errors` renders it in OpenAI's shape.
+
+TokenyardError
+  + InvalidRequest            400 invalid_request_error
+      - ContextLengthExceeded 400 context_length_exceeded
+  + Unauthenticated           401 invalid_api_key
+  + PermissionDenied          403
+  + NotFound                  404
+      - ModelNotFound         404 model_not_found
+  + Conflict                  409
+  + PayloadTooLarge           413
+  + RateLimited               429 rate_limit_exceeded, may be retried
+  + QuotaExceeded             429 insufficient_quota, must not be retried
+  + UpstreamFailed            502
+  + Unavailable               503, may be retried
+"""
+
+from collections.abc import Mapping
+
+
+class TokenyardError(Exception):
+    """Base of the tree. `message` is shown to the user, so it never holds internals or secrets."""
+
+    status = 500
+    type = "server_error"
+    code: str | None = None
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.headers = dict(headers or {})
+        if code is not None:
+            self.code = code
+
+
+class InvalidRequest(TokenyardError):
+    """The request itself is wrong; `param` names the field."""
+
+    status = 400
+    type = "invalid_request_error"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """Prompt and requested completion do not fit the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class Unauthenticated(TokenyardError):
+    """No key, or not a valid one."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+
+class PermissionDenied(TokenyardError):
+    """The key is valid but may not do this."""
+
+    status = 403
+    type = "invalid_request_error"
+    code = "permission_denied"
+
+
+class NotFound(TokenyardError):
+    """No such thing, or it belongs to somebody else: the two look the same."""
+
+    status = 404
+    type = "invalid_request_error"
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """No such model for this organization."""
+
+    code = "model_not_found"
+
+
+class Conflict(TokenyardError):
+    """The thing is in a state that does not allow this."""
+
+    status = 409
+    type = "invalid_request_error"
+    code = "conflict"
+
+
+class PayloadTooLarge(TokenyardError):
+    """The body is over a stated size."""
+
+    status = 413
+    type = "invalid_request_error"
+    code = "payload_too_large"
+
+
+class RateLimited(TokenyardError):
+    """A rate limit is reached; `headers` carry `retry-after`."""
+
+    status = 429
+    type = "requests"
+    code = "rate_limit_exceeded"
+
+
+class QuotaExceeded(TokenyardError):
+    """A budget is spent. Retrying cannot help, and the reply says so."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "insufficient_quota"
+
+    def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
+        super().__init__(message, code=code, param=param, headers={"x-should-retry": "false"})
+
+
+class UpstreamFailed(TokenyardError):
+    """The model server failed before it sent anything."""
+
+    status = 502
+    code = "upstream_failed"
+
+
+class Unavailable(TokenyardError):
+    """Not able to serve now; `retry_after_s` says when to come back."""
+
+    status = 503
+    code = "server_is_overloaded"
+
+    def __init__(self, message: str, *, retry_after_s: float = 1.0, code: str | None = None) -> None:
+        super().__init__(message, code=code, headers={"retry-after": str(max(1, round(retry_after_s)))})

@@ -1,0 +1,63 @@
+"""Identifiers: one type for each thing that has one, and the only place that makes them."""
+
+import secrets
+from typing import NewType
+
+OrganizationId = NewType("OrganizationId", str)
+ProjectId = NewType("ProjectId", str)
+ApiKeyId = NewType("ApiKeyId", str)
+RequestId = NewType("RequestId", str)
+AttemptId = NewType("AttemptId", str)
+FileId = NewType("FileId", str)
+JobId = NewType("JobId", str)
+AdapterId = NewType("AdapterId", str)
+PriceId = NewType("PriceId", str)
+
+# No look-alikes are removed: ids are copied, not typed. 62^22 > 2^128.
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_LENGTH = 22
+
+
+def random_text(length: int = _LENGTH) -> str:
+    """Return `length` random base-62 characters (22 of them carry at least 128 bits)."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+
+
+def new_organization_id() -> OrganizationId:
+    return OrganizationId(f"org_{random_text()}")
+
+
+def new_project_id() -> ProjectId:
+    return ProjectId(f"proj_{random_text()}")
+
+
+def new_api_key_id() -> ApiKeyId:
+    return ApiKeyId(f"key_{random_text()}")
+
+
+def new_request_id() -> RequestId:
+    """Return the id of one client request. vLLM sees it inside the attempt id, so it holds no dot."""
+    return RequestId(f"req_{secrets.token_hex(16)}")
+
+
+def new_file_id() -> FileId:
+    return FileId(f"file-{random_text()}")
+
+
+def new_job_id() -> JobId:
+    return JobId(f"ftjob-{random_text()}")
+
+
+def new_adapter_id() -> AdapterId:
+    """Return a lower-case id, because it becomes the last part of a model name."""
+    return AdapterId(secrets.token_hex(8))
+
+
+def attempt_id(request: RequestId, number: int) -> AttemptId:
+    """Return `<request>.<number>`; attempts of a request count from 1."""
+    return AttemptId(f"{request}.{number}")
+
+
+def request_of(attempt: AttemptId) -> RequestId:
+    """Return the request that `attempt` belongs to."""
+    return RequestId(attempt.rpartition(".")[0])

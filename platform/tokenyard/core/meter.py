@@ -1,0 +1,52 @@
+"""The signed header that tells a replica whose request it serves.
+
+Format: base64url(JSON claims) + "." + hex HMAC-SHA256 of that text. It is not encrypted: it holds ids only.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+
+import msgspec
+
+from tokenyard.core.usage import MeterClaims
+
+HEADER = "x-tokenyard-meter"
+
+_ENCODER = msgspec.json.Encoder()
+_DECODER: msgspec.json.Decoder[MeterClaims] = msgspec.json.Decoder(MeterClaims)
+
+
+class InvalidMeter(ValueError):
+    """The header is missing, malformed, or not signed with our secret."""
+
+
+def sign(claims: MeterClaims, secret: bytes) -> str:
+    """Return the header's value."""
+    payload = base64.urlsafe_b64encode(_ENCODER.encode(claims))
+    return f"{payload.decode()}.{_signature(payload, secret)}"
+
+
+def verify(value: str, secret: bytes) -> MeterClaims:
+    """Return the claims of a header's value.
+
+    Raises:
+        InvalidMeter: malformed, or the signature is not ours.
+    """
+    payload, _, signature = value.partition(".")
+    if not hmac.compare_digest(_signature(payload.encode(), secret), signature):
+        raise InvalidMeter("the meter header is not signed with this installation's secret")
+    try:
+        return _DECODER.decode(base64.urlsafe_b64decode(payload))
+    except (binascii.Error, msgspec.MsgspecError) as error:
+        raise InvalidMeter("the meter header cannot be read") from error
+
+
+def cache_salt(organization: str, secret: bytes) -> str:
+    """Return the salt that keeps one organization's prefix cache apart from all others'."""
+    return hmac.new(secret, b"cache-salt:" + organization.encode(), hashlib.sha256).hexdigest()
+
+
+def _signature(payload: bytes, secret: bytes) -> str:
+    return hmac.new(secret, b"meter:" + payload, hashlib.sha256).hexdigest()

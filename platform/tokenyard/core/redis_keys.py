@@ -1,0 +1,67 @@
+"""The names of everything in Redis.
+
+An organization lives in one of 64 buckets for ever; the bucket is the hash tag of all its keys, so one script
+works on Redis Cluster and one worker writes for one organization.
+"""
+
+import zlib
+
+from tokenyard.core.ids import ApiKeyId, OrganizationId, RequestId
+
+BUCKETS = 64
+CONSUMER_GROUP = "ledger"
+REPLICAS = "ty:replicas"  # hash: replica name -> JSON core.replica.Replica
+
+
+def bucket_of(organization: OrganizationId) -> int:
+    """Return the organization's bucket, 0 to 63."""
+    return zlib.crc32(organization.encode()) % BUCKETS
+
+
+def bucket_tag(bucket: int) -> str:
+    return f"ty:{{b{bucket:02d}}}"
+
+
+def usage_stream(bucket: int) -> str:
+    """Stream; each entry has one field `event`: JSON `core.usage.UsageEvent`."""
+    return f"{bucket_tag(bucket)}:usage"
+
+
+def ready(bucket: int) -> str:
+    """String, present when the bucket's budgets are loaded; absent means Redis was found empty."""
+    return f"{bucket_tag(bucket)}:ready"
+
+
+def holds(bucket: int) -> str:
+    """Sorted set: request id -> end of its lease in unix milliseconds."""
+    return f"{bucket_tag(bucket)}:holds"
+
+
+def hold(bucket: int, request: RequestId | str) -> str:
+    """Hash of one hold: `claims` (JSON), `amount` (nano-dollars), `tokens`, and what it took."""
+    return f"{bucket_tag(bucket)}:hold:{request}"
+
+
+def settled(bucket: int, request: RequestId | str) -> str:
+    """String with an expiry: this request was settled; a second settle changes nothing."""
+    return f"{bucket_tag(bucket)}:settled:{request}"
+
+
+def budget(bucket: int, name: str) -> str:
+    """Hash: `ledger`, `version`, `pending`, `held`, all integers; money in nano-dollars."""
+    return f"{bucket_tag(bucket)}:budget:{name}"
+
+
+def pending(bucket: int, name: str) -> str:
+    """Hash: charge key -> nano-dollars that are settled but not yet in the budget's `ledger`."""
+    return f"{bucket_tag(bucket)}:pending:{name}"
+
+
+def rate(bucket: int, scope: str, what: str) -> str:
+    """Hash of a rolling window; `scope` is an organization, project or key id."""
+    return f"{bucket_tag(bucket)}:rate:{scope}:{what}"
+
+
+def key_version(bucket: int, key: ApiKeyId) -> str:
+    """String: the key's current version; another one than the caller's means it was revoked or changed."""
+    return f"{bucket_tag(bucket)}:keyversion:{key}"

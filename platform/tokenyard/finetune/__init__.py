@@ -1,0 +1,1 @@
+"""Files, fine-tuning jobs and their way to a live model."""

@@ -1,0 +1,1 @@
+"""The request path: authenticate, resolve, admit, route, relay, settle."""

@@ -1,0 +1,87 @@
+"""All settings of one installation, from the environment (`TOKENYARD_...`); the defaults are the embedded ones."""
+
+import hashlib
+import hmac
+from pathlib import Path
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_PACKAGE = Path(__file__).parent
+
+
+def shipped(folder: str) -> Path:
+    """Return a folder that ships with Tokenyard, such as `billing/prices`: from the source tree or from the wheel."""
+    source = _PACKAGE.parent.parent / folder
+    return source if source.is_dir() else _PACKAGE / "shipped" / folder
+
+
+class Settings(BaseSettings):
+    """Read once, in `bootstrap`, and passed on from there. Empty URLs mean the embedded part in `data_dir`."""
+
+    model_config = SettingsConfigDict(env_prefix="TOKENYARD_", frozen=True, extra="forbid")
+
+    data_dir: Path = Field(default_factory=lambda: Path.home() / ".tokenyard")
+    database_url: str = ""
+    redis_url: str = ""
+    blob_url: str = ""
+    secret: SecretStr = SecretStr("")
+    models_dir: Path = Field(default_factory=lambda: shipped("deployments/models"))
+    prices_dir: Path = Field(default_factory=lambda: shipped("billing/prices"))
+
+    host: str = "127.0.0.1"
+    gateway_port: int = 8000
+    dashboard_port: int = 8080
+    serve_port: int = 8001
+    worker_port: int = 8002
+    valkey_port: int = 6390
+    ray_gcs_port: int = 6391
+    ray_dashboard_port: int = 8265
+    ray_url: str = ""
+    ray_token_file: Path = Field(default_factory=lambda: Path.home() / ".ray" / "auth_token")
+
+    models: tuple[str, ...] = ("smollm2-135m-instruct",)
+    opening_credit_dollars: str = "5"
+    hold_lease_ms: int = 30_000
+    hold_renewal_ms: int = 5_000
+    replica_report_wait_ms: int = 60_000
+    max_upload_bytes: int = 512 * 1024 * 1024
+    max_request_bytes: int = 4 * 1024 * 1024
+    training_num_cpus: float = 1.0
+    training_num_gpus: float = 0.0
+    training_timeout_s: int = 3600
+
+    @property
+    def effective_database_url(self) -> str:
+        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'tokenyard.db'}"
+
+    @property
+    def effective_redis_url(self) -> str:
+        return self.redis_url or f"redis://127.0.0.1:{self.valkey_port}/0"
+
+    @property
+    def effective_blob_url(self) -> str:
+        """An fsspec URL: `file:///...` or `s3://bucket/prefix`."""
+        return self.blob_url or f"file://{self.data_dir.absolute() / 'blobs'}"
+
+    @property
+    def effective_ray_url(self) -> str:
+        """Ray's dashboard, which carries the Jobs and Serve APIs."""
+        return self.ray_url or f"http://127.0.0.1:{self.ray_dashboard_port}"
+
+    @property
+    def gateway_url(self) -> str:
+        return f"http://{self.host}:{self.gateway_port}"
+
+    def derived_secret(self, purpose: str) -> bytes:
+        """Return a 32-byte secret for one purpose, so that no secret is used for two things.
+
+        Purposes in use: `api-key-pepper-1`, `meter`, `cache-salt`, `replica-bearer`, `dashboard-session`.
+
+        Raises:
+            ValueError: no installation secret is set (`TOKENYARD_SECRET`; `tokenyard up` makes one).
+        """
+        master = self.secret.get_secret_value()
+        if len(master) < 32:
+            raise ValueError("TOKENYARD_SECRET must be set to at least 32 random characters")
+        return hmac.new(master.encode(), purpose.encode(), hashlib.sha256).digest()

@@ -1,0 +1,1 @@
+"""Kernel: SQL, Redis and blobs."""

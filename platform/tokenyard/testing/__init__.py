@@ -1,0 +1,1 @@
+"""Fakes that users' tests and ours share."""

@@ -1,0 +1,1 @@
+"""Kernel: HTTP errors, health, metrics, worker loops."""

@@ -1,0 +1,58 @@
+"""Who calls a control-plane route: FastAPI dependencies over an `Authenticator` given to the app."""
+
+from typing import Annotated, Protocol
+
+from fastapi import Depends, Request
+
+from tokenyard.core.errors import Unauthenticated
+from tokenyard.core.principal import Operator, Principal
+
+
+class Authenticator(Protocol):
+    """Turns the secret of a key into who holds it."""
+
+    async def tenant(self, secret: str) -> Principal:
+        """Return a tenant's principal.
+
+        Raises:
+            Unauthenticated: unknown, malformed, revoked or expired key.
+            PermissionDenied: an operator's key.
+        """
+        ...
+
+    async def operator(self, secret: str) -> Operator:
+        """Return the operator that holds the key.
+
+        Raises:
+            Unauthenticated: unknown, malformed, revoked or expired key.
+            PermissionDenied: a tenant's key.
+        """
+        ...
+
+
+def bearer(authorization: str | None) -> str:
+    """Return the token of an `Authorization: Bearer ...` header.
+
+    Raises:
+        Unauthenticated: there is none.
+    """
+    scheme, _, token = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthenticated(
+            "You didn't provide an API key. Send it in the header `Authorization: Bearer YOUR_KEY`.", code=None
+        )
+    return token.strip()
+
+
+async def _tenant(request: Request) -> Principal:
+    authenticator: Authenticator = request.app.state.authenticator
+    return await authenticator.tenant(bearer(request.headers.get("authorization")))
+
+
+async def _operator(request: Request) -> Operator:
+    authenticator: Authenticator = request.app.state.authenticator
+    return await authenticator.operator(bearer(request.headers.get("authorization")))
+
+
+CurrentTenant = Annotated[Principal, Depends(_tenant)]
+CurrentOperator = Annotated[Operator, Depends(_operator)]

@@ -1,0 +1,58 @@
+"""Renders every error as OpenAI does: `{"error": {"message", "type", "param", "code"}}`."""
+
+import logging
+
+import orjson
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from tokenyard.core.errors import InvalidRequest, NotFound, TokenyardError
+
+_LOG = logging.getLogger(__name__)
+
+
+def error_body(error: TokenyardError) -> bytes:
+    """Return the JSON body of `error`."""
+    return orjson.dumps(
+        {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+    )
+
+
+def error_response(error: TokenyardError) -> Response:
+    """Return the whole response for `error`."""
+    return Response(error_body(error), error.status, error.headers, "application/json")
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Make `app` answer every error in OpenAI's shape; an unforeseen one shows nothing of our inside."""
+
+    async def known(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, TokenyardError)
+        return error_response(error)
+
+    async def malformed(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        param = ".".join(str(part) for part in first["loc"][1:]) or None
+        where = f"{param}: " if param else ""
+        return error_response(InvalidRequest(f"{where}{first['msg']}", param=param))
+
+    async def http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        if error.status_code == NotFound.status:
+            return error_response(NotFound(f"Unknown request URL: {request.method} {request.scope['path']}"))
+        answer = InvalidRequest(str(error.detail))
+        answer.status = error.status_code
+        answer.headers.update(error.headers or {})
+        return error_response(answer)
+
+    async def unforeseen(_request: Request, error: Exception) -> Response:
+        _LOG.error("unforeseen error", exc_info=error)
+        return error_response(TokenyardError("The server had an error while processing your request."))
+
+    app.add_exception_handler(TokenyardError, known)
+    app.add_exception_handler(RequestValidationError, malformed)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, unforeseen)

@@ -1,0 +1,39 @@
+"""A worker process is a list of named loops; each is repeated for ever, and a failure never ends the others."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+_LOG = logging.getLogger(__name__)
+MAX_BACKOFF_S = 30.0
+
+
+@dataclass(frozen=True)
+class Loop:
+    """`step` does one round of work and is called again `interval_s` after it ended."""
+
+    name: str
+    step: Callable[[], Awaitable[None]]
+    interval_s: float
+
+
+async def run_loops(loops: Sequence[Loop], on_failure: Callable[[str], None] = lambda _name: None) -> None:
+    """Run all loops until cancelled. A failing step is logged, counted by `on_failure`, and backed off."""
+    async with asyncio.TaskGroup() as group:
+        for loop in loops:
+            group.create_task(_run(loop, on_failure), name=loop.name)
+
+
+async def _run(loop: Loop, on_failure: Callable[[str], None]) -> None:
+    failures = 0
+    while True:
+        try:
+            await loop.step()
+            failures = 0
+        except Exception:  # the loop outlives any failure of one step; the log and the metric tell of it
+            failures += 1
+            on_failure(loop.name)
+            _LOG.exception("loop %s failed (%d times in a row)", loop.name, failures)
+        backoff_s = min(MAX_BACKOFF_S, loop.interval_s * 2**failures) if failures else loop.interval_s
+        await asyncio.sleep(backoff_s)
