@@ -1,0 +1,211 @@
+"""What the control plane and a training job tell each other, as JSON files in the attempt's folder.
+
+`jobs/<organization>/<job>/<attempt>/` holds `spec.json` (in), `events/<seq>.json`, `checkpoints/step-<n>/`, `adapter/`
+and, written last, `result.json` (out). Nothing else passes between the two.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, Literal
+
+import msgspec
+
+from tokenyard.core.ids import JobId, OrganizationId
+
+SPEC_FILE = "spec.json"
+RESULT_FILE = "result.json"
+EVENTS_FOLDER = "events"
+CHECKPOINTS_FOLDER = "checkpoints"
+ADAPTER_FOLDER = "adapter"
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+MANIFEST_FILE = "manifest.json"
+
+LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+BASE_LEARNING_RATE = 4e-4  # what a learning_rate_multiplier of 1 means
+
+
+class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
+    """OpenAI's three, with every "auto" resolved. `batch_size` is rows a step over all workers."""
+
+    n_epochs: int
+    batch_size: int
+    learning_rate_multiplier: float
+
+
+class LoraSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The shape of the adapter."""
+
+    rank: int = 8
+    alpha: int = 16
+    target_modules: tuple[str, ...] = LINEAR_LAYERS
+
+
+class TrainingResources(msgspec.Struct, frozen=True, kw_only=True):
+    """What the job asks Ray for. `cpus` and `gpus` are per worker; `threads` 0 means every core of the machine.
+
+    `nice` puts training below serving on a shared machine; `timeout_s` bounds the whole attempt, waiting included.
+    """
+
+    num_workers: int = 1
+    cpus: float = 1.0
+    gpus: float = 0.0
+    threads: int = 0
+    nice: int = 15
+    timeout_s: float = 3600.0
+
+
+class TrainingSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt at one job. URLs are fsspec URLs; `base_model_path` is a local folder on every training machine.
+
+    `resume_url` is the output folder of an earlier attempt: training goes on from its last checkpoint, if it has one.
+    """
+
+    job: JobId
+    attempt: int
+    organization: OrganizationId
+    base_model: str
+    base_model_path: str
+    training_url: str
+    output_url: str
+    hyperparameters: Hyperparameters
+    seed: int
+    max_seq_length: int
+    max_lora_rank: int
+    validation_url: str | None = None
+    resume_url: str | None = None
+    suffix: str = ""
+    method: Literal["supervised"] = "supervised"
+    lora: LoraSettings = LoraSettings()
+    resources: TrainingResources = TrainingResources()
+
+
+class TrainingEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the job's story; `seq` counts from 1 in each attempt, `created_at` is unix seconds.
+
+    `data` of a `metrics` event has `step`, `total_steps`, `epoch`, `train_loss`, `train_mean_token_accuracy`, and at
+    the end of an epoch `full_valid_loss` and `full_valid_mean_token_accuracy` where there is a validation file.
+    """
+
+    seq: int
+    created_at: int
+    level: Literal["info", "warn", "error"]
+    message: str
+    type: Literal["message", "metrics"] = "message"
+    data: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class TrainingStatus(StrEnum):
+    """How an attempt ended. One that was killed leaves no result at all."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class TrainingError(msgspec.Struct, frozen=True):
+    """Why an attempt failed, in words for the tenant; `code` is stable. `retryable` means the data is not to blame."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+
+class TrainingCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """One epoch's end; `path` is relative to the attempt's folder and holds an adapter's files."""
+
+    step_number: int
+    epoch: int
+    created_at: int
+    path: str
+    metrics: dict[str, float]
+
+
+class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of an attempt.
+
+    `trained_tokens` is, over every row that was trained on, the tokens of the whole rendered conversation (cut at
+    `max_seq_length`), once for each epoch; epochs taken over from an earlier attempt count, work done twice does not.
+    `metrics` has `train_loss`, `train_mean_token_accuracy` and, with a validation file, `valid_loss`,
+    `valid_mean_token_accuracy`, `base_valid_loss`. `adapter` is relative to the attempt's folder.
+    """
+
+    job: JobId
+    attempt: int
+    status: TrainingStatus
+    trained_tokens: int
+    started_at: int
+    finished_at: int
+    metrics: dict[str, float] = msgspec.field(default_factory=dict)
+    checkpoints: tuple[TrainingCheckpoint, ...] = ()
+    adapter: str | None = None
+    digest: str | None = None
+    error: TrainingError | None = None
+
+
+class AdapterManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """`manifest.json`, written last: the adapter is published when it is there. `files` maps name to SHA-256."""
+
+    files: dict[str, str]
+    digest: str
+    base_model: str
+    rank: int
+    target_modules: tuple[str, ...]
+
+
+def adapter_digest(files: Mapping[str, str]) -> str:
+    """Return the SHA-256 over the sorted `name sha256` lines of an adapter's files."""
+    lines = "".join(f"{name} {files[name]}\n" for name in sorted(files))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def job_folder(organization: OrganizationId, job: JobId, attempt: int) -> str:
+    """Return the blob path of an attempt's folder."""
+    return f"jobs/{organization}/{job}/{attempt}"
+
+
+def submission_id(job: JobId, attempt: int) -> str:
+    """Return the id under which Ray knows the attempt."""
+    return f"{job}-{attempt}"
+
+
+def event_file(seq: int) -> str:
+    """Return an event's path in the attempt's folder; names sort as the numbers do."""
+    return f"{EVENTS_FOLDER}/{seq:08d}.json"
+
+
+def text_bytes(text: str) -> int:
+    """Bound a text's tokens from above: no tokenizer makes more tokens than there are UTF-8 bytes."""
+    return len(text.encode())
+
+
+def row_token_bound(
+    row: Mapping[str, Any],
+    *,
+    template_tokens: int,
+    template_tokens_per_message: int,
+    max_seq_length: int,
+    count: Callable[[str], int] = text_bytes,
+) -> int:
+    """Bound from above what one row of a dataset adds to `trained_tokens` in one epoch, without the chat template.
+
+    Everything but the bare text (tool calls, tools) counts as the JSON it renders to at most.
+    """
+    messages: Sequence[Mapping[str, Any]] = row["messages"]
+    bound = template_tokens + template_tokens_per_message * len(messages)
+    for message in messages:
+        for name, value in message.items():
+            if name not in ("role", "weight") and value is not None:
+                bound += count(value if isinstance(value, str) else msgspec.json.encode(value).decode())
+    if row.get("tools"):
+        bound += count(msgspec.json.encode(row["tools"]).decode())
+    return min(bound, max_seq_length)
+
+
+def auto_hyperparameters(rows: int) -> Hyperparameters:
+    """Return what "auto" means for a dataset of `rows`: small sets need many passes, large ones few."""
+    n_epochs = max(1, min(10, round(300 / max(1, rows))))
+    batch_size = max(1, min(32, rows // 10))
+    return Hyperparameters(n_epochs=n_epochs, batch_size=batch_size, learning_rate_multiplier=1.0)
