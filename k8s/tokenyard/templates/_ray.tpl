@@ -1,0 +1,36 @@
+{{- define "tokenyard.rayPod" -}}
+{{- include "tokenyard.pod" .root }}
+containers:
+  - name: ray
+    image: {{ include "tokenyard.image" .root }}
+    imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+    securityContext:
+      allowPrivilegeEscalation: false
+      capabilities: {drop: [ALL]}
+    ports:
+      - {name: gcs-server, containerPort: 6379}
+      - {name: dashboard, containerPort: 8265}
+      - {name: serve, containerPort: 8000}
+      - {name: metrics, containerPort: 8080}
+    env:
+      # Gateways talk to each replica on its own port: Serve's proxy is not on the path of a token.
+      - {name: RAY_SERVE_ENABLE_DIRECT_INGRESS, value: "1"}
+      - {name: RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD, value: "0"}
+      - {name: TOKENYARD_BLOB_URL, value: {{ .root.Values.blobUrl | quote }}}
+      - {name: TOKENYARD_BASE_URL, value: "http://{{ .root.Release.Name }}-gateway:{{ .root.Values.gateway.service.port }}"}
+      {{- include "tokenyard.secretEnv" (dict "name" "TOKENYARD_REDIS_URL" "secret" .root.Values.existingSecret "key" "redis-url") | nindent 6 }}
+      {{- include "tokenyard.secretEnv" (dict "name" "TOKENYARD_METER_SECRET" "secret" .root.Values.existingSecret "key" "meter-secret") | nindent 6 }}
+      {{- include "tokenyard.secretEnv" (dict "name" "TOKENYARD_REPLICA_BEARER" "secret" .root.Values.existingSecret "key" "replica-bearer") | nindent 6 }}
+      {{- with .root.Values.extraEnv }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
+    resources: {{ toYaml .resources | nindent 6 }}
+    volumeMounts:
+      - {name: models, mountPath: {{ .root.Values.ray.modelsPath }}, readOnly: true}
+      - {name: shm, mountPath: /dev/shm}
+volumes:
+  - name: models
+    persistentVolumeClaim: {claimName: {{ .root.Values.ray.modelsClaim }}, readOnly: true}
+  - name: shm
+    emptyDir: {medium: Memory, sizeLimit: 2Gi}
+{{- end }}

@@ -1,0 +1,118 @@
+"""The Helm chart renders, and what it renders is what Kubernetes and KubeRay accept.
+
+KubeRay's CRDs are taken from the folder that TOKENYARD_KUBERAY_SCHEMAS names.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import helm_python
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+CHART = Path(__file__).parents[3] / "k8s" / "tokenyard"
+KUBERNETES = "1.31"
+SCHEMAS = Path(os.environ.get("TOKENYARD_KUBERAY_SCHEMAS", "/nonexistent"))
+
+VALUES: list[dict[str, Any]] = [
+    {},
+    {
+        "ingress": {"enabled": True, "className": "nginx", "tlsSecret": "api-tls", "annotations": {"a": "b"}},
+        "extraEnv": [{"name": "AWS_REGION", "value": "eu-central-1"}],
+        "imagePullSecrets": [{"name": "pull"}],
+    },
+    {
+        "ray": {
+            "models": ["a", "b"],
+            "accelerator": "cuda",
+            "faultToleranceRedisAddress": "redis:6379",
+            "workers": {
+                "nodeSelector": {"gpu": "yes"},
+                "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+                "resources": {"limits": {"nvidia.com/gpu": "1"}},
+            },
+        },
+        "dashboard": {"enabled": False},
+        "networkPolicy": {"enabled": False},
+    },
+]
+
+
+def render(values: dict[str, Any]) -> list[dict[str, Any]]:
+    with helm_python.Chart.load(CHART) as chart:
+        rendered = chart.render(values, name="ty", namespace="default")
+    documents = rendered.values() if isinstance(rendered, dict) else [rendered]
+    return [item for text in documents for item in yaml.safe_load_all(text) if item]
+
+
+def of_kind(manifests: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [manifest for manifest in manifests if manifest["kind"] == kind]
+
+
+@pytest.mark.parametrize("values", VALUES, ids=["defaults", "ingress", "cuda"])
+def test_every_built_in_kind_is_valid(values: dict[str, Any]) -> None:
+    manifests = render(values)
+    builtin = [item for item in manifests if not item["apiVersion"].startswith(("ray.io", "monitoring."))]
+    assert builtin
+    for item in builtin:
+        kubernetes_validate.validate(item, KUBERNETES, strict=True)
+
+
+@pytest.mark.parametrize("values", VALUES, ids=["defaults", "ingress", "cuda"])
+def test_the_ray_service_is_valid_for_kuberay(values: dict[str, Any]) -> None:
+    crd = SCHEMAS / "ray.io_rayservices.yaml"
+    if not crd.is_file():
+        pytest.skip("set TOKENYARD_KUBERAY_SCHEMAS to the folder of KubeRay's CRDs to check the RayService")
+    versions = yaml.safe_load(crd.read_text())["spec"]["versions"]
+    schema = next(version for version in versions if version["name"] == "v1")["schema"]["openAPIV3Schema"]
+    (service,) = of_kind(render(values), "RayService")
+    errors = list(jsonschema.Draft4Validator(_closed(schema)).iter_errors(service))
+    assert [error.message for error in errors] == []
+
+
+def _closed(schema: Any) -> Any:
+    """Refuse unknown fields, as the API server prunes them silently."""
+    if isinstance(schema, list):
+        return [_closed(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: _closed(value) for key, value in schema.items()}
+    if "properties" in schema and "x-kubernetes-preserve-unknown-fields" not in schema and schema.get("properties"):
+        closed.setdefault("additionalProperties", False)
+    if "apiVersion" in schema.get("properties", {}):
+        closed["properties"]["metadata"] = {"type": "object"}
+    return closed
+
+
+def test_every_model_is_an_application_with_its_own_route() -> None:
+    (service,) = of_kind(render(VALUES[2]), "RayService")
+    config = yaml.safe_load(service["spec"]["serveConfigV2"])
+    assert [(app["name"], app["route_prefix"]) for app in config["applications"]] == [("a", "/a"), ("b", "/b")]
+
+
+def test_only_the_tenants_api_is_public() -> None:
+    (ingress,) = of_kind(render(VALUES[1]), "Ingress")
+    paths = [path["path"] for rule in ingress["spec"]["rules"] for path in rule["http"]["paths"]]
+    assert paths == ["/v1"]
+
+
+def test_no_secret_is_written_into_a_manifest() -> None:
+    manifests = render({})
+    assert not of_kind(manifests, "Secret")
+    for deployment in of_kind(manifests, "Deployment"):
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        environment = {item["name"]: item for item in container["env"]}
+        assert "valueFrom" in environment["TOKENYARD_SECRET"]
+
+
+def test_values_that_cannot_work_are_refused() -> None:
+    with pytest.raises(helm_python.HelmError):
+        render({"ray": {"accelerator": "tpu"}})
+
+
+def test_the_chart_passes_lint() -> None:
+    result = helm_python.lint(str(CHART))
+    assert "ERROR" not in str(result)
