@@ -1,4 +1,4 @@
-"""What the gateway asks for before a request may cost anything, and what it gets back."""
+"""What the request path asks of admission, and what it gets."""
 
 import msgspec
 
@@ -8,9 +8,10 @@ from tokenyard.core.usage import MeterClaims
 
 
 class AdmissionRequest(msgspec.Struct, frozen=True):
-    """One request's worst case: `tokens` (prompt and completion) and `amount` are held until it is settled.
+    """One client request, before it is let in.
 
-    `claims` come without `admitted_at_ms` (0) and without `budgets`; `budgets` are the names to hold `amount` on.
+    `claims` carries `admitted_at_ms=0` and no budgets: admission fills both in. `tokens` and `amount` are the worst
+    case, held until the request is settled. `budgets` come from `core.budgets.budgets_of`.
     """
 
     principal: Principal
@@ -20,8 +21,51 @@ class AdmissionRequest(msgspec.Struct, frozen=True):
     budgets: tuple[str, ...]
 
 
+class RateWindow(msgspec.Struct, frozen=True):
+    """The tightest rolling window of a kind; `reset_ms` is how long until all of `limit` is free again."""
+
+    limit: int
+    remaining: int
+    reset_ms: int
+
+
+class RateHeaders(msgspec.Struct, frozen=True):
+    """What the reply tells about rate limits; None where there is no limit of that kind."""
+
+    requests: RateWindow | None = None
+    tokens: RateWindow | None = None
+
+    def headers(self) -> dict[str, str]:
+        """Return OpenAI's `x-ratelimit-*` headers."""
+        found: dict[str, str] = {}
+        for kind, window in (("requests", self.requests), ("tokens", self.tokens)):
+            if window is not None:
+                found[f"x-ratelimit-limit-{kind}"] = str(window.limit)
+                found[f"x-ratelimit-remaining-{kind}"] = str(window.remaining)
+                found[f"x-ratelimit-reset-{kind}"] = duration(window.reset_ms)
+        return found
+
+
 class Admitted(msgspec.Struct, frozen=True):
-    """The hold stands. `claims` are complete; `headers` are OpenAI's `x-ratelimit-*`, for the reply."""
+    """The request is in. `claims` are complete: sign these, and settle with these."""
 
     claims: MeterClaims
-    headers: dict[str, str]
+    rates: RateHeaders
+
+
+class BudgetState(msgspec.Struct, frozen=True):
+    """A budget as SQL knows it: nano-dollars that may still be spent, and the version of that figure."""
+
+    ledger: NanoDollars
+    version: int
+
+
+def duration(milliseconds: int) -> str:
+    """Write a duration as OpenAI does: `12ms`, `1.5s`, `6m0s`, `2h0m0s`."""
+    if milliseconds < 1000:
+        return f"{max(0, milliseconds)}ms"
+    minutes, rest_ms = divmod(milliseconds, 60_000)
+    if not minutes:
+        return f"{rest_ms / 1000:g}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{rest_ms / 1000:g}s" if hours else f"{minutes}m{rest_ms / 1000:g}s"

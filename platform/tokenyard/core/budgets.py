@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from tokenyard.core.ids import OrganizationId
+from tokenyard.core.principal import Principal
 
 
 def wallet(organization: OrganizationId) -> str:
@@ -16,3 +17,9 @@ def monthly(scope: str, at_ms: int) -> str:
     `at_ms` is unix milliseconds; the month is counted in UTC.
     """
     return f"month:{scope}:{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m}"
+
+
+def budgets_of(principal: Principal, at_ms: int) -> tuple[str, ...]:
+    """Return every budget that a request of `principal` must be held on: the wallet, and each monthly limit."""
+    limited = (scope.id for scope in principal.limits if scope.limits.monthly_spend is not None)
+    return (wallet(principal.organization), *(monthly(scope, at_ms) for scope in limited))

@@ -1,1 +1,1 @@
-"""Rate limits, concurrency and holds on budgets."""
+"""Rate limits, concurrency and holds: one script to admit a request, one to settle it."""
