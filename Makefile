@@ -1,0 +1,51 @@
+# Everything a newcomer or CI needs; `make help` lists it.
+# ACCELERATOR=cuda takes the GPU build; PYTHON names the interpreter that makes .venv.
+
+PYTHON ?= python3
+ACCELERATOR ?= cpu
+JOBS ?= 2
+BIN := .venv/bin
+SOURCES := platform deployments billing tests scripts
+
+export ACCELERATOR
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check lint types format bench lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## make .venv with the pinned versions (does nothing when it is up to date)
+	@$(PYTHON) scripts/setup.py
+
+run: setup ## start everything; Ctrl-C stops it
+	@$(BIN)/tokenyard up $(ARGS)
+
+lint: setup ## ruff, and its formatting
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+
+types: setup ## mypy, strict
+	$(BIN)/mypy
+
+check: lint types ## what to run before each commit, under 90 s
+	$(BIN)/pytest -q -n $(JOBS) tests/architecture tests/unit tests/contract
+
+test: lint types ## every test: real databases, the real stack, a real browser
+	@chromium=$$($(BIN)/python scripts/chromium.py) && export CHROMIUM="$$chromium" && \
+	$(BIN)/pytest -q -n $(JOBS) tests/architecture tests/unit tests/contract tests/property && \
+	$(BIN)/pytest -q tests/integration tests/fault tests/browser tests/e2e
+
+format: setup ## rewrite the sources as ruff would
+	$(BIN)/ruff check --fix-only --quiet $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+bench: setup ## measure gateway and replica; figures to build/bench/main.json
+	$(BIN)/python -m tests.benchmarks.main
+
+lock: setup ## write requirements/*.lock anew from pyproject.toml (ARGS=--upgrade takes newer versions)
+	$(BIN)/python scripts/lock.py $(ARGS)
+
+clean: ## remove .venv and everything built; data in ~/.tokenyard stays
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find platform deployments billing tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
