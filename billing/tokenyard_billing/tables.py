@@ -1,1 +1,323 @@
-"""Tables of billing."""
+"""Tables of billing: witnesses, charges (the sub-ledger), the journal and its projections, invoices.
+
+Money is nano-dollars; times are unix milliseconds; every row belongs to one organization unless it says otherwise.
+"""
+
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, Integer, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from tokenyard.storage.columns import Count, Id, Nano, UnixMs
+from tokenyard.storage.database import Base
+
+MODEL_LENGTH = 256
+PRICE_LENGTH = 320
+
+
+class UsageReport(Base):
+    """What one witness said of one attempt. `witness` is `gateway`, `replica` or `hold` (its lease ran out)."""
+
+    __tablename__ = "billing_usage_reports"
+    __table_args__ = (
+        Index("billing_usage_reports_request", "request"),
+        Index("billing_usage_reports_organization", "organization", "received_at_ms"),
+    )
+
+    attempt: Mapped[Id] = mapped_column(primary_key=True)
+    witness: Mapped[str] = mapped_column(String(8), primary_key=True)
+    request: Mapped[Id]
+    organization: Mapped[Id]
+    outcome: Mapped[str] = mapped_column(String(16))  # gateway: core.usage.Outcome; replica: finished or aborted
+    prompt_tokens: Mapped[Count]
+    cached_tokens: Mapped[Count]
+    completion_tokens: Mapped[Count]
+    claims: Mapped[str] = mapped_column(Text)  # JSON core.usage.MeterClaims
+    replica: Mapped[str] = mapped_column(String(256), default="")
+    at_ms: Mapped[UnixMs]  # by the witness's clock
+    received_at_ms: Mapped[UnixMs]  # Redis time of the stream entry
+
+
+class OpenRequest(Base):
+    """A request that some witness spoke of and that has no charge yet.
+
+    `deadline_ms` is Redis time: then it is decided without the missing report. None: no gateway report and no expired
+    hold yet, so nothing can be decided.
+    """
+
+    __tablename__ = "billing_open_requests"
+    __table_args__ = (Index("billing_open_requests_deadline", "bucket", "deadline_ms"),)
+
+    request: Mapped[Id] = mapped_column(primary_key=True)
+    organization: Mapped[Id]
+    bucket: Mapped[int] = mapped_column(Integer)
+    opened_at_ms: Mapped[UnixMs]
+    deadline_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class Charge(Base):
+    """One decided request or training job, also where the amount is 0. `rule` is the row of the charge table.
+
+    `charge_key` is the request id or the job id; `period` is the month in `time_zone`; `base_model` and `price` say
+    what it was rated by; `budgets` is a JSON list of budget names.
+    """
+
+    __tablename__ = "billing_charges"
+    __table_args__ = (
+        Index("billing_charges_period", "organization", "period"),
+        Index("billing_charges_time", "organization", "admitted_at_ms"),
+        Index("billing_charges_transaction", "transaction"),
+    )
+
+    charge_key: Mapped[Id] = mapped_column(primary_key=True)
+    organization: Mapped[Id]
+    project: Mapped[Id]
+    key: Mapped[Id]
+    kind: Mapped[str] = mapped_column(String(16))  # inference or training
+    rule: Mapped[str] = mapped_column(String(32))
+    endpoint: Mapped[str] = mapped_column(String(64), default="")
+    model: Mapped[str] = mapped_column(String(MODEL_LENGTH))
+    base_model: Mapped[str] = mapped_column(String(MODEL_LENGTH))
+    price: Mapped[str] = mapped_column(String(PRICE_LENGTH))
+    attempt: Mapped[str | None] = mapped_column(String(96))  # the attempt that was charged; None: none was
+    prompt_tokens: Mapped[Count] = mapped_column(default=0)
+    cached_tokens: Mapped[Count] = mapped_column(default=0)
+    completion_tokens: Mapped[Count] = mapped_column(default=0)
+    trained_tokens: Mapped[Count] = mapped_column(default=0)
+    amount: Mapped[Nano]
+    budgets: Mapped[str] = mapped_column(Text, default="[]")
+    admitted_at_ms: Mapped[UnixMs]
+    charged_at_ms: Mapped[UnixMs]
+    period: Mapped[str] = mapped_column(String(7))  # YYYY-MM
+    time_zone: Mapped[str] = mapped_column(String(64), default="UTC")
+    transaction: Mapped[str | None] = mapped_column(String(96))  # journal transaction; None where the amount is 0
+
+
+class Waste(Base):
+    """Work of a replica that no customer pays: the operator's cost, at the customer's price for comparison."""
+
+    __tablename__ = "billing_waste"
+    __table_args__ = (
+        Index("billing_waste_request", "request"),
+        Index("billing_waste_organization", "organization", "at_ms"),
+    )
+
+    attempt: Mapped[Id] = mapped_column(primary_key=True)
+    request: Mapped[Id]
+    organization: Mapped[Id]
+    model: Mapped[str] = mapped_column(String(MODEL_LENGTH))
+    prompt_tokens: Mapped[Count]
+    cached_tokens: Mapped[Count]
+    completion_tokens: Mapped[Count]
+    amount: Mapped[Nano]
+    at_ms: Mapped[UnixMs]
+
+
+class Alarm(Base):
+    """Something an operator must look at. One row for a kind and subject, however often it is seen."""
+
+    __tablename__ = "billing_alarms"
+    __table_args__ = (Index("billing_alarms_time", "at_ms"),)
+
+    kind: Mapped[str] = mapped_column(String(48), primary_key=True)
+    subject: Mapped[str] = mapped_column(String(128), primary_key=True)  # request, attempt, job or stream entry
+    organization: Mapped[str | None] = mapped_column(String(96))  # None where it cannot be known
+    message: Mapped[str] = mapped_column(Text)
+    at_ms: Mapped[UnixMs]
+
+
+class DeadEvent(Base):
+    """An event that could not be taken in. Belongs to no organization: its content may be anything."""
+
+    __tablename__ = "billing_dead_events"
+
+    stream: Mapped[str] = mapped_column(String(64), primary_key=True)
+    entry: Mapped[str] = mapped_column(String(48), primary_key=True)
+    event: Mapped[str] = mapped_column(Text)
+    reason: Mapped[str] = mapped_column(Text)
+    deliveries: Mapped[int] = mapped_column(Integer)
+    at_ms: Mapped[UnixMs]
+
+
+class Account(Base):
+    """An organization's account in the journal; `name` is one of `ledger.AccountName`."""
+
+    __tablename__ = "billing_accounts"
+
+    organization: Mapped[Id] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(32), primary_key=True)
+    opened_at_ms: Mapped[UnixMs]
+
+
+class Transaction(Base):
+    """The head of one journal transaction. Its entries sum to 0. Never updated, never deleted."""
+
+    __tablename__ = "billing_transactions"
+    __table_args__ = (Index("billing_transactions_organization", "organization", "posted_at_ms"),)
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    organization: Mapped[Id]
+    template: Mapped[str] = mapped_column(String(32))
+    reference: Mapped[str] = mapped_column(String(128))  # what it was posted for: batch, grant, job, transaction
+    reason: Mapped[str] = mapped_column(Text, default="")
+    actor: Mapped[str] = mapped_column(String(96), default="")
+    posted_at_ms: Mapped[UnixMs]
+
+
+class Entry(Base):
+    """One line of the journal; positive raises the account's balance. Never updated, never deleted."""
+
+    __tablename__ = "billing_entries"
+    __table_args__ = (
+        ForeignKeyConstraint(["transaction"], ["billing_transactions.id"]),
+        Index("billing_entries_account", "organization", "account"),
+    )
+
+    transaction: Mapped[Id] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    organization: Mapped[Id]
+    account: Mapped[str] = mapped_column(String(32))
+    amount: Mapped[Nano]
+
+
+class Balance(Base):
+    """Projection: the sum of an account's entries. `version` grows by 1 with each posting."""
+
+    __tablename__ = "billing_balances"
+    __table_args__ = (Index("billing_balances_bucket", "bucket", "account", "updated_at_ms"),)
+
+    organization: Mapped[Id] = mapped_column(primary_key=True)
+    account: Mapped[str] = mapped_column(String(32), primary_key=True)
+    bucket: Mapped[int] = mapped_column(Integer)
+    amount: Mapped[Nano]
+    version: Mapped[Count]
+    updated_at_ms: Mapped[UnixMs]
+
+
+class Spending(Base):
+    """Projection: what a scope (organization, project or key id) spent and has reserved in a UTC month."""
+
+    __tablename__ = "billing_spending"
+
+    organization: Mapped[Id] = mapped_column(primary_key=True)
+    scope: Mapped[Id] = mapped_column(primary_key=True)
+    month: Mapped[str] = mapped_column(String(7), primary_key=True)  # YYYY-MM, UTC
+    spent: Mapped[Nano]
+    reserved: Mapped[Nano]
+    version: Mapped[Count]
+
+
+class HourlyUsage(Base):
+    """Projection: charged usage by hour of admission (UTC). Usage pages, charts and the usage API read only this."""
+
+    __tablename__ = "billing_hourly_usage"
+    __table_args__ = (
+        Index("billing_hourly_usage_time", "organization", "hour_ms"),
+        Index("billing_hourly_usage_hour", "hour_ms"),
+    )
+
+    organization: Mapped[Id] = mapped_column(primary_key=True)
+    project: Mapped[Id] = mapped_column(primary_key=True)
+    key: Mapped[Id] = mapped_column(primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16), primary_key=True)
+    model: Mapped[str] = mapped_column(String(MODEL_LENGTH), primary_key=True)
+    price: Mapped[str] = mapped_column(String(PRICE_LENGTH), primary_key=True)
+    hour_ms: Mapped[UnixMs] = mapped_column(primary_key=True)  # start of the hour
+    requests: Mapped[Count]
+    prompt_tokens: Mapped[Count]
+    cached_tokens: Mapped[Count]
+    completion_tokens: Mapped[Count]
+    trained_tokens: Mapped[Count]
+    amount: Mapped[Nano]
+
+
+class BucketLease(Base):
+    """Which worker consumes a bucket. Belongs to no organization. `watermark_ms`: all before it is committed."""
+
+    __tablename__ = "billing_bucket_leases"
+
+    bucket: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    holder: Mapped[str] = mapped_column(String(96), default="")
+    lease_until_ms: Mapped[UnixMs] = mapped_column(default=0)
+    watermark_ms: Mapped[UnixMs] = mapped_column(default=0)
+
+
+class Consumer(Base):
+    """A worker that wants a share of the buckets. Belongs to no organization."""
+
+    __tablename__ = "billing_consumers"
+
+    name: Mapped[str] = mapped_column(String(96), primary_key=True)
+    alive_until_ms: Mapped[UnixMs]
+
+
+class CreditGrant(Base):
+    """Credit given to an organization; the same idempotency key never grants twice."""
+
+    __tablename__ = "billing_credit_grants"
+
+    organization: Mapped[Id] = mapped_column(primary_key=True)
+    idempotency_key: Mapped[str] = mapped_column(String(128), primary_key=True)
+    amount: Mapped[Nano]
+    reason: Mapped[str] = mapped_column(Text)
+    actor: Mapped[str] = mapped_column(String(96))
+    transaction: Mapped[Id]
+    granted_at_ms: Mapped[UnixMs]
+
+
+class Reservation(Base):
+    """Money set aside for one training job: `open` until its charge, then `charged` or `released`."""
+
+    __tablename__ = "billing_reservations"
+    __table_args__ = (Index("billing_reservations_organization", "organization", "state"),)
+
+    job: Mapped[Id] = mapped_column(primary_key=True)
+    organization: Mapped[Id]
+    project: Mapped[Id]
+    key: Mapped[Id]
+    amount: Mapped[Nano]
+    budgets: Mapped[str] = mapped_column(Text)  # JSON list of budget names
+    state: Mapped[str] = mapped_column(String(16))
+    reserved_at_ms: Mapped[UnixMs]
+    closed_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class Invoice(Base):
+    """The bill of one organization for one period. `total` = `credit_applied` + `amount_due`."""
+
+    __tablename__ = "billing_invoices"
+    __table_args__ = (Index("billing_invoices_organization", "organization", "period", unique=True),)
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    organization: Mapped[Id]
+    period: Mapped[str] = mapped_column(String(7))
+    time_zone: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16))  # draft
+    total: Mapped[Nano]
+    credit_applied: Mapped[Nano]
+    amount_due: Mapped[Nano]
+    drafted_at_ms: Mapped[UnixMs]
+
+
+class InvoiceLine(Base):
+    """`quantity` tokens x `rate` = `amount`, exactly. `kind`: input, cached_input, output or training."""
+
+    __tablename__ = "billing_invoice_lines"
+    __table_args__ = (ForeignKeyConstraint(["invoice"], ["billing_invoices.id"], ondelete="CASCADE"),)
+
+    invoice: Mapped[Id] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    model: Mapped[str] = mapped_column(String(MODEL_LENGTH))
+    price: Mapped[str] = mapped_column(String(PRICE_LENGTH))
+    kind: Mapped[str] = mapped_column(String(16))
+    quantity: Mapped[Count]
+    rate: Mapped[Nano]
+    amount: Mapped[Nano]
+
+
+class RateCardSeal(Base):
+    """The content hash of a rate card at its first use: a used card may never change. Belongs to no organization."""
+
+    __tablename__ = "billing_rate_cards"
+
+    version: Mapped[str] = mapped_column(String(64), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+    first_used_at_ms: Mapped[UnixMs]
