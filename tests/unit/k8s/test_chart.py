@@ -115,4 +115,4 @@ def test_values_that_cannot_work_are_refused() -> None:
 
 def test_the_chart_passes_lint() -> None:
     result = helm_python.lint(str(CHART))
-    assert "ERROR" not in str(result)
+    assert result["errors"] == []
