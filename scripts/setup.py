@@ -179,7 +179,7 @@ def pip(command: str, *arguments: str, total: int = 0) -> None:
     """
     quiet = ("--disable-pip-version-check", "--no-input", "--no-color")
     progress = ("--progress-bar", "off") if command == "install" else ()
-    collected = 0
+    collected, unpacking = 0, False
     lines: list[str] = []
     LOG.parent.mkdir(exist_ok=True)
     with (
@@ -198,10 +198,11 @@ def pip(command: str, *arguments: str, total: int = 0) -> None:
             log.write(line)
             lines.append(line.rstrip())
             collected += line.startswith("Collecting ")
-            if line.startswith("Installing collected"):
+            unpacking = unpacking or line.startswith("Installing collected")
+            if unpacking:
                 heartbeat.says = "unpacking"
             elif total:
-                heartbeat.says = f"{collected} of about {total} packages looked at or fetched"
+                heartbeat.says = f"{collected} of about {total} packages fetched"
     if process.returncode:
         last = "\n  ".join(lines[-LOG_LINES_SHOWN:])
         raise SetupFailed(f"pip could not do its work. The whole story is in {LOG}; it ends with:\n  {last}")
