@@ -1,1 +1,74 @@
-"""Tables of tenancy."""
+"""Tables of tenancy: organizations, projects, API keys and the audit log."""
+
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from tokenyard.storage.columns import Id, Json, UnixMs, UnixSeconds
+from tokenyard.storage.database import Base
+
+
+class OrganizationRow(Base):
+    """A tenant. `slug` stands in the names of its models, so it never changes and is never given again."""
+
+    __tablename__ = "tenancy_organizations"
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    slug: Mapped[str] = mapped_column(String(40), unique=True)
+    name: Mapped[str] = mapped_column(String(200))
+    default_project: Mapped[Id]
+    weight: Mapped[int]
+    timezone: Mapped[str] = mapped_column(String(64))
+    limits: Mapped[Json]
+    created: Mapped[UnixSeconds]
+    archived: Mapped[UnixSeconds | None]
+    announced: Mapped[UnixSeconds | None] = mapped_column(index=True)  # when the other slices had been told of it
+
+
+class ProjectRow(Base):
+    """A part of an organization with limits of its own."""
+
+    __tablename__ = "tenancy_projects"
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    organization: Mapped[Id] = mapped_column(ForeignKey("tenancy_organizations.id"), index=True)
+    name: Mapped[str] = mapped_column(String(200))
+    limits: Mapped[Json]
+    created: Mapped[UnixSeconds]
+    archived: Mapped[UnixSeconds | None]
+
+
+class ApiKeyRow(Base):
+    """A key: only its HMAC is kept. Operators' keys have neither organization nor project."""
+
+    __tablename__ = "tenancy_api_keys"
+    __table_args__ = (Index("ix_tenancy_api_keys_owner", "organization", "project"),)
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    organization: Mapped[Id | None] = mapped_column(ForeignKey("tenancy_organizations.id"))
+    project: Mapped[Id | None] = mapped_column(ForeignKey("tenancy_projects.id"))
+    role: Mapped[str] = mapped_column(String(16))
+    name: Mapped[str] = mapped_column(String(200))
+    last4: Mapped[str] = mapped_column(String(4))
+    hash: Mapped[str] = mapped_column(String(64), unique=True)
+    pepper_version: Mapped[int]
+    version: Mapped[int]  # grows when the key must die in every cache at once
+    limits: Mapped[Json]
+    created: Mapped[UnixSeconds]
+    expires: Mapped[UnixSeconds | None]
+    revoked: Mapped[UnixSeconds | None]
+    changed_ms: Mapped[UnixMs] = mapped_column(index=True)  # when `version` was last written
+
+
+class AuditRow(Base):
+    """One change somebody made. Rows are only ever added."""
+
+    __tablename__ = "tenancy_audit_log"
+    __table_args__ = (Index("ix_tenancy_audit_log_organization", "organization", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True)
+    organization: Mapped[Id | None]
+    actor: Mapped[Id]
+    action: Mapped[str] = mapped_column(String(64))
+    resource: Mapped[Id]
+    at: Mapped[UnixSeconds]
+    details: Mapped[Json]

@@ -1,0 +1,145 @@
+"""A local cache in front of SQL: bounded, one load at a time for each key, and serving on while SQL is down."""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Hashable
+from typing import Generic, TypeVar
+
+import asyncpg
+from sqlalchemy.exc import SQLAlchemyError
+
+from tokenyard.core.errors import Unavailable
+
+_LOG = logging.getLogger(__name__)
+
+DATABASE_DOWN = (SQLAlchemyError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+LOAD_TIMEOUT_S = 5.0
+RETRY_AFTER_S = 1.0
+MAX_LOADS = 200
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class _Entry(Generic[V]):
+    __slots__ = ("loaded_at", "value")
+
+    def __init__(self, value: V, loaded_at: float) -> None:
+        self.value = value
+        self.loaded_at = loaded_at
+
+
+class ReadCache(Generic[K, V]):
+    """Answers from memory while an entry is fresh, else from `load`.
+
+    While the database is down an entry is served up to `stale_s` old, and only one load in `RETRY_AFTER_S` is tried.
+    What is absent (`None`) is kept apart, so that a flood of unknown keys cannot push out the known ones.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[K, V | None], Awaitable[V | None]],
+        *,
+        fresh_s: float,
+        stale_s: float = 600.0,
+        size: int = 10_000,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Take `load(key, previous value)`; all times are in seconds of `now`."""
+        self._load = load
+        self._fresh_s = fresh_s
+        self._stale_s = stale_s
+        self._size = size
+        self._now = now
+        self._present: OrderedDict[K, _Entry[V]] = OrderedDict()
+        self._absent: OrderedDict[K, _Entry[None]] = OrderedDict()
+        self._loads: dict[K, asyncio.Task[V | None]] = {}
+        self._down_until = float("-inf")
+
+    async def get(self, key: K, *, fresh_s: float | None = None) -> V | None:
+        """Return what belongs to `key`, not older than `fresh_s` unless the database is down.
+
+        Raises:
+            Unavailable: the database is down and there is no entry young enough.
+        """
+        limit_s = self._fresh_s if fresh_s is None else fresh_s
+        value = self.peek(key, fresh_s=limit_s)
+        if value is not None:
+            return value
+        absent = self._absent.get(key)
+        if absent is not None and self._now() - absent.loaded_at < limit_s:
+            return None
+        return await self._loaded(key)
+
+    def peek(self, key: K, *, fresh_s: float | None = None) -> V | None:
+        """Return what is known of `key` without any waiting; None where it is absent, unknown or too old."""
+        entry = self._present.get(key)
+        if entry is None or self._now() - entry.loaded_at >= (self._fresh_s if fresh_s is None else fresh_s):
+            return None
+        self._present.move_to_end(key)
+        return entry.value
+
+    def forget(self, key: K) -> None:
+        """Drop what is known of `key`, also what a load under way will bring."""
+        self._present.pop(key, None)
+        self._absent.pop(key, None)
+        self._loads.pop(key, None)
+
+    def forget_where(self, matches: Callable[[V], bool]) -> None:
+        """Drop the entries whose value matches."""
+        for key in [key for key, entry in self._present.items() if matches(entry.value)]:
+            self.forget(key)
+
+    async def _loaded(self, key: K) -> V | None:
+        if self._now() < self._down_until:
+            return self._stale(key)
+        task = self._loads.get(key)
+        if task is None:
+            if len(self._loads) >= MAX_LOADS:
+                raise Unavailable("Too many lookups are under way. Please try again.")
+            task = asyncio.create_task(self._load_once(key))
+            self._loads[key] = task
+            task.add_done_callback(lambda done: self._finished(key, done))
+        try:
+            # A caller that leaves must not end the load that others wait for.
+            return await asyncio.shield(task)
+        except DATABASE_DOWN:
+            return self._stale(key)
+
+    async def _load_once(self, key: K) -> V | None:
+        previous = self._present.get(key)
+        async with asyncio.timeout(LOAD_TIMEOUT_S):
+            value = await self._load(key, previous.value if previous is not None else None)
+        if self._loads.get(key) is asyncio.current_task():
+            self._keep(key, value)
+        return value
+
+    def _finished(self, key: K, task: "asyncio.Task[V | None]") -> None:
+        if self._loads.get(key) is task:
+            del self._loads[key]
+        if not task.cancelled() and isinstance(task.exception(), DATABASE_DOWN):
+            self._down_until = self._now() + RETRY_AFTER_S
+            _LOG.warning("the database is down; serving what is cached: %s", type(task.exception()).__name__)
+
+    def _keep(self, key: K, value: V | None) -> None:
+        if value is None:
+            self._present.pop(key, None)
+            _put(self._absent, key, _Entry(None, self._now()), self._size)
+        else:
+            self._absent.pop(key, None)
+            _put(self._present, key, _Entry(value, self._now()), self._size)
+
+    def _stale(self, key: K) -> V | None:
+        entry = self._present.get(key) or self._absent.get(key)
+        if entry is None or self._now() - entry.loaded_at >= self._stale_s:
+            raise Unavailable("The service cannot look this up right now. Please try again.")
+        return entry.value
+
+
+def _put(entries: "OrderedDict[K, _Entry[V]]", key: K, entry: _Entry[V], size: int) -> None:
+    entries[key] = entry
+    entries.move_to_end(key)
+    if len(entries) > size:
+        entries.popitem(last=False)

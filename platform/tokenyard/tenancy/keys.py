@@ -1,0 +1,88 @@
+"""The format of API keys: `ty-` (tenants) or `ty-admin-` (operators), 30 random characters, 6 of checksum.
+
+The checksum refuses mistyped keys and random text without a look into any store. What is stored is an HMAC under a
+pepper; a fast hash is right because a key carries 178 random bits.
+"""
+
+import hmac
+import re
+import zlib
+from collections.abc import Sequence
+
+import msgspec
+
+from tokenyard.core.ids import random_text
+from tokenyard.core.principal import Role
+
+_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_RANDOM_LENGTH = 30
+_CHECKSUM_LENGTH = 6  # 62^6 > 2^32
+_PREFIXES = {Role.TENANT: "ty-", Role.OPERATOR: "ty-admin-"}
+_KEY = re.compile(rf"ty-(admin-)?[0-9A-Za-z]{{{_RANDOM_LENGTH + _CHECKSUM_LENGTH}}}", re.ASCII)
+MAX_LENGTH = len(_PREFIXES[Role.OPERATOR]) + _RANDOM_LENGTH + _CHECKSUM_LENGTH
+
+
+class Pepper(msgspec.Struct, frozen=True):
+    """One version of the secret under which keys are hashed."""
+
+    version: int
+    secret: bytes
+
+
+class KeyHasher:
+    """Hashes keys; the first pepper is for new keys, the others still open old ones."""
+
+    def __init__(self, peppers: Sequence[Pepper]) -> None:
+        self._peppers = tuple(peppers)
+        self._current = self._peppers[0]
+
+    @property
+    def version(self) -> int:
+        """The version of the pepper that new keys are hashed under."""
+        return self._current.version
+
+    def hash(self, secret: str) -> str:
+        """Return the hex HMAC-SHA256 of a key under the current pepper."""
+        return _hash(secret, self._current)
+
+    def hashes(self, secret: str) -> tuple[str, ...]:
+        """Return the key's hash under every pepper."""
+        return tuple(_hash(secret, pepper) for pepper in self._peppers)
+
+
+def new_secret(role: Role) -> str:
+    """Make a key."""
+    body = _PREFIXES[role] + random_text(_RANDOM_LENGTH)
+    return body + _checksum(body)
+
+
+def role_of(secret: str) -> Role | None:
+    """Return what the key is for, or None where it is malformed or its checksum is wrong."""
+    match = _KEY.fullmatch(secret)
+    if match is None or _checksum(secret[:-_CHECKSUM_LENGTH]) != secret[-_CHECKSUM_LENGTH:]:
+        return None
+    return Role.OPERATOR if match[1] else Role.TENANT
+
+
+def redacted(role: Role, last4: str) -> str:
+    """Return what may be shown of a key after its creation."""
+    return f"{_PREFIXES[role]}...{last4}"
+
+
+def redacted_guess(secret: str) -> str:
+    """Return what an error may show of a text that somebody sent as a key."""
+    return f"{secret[:3]}...{secret[-4:]}" if len(secret) >= 20 else "..."
+
+
+def _hash(secret: str, pepper: Pepper) -> str:
+    # `surrogateescape` cannot fail on what a header may carry.
+    return hmac.digest(pepper.secret, secret.encode("utf-8", "surrogateescape"), "sha256").hex()
+
+
+def _checksum(body: str) -> str:
+    rest = zlib.crc32(body.encode())
+    digits = []
+    for _ in range(_CHECKSUM_LENGTH):
+        rest, digit = divmod(rest, len(_ALPHABET))
+        digits.append(_ALPHABET[digit])
+    return "".join(reversed(digits))

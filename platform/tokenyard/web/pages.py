@@ -1,0 +1,21 @@
+"""Lists as OpenAI pages them: `after` is the id of the last thing seen."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import Query
+
+After = Annotated[str | None, Query(max_length=200)]
+PageSize = Annotated[int, Query(ge=1, le=100)]
+
+
+def page(found: Sequence[dict[str, Any]], limit: int) -> dict[str, Any]:
+    """Return a page of at most `limit` things, where `limit + 1` were asked for to learn whether there are more."""
+    data = list(found[:limit])
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": len(found) > limit,
+    }

@@ -1,0 +1,140 @@
+"""The local cache: one load for many, stale while the database is down, and never more than its size."""
+
+import asyncio
+
+import pytest
+
+from tokenyard.core.errors import Unavailable
+from tokenyard.storage.read_cache import ReadCache
+from tokenyard.testing.clock import FrozenClock
+
+
+class Source:
+    """Counts loads; may be down, and may be held open."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {"a": "A", "b": "B"}
+        self.loads = 0
+        self.down = False
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    async def load(self, key: str, _previous: str | None) -> str | None:
+        self.loads += 1
+        value = self.values.get(key)
+        await self.gate.wait()
+        if self.down:
+            raise ConnectionRefusedError
+        return value
+
+
+@pytest.fixture
+def clock() -> FrozenClock:
+    return FrozenClock()
+
+
+@pytest.fixture
+def source() -> Source:
+    return Source()
+
+
+@pytest.fixture
+def cache(source: Source, clock: FrozenClock) -> ReadCache[str, str]:
+    return ReadCache(source.load, fresh_s=30, stale_s=600, size=3, now=clock)
+
+
+async def test_a_hundred_concurrent_misses_are_one_load(cache: ReadCache[str, str], source: Source) -> None:
+    assert await asyncio.gather(*(cache.get("a") for _ in range(100))) == ["A"] * 100
+    assert source.loads == 1
+
+
+async def test_what_is_absent_is_remembered_too(cache: ReadCache[str, str], source: Source, clock: FrozenClock) -> None:
+    assert await cache.get("x") is None
+    assert await cache.get("x") is None
+    assert source.loads == 1
+    source.values["x"] = "X"
+    assert await cache.get("x", fresh_s=0) == "X"
+
+
+async def test_an_entry_is_loaded_again_when_it_is_too_old(
+    cache: ReadCache[str, str], source: Source, clock: FrozenClock
+) -> None:
+    await cache.get("a")
+    source.values["a"] = "A2"
+    clock.advance(29.9)
+    assert await cache.get("a") == "A"
+    clock.advance(0.2)
+    assert await cache.get("a") == "A2"
+
+
+async def test_while_the_database_is_down_an_old_entry_is_served_for_ten_minutes(
+    cache: ReadCache[str, str], source: Source, clock: FrozenClock
+) -> None:
+    await cache.get("a")
+    source.down = True
+    clock.advance(599)
+    assert await cache.get("a") == "A"
+    clock.advance(2)
+    with pytest.raises(Unavailable):
+        await cache.get("a")
+
+
+async def test_while_the_database_is_down_only_one_load_a_second_is_tried(
+    cache: ReadCache[str, str], source: Source, clock: FrozenClock
+) -> None:
+    await cache.get("a")
+    source.down = True
+    clock.advance(31)
+    for _ in range(50):
+        assert await cache.get("a") == "A"
+    with pytest.raises(Unavailable):
+        await cache.get("b")
+    assert source.loads == 2
+    source.down = False
+    clock.advance(1.1)
+    assert await cache.get("b") == "B"
+
+
+async def test_a_caller_that_leaves_does_not_end_the_load_of_others(
+    cache: ReadCache[str, str], source: Source
+) -> None:
+    source.gate.clear()
+    first, second = asyncio.create_task(cache.get("a")), asyncio.create_task(cache.get("a"))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.sleep(0)
+    source.gate.set()
+    assert await second == "A"
+    assert source.loads == 1
+
+
+async def test_what_was_loaded_before_it_was_forgotten_is_not_kept(
+    cache: ReadCache[str, str], source: Source
+) -> None:
+    source.gate.clear()
+    early = asyncio.create_task(cache.get("a"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    cache.forget("a")
+    source.values["a"] = "A2"
+    source.gate.set()
+    assert await early == "A"
+    assert await cache.get("a") == "A2"
+
+
+async def test_a_flood_of_unknown_keys_does_not_push_out_known_ones(
+    cache: ReadCache[str, str], source: Source
+) -> None:
+    await cache.get("a")
+    for number in range(100):
+        await cache.get(f"unknown-{number}")
+    source.down = True
+    assert await cache.get("a") == "A"
+
+
+async def test_an_error_that_is_not_the_database_s_is_not_hidden(clock: FrozenClock) -> None:
+    async def broken(_key: str, _previous: str | None) -> str | None:
+        raise KeyError("a mistake of ours")
+
+    with pytest.raises(KeyError):
+        await ReadCache(broken, fresh_s=30, now=clock).get("a")
