@@ -1,14 +1,32 @@
 """Lets a request in, or says why not; and settles it when it ended."""
 
+import asyncio
 from pathlib import Path
 from types import TracebackType
+from typing import Any, Self
 
+import msgspec
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from tokenyard.core.admission import AdmissionRequest, Admitted
+from tokenyard.core.errors import Unavailable
 from tokenyard.core.money import NanoDollars
-from tokenyard.core.usage import Settled
+from tokenyard.core.redis_keys import bucket_of, bucket_tag
+from tokenyard.core.usage import Settled, encode_event
+from tokenyard.limits.budget_loader import BudgetLoader
+from tokenyard.limits.holds import Hold, Limit, checked_amount, hold_of, key_of, limits_of
+from tokenyard.limits.leases import Leases
+from tokenyard.limits.outbox import Outbox
 from tokenyard.limits.ports import BudgetSource
+from tokenyard.limits.refusals import not_available, quota_exceeded, rates, refusal
+from tokenyard.limits.scripts import Argument, ScriptName, Scripts
+from tokenyard.limits.spool import Settlement, Spool
+from tokenyard.web.loops import Loop, run_loops
+
+CHECK_INTERVAL_S = 1.0
+_OK = b"ok"
+_MISSING = b"missing"
 
 
 class Admission:
@@ -23,21 +41,32 @@ class Admission:
         lease_ms: int,
         renewal_ms: int,
     ) -> None:
-        self._redis = redis
-        self._budgets = budgets
-        self._spool_folder = spool_folder
+        self._scripts = Scripts(redis)
+        self._loader = BudgetLoader(self._scripts, budgets)
+        self._leases = Leases(self._scripts, lease_ms=lease_ms)
+        self._outbox = Outbox(redis, self._scripts, Spool(spool_folder))
         self._lease_ms = lease_ms
         self._renewal_ms = renewal_ms
+        self._loops: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> "Admission":
+    async def __aenter__(self) -> Self:
         """Start to renew this process's holds and to send again what Redis may have lost."""
-        raise NotImplementedError
+        loops = (
+            Loop("renew holds", self.renew, self._renewal_ms / 1000),
+            Loop("resend settlements", self._check, CHECK_INTERVAL_S),
+        )
+        self._loops = asyncio.create_task(run_loops(loops))
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop. Holds that are still open expire by their lease."""
-        raise NotImplementedError
+        if self._loops is not None:
+            self._loops.cancel()
+            await asyncio.wait([self._loops])
+            self._loops = None
+        await self._outbox.close()
 
     async def admit(self, request: AdmissionRequest) -> Admitted:
         """Take a slot, its place in every window, and a hold on every budget; or take nothing.
@@ -50,7 +79,28 @@ class Admission:
             Unauthenticated: the key was revoked or changed.
             Unavailable: Redis is down or not loaded yet, or this process cannot keep more usage events.
         """
-        raise NotImplementedError
+        if self._outbox.full:
+            raise Unavailable("Usage cannot be recorded right now. Please try again.", retry_after_s=5)
+        limits = limits_of(request)
+        claims = msgspec.structs.replace(request.claims, budgets=request.budgets)
+        hold = hold_of(request, claims, limits)
+        arguments = _arguments(request, hold, limits, self._lease_ms)
+        try:
+            reply = await self._ask(hold, arguments)
+            if reply[0] == _MISSING:
+                await self._load(request, reply[1:])
+                reply = await self._ask(hold, arguments)
+        except RedisError as error:
+            self._leases.doubt(hold)
+            raise not_available() from error
+        if reply[0] == _MISSING:
+            raise not_available()
+        if reply[0] != _OK:
+            raise refusal(reply, request, limits)
+        admitted = msgspec.structs.replace(claims, admitted_at_ms=reply[1])
+        if hold.key not in self._leases:
+            self._leases.add(hold_of(request, admitted, limits))
+        return Admitted(admitted, rates(reply[2:]))
 
     async def settle(self, settled: Settled, cost: NanoDollars) -> None:
         """Release the request's hold, move `cost` to pending, and report its usage, exactly once however often called.
@@ -58,4 +108,45 @@ class Admission:
         A request that failed before its first byte is settled too: outcome FAILED, cost 0. Never raises for Redis
         being away: the event then waits in the spool. Shield it from cancellation.
         """
-        raise NotImplementedError
+        claims = settled.claims
+        settlement = Settlement(
+            organization=claims.organization,
+            key=key_of(claims),
+            cost=checked_amount(cost),
+            tokens=settled.usage.total_tokens,
+            event=encode_event(settled),
+            budgets=" ".join(claims.budgets),
+        )
+        self._leases.drop(settlement.key)
+        await self._outbox.deliver(settlement)
+
+    async def renew(self) -> None:
+        """Prolong every open hold of this process once; runs by itself while the admission is entered."""
+        await self._leases.renew()
+
+    async def _check(self) -> None:
+        await self._outbox.check(restarted=self.renew)
+
+    async def _ask(self, hold: Hold, arguments: list[Argument]) -> list[Any]:
+        sent = self._scripts.start(ScriptName.ADMIT, bucket_tag(bucket_of(hold.organization)), arguments)
+        try:
+            reply: list[Any] = await asyncio.shield(sent)
+        except asyncio.CancelledError:
+            # The client left: the script may still run, so what it takes must be given back after that.
+            sent.add_done_callback(lambda _done: self._leases.doubt(hold))
+            raise
+        return reply
+
+    async def _load(self, request: AdmissionRequest, names: list[bytes]) -> None:
+        organization = request.claims.organization
+        unknown = await self._loader.load(organization, [name.decode() for name in names])
+        if unknown is not None:
+            raise quota_exceeded(unknown, request.amount, 0, organization, request.claims.project)
+
+
+def _arguments(request: AdmissionRequest, hold: Hold, limits: tuple[Limit, ...], lease_ms: int) -> list[Argument]:
+    arguments: list[Argument] = ["", hold.key, request.principal.key, request.principal.key_version, lease_ms]
+    arguments += [hold.amount, hold.tokens, hold.claims, hold.budgets, hold.slots, hold.windows]
+    for limit in limits:
+        arguments += [limit.id, limit.what, limit.amount]
+    return arguments

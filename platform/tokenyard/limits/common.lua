@@ -1,0 +1,113 @@
+-- Shared by every script; each is loaded as this text followed by its own.
+--
+-- KEYS[1] is the bucket's tag (core.redis_keys.bucket_tag): all names begin with it, so they share one hash slot.
+-- Lua's numbers are doubles, exact only below 2^53 (9 million dollars). Money therefore stays text here: it is added
+-- by HINCRBY (64-bit integers) and compared in two exact parts. Only times and counts become Lua numbers.
+local TAG = KEYS[1]
+local PARTS = 12 -- sub-buckets of a window; the current and the previous 12 count, so no real window is ever over
+local WINDOWS = {
+  rpm = { width = 5000, kind = 'requests' },
+  tpm = { width = 5000, kind = 'tokens' },
+  rpd = { width = 7200000, kind = 'requests' },
+  tpd = { width = 7200000, kind = 'tokens' },
+}
+local SETTLED_MS = 3600000
+
+local function now_ms(override)
+  if override ~= '' then return tonumber(override) end
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+local function key(kind, id) return TAG .. ':' .. kind .. ':' .. id end
+local function rate_key(scope, what) return TAG .. ':rate:' .. scope .. ':' .. what end
+local HOLDS, USAGE, READY = TAG .. ':holds', TAG .. ':usage', TAG .. ':ready'
+
+-- Integer text, negated.
+local function negated(text)
+  if text == '0' then return text end
+  if string.byte(text) == 45 then return string.sub(text, 2) end
+  return '-' .. text
+end
+
+-- Integer text as billions and the rest, each exact as a double over the whole 64-bit range.
+local function split(text)
+  local sign = 1
+  if string.byte(text) == 45 then sign, text = -1, string.sub(text, 2) end
+  return sign * (tonumber(string.sub(text, 1, -10)) or 0), sign * tonumber(string.sub(text, -9))
+end
+
+-- Whether ledger - pending - held >= amount.
+local function covers(ledger, pending, held, amount)
+  local high, low = split(ledger)
+  for _, text in ipairs({ pending, held, amount }) do
+    local billions, rest = split(text)
+    high, low = high - billions, low - rest
+  end
+  return high + math.floor(low / 1000000000) >= 0
+end
+
+-- Add to one sub-bucket of a window. `index` is the sub-bucket, `current` the one of now.
+local function add_to_window(name, width, index, current, count)
+  local total = redis.call('HINCRBY', name, index, count)
+  if total < 0 then redis.call('HDEL', name, index) end -- a correction of what Redis lost meanwhile
+  if total ~= count then return end
+  -- A new sub-bucket: drop those that no longer count, so that the hash stays small.
+  for _, field in ipairs(redis.call('HKEYS', name)) do
+    local at = tonumber(field)
+    if at < current - PARTS or at > current + PARTS then redis.call('HDEL', name, field) end
+  end
+  redis.call('PEXPIRE', name, width * (PARTS + 2))
+end
+
+local function set_pending(budget, charge, amount)
+  local name, total = key('pending', budget), key('budget', budget)
+  local before = redis.call('HGET', name, charge)
+  if before then redis.call('HINCRBY', total, 'pending', negated(before)) end
+  if amount == '0' then
+    if before then redis.call('HDEL', name, charge) end
+    return
+  end
+  redis.call('HSET', name, charge, amount)
+  redis.call('HINCRBY', total, 'pending', amount)
+end
+
+-- Record a hold and take its money and slots. `lease` is milliseconds, or '' for a hold that never expires.
+local function put_hold(now, lease, request, admitted_at, amount, tokens, claims, budgets, slots, windows)
+  redis.call('HSET', key('hold', request), 'claims', claims, 'admitted_at_ms', admitted_at, 'amount', amount,
+    'tokens', tokens, 'budgets', budgets, 'slots', slots, 'windows', windows)
+  redis.call('ZADD', HOLDS, lease == '' and '+inf' or now + lease, request)
+  for budget in string.gmatch(budgets, '%S+') do redis.call('HINCRBY', key('budget', budget), 'held', amount) end
+  for scope in string.gmatch(slots, '%S+') do redis.call('INCR', rate_key(scope, 'slots')) end
+end
+
+-- Change what a hold's token windows count from `before` to `after` tokens, where they still count it.
+local function correct_tokens(now, windows, admitted_at, before, after)
+  local change = after - before
+  if change == 0 then return end
+  for scope, what in string.gmatch(windows, '(%S+)/(%a+)') do
+    local width = WINDOWS[what].width
+    local index, current = math.floor(admitted_at / width), math.floor(now / width)
+    if index >= current - PARTS then
+      add_to_window(rate_key(scope, what), width, index, current, change)
+    end
+  end
+end
+
+-- Give back all that a hold took; its windows keep `tokens`. Return its amount and budgets, or nil where there is none.
+local function release(now, request, tokens)
+  local name = key('hold', request)
+  local hold = redis.call('HMGET', name, 'admitted_at_ms', 'amount', 'tokens', 'budgets', 'slots', 'windows')
+  redis.call('ZREM', HOLDS, request)
+  if not hold[1] then return nil end
+  local amount, budgets = hold[2], hold[4]
+  redis.call('DEL', name)
+  for budget in string.gmatch(budgets, '%S+') do
+    redis.call('HINCRBY', key('budget', budget), 'held', negated(amount))
+  end
+  for scope in string.gmatch(hold[5], '%S+') do
+    if redis.call('DECR', rate_key(scope, 'slots')) <= 0 then redis.call('DEL', rate_key(scope, 'slots')) end
+  end
+  correct_tokens(now, hold[6], tonumber(hold[1]), tonumber(hold[3]), tokens)
+  return amount, budgets
+end

@@ -1,0 +1,97 @@
+"""One hold: what a request took, in the form in which Redis keeps it."""
+
+import msgspec
+
+from tokenyard.core.admission import AdmissionRequest
+from tokenyard.core.ids import OrganizationId, RequestId, request_of
+from tokenyard.core.limits import Limits
+from tokenyard.core.money import NanoDollars
+from tokenyard.core.usage import MeterClaims
+from tokenyard.limits.scripts import Argument
+
+# The scripts add amounts as 64-bit integers; this leaves room for sums of them.
+MAX_AMOUNT = 2**60
+
+_ENCODER = msgspec.json.Encoder()
+_WINDOWS = (
+    ("rpm", "requests_per_minute"),
+    ("tpm", "tokens_per_minute"),
+    ("rpd", "requests_per_day"),
+    ("tpd", "tokens_per_day"),
+    ("slots", "concurrency"),
+)
+_TOKEN_WINDOWS = ("tpm", "tpd")
+
+
+class Limit(msgspec.Struct, frozen=True):
+    """One figure that a request must stay under; `what` is rpm, tpm, rpd, tpd or slots."""
+
+    scope: str
+    id: str
+    what: str
+    amount: int
+
+
+class Hold(msgspec.Struct, frozen=True):
+    """What one request took. `key` is the request's id, or a job's. Lists are separated by spaces."""
+
+    organization: OrganizationId
+    key: str
+    admitted_at_ms: int
+    amount: NanoDollars
+    tokens: int
+    claims: bytes
+    budgets: str
+    slots: str
+    windows: str
+
+    def record(self) -> tuple[Argument, ...]:
+        """Return the hold as `renew.lua` takes it."""
+        return (
+            *(self.key, self.admitted_at_ms, self.amount, self.tokens),
+            *(self.claims, self.budgets, self.slots, self.windows),
+        )
+
+
+def limits_of(request: AdmissionRequest) -> tuple[Limit, ...]:
+    """Return every limit that applies, from the narrowest scope to the widest."""
+    return tuple(
+        Limit(scope.scope, scope.id, what, amount)
+        for scope in request.principal.limits
+        for what, amount in _figures(scope.limits)
+    )
+
+
+def _figures(limits: Limits) -> list[tuple[str, int]]:
+    return [(what, amount) for what, field in _WINDOWS if (amount := getattr(limits, field)) is not None]
+
+
+def hold_of(request: AdmissionRequest, claims: MeterClaims, limits: tuple[Limit, ...]) -> Hold:
+    """Return what `request` takes when it is admitted with `claims`."""
+    return Hold(
+        organization=claims.organization,
+        key=key_of(claims),
+        admitted_at_ms=claims.admitted_at_ms,
+        amount=checked_amount(request.amount),
+        tokens=request.tokens,
+        claims=_ENCODER.encode(claims),
+        budgets=" ".join(request.budgets),
+        slots=" ".join(limit.id for limit in limits if limit.what == "slots"),
+        windows=" ".join(f"{limit.id}/{limit.what}" for limit in limits if limit.what in _TOKEN_WINDOWS),
+    )
+
+
+def key_of(claims: MeterClaims) -> RequestId:
+    """Return what a request's hold, charge and settlement are known by."""
+    return request_of(claims.attempt)
+
+
+def checked_amount(amount: int) -> NanoDollars:
+    """Return `amount` where the scripts can add it exactly.
+
+    Raises:
+        ValueError: negative, or above a thousand million dollars.
+    """
+    if not 0 <= amount <= MAX_AMOUNT:
+        raise ValueError(f"{amount} nano-dollars is not an amount that can be held")
+    return NanoDollars(amount)

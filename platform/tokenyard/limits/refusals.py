@@ -1,0 +1,102 @@
+"""Turns a refusal of the admit script into the error a user sees, in OpenAI's words."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from tokenyard.core.admission import AdmissionRequest, RateHeaders, RateWindow, duration
+from tokenyard.core.errors import Conflict, QuotaExceeded, RateLimited, TokenyardError, Unauthenticated, Unavailable
+from tokenyard.core.ids import OrganizationId, ProjectId
+from tokenyard.core.money import NanoDollars, to_dollars
+from tokenyard.limits.holds import Limit, key_of
+
+RETRY_AFTER_S = 2.0
+_NEVER = -1
+_NAMES = {
+    "rpm": "requests per min (RPM)",
+    "tpm": "tokens per min (TPM)",
+    "rpd": "requests per day (RPD)",
+    "tpd": "tokens per day (TPD)",
+    "slots": "concurrent requests",
+}
+
+
+def rates(numbers: Sequence[int]) -> RateHeaders:
+    """Read the six numbers at the end of a reply: limit, remaining and reset of requests, then of tokens."""
+    requests, tokens = (_window(*numbers[at : at + 3]) for at in (0, 3))
+    return RateHeaders(requests, tokens)
+
+
+def _window(limit: int, remaining: int, reset_ms: int) -> RateWindow | None:
+    return None if limit < 0 else RateWindow(limit, remaining, reset_ms)
+
+
+def refusal(reply: Sequence[Any], request: AdmissionRequest, limits: Sequence[Limit]) -> TokenyardError:
+    """Return the error for any reply of `admit.lua` that is neither `ok` nor `missing`."""
+    match reply:
+        case [b"rate", number, used, wait_ms, *numbers]:
+            return _rate_limited(limits[number], used, wait_ms, request.tokens, rates(numbers))
+        case [b"budget", name, ledger, pending, held]:
+            available = int(ledger) - int(pending) - int(held)
+            return quota_exceeded(
+                name.decode(), request.amount, available, request.claims.organization, request.claims.project
+            )
+        case [b"not_ready"]:
+            return not_available()
+        case [b"revoked"]:
+            return Unauthenticated("The API key was revoked or changed. Use another key.")
+        case [b"settled"]:
+            return Conflict(f"Request {key_of(request.claims)} has already ended.")
+    raise AssertionError(f"unknown reply of the admit script: {reply!r}")
+
+
+def not_available() -> Unavailable:
+    """Return the error for when limits and budgets cannot be checked: nothing is served unchecked."""
+    return Unavailable("Usage limits cannot be checked right now. Please try again.", retry_after_s=RETRY_AFTER_S)
+
+
+def _rate_limited(limit: Limit, used: int, wait_ms: int, tokens: int, headers: RateHeaders) -> RateLimited:
+    of_tokens = limit.what in ("tpm", "tpd")
+    name, requested = _NAMES[limit.what], tokens if of_tokens else 1
+    figures = f"Limit {limit.amount}, Used {used}, Requested {requested}."
+    where = f"for {limit.scope} {limit.id} on {name}: {figures}"
+    if wait_ms == _NEVER:
+        error = RateLimited(
+            f"Request too large {where} A single request can never exceed the limit.",
+            headers={**headers.headers(), "x-should-retry": "false"},
+        )
+    else:
+        error = RateLimited(
+            f"Rate limit reached {where} Please try again in {duration(wait_ms)}.",
+            headers={
+                **headers.headers(),
+                "retry-after": str(max(1, math.ceil(wait_ms / 1000))),
+                "retry-after-ms": str(wait_ms),
+            },
+        )
+    error.type = "tokens" if of_tokens else "requests"
+    return error
+
+
+def quota_exceeded(
+    budget: str, amount: NanoDollars, available: int, organization: OrganizationId, project: ProjectId | None = None
+) -> QuotaExceeded:
+    """Return the error for a budget with `available` nano-dollars that does not cover `amount`."""
+    whose, code = _budget_owner(budget, organization, project)
+    return QuotaExceeded(
+        f"{whose} does not cover this request: it may cost up to ${to_dollars(amount)}, "
+        f"and ${to_dollars(available)} is available.",
+        code=code,
+    )
+
+
+def _budget_owner(budget: str, organization: OrganizationId, project: ProjectId | None) -> tuple[str, str]:
+    kind, _, rest = budget.partition(":")
+    if kind == "wallet":
+        return f"The credit balance of organization {organization}", "credit_balance_exhausted"
+    scope = rest.partition(":")[0]
+    if scope == organization:
+        return f"The monthly spend limit of organization {scope}", "organization_spend_limit_exceeded"
+    if scope == project or scope.startswith("proj_"):
+        return f"The monthly spend limit of project {scope}", "project_spend_limit_exceeded"
+    return "The monthly spend limit of this API key", "insufficient_quota"

@@ -1,0 +1,127 @@
+"""Runs the Lua scripts; calls made in the same turn of the event loop share one round trip."""
+
+import asyncio
+import hashlib
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from importlib import resources
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError
+
+MAX_WAITING = 10_000
+BATCH = 100  # bounds how long one round trip keeps Redis from others
+ROUND_TRIPS = 4  # at the same time, so that a slow answer does not hold up everything behind it
+
+Argument = str | bytes | int
+
+
+class ScriptName(StrEnum):
+    """The scripts; `<name>.lua` beside this module."""
+
+    ADMIT = "admit"
+    SETTLE = "settle"
+    RENEW = "renew"
+    SWEEP = "sweep"
+    RELEASE = "release"
+    LOAD = "load"
+
+
+class ScriptsBusy(RedisError):
+    """Too many calls already wait for Redis."""
+
+
+@dataclass
+class _Call:
+    script: ScriptName
+    tag: str
+    arguments: Sequence[Argument]
+    done: "asyncio.Future[Any]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+class Scripts:
+    """The scripts on one Redis. Every one of them may be run twice with the same effect as once."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._texts = {name: _text(name) for name in ScriptName}
+        self._digests = {name: _sha1(text) for name, text in self._texts.items()}
+        self._waiting: deque[_Call] = deque()
+        self._trips: set[asyncio.Task[None]] = set()
+
+    async def run(self, script: ScriptName, tag: str, arguments: Sequence[Argument]) -> Any:
+        """Run one script on the bucket whose tag is `tag`; return its reply.
+
+        Raises:
+            RedisError: not run, or not known to be; ScriptsBusy where too many wait.
+        """
+        return await self.start(script, tag, arguments)
+
+    def start(self, script: ScriptName, tag: str, arguments: Sequence[Argument]) -> "asyncio.Future[Any]":
+        """Do as `run` does, but return at once what will hold the reply or a RedisError.
+
+        Raises:
+            ScriptsBusy: too many calls wait.
+        """
+        if len(self._waiting) >= MAX_WAITING:
+            raise ScriptsBusy("too many calls wait for Redis")
+        call = _Call(script, tag, arguments)
+        self._waiting.append(call)
+        if len(self._trips) < ROUND_TRIPS:
+            trip = asyncio.create_task(self._travel())
+            self._trips.add(trip)
+            trip.add_done_callback(self._trips.discard)
+        return call.done
+
+    async def _travel(self) -> None:
+        while self._waiting:
+            calls = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
+            try:
+                replies = await self._send(calls)
+            except BaseException as error:
+                _finish(calls, [error] * len(calls))
+                if not isinstance(error, (RedisError, OSError)):
+                    raise
+            else:
+                _finish(calls, replies)
+
+    async def _send(self, calls: Sequence[_Call]) -> list[Any]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for call in calls:
+            pipeline.execute_command("EVALSHA", self._digests[call.script], 1, call.tag, *call.arguments)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        unknown = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if unknown:
+            for at in unknown:
+                call = calls[at]
+                pipeline.execute_command("EVAL", self._texts[call.script], 1, call.tag, *call.arguments)
+            for at, reply in zip(unknown, await pipeline.execute(raise_on_error=False), strict=True):
+                replies[at] = reply
+        return replies
+
+
+def _finish(calls: Sequence[_Call], replies: Sequence[Any]) -> None:
+    for call, reply in zip(calls, replies, strict=True):
+        if call.done.done():  # its caller was cancelled
+            continue
+        if isinstance(reply, BaseException):
+            call.done.set_exception(_as_redis_error(reply))
+        else:
+            call.done.set_result(reply)
+
+
+def _as_redis_error(error: BaseException) -> RedisError:
+    return error if isinstance(error, RedisError) else RedisError(f"Redis cannot be reached: {type(error).__name__}")
+
+
+def _text(name: ScriptName) -> str:
+    folder = resources.files(__package__)
+    return "\n".join(folder.joinpath(f"{part}.lua").read_text("utf-8") for part in ("common", name))
+
+
+def _sha1(text: str) -> str:
+    # Redis names a script by its SHA-1; nothing is secured by it.
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()

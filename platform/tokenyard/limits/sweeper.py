@@ -1,0 +1,59 @@
+"""Expires holds that no gateway renews: a worker loop."""
+
+import msgspec
+from redis.asyncio import Redis
+
+from tokenyard.core.redis_keys import BUCKETS, bucket_tag, hold, holds
+from tokenyard.core.usage import HoldExpired, MeterClaims, encode_event
+from tokenyard.limits.scripts import Argument, ScriptName, Scripts
+from tokenyard.web.loops import Loop
+
+INTERVAL_S = 2.0
+BATCH = 100
+
+_CLAIMS = msgspec.json.Decoder(MeterClaims)
+
+
+class Sweeper:
+    """Looks through all buckets; any number of workers may do so at once."""
+
+    def __init__(self, redis: Redis, *, renewal_ms: int) -> None:
+        self._redis = redis
+        self._scripts = Scripts(redis)
+        # A Redis that just came back holds leases that nobody could renew: gateways get two renewals first.
+        self._settling_s = 2 * renewal_ms / 1000
+
+    def loop(self) -> Loop:
+        """Return the loop that a worker runs."""
+        return Loop("sweep holds", self.sweep, INTERVAL_S)
+
+    async def sweep(self) -> None:
+        """Expire every hold whose lease has ended."""
+        server = await self._redis.info("server")
+        if server["uptime_in_seconds"] < self._settling_s:
+            return
+        seconds, microseconds = await self._redis.time()
+        now_ms = seconds * 1000 + microseconds // 1000
+        for bucket, keys in (await self._expired(now_ms)).items():
+            await self._expire(bucket, keys, now_ms)
+
+    async def _expired(self, now_ms: int) -> dict[int, list[str]]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for bucket in range(BUCKETS):
+            pipeline.zrangebyscore(holds(bucket), 0, now_ms, start=0, num=BATCH)
+        found = await pipeline.execute()
+        return {bucket: [key.decode() for key in keys] for bucket, keys in enumerate(found) if keys}
+
+    async def _expire(self, bucket: int, keys: list[str], now_ms: int) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in keys:
+            pipeline.hmget(hold(bucket, key), "claims", "admitted_at_ms")
+        arguments: list[Argument] = [""]
+        for key, (claims, admitted_at_ms) in zip(keys, await pipeline.execute(), strict=True):
+            arguments += [key, _event(claims, admitted_at_ms, now_ms) if claims else b""]
+        await self._scripts.run(ScriptName.SWEEP, bucket_tag(bucket), arguments)
+
+
+def _event(claims: bytes, admitted_at_ms: bytes, now_ms: int) -> bytes:
+    complete = msgspec.structs.replace(_CLAIMS.decode(claims), admitted_at_ms=int(admitted_at_ms))
+    return encode_event(HoldExpired(complete, now_ms))

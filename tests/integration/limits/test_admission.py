@@ -1,0 +1,258 @@
+"""Admit and settle against a real Valkey."""
+
+import asyncio
+
+import pytest
+from redis.asyncio import Redis
+
+from tokenyard.core.budgets import monthly, wallet
+from tokenyard.core.errors import Conflict, QuotaExceeded, RateLimited, Unauthenticated, Unavailable
+from tokenyard.core.limits import Limits
+from tokenyard.core.money import NanoDollars
+from tokenyard.core.redis_keys import bucket_of, budget, hold, holds, key_version, pending, rate, ready, usage_stream
+from tokenyard.core.usage import Outcome, Settled, TokenUsage, decode_event
+from tokenyard.limits.admission import Admission
+from tokenyard.limits.holds import key_of
+from tokenyard.testing.limits import KEY, ORGANIZATION, PROJECT, BudgetTable, admission_request, principal, settled
+
+BUCKET = bucket_of(ORGANIZATION)
+WALLET = wallet(ORGANIZATION)
+
+
+async def figures(redis: Redis, name: str = WALLET) -> dict[str, int]:
+    return {field.decode(): int(value) for field, value in (await redis.hgetall(budget(BUCKET, name))).items()}
+
+
+@pytest.fixture(autouse=True)
+def money(budgets: BudgetTable) -> None:
+    budgets.set(WALLET, 1000)
+
+
+async def test_a_request_is_held_then_settled_at_its_real_cost(admission: Admission, redis: Redis) -> None:
+    admitted = await admission.admit(admission_request(principal(), amount=100))
+    assert await figures(redis) == {"ledger": 1000, "version": 1, "held": 100}
+    assert admitted.claims.budgets == (WALLET,)
+    assert abs(admitted.claims.admitted_at_ms / 1000 - (await redis.time())[0]) < 5
+
+    report = settled(admitted.claims)
+    await admission.settle(report, NanoDollars(30))
+    assert await figures(redis) == {"ledger": 1000, "version": 1, "held": 0, "pending": 30}
+    assert await redis.hgetall(pending(BUCKET, WALLET)) == {key_of(admitted.claims).encode(): b"30"}
+    ((_, fields),) = await redis.xrange(usage_stream(BUCKET))
+    assert decode_event(fields[b"event"]) == report
+    assert await redis.zcard(holds(BUCKET)) == 0
+
+
+async def test_settling_again_changes_nothing(admission: Admission, redis: Redis) -> None:
+    admitted = await admission.admit(admission_request(principal()))
+    await asyncio.gather(*(admission.settle(settled(admitted.claims), NanoDollars(30)) for _ in range(3)))
+    assert (await figures(redis))["pending"] == 30
+    assert await redis.xlen(usage_stream(BUCKET)) == 1
+
+
+async def test_admitting_the_same_request_again_takes_nothing_more(admission: Admission, redis: Redis) -> None:
+    caller = principal(key=Limits(requests_per_minute=1, concurrency=1, tokens_per_minute=10))
+    request = admission_request(caller, tokens=10)
+    first = await admission.admit(request)
+    second = await admission.admit(request)
+    assert second.claims == first.claims
+    assert (await figures(redis))["held"] == 100
+    assert await redis.get(rate(BUCKET, KEY, "slots")) == b"1"
+
+
+async def test_a_settled_request_cannot_come_in_again(admission: Admission) -> None:
+    request = admission_request(principal())
+    admitted = await admission.admit(request)
+    await admission.settle(settled(admitted.claims), NanoDollars(30))
+    with pytest.raises(Conflict):
+        await admission.admit(request)
+
+
+async def test_a_failed_request_costs_nothing_and_is_reported(admission: Admission, redis: Redis) -> None:
+    admitted = await admission.admit(admission_request(principal()))
+    report = Settled(admitted.claims, Outcome.FAILED, TokenUsage(0, 0), 1)
+    await admission.settle(report, NanoDollars(0))
+    assert await figures(redis) == {"ledger": 1000, "version": 1, "held": 0}
+    assert await redis.xlen(usage_stream(BUCKET)) == 1
+
+
+@pytest.mark.parametrize(
+    ("limits", "name"),
+    [
+        (Limits(requests_per_minute=2), "requests per min (RPM): Limit 2, Used 2, Requested 1."),
+        (Limits(requests_per_day=2), "requests per day (RPD): Limit 2, Used 2, Requested 1."),
+        (Limits(tokens_per_minute=25), "tokens per min (TPM): Limit 25, Used 20, Requested 10."),
+        (Limits(tokens_per_day=25), "tokens per day (TPD): Limit 25, Used 20, Requested 10."),
+        (Limits(concurrency=2), "concurrent requests: Limit 2, Used 2, Requested 1."),
+    ],
+)
+@pytest.mark.parametrize("scope", ["key", "project", "organization"])
+async def test_each_limit_of_each_scope_refuses(
+    admission: Admission, redis: Redis, limits: Limits, name: str, scope: str
+) -> None:
+    caller = principal(**{scope: limits})
+    for _ in range(2):
+        await admission.admit(admission_request(caller, tokens=10))
+    before = await figures(redis)
+    with pytest.raises(RateLimited) as refused:
+        await admission.admit(admission_request(caller, tokens=10))
+    owner = {"key": KEY, "project": PROJECT, "organization": ORGANIZATION}[scope]
+    assert refused.value.message.startswith(f"Rate limit reached for {scope} {owner} on {name} Please try again in ")
+    assert refused.value.type == ("tokens" if "tokens" in name else "requests")
+    wait_s = int(refused.value.headers["retry-after"])
+    window_s = 65 if "per min" in name else 1 if "concurrent" in name else 26 * 3600
+    assert 0 < wait_s <= window_s
+    assert await figures(redis) == before
+
+
+async def test_a_refusal_takes_nothing_of_what_was_free(admission: Admission, redis: Redis) -> None:
+    roomy = Limits(requests_per_minute=100, tokens_per_minute=1000, concurrency=100)
+    caller = principal(key=roomy, project=Limits(requests_per_minute=0), organization=roomy)
+    with pytest.raises(RateLimited):
+        await admission.admit(admission_request(caller))
+    assert await redis.keys("*rate*") == []
+    assert await redis.keys("*hold*") == []
+    assert "held" not in await figures(redis)
+
+
+async def test_a_request_above_the_whole_limit_is_not_worth_a_retry(admission: Admission) -> None:
+    with pytest.raises(RateLimited) as refused:
+        await admission.admit(admission_request(principal(key=Limits(tokens_per_minute=5)), tokens=10))
+    assert refused.value.headers["x-should-retry"] == "false"
+    assert "Request too large" in refused.value.message
+
+
+async def test_headers_tell_the_tightest_windows(admission: Admission) -> None:
+    caller = principal(
+        key=Limits(requests_per_minute=100, tokens_per_minute=500), organization=Limits(requests_per_minute=3)
+    )
+    admitted = await admission.admit(admission_request(caller, tokens=10))
+    headers = admitted.rates.headers()
+    assert headers["x-ratelimit-limit-requests"] == "3"
+    assert headers["x-ratelimit-remaining-requests"] == "2"
+    assert headers["x-ratelimit-limit-tokens"] == "500"
+    assert headers["x-ratelimit-remaining-tokens"] == "490"
+    assert headers["x-ratelimit-reset-tokens"].startswith("1m")
+
+
+async def test_settling_gives_back_the_tokens_that_were_not_used(admission: Admission) -> None:
+    caller = principal(key=Limits(tokens_per_minute=25))
+    admitted = await admission.admit(admission_request(caller, tokens=20))
+    await admission.settle(settled(admitted.claims, prompt=4, completion=1), NanoDollars(1))
+    again = await admission.admit(admission_request(caller, tokens=20))
+    assert again.rates.tokens is not None
+    assert again.rates.tokens.remaining == 0
+
+
+async def test_settling_frees_the_slot(admission: Admission, redis: Redis) -> None:
+    caller = principal(key=Limits(concurrency=1))
+    for _ in range(3):
+        admitted = await admission.admit(admission_request(caller))
+        await admission.settle(settled(admitted.claims), NanoDollars(1))
+    assert await redis.exists(rate(BUCKET, KEY, "slots")) == 0
+
+
+@pytest.mark.parametrize(
+    ("budget_of", "code"),
+    [
+        ("wallet", "credit_balance_exhausted"),
+        ("organization", "organization_spend_limit_exceeded"),
+        ("project", "project_spend_limit_exceeded"),
+        ("key", "insufficient_quota"),
+    ],
+)
+async def test_each_budget_refuses_with_its_code(
+    admission: Admission, redis: Redis, budgets: BudgetTable, budget_of: str, code: str
+) -> None:
+    spend = Limits(monthly_spend=NanoDollars(10_000))
+    caller = principal(key=spend, project=spend, organization=spend)
+    names = {"wallet": WALLET} | {
+        scope: monthly(owner, 0)
+        for scope, owner in (("key", KEY), ("project", PROJECT), ("organization", ORGANIZATION))
+    }
+    for name in names.values():
+        budgets.set(name, 10_000)
+    budgets.set(names[budget_of], 99)
+    with pytest.raises(QuotaExceeded) as refused:
+        await admission.admit(admission_request(caller, amount=100))
+    assert refused.value.code == code
+    assert refused.value.headers["x-should-retry"] == "false"
+    assert "$0.0000001, and $0.000000099 is available" in refused.value.message
+    assert await redis.zcard(holds(BUCKET)) == 0
+
+
+async def test_a_missing_budget_is_loaded_once_for_all_who_wait(admission: Admission, budgets: BudgetTable) -> None:
+    await asyncio.gather(*(admission.admit(admission_request(principal(), amount=1)) for _ in range(50)))
+    assert budgets.loads == 1
+
+
+async def test_an_organization_without_a_wallet_has_no_credit(admission: Admission, budgets: BudgetTable) -> None:
+    budgets.states.clear()
+    with pytest.raises(QuotaExceeded, match=r"\$0.00 is available"):
+        await admission.admit(admission_request(principal()))
+
+
+async def test_an_older_load_never_overwrites_a_newer_figure(
+    admission: Admission, redis: Redis, budgets: BudgetTable
+) -> None:
+    await redis.hset(budget(BUCKET, WALLET), mapping={"ledger": 50, "version": 9})
+    with pytest.raises(QuotaExceeded):
+        await admission.admit(admission_request(principal(), amount=100))
+    assert await figures(redis) == {"ledger": 50, "version": 9}
+
+
+async def test_an_unloaded_bucket_answers_503(admission: Admission, redis: Redis) -> None:
+    await redis.delete(ready(BUCKET))
+    with pytest.raises(Unavailable) as refused:
+        await admission.admit(admission_request(principal()))
+    assert int(refused.value.headers["retry-after"]) > 0
+
+
+async def test_a_revoked_key_is_dead_at_once(admission: Admission, redis: Redis) -> None:
+    await admission.admit(admission_request(principal(key_version=1)))
+    await redis.set(key_version(BUCKET, KEY), 2)
+    with pytest.raises(Unauthenticated):
+        await admission.admit(admission_request(principal(key_version=1)))
+    await admission.admit(admission_request(principal(key_version=2)))
+
+
+async def test_a_client_that_leaves_while_it_is_admitted_keeps_nothing(admission: Admission, redis: Redis) -> None:
+    request = admission_request(principal(key=Limits(concurrency=1)))
+    waiting = asyncio.create_task(admission.admit(request))
+    while not await redis.exists(hold(BUCKET, key_of(request.claims))):
+        if waiting.done():
+            break
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    if waiting.cancelled():
+        await admission.renew()
+        assert (await figures(redis))["held"] == 0
+
+
+async def test_amounts_are_exact_far_beyond_what_lua_counts_exactly(
+    admission: Admission, redis: Redis, budgets: BudgetTable
+) -> None:
+    large = 2**59 + 1
+    await redis.hset(budget(BUCKET, WALLET), mapping={"ledger": large, "version": 1})
+    await admission.admit(admission_request(principal(), amount=large - 1))
+    with pytest.raises(QuotaExceeded, match=r"\$0.000000001 is available"):
+        await admission.admit(admission_request(principal(), amount=2))
+    await admission.admit(admission_request(principal(), amount=1))
+    assert (await figures(redis))["held"] == large
+
+
+async def test_a_thousand_at_once_never_overspend(admission: Admission, redis: Redis) -> None:
+    answers = await asyncio.gather(
+        *(admission.admit(admission_request(principal(), amount=7)) for _ in range(1000)), return_exceptions=True
+    )
+    admitted = [answer for answer in answers if not isinstance(answer, BaseException)]
+    assert len(admitted) == 1000 // 7
+    assert all(isinstance(answer, QuotaExceeded) for answer in answers if isinstance(answer, BaseException))
+
+    await asyncio.gather(*(admission.settle(settled(one.claims), NanoDollars(5)) for one in admitted))
+    # What was held and not spent is free again, to the last nano-dollar.
+    left = 1000 - len(admitted) * 5
+    await admission.admit(admission_request(principal(), amount=left))
+    with pytest.raises(QuotaExceeded):
+        await admission.admit(admission_request(principal(), amount=1))
+    assert await figures(redis) == {"ledger": 1000, "version": 1, "held": left, "pending": len(admitted) * 5}
