@@ -40,7 +40,7 @@ class OpenRequest(Base):
     """A request that some witness spoke of and that has no charge yet.
 
     `deadline_ms` is Redis time: then it is decided without the missing report. None: no gateway report and no expired
-    hold yet, so nothing can be decided.
+    hold yet, so nothing can be decided; `looked_at_ms` is when its hold was last looked for.
     """
 
     __tablename__ = "billing_open_requests"
@@ -49,7 +49,7 @@ class OpenRequest(Base):
     request: Mapped[Id] = mapped_column(primary_key=True)
     organization: Mapped[Id]
     bucket: Mapped[int] = mapped_column(Integer)
-    opened_at_ms: Mapped[UnixMs]
+    looked_at_ms: Mapped[UnixMs]
     deadline_ms: Mapped[int | None] = mapped_column(BigInteger)
 
 

@@ -1,0 +1,34 @@
+"""What billing needs from others; `bootstrap` gives it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from tokenyard.core.ids import OrganizationId
+from tokenyard.core.money import NanoDollars
+
+
+class SpendingLimits(Protocol):
+    """Knows who may spend how much in a month (tenancy)."""
+
+    async def monthly(self, organization: OrganizationId) -> Mapping[str, NanoDollars]:
+        """Return the monthly limit of each scope that has one: of the organization, its projects and its keys."""
+        ...
+
+
+class BudgetHolds(Protocol):
+    """Holds money of live budgets for a training job (limits)."""
+
+    async def hold(
+        self, organization: OrganizationId, charge_key: str, budgets: Sequence[str], amount: NanoDollars
+    ) -> None:
+        """Hold `amount` on every budget or on none; holding again for the same key takes nothing more.
+
+        Raises:
+            QuotaExceeded: a budget does not cover it.
+            Unavailable: Redis is down or not loaded yet.
+        """
+        ...
+
+    async def release(self, organization: OrganizationId, charge_key: str, budgets: Sequence[str]) -> None:
+        """Release what is held for `charge_key`; releasing what is not held is fine."""
+        ...
