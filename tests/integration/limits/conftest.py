@@ -1,5 +1,7 @@
 """One organization with money in a real Valkey, and an admission over it."""
 
+from pathlib import Path
+
 import pytest
 from redis.asyncio import Redis
 
