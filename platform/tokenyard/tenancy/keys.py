@@ -75,8 +75,8 @@ def redacted_guess(secret: str) -> str:
 
 
 def _hash(secret: str, pepper: Pepper) -> str:
-    # `surrogateescape` cannot fail on what a header may carry.
-    return hmac.digest(pepper.secret, secret.encode("utf-8", "surrogateescape"), "sha256").hex()
+    # `surrogatepass`, because no text that a header may carry must fail here.
+    return hmac.digest(pepper.secret, secret.encode("utf-8", "surrogatepass"), "sha256").hex()
 
 
 def _checksum(body: str) -> str:

@@ -1,7 +1,5 @@
 """Projects and API keys of one organization."""
 
-from collections.abc import Sequence
-
 from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -175,17 +173,11 @@ async def end_keys(
     session: AsyncSession, organization: OrganizationId, now: float, which: ColumnElement[bool]
 ) -> list[KeyVersion]:
     """Make every cached copy of the organization's keys `which` invalid at once."""
-    rows: Sequence[tuple[str, int]] = (
-        (
-            await session.execute(
-                update(ApiKeyRow)
-                .where(ApiKeyRow.organization == organization, which)
-                .values(version=ApiKeyRow.version + 1, changed_ms=int(now * 1000))
-                .returning(ApiKeyRow.id, ApiKeyRow.version)
-            )
-        )
-        .tuples()
-        .all()
+    rows = await session.execute(
+        update(ApiKeyRow)
+        .where(ApiKeyRow.organization == organization, which)
+        .values(version=ApiKeyRow.version + 1, changed_ms=int(now * 1000))
+        .returning(ApiKeyRow.id, ApiKeyRow.version)
     )
     return [KeyVersion(organization, ApiKeyId(key), version) for key, version in rows]
 

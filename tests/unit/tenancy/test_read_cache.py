@@ -95,9 +95,7 @@ async def test_while_the_database_is_down_only_one_load_a_second_is_tried(
     assert await cache.get("b") == "B"
 
 
-async def test_a_caller_that_leaves_does_not_end_the_load_of_others(
-    cache: ReadCache[str, str], source: Source
-) -> None:
+async def test_a_caller_that_leaves_does_not_end_the_load_of_others(cache: ReadCache[str, str], source: Source) -> None:
     source.gate.clear()
     first, second = asyncio.create_task(cache.get("a")), asyncio.create_task(cache.get("a"))
     await asyncio.sleep(0)
@@ -108,9 +106,7 @@ async def test_a_caller_that_leaves_does_not_end_the_load_of_others(
     assert source.loads == 1
 
 
-async def test_what_was_loaded_before_it_was_forgotten_is_not_kept(
-    cache: ReadCache[str, str], source: Source
-) -> None:
+async def test_what_was_loaded_before_it_was_forgotten_is_not_kept(cache: ReadCache[str, str], source: Source) -> None:
     source.gate.clear()
     early = asyncio.create_task(cache.get("a"))
     await asyncio.sleep(0)
@@ -122,9 +118,7 @@ async def test_what_was_loaded_before_it_was_forgotten_is_not_kept(
     assert await cache.get("a") == "A2"
 
 
-async def test_a_flood_of_unknown_keys_does_not_push_out_known_ones(
-    cache: ReadCache[str, str], source: Source
-) -> None:
+async def test_a_flood_of_unknown_keys_does_not_push_out_known_ones(cache: ReadCache[str, str], source: Source) -> None:
     await cache.get("a")
     for number in range(100):
         await cache.get(f"unknown-{number}")

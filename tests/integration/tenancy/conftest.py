@@ -1,0 +1,105 @@
+"""Tenancy as the gateway wires it, over real SQL and a real Valkey."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from redis.asyncio import Redis
+
+from tokenyard.core.ids import OrganizationId
+from tokenyard.storage.database import Database
+from tokenyard.tenancy.api_keys import BOOTSTRAP, ApiKeys
+from tokenyard.tenancy.authenticator import Authenticator
+from tokenyard.tenancy.key_versions import KeyVersions
+from tokenyard.tenancy.keys import KeyHasher, Pepper
+from tokenyard.tenancy.operator import TenancyOperatorStore
+from tokenyard.tenancy.organizations import Organizations
+from tokenyard.tenancy.own_routes import own_router
+from tokenyard.tenancy.routes import router
+from tokenyard.tenancy.store import TenancyStore
+from tokenyard.tenancy.views import Organization
+from tokenyard.testing.clock import FrozenClock
+from tokenyard.web.errors import install_error_handlers
+
+
+@dataclass
+class Listener:
+    """Hears of new organizations; may be out of order."""
+
+    heard: list[OrganizationId] = field(default_factory=list)
+    broken: bool = False
+
+    async def created(self, organization: OrganizationId) -> None:
+        if self.broken:
+            raise ConnectionError("billing is away")
+        self.heard.append(organization)
+
+
+@dataclass
+class Tenancy:
+    """Everything of tenancy, and two HTTP clients: the operator's and nobody's."""
+
+    database: Database
+    redis: Redis
+    clock: FrozenClock
+    store: TenancyStore
+    operator_store: TenancyOperatorStore
+    hasher: KeyHasher
+    authenticator: Authenticator
+    versions: KeyVersions
+    keys: ApiKeys
+    listener: Listener
+    organizations: Organizations
+    http: httpx.AsyncClient
+    operator_secret: str = ""
+
+    async def as_operator(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
+        return await self.http.request(method, path, json=body, headers=bearer(self.operator_secret))
+
+    async def new_tenant(self, slug: str) -> tuple[Organization, str]:
+        organization = await self.organizations.create(name=slug.title(), slug=slug, actor=BOOTSTRAP)
+        _, secret = await self.keys.create(organization.id, organization.default_project, name="first", actor=BOOTSTRAP)
+        return organization, secret
+
+    def another_process(self) -> Authenticator:
+        """An authenticator whose cache nobody tells anything."""
+        return Authenticator(self.operator_store, self.hasher, self.clock, now=self.clock)
+
+
+def bearer(secret: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {secret}"}
+
+
+@pytest.fixture
+async def tenancy(database: Database, redis: Redis) -> AsyncIterator[Tenancy]:
+    clock = FrozenClock()
+    hasher = KeyHasher([Pepper(1, b"p" * 32)])
+    store, operator_store = TenancyStore(database, clock), TenancyOperatorStore(database, clock)
+    authenticator = Authenticator(operator_store, hasher, clock, now=clock)
+    versions = KeyVersions(redis)
+    keys = ApiKeys(
+        store=store,
+        operator_store=operator_store,
+        versions=versions,
+        hasher=hasher,
+        clock=clock,
+        authenticator=authenticator,
+    )
+    listener = Listener()
+    organizations = Organizations(operator_store, listener)
+    app = FastAPI()
+    app.state.authenticator = authenticator
+    install_error_handlers(app)
+    app.include_router(router(organizations, store, operator_store, keys))
+    app.include_router(own_router(store, keys))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+        made = Tenancy(
+            database, redis, clock, store, operator_store, hasher, authenticator, versions, keys, listener,
+            organizations, http,
+        )  # fmt: skip
+        _, made.operator_secret = await keys.create_operator(name="operator", actor=BOOTSTRAP)
+        yield made
