@@ -11,20 +11,20 @@ local request, api_key, version, lease = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local amount, tokens, budgets = ARGV[6], tonumber(ARGV[7]), ARGV[9]
 local FIRST_LIMIT = 12
 
-if redis.call('EXISTS', READY) == 0 then return { 'not_ready' } end
-if redis.call('EXISTS', key('settled', request)) == 1 then return { 'settled' } end
+if call('EXISTS', READY) == 0 then return { 'not_ready' } end
+if call('EXISTS', key('settled', request)) == 1 then return { 'settled' } end
 if api_key ~= '' then
-  local known = redis.call('GET', key('keyversion', api_key))
+  local known = call('GET', key('keyversion', api_key))
   if known and tonumber(known) > tonumber(version) then return { 'revoked' } end
   -- Absent after Redis was lost, or older: the caller's comes from SQL, which is the truth.
-  if known ~= version then redis.call('SET', key('keyversion', api_key), version) end
+  if known ~= version then call('SET', key('keyversion', api_key), version) end
 end
-local admitted_at = redis.call('HGET', key('hold', request), 'admitted_at_ms')
+local admitted_at = call('HGET', key('hold', request), 'admitted_at_ms')
 
 local function check_budgets()
   local missing, refused = { 'missing' }, nil
   for budget in string.gmatch(budgets, '%S+') do
-    local state = redis.call('HMGET', key('budget', budget), 'ledger', 'pending', 'held')
+    local state = call('HMGET', key('budget', budget), 'ledger', 'pending', 'held')
     local pending, held = state[2] or '0', state[3] or '0'
     if not state[1] then
       missing[#missing + 1] = budget
@@ -35,35 +35,42 @@ local function check_budgets()
   return #missing > 1 and missing or refused
 end
 
--- What a window counts, its sub-buckets from old to new, and when all of it will have passed.
-local function read_window(scope, what)
-  local width = WINDOWS[what].width
-  local current, used, counted = math.floor(now / width), 0, {}
-  local flat = redis.call('HGETALL', rate_key(scope, what))
-  for i = 1, #flat, 2 do
-    local at, count = tonumber(flat[i]), tonumber(flat[i + 1])
-    if at >= current - PARTS and at <= current + PARTS and count ~= 0 then
-      used = used + count
-      counted[#counted + 1] = { at = at, count = count }
+-- What a window counts now, the last sub-bucket that counts, and all its fields.
+local function read_window(scope, what, current)
+  local used, newest = 0, 0
+  local fields = call('HGETALL', rate_key(scope, what))
+  for i = 1, #fields, 2 do
+    local at = tonumber(fields[i])
+    if at >= current - PARTS and at <= current + PARTS then
+      used = used + tonumber(fields[i + 1])
+      if at > newest then newest = at end
     end
   end
-  table.sort(counted, function(a, b) return a.at < b.at end)
-  return used, counted
+  return used, newest, fields
 end
 
 local function passes_ms(index, width) return (index + PARTS + 1) * width - now end
 
 -- Milliseconds until `needed` more fits under `limit`; -1 when it never will.
-local function retry_ms(counted, used, needed, limit, width)
+local function retry_ms(fields, used, needed, limit, width)
   if needed > limit then return -1 end
-  for _, part in ipairs(counted) do
-    used = used - part.count
-    if used + needed <= limit then return passes_ms(part.at, width) end
+  local counts, order = {}, {}
+  for i = 1, #fields, 2 do
+    local at = tonumber(fields[i])
+    if math.abs(at - math.floor(now / width)) <= PARTS then
+      counts[at], order[#order + 1] = tonumber(fields[i + 1]), at
+    end
+  end
+  table.sort(order)
+  for _, at in ipairs(order) do
+    used = used - counts[at]
+    if used + needed <= limit then return passes_ms(at, width) end
   end
   return 0
 end
 
-local tightest = {}
+local REQUESTS, TOKENS = 1, 2
+local tightest = {} -- by kind: limit, remaining, reset ms
 local refusal = nil
 
 local function refuse(number, used, wait)
@@ -73,18 +80,19 @@ end
 
 local function check_window(number, scope, what, limit)
   local window = WINDOWS[what]
-  local used, counted = read_window(scope, what)
-  local needed = window.kind == 'requests' and 1 or tokens
+  local current = math.floor(now / window.width)
+  local used, newest, fields = read_window(scope, what, current)
+  local needed = window.of_tokens and tokens or 1
   if admitted_at then needed = 0 end
-  local fits = used + needed <= limit
-  if not fits then refuse(number, used, retry_ms(counted, used, needed, limit, window.width)) end
-  if fits then used = used + needed end
-  local newest = counted[#counted] and counted[#counted].at or nil
-  if fits and needed > 0 then newest = math.max(newest or 0, math.floor(now / window.width)) end
-  local remaining = math.max(0, limit - used)
-  local seen = tightest[window.kind]
+  if used + needed > limit then
+    refuse(number, used, retry_ms(fields, used, needed, limit, window.width))
+  elseif needed > 0 then
+    used, newest = used + needed, math.max(newest, current)
+  end
+  local kind, remaining = window.of_tokens and TOKENS or REQUESTS, math.max(0, limit - used)
+  local seen = tightest[kind]
   if not seen or remaining < seen[2] then
-    tightest[window.kind] = { limit, remaining, newest and passes_ms(newest, window.width) or 0 }
+    tightest[kind] = { limit, remaining, used > 0 and passes_ms(newest, window.width) or 0 }
   end
 end
 
@@ -94,14 +102,14 @@ local function check_limits()
     if what ~= 'slots' then
       check_window(number, scope, what, limit)
     elseif not admitted_at then
-      local used = tonumber(redis.call('GET', rate_key(scope, what)) or '0')
+      local used = tonumber(call('GET', rate_key(scope, what)) or '0')
       if used >= limit then refuse(number, used, 1000) end
     end
   end
 end
 
 local function with_windows(reply)
-  for _, kind in ipairs({ 'requests', 'tokens' }) do
+  for kind = REQUESTS, TOKENS do
     for _, number in ipairs(tightest[kind] or { -1, 0, 0 }) do reply[#reply + 1] = number end
   end
   return reply
@@ -114,7 +122,7 @@ end
 check_limits()
 if admitted_at then
   -- A second attempt of a request that is in: it holds what it needs.
-  if lease ~= '' then redis.call('ZADD', HOLDS, now + lease, request) end
+  if lease ~= '' then call('ZADD', HOLDS, now + lease, request) end
   return with_windows({ 'ok', tonumber(admitted_at) })
 end
 if refusal then return with_windows(refusal) end
@@ -122,7 +130,7 @@ if refusal then return with_windows(refusal) end
 put_hold(now, lease, request, now, amount, ARGV[7], ARGV[8], budgets, ARGV[10], ARGV[11])
 for i = FIRST_LIMIT, #ARGV, 3 do
   local window = WINDOWS[ARGV[i + 1]]
-  local count = window and (window.kind == 'requests' and 1 or tokens) or 0
+  local count = window and (window.of_tokens and tokens or 1) or 0
   if count > 0 then
     local current = math.floor(now / window.width)
     add_to_window(rate_key(ARGV[i], ARGV[i + 1]), window.width, current, current, count)

@@ -3,19 +3,20 @@
 -- KEYS[1] is the bucket's tag (core.redis_keys.bucket_tag): all names begin with it, so they share one hash slot.
 -- Lua's numbers are doubles, exact only below 2^53 (9 million dollars). Money therefore stays text here: it is added
 -- by HINCRBY (64-bit integers) and compared in two exact parts. Only times and counts become Lua numbers.
+local call = redis.call
 local TAG = KEYS[1]
 local PARTS = 12 -- sub-buckets of a window; the current and the previous 12 count, so no real window is ever over
 local WINDOWS = {
-  rpm = { width = 5000, kind = 'requests' },
-  tpm = { width = 5000, kind = 'tokens' },
-  rpd = { width = 7200000, kind = 'requests' },
-  tpd = { width = 7200000, kind = 'tokens' },
+  rpm = { width = 5000, of_tokens = false },
+  tpm = { width = 5000, of_tokens = true },
+  rpd = { width = 7200000, of_tokens = false },
+  tpd = { width = 7200000, of_tokens = true },
 }
 local SETTLED_MS = 3600000
 
 local function now_ms(override)
   if override ~= '' then return tonumber(override) end
-  local time = redis.call('TIME')
+  local time = call('TIME')
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
@@ -49,36 +50,36 @@ end
 
 -- Add to one sub-bucket of a window. `index` is the sub-bucket, `current` the one of now.
 local function add_to_window(name, width, index, current, count)
-  local total = redis.call('HINCRBY', name, index, count)
-  if total < 0 then redis.call('HDEL', name, index) end -- a correction of what Redis lost meanwhile
+  local total = call('HINCRBY', name, index, count)
+  if total < 0 then call('HDEL', name, index) end -- a correction of what Redis lost meanwhile
   if total ~= count then return end
   -- A new sub-bucket: drop those that no longer count, so that the hash stays small.
-  for _, field in ipairs(redis.call('HKEYS', name)) do
+  for _, field in ipairs(call('HKEYS', name)) do
     local at = tonumber(field)
-    if at < current - PARTS or at > current + PARTS then redis.call('HDEL', name, field) end
+    if at < current - PARTS or at > current + PARTS then call('HDEL', name, field) end
   end
-  redis.call('PEXPIRE', name, width * (PARTS + 2))
+  call('PEXPIRE', name, width * (PARTS + 2))
 end
 
 local function set_pending(budget, charge, amount)
   local name, total = key('pending', budget), key('budget', budget)
-  local before = redis.call('HGET', name, charge)
-  if before then redis.call('HINCRBY', total, 'pending', negated(before)) end
+  local before = call('HGET', name, charge)
+  if before then call('HINCRBY', total, 'pending', negated(before)) end
   if amount == '0' then
-    if before then redis.call('HDEL', name, charge) end
+    if before then call('HDEL', name, charge) end
     return
   end
-  redis.call('HSET', name, charge, amount)
-  redis.call('HINCRBY', total, 'pending', amount)
+  call('HSET', name, charge, amount)
+  call('HINCRBY', total, 'pending', amount)
 end
 
 -- Record a hold and take its money and slots. `lease` is milliseconds, or '' for a hold that never expires.
 local function put_hold(now, lease, request, admitted_at, amount, tokens, claims, budgets, slots, windows)
-  redis.call('HSET', key('hold', request), 'claims', claims, 'admitted_at_ms', admitted_at, 'amount', amount,
+  call('HSET', key('hold', request), 'claims', claims, 'admitted_at_ms', admitted_at, 'amount', amount,
     'tokens', tokens, 'budgets', budgets, 'slots', slots, 'windows', windows)
-  redis.call('ZADD', HOLDS, lease == '' and '+inf' or now + lease, request)
-  for budget in string.gmatch(budgets, '%S+') do redis.call('HINCRBY', key('budget', budget), 'held', amount) end
-  for scope in string.gmatch(slots, '%S+') do redis.call('INCR', rate_key(scope, 'slots')) end
+  call('ZADD', HOLDS, lease == '' and '+inf' or now + lease, request)
+  for budget in string.gmatch(budgets, '%S+') do call('HINCRBY', key('budget', budget), 'held', amount) end
+  for scope in string.gmatch(slots, '%S+') do call('INCR', rate_key(scope, 'slots')) end
 end
 
 -- Change what a hold's token windows count from `before` to `after` tokens, where they still count it.
@@ -97,16 +98,16 @@ end
 -- Give back all that a hold took; its windows keep `tokens`. Return its amount and budgets, or nil where there is none.
 local function release(now, request, tokens)
   local name = key('hold', request)
-  local hold = redis.call('HMGET', name, 'admitted_at_ms', 'amount', 'tokens', 'budgets', 'slots', 'windows')
-  redis.call('ZREM', HOLDS, request)
+  local hold = call('HMGET', name, 'admitted_at_ms', 'amount', 'tokens', 'budgets', 'slots', 'windows')
+  call('ZREM', HOLDS, request)
   if not hold[1] then return nil end
   local amount, budgets = hold[2], hold[4]
-  redis.call('DEL', name)
+  call('DEL', name)
   for budget in string.gmatch(budgets, '%S+') do
-    redis.call('HINCRBY', key('budget', budget), 'held', negated(amount))
+    call('HINCRBY', key('budget', budget), 'held', negated(amount))
   end
   for scope in string.gmatch(hold[5], '%S+') do
-    if redis.call('DECR', rate_key(scope, 'slots')) <= 0 then redis.call('DEL', rate_key(scope, 'slots')) end
+    if call('DECR', rate_key(scope, 'slots')) <= 0 then call('DEL', rate_key(scope, 'slots')) end
   end
   correct_tokens(now, hold[6], tonumber(hold[1]), tonumber(hold[3]), tokens)
   return amount, budgets

@@ -2,7 +2,7 @@
 --
 -- ARGV: budget, ledger, version. Reply: 1, or 0 where it was not needed.
 local name = key('budget', ARGV[1])
-local version = redis.call('HGET', name, 'version')
+local version = call('HGET', name, 'version')
 if version and tonumber(version) >= tonumber(ARGV[3]) then return 0 end
-redis.call('HSET', name, 'ledger', ARGV[2], 'version', ARGV[3])
+call('HSET', name, 'ledger', ARGV[2], 'version', ARGV[3])
 return 1

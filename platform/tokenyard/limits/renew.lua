@@ -8,10 +8,10 @@ local states = {}
 for i = 3, #ARGV, 8 do
   local request, admitted_at, amount, tokens = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local state
-  if redis.call('EXISTS', key('settled', request)) == 1 then
+  if call('EXISTS', key('settled', request)) == 1 then
     state = 0
-  elseif redis.call('EXISTS', key('hold', request)) == 1 then
-    redis.call('ZADD', HOLDS, lease == '' and '+inf' or now + lease, request)
+  elseif call('EXISTS', key('hold', request)) == 1 then
+    call('ZADD', HOLDS, lease == '' and '+inf' or now + lease, request)
     state = 1
   else
     put_hold(now, lease, request, admitted_at, amount, tokens, ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7])

@@ -5,10 +5,10 @@
 local now = now_ms(ARGV[1])
 local request, cost, event = ARGV[2], ARGV[3], ARGV[5]
 
-if redis.call('EXISTS', key('settled', request)) == 1 then return 0 end
+if call('EXISTS', key('settled', request)) == 1 then return 0 end
 release(now, request, tonumber(ARGV[4]))
 -- The caller's budgets, not the hold's: Redis may have lost the hold. They replace what an expiry left pending.
 for budget in string.gmatch(ARGV[6], '%S+') do set_pending(budget, request, cost) end
-if event ~= '' then redis.call('XADD', USAGE, '*', 'event', event) end
-redis.call('SET', key('settled', request), '1', 'PX', SETTLED_MS)
+if event ~= '' then call('XADD', USAGE, '*', 'event', event) end
+call('SET', key('settled', request), '1', 'PX', SETTLED_MS)
 return 1

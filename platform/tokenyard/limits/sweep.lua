@@ -6,12 +6,12 @@
 local now, expired = now_ms(ARGV[1]), 0
 for i = 2, #ARGV, 2 do
   local request, event = ARGV[i], ARGV[i + 1]
-  local lease_end = redis.call('ZSCORE', HOLDS, request)
+  local lease_end = call('ZSCORE', HOLDS, request)
   if lease_end and tonumber(lease_end) <= now then
     local amount, budgets = release(now, request, 0)
     if amount then
       for budget in string.gmatch(budgets, '%S+') do set_pending(budget, request, amount) end
-      redis.call('XADD', USAGE, '*', 'event', event)
+      call('XADD', USAGE, '*', 'event', event)
       expired = expired + 1
     end
   end
