@@ -1,1 +1,1 @@
-"""The processes of one embedded installation."""
+"""Runs the whole platform on one machine: what `tokenyard up` starts, watches and stops."""

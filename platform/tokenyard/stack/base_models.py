@@ -1,0 +1,69 @@
+"""Makes sure that the base models are there, by running the fetcher as a process and passing on what it says."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tokenyard.stack.failure import StackFailed
+
+PULL_TIMEOUT_S = 3600.0
+
+
+def folder_of(data_dir: Path, model: str) -> Path:
+    """Return where the base model `model` lies."""
+    return data_dir.absolute() / "models" / model
+
+
+async def pull(
+    arguments: tuple[str, ...], environment: Mapping[str, str], on_step: Callable[[str], None]
+) -> dict[str, Any]:
+    """Run `tokenyard_deployments.models pull`; return what it says when done (`path`, `id`).
+
+    Raises:
+        StackFailed: the model cannot be had, or what lies there is not complete.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tokenyard_deployments.models", "pull", *arguments),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env=dict(environment),
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(PULL_TIMEOUT_S):
+            return await _follow(process, on_step)
+    except TimeoutError:
+        raise StackFailed(f"The model did not arrive within {PULL_TIMEOUT_S:.0f} s.") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def _follow(process: asyncio.subprocess.Process, on_step: Callable[[str], None]) -> dict[str, Any]:
+    assert process.stdout is not None
+    assert process.stderr is not None
+    complaints = asyncio.create_task(process.stderr.read())
+    last: dict[str, Any] = {}
+    async for line in process.stdout:
+        try:
+            last = msgspec.json.decode(line, type=dict[str, Any])
+        except msgspec.DecodeError:  # a library's own words
+            continue
+        if "step" in last:
+            on_step(str(last["step"]))
+    status = await process.wait()
+    said = (await complaints).decode(errors="replace").strip()
+    if status == 0 and isinstance(last.get("done"), dict):
+        done: dict[str, Any] = last["done"]
+        return done
+    reason = last.get("error") or (said.splitlines()[-1] if said else f"the fetcher ended with status {status}")
+    raise StackFailed(
+        f"The base model is not usable: {reason}. Remove its folder to fetch it again, or name another with"
+        " TOKENYARD_MODELS."
+    )

@@ -1,0 +1,78 @@
+"""What belongs to one data folder: its settings with the generated secret, and the environment of its processes."""
+
+import os
+import secrets
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from tokenyard.settings import Settings
+
+SECRET_VARIABLE = "TOKENYARD_SECRET"  # noqa: S105 - the name of a variable
+
+
+def load_settings(*, create_secret: bool = False) -> Settings:
+    """Read the settings; a secret that the environment does not give comes from the data folder.
+
+    With `create_secret`, one is made and kept there (readable by its owner only) where there is none yet.
+    """
+    settings = Settings()
+    if settings.secret.get_secret_value():
+        return settings
+    file = settings.data_dir / "secrets.env"
+    if create_secret and not file.exists():
+        write_private(file, f"{SECRET_VARIABLE}={secrets.token_urlsafe(48)}\n")
+    secret = _read_secret(file)
+    return settings.model_copy(update={"secret": SecretStr(secret)}) if secret else settings
+
+
+def _read_secret(file: Path) -> str | None:
+    if not file.exists():
+        return None
+    for line in file.read_text().splitlines():
+        name, _, value = line.partition("=")
+        if name == SECRET_VARIABLE:
+            return value
+    return None
+
+
+def write_private(file: Path, text: str) -> None:
+    """Write a file that only its owner may read; it appears whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(text)
+    partial.replace(file)
+
+
+def ensure_ray_token(settings: Settings) -> None:
+    """Make Ray's token where there is none, at the place where the `ray` commands of this user look for it."""
+    if not settings.ray_token_file.exists():
+        write_private(settings.ray_token_file, secrets.token_hex(32))
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """Return the variables from which a child process reads these same settings."""
+    variables = {}
+    for name, value in settings.model_dump(mode="json").items():
+        if name == "models":
+            text = "[" + ",".join(f'"{model}"' for model in settings.models) + "]"
+        elif name == "secret":
+            text = settings.secret.get_secret_value()
+        else:
+            text = str(value)
+        variables[f"TOKENYARD_{name.upper()}"] = text
+    variables["TOKENYARD_DATA_DIR"] = str(settings.data_dir.absolute())
+    return variables
+
+
+def child_environment(settings: Settings, inherited: Mapping[str, str]) -> dict[str, str]:
+    """Return a child's whole environment: ours first on PATH, so that Ray's jobs find `tokenyard-train`."""
+    ours = str(Path(sys.executable).parent)
+    path = inherited.get("PATH", os.defpath)
+    if path.split(os.pathsep)[0] != ours:
+        path = os.pathsep.join((ours, path))
+    return {**inherited, **environment_of(settings), "PATH": path, "PYTHONUNBUFFERED": "1"}

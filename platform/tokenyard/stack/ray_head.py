@@ -1,0 +1,91 @@
+"""The local Ray: one head node that listens on 127.0.0.1 only, with its token authentication on."""
+
+import hashlib
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from tokenyard.settings import Settings
+from tokenyard.stack.child import Part
+from tokenyard.stack.health import Probe, answers_http
+
+# Logical CPUs, so that replicas and training are placed by declaration, whatever the machine has.
+LOGICAL_CPUS = 16
+OBJECT_STORE_BYTES = 256 * 1024 * 1024
+READY_LIMIT_S = 90.0
+STOP_GRACE_S = 6.0
+
+
+def ray_part(settings: Settings, environment: Mapping[str, str]) -> Part:
+    """Return Ray's head node as a part of the stack."""
+    agent_port, client_port = _free_ports(2)
+    argv = (
+        *(str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--disable-usage-stats"),
+        *("--node-ip-address", "127.0.0.1", "--port", str(settings.ray_gcs_port)),
+        *("--dashboard-host", "127.0.0.1", "--dashboard-port", str(settings.ray_dashboard_port)),
+        *("--dashboard-agent-listen-port", str(agent_port), "--ray-client-server-port", str(client_port)),
+        *("--num-cpus", str(LOGICAL_CPUS), "--object-store-memory", str(OBJECT_STORE_BYTES)),
+        *("--temp-dir", str(session_folder(settings.data_dir))),
+    )
+    return Part(
+        name="ray",
+        argv=argv,
+        environment={**environment, **ray_environment(settings)},
+        probe=_head_and_raylet(settings, agent_port),
+        ready_limit_s=READY_LIMIT_S,
+        stop_grace_s=STOP_GRACE_S,
+        restarts=2,
+        has_descendants=True,
+    )
+
+
+def ray_environment(settings: Settings) -> dict[str, str]:
+    """Return Ray's own variables; its jobs and replicas inherit them."""
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(settings.ray_token_file),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Despite its name: 0 makes Ray keep 127.0.0.1 as its node's address instead of a public one.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+        # Else process titles overwrite the environment by which the run's processes are found.
+        "SPT_NOENV": "1",
+    }
+
+
+def session_folder(data_dir: Path) -> Path:
+    """Return where Ray keeps sockets and its own logs: a short path, because socket paths may have 107 bytes."""
+    name = hashlib.sha256(str(data_dir.absolute()).encode()).hexdigest()[:8]
+    return Path(tempfile.gettempdir()) / f"tokenyard-{os.getuid()}-{name}"
+
+
+def bearer_of(settings: Settings) -> dict[str, str]:
+    """Return the header that Ray's dashboard wants."""
+    return {"Authorization": f"Bearer {settings.ray_token_file.read_text().strip()}"}
+
+
+def _head_and_raylet(settings: Settings, agent_port: int) -> Probe:
+    async def ask() -> str | None:
+        headers = bearer_of(settings)
+        # The dashboard answers some seconds before the node can take work.
+        dashboard = answers_http(f"{settings.effective_ray_url}/api/version", headers)
+        raylet = answers_http(f"http://127.0.0.1:{agent_port}/api/local_raylet_healthz", headers)
+        return await dashboard() or await raylet()
+
+    return ask
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()

@@ -1,0 +1,62 @@
+"""What `tokenyard up` prints at the end: where things are, the keys, and two calls to paste."""
+
+import sys
+
+from tokenyard.settings import Settings
+from tokenyard.stack.parts import local_url
+
+PROMPT = "What is the capital of France?"
+
+
+def addresses(settings: Settings) -> str:
+    """Return where the platform listens."""
+    return (
+        f"Base URL:      {local_url(settings, settings.gateway_port)}/v1\n"
+        f"Dashboard:     {local_url(settings, settings.dashboard_port)}\n"
+        f"Logs:          {settings.data_dir.absolute() / 'logs'}"
+    )
+
+
+def keys(admin_key: str, api_key: str) -> str:
+    """Return the two first keys, for the only time."""
+    return (
+        f"Admin key:     {admin_key}\n"
+        f"API key:       {api_key}\n"
+        "These keys are shown once; only their hashes are stored. Keep them."
+    )
+
+
+def curl(settings: Settings, model: str, key: str) -> str:
+    """Return a chat with curl."""
+    return (
+        f"curl {local_url(settings, settings.gateway_port)}/v1/chat/completions \\\n"
+        f'  -H "Authorization: Bearer {key}" \\\n'
+        '  -H "Content-Type: application/json" \\\n'
+        f'  -d \'{{"model": "{model}", "messages": [{{"role": "user", "content": "{PROMPT}"}}]}}\''
+    )
+
+
+def python(settings: Settings, model: str, key: str) -> str:
+    """Return a chat with the `openai` package."""
+    return (
+        "from openai import OpenAI\n"
+        f'client = OpenAI(base_url="{local_url(settings, settings.gateway_port)}/v1", api_key="{key}")\n'
+        "reply = client.chat.completions.create(\n"
+        f'    model="{model}", messages=[{{"role": "user", "content": "{PROMPT}"}}]\n'
+        ")\n"
+        "print(reply.choices[0].message.content)"
+    )
+
+
+def welcome(settings: Settings, admin_key: str | None, api_key: str | None) -> str:
+    """Return all of it."""
+    blocks = [addresses(settings)]
+    if admin_key and api_key:
+        blocks.append(keys(admin_key, api_key))
+    else:
+        blocks.append("Keys were shown at the first start; new ones: `tokenyard key create`, `... --operator`.")
+    model = settings.models[0]
+    shown = api_key or "YOUR_API_KEY"
+    blocks.append(f"Try it in a shell:\n\n{curl(settings, model, shown)}")
+    blocks.append(f"Or in Python ({sys.executable} has what it needs):\n\n{python(settings, model, shown)}")
+    return "\n\n".join(blocks) + "\n"

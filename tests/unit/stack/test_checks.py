@@ -1,0 +1,55 @@
+"""What is looked at before anything starts."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from tokenyard.settings import Settings
+from tokenyard.stack import checks
+from tokenyard.stack.checks import Port, ports_of, problems_with_disk, problems_with_memory, problems_with_ports
+
+
+def test_only_the_parts_that_will_run_here_need_ports() -> None:
+    whole = {port.owner for port in ports_of(Settings())}
+    assert whole == {"gateway", "dashboard", "worker", "valkey", "Ray", "Ray Serve's proxy", "Ray's dashboard"}
+    elsewhere = Settings(redis_url="redis://elsewhere/0", ray_url="http://elsewhere:8265")
+    assert {port.owner for port in ports_of(elsewhere)} == {"gateway", "dashboard", "worker"}
+
+
+def test_one_port_for_two_parts_is_a_problem() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        number = free.getsockname()[1]
+    twice = [Port("gateway", "127.0.0.1", number, "A"), Port("worker", "127.0.0.1", number, "B")]
+    assert problems_with_ports(twice) == [f"Port {number} is set for both gateway and worker."]
+
+
+def test_a_taken_port_is_a_problem_that_names_its_setting() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        number = taken.getsockname()[1]
+        [problem] = problems_with_ports([Port("gateway", "127.0.0.1", number, "TOKENYARD_GATEWAY_PORT")])
+    assert problem.startswith(f"Port {number}, wanted for gateway, is in use")
+    assert "TOKENYARD_GATEWAY_PORT" in problem
+
+
+def test_more_models_than_memory_is_a_problem() -> None:
+    many = Settings(models=tuple(f"model-{number}" for number in range(10_000)))
+    [problem] = problems_with_memory(many)
+    assert "10000 model(s)" in problem
+    assert "TOKENYARD_MODELS" in problem
+
+
+def test_a_container_with_less_memory_than_its_machine_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "memory.max").write_text("3000000000\n")
+    (tmp_path / "memory.current").write_text("1000000000\n")
+    monkeypatch.setattr(checks, "_CGROUP", tmp_path)
+    assert checks.available_memory() <= 2_000_000_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert checks.available_memory() > 0
+
+
+def test_disk_is_looked_at_where_the_data_folder_will_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert problems_with_disk(tmp_path / "not" / "there" / "yet") == []
+    monkeypatch.setattr(checks, "NEEDED_DISK_BYTES", 10**18)
+    [problem] = problems_with_disk(tmp_path / "not" / "there" / "yet")
+    assert "TOKENYARD_DATA_DIR" in problem

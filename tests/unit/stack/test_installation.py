@@ -1,0 +1,61 @@
+"""A data folder's secret, and the environment its processes get."""
+
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tokenyard.settings import Settings
+from tokenyard.stack.installation import child_environment, ensure_ray_token, load_settings
+
+
+@pytest.fixture(autouse=True)
+def _data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENYARD_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.delenv("TOKENYARD_SECRET", raising=False)
+
+
+def test_the_secret_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> None:
+    assert load_settings().secret.get_secret_value() == ""
+    first = load_settings(create_secret=True)
+    assert len(first.secret.get_secret_value()) >= 32
+    assert stat.S_IMODE((tmp_path / "data" / "secrets.env").stat().st_mode) == 0o600
+    assert load_settings(create_secret=True).secret == first.secret == load_settings().secret
+
+
+def test_a_secret_from_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    load_settings(create_secret=True)
+    monkeypatch.setenv("TOKENYARD_SECRET", "x" * 40)
+    assert load_settings(create_secret=True).secret.get_secret_value() == "x" * 40
+
+
+def test_a_child_reads_the_same_settings(tmp_path: Path) -> None:
+    settings = Settings(
+        data_dir=tmp_path / "data", models=("one", "two"), secret="s" * 40, gateway_port=18000, ray_url="http://ray:1"
+    )
+    code = "from tokenyard.settings import Settings; print(Settings().model_dump_json())"
+    child = subprocess.run(
+        [sys.executable, "-c", code], env=child_environment(settings, {}), capture_output=True, text=True, check=True
+    )
+    assert Settings.model_validate_json(child.stdout).model_dump(exclude={"secret"}) == settings.model_dump(
+        exclude={"secret"}
+    )
+
+
+def test_jobs_find_our_commands_first(tmp_path: Path) -> None:
+    environment = child_environment(Settings(data_dir=tmp_path), {"PATH": "/usr/bin"})
+    assert environment["PATH"] == f"{Path(sys.executable).parent}:/usr/bin"
+    again = child_environment(Settings(data_dir=tmp_path), environment)
+    assert again["PATH"] == environment["PATH"]
+
+
+def test_rays_token_is_kept_where_there_is_one(tmp_path: Path) -> None:
+    settings = Settings(ray_token_file=tmp_path / "ray" / "auth_token")
+    ensure_ray_token(settings)
+    token = settings.ray_token_file.read_text()
+    assert len(token) >= 32
+    assert stat.S_IMODE(settings.ray_token_file.stat().st_mode) == 0o600
+    ensure_ray_token(settings)
+    assert settings.ray_token_file.read_text() == token
