@@ -1,1 +1,124 @@
-"""Tables of finetune."""
+"""Tables of finetune: files, jobs, their events and checkpoints."""
+
+from sqlalchemy import BigInteger, Index, Integer, String, Text, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from tokenyard.storage.columns import Count, Id, Json, Nano, UnixMs, UnixSeconds
+from tokenyard.storage.database import Base
+
+
+class FileRow(Base):
+    """An uploaded file; its bytes are the blob `files/<organization>/<id>`. `summary` describes a checked dataset."""
+
+    __tablename__ = "finetune_files"
+    __table_args__ = (Index("ix_finetune_files_list", "organization", "created_at_ms", "id"),)
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    organization: Mapped[Id]
+    project: Mapped[Id]
+    filename: Mapped[str] = mapped_column(String(255))
+    purpose: Mapped[str] = mapped_column(String(32))
+    state: Mapped[str] = mapped_column(String(16), index=True)  # uploading, processed, deleting
+    bytes: Mapped[Count]
+    created_at_ms: Mapped[UnixMs]
+    expires_at: Mapped[UnixSeconds | None]
+    summary: Mapped[Json | None]
+
+
+class JobRow(Base):
+    """A fine-tuning job: the truth about it, whatever Ray says.
+
+    `state` is a `states.JobState`; `outcome` is the end it is heading for once that is decided. `version` grows with
+    every change and fences writers. `slot` is held while the job trains. `lease_until_ms` is also the earliest time of
+    the next look. `run` counts the current attempt's progress, `publication` describes the adapter once it is copied.
+    """
+
+    __tablename__ = "finetune_jobs"
+    __table_args__ = (
+        Index("ix_finetune_jobs_list", "organization", "created_at_ms", "id"),
+        Index("ix_finetune_jobs_due", "state", "lease_until_ms"),
+    )
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    organization: Mapped[Id]
+    project: Mapped[Id]
+    key: Mapped[Id]
+    organization_slug: Mapped[str] = mapped_column(String(64))
+    created_at_ms: Mapped[UnixMs]
+    finished_at: Mapped[UnixSeconds | None]
+
+    model: Mapped[str] = mapped_column(String(128))
+    suffix: Mapped[str] = mapped_column(String(64))
+    seed: Mapped[int] = mapped_column(BigInteger)
+    training_file: Mapped[Id]
+    validation_file: Mapped[Id | None]
+    hyperparameters: Mapped[Json]
+    details: Mapped[Json]  # the client's metadata
+    has_details: Mapped[bool]
+
+    price: Mapped[Id]
+    reserved_tokens: Mapped[Count]
+    reserved_amount: Mapped[Nano]
+    budgets: Mapped[Json]  # {"names": [...]}
+    admitted_at_ms: Mapped[UnixMs]
+
+    state: Mapped[str] = mapped_column(String(24))
+    outcome: Mapped[str | None] = mapped_column(String(16))
+    error: Mapped[Json | None]
+    trained_tokens: Mapped[Count | None]
+    adapter: Mapped[Id | None]
+    attempt: Mapped[int] = mapped_column(Integer)
+    submitted: Mapped[bool]
+    events_taken: Mapped[int] = mapped_column(Integer)
+    resume_url: Mapped[str | None] = mapped_column(String(512))
+    deadline_ms: Mapped[UnixMs | None]
+    digest: Mapped[str | None] = mapped_column(String(64))
+    waits_for: Mapped[str | None] = mapped_column(Text)
+
+    slot: Mapped[int | None] = mapped_column(Integer, unique=True)
+    version: Mapped[int] = mapped_column(Integer)
+    lease_owner: Mapped[str | None] = mapped_column(String(64))
+    lease_until_ms: Mapped[UnixMs]
+
+
+class EventRow(Base):
+    """One line of a job's story. `source` says where it came from, so that it is told once."""
+
+    __tablename__ = "finetune_events"
+    __table_args__ = (UniqueConstraint("job", "source"), Index("ix_finetune_events_list", "job", "number"))
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    organization: Mapped[Id]
+    job: Mapped[Id]
+    source: Mapped[str] = mapped_column(String(64))
+    number: Mapped[int] = mapped_column(BigInteger)  # order within the job
+    created_at: Mapped[UnixSeconds]
+    level: Mapped[str] = mapped_column(String(8))
+    type: Mapped[str] = mapped_column(String(8))
+    message: Mapped[str] = mapped_column(Text)
+    data: Mapped[Json]
+
+
+class CheckpointRow(Base):
+    """One checkpoint of a job."""
+
+    __tablename__ = "finetune_checkpoints"
+    __table_args__ = (UniqueConstraint("job", "step_number"),)
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    organization: Mapped[Id]
+    job: Mapped[Id]
+    attempt: Mapped[int] = mapped_column(Integer)
+    step_number: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[UnixSeconds]
+    path: Mapped[str] = mapped_column(String(255))
+    metrics: Mapped[Json]
+
+
+class TurnRow(Base):
+    """One row for each thing that only one transaction may decide at a time; updating it takes its lock."""
+
+    __tablename__ = "finetune_turns"
+
+    name: Mapped[str] = mapped_column(String(128), primary_key=True)
+    turn: Mapped[int] = mapped_column(BigInteger)

@@ -1,0 +1,153 @@
+"""Creates a job: files, model and price are right, and the worst case is paid for, or nothing is left behind.
+
+The worst case is `epochs x` the bound of the dataset's tokens: UTF-8 bytes of its text plus what the chat template
+adds at most. No tokenizer makes more tokens than bytes, so a job never costs more than was reserved.
+"""
+
+import asyncio
+import secrets
+
+import msgspec
+
+from tokenyard.core.catalog import BaseModel
+from tokenyard.core.clock import Clock
+from tokenyard.core.errors import InvalidRequest, ModelNotFound, NotFound, QuotaExceeded, Unavailable
+from tokenyard.core.ids import FileId, new_job_id
+from tokenyard.core.price import Price, training_cost
+from tokenyard.core.principal import Principal
+from tokenyard.finetune.dataset import DatasetSummary
+from tokenyard.finetune.files import FINE_TUNE, FileStore
+from tokenyard.finetune.job_request import MAX_SEED, JobRequest
+from tokenyard.finetune.job_store import JobStore
+from tokenyard.finetune.jobs import Job, JobError
+from tokenyard.finetune.policy import TrainingPolicy
+from tokenyard.finetune.ports import BaseModels, OrganizationNames, Reservations, TrainingPrices
+from tokenyard.finetune.progress import JobChanged, Note
+from tokenyard.finetune.states import JobState, Outcome
+
+RESERVE_TIMEOUT_S = 10.0
+
+
+class JobCreation:
+    """Turns a request into a job that the worker takes up."""
+
+    def __init__(
+        self,
+        *,
+        jobs: JobStore,
+        files: FileStore,
+        models: BaseModels,
+        prices: TrainingPrices,
+        reservations: Reservations,
+        organizations: OrganizationNames,
+        policy: TrainingPolicy,
+        clock: Clock,
+    ) -> None:
+        self._jobs = jobs
+        self._files = files
+        self._models = models
+        self._prices = prices
+        self._reservations = reservations
+        self._organizations = organizations
+        self._policy = policy
+        self._clock = clock
+
+    async def create(self, principal: Principal, request: JobRequest) -> Job:
+        """Create a job.
+
+        Raises:
+            InvalidRequest: a field is wrong, or a file is not a training file.
+            ModelNotFound: there is no such base model.
+            QuotaExceeded: the worst case is not covered; nothing is left behind.
+            RateLimited: too many unfinished jobs.
+            Unavailable: the money could not be reserved now.
+        """
+        request.check()
+        now_ms = int(self._clock.now() * 1000)
+        model, price = self._model_and_price(request.model, now_ms)
+        summary = await self._dataset(principal, request.training_file, "training_file")
+        if request.validation_file is not None:
+            await self._dataset(principal, request.validation_file, "validation_file")
+        hyperparameters = request.resolved(summary.rows)
+        tokens = hyperparameters.n_epochs * summary.token_bound(
+            template_tokens=model.template_tokens, template_tokens_per_message=model.template_tokens_per_message
+        )
+        job = Job(
+            id=new_job_id(),
+            organization=principal.organization,
+            project=principal.project,
+            key=principal.key,
+            organization_slug=await self._organizations.slug(principal.organization),
+            created_at_ms=now_ms,
+            model=model.id,
+            suffix=request.effective_suffix,
+            seed=secrets.randbelow(MAX_SEED) if request.seed is None else request.seed,
+            training_file=FileId(request.training_file),
+            validation_file=FileId(request.validation_file) if request.validation_file else None,
+            hyperparameters=hyperparameters,
+            metadata=request.metadata or {},
+            price=price.id,
+            reserved_tokens=tokens,
+            reserved_amount=training_cost(price, tokens),
+            admitted_at_ms=now_ms,
+        )
+        await self._jobs.begin(principal.organization, job)
+        return await self._paid_for(job)
+
+    def _model_and_price(self, name: str, at_ms: int) -> tuple[BaseModel, Price]:
+        if name.startswith("ft:"):
+            raise InvalidRequest("Training a fine-tuned model further is not available.", param="model")
+        model = self._models.get(name)
+        if model is None:
+            raise ModelNotFound(f"The model `{name}` does not exist or cannot be fine-tuned.", param="model")
+        price = self._prices.price(name, fine_tuned=False, at_ms=at_ms)
+        # The result could not go live without a price of its own, so training it would only cost.
+        if price is None or self._prices.price(name, fine_tuned=True, at_ms=at_ms) is None:
+            raise InvalidRequest(f"The model `{name}` has no price for fine-tuning.", param="model")
+        return model, price
+
+    async def _dataset(self, principal: Principal, file: str, param: str) -> DatasetSummary:
+        try:
+            view = await self._files.get(principal.organization, FileId(file))
+        except NotFound as error:
+            raise InvalidRequest(error.message, code="file_not_found", param=param) from error
+        if view.purpose != FINE_TUNE or view.summary is None:
+            raise InvalidRequest(f"The file {view.id} must have the purpose '{FINE_TUNE}'.", param=param)
+        return view.summary
+
+    async def _paid_for(self, job: Job) -> Job:
+        try:
+            async with asyncio.timeout(RESERVE_TIMEOUT_S):
+                budgets = await self._reservations.reserve(
+                    job.organization, job.project, job.key, job.id, job.reserved_amount
+                )
+        except QuotaExceeded:
+            await self._jobs.discard(job.organization, job)
+            raise
+        except BaseException as error:
+            # Not known whether anything was reserved: end the job as one that failed, and its end releases it.
+            await self._abandon(job)
+            if isinstance(error, TimeoutError):
+                raise Unavailable("The cost could not be reserved in time.", retry_after_s=5) from error
+            raise
+        after = msgspec.structs.replace(
+            job,
+            state=JobState.VALIDATING,
+            budgets=tuple(budgets),
+            deadline_ms=job.created_at_ms + int(self._policy.validation_timeout_s * 1000),
+        )
+        notes = (
+            Note(message=f"Created fine-tuning job: {job.id}", source="created"),
+            Note(message=f"Validating training file: {job.training_file}", source="validating"),
+        )
+        try:
+            return await self._jobs.update(job.organization, job, after, notes)
+        except JobChanged as error:
+            raise Unavailable("Creating the job took too long; it was given up.", retry_after_s=5) from error
+
+    async def _abandon(self, job: Job) -> None:
+        error = JobError("reservation_failed", "The cost of the job could not be reserved.")
+        after = msgspec.structs.replace(
+            job, state=JobState.SETTLING, outcome=Outcome.FAILED, error=error, trained_tokens=0
+        )
+        await self._jobs.update(job.organization, job, after, (Note(message=error.message, level="error"),))

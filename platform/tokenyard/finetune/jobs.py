@@ -1,0 +1,161 @@
+"""A fine-tuning job as a value, and as OpenAI's object."""
+
+from typing import Any
+
+import msgspec
+
+from tokenyard.core.ids import AdapterId, ApiKeyId, FileId, JobId, OrganizationId, PriceId, ProjectId
+from tokenyard.core.model_name import FineTunedName
+from tokenyard.core.money import NanoDollars
+from tokenyard.core.training import Hyperparameters
+from tokenyard.finetune.states import JobState, Outcome, outward
+from tokenyard.finetune.tables import CheckpointRow, EventRow, JobRow
+
+
+class JobError(msgspec.Struct, frozen=True):
+    """Why a job failed, in words for its tenant."""
+
+    code: str
+    message: str
+    param: str | None = None
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything about a job. See `tables.JobRow` for the fields that the worker keeps its progress in."""
+
+    id: JobId
+    organization: OrganizationId
+    project: ProjectId
+    key: ApiKeyId
+    organization_slug: str
+    created_at_ms: int
+    model: str
+    suffix: str
+    seed: int
+    training_file: FileId
+    hyperparameters: Hyperparameters
+    price: PriceId
+    reserved_tokens: int
+    reserved_amount: NanoDollars
+    validation_file: FileId | None = None
+    metadata: dict[str, str] = {}
+
+    state: JobState = JobState.CREATING
+    outcome: Outcome | None = None
+    error: JobError | None = None
+    finished_at: int | None = None
+    admitted_at_ms: int = 0
+    budgets: tuple[str, ...] = ()
+    trained_tokens: int | None = None
+    adapter: AdapterId | None = None
+    digest: str | None = None
+    attempt: int = 0
+    submitted: bool = False
+    events_taken: int = 0
+    resume_url: str | None = None
+    deadline_ms: int | None = None
+    waits_for: str | None = None
+    slot: int | None = None
+    version: int = 0
+
+    @property
+    def status(self) -> str:
+        """OpenAI's status."""
+        return outward(self.state, self.outcome)
+
+    @property
+    def model_name(self) -> FineTunedName | None:
+        """The name of its model, known once it has an adapter."""
+        if self.adapter is None:
+            return None
+        return FineTunedName(self.model, self.organization_slug, self.suffix, self.adapter)
+
+    def as_openai(self) -> dict[str, Any]:
+        """Return OpenAI's job object."""
+        hyperparameters = msgspec.to_builtins(self.hyperparameters)
+        done = self.state is JobState.SUCCEEDED
+        failed = self.status == "failed" and self.error is not None
+        return {
+            "id": self.id,
+            "object": "fine_tuning.job",
+            "created_at": self.created_at_ms // 1000,
+            "finished_at": self.finished_at,
+            "model": self.model,
+            "fine_tuned_model": str(self.model_name) if done else None,
+            "organization_id": self.organization,
+            "status": self.status,
+            "training_file": self.training_file,
+            "validation_file": self.validation_file,
+            "result_files": [],
+            "trained_tokens": self.trained_tokens if self.finished_at is not None else None,
+            "error": msgspec.to_builtins(self.error) if failed else None,
+            "hyperparameters": hyperparameters,
+            "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+            "seed": self.seed,
+            "estimated_finish": None,
+            "integrations": [],
+            "metadata": self.metadata or None,
+        }
+
+
+_PROGRESS = (
+    *("state", "outcome", "finished_at", "admitted_at_ms", "trained_tokens", "adapter", "digest", "attempt"),
+    *("submitted", "events_taken", "resume_url", "deadline_ms", "waits_for", "slot"),
+)
+_FIXED = (
+    *("id", "organization", "project", "key", "organization_slug", "created_at_ms", "model", "suffix", "seed"),
+    *("training_file", "validation_file", "price", "reserved_tokens", "reserved_amount"),
+)
+
+
+def progress_columns(job: Job) -> dict[str, Any]:
+    """Return the columns that change in a job's life."""
+    columns = {name: getattr(job, name) for name in _PROGRESS}
+    return columns | {"error": msgspec.to_builtins(job.error), "budgets": {"names": list(job.budgets)}}
+
+
+def row_of(job: Job, *, lease_until_ms: int) -> JobRow:
+    """Return a new row for a job."""
+    return JobRow(
+        **{name: getattr(job, name) for name in _FIXED},
+        **progress_columns(job),
+        hyperparameters=msgspec.to_builtins(job.hyperparameters),
+        details=job.metadata,
+        has_details=bool(job.metadata),
+        version=job.version,
+        lease_owner=None,
+        lease_until_ms=lease_until_ms,
+    )
+
+
+def job_of(row: JobRow) -> Job:
+    """Return what a row says."""
+    found = {name: getattr(row, name) for name in (*_FIXED, *_PROGRESS, "error", "hyperparameters", "version")}
+    return msgspec.convert(found | {"budgets": row.budgets["names"], "metadata": row.details}, Job)
+
+
+def event_as_openai(row: EventRow) -> dict[str, Any]:
+    """Return OpenAI's event object."""
+    return {
+        "id": row.id,
+        "object": "fine_tuning.job.event",
+        "created_at": row.created_at,
+        "level": row.level,
+        "message": row.message,
+        "type": row.type,
+        "data": row.data,
+    }
+
+
+def checkpoint_as_openai(row: CheckpointRow, job: Job) -> dict[str, Any]:
+    """Return OpenAI's checkpoint object."""
+    model = str(job.model_name) if job.model_name is not None else f"ft:{job.model}"
+    return {
+        "id": row.id,
+        "object": "fine_tuning.job.checkpoint",
+        "created_at": row.created_at,
+        "fine_tuned_model_checkpoint": f"{model}:ckpt-step-{row.step_number}",
+        "step_number": row.step_number,
+        "metrics": {"step": row.step_number, **row.metrics},
+        "fine_tuning_job_id": row.job,
+    }

@@ -1,0 +1,83 @@
+"""The state machine of a fine-tuning job: pure, and the only place that says what may follow what."""
+
+from enum import StrEnum
+
+
+class JobState(StrEnum):
+    """Where a job is, as we see it; `outward` gives the status that OpenAI's API has for it."""
+
+    CREATING = "creating"  # its cost is being reserved; not visible yet
+    VALIDATING = "validating_files"
+    QUEUED = "queued"
+    RUNNING = "running"
+    CHECKING = "checking"  # trained; the adapter is published and proven on a replica
+    STOPPING = "stopping"  # the outcome is decided, but training may still run
+    SETTLING = "settling"  # nothing runs any more; the usage event is not acknowledged yet
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class Outcome(StrEnum):
+    """The end a job is heading for. Once decided it never changes."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class IllegalTransition(RuntimeError):
+    """A bug: the machine was asked for a step it does not have."""
+
+
+_NEXT: dict[JobState, frozenset[JobState]] = {
+    JobState.CREATING: frozenset((JobState.VALIDATING, JobState.SETTLING)),
+    JobState.VALIDATING: frozenset((JobState.QUEUED, JobState.STOPPING, JobState.SETTLING)),
+    JobState.QUEUED: frozenset((JobState.RUNNING, JobState.STOPPING, JobState.SETTLING)),
+    JobState.RUNNING: frozenset((JobState.CHECKING, JobState.STOPPING, JobState.SETTLING)),
+    JobState.CHECKING: frozenset((JobState.STOPPING, JobState.SETTLING)),
+    JobState.STOPPING: frozenset((JobState.SETTLING,)),
+    JobState.SETTLING: frozenset((JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELLED: frozenset(),
+}
+_OUTWARD_RUNNING = frozenset((JobState.RUNNING, JobState.CHECKING, JobState.STOPPING, JobState.SETTLING))
+
+FINISHED = frozenset((JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED))
+UNFINISHED = frozenset(JobState) - FINISHED
+CANCELLABLE = frozenset((JobState.VALIDATING, JobState.QUEUED, JobState.RUNNING, JobState.CHECKING))
+TRAINING = frozenset((JobState.RUNNING, JobState.STOPPING))
+"""States in which something may run in Ray, so that a slot is held."""
+
+
+def check_transition(before: JobState, after: JobState, outcome: Outcome | None) -> None:
+    """Check one step.
+
+    Raises:
+        IllegalTransition: `after` may not follow `before`, or does not fit the outcome.
+    """
+    if after not in _NEXT[before]:
+        raise IllegalTransition(f"{before} -> {after}")
+    decided = after in (JobState.STOPPING, JobState.SETTLING) or after in FINISHED
+    if decided != (outcome is not None):
+        raise IllegalTransition(f"{after} with outcome {outcome}")
+    if after in FINISHED and outcome is not None and after.value != outcome.value:
+        raise IllegalTransition(f"{after} with outcome {outcome}")
+    if outcome is Outcome.SUCCEEDED and after is JobState.SETTLING and before is not JobState.CHECKING:
+        raise IllegalTransition(f"success without the gate, from {before}")
+    if outcome is Outcome.SUCCEEDED and after is JobState.STOPPING:
+        raise IllegalTransition("success does not stop anything")
+
+
+def outward(state: JobState, outcome: Outcome | None) -> str:
+    """Return OpenAI's status.
+
+    A cancelled job says so at once: that its model will never exist is certain from then on. Success and failure are
+    said last, when the bill is on its way.
+    """
+    if outcome is Outcome.CANCELLED:
+        return "cancelled"
+    if state is JobState.CREATING:
+        return "validating_files"
+    return "running" if state in _OUTWARD_RUNNING else state.value
