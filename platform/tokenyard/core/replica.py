@@ -15,3 +15,25 @@ class Replica(msgspec.Struct, frozen=True):
     adapters: tuple[str, ...] = ()
     running: int = 0
     waiting: int = 0
+
+
+class ReplicaLost(Exception):
+    """The replica refused the connection, cut it, or stayed silent too long."""
+
+
+class ReplicaTarget(msgspec.Struct, frozen=True):
+    """A replica as Ray Serve knows it: where to ask it for the rest."""
+
+    name: str
+    model: str
+    url: str
+
+
+class ReplicaState(msgspec.Struct, frozen=True):
+    """What a replica answers to `GET /internal/stats`."""
+
+    replica: str
+    model: str
+    adapters: tuple[str, ...] = ()
+    running: int = 0
+    waiting: int = 0

@@ -1,0 +1,79 @@
+"""What the gateway tells Prometheus. Labels are bounded: tenants cannot make series without end."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from tokenyard.core.usage import TokenUsage
+from tokenyard.web.metrics import FIRST_TOKEN_SECONDS, INTER_TOKEN_SECONDS, REQUEST_SECONDS, BoundedLabel
+
+MAX_ORGANIZATIONS = 200
+MAX_MODELS = 100
+
+
+class GatewayMetrics:
+    """The metrics of the request path."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._organization = BoundedLabel(MAX_ORGANIZATIONS)
+        self._model = BoundedLabel(MAX_MODELS)
+        self._duration = Histogram(
+            "tokenyard_http_request_duration_seconds",
+            "Time from a request's arrival to the end of its reply.",
+            ("endpoint", "status"),
+            buckets=REQUEST_SECONDS,
+            registry=registry,
+        )
+        self._first_token = Histogram(
+            "tokenyard_time_to_first_token_seconds",
+            "Time from a request's arrival to the first bytes of its reply from the model server.",
+            ("model",),
+            buckets=FIRST_TOKEN_SECONDS,
+            registry=registry,
+        )
+        self._inter_token = Histogram(
+            "tokenyard_inter_token_latency_seconds",
+            "Time between two arrivals from the model server within one stream.",
+            ("model",),
+            buckets=INTER_TOKEN_SECONDS,
+            registry=registry,
+        )
+        self._tokens = Counter(
+            "tokenyard_tokens",
+            "Tokens relayed, as the gateway counted them.",
+            ("organization", "model", "type"),
+            registry=registry,
+        )
+        self._refusals = Counter(
+            "tokenyard_refusals", "Requests refused, by the code of the error.", ("reason",), registry=registry
+        )
+        self._upstream_failures = Counter(
+            "tokenyard_upstream_failures",
+            "Attempts that a model server failed, by code.",
+            ("reason",),
+            registry=registry,
+        )
+        self._in_flight = Gauge("tokenyard_requests_in_flight", "Requests being served.", registry=registry)
+
+    def set_in_flight(self, number: int) -> None:
+        self._in_flight.set(number)
+
+    def refused(self, reason: str) -> None:
+        self._refusals.labels(reason).inc()
+
+    def upstream_failed(self, reason: str) -> None:
+        self._upstream_failures.labels(reason).inc()
+
+    def ended(self, endpoint: str, status: int, seconds: float) -> None:
+        self._duration.labels(endpoint, str(status)).observe(seconds)
+
+    def first_token(self, model: str) -> Histogram:
+        """Return the histogram of one model, to be kept for the length of a request."""
+        return self._first_token.labels(self._model(model))
+
+    def inter_token(self, model: str) -> Histogram:
+        return self._inter_token.labels(self._model(model))
+
+    def used(self, organization: str, model: str, usage: TokenUsage) -> None:
+        labels = self._organization(organization), self._model(model)
+        self._tokens.labels(*labels, "input").inc(usage.prompt_tokens)
+        self._tokens.labels(*labels, "cached_input").inc(usage.cached_tokens)
+        self._tokens.labels(*labels, "output").inc(usage.completion_tokens)

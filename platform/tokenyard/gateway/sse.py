@@ -1,0 +1,120 @@
+"""Reads usage out of a stream of server-sent events while it passes, however its bytes are cut up. Pure.
+
+Every frame of the replica carries the usage so far, so the count is exact at any moment; the client gets the frames
+without it, as OpenAI sends them.
+"""
+
+from typing import Any
+
+import orjson
+
+from tokenyard.core.usage import TokenUsage
+
+DONE = b"data: [DONE]\n\n"
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+
+_END = b"\n\n"
+_DATA = b"data: "
+
+
+class FrameTooLong(ValueError):
+    """One frame grew over `MAX_FRAME_BYTES`."""
+
+
+class UsageScanner:
+    """Feed it what the replica sends; it returns what the client gets.
+
+    `include_usage` says whether the client asked for usage. `choices_per_prompt` tells which choices share a prompt,
+    because the usage in a frame is that of its own prompt and choice.
+    """
+
+    def __init__(self, *, include_usage: bool, choices_per_prompt: int = 1) -> None:
+        self._include_usage = include_usage
+        self._choices_per_prompt = choices_per_prompt
+        self._rest = b""
+        self._final: TokenUsage | None = None
+        self._prompts: dict[int, int] = {}
+        self._completions: dict[int, int] = {}
+        self.frames = 0
+        self.done = False
+        self.failed = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether the replica told the final usage: all tokens have passed."""
+        return self._final is not None
+
+    @property
+    def usage(self) -> TokenUsage:
+        """The usage of what has passed. A replica that does not tell it as it goes is counted by frames."""
+        if self._final is not None:
+            return self._final
+        if self._completions:
+            return TokenUsage(sum(self._prompts.values()), sum(self._completions.values()))
+        return TokenUsage(0, self.frames)
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the next bytes of the stream; return the bytes to send on (may be none).
+
+        Raises:
+            FrameTooLong: a frame does not end.
+        """
+        if self.done or self.failed:
+            return b""
+        frames = (self._rest + data).split(_END)
+        self._rest = frames.pop()
+        if len(self._rest) > MAX_FRAME_BYTES:
+            raise FrameTooLong
+        out = []
+        for frame in frames:
+            out.append(self._pass(frame))
+            if self.done or self.failed:
+                break
+        return b"".join(out)
+
+    def _pass(self, frame: bytes) -> bytes:
+        if not frame.startswith(_DATA):
+            return frame + _END
+        payload = frame[len(_DATA) :]
+        if payload == b"[DONE]":
+            self.done = True
+            return DONE
+        try:
+            chunk = orjson.loads(payload)
+        except orjson.JSONDecodeError:
+            return frame + _END
+        if not isinstance(chunk, dict):
+            return frame + _END
+        if "error" in chunk:
+            self.failed = True
+            return b""
+        return self._count(chunk, frame)
+
+    def _count(self, chunk: dict[str, Any], frame: bytes) -> bytes:
+        choices = chunk.get("choices")
+        if choices:
+            self.frames += 1
+        usage = chunk.get("usage")
+        if not usage:
+            return frame + _END
+        if not choices:
+            self._final = usage_of(usage)
+            return frame + _END if self._include_usage else b""
+        index = choices[0].get("index", 0)
+        self._completions[index] = usage.get("completion_tokens") or 0
+        self._prompts[index // self._choices_per_prompt] = usage.get("prompt_tokens") or 0
+        if self._include_usage:
+            chunk["usage"] = None
+        else:
+            del chunk["usage"]
+        return _DATA + orjson.dumps(chunk) + _END
+
+
+def usage_of(usage: dict[str, Any]) -> TokenUsage:
+    """Read OpenAI's `usage` object."""
+    details = usage.get("prompt_tokens_details") or {}
+    return TokenUsage(
+        prompt_tokens=usage.get("prompt_tokens") or 0,
+        completion_tokens=usage.get("completion_tokens") or 0,
+        cached_tokens=details.get("cached_tokens") or 0,
+    )

@@ -1,0 +1,43 @@
+"""Runs an ASGI application on a real socket, inside the test's own event loop."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+START_TIMEOUT_S = 10.0
+
+
+@asynccontextmanager
+async def running(app: ASGIApp, *, lifespan: bool = False) -> AsyncIterator[str]:
+    """Serve `app` on a free port of 127.0.0.1; yield its URL."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        lifespan="on" if lifespan else "off",
+        log_level="critical",
+        access_log=False,
+        timeout_graceful_shutdown=2,
+    )
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        await _started(server, serving)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await asyncio.wait({serving}, timeout=START_TIMEOUT_S)
+        listener.close()
+
+
+async def _started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
+    async with asyncio.timeout(START_TIMEOUT_S):
+        while not server.started:
+            if serving.done():
+                raise RuntimeError("the server ended while starting")
+            await asyncio.sleep(0.01)

@@ -1,0 +1,50 @@
+"""One JSON line for each request, written a few times a second: ids, counts and durations, never content or keys."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from types import TracebackType
+
+import orjson
+
+FLUSH_INTERVAL_S = 0.5
+MAX_WAITING_LINES = 4096
+
+
+class AccessLog:
+    """Used as `async with`; `write` takes whole lines, for example `sys.stdout.buffer.write`."""
+
+    def __init__(self, write: Callable[[bytes], object]) -> None:
+        self._write = write
+        self._lines: list[bytes] = []
+        self._flusher: asyncio.Task[None] | None = None
+
+    def add(self, entry: Mapping[str, object]) -> None:
+        """Note one request."""
+        self._lines.append(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
+        if len(self._lines) >= MAX_WAITING_LINES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if self._lines:
+            lines, self._lines = self._lines, []
+            self._write(b"".join(lines))
+
+    async def __aenter__(self) -> "AccessLog":
+        self._flusher = asyncio.create_task(self._flush_for_ever())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._flusher is not None:
+            self._flusher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._flusher
+        self.flush()
+
+    async def _flush_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_INTERVAL_S)
+            self.flush()

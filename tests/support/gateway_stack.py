@@ -1,0 +1,135 @@
+"""A whole gateway for tests: real sockets, real Valkey, real admission, and mock model servers behind it."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+
+from tokenyard.clients.model_server import ModelServerClient
+from tokenyard.core.budgets import wallet
+from tokenyard.core.clock import SystemClock
+from tokenyard.core.ids import OrganizationId
+from tokenyard.core.limits import Limits
+from tokenyard.core.redis_keys import bucket_of, budget, hold, holds, usage_stream
+from tokenyard.core.replica import Replica
+from tokenyard.core.usage import Settled, decode_event
+from tokenyard.gateway.app import create_app, create_inference
+from tokenyard.limits.admission import Admission
+from tokenyard.testing.gateway import BASE, KnownKeys, KnownModels, KnownReplicas
+from tokenyard.testing.limits import ORGANIZATION, BudgetTable, open_buckets, principal
+from tokenyard.testing.server import running
+from tokenyard.testing.upstream import MockModelServer
+from tokenyard.web.access_log import AccessLog
+
+KEY = "ty-test"
+OTHER_KEY = "ty-other"
+OTHER = OrganizationId("org_other")
+METER_SECRET = hashlib.sha256(b"meter").digest()
+SALT_SECRET = hashlib.sha256(b"salt").digest()
+BEARER = "replica-bearer"
+WALLET_NANO = 10**12
+DEADLINE_S = 5.0
+
+
+@dataclass
+class GatewayStack:
+    """The parts of one running gateway."""
+
+    url: str
+    redis: Redis
+    keys: KnownKeys
+    models: KnownModels
+    replicas: KnownReplicas
+    servers: list[MockModelServer]
+    registry: CollectorRegistry
+    budgets: BudgetTable
+    log: list[bytes] = field(default_factory=list)
+
+    @property
+    def server(self) -> MockModelServer:
+        return self.servers[0]
+
+    def limit(self, **figures: int) -> None:
+        """Give the test key these limits from now on."""
+        self.keys.tenants[KEY] = principal(key=Limits(**figures))  # type: ignore[arg-type]
+
+    async def events(self, organization: OrganizationId = ORGANIZATION) -> list[Settled]:
+        """Return what the gateway has reported so far."""
+        entries = await self.redis.xrange(usage_stream(bucket_of(organization)))
+        found = [decode_event(fields[b"event"]) for _, fields in entries]
+        return [event for event in found if isinstance(event, Settled)]
+
+    async def settled(self, number: int = 1) -> list[Settled]:
+        """Wait until so many requests are settled and return their reports; more than that is an error."""
+        await until(lambda: self._has(number))
+        found = await self.events()
+        assert len(found) == number
+        return found
+
+    async def _has(self, number: int) -> bool:
+        return len(await self.events()) >= number
+
+    async def open_holds(self) -> int:
+        return int(await self.redis.zcard(holds(bucket_of(ORGANIZATION))))
+
+    async def budget(self) -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = await self.redis.hgetall(budget(bucket_of(ORGANIZATION), wallet(ORGANIZATION)))
+        return found
+
+    async def hold(self, request: str) -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = await self.redis.hgetall(hold(bucket_of(ORGANIZATION), request))
+        return found
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until `condition` holds.
+
+    Raises:
+        TimeoutError: it does not within `DEADLINE_S`.
+    """
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            result = condition()
+            if await result if asyncio.iscoroutine(result) else result:
+                return
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def gateway_stack(redis: Redis, folder: Path, *, replicas: int = 1) -> AsyncIterator[GatewayStack]:
+    """Run a gateway with so many mock model servers."""
+    async with AsyncExitStack() as stack:
+        servers = [MockModelServer(meter_secret=METER_SECRET, bearer=BEARER) for _ in range(replicas)]
+        urls = [await stack.enter_async_context(running(server)) for server in servers]
+        listed = KnownReplicas([Replica(f"replica-{at}", BASE.id, url) for at, url in enumerate(urls)])
+        keys = KnownKeys(
+            {KEY: principal(), OTHER_KEY: principal(organization_id=OTHER)}, operators=frozenset({"ty-operator"})
+        )
+        models, budgets, log, registry = KnownModels(), BudgetTable(), list[bytes](), CollectorRegistry()
+        for organization in (ORGANIZATION, OTHER):
+            budgets.set(wallet(organization), WALLET_NANO)
+        await open_buckets(redis)
+        admission = await stack.enter_async_context(
+            Admission(redis, budgets, spool_folder=folder / "spool", lease_ms=30_000, renewal_ms=5_000)
+        )
+        inference = create_inference(
+            authenticator=keys,
+            catalog=models,
+            admission=admission,
+            replicas=listed,
+            model_server=await stack.enter_async_context(ModelServerClient(BEARER)),
+            meter_secret=METER_SECRET,
+            salt_secret=SALT_SECRET,
+            clock=SystemClock(),
+            registry=registry,
+            access_log=await stack.enter_async_context(AccessLog(log.append)),
+            max_request_bytes=100_000,
+        )
+        app = create_app(authenticator=keys, catalog=models, inference=inference, registry=registry)
+        url = await stack.enter_async_context(running(app, lifespan=True))
+        yield GatewayStack(url, redis, keys, models, listed, servers, registry, budgets, log)
