@@ -21,6 +21,10 @@ class ReplicaLost(Exception):
     """The replica refused the connection, cut it, or stayed silent too long."""
 
 
+class AdapterRefused(Exception):
+    """The replica answered that it cannot take this adapter, or cannot let go of it now."""
+
+
 class ReplicaTarget(msgspec.Struct, frozen=True):
     """A replica as Ray Serve knows it: where to ask it for the rest."""
 

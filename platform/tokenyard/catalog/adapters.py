@@ -1,0 +1,102 @@
+"""The life of adapters, as fine-tuning drives it: register, promote or fail, retire."""
+
+from contextlib import suppress
+
+from tokenyard.catalog.base_models import BaseModels
+from tokenyard.catalog.models import ModelCatalog, model_not_found
+from tokenyard.catalog.ports import PriceList
+from tokenyard.catalog.store import CatalogStore
+from tokenyard.catalog.views import Adapter
+from tokenyard.core.clock import Clock
+from tokenyard.core.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
+from tokenyard.core.ids import AdapterId, JobId, OrganizationId, ProjectId
+from tokenyard.core.model_name import FineTunedName, parse_fine_tuned, valid_suffix
+from tokenyard.core.usage import AdapterRef
+
+
+class AdapterCatalog:
+    """Every step may be repeated: a caller that died in between simply calls again."""
+
+    def __init__(
+        self,
+        *,
+        bases: BaseModels,
+        store: CatalogStore,
+        models: ModelCatalog,
+        prices: PriceList,
+        clock: Clock,
+    ) -> None:
+        self._bases = bases
+        self._store = store
+        self._models = models
+        self._prices = prices
+        self._clock = clock
+
+    async def register(
+        self,
+        organization: OrganizationId,
+        *,
+        project: ProjectId,
+        name: FineTunedName,
+        path: str,
+        digest: str,
+        job: JobId,
+    ) -> None:
+        """Enter a published adapter that is to be checked. Its name stands from now on for ever.
+
+        Raises:
+            InvalidRequest: no such base model, or a part cannot stand in a name.
+            Conflict: another adapter has this id.
+        """
+        if self._bases.get(name.base) is None:
+            raise InvalidRequest(f"The base model `{name.base}` is not served here.", param="model")
+        if parse_fine_tuned(str(name)) != name or (name.suffix and not valid_suffix(name.suffix)):
+            raise InvalidRequest(f"`{name}` cannot be the name of a fine-tuned model.", param="suffix")
+        ref = AdapterRef(id=name.id, name=str(name), path=path, digest=digest)
+        await self._store.add_adapter(organization, ref, project=project, job=job, base=name.base)
+
+    async def promote(self, organization: OrganizationId, adapter: AdapterId) -> None:
+        """Make a checked adapter callable, on every gateway within a second.
+
+        Raises:
+            NotFound: the organization has no such adapter.
+            Conflict: it is retired, or nothing says what it costs.
+        """
+        found = await self._store.adapter(organization, adapter)
+        at_ms = int(self._clock.now() * 1000)
+        if self._prices.price(found.base, fine_tuned=True, at_ms=at_ms) is None:
+            raise Conflict(f"The rate card has no price for fine-tunes of `{found.base}`, so it cannot go live.")
+        await self._store.promote(organization, adapter)
+        self._models.forget(organization)
+
+    async def fail(self, organization: OrganizationId, adapter: AdapterId, reason: str) -> None:
+        """Retire an adapter that did not pass its checks or is not wanted any more; one never registered is fine."""
+        with suppress(NotFound):
+            await self._retire(organization, adapter, reason)
+
+    async def delete(self, organization: OrganizationId, name: str) -> Adapter:
+        """Retire a live fine-tune by its full name, because its owner says so.
+
+        Raises:
+            ModelNotFound: the organization has no such fine-tune.
+            PermissionDenied: it is a base model.
+        """
+        if self._bases.get(name) is not None:
+            raise PermissionDenied("Only fine-tuned models can be deleted.")
+        found = await self._models.own_adapter(organization, name)
+        if found is None:
+            raise model_not_found(name)
+        return await self._retire(organization, found.id, "deleted by its owner")
+
+    async def get(self, organization: OrganizationId, adapter: AdapterId) -> Adapter:
+        """Return an adapter in whatever state.
+
+        Raises:
+            NotFound: the organization has no such adapter.
+        """
+        return await self._store.adapter(organization, adapter)
+
+    async def _retire(self, organization: OrganizationId, adapter: AdapterId, reason: str) -> Adapter:
+        retired = await self._store.retire(organization, adapter, reason=reason)
+        self._models.forget(organization)
+        return retired

@@ -1,0 +1,61 @@
+"""The base models this installation serves: one file each, named by the settings."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from tokenyard.core.catalog import BaseModel
+from tokenyard.core.model_spec import InvalidModelSpec, ModelSpec, read_model_spec
+
+
+class BaseModels:
+    """Base models by id, in memory."""
+
+    def __init__(self, specs: Sequence[ModelSpec], models_folder: Path) -> None:
+        """Take the descriptions and the folder that holds each model's files in a folder of its id."""
+        self._specs: Mapping[str, ModelSpec] = {spec.id: spec for spec in specs}
+        self._models = {spec.id: _base_model(spec, models_folder) for spec in specs}
+
+    @classmethod
+    def load(cls, ids: Sequence[str], specs_folder: Path, models_folder: Path) -> "BaseModels":
+        """Read `<specs_folder>/<id>.yaml` for each id.
+
+        Raises:
+            InvalidModelSpec: a file is missing, malformed, or describes another model.
+        """
+        return cls([_read(specs_folder / f"{model}.yaml", model) for model in ids], models_folder)
+
+    def get(self, model: str) -> BaseModel | None:
+        """Return the base model, or None where it is not served here."""
+        return self._models.get(model)
+
+    def all(self) -> list[BaseModel]:
+        """Return all of them, in the order of the settings."""
+        return list(self._models.values())
+
+    def max_resident(self, model: str) -> int:
+        """Return how many adapters one replica of the model keeps in memory."""
+        spec = self._specs.get(model)
+        return 0 if spec is None or spec.lora is None else spec.lora.max_cpu_loras
+
+
+def _read(path: Path, model: str) -> ModelSpec:
+    try:
+        spec = read_model_spec(path.read_bytes())
+    except FileNotFoundError:
+        raise InvalidModelSpec(f"there is no description of the model {model}: {path} is missing") from None
+    if spec.id != model:
+        raise InvalidModelSpec(f"{path} describes {spec.id!r}, not {model!r}")
+    return spec
+
+
+def _base_model(spec: ModelSpec, models_folder: Path) -> BaseModel:
+    return BaseModel(
+        id=spec.id,
+        path=str(models_folder / spec.id),
+        context_length=spec.context_length,
+        default_max_tokens=spec.default_max_tokens,
+        template_tokens=spec.template_tokens,
+        template_tokens_per_message=spec.template_tokens_per_message,
+        max_lora_rank=0 if spec.lora is None else spec.lora.max_lora_rank,
+        created=spec.created,
+    )

@@ -1,0 +1,58 @@
+"""What the catalog needs from others."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from tokenyard.core.price import Price
+from tokenyard.core.replica import Replica, ReplicaState, ReplicaTarget
+from tokenyard.core.usage import AdapterRef
+
+
+class PriceList(Protocol):
+    """Knows prices, in memory (billing)."""
+
+    def price(self, model: str, *, fine_tuned: bool, at_ms: int) -> Price | None:
+        """Return what base model `model`, or an adapter of it, costs at `at_ms` (unix ms); None without a price."""
+        ...
+
+
+class ServeTargets(Protocol):
+    """Knows which replicas Ray Serve runs (clients)."""
+
+    async def targets(self) -> Sequence[ReplicaTarget]:
+        """Return every replica that Serve sends traffic to.
+
+        Raises:
+            Unavailable: Serve's controller does not answer.
+        """
+        ...
+
+
+class ReplicaControl(Protocol):
+    """Speaks to the internal routes of replicas (clients)."""
+
+    async def stats(self, target: ReplicaTarget) -> ReplicaState:
+        """Return what a replica holds and does.
+
+        Raises:
+            ReplicaLost: it does not answer, or is not ready.
+        """
+        ...
+
+    async def load(self, replica: Replica, adapter: AdapterRef) -> None:
+        """Load an adapter; one that is loaded already is fine.
+
+        Raises:
+            ReplicaLost: it does not answer.
+            AdapterRefused: it cannot take this adapter.
+        """
+        ...
+
+    async def unload(self, replica: Replica, name: str) -> None:
+        """Unload an adapter; one that is not loaded is fine.
+
+        Raises:
+            ReplicaLost: it does not answer.
+            AdapterRefused: requests are inside; ask again later.
+        """
+        ...
