@@ -85,7 +85,7 @@ def lock_of(accelerator: str) -> Path:
 
 
 def digest(*files: Path) -> str:
-    together = hashlib.sha256(sys.version.encode())
+    together = hashlib.sha256(repr(sys.version_info[:2]).encode())
     for file in files:
         together.update(file.read_bytes())
     return together.hexdigest()
