@@ -89,18 +89,35 @@ class Scripts:
                 _finish(calls, replies)
 
     async def _send(self, calls: Sequence[_Call]) -> list[Any]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for call in calls:
-            pipeline.execute_command("EVALSHA", self._digests[call.script], 1, call.tag, *call.arguments)
-        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        if len(calls) == 1:  # the usual case of a quiet gateway, at half of a pipeline's cost
+            return [await self._send_alone(calls[0])]
+        replies = await self._send_together([self._by_digest(call) for call in calls])
         unknown = [at for at, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if unknown:
-            for at in unknown:
-                call = calls[at]
-                pipeline.execute_command("EVAL", self._texts[call.script], 1, call.tag, *call.arguments)
-            for at, reply in zip(unknown, await pipeline.execute(raise_on_error=False), strict=True):
+            again = await self._send_together([self._by_text(calls[at]) for at in unknown])
+            for at, reply in zip(unknown, again, strict=True):
                 replies[at] = reply
         return replies
+
+    async def _send_alone(self, call: _Call) -> Any:
+        execute: Any = self._redis.execute_command
+        try:
+            return await execute(*self._by_digest(call))
+        except NoScriptError:
+            return await execute(*self._by_text(call))
+
+    async def _send_together(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        return replies
+
+    def _by_digest(self, call: _Call) -> tuple[Argument, ...]:
+        return ("EVALSHA", self._digests[call.script], 1, call.tag, *call.arguments)
+
+    def _by_text(self, call: _Call) -> tuple[Argument, ...]:
+        return ("EVAL", self._texts[call.script], 1, call.tag, *call.arguments)
 
 
 def _finish(calls: Sequence[_Call], replies: Sequence[Any]) -> None:

@@ -1,5 +1,7 @@
 """Expires holds that no gateway renews: a worker loop."""
 
+import logging
+
 import msgspec
 from redis.asyncio import Redis
 
@@ -8,6 +10,7 @@ from tokenyard.core.usage import HoldExpired, MeterClaims, encode_event
 from tokenyard.limits.scripts import Argument, ScriptName, Scripts
 from tokenyard.web.loops import Loop
 
+_LOG = logging.getLogger(__name__)
 INTERVAL_S = 2.0
 BATCH = 100
 
@@ -50,7 +53,11 @@ class Sweeper:
             pipeline.hmget(hold(bucket, key), "claims", "admitted_at_ms")
         arguments: list[Argument] = [""]
         for key, (claims, admitted_at_ms) in zip(keys, await pipeline.execute(), strict=True):
-            arguments += [key, _event(claims, admitted_at_ms, now_ms) if claims else b""]
+            try:
+                arguments += [key, _event(claims, admitted_at_ms, now_ms) if admitted_at_ms else b""]
+            except msgspec.MsgspecError:
+                # Not ours, or of another version: its money stays held, and the log says why.
+                _LOG.exception("the claims of hold %s cannot be read", key)
         await self._scripts.run(ScriptName.SWEEP, bucket_tag(bucket), arguments)
 
 

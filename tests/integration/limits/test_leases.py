@@ -1,0 +1,173 @@
+"""Renewal, loss of Redis, and expiry."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from redis.asyncio import Redis
+
+from tokenyard.core.budgets import wallet
+from tokenyard.core.limits import Limits
+from tokenyard.core.money import NanoDollars
+from tokenyard.core.redis_keys import bucket_of, budget, holds, pending, rate, usage_stream
+from tokenyard.core.usage import HoldExpired, MeterClaims, Settled, decode_event
+from tokenyard.limits.admission import Admission
+from tokenyard.limits.holds import key_of
+from tokenyard.limits.sweeper import Sweeper
+from tokenyard.testing.limits import KEY, ORGANIZATION, BudgetTable, admission_request, open_buckets, principal, settled
+
+BUCKET = bucket_of(ORGANIZATION)
+WALLET = wallet(ORGANIZATION)
+CALLER = principal(key=Limits(requests_per_minute=100, tokens_per_minute=1000, concurrency=5))
+
+
+async def figures(redis: Redis) -> dict[str, int]:
+    return {field.decode(): int(value) for field, value in (await redis.hgetall(budget(BUCKET, WALLET))).items()}
+
+
+async def end_leases(redis: Redis) -> None:
+    for member in await redis.zrange(holds(BUCKET), 0, -1):
+        await redis.zadd(holds(BUCKET), {member: 1})
+
+
+@pytest.fixture(autouse=True)
+def money(budgets: BudgetTable) -> None:
+    budgets.set(WALLET, 1000)
+
+
+@pytest.fixture
+def sweeper(redis: Redis) -> Sweeper:
+    return Sweeper(redis, renewal_ms=0)
+
+
+async def snapshot(redis: Redis) -> dict[str, object]:
+    """What limits keep of the open holds, without what differs from moment to moment."""
+    return {
+        "held": (await figures(redis)).get("held"),
+        "slots": await redis.get(rate(BUCKET, KEY, "slots")),
+        "tokens": await redis.hgetall(rate(BUCKET, KEY, "tpm")),
+        "holds": await redis.zrange(holds(BUCKET), 0, -1),
+        "hold": {key: await redis.hgetall(key) for key in sorted(await redis.keys("*:hold:*"))},
+    }
+
+
+async def admit(admission: Admission, redis: Redis) -> MeterClaims:
+    claims = (await admission.admit(admission_request(CALLER))).claims
+    await admission.renew()
+    return claims
+
+
+async def test_holds_rebuild_themselves_after_redis_lost_all(admission: Admission, redis: Redis) -> None:
+    claims = await admit(admission, redis)
+    hold_key = f"*:hold:{key_of(claims)}"
+    await admission.settle(settled(await admit(admission, redis)), NanoDollars(1))
+    before = await snapshot(redis)
+    await redis.flushall()
+    await open_buckets(redis)
+    await admission.renew()
+    after = await snapshot(redis)
+    # The lost hold knew its moment of admission only beside its claims; the rebuilt one has it in both.
+    (name,) = await redis.keys(hold_key)
+    rebuilt = msgspec.json.decode((await redis.hgetall(name))[b"claims"], type=MeterClaims)
+    assert rebuilt == claims
+    for kept in (before, after):
+        for record in kept["hold"].values():  # type: ignore[attr-defined]
+            del record[b"claims"]
+        kept["tokens"] = sum(map(int, kept["tokens"].values()))  # type: ignore[attr-defined]
+    assert before | {"tokens": 10} == after  # the settled request's 7 tokens are forgotten with its window
+    await admission.settle(settled(claims), NanoDollars(5))
+    assert (await figures(redis)) == {"held": 0, "pending": 5}
+
+
+async def test_renewing_twice_takes_nothing_more(admission: Admission, redis: Redis) -> None:
+    await admit(admission, redis)
+    before = await snapshot(redis)
+    await admission.renew()
+    assert await snapshot(redis) == before
+
+
+async def test_renewal_never_revives_a_settled_request(redis: Redis, budgets: BudgetTable, tmp_path: Path) -> None:
+    await open_buckets(redis)
+    one, other = (Admission(redis, budgets, spool_folder=tmp_path, lease_ms=30_000, renewal_ms=5_000) for _ in range(2))
+    claims = (await one.admit(admission_request(CALLER))).claims
+    await other.settle(settled(claims), NanoDollars(1))
+    await one.renew()
+    assert (await figures(redis))["held"] == 0
+    assert await redis.zcard(holds(BUCKET)) == 0
+
+
+async def test_expiry_releases_and_errs_to_refusing(admission: Admission, redis: Redis, sweeper: Sweeper) -> None:
+    claims = await admit(admission, redis)
+    await sweeper.sweep()
+    assert await redis.zcard(holds(BUCKET)) == 1  # its lease runs
+
+    await end_leases(redis)
+    await sweeper.sweep()
+    await sweeper.sweep()
+    assert await redis.zcard(holds(BUCKET)) == 0
+    assert await redis.keys("*:hold:*") == []
+    assert await redis.exists(rate(BUCKET, KEY, "slots")) == 0
+    assert (await figures(redis)) == {"ledger": 1000, "version": 1, "held": 0, "pending": 100}
+    ((_, fields),) = await redis.xrange(usage_stream(BUCKET))
+    event = decode_event(fields[b"event"])
+    assert isinstance(event, HoldExpired)
+    assert event.claims == claims
+
+
+async def test_a_late_settlement_replaces_what_expiry_left(
+    admission: Admission, redis: Redis, sweeper: Sweeper
+) -> None:
+    claims = await admit(admission, redis)
+    await end_leases(redis)
+    await sweeper.sweep()
+    await admission.settle(settled(claims), NanoDollars(30))
+    assert (await figures(redis))["pending"] == 30
+    assert await redis.hgetall(pending(BUCKET, WALLET)) == {key_of(claims).encode(): b"30"}
+    events = [decode_event(fields[b"event"]) for _, fields in await redis.xrange(usage_stream(BUCKET))]
+    assert [type(event) for event in events] == [HoldExpired, Settled]
+
+
+async def test_a_gateway_that_wakes_up_late_takes_its_hold_again(
+    admission: Admission, redis: Redis, sweeper: Sweeper
+) -> None:
+    claims = await admit(admission, redis)
+    await end_leases(redis)
+    await sweeper.sweep()
+    await admission.renew()
+    assert (await figures(redis))["held"] == 100
+    await admission.settle(settled(claims), NanoDollars(30))
+    assert (await figures(redis)) == {"ledger": 1000, "version": 1, "held": 0, "pending": 30}
+
+
+async def test_two_sweepers_expire_a_hold_once(admission: Admission, redis: Redis, sweeper: Sweeper) -> None:
+    await admit(admission, redis)
+    await end_leases(redis)
+    await sweeper.sweep()
+    await Sweeper(redis, renewal_ms=0).sweep()
+    assert await redis.xlen(usage_stream(BUCKET)) == 1
+
+
+async def test_nothing_expires_right_after_redis_came_back(admission: Admission, redis: Redis) -> None:
+    await admit(admission, redis)
+    await end_leases(redis)
+    await Sweeper(redis, renewal_ms=10**9).sweep()
+    assert await redis.zcard(holds(BUCKET)) == 1
+
+
+async def test_a_damaged_hold_does_not_stop_the_others(admission: Admission, redis: Redis, sweeper: Sweeper) -> None:
+    await admit(admission, redis)
+    await admit(admission, redis)
+    (damaged, _) = sorted(await redis.keys("*:hold:*"))
+    await redis.hset(damaged, "claims", "{")
+    await end_leases(redis)
+    await sweeper.sweep()
+    assert await redis.keys("*:hold:*") == [damaged]
+
+
+async def test_many_holds_are_renewed_in_batches(admission: Admission, redis: Redis, budgets: BudgetTable) -> None:
+    for _ in range(250):
+        await admission.admit(admission_request(principal(), amount=1))
+    await redis.flushall()
+    await admission.renew()
+    assert (await figures(redis)) == {"held": 250}
+    assert await redis.zcard(holds(BUCKET)) == 250
