@@ -128,7 +128,7 @@ async def _finish(
 ) -> None:
     if not trainings:
         return
-    query = select(Reservation).where(Reservation.job.in_(list(trainings)), Reservation.state == "open")
+    query = select(Reservation).where(Reservation.job.in_(list(trainings)), Reservation.state.in_(("posted", "open")))
     reservations = {row.job: _reservation(row) for row in await session.scalars(query)}
     for job, event in trainings.items():
         if job in charged:

@@ -29,6 +29,6 @@ class BudgetHolds(Protocol):
         """
         ...
 
-    async def release(self, organization: OrganizationId, charge_key: str, budgets: Sequence[str]) -> None:
+    async def release(self, organization: OrganizationId, charge_key: str) -> None:
         """Release what is held for `charge_key`; releasing what is not held is fine."""
         ...

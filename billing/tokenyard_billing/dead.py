@@ -1,0 +1,35 @@
+"""Keeps events that could not be taken in, so that they can be looked at and sent again."""
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tokenyard.core.redis_keys import usage_stream
+from tokenyard.storage.usage_stream import FIELD
+from tokenyard_billing import bulk
+from tokenyard_billing.streams import StreamEntry
+from tokenyard_billing.tables import Alarm, DeadEvent
+
+MAX_EVENT_CHARACTERS = 64 * 1024
+
+
+async def bury(session: AsyncSession, entry: StreamEntry, reason: str, now_ms: int) -> None:
+    """Write the entry to the dead events and raise an alarm; doing it again changes nothing."""
+    stream = usage_stream(entry.bucket)
+    fields = entry.fields or {}
+    text = fields.get(FIELD, repr(dict(fields)).encode()).decode(errors="replace").replace("\x00", "\ufffd")
+    row = {
+        "stream": stream,
+        "entry": entry.id,
+        "event": text[:MAX_EVENT_CHARACTERS],
+        "reason": reason.replace("\x00", "\ufffd")[:2000],
+        "deliveries": entry.deliveries,
+        "at_ms": now_ms,
+    }
+    await bulk.insert_new(session, DeadEvent, [row])
+    alarm = {
+        "kind": "dead_event",
+        "subject": f"{stream}/{entry.id}",
+        "organization": None,
+        "message": row["reason"],
+        "at_ms": now_ms,
+    }
+    await bulk.insert_new(session, Alarm, [alarm])

@@ -1,0 +1,128 @@
+"""The consumer group's side of the usage streams: read, take over, acknowledge, trim."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from tokenyard.core.redis_keys import CONSUMER_GROUP, usage_stream
+
+
+class StreamEntry(msgspec.Struct, frozen=True):
+    """One delivered entry. `fields` None: it was trimmed away, and there is nothing to do but acknowledge it."""
+
+    bucket: int
+    id: str
+    fields: Mapping[bytes, bytes] | None
+    deliveries: int
+
+    @property
+    def at_ms(self) -> int:
+        """Redis time when it was added."""
+        return int(self.id.partition("-")[0])
+
+
+class UsageStreams:
+    """Reads for one consumer of the group. Each bucket's stream is its own, so that this works on Redis Cluster."""
+
+    def __init__(self, redis: Redis, consumer: str) -> None:
+        self._redis = redis
+        self._consumer = consumer
+
+    async def now_ms(self) -> int:
+        """Return Redis time."""
+        seconds, microseconds = await self._redis.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+    async def create_groups(self, buckets: Iterable[int]) -> None:
+        """Make the group where Redis has none, from the start of the stream."""
+        for bucket in buckets:
+            try:
+                await self._redis.xgroup_create(usage_stream(bucket), CONSUMER_GROUP, id="0", mkstream=True)
+            except ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+
+    async def lengths(self, buckets: Sequence[int]) -> dict[int, int]:
+        """Return how many entries of each bucket are not trimmed: not yet in SQL, nearly."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for bucket in buckets:
+            pipeline.xlen(usage_stream(bucket))
+        return dict(zip(buckets, await pipeline.execute(), strict=True))
+
+    async def read_new(self, buckets: Sequence[int], count: int) -> list[StreamEntry]:
+        """Return up to `count` entries of each bucket that were never delivered."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for bucket in buckets:
+            pipeline.xreadgroup(CONSUMER_GROUP, self._consumer, {usage_stream(bucket): ">"}, count=count)
+        replies = await pipeline.execute(raise_on_error=False)
+        entries: list[StreamEntry] = []
+        for bucket, reply in zip(buckets, replies, strict=True):
+            if isinstance(reply, ResponseError) and str(reply).startswith("NOGROUP"):
+                await self.create_groups([bucket])
+            elif isinstance(reply, Exception):
+                raise reply
+            else:
+                entries += [_entry(bucket, found, 1) for found in _of_one_stream(reply)]
+        return entries
+
+    async def take_over(self, bucket: int, *, idle_ms: int, count: int) -> list[StreamEntry]:
+        """Return entries that some consumer got, at least `idle_ms` ago, and never acknowledged."""
+        stream = usage_stream(bucket)
+        reply = await self._redis.xautoclaim(stream, CONSUMER_GROUP, self._consumer, idle_ms, "0-0", count=count)
+        claimed = reply[1]
+        if not claimed:
+            return []
+        pending = await self._redis.xpending_range(
+            stream, CONSUMER_GROUP, _text(claimed[0][0]), _text(claimed[-1][0]), count * 2, self._consumer
+        )
+        deliveries = {_text(entry["message_id"]): int(entry["times_delivered"]) for entry in pending}
+        return [_entry(bucket, found, deliveries.get(_text(found[0]), 1)) for found in claimed]
+
+    async def acknowledge(self, entries: Iterable[StreamEntry]) -> None:
+        """Say that `entries` are in SQL, and trim what lies below everything that is not."""
+        by_bucket: dict[int, list[str]] = {}
+        for entry in entries:
+            by_bucket.setdefault(entry.bucket, []).append(entry.id)
+        pipeline = self._redis.pipeline(transaction=False)
+        for bucket, ids in by_bucket.items():
+            pipeline.xack(usage_stream(bucket), CONSUMER_GROUP, *ids)
+            pipeline.xpending(usage_stream(bucket), CONSUMER_GROUP)
+        if not by_bucket:
+            return
+        summaries = (await pipeline.execute())[1::2]
+        for (bucket, ids), summary in zip(by_bucket.items(), summaries, strict=True):
+            lowest = summary["min"]
+            # Without pending entries all that was delivered is acknowledged, this batch's last entry at the least.
+            keep = _text(lowest) if lowest else _after(max(ids, key=_order))
+            pipeline.xtrim(usage_stream(bucket), minid=keep, approximate=False)
+        await pipeline.execute()
+
+
+def _of_one_stream(reply: Any) -> list[Any]:
+    """Return the entries of an XREADGROUP reply: a list of pairs, or a mapping where the client speaks RESP3."""
+    if not reply:
+        return []
+    found = next(iter(reply.values())) if isinstance(reply, dict) else reply[0][1]
+    return found[0] if found and isinstance(found[0], list) else found
+
+
+def _entry(bucket: int, found: Any, deliveries: int) -> StreamEntry:
+    identity, fields = found
+    return StreamEntry(bucket, _text(identity), fields or None, deliveries)
+
+
+def _order(identity: str) -> tuple[int, int]:
+    milliseconds, _, number = identity.partition("-")
+    return int(milliseconds), int(number)
+
+
+def _after(identity: str) -> str:
+    milliseconds, number = _order(identity)
+    return f"{milliseconds}-{number + 1}"
+
+
+def _text(value: bytes | str | int) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
