@@ -15,7 +15,7 @@ from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import bucket_of, bucket_tag
 from tokenyard.core.usage import Settled, encode_event
 from tokenyard.limits.budget_loader import BudgetLoader
-from tokenyard.limits.holds import Hold, Limit, checked_amount, hold_of, key_of, limits_of
+from tokenyard.limits.holds import Hold, admit_arguments, checked_amount, hold_of, key_of, limits_of
 from tokenyard.limits.leases import Leases
 from tokenyard.limits.outbox import Outbox
 from tokenyard.limits.ports import BudgetSource
@@ -84,7 +84,7 @@ class Admission:
         limits = limits_of(request)
         claims = msgspec.structs.replace(request.claims, budgets=request.budgets)
         hold = hold_of(request, claims, limits)
-        arguments = _arguments(request, hold, limits, self._lease_ms)
+        arguments = admit_arguments(request, hold, limits, lease_ms=self._lease_ms)
         try:
             reply = await self._ask(hold, arguments)
             if reply[0] == _MISSING:
@@ -142,11 +142,3 @@ class Admission:
         unknown = await self._loader.load(organization, [name.decode() for name in names])
         if unknown is not None:
             raise quota_exceeded(unknown, request.amount, 0, organization, request.claims.project)
-
-
-def _arguments(request: AdmissionRequest, hold: Hold, limits: tuple[Limit, ...], lease_ms: int) -> list[Argument]:
-    arguments: list[Argument] = ["", hold.key, request.principal.key, request.principal.key_version, lease_ms]
-    arguments += [hold.amount, hold.tokens, hold.claims, hold.budgets, hold.slots, hold.windows]
-    for limit in limits:
-        arguments += [limit.id, limit.what, limit.amount]
-    return arguments

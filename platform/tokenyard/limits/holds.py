@@ -81,6 +81,18 @@ def hold_of(request: AdmissionRequest, claims: MeterClaims, limits: tuple[Limit,
     )
 
 
+def admit_arguments(
+    request: AdmissionRequest, hold: Hold, limits: tuple[Limit, ...], *, lease_ms: int, now_ms: int | None = None
+) -> list[Argument]:
+    """Return what `admit.lua` takes; `now_ms` replaces Redis' own clock."""
+    arguments: list[Argument] = ["" if now_ms is None else now_ms, hold.key]
+    arguments += [request.principal.key, request.principal.key_version, lease_ms]
+    arguments += [hold.amount, hold.tokens, hold.claims, hold.budgets, hold.slots, hold.windows]
+    for limit in limits:
+        arguments += [limit.id, limit.what, limit.amount]
+    return arguments
+
+
 def key_of(claims: MeterClaims) -> RequestId:
     """Return what a request's hold, charge and settlement are known by."""
     return request_of(claims.attempt)

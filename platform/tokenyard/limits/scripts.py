@@ -47,7 +47,7 @@ class Scripts:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._texts = {name: _text(name) for name in ScriptName}
+        self._texts = {name: script_text(name) for name in ScriptName}
         self._digests = {name: _sha1(text) for name, text in self._texts.items()}
         self._waiting: deque[_Call] = deque()
         self._trips: set[asyncio.Task[None]] = set()
@@ -134,7 +134,8 @@ def _as_redis_error(error: BaseException) -> RedisError:
     return error if isinstance(error, RedisError) else RedisError(f"Redis cannot be reached: {type(error).__name__}")
 
 
-def _text(name: ScriptName) -> str:
+def script_text(name: ScriptName) -> str:
+    """Return the whole Lua text of a script."""
     folder = resources.files(__package__)
     return "\n".join(folder.joinpath(f"{part}.lua").read_text("utf-8") for part in ("common", name))
 

@@ -6,6 +6,7 @@ whichever process finds them, so what a dead process left is not lost.
 """
 
 import asyncio
+import contextlib
 import fcntl
 import logging
 import os
@@ -81,20 +82,21 @@ class Spool:
         Raises:
             whatever `send` raises: the file stays, and its settlements are sent again next time.
         """
-        await self.flush()
-        async with self._lock:
-            await asyncio.to_thread(self._seal)
-        for path in await asyncio.to_thread(_files, self._folder):
-            file = await asyncio.to_thread(_open_unlocked, path)
-            if file is not None:
-                try:
-                    await self._replay_file(path, file, send)
-                finally:
-                    file.close()
-        self._bytes = sum(await asyncio.to_thread(_sizes, self._folder))
+        await self.close()
+        try:
+            for path in await asyncio.to_thread(_files, self._folder):
+                file = await asyncio.to_thread(_open_unlocked, path)
+                if file is not None:
+                    try:
+                        await self._replay_file(path, file, send)
+                    finally:
+                        file.close()
+        finally:
+            async with self._lock:
+                self._bytes = await asyncio.to_thread(_size, self._folder)
 
     async def close(self) -> None:
-        """Let others replay what is left."""
+        """End this process's file, so that anybody may replay it."""
         await self.flush()
         async with self._lock:
             await asyncio.to_thread(self._seal)
@@ -144,8 +146,12 @@ def _files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.jsonl"))
 
 
-def _sizes(folder: Path) -> list[int]:
-    return [path.stat().st_size for path in _files(folder)]
+def _size(folder: Path) -> int:
+    total = 0
+    for path in _files(folder):
+        with contextlib.suppress(FileNotFoundError):  # another process replayed it just now
+            total += path.stat().st_size
+    return total
 
 
 def _open_unlocked(path: Path) -> BinaryIO | None:
