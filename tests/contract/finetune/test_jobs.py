@@ -1,0 +1,202 @@
+"""Fine-tuning jobs as the `openai` SDK sees them, before any of them trains."""
+
+import httpx
+import openai
+import pytest
+from sqlalchemy import func, select
+from training_rows import rows
+
+from tokenyard.finetune.tables import JobRow
+from tokenyard.testing.finetune_ports import TRAINING_RATE
+
+
+async def _file(platform, count: int = 20, client=None) -> str:
+    made = await (client or platform.acme).files.create(file=("teach.jsonl", rows(count)), purpose="fine-tune")
+    return made.id
+
+
+async def test_a_job_is_created_and_found(platform) -> None:
+    file = await _file(platform)
+    job = await platform.acme.fine_tuning.jobs.create(
+        model="small-model", training_file=file, suffix="Sky", seed=7, metadata={"team": "blue"}
+    )
+    assert job.id.startswith("ftjob-")
+    assert (job.object, job.status, job.model, job.seed) == ("fine_tuning.job", "validating_files", "small-model", 7)
+    assert (job.organization_id, job.training_file, job.validation_file) == ("org_acme", file, None)
+    assert (job.fine_tuned_model, job.finished_at, job.trained_tokens, job.error) == (None, None, None, None)
+    assert (job.result_files, job.metadata) == ([], {"team": "blue"})
+    assert job.hyperparameters.n_epochs == 10  # 20 rows: many passes
+    assert job.method.supervised.hyperparameters.n_epochs == 10
+    assert await platform.acme.fine_tuning.jobs.retrieve(job.id) == job
+    assert [found.id async for found in await platform.acme.fine_tuning.jobs.list()] == [job.id]
+
+
+async def test_the_worst_case_is_reserved(platform) -> None:
+    file = await _file(platform, 20)
+    job = await platform.acme.fine_tuning.jobs.create(
+        model="small-model",
+        training_file=file,
+        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 3, "batch_size": 2}}},
+    )
+    assert (job.hyperparameters.n_epochs, job.hyperparameters.batch_size) == (3, 2)
+    text = len("Which colour is the sky?") + len("Blue.")
+    tokens = 3 * 20 * (text + 8 + 2 * 8)
+    assert platform.reservations.open == {job.id: tokens * TRAINING_RATE}
+
+
+async def test_a_job_that_is_not_covered_leaves_nothing(platform) -> None:
+    file = await _file(platform)
+    platform.reservations.wallet = 1000
+    with pytest.raises(openai.RateLimitError) as refused:
+        await platform.acme.fine_tuning.jobs.create(model="small-model", training_file=file)
+    assert refused.value.body["type"] == "insufficient_quota"
+    assert refused.value.response.headers["x-should-retry"] == "false"
+    async with platform.database.reading() as session:
+        assert await session.scalar(select(func.count()).select_from(JobRow)) == 0
+    assert platform.reservations.open == {}
+
+
+async def test_a_reservation_that_breaks_ends_the_job_so_that_it_is_released(platform) -> None:
+    file = await _file(platform)
+
+    async def broken(*_arguments):
+        raise ConnectionError
+
+    platform.reservations.reserve = broken
+    with pytest.raises(openai.InternalServerError):
+        await platform.acme.fine_tuning.jobs.create(model="small-model", training_file=file)
+    async with platform.database.reading() as session:
+        job = await session.scalar(select(JobRow))
+    assert (job.state, job.outcome, job.trained_tokens) == ("settling", "failed", 0)
+
+
+WRONG = [
+    ({"suffix": "no spaces!"}, "suffix", "a-z"),
+    ({"suffix": ""}, "suffix", "a-z"),
+    ({"seed": -1}, "seed", "greater"),
+    ({"model": "ft:small-model:acme:x:1"}, "model", "not available"),
+    ({"hyperparameters": {"n_epochs": 51}}, "hyperparameters.n_epochs", "1 to 50"),
+    ({"hyperparameters": {"n_epochs": "many"}}, "hyperparameters.n_epochs", '"auto"'),
+    ({"hyperparameters": {"batch_size": 0}}, "hyperparameters.batch_size", "1 to 256"),
+    ({"hyperparameters": {"learning_rate_multiplier": 0}}, "hyperparameters.learning_rate_multiplier", "above 0"),
+    ({"hyperparameters": {"momentum": 1}}, "hyperparameters.momentum", ""),
+    ({"method": {"type": "dpo", "dpo": {}}}, "method.type", "not available"),
+    ({"method": {"type": "reinforcement"}}, "method.type", "not available"),
+    ({"integrations": [{"type": "wandb", "wandb": {"project": "x"}}]}, "integrations", "not available"),
+    ({"metadata": {str(number): "" for number in range(17)}}, "metadata", "16"),
+    ({"metadata": {"key": "x" * 513}}, "metadata.key", "512"),
+    ({"training_file": "file-none"}, "training_file", "No such File"),
+    ({"validation_file": "file-none"}, "validation_file", "No such File"),
+]
+
+
+async def test_a_wrong_field_is_named(platform) -> None:
+    file = await _file(platform)
+    for change, param, said in WRONG:
+        asked = {"model": "small-model", "training_file": file, **change}
+        with pytest.raises(openai.BadRequestError) as refused:
+            await platform.acme.fine_tuning.jobs.create(**asked)
+        assert refused.value.body["param"] == param
+        assert said in refused.value.body["message"]
+    assert platform.reservations.open == {}
+
+
+async def test_an_unknown_model_is_not_found(platform) -> None:
+    with pytest.raises(openai.NotFoundError) as refused:
+        await platform.acme.fine_tuning.jobs.create(model="gpt-9", training_file=await _file(platform))
+    assert refused.value.body["code"] == "model_not_found"
+
+
+async def test_only_own_training_files_train(platform) -> None:
+    theirs = await _file(platform, client=platform.rival)
+    other = await platform.acme.files.create(file=("notes.txt", b"notes"), purpose="user_data")
+    for file in (theirs, other.id):
+        with pytest.raises(openai.BadRequestError) as refused:
+            await platform.acme.fine_tuning.jobs.create(model="small-model", training_file=file)
+        assert refused.value.body["param"] == "training_file"
+
+
+async def test_a_cancelled_job_says_so_at_once_and_stays_so(platform) -> None:
+    job = await platform.acme.fine_tuning.jobs.create(model="small-model", training_file=await _file(platform))
+    cancelled = await platform.acme.fine_tuning.jobs.cancel(job.id)
+    assert cancelled.status == "cancelled"
+    assert cancelled.finished_at is not None
+    assert await platform.acme.fine_tuning.jobs.cancel(job.id) == cancelled
+    assert await platform.acme.fine_tuning.jobs.retrieve(job.id) == cancelled
+
+
+async def test_another_organizations_job_is_as_if_it_were_not_there(platform) -> None:
+    job = await platform.acme.fine_tuning.jobs.create(model="small-model", training_file=await _file(platform))
+    jobs = platform.rival.fine_tuning.jobs
+    for call in (jobs.retrieve, jobs.cancel, jobs.list_events, jobs.checkpoints.list):
+        with pytest.raises(openai.NotFoundError):
+            await call(job.id)
+    assert (await jobs.list()).data == []
+    assert (await platform.acme.fine_tuning.jobs.retrieve(job.id)).status == "validating_files"
+
+
+async def test_events_come_newest_first_and_in_pages(platform) -> None:
+    job = await platform.acme.fine_tuning.jobs.create(model="small-model", training_file=await _file(platform))
+    await platform.acme.fine_tuning.jobs.cancel(job.id)
+    page = await platform.acme.fine_tuning.jobs.list_events(job.id, limit=1)
+    assert page.has_more
+    events = [event async for event in page]
+    assert [event.message.split(":")[0] for event in events] == [
+        "The fine-tuning job was cancelled",
+        "Validating training file",
+        "Created fine-tuning job",
+    ]
+    assert {(event.object, event.level, event.type) for event in events} == {
+        ("fine_tuning.job.event", "info", "message")
+    }
+    assert (await platform.acme.fine_tuning.jobs.checkpoints.list(job.id)).data == []
+
+
+async def test_jobs_are_listed_by_metadata_and_cursor(platform) -> None:
+    file = await _file(platform)
+    made = [
+        await platform.acme.fine_tuning.jobs.create(model="small-model", training_file=file, metadata=metadata)
+        for metadata in ({"team": "blue"}, {"team": "red"}, None)
+    ]
+    ids = [job.id for job in made]
+    listed = await platform.acme.fine_tuning.jobs.list(limit=1)
+    assert [job.id async for job in listed] == ids[::-1]
+    assert [job.id async for job in await platform.acme.fine_tuning.jobs.list(metadata={"team": "red"})] == [ids[1]]
+    async with httpx.AsyncClient(headers={"authorization": "Bearer ty-acme"}) as client:
+        found = (await client.get(f"{platform.url}/v1/fine_tuning/jobs?metadata=null")).json()
+    assert [job["id"] for job in found["data"]] == [ids[2]]
+    assert set(found) == {"object", "data", "has_more"}
+
+
+async def test_too_many_unfinished_jobs_are_refused_for_now(platform) -> None:
+    file = await _file(platform)
+    for _ in range(3):
+        await platform.acme.fine_tuning.jobs.create(model="small-model", training_file=file)
+    with pytest.raises(openai.RateLimitError) as refused:
+        await platform.acme.fine_tuning.jobs.create(model="small-model", training_file=file)
+    assert refused.value.body["code"] == "rate_limit_exceeded"
+
+
+async def test_a_file_in_use_is_not_deleted(platform) -> None:
+    file = await _file(platform)
+    await platform.acme.fine_tuning.jobs.create(model="small-model", training_file=file)
+    with pytest.raises(openai.BadRequestError) as refused:
+        await platform.acme.files.delete(file)
+    assert refused.value.body["code"] == "file_in_use"
+
+
+async def test_the_operator_sees_all_jobs_and_a_tenant_does_not(platform) -> None:
+    for client in (platform.acme, platform.rival):
+        file = await _file(platform, client=client)
+        await client.fine_tuning.jobs.create(model="small-model", training_file=file)
+    async with httpx.AsyncClient(headers={"authorization": "Bearer operator-secret"}) as client:
+        everything = (await client.get(f"{platform.url}/admin/jobs")).json()
+        acmes = (await client.get(f"{platform.url}/admin/jobs?organization=org_acme&status=validating_files")).json()
+        none = (await client.get(f"{platform.url}/admin/jobs?status=cancelled")).json()
+        one = (await client.get(f"{platform.url}/admin/jobs/{acmes['data'][0]['id']}")).json()
+    assert {job["organization_id"] for job in everything["data"]} == {"org_acme", "org_rival"}
+    assert [job["organization_id"] for job in acmes["data"]] == ["org_acme"]
+    assert none["data"] == []
+    assert one["reserved_amount"] > 0
+    async with httpx.AsyncClient(headers={"authorization": "Bearer ty-acme"}) as client:
+        assert (await client.get(f"{platform.url}/admin/jobs")).status_code == 403
