@@ -97,7 +97,7 @@ async def correct(
     query = select(Entry.account, Entry.amount).where(
         Entry.organization == organization, Entry.transaction == transaction
     )
-    actual = (await session.execute(query.order_by(Entry.number))).tuples().all()
+    actual = (await session.execute(query.order_by(Entry.number))).all()
     if not actual:
         raise NotFound(f"No transaction {transaction}.")
     identity = f"rev_{transaction}"
@@ -116,7 +116,7 @@ async def balances(
     query = select(Balance.organization, Balance.amount, Balance.version).where(
         Balance.organization.in_(list(organizations)), Balance.account == account.value
     )
-    rows = (await session.execute(query)).tuples()
+    rows = await session.execute(query)
     return {OrganizationId(organization): (NanoDollars(amount), version) for organization, amount, version in rows}
 
 

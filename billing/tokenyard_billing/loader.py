@@ -78,7 +78,7 @@ class BudgetLoader:
                 .limit(PAGE)
             )
             async with self._database.reading() as session:
-                rows = (await session.execute(query)).tuples().all()
+                rows = (await session.execute(query)).all()
             await self._live.apply([_update(*row, create) for row in rows])
             if len(rows) < PAGE:
                 return

@@ -39,7 +39,7 @@ class OpenRequests:
             .limit(LIMIT)
         )
         async with self._database.reading() as session:
-            rows = (await session.execute(query)).tuples().all()
+            rows = (await session.execute(query)).all()
         return {request: bucket for request, bucket, deadline_ms in rows if (deadline_ms or 0) <= watermarks[bucket]}
 
     async def look_for_orphans(self, buckets: Iterable[int], now_ms: int) -> None:
@@ -77,7 +77,7 @@ class OpenRequests:
             .limit(LIMIT)
         )
         async with self._database.reading() as session:
-            found = dict((await session.execute(query)).tuples().all())
+            found = dict((await session.execute(query)).all())
             reports = await load_reports(session, found) if found else {}
         return [
             (bucket, HoldExpired(reports[request][0].claims, now_ms))

@@ -115,7 +115,7 @@ class Reservations:
             )
         )
         async with self._database.reading() as session:
-            rows = (await session.execute(query.limit(100))).tuples().all()
+            rows = (await session.execute(query.limit(100))).all()
         for organization, job, state in rows:
             if state == ReservationState.POSTED:
                 await self._finish(OrganizationId(organization), JobId(job))

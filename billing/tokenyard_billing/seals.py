@@ -47,7 +47,7 @@ class RateCardSeals:
 
 
 async def _compare(session: AsyncSession, cards: Iterable[RateCard]) -> None:
-    sealed = dict((await session.execute(select(RateCardSeal.version, RateCardSeal.sha256))).tuples().all())
+    sealed = dict((await session.execute(select(RateCardSeal.version, RateCardSeal.sha256))).all())
     for card in cards:
         if sealed.get(card.version, card.sha256) != card.sha256:
             raise InvalidRateCard(

@@ -86,17 +86,18 @@ class UsageStreams:
         by_bucket: dict[int, list[str]] = {}
         for entry in entries:
             by_bucket.setdefault(entry.bucket, []).append(entry.id)
+        if not by_bucket:
+            return
         pipeline = self._redis.pipeline(transaction=False)
         for bucket, ids in by_bucket.items():
             pipeline.xack(usage_stream(bucket), CONSUMER_GROUP, *ids)
+            pipeline.xinfo_groups(usage_stream(bucket))
             pipeline.xpending(usage_stream(bucket), CONSUMER_GROUP)
-        if not by_bucket:
-            return
-        summaries = (await pipeline.execute())[1::2]
-        for (bucket, ids), summary in zip(by_bucket.items(), summaries, strict=True):
+        replies = await pipeline.execute()
+        for bucket, groups, summary in zip(by_bucket, replies[1::3], replies[2::3], strict=True):
             lowest = summary["min"]
-            # Without pending entries all that was delivered is acknowledged, this batch's last entry at the least.
-            keep = _text(lowest) if lowest else _after(max(ids, key=_order))
+            # With nothing pending, all that had been delivered before that was seen is acknowledged.
+            keep = _text(lowest) if lowest else _after(_text(groups[0]["last-delivered-id"]))
             pipeline.xtrim(usage_stream(bucket), minid=keep, approximate=False)
         await pipeline.execute()
 
@@ -114,14 +115,9 @@ def _entry(bucket: int, found: Any, deliveries: int) -> StreamEntry:
     return StreamEntry(bucket, _text(identity), fields or None, deliveries)
 
 
-def _order(identity: str) -> tuple[int, int]:
-    milliseconds, _, number = identity.partition("-")
-    return int(milliseconds), int(number)
-
-
 def _after(identity: str) -> str:
-    milliseconds, number = _order(identity)
-    return f"{milliseconds}-{number + 1}"
+    milliseconds, _, number = identity.partition("-")
+    return f"{milliseconds}-{int(number) + 1}"
 
 
 def _text(value: bytes | str | int) -> str:

@@ -36,7 +36,7 @@ class BillingWorker:
         lease_ms: int,
         renewal_ms: int,
     ) -> None:
-        """`lease_ms` and `renewal_ms` are those of holds; `report_wait_ms` is how long a replica's report is awaited."""
+        """`lease_ms` and `renewal_ms` are those of holds; `report_wait_ms` is how long a report is awaited."""
         self._database = database
         self._prices = prices
         self._seals = RateCardSeals()

@@ -1,0 +1,165 @@
+"""A worker's billing for tests: real SQL and Valkey, real rate cards, usage events made to order."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+from sqlalchemy import func, select
+
+from tokenyard.core.budgets import monthly, wallet
+from tokenyard.core.clock import Clock, SystemClock
+from tokenyard.core.ids import ApiKeyId, AttemptId, JobId, OrganizationId, PriceId, ProjectId
+from tokenyard.core.money import NanoDollars
+from tokenyard.core.redis_keys import bucket_of, budget, pending, usage_stream
+from tokenyard.core.usage import (
+    HoldExpired,
+    MeterClaims,
+    Outcome,
+    ReplicaReported,
+    Settled,
+    TokenUsage,
+    TrainingFinished,
+    UsageEvent,
+)
+from tokenyard.storage.database import Database
+from tokenyard.storage.usage_stream import emit
+from tokenyard_billing.metrics import LedgerMetrics
+from tokenyard_billing.prices import PriceList
+from tokenyard_billing.tables import Balance, Charge, Entry
+from tokenyard_billing.worker import BillingWorker
+
+MODEL = "smollm2-135m-instruct"
+PRICE = PriceId(f"2026-01-01/{MODEL}")
+ACME = OrganizationId("org_acme")
+GLOBEX = OrganizationId("org_globex")
+PROJECT = ProjectId("proj_1")
+KEY = ApiKeyId("key_1")
+MARCH_MS = 1_772_500_000_000  # 2026-03-03
+WAIT_MS = 60_000
+PRICES = PriceList.load(Path(__file__).parents[2] / "billing" / "prices")
+RATE = PRICES.by_id(PRICE)
+
+
+class FixedLimits:
+    """`ports.SpendingLimits` for tests."""
+
+    def __init__(self, limits: Mapping[str, int] | None = None) -> None:
+        self.limits = dict(limits or {})
+
+    async def monthly(self, organization: OrganizationId) -> Mapping[str, NanoDollars]:
+        return {scope: NanoDollars(limit) for scope, limit in self.limits.items()}
+
+
+def worker(
+    database: Database,
+    redis: Redis,
+    *,
+    name: str = "worker-1",
+    limits: FixedLimits | None = None,
+    clock: Clock | None = None,
+    prices: PriceList = PRICES,
+    report_wait_ms: int = WAIT_MS,
+    renewal_ms: int = 50,
+    lease_ms: int = 1_000,
+) -> BillingWorker:
+    return BillingWorker(
+        name=name,
+        database=database,
+        redis=redis,
+        prices=prices,
+        limits=limits or FixedLimits(),
+        metrics=LedgerMetrics(CollectorRegistry()),
+        clock=clock or SystemClock(),
+        report_wait_ms=report_wait_ms,
+        lease_ms=lease_ms,
+        renewal_ms=renewal_ms,
+    )
+
+
+def claims(request: str, attempt: int = 1, organization: OrganizationId = ACME, **changes: Any) -> MeterClaims:
+    made = MeterClaims(
+        attempt=AttemptId(f"{request}.{attempt}"),
+        organization=organization,
+        project=PROJECT,
+        key=KEY,
+        model=MODEL,
+        base_model=MODEL,
+        price=PRICE,
+        admitted_at_ms=MARCH_MS,
+        endpoint="/v1/chat/completions",
+        budgets=(wallet(organization),),
+    )
+    return msgspec.structs.replace(made, **changes)
+
+
+def usage(prompt: int, completion: int, cached: int = 0) -> TokenUsage:
+    return TokenUsage(prompt, completion, cached)
+
+
+def settled(made: MeterClaims, count: TokenUsage, outcome: Outcome = Outcome.COMPLETED) -> Settled:
+    return Settled(made, outcome, count, MARCH_MS + 2_000)
+
+
+def reported(made: MeterClaims, count: TokenUsage, *, finished: bool = True) -> ReplicaReported:
+    return ReplicaReported(made, count, "replica-1", finished, MARCH_MS + 1_900)
+
+
+def expired(made: MeterClaims) -> HoldExpired:
+    return HoldExpired(made, MARCH_MS + 30_000)
+
+
+def trained(job: str, tokens: int, organization: OrganizationId = ACME) -> TrainingFinished:
+    names = (wallet(organization),)
+    return TrainingFinished(organization, PROJECT, KEY, JobId(job), MODEL, MODEL, PRICE, tokens, MARCH_MS, names)
+
+
+async def send(redis: Redis, *events: UsageEvent) -> None:
+    for event in events:
+        owner = event.organization if isinstance(event, TrainingFinished) else event.claims.organization
+        await emit(redis, owner, event)
+
+
+async def charges(database: Database) -> dict[str, Charge]:
+    async with database.reading() as session:
+        return {row.charge_key: row for row in await session.scalars(select(Charge))}
+
+
+async def rows(database: Database, table: Any) -> list[Any]:
+    async with database.reading() as session:
+        return list(await session.scalars(select(table)))
+
+
+async def balance(database: Database, organization: OrganizationId, account: str = "wallet") -> int:
+    async with database.reading() as session:
+        row = await session.get(Balance, (organization, account))
+        return row.amount if row else 0
+
+
+async def journal_sum(database: Database) -> int:
+    async with database.reading() as session:
+        return int(await session.scalar(select(func.coalesce(func.sum(Entry.amount), 0))) or 0)
+
+
+async def live_budget(redis: Redis, organization: OrganizationId, name: str | None = None) -> dict[str, int]:
+    found = await redis.hgetall(budget(bucket_of(organization), name or wallet(organization)))
+    return {field.decode(): int(value) for field, value in found.items()}
+
+
+async def put_pending(
+    redis: Redis, organization: OrganizationId, key: str, amount: int, name: str | None = None
+) -> None:
+    """Do to one budget what settling does."""
+    bucket, name = bucket_of(organization), name or wallet(organization)
+    await redis.hset(pending(bucket, name), key, amount)
+    await redis.hincrby(budget(bucket, name), "pending", amount)
+
+
+async def stream_length(redis: Redis, organization: OrganizationId) -> int:
+    return int(await redis.xlen(usage_stream(bucket_of(organization))))
+
+
+def month(scope: str) -> str:
+    return monthly(scope, MARCH_MS)
