@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
 
 from tokenyard.catalog.rows import adapter_view
 from tokenyard.catalog.tables import AdapterRow
@@ -22,11 +22,8 @@ class CatalogOperatorStore:
 
     async def newest_live(self, base: str, limit: int) -> list[Adapter]:
         """Return the adapters of a base model that went live last, newest first."""
-        return await self._adapters(
-            (AdapterRow.base == base, AdapterRow.state == AdapterState.LIVE),
-            (AdapterRow.live_ms.desc(), AdapterRow.id),
-            limit,
-        )
+        live = select(AdapterRow).where(AdapterRow.base == base, AdapterRow.state == AdapterState.LIVE)
+        return await self._adapters(live.order_by(AdapterRow.live_ms.desc(), AdapterRow.id).limit(limit))
 
     async def may_be_resident(self, names: Iterable[str]) -> set[str]:
         """Return those of `names` that replicas may hold: live ones, and those being checked."""
@@ -38,15 +35,12 @@ class CatalogOperatorStore:
 
     async def with_files_to_delete(self, retired_before_ms: int, limit: int) -> list[Adapter]:
         """Return adapters that retired before then and whose files are still there, oldest first."""
-        return await self._adapters(
-            (
-                AdapterRow.state == AdapterState.RETIRED,
-                AdapterRow.files_deleted_ms.is_(None),
-                AdapterRow.retired_ms < retired_before_ms,
-            ),
-            (AdapterRow.retired_ms, AdapterRow.id),
-            limit,
+        retired = select(AdapterRow).where(
+            AdapterRow.state == AdapterState.RETIRED,
+            AdapterRow.files_deleted_ms.is_(None),
+            AdapterRow.retired_ms < retired_before_ms,
         )
+        return await self._adapters(retired.order_by(AdapterRow.retired_ms, AdapterRow.id).limit(limit))
 
     async def files_deleted(self, adapter: AdapterId) -> None:
         """Note that an adapter's files are gone."""
@@ -65,14 +59,14 @@ class CatalogOperatorStore:
         Raises:
             NotFound: there is no adapter `after`.
         """
-        wanted: list[ColumnElement[bool]] = []
+        query = select(AdapterRow)
         if organization is not None:
-            wanted.append(AdapterRow.organization == organization)
+            query = query.where(AdapterRow.organization == organization)
         if state is not None:
-            wanted.append(AdapterRow.state == state)
+            query = query.where(AdapterRow.state == state)
         if after is not None:
-            wanted.append(await self._behind(after))
-        return await self._adapters(wanted, (AdapterRow.created_ms.desc(), AdapterRow.id), limit)
+            query = query.where(await self._behind(after))
+        return await self._adapters(query.order_by(AdapterRow.created_ms.desc(), AdapterRow.id).limit(limit))
 
     async def counts(self) -> dict[str, dict[str, int]]:
         """Return how many adapters each base model has in each state."""
@@ -93,9 +87,6 @@ class CatalogOperatorStore:
             and_(AdapterRow.created_ms == cursor.created_ms, AdapterRow.id > cursor.id),
         )
 
-    async def _adapters(
-        self, wanted: Iterable[ColumnElement[bool]], order: Iterable[ColumnElement[object]], limit: int
-    ) -> list[Adapter]:
+    async def _adapters(self, query: Select[AdapterRow]) -> list[Adapter]:
         async with self._database.reading() as session:
-            rows = await session.scalars(select(AdapterRow).where(*wanted).order_by(*order).limit(limit))
-            return [adapter_view(row) for row in rows]
+            return [adapter_view(row) for row in await session.scalars(query)]

@@ -1,0 +1,43 @@
+"""The catalog's loops in a worker."""
+
+from redis.asyncio import Redis
+
+from tokenyard.catalog.base_models import BaseModels
+from tokenyard.catalog.discovery import Discovery
+from tokenyard.catalog.lease import Lease
+from tokenyard.catalog.operator import CatalogOperatorStore
+from tokenyard.catalog.placement import Placement
+from tokenyard.catalog.ports import ReplicaControl, ServeTargets
+from tokenyard.catalog.replica_board import ReplicaBoard
+from tokenyard.core.clock import Clock
+from tokenyard.storage.blobs import BlobStore
+from tokenyard.storage.database import Database
+from tokenyard.web.loops import Loop
+
+DISCOVERY_LEASE_MS = 10_000
+PLACEMENT_LEASE_MS = 60_000
+
+
+def catalog_loops(
+    *,
+    redis: Redis,
+    database: Database,
+    blobs: BlobStore,
+    bases: BaseModels,
+    serve: ServeTargets,
+    replicas: ReplicaControl,
+    clock: Clock,
+) -> list[Loop]:
+    """Return the loops that find replicas and that place adapters on them."""
+    board = ReplicaBoard(redis)
+    discovery = Discovery(serve, replicas, board, Lease(redis, "discovery", DISCOVERY_LEASE_MS), clock)
+    placement = Placement(
+        bases=bases,
+        store=CatalogOperatorStore(database, clock),
+        replicas=replicas,
+        board=board,
+        blobs=blobs,
+        lease=Lease(redis, "adapters", PLACEMENT_LEASE_MS),
+        clock=clock,
+    )
+    return [discovery.loop(), placement.loop()]

@@ -1,0 +1,99 @@
+"""The catalog's routes over HTTP."""
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from tokenyard.catalog.routes import admin_router, router
+from tokenyard.core.errors import PermissionDenied, Unauthenticated
+from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId
+from tokenyard.core.principal import Operator, Principal
+from tokenyard.web.errors import install_error_handlers
+
+if TYPE_CHECKING:
+    from conftest import Catalog
+
+ACME = OrganizationId("org_acme")
+
+
+class Doors:
+    """The secret is the organization's id, or `operator`."""
+
+    async def tenant(self, secret: str) -> Principal:
+        if not secret.startswith("org_"):
+            raise Unauthenticated("no")
+        return Principal(OrganizationId(secret), ProjectId("proj_1"), ApiKeyId("key_1"), 1)
+
+    async def operator(self, secret: str) -> Operator:
+        if secret != "operator":
+            raise PermissionDenied("no")
+        return Operator(ApiKeyId("key_0"))
+
+
+def by(who: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {who}"}
+
+
+@pytest.fixture
+async def http(catalog: "Catalog") -> AsyncIterator[httpx.AsyncClient]:
+    app = FastAPI()
+    app.state.authenticator = Doors()
+    install_error_handlers(app)
+    app.include_router(router(catalog.models, catalog.adapters, catalog.store, catalog.bases))
+    app.include_router(admin_router(catalog.operator_store, catalog.bases, catalog.prices, catalog.clock))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
+        yield client
+
+
+async def test_a_tenant_deletes_its_own_fine_tune_and_nobody_else_s(
+    http: httpx.AsyncClient, catalog: "Catalog"
+) -> None:
+    name = str(await catalog.live())
+    foreign = await http.delete(f"/v1/models/{name}", headers=by("org_umbra"))
+    unknown = await http.delete(f"/v1/models/{name[:-2]}00", headers=by("org_umbra"))
+    assert foreign.status_code == unknown.status_code == 404
+    assert foreign.json()["error"]["code"] == "model_not_found"
+    assert foreign.text.replace(name, "x") == unknown.text.replace(f"{name[:-2]}00", "x")
+    assert (await http.delete("/v1/models/smol", headers=by("org_acme"))).status_code == 403
+    deleted = await http.delete(f"/v1/models/{name}", headers=by("org_acme"))
+    assert deleted.json() == {"id": name, "object": "model", "deleted": True}
+    assert (await http.delete(f"/v1/models/{name}", headers=by("org_acme"))).status_code == 404
+
+
+async def test_aliases_are_the_organization_s_own(http: httpx.AsyncClient, catalog: "Catalog") -> None:
+    name = str(await catalog.live())
+    made = await http.post("/v1/model_aliases", json={"alias": "bot", "model": name}, headers=by("org_acme"))
+    assert (made.json()["id"], made.json()["model"]) == ("bot", name)
+    assert (await catalog.models.resolve(ACME, "bot")).name == name
+    assert (await http.get("/v1/model_aliases", headers=by("org_umbra"))).json()["data"] == []
+    steal = await http.post("/v1/model_aliases", json={"alias": "bot", "model": name}, headers=by("org_umbra"))
+    assert steal.status_code == 404
+    assert (await http.delete("/v1/model_aliases/bot", headers=by("org_umbra"))).status_code == 404
+    for bad in ("smol", "ft:x", "Bot", ""):
+        refused = await http.post("/v1/model_aliases", json={"alias": bad, "model": name}, headers=by("org_acme"))
+        assert refused.status_code in {400, 409}
+    assert (await http.delete("/v1/model_aliases/bot", headers=by("org_acme"))).json()["deleted"] is True
+    assert (await http.get("/v1/model_aliases", headers=by("org_acme"))).json()["data"] == []
+
+
+async def test_operators_see_all_models_and_adapters(http: httpx.AsyncClient, catalog: "Catalog") -> None:
+    live, checking = await catalog.live(), await catalog.checking(OrganizationId("org_umbra"))
+    models = (await http.get("/admin/models", headers=by("operator"))).json()["data"]
+    assert [(model["id"], model["callable"], model["adapters"]) for model in models] == [
+        ("smol", True, {"live": 1, "checking": 1}),
+        ("unpriced", False, {}),
+    ]
+    seen, after = [], ""
+    for _ in range(2):
+        found = (await http.get(f"/admin/adapters?limit=1{after}", headers=by("operator"))).json()
+        seen += [row["model"] for row in found["data"]]
+        after = f"&after={found['last_id']}"
+    assert set(seen) == {str(live), str(checking)}
+    assert found["has_more"] is False
+    mine = (await http.get("/admin/adapters?organization=org_umbra&state=checking", headers=by("operator"))).json()
+    assert [row["model"] for row in mine["data"]] == [str(checking)]
+    for path in ("/admin/models", "/admin/adapters"):
+        assert (await http.get(path, headers=by("org_acme"))).status_code == 403

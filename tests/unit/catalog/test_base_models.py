@@ -1,0 +1,31 @@
+"""Base models come from one file each."""
+
+from pathlib import Path
+
+import pytest
+
+from tokenyard.catalog.base_models import BaseModels
+from tokenyard.core.model_spec import InvalidModelSpec
+from tokenyard.settings import Settings
+
+
+def test_the_shipped_models_are_read_as_the_settings_name_them(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path)
+    bases = BaseModels.load(settings.models, settings.models_dir, tmp_path / "models")
+    found = bases.get("smollm2-135m-instruct")
+    assert found is not None
+    assert found.path == str(tmp_path / "models" / "smollm2-135m-instruct")
+    assert (found.context_length, found.max_lora_rank) == (8192, 16)
+    assert bases.max_resident("smollm2-135m-instruct") == 32
+    assert bases.get("another") is None
+    assert bases.max_resident("another") == 0
+    assert [base.id for base in bases.all()] == list(settings.models)
+
+
+def test_a_missing_file_and_one_of_another_model_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidModelSpec, match="absent"):
+        BaseModels.load(["absent"], tmp_path, tmp_path)
+    shipped = Settings().models_dir / "smollm2-135m-instruct.yaml"
+    (tmp_path / "other.yaml").write_bytes(shipped.read_bytes())
+    with pytest.raises(InvalidModelSpec, match="smollm2-135m-instruct"):
+        BaseModels.load(["other"], tmp_path, tmp_path)
