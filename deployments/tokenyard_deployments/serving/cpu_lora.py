@@ -8,11 +8,11 @@ vLLM loads it in each of its processes through the entry point `vllm.general_plu
 """
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 
-Rows = slice | torch.Tensor
+Rows: TypeAlias = "slice | torch.Tensor"
 """Which rows of a batch: a slice where they are neighbours, else their numbers."""
 
 _BASE_MODEL = -1

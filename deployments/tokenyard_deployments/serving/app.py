@@ -1,0 +1,125 @@
+"""What Ray Serve deploys: one application for each model, and the config that asks for it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from tokenyard.core.model_spec import ModelSpec
+
+IMPORT_PATH = "tokenyard_deployments.serving.app:build"
+
+# Serve's own bounds stay out of the way: the replica's queue answers, and internal routes are never blocked.
+_NO_LIMIT = 100_000
+_HEALTH_CHECK_PERIOD_S = 2.0
+# Models and adapters are local; nothing is fetched or told from inside a replica.
+_REPLICA_ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
+_HEALTH_CHECK_TIMEOUT_S = 30.0
+
+
+def serve_environment() -> dict[str, str]:
+    """Return what the environment of every Ray node must hold before Serve starts, beside `replica_settings`."""
+    return {
+        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
+        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+    }
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model to deploy: `path` is its local folder on every node, `kind` is `cpu` or `cuda`."""
+
+    spec: ModelSpec
+    path: str
+    kind: str = "cpu"
+
+
+def serve_config(
+    models: Sequence[ServedModel],
+    *,
+    host: str,
+    port: int,
+    graceful_shutdown_timeout_s: float = 20.0,
+    overrides: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the body of `PUT /api/serve/applications/`, which is also a RayService's `serveConfigV2`.
+
+    `host` and `port` are of Serve's proxy; replicas listen on the same host. `overrides` change engine arguments.
+    """
+    return {
+        "proxy_location": "HeadOnly",
+        "http_options": {"host": host, "port": port},
+        "applications": [
+            {
+                "name": model.spec.id,
+                "route_prefix": f"/{model.spec.id}",
+                "import_path": IMPORT_PATH,
+                "args": {
+                    "spec": msgspec.to_builtins(model.spec),
+                    "path": model.path,
+                    "kind": model.kind,
+                    "graceful_shutdown_timeout_s": graceful_shutdown_timeout_s,
+                    "engine": overrides or {},
+                },
+            }
+            for model in models
+        ],
+    }
+
+
+def build(args: dict[str, Any]) -> Any:
+    """Return the Serve application of one model; Serve calls it with an application's `args`."""
+    # Ray and vLLM are heavy, and this module is also imported to write a config.
+    from ray import serve  # noqa: PLC0415
+    from ray.serve.llm import LLMConfig, build_llm_deployment  # noqa: PLC0415
+
+    from tokenyard_deployments.serving.replica import Replica  # noqa: PLC0415
+
+    spec = msgspec.convert(args["spec"], ModelSpec)
+    config = LLMConfig(**llm_config(spec, path=args["path"], kind=args["kind"], overrides=args.get("engine", {})))
+    config.deployment_config["graceful_shutdown_timeout_s"] = args["graceful_shutdown_timeout_s"]
+    return build_llm_deployment(
+        config,
+        deployment_cls=serve.ingress()(Replica),
+        bind_kwargs={"spec": spec},
+    )
+
+
+def llm_config(spec: ModelSpec, *, path: str, kind: str, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of Ray's `LLMConfig`."""
+    accelerator = spec.accelerator(kind)
+    engine: dict[str, Any] = {
+        "max_model_len": spec.context_length,
+        "enable_prompt_tokens_details": True,
+        "enable_prefix_caching": True,
+        # A server's own defaults must not add to what the client sent.
+        "generation_config": "vllm",
+        "enable_log_requests": False,
+        **accelerator.engine,
+        **overrides,
+    }
+    if spec.lora is not None:
+        engine |= {
+            "enable_lora": True,
+            "max_loras": spec.lora.max_loras,
+            "max_cpu_loras": spec.lora.max_cpu_loras,
+            "max_lora_rank": spec.lora.max_lora_rank,
+        }
+    return {
+        "model_loading_config": {"model_id": spec.id, "model_source": path},
+        "accelerator_config": {"kind": "gpu" if kind == "cuda" else kind},
+        "placement_group_config": {"bundles": [accelerator.bundle]},
+        "engine_kwargs": engine,
+        # The engine's metrics stay on the replica's own `/metrics`.
+        "log_engine_metrics": False,
+        "runtime_env": {"env_vars": {**_REPLICA_ENVIRONMENT, **accelerator.env}},
+        "deployment_config": {
+            "num_replicas": spec.replicas,
+            "ray_actor_options": {"num_cpus": 0},
+            "max_ongoing_requests": _NO_LIMIT,
+            "max_queued_requests": -1,
+            "health_check_period_s": _HEALTH_CHECK_PERIOD_S,
+            "health_check_timeout_s": _HEALTH_CHECK_TIMEOUT_S,
+        },
+    }

@@ -1,0 +1,115 @@
+"""One replica: Ray's LLM server with vLLM's own HTTP app, our door in front of it, and a witness inside."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response
+from ray import serve
+from ray.serve.llm import LLMServer
+
+from tokenyard.core.errors import TokenyardError
+from tokenyard.core.model_spec import LoraSpec, ModelSpec
+from tokenyard_deployments.serving.adapter_files import AdapterFiles
+from tokenyard_deployments.serving.bearer import RequireBearer
+from tokenyard_deployments.serving.internal_routes import internal_router
+from tokenyard_deployments.serving.metered import MeteredRequests
+from tokenyard_deployments.serving.replica_settings import ReplicaSettings
+from tokenyard_deployments.serving.reporter import Reporter
+from tokenyard_deployments.serving.residency import Residency
+from tokenyard_deployments.serving.slots import Slots
+
+_LOG = logging.getLogger(__name__)
+HEALTH_INTERVAL_S = 0.25
+LAST_REPORTS_TIMEOUT_S = 5.0
+ENGINE_DIED = 70  # exit status
+
+
+class Replica(LLMServer):  # type: ignore[misc]
+    """Serves one base model and the adapters over it."""
+
+    async def __init__(  # type: ignore[misc]
+        self, llm_config: Any, spec: ModelSpec
+    ) -> None:
+        self._spec = spec
+        self._capacity = int(llm_config.engine_kwargs["max_num_seqs"])
+        self._settings = ReplicaSettings.from_environment(os.environ)
+        self._name = serve.get_replica_context().replica_id.to_full_id_str()
+        await super().__init__(llm_config)
+
+    def _get_default_engine_class(self) -> Any:
+        # Imported here: the class is also unpickled where no engine runs.
+        from tokenyard_deployments.serving.vllm_inside import TokenyardEngine  # noqa: PLC0415
+
+        return TokenyardEngine
+
+    async def start(self) -> None:
+        """Start the engine, then all that stands around it."""
+        await super().start()
+        self.engine.check_app()
+        lora = self._spec.lora or LoraSpec(max_cpu_loras=0)
+        self._slots = Slots(self._capacity, self._spec.max_waiting, self._spec.max_wait_s)
+        files = AdapterFiles(self._settings.blob_url, self._own_folder(), self._spec.id, lora)
+        self._residency = Residency(self.engine, files, lora.max_cpu_loras)
+        self._reporter = Reporter(self._settings.redis_url, self._settings.directory / "spool")
+        self._reporter.start()
+        self._watch = asyncio.create_task(self._exit_with_engine(), name="watch the engine")
+
+    async def __serve_build_asgi_app__(self) -> Any:
+        app = await self.engine.build_asgi_app()
+        app.include_router(
+            internal_router(
+                replica=self._name,
+                model=self._spec.id,
+                capacity=self._capacity,
+                engine=self.engine,
+                slots=self._slots,
+                residency=self._residency,
+            )
+        )
+        app.add_exception_handler(TokenyardError, _render)
+        # vLLM has built the stack already; without it Starlette builds it again, with our layers around.
+        app.middleware_stack = None
+        door = {
+            "secret": self._settings.meter_secret,
+            "replica": self._name,
+            "engine": self.engine,
+            "slots": self._slots,
+            "residency": self._residency,
+            "reporter": self._reporter,
+        }
+        app.add_middleware(MeteredRequests, **door)
+        app.add_middleware(RequireBearer, bearer=self._settings.bearer)
+        return app
+
+    async def _exit_with_engine(self) -> None:
+        """End this process soon after its engine: Serve then replaces it in seconds."""
+        while not self.engine.dead:  # noqa: ASYNC110 - vLLM tells nobody
+            await asyncio.sleep(HEALTH_INTERVAL_S)
+        _LOG.error("the engine of %s is gone: the replica exits", self._name)
+        # Requests in flight get their error, and hand in their counts.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_REPORTS_TIMEOUT_S):
+                await self._slots.empty()
+        await self._reporter.close()
+        os._exit(ENGINE_DIED)
+
+    def _own_folder(self) -> Path:
+        """Return this process' folder for adapters; folders of processes that are gone are deleted."""
+        root = self._settings.directory / "adapters"
+        root.mkdir(parents=True, exist_ok=True)
+        for folder in root.iterdir():
+            if folder.name.isdecimal() and not Path("/proc", folder.name).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+        return root / str(os.getpid())
+
+
+async def _render(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, TokenyardError)
+    content = {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+    return JSONResponse(content, error.status, error.headers)
