@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aiohttp import ClientResponse, ClientSession
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
@@ -15,7 +16,7 @@ from tokenyard.core.budgets import wallet
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.limits import Limits
-from tokenyard.core.redis_keys import bucket_of, budget, hold, holds, usage_stream
+from tokenyard.core.redis_keys import bucket_of, budget, holds, usage_stream
 from tokenyard.core.replica import Replica
 from tokenyard.core.usage import Settled, decode_event
 from tokenyard.gateway.app import create_app, create_inference
@@ -26,6 +27,7 @@ from tokenyard.testing.server import running
 from tokenyard.testing.upstream import MockModelServer
 from tokenyard.web.access_log import AccessLog
 
+CHAT = "/v1/chat/completions"
 KEY = "ty-test"
 OTHER_KEY = "ty-other"
 OTHER = OrganizationId("org_other")
@@ -33,7 +35,8 @@ METER_SECRET = hashlib.sha256(b"meter").digest()
 SALT_SECRET = hashlib.sha256(b"salt").digest()
 BEARER = "replica-bearer"
 WALLET_NANO = 10**12
-DEADLINE_S = 5.0
+DEADLINE_S = 10.0
+HELLO = [{"role": "user", "content": "say hello to me"}]
 
 
 @dataclass
@@ -74,15 +77,16 @@ class GatewayStack:
     async def _has(self, number: int) -> bool:
         return len(await self.events()) >= number
 
-    async def open_holds(self) -> int:
-        return int(await self.redis.zcard(holds(bucket_of(ORGANIZATION))))
+    async def no_holds(self) -> bool:
+        """Tell whether every hold was released."""
+        return int(await self.redis.zcard(holds(bucket_of(ORGANIZATION)))) == 0
+
+    async def post(self, session: ClientSession, body: dict[str, object], path: str = CHAT) -> ClientResponse:
+        """Send a request as a plain HTTP client would."""
+        return await session.post(self.url + path, json=body, headers={"authorization": f"Bearer {KEY}"})
 
     async def budget(self) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = await self.redis.hgetall(budget(bucket_of(ORGANIZATION), wallet(ORGANIZATION)))
-        return found
-
-    async def hold(self, request: str) -> dict[bytes, bytes]:
-        found: dict[bytes, bytes] = await self.redis.hgetall(hold(bucket_of(ORGANIZATION), request))
         return found
 
 
@@ -101,7 +105,9 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 @asynccontextmanager
-async def gateway_stack(redis: Redis, folder: Path, *, replicas: int = 1) -> AsyncIterator[GatewayStack]:
+async def gateway_stack(
+    redis: Redis, folder: Path, *, replicas: int = 1, stall_limit_s: float = 30.0
+) -> AsyncIterator[GatewayStack]:
     """Run a gateway with so many mock model servers."""
     async with AsyncExitStack() as stack:
         servers = [MockModelServer(meter_secret=METER_SECRET, bearer=BEARER) for _ in range(replicas)]
@@ -129,6 +135,7 @@ async def gateway_stack(redis: Redis, folder: Path, *, replicas: int = 1) -> Asy
             registry=registry,
             access_log=await stack.enter_async_context(AccessLog(log.append)),
             max_request_bytes=100_000,
+            stall_limit_s=stall_limit_s,
         )
         app = create_app(authenticator=keys, catalog=models, inference=inference, registry=registry)
         url = await stack.enter_async_context(running(app, lifespan=True))

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from tokenyard.core.clock import Clock
+from tokenyard.gateway.client import STALL_LIMIT_S
 from tokenyard.gateway.endpoints import ENDPOINTS
 from tokenyard.gateway.inference import Inference
 from tokenyard.gateway.metrics import GatewayMetrics
@@ -35,6 +36,7 @@ def create_inference(
     registry: CollectorRegistry,
     access_log: AccessLog,
     max_request_bytes: int,
+    stall_limit_s: float = STALL_LIMIT_S,
 ) -> Inference:
     """Return the paid path over its collaborators."""
     relay = Relay(model_server, Router(replicas), meter_secret=meter_secret, salt_secret=salt_secret)
@@ -47,6 +49,7 @@ def create_inference(
         metrics=GatewayMetrics(registry),
         access_log=access_log,
         max_request_bytes=max_request_bytes,
+        stall_limit_s=stall_limit_s,
     )
 
 

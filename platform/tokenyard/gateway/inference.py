@@ -9,7 +9,7 @@ from tokenyard.core.errors import InvalidRequest, TokenyardError, Unavailable
 from tokenyard.gateway.admit import Gate
 from tokenyard.gateway.authenticate import authenticate
 from tokenyard.gateway.call import parse_call
-from tokenyard.gateway.client import Client, ClientLeft
+from tokenyard.gateway.client import STALL_LIMIT_S, Client, ClientLeft
 from tokenyard.gateway.endpoints import Endpoint
 from tokenyard.gateway.metrics import GatewayMetrics
 from tokenyard.gateway.observe import Exchange
@@ -44,6 +44,7 @@ class Inference:
         access_log: AccessLog,
         max_request_bytes: int,
         max_in_flight: int = MAX_IN_FLIGHT,
+        stall_limit_s: float = STALL_LIMIT_S,
     ) -> None:
         self._authenticator = authenticator
         self._catalog = catalog
@@ -53,6 +54,7 @@ class Inference:
         self._log = access_log
         self._max_request_bytes = max_request_bytes
         self._max_in_flight = max_in_flight
+        self._stall_limit_s = stall_limit_s
         self._counter = TokenCounter()
         self._gate = Gate(admission, self._counter, clock)
         self._in_flight = 0
@@ -60,7 +62,7 @@ class Inference:
 
     async def __call__(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; every way it can end is answered, counted and logged."""
-        client = Client(scope, receive, send)
+        client = Client(scope, receive, send, stall_limit_s=self._stall_limit_s)
         exchange = Exchange(endpoint.path, self._metrics, self._log, self._clock.now())
         exchange.note_client_id(client.header(b"x-client-request-id"))
         self._count(+1)

@@ -34,7 +34,7 @@ def _message(name: str, message: dict[str, Any]) -> dict[str, Any]:
     role = message.get("role")
     if role is None:
         raise missing(f"{name}.role")
-    if role not in _ROLES:
+    if not isinstance(role, str) or role not in _ROLES:
         listed = ", ".join(f"'{word}'" for word in _ROLES)
         raise invalid(f"{name}.role", f"Supported values are: {listed}.")
     rebuilt: dict[str, Any] = {"role": _ROLES[role]}

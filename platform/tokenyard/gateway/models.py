@@ -1,7 +1,6 @@
 """`GET /v1/models` and `GET /v1/models/{id}`: what the caller's organization may use."""
 
 from fastapi import APIRouter
-from fastapi.responses import ORJSONResponse
 
 from tokenyard.core.catalog import ModelView
 from tokenyard.gateway.ports import ModelCatalog
@@ -13,13 +12,13 @@ def router(catalog: ModelCatalog) -> APIRouter:
     routes = APIRouter(prefix="/v1/models")
 
     @routes.get("")
-    async def list_models(tenant: CurrentTenant) -> ORJSONResponse:
+    async def list_models(tenant: CurrentTenant) -> dict[str, object]:
         models = await catalog.list_models(tenant.organization)
-        return ORJSONResponse({"object": "list", "data": [_shown(model) for model in models]})
+        return {"object": "list", "data": [_shown(model) for model in models]}
 
     @routes.get("/{name:path}")
-    async def get_model(name: str, tenant: CurrentTenant) -> ORJSONResponse:
-        return ORJSONResponse(_shown(await catalog.get(tenant.organization, name)))
+    async def get_model(name: str, tenant: CurrentTenant) -> dict[str, object]:
+        return _shown(await catalog.get(tenant.organization, name))
 
     return routes
 

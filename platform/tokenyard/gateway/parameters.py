@@ -88,18 +88,6 @@ def number(low: float, high: float) -> Check:
     return check
 
 
-def one_of(*allowed: str) -> Check:
-    """Accept one of a few words."""
-    listed = ", ".join(f"'{word}'" for word in allowed)
-
-    def check(name: str, value: Any) -> str:
-        if value not in allowed:
-            raise invalid(name, f"Supported values are: {listed}.")
-        return str(value)
-
-    return check
-
-
 def stop(name: str, value: Any) -> list[str]:
     """Accept a stop sequence or up to four."""
     sequences = [value] if isinstance(value, str) else value

@@ -54,6 +54,8 @@ def _chat_texts(call: Call) -> list[str]:
     texts = []
     for message in call.input:
         for field, value in message.items():
+            if field == "role":  # one of a few words, part of what the template adds
+                continue
             if isinstance(value, str):
                 texts.append(value)
             elif field == "content" and value is not None:

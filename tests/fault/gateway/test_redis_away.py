@@ -1,0 +1,41 @@
+"""Redis goes away: new requests are refused, streams under way finish and are billed when it is back."""
+
+import socket
+from pathlib import Path
+
+from aiohttp import ClientSession
+from gateway_stack import HELLO, gateway_stack
+
+from tokenyard.core.usage import Outcome
+from tokenyard.storage.redis import connect_redis
+from tokenyard.testing.gateway import BASE
+from tokenyard.testing.limits import open_buckets
+from tokenyard.testing.valkey import Valkey
+
+
+async def test_a_stream_outlives_redis(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    (tmp_path / "valkey").mkdir()
+    valkey = Valkey(tmp_path / "valkey", port)
+    valkey.start()
+    redis = connect_redis(valkey.url)
+    try:
+        async with gateway_stack(redis, tmp_path) as gateway, ClientSession() as session:
+            gateway.server.behaviour.tokens, gateway.server.behaviour.token_delay_s = 30, 0.02
+            response = await gateway.post(session, {"model": BASE.id, "messages": HELLO, "stream": True})
+            assert response.status == 200
+            valkey.kill()
+            refused = await gateway.post(session, {"model": BASE.id, "messages": HELLO})
+            assert refused.status == 503
+            assert "retry-after" in refused.headers
+            assert (await response.read()).endswith(b"data: [DONE]\n\n")
+            valkey.start()
+            await open_buckets(redis)
+            (settled,) = await gateway.settled()
+            assert settled.outcome is Outcome.COMPLETED
+            assert settled.usage.completion_tokens == 30
+    finally:
+        await redis.aclose()
+        valkey.kill()

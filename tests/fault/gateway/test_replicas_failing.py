@@ -1,0 +1,144 @@
+"""Replicas that refuse, break or are missing: one more try while nothing was sent, an honest end after that."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import openai
+import pytest
+from aiohttp import ClientSession
+from gateway_stack import HELLO, KEY, GatewayStack, gateway_stack, until
+from openai import AsyncOpenAI
+from redis.asyncio import Redis
+
+from tokenyard.core.replica import Replica
+from tokenyard.core.usage import Outcome, TokenUsage
+from tokenyard.testing.gateway import BASE
+from tokenyard.testing.upstream import Behaviour
+
+STREAM = {"model": BASE.id, "messages": HELLO, "stream": True}
+WHOLE = {"model": BASE.id, "messages": HELLO}
+
+
+@pytest.fixture
+async def pair(redis: Redis, tmp_path: Path) -> AsyncIterator[GatewayStack]:
+    async with gateway_stack(redis, tmp_path, replicas=2) as stack:
+        # The first one is always preferred.
+        stack.replicas.listed[1] = _loaded(stack.replicas.listed[1])
+        yield stack
+
+
+def _loaded(replica: Replica) -> Replica:
+    return Replica(replica.name, replica.model, replica.url, running=50)
+
+
+@pytest.mark.parametrize("tokens", [1, 3])
+@pytest.mark.parametrize("fault", ["cut_at", "error_at"])
+async def test_lost_in_the_middle_of_a_stream(gateway: GatewayStack, fault: str, tokens: int) -> None:
+    gateway.server.behaviour = Behaviour(**{fault: tokens}, token_delay_s=0.01)
+    async with ClientSession() as session:
+        response = await gateway.post(session, STREAM)
+        text = (await response.read()).decode()
+    events = text.strip().split("\n\n")
+    assert len(events) == tokens + 1
+    assert events[-1].startswith('data: {"error":')
+    assert "[DONE]" not in text
+    assert "EngineCore" not in text
+    (settled,) = await gateway.settled()
+    assert settled.outcome is Outcome.REPLICA_LOST
+    assert settled.usage == TokenUsage(4, tokens) == gateway.server.log[0].usage
+    assert gateway.replicas.ejected == ["replica-0"]
+    await until(gateway.no_holds)
+
+
+async def test_the_openai_client_sees_an_error(gateway: GatewayStack) -> None:
+    gateway.server.behaviour.cut_at = 2
+    async with AsyncOpenAI(api_key=KEY, base_url=f"{gateway.url}/v1", max_retries=0) as client:
+        stream = await client.chat.completions.create(**STREAM)
+        with pytest.raises(openai.APIError, match="model server failed"):
+            async for _ in stream:
+                pass
+
+
+@pytest.mark.parametrize("body", [STREAM, WHOLE], ids=["stream", "whole"])
+@pytest.mark.parametrize(
+    "behaviour",
+    [
+        Behaviour(cut_at=0),
+        Behaviour(status=500, body=b"Internal Server Error"),
+        Behaviour(status=404, body=b'{"error":{"message":"no such adapter"}}'),
+        Behaviour(status=503, body=b"Service Unavailable"),
+    ],
+    ids=["cut", "500", "404", "503"],
+)
+async def test_another_replica_takes_over(pair: GatewayStack, behaviour: Behaviour, body: dict[str, object]) -> None:
+    pair.servers[0].behaviour = behaviour
+    async with ClientSession() as session:
+        response = await pair.post(session, body)
+        assert response.status == 200
+        assert b"word8" in await response.read()
+    (settled,) = await pair.settled()
+    assert settled.claims.attempt.endswith(".2")
+    assert settled.outcome is Outcome.COMPLETED
+    assert settled.usage == TokenUsage(4, 8)
+    assert [sent.claims.attempt[-2:] for server in pair.servers for sent in server.log] == [".1", ".2"]
+    assert pair.replicas.ejected == ([] if behaviour.status == 503 else ["replica-0"])
+
+
+async def test_a_whole_answer_that_breaks_off_is_tried_again(pair: GatewayStack) -> None:
+    pair.servers[0].behaviour.cut_at = 3
+    async with ClientSession() as session:
+        response = await pair.post(session, WHOLE)
+        assert response.status == 200
+    (settled,) = await pair.settled()
+    assert settled.claims.attempt.endswith(".2")
+
+
+async def test_a_refused_connection(pair: GatewayStack) -> None:
+    pair.replicas.listed[0] = Replica("replica-gone", BASE.id, "http://127.0.0.1:9")
+    async with ClientSession() as session:
+        response = await pair.post(session, WHOLE)
+        assert response.status == 200
+    assert pair.replicas.ejected == ["replica-gone"]
+
+
+@pytest.mark.parametrize("body", [STREAM, WHOLE], ids=["stream", "whole"])
+async def test_all_replicas_fail(pair: GatewayStack, body: dict[str, object]) -> None:
+    for server in pair.servers:
+        server.behaviour = Behaviour(status=500, body=b"Traceback: secret inside")
+    async with ClientSession() as session:
+        response = await pair.post(session, body)
+        answer = await response.json()
+    assert response.status == 502
+    assert answer["error"]["code"] == "upstream_failed"
+    assert "secret" not in str(answer)
+    (settled,) = await pair.settled()
+    assert settled.outcome is Outcome.FAILED
+    await until(pair.no_holds)
+    assert int((await pair.budget()).get(b"pending", 0)) == 0
+
+
+async def test_no_replica(gateway: GatewayStack) -> None:
+    gateway.replicas.listed.clear()
+    async with ClientSession() as session:
+        response = await gateway.post(session, WHOLE)
+        assert response.status == 503
+        assert int(response.headers["retry-after"]) >= 1
+        assert (await response.json())["error"]["code"] == "server_is_overloaded"
+    (settled,) = await gateway.settled()
+    assert settled.outcome is Outcome.FAILED
+
+
+async def test_an_answer_without_usage_is_not_given_away(gateway: GatewayStack) -> None:
+    gateway.server.behaviour.tells_usage = False
+    async with ClientSession() as session:
+        response = await gateway.post(session, WHOLE)
+        assert response.status == 502
+
+
+async def test_a_stream_without_usage_is_counted_by_frames(gateway: GatewayStack) -> None:
+    gateway.server.behaviour = Behaviour(tells_usage=False)
+    async with ClientSession() as session:
+        response = await gateway.post(session, STREAM)
+        await response.read()
+    (settled,) = await gateway.settled()
+    assert settled.usage == TokenUsage(0, 8)

@@ -1,0 +1,76 @@
+"""No body, however odd, gets past the table, and every refusal is a clean one."""
+
+from contextlib import suppress
+from typing import Any
+
+import orjson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokenyard.core.errors import InvalidRequest
+from tokenyard.gateway.call import parse_call
+from tokenyard.gateway.endpoints import CHAT, COMPLETIONS, Endpoint
+from tokenyard.gateway.prompt_size import prompt_bound
+from tokenyard.testing.gateway import BASE
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+NEVER_SENT = {"cache_salt", "priority", "request_id", "kv_transfer_params", "chat_template", "vllm_xargs", "user"}
+
+
+def bodies(endpoint: Endpoint) -> st.SearchStrategy[dict[str, Any]]:
+    names = st.sampled_from([*endpoint.fields, *NEVER_SENT]) | st.text(max_size=10)
+    good: dict[str, Any] = {
+        "model": "m",
+        endpoint.input: "x" if endpoint is COMPLETIONS else [{"role": "user", "content": "x"}],
+    }
+    return st.dictionaries(names, JSON, max_size=4).map(lambda odd: {**good, **odd})
+
+
+@given(st.sampled_from([CHAT, COMPLETIONS]).flatmap(lambda one: st.tuples(st.just(one), bodies(one))))
+def test_only_the_table_gets_through(case: tuple[Endpoint, dict[str, Any]]) -> None:
+    endpoint, body = case
+    with suppress(InvalidRequest):
+        call = parse_call(endpoint, orjson.dumps(body))
+        assert set(call.body) <= set(endpoint.fields) - NEVER_SENT
+        assert call.max_tokens is None or call.max_tokens >= 0
+
+
+MESSAGE_FIELDS = st.sampled_from(["role", "content", "name", "tool_calls", "tool_call_id", "refusal"]) | st.text(
+    max_size=5
+)
+PARTS = st.lists(st.dictionaries(st.sampled_from(["type", "text", "image_url"]), JSON | st.just("text")), max_size=2)
+
+
+@given(st.lists(st.dictionaries(MESSAGE_FIELDS, JSON | PARTS | st.sampled_from(["user", "tool"])), max_size=3))
+def test_odd_messages_are_refused_cleanly(messages: list[Any]) -> None:
+    with suppress(InvalidRequest):
+        call = parse_call(CHAT, orjson.dumps({"model": "m", "messages": messages}))
+        assert [message["role"] for message in call.input]
+        assert prompt_bound(call, BASE) > 0
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["tools", "tool_choice", "response_format"]),
+        JSON | st.lists(st.dictionaries(st.sampled_from(["type", "function"]), JSON | st.just("function"))),
+        min_size=1,
+    )
+)
+def test_odd_tools_are_refused_cleanly(odd: dict[str, Any]) -> None:
+    with suppress(InvalidRequest):
+        call = parse_call(CHAT, orjson.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}], **odd}))
+        assert prompt_bound(call, BASE) > 0
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_refused_cleanly(raw: bytes) -> None:
+    with suppress(InvalidRequest):
+        parse_call(CHAT, raw)
