@@ -1,0 +1,87 @@
+"""One run of a command against a running platform: where it is, who asks, and how the answer is printed."""
+
+import difflib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from tokenyard.bootstrap.operator_key import session_key
+from tokenyard.cli.api import Api, ApiFailed
+from tokenyard.cli.output import as_json, write
+from tokenyard.settings import Settings
+from tokenyard.stack.installation import load_settings
+from tokenyard.stack.parts import local_url
+
+
+class CommandFailed(Exception):
+    """The command cannot do what was asked; the message says why and what to do."""
+
+
+class Call:
+    """What every command that talks to the platform gets."""
+
+    def __init__(self, settings: Settings, api: Api, *, json: bool) -> None:
+        self.settings = settings
+        self.api = api
+        self.json = json
+
+    async def organization(self, reference: str) -> dict[str, Any]:
+        """Return the organization with this id or slug.
+
+        Raises:
+            CommandFailed: there is none; the message lists similar ones.
+        """
+        try:
+            found: dict[str, Any] = await self.api.get(f"/admin/organizations/{quote(reference, safe='')}")
+        except ApiFailed as error:
+            if error.status != 404:
+                raise
+            raise CommandFailed(await self._no_such_organization(reference)) from error
+        return found
+
+    async def _no_such_organization(self, reference: str) -> str:
+        slugs = [organization["slug"] async for organization in self.api.every("/admin/organizations")]
+        similar = difflib.get_close_matches(reference, slugs, n=3, cutoff=0.4)
+        if similar:
+            return f"No organization is called {reference!r}. Similar: {', '.join(similar)}."
+        known = ", ".join(sorted(slugs)[:10]) or "none yet; make one with `tokenyard org create`"
+        return f"No organization is called {reference!r}. There are: {known}."
+
+    def emit(self, data: Any, text: str) -> None:
+        """Print one of several answers, as it comes."""
+        write(as_json(data) if self.json else text)
+
+
+@asynccontextmanager
+async def calling(*, url: str | None, admin_key: str | None, json: bool) -> AsyncIterator[Call]:
+    """Open a call: with the given key, or with one of the command's own where this machine has the database.
+
+    Raises:
+        CommandFailed: no key was given and none can be made.
+    """
+    settings = load_settings()
+    base_url = url or local_url(settings, settings.gateway_port)
+    if admin_key:
+        async with Api(base_url, admin_key) as api:
+            yield Call(settings, api, json=json)
+        return
+    if not settings.secret.get_secret_value():
+        raise CommandFailed(
+            f"No admin key: give --admin-key or TOKENYARD_ADMIN_KEY, or run this where {settings.data_dir} is."
+        )
+    try:
+        session = session_key(settings)
+        key = await session.__aenter__()
+    except SQLAlchemyError as error:
+        raise CommandFailed(
+            f"The database {settings.effective_database_url} cannot be used ({type(error).__name__})."
+            " Start the platform once with `tokenyard up`, or give --admin-key."
+        ) from error
+    try:
+        async with Api(base_url, key) as api:
+            yield Call(settings, api, json=json)
+    finally:
+        await session.__aexit__(None, None, None)

@@ -1,0 +1,34 @@
+"""The command `tokenyard`."""
+
+import typer
+
+from tokenyard.cli.jobs import jobs
+from tokenyard.cli.keys import keys
+from tokenyard.cli.models import models
+from tokenyard.cli.money import credit, money_commands
+from tokenyard.cli.organizations import organizations, projects
+from tokenyard.cli.running import running_commands
+from tokenyard.cli.tour import tour_commands
+
+app = typer.Typer(
+    name="tokenyard",
+    help="Run your own LLM API business: OpenAI-compatible, fine-tunes for each tenant, exact bills.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+running_commands(app)
+tour_commands(app)
+app.add_typer(organizations, name="org")
+app.add_typer(projects, name="project")
+app.add_typer(keys, name="key")
+app.add_typer(models, name="models")
+app.add_typer(jobs, name="jobs")
+app.add_typer(credit, name="credit")
+money_commands(app)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,81 @@
+"""`tokenyard models`: what is served, and fetching base models."""
+
+import asyncio
+import os
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tokenyard.cli.call import Call
+from tokenyard.cli.command import JsonOption, guarded, platform_command
+from tokenyard.cli.output import Shown, as_json, table, write
+from tokenyard.settings import Settings
+from tokenyard.stack.base_models import folder_of, pull
+from tokenyard.stack.installation import child_environment, load_settings
+from tokenyard.stack.progress import Progress
+
+models = typer.Typer(help="Base models.", no_args_is_help=True)
+
+_COLUMNS = {
+    "id": "MODEL",
+    "context_length": "CONTEXT",
+    "callable": "CALLABLE",
+    "price_id": "PRICE",
+    "live": "LIVE FINE-TUNES",
+}
+
+
+@platform_command(models, "list")
+async def listing(call: Call) -> Shown:
+    """List the base models of this installation."""
+    found = [model async for model in call.api.every("/admin/models")]
+    rows = [{**model, "live": model["adapters"].get("live", 0)} for model in found]
+    return Shown(found, table(rows, _COLUMNS))
+
+
+@models.command("pull")
+def pull_model(
+    what: Annotated[str, typer.Argument(help="A described model's id, a Hugging Face id, a folder or a .gguf file.")],
+    name: Annotated[str | None, typer.Option("--as", help="The model's public id; default: made of its name.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Fetch (and where needed convert) a base model to this machine; no running platform is needed."""
+    guarded(lambda: _pull(what, name, json=json))
+
+
+def _pull(what: str, name: str | None, *, json: bool) -> None:
+    settings = load_settings()
+    model = name or model_id(what, settings)
+    arguments: tuple[str, ...] = (
+        what,
+        "--into",
+        str(folder_of(settings.data_dir, model)),
+        "--specs",
+        str(settings.models_dir),
+    )
+    description = settings.models_dir / f"{model}.yaml"
+    if not description.exists():
+        arguments = (*arguments, "--write-spec", str(description))
+    environment = child_environment(settings, os.environ)
+    if json:
+        write(as_json(asyncio.run(pull(arguments, environment, lambda _step: None))))
+        return
+    progress = Progress()
+    with progress.step(f"Base model {model}") as step:
+        done = asyncio.run(pull(arguments, environment, step.show))
+    progress.say(f"It lies in {done['path']}; {description} says how it is served.")
+    if model not in settings.models:
+        served = ",".join(f'"{each}"' for each in (*settings.models, model))
+        progress.say(
+            f"To serve it: give it a rate in {settings.prices_dir}, then start with TOKENYARD_MODELS='[{served}]'."
+        )
+
+
+def model_id(what: str, settings: Settings) -> str:
+    """Return the public id under which `what` will be known."""
+    if (settings.models_dir / f"{what}.yaml").exists():
+        return what
+    last = Path(what.partition("@")[0]).name.removesuffix(".gguf")
+    return re.sub(r"[^a-z0-9.-]+", "-", last.lower()).strip("-.")

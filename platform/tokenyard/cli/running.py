@@ -1,0 +1,49 @@
+"""`tokenyard up`, `down` and `doctor`: the stack on this machine."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from tokenyard.cli.command import JsonOption, end, guarded
+from tokenyard.cli.output import as_json, write
+from tokenyard.stack.doctor import examine, report
+from tokenyard.stack.down import down
+from tokenyard.stack.installation import load_settings
+from tokenyard.stack.progress import Progress
+from tokenyard.stack.up import up
+
+
+def running_commands(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+
+    @app.command("up")
+    def _up(
+        ignore_checks: Annotated[
+            bool, typer.Option("--ignore-checks", help="Go on with less memory or disk than is known to be needed.")
+        ] = False,
+    ) -> None:
+        """Start everything here and stay until Ctrl-C: Valkey, database, Ray, replicas, gateway, worker, dashboard."""
+        guarded(lambda: asyncio.run(up(load_settings(create_secret=True), Progress(), ignore_checks=ignore_checks)))
+
+    @app.command("down")
+    def _down(json: JsonOption = False) -> None:
+        """Stop what runs here, or what a run that died left behind."""
+
+        def stop() -> None:
+            done = down(load_settings())
+            write(as_json({"done": done}) if json else done)
+
+        guarded(stop)
+
+    @app.command("doctor")
+    def _doctor(json: JsonOption = False) -> None:
+        """Say what is installed, what runs, and what is wrong; exit with 1 where something is."""
+
+        def look() -> None:
+            findings = asyncio.run(examine(load_settings()))
+            write(as_json(findings) if json else report(findings))
+            if findings.problems:
+                end(f"{len(findings.problems)} problem(s), see above.", 1)
+
+        guarded(look)
