@@ -27,11 +27,13 @@ class Settings(BaseSettings):
     blob_url: str = ""
     secret: SecretStr = SecretStr("")
     models_dir: Path = Field(default_factory=lambda: shipped("deployments/models"))
+    models_path: str = ""
     prices_dir: Path = Field(default_factory=lambda: shipped("billing/prices"))
 
     host: str = "127.0.0.1"
     gateway_port: int = 8000
     dashboard_port: int = 8080
+    dashboard_over_https: bool = False
     serve_port: int = 8001
     worker_port: int = 8002
     valkey_port: int = 6390
@@ -63,6 +65,11 @@ class Settings(BaseSettings):
     def effective_blob_url(self) -> str:
         """An fsspec URL: `file:///...` or `s3://bucket/prefix`."""
         return self.blob_url or f"file://{self.data_dir.absolute() / 'blobs'}"
+
+    @property
+    def effective_models_path(self) -> Path:
+        """The folder that holds each base model's files in a folder of its id."""
+        return Path(self.models_path) if self.models_path else self.data_dir.absolute() / "models"
 
     @property
     def effective_ray_url(self) -> str:

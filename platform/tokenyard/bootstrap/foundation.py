@@ -1,0 +1,102 @@
+"""What every process of ours stands on: settings, clock, SQL, Redis, blobs, and who may call."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+from redis.asyncio import Redis
+
+from tokenyard.bootstrap.tables import import_all_tables
+from tokenyard.catalog.base_models import BaseModels
+from tokenyard.core.clock import Clock, SystemClock
+from tokenyard.settings import Settings
+from tokenyard.storage.blobs import BlobStore
+from tokenyard.storage.database import Database
+from tokenyard.storage.redis import connect_redis
+from tokenyard.tenancy.api_keys import ApiKeys
+from tokenyard.tenancy.authenticator import Authenticator
+from tokenyard.tenancy.key_versions import KeyVersions
+from tokenyard.tenancy.keys import KeyHasher, Pepper
+from tokenyard.tenancy.operator import TenancyOperatorStore
+from tokenyard.tenancy.spending_limits import SpendingLimits
+from tokenyard.tenancy.store import TenancyStore
+from tokenyard_billing.budgets import SqlBudgets
+from tokenyard_billing.live import LiveBudgets
+from tokenyard_billing.prices import PriceList
+
+
+@dataclass(frozen=True)
+class Foundation:
+    """The shared collaborators; the cheap ones are made when first asked for, and then kept."""
+
+    settings: Settings
+    clock: Clock
+    database: Database
+    redis: Redis
+    blobs: BlobStore
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, settings: Settings) -> AsyncIterator["Foundation"]:
+        """Open the connections for the length of a process."""
+        import_all_tables()
+        database = Database(settings.effective_database_url)
+        redis = connect_redis(settings.effective_redis_url)
+        try:
+            yield cls(settings, SystemClock(), database, redis, BlobStore(settings.effective_blob_url))
+        finally:
+            await redis.aclose()
+            await database.close()
+
+    @cached_property
+    def hasher(self) -> KeyHasher:
+        return KeyHasher([Pepper(1, self.settings.derived_secret("api-key-pepper-1"))])
+
+    @cached_property
+    def tenancy(self) -> TenancyStore:
+        return TenancyStore(self.database, self.clock)
+
+    @cached_property
+    def tenancy_operator(self) -> TenancyOperatorStore:
+        return TenancyOperatorStore(self.database, self.clock)
+
+    @cached_property
+    def authenticator(self) -> Authenticator:
+        return Authenticator(self.tenancy_operator, self.hasher, self.clock)
+
+    @cached_property
+    def key_versions(self) -> KeyVersions:
+        return KeyVersions(self.redis)
+
+    @cached_property
+    def api_keys(self) -> ApiKeys:
+        return ApiKeys(
+            store=self.tenancy,
+            operator_store=self.tenancy_operator,
+            versions=self.key_versions,
+            hasher=self.hasher,
+            clock=self.clock,
+            authenticator=self.authenticator,
+        )
+
+    @cached_property
+    def spending_limits(self) -> SpendingLimits:
+        return SpendingLimits(self.database)
+
+    @cached_property
+    def budgets(self) -> SqlBudgets:
+        return SqlBudgets(self.database, self.spending_limits)
+
+    @cached_property
+    def live_budgets(self) -> LiveBudgets:
+        return LiveBudgets(self.redis)
+
+    @cached_property
+    def prices(self) -> PriceList:
+        return PriceList.load(self.settings.prices_dir)
+
+    @cached_property
+    def base_models(self) -> BaseModels:
+        settings = self.settings
+        return BaseModels.load(settings.models, settings.models_dir, settings.effective_models_path)

@@ -1,0 +1,196 @@
+"""`python -m tokenyard.bootstrap.gateway`: one gateway process, the inference path and the control plane."""
+
+import argparse
+import gc
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import uvicorn
+import uvloop
+from fastapi import APIRouter
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from starlette.types import ASGIApp
+from tokenyard_billing.routes import admin_router as billing_admin_router
+from tokenyard_billing.routes import router as billing_router
+
+from tokenyard.bootstrap.foundation import Foundation
+from tokenyard.bootstrap.logs import log_to_stderr
+from tokenyard.bootstrap.training_policy import training_policy
+from tokenyard.catalog.adapters import AdapterCatalog
+from tokenyard.catalog.models import ModelCatalog
+from tokenyard.catalog.operator import CatalogOperatorStore
+from tokenyard.catalog.replica_board import ReplicaBoard
+from tokenyard.catalog.replica_list import ReplicaList
+from tokenyard.catalog.routes import admin_router
+from tokenyard.catalog.routes import router as catalog_router
+from tokenyard.catalog.store import CatalogStore
+from tokenyard.clients.model_server import ModelServerClient
+from tokenyard.finetune.routes import router as finetune_router
+from tokenyard.gateway.app import create_app, create_inference
+from tokenyard.gateway.inference import Inference
+from tokenyard.limits.admission import Admission
+from tokenyard.limits.budget_holds import BudgetHolds
+from tokenyard.settings import Settings
+from tokenyard.tenancy.operator import OrganizationNames
+from tokenyard.tenancy.organizations import Organizations
+from tokenyard.tenancy.own_routes import own_router
+from tokenyard.tenancy.routes import router as tenancy_router
+from tokenyard.web.access_log import AccessLog
+from tokenyard.web.health import Check
+from tokenyard_billing.reservations import Reservations
+from tokenyard_billing.wallet import OpeningCredit, Wallet
+
+ROUTES = ("all", "inference", "control")
+SHUTDOWN_LIMIT_S = 300
+
+
+@dataclass(frozen=True)
+class _Catalog:
+    store: CatalogStore
+    models: ModelCatalog
+
+
+async def _ready(foundation: Foundation, replicas: ReplicaList | None) -> dict[str, Check]:
+    async def redis() -> bool:
+        return bool(await foundation.redis.ping())
+
+    checks: dict[str, Check] = {"redis": redis}
+    if replicas is not None:
+        checks["replicas"] = replicas.has_replicas
+    return checks
+
+
+@asynccontextmanager
+async def application(settings: Settings, routes: str) -> AsyncIterator[ASGIApp]:
+    """Open all that a gateway needs and yield it as one ASGI application."""
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    async with AsyncExitStack() as stack:
+        foundation = await stack.enter_async_context(Foundation.opened(settings))
+        store = CatalogStore(foundation.database, foundation.clock)
+        models = ModelCatalog(foundation.base_models, store, foundation.prices, foundation.clock)
+        catalog = _Catalog(store, models)
+        replicas: ReplicaList | None = None
+        inference: Inference | None = None
+        if routes != "control":
+            replicas = await stack.enter_async_context(ReplicaList(ReplicaBoard(foundation.redis)))
+            inference = await _inference(foundation, models, replicas, registry, stack)
+        yield create_app(
+            authenticator=foundation.authenticator,
+            catalog=models,
+            inference=inference,
+            routers=() if routes == "inference" else _control_plane(foundation, catalog),
+            checks=await _ready(foundation, replicas),
+            registry=registry,
+        )
+
+
+async def _inference(
+    foundation: Foundation,
+    models: ModelCatalog,
+    replicas: ReplicaList,
+    registry: CollectorRegistry,
+    stack: AsyncExitStack,
+) -> Inference:
+    settings = foundation.settings
+    bearer = settings.derived_secret("replica-bearer").hex()
+    admission = Admission(
+        foundation.redis,
+        foundation.budgets,
+        spool_folder=settings.data_dir / "spool",
+        lease_ms=settings.hold_lease_ms,
+        renewal_ms=settings.hold_renewal_ms,
+    )
+    return create_inference(
+        authenticator=foundation.authenticator,
+        catalog=models,
+        admission=await stack.enter_async_context(admission),
+        replicas=replicas,
+        model_server=await stack.enter_async_context(ModelServerClient(bearer)),
+        meter_secret=settings.derived_secret("meter"),
+        salt_secret=settings.derived_secret("cache-salt"),
+        clock=foundation.clock,
+        registry=registry,
+        access_log=await stack.enter_async_context(AccessLog(sys.stdout.buffer.write)),
+        max_request_bytes=settings.max_request_bytes,
+    )
+
+
+def _control_plane(foundation: Foundation, catalog: _Catalog) -> Sequence[APIRouter]:
+    settings, clock, database = foundation.settings, foundation.clock, foundation.database
+    wallet = Wallet(database, foundation.budgets, foundation.live_budgets, clock)
+    opening_credit = OpeningCredit(wallet, settings.opening_credit_dollars)
+    names = OrganizationNames(database)
+    adapters = AdapterCatalog(
+        bases=foundation.base_models,
+        store=catalog.store,
+        models=catalog.models,
+        prices=foundation.prices,
+        clock=clock,
+    )
+    reservations = Reservations(
+        database=database,
+        budgets=foundation.budgets,
+        live=foundation.live_budgets,
+        holds=BudgetHolds(foundation.redis, foundation.budgets),
+        limits=foundation.spending_limits,
+        clock=clock,
+    )
+    return (
+        tenancy_router(
+            Organizations(foundation.tenancy_operator, opening_credit),
+            foundation.tenancy,
+            foundation.tenancy_operator,
+            foundation.api_keys,
+        ),
+        own_router(foundation.tenancy, foundation.api_keys),
+        catalog_router(catalog.models, adapters, catalog.store, foundation.base_models),
+        admin_router(CatalogOperatorStore(database, clock), foundation.base_models, foundation.prices, clock),
+        finetune_router(
+            database=database,
+            blobs=foundation.blobs,
+            clock=clock,
+            models=foundation.base_models,
+            prices=foundation.prices,
+            reservations=reservations,
+            organizations=names,
+            policy=training_policy(settings),
+            max_upload_bytes=settings.max_upload_bytes,
+        ),
+        billing_router(),
+        billing_admin_router(),
+    )
+
+
+async def serve(settings: Settings, routes: str) -> None:
+    """Serve until told to stop; requests under way are finished first."""
+    async with application(settings, routes) as app:
+        # What is alive now lives on: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        config = uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.gateway_port,
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            timeout_graceful_shutdown=SHUTDOWN_LIMIT_S,
+        )
+        await uvicorn.Server(config).serve()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tokenyard-gateway", description=__doc__)
+    parser.add_argument("--routes", choices=ROUTES, default="all", help="which half of the API this process serves")
+    arguments = parser.parse_args()
+    log_to_stderr()
+    uvloop.run(serve(Settings(), arguments.routes))
+
+
+if __name__ == "__main__":
+    main()

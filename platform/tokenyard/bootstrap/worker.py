@@ -1,0 +1,187 @@
+"""`python -m tokenyard.bootstrap.worker`: the named loops of every slice, and a small page of metrics."""
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+from contextlib import AsyncExitStack
+
+import uvicorn
+import uvloop
+from prometheus_client import CollectorRegistry, Counter, GCCollector, PlatformCollector, ProcessCollector
+from tokenyard_billing.invoices import invoice_loop
+
+from tokenyard.bootstrap.foundation import Foundation
+from tokenyard.bootstrap.logs import log_to_stderr
+from tokenyard.bootstrap.training_policy import training_policy
+from tokenyard.catalog.adapters import AdapterCatalog
+from tokenyard.catalog.loops import catalog_loops
+from tokenyard.catalog.models import ModelCatalog
+from tokenyard.catalog.replica_board import ReplicaBoard
+from tokenyard.catalog.store import CatalogStore
+from tokenyard.clients.ray_jobs import RayJobs
+from tokenyard.clients.ray_serve import RayServe
+from tokenyard.clients.replica import ReplicaClient
+from tokenyard.core.usage import TrainingFinished
+from tokenyard.finetune.gate import LiveGate
+from tokenyard.finetune.loops import finetune_loops
+from tokenyard.limits.budget_holds import BudgetHolds
+from tokenyard.limits.sweeper import Sweeper
+from tokenyard.settings import Settings
+from tokenyard.storage.usage_stream import emit
+from tokenyard.tenancy.key_versions import key_version_loop
+from tokenyard.tenancy.organizations import Organizations
+from tokenyard.web.app import create_app
+from tokenyard.web.loops import Loop, run_loops
+from tokenyard_billing.metrics import LedgerMetrics
+from tokenyard_billing.reservations import Reservations
+from tokenyard_billing.wallet import OpeningCredit, Wallet
+from tokenyard_billing.worker import BillingWorker
+
+SHUTDOWN_LIMIT_S = 5
+
+
+class UsageStream:
+    """The usage stream as fine-tuning wants it."""
+
+    def __init__(self, foundation: Foundation) -> None:
+        self._redis = foundation.redis
+
+    async def emit(self, event: TrainingFinished) -> None:
+        """Put the event on its organization's stream."""
+        await emit(self._redis, event.organization, event)
+
+
+def worker_name() -> str:
+    """Return a name that no other worker has, in this run or an earlier one."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _billing(foundation: Foundation, name: str, registry: CollectorRegistry) -> BillingWorker:
+    settings = foundation.settings
+    return BillingWorker(
+        name=name,
+        database=foundation.database,
+        redis=foundation.redis,
+        prices=foundation.prices,
+        limits=foundation.spending_limits,
+        metrics=LedgerMetrics(registry),
+        clock=foundation.clock,
+        report_wait_ms=settings.replica_report_wait_ms,
+        lease_ms=settings.hold_lease_ms,
+        renewal_ms=settings.hold_renewal_ms,
+    )
+
+
+def _money_loops(foundation: Foundation) -> list[Loop]:
+    settings, database, clock = foundation.settings, foundation.database, foundation.clock
+    reservations = Reservations(
+        database=database,
+        budgets=foundation.budgets,
+        live=foundation.live_budgets,
+        holds=BudgetHolds(foundation.redis, foundation.budgets),
+        limits=foundation.spending_limits,
+        clock=clock,
+    )
+    wallet = Wallet(database, foundation.budgets, foundation.live_budgets, clock)
+    opening_credit = OpeningCredit(wallet, settings.opening_credit_dollars)
+    return [
+        Sweeper(foundation.redis, renewal_ms=settings.hold_renewal_ms).loop(),
+        reservations.loop(),
+        invoice_loop(database, clock),
+        Organizations(foundation.tenancy_operator, opening_credit).loop(),
+        key_version_loop(foundation.tenancy_operator, foundation.key_versions, clock),
+    ]
+
+
+def _model_loops(
+    foundation: Foundation, name: str, serve: RayServe, replicas: ReplicaClient, jobs: RayJobs
+) -> list[Loop]:
+    database, clock, bases = foundation.database, foundation.clock, foundation.base_models
+    store = CatalogStore(database, clock)
+    board = ReplicaBoard(foundation.redis)
+    adapters = AdapterCatalog(
+        bases=bases,
+        store=store,
+        models=ModelCatalog(bases, store, foundation.prices, clock),
+        prices=foundation.prices,
+        clock=clock,
+    )
+    return [
+        *catalog_loops(
+            redis=foundation.redis,
+            database=database,
+            blobs=foundation.blobs,
+            bases=bases,
+            serve=serve,
+            replicas=replicas,
+            clock=clock,
+        ),
+        *finetune_loops(
+            owner=name,
+            database=database,
+            blobs=foundation.blobs,
+            clock=clock,
+            models=bases,
+            runs=jobs,
+            adapters=adapters,
+            gate=LiveGate(board, replicas),
+            usage=UsageStream(foundation),
+            policy=training_policy(foundation.settings),
+        ),
+    ]
+
+
+async def work(settings: Settings) -> None:
+    """Run all loops until told to stop; then hand over what this worker leased."""
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    failures = Counter("tokenyard_loop_failures", "Failed rounds of a worker's loop.", ["loop"], registry=registry)
+    name = worker_name()
+    async with AsyncExitStack() as stack:
+        foundation = await stack.enter_async_context(Foundation.opened(settings))
+        ray = settings.effective_ray_url, settings.ray_token_file
+        serve = await stack.enter_async_context(RayServe(*ray))
+        jobs = await stack.enter_async_context(RayJobs(*ray))
+        replicas = await stack.enter_async_context(ReplicaClient(settings.derived_secret("replica-bearer").hex()))
+        billing = _billing(foundation, name, registry)
+        await billing.start()
+        stack.push_async_callback(billing.stop)
+        loops = [
+            *billing.loops(),
+            *_money_loops(foundation),
+            *_model_loops(foundation, name, serve, replicas, jobs),
+        ]
+        running = asyncio.create_task(run_loops(loops, lambda loop: failures.labels(loop).inc()))
+        try:
+            await _serve_metrics(settings, registry, running)
+        finally:
+            running.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+
+
+async def _serve_metrics(settings: Settings, registry: CollectorRegistry, running: asyncio.Task[None]) -> None:
+    async def loops_run() -> bool:
+        return not running.done()
+
+    config = uvicorn.Config(
+        create_app(title="Tokenyard worker", checks={"loops": loops_run}, registry=registry),
+        host=settings.host,
+        port=settings.worker_port,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=SHUTDOWN_LIMIT_S,
+    )
+    await uvicorn.Server(config).serve()
+
+
+def main() -> None:
+    log_to_stderr()
+    uvloop.run(work(Settings()))
+
+
+if __name__ == "__main__":
+    main()
