@@ -157,6 +157,14 @@ def shown_key(key: ApiKey, secret: str | None = None) -> dict[str, Any]:
     if secret is not None:
         shown["value"] = secret
     shown["redacted_value"] = key.redacted_value
+    # Keys belong to projects here, not to persons; clients of OpenAI's expect the field.
+    shown["owner"] = {"type": None, "user": None, "service_account": None}
     if key.organization is not None:
         shown |= {"organization_id": key.organization, "project_id": key.project, "limits": shown_limits(key.limits)}
-    return shown | {"created_at": key.created, "expires_at": key.expires, "revoked_at": key.revoked}
+        shown["owner_project_access"] = "active" if key.revoked is None else "inactive"
+    return shown | {
+        "created_at": key.created,
+        "expires_at": key.expires,
+        "revoked_at": key.revoked,
+        "last_used_at": None,
+    }
