@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tokenyard.core import meter as meter_header
 from tokenyard.core.errors import (
+    Conflict,
     InvalidRequest,
     NotFound,
     PayloadTooLarge,
@@ -28,6 +29,7 @@ from tokenyard_deployments.serving.slots import Slots
 _LOG = logging.getLogger(__name__)
 MAX_BODY_BYTES = 64 << 20
 ABORT_TIMEOUT_S = 5.0
+_BROKEN_MODEL_RETRY_S = 30.0
 
 BILLABLE = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/embeddings"})
 FREE = frozenset({"/metrics", "/health", "/version", "/v1/models", "/tokenize", "/detokenize"})
@@ -107,7 +109,7 @@ class MeteredRequests:
         held = AsyncExitStack()
         try:
             await held.enter_async_context(self._slots.hold(sequences))
-            await held.enter_async_context(self._residency.using(claims.adapter))
+            await self._enter_adapter(held, claims)
             token = CURRENT_METER.set(meter)
             try:
                 await self._app(scope, _replay(body, receive), response)
@@ -118,6 +120,14 @@ class MeteredRequests:
             ending = asyncio.create_task(self._end(meter, held, response), name=f"end {claims.attempt}")
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
+
+    async def _enter_adapter(self, held: AsyncExitStack, claims: MeterClaims) -> None:
+        try:
+            await held.enter_async_context(self._residency.using(claims.adapter))
+        except (InvalidRequest, Conflict) as error:
+            # The request is right; it is the model behind its name that cannot be served.
+            _LOG.error("attempt %s: %s", claims.attempt, error.message)
+            raise Unavailable("The model cannot be loaded.", retry_after_s=_BROKEN_MODEL_RETRY_S) from error
 
     async def _end(self, meter: Meter, held: AsyncExitStack, response: "_Response") -> None:
         """Stop what the engine still does for a request that is over, free its slot, and report its count."""

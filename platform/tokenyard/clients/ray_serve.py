@@ -1,0 +1,126 @@
+"""Ray Serve's REST API on Ray's dashboard: which applications shall run, how they are, where their replicas listen."""
+
+import asyncio
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from tokenyard.core.errors import Unavailable
+from tokenyard.core.replica import ReplicaTarget
+
+PATH = "/api/serve/applications/"
+TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 2.0
+# Serve names a replica's own port so; where an application has none it names its proxies instead.
+_REPLICA_PREFIX = "SERVE_REPLICA::"
+_LOSSES = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
+
+
+class ServeRefused(Exception):
+    """Serve does not take the config; the message is its own."""
+
+
+class ApplicationStatus(msgspec.Struct, frozen=True):
+    """`status` is Serve's: NOT_STARTED, DEPLOYING, RUNNING, UNHEALTHY, DEPLOY_FAILED or DELETING."""
+
+    status: str
+    message: str = ""
+
+
+class _Target(msgspec.Struct):
+    ip: str
+    port: int
+    name: str
+
+
+class _TargetGroup(msgspec.Struct):
+    targets: list[_Target]
+    route_prefix: str
+    protocol: str
+    app_name: str = ""
+
+
+class _Details(msgspec.Struct):
+    applications: dict[str, ApplicationStatus] = {}
+    target_groups: list[_TargetGroup] = []
+
+
+class RayServe:
+    """Used as `async with`; `url` is Ray's dashboard, `token` its bearer."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._url = url.rstrip("/") + PATH
+        self._headers = {"authorization": f"Bearer {token}"}
+        self._timeout = aiohttp.ClientTimeout(total=TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> "RayServe":
+        self._session = aiohttp.ClientSession(
+            headers=self._headers, timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar()
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._session is not None
+        await self._session.close()
+
+    async def deploy(self, config: Mapping[str, Any]) -> None:
+        """Say which applications shall run, all of them; Serve makes it so in its own time.
+
+        Raises:
+            ServeRefused: the config is wrong.
+            Unavailable: the dashboard does not answer.
+        """
+        status, body = await self._call("PUT", msgspec.json.encode(config))
+        if status != 200:
+            raise ServeRefused(f"Ray Serve answered {status}: {body.decode(errors='replace')[:500]}")
+
+    async def statuses(self) -> dict[str, ApplicationStatus]:
+        """Return the state of each application.
+
+        Raises:
+            Unavailable: the dashboard does not answer.
+        """
+        return (await self._details()).applications
+
+    async def targets(self) -> list[ReplicaTarget]:
+        """Return every replica that Serve sends traffic to, by its own address.
+
+        Raises:
+            Unavailable: Serve's controller does not answer.
+        """
+        return [
+            ReplicaTarget(name=target.name, model=group.app_name, url=_url(target, group.route_prefix))
+            for group in (await self._details()).target_groups
+            if group.protocol == "HTTP"
+            for target in group.targets
+            if target.name.startswith(_REPLICA_PREFIX)
+        ]
+
+    async def _details(self) -> _Details:
+        status, body = await self._call("GET")
+        if status != 200:
+            raise Unavailable(f"Ray's dashboard answered {status}.")
+        try:
+            return msgspec.json.decode(body, type=_Details)
+        except msgspec.MsgspecError as error:
+            raise Unavailable(f"Ray Serve's answer cannot be read: {error}") from error
+
+    async def _call(self, method: str, body: bytes | None = None) -> tuple[int, bytes]:
+        assert self._session is not None, "use `async with`"
+        headers = {"content-type": "application/json"}
+        try:
+            async with self._session.request(method, self._url, data=body, headers=headers) as response:
+                return response.status, await response.read()
+        except _LOSSES as error:
+            raise Unavailable(f"Ray's dashboard does not answer: {type(error).__name__}") from error
+
+
+def _url(target: _Target, route_prefix: str) -> str:
+    host = f"[{target.ip}]" if ":" in target.ip else target.ip
+    return f"http://{host}:{target.port}{route_prefix.rstrip('/')}"

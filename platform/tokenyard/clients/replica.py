@@ -1,0 +1,152 @@
+"""The internal routes of replicas: what they hold and do, adapters in and out, and the canary."""
+
+import asyncio
+from types import TracebackType
+from typing import Any, TypeVar
+
+import aiohttp
+import msgspec
+
+from tokenyard.core.errors import UpstreamFailed
+from tokenyard.core.replica import AdapterRefused, Replica, ReplicaLost, ReplicaState, ReplicaTarget
+from tokenyard.core.usage import AdapterRef
+
+CONNECT_TIMEOUT_S = 2.0
+# A load brings the files from the blob store and waits for room; a canary waits for a slot.
+ANSWER_TIMEOUT_S = 180.0
+_LOSSES = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
+
+Shape = TypeVar("Shape")
+
+
+class _Error(msgspec.Struct):
+    message: str = ""
+
+
+class _Refusal(msgspec.Struct):
+    error: _Error
+
+
+class _Canary(msgspec.Struct):
+    logprobs: list[float]
+
+
+class ReplicaClient:
+    """Used as `async with`; `bearer` is the replicas' token."""
+
+    def __init__(self, bearer: str) -> None:
+        self._headers = {"authorization": f"Bearer {bearer}"}
+        self._timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> "ReplicaClient":
+        self._session = aiohttp.ClientSession(
+            headers=self._headers, timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar()
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._session is not None
+        await self._session.close()
+
+    async def stats(self, target: ReplicaTarget) -> ReplicaState:
+        """Return what a replica holds and does.
+
+        Raises:
+            ReplicaLost: it does not answer, or is not ready.
+        """
+        status, body = await self._call("GET", target.url, "/internal/stats")
+        if status != 200:
+            raise ReplicaLost(f"{target.name} answered {status}")
+        return _decoded(body, ReplicaState)
+
+    async def load(self, replica: Replica, adapter: AdapterRef) -> None:
+        """Load an adapter; one that is loaded already is fine.
+
+        Raises:
+            ReplicaLost: it does not answer, or its engine is gone.
+            AdapterRefused: it cannot take this adapter, or has no room for it now.
+        """
+        await self._tell(replica.url, "/internal/adapters/load", adapter)
+
+    async def unload(self, replica: Replica, name: str) -> None:
+        """Unload an adapter; one that is not loaded is fine.
+
+        Raises:
+            ReplicaLost: it does not answer.
+            AdapterRefused: requests are inside; ask again later.
+        """
+        await self._tell(replica.url, "/internal/adapters/unload", {"name": name})
+
+    async def canary(self, url: str, adapter: str | None, prompt: str) -> list[float]:
+        """Return the log-probabilities of a fixed continuation of `prompt`, from a loaded adapter or from the base.
+
+        Raises:
+            ReplicaLost: it does not answer.
+            AdapterRefused: the adapter is not loaded, or no slot became free.
+        """
+        body = await self._tell(url, "/internal/canary", {"adapter": adapter, "prompt": prompt})
+        return _decoded(body, _Canary).logprobs
+
+    async def _tell(self, url: str, path: str, content: Any) -> bytes:
+        status, body = await self._call("POST", url, path, msgspec.json.encode(content))
+        if status == 200:
+            return body
+        if status in (500, 502):
+            raise ReplicaLost(f"the replica failed: {_reason(body)}")
+        raise AdapterRefused(_reason(body) or f"the replica answered {status}")
+
+    async def _call(self, method: str, url: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
+        assert self._session is not None, "use `async with`"
+        try:
+            async with self._session.request(method, url + path, data=body, allow_redirects=False) as response:
+                return response.status, await response.read()
+        except _LOSSES as error:
+            raise ReplicaLost(f"{type(error).__name__}: {error}") from error
+
+
+class ReplicaByUrl:
+    """The same for who knows a replica by its URL, and treats a refusal as the model server's failure."""
+
+    def __init__(self, client: ReplicaClient) -> None:
+        self._client = client
+
+    async def load(self, url: str, adapter: AdapterRef) -> None:
+        """Load an adapter; one that is loaded already is fine.
+
+        Raises:
+            ReplicaLost: it does not answer.
+            UpstreamFailed: it refuses the adapter, or has no room.
+        """
+        try:
+            await self._client.load(Replica(name=url, model="", url=url), adapter)
+        except AdapterRefused as refused:
+            raise UpstreamFailed(str(refused), code="adapter_refused") from refused
+
+    async def canary(self, url: str, adapter: str | None, prompt: str) -> list[float]:
+        """Return the log-probabilities of a fixed continuation of `prompt`.
+
+        Raises:
+            ReplicaLost: it does not answer.
+            UpstreamFailed: it cannot answer.
+        """
+        try:
+            return await self._client.canary(url, adapter, prompt)
+        except AdapterRefused as refused:
+            raise UpstreamFailed(str(refused), code="adapter_refused") from refused
+
+
+def _decoded(body: bytes, shape: type[Shape]) -> Shape:
+    try:
+        return msgspec.json.decode(body, type=shape)
+    except msgspec.MsgspecError as error:
+        raise ReplicaLost(f"the replica's answer cannot be read: {error}") from error
+
+
+def _reason(body: bytes) -> str:
+    try:
+        return msgspec.json.decode(body, type=_Refusal).error.message
+    except msgspec.MsgspecError:
+        return ""
