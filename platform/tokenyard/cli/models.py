@@ -12,7 +12,7 @@ from tokenyard.cli.call import Call
 from tokenyard.cli.command import JsonOption, guarded, platform_command
 from tokenyard.cli.output import Shown, as_json, table, write
 from tokenyard.settings import Settings
-from tokenyard.stack.base_models import folder_of, pull
+from tokenyard.stack.base_models import pull
 from tokenyard.stack.installation import child_environment, load_settings
 from tokenyard.stack.progress import Progress
 
@@ -51,7 +51,7 @@ def _pull(what: str, name: str | None, *, json: bool) -> None:
     arguments: tuple[str, ...] = (
         what,
         "--into",
-        str(folder_of(settings.data_dir, model)),
+        str(settings.effective_models_path / model),
         "--specs",
         str(settings.models_dir),
     )

@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,11 +10,6 @@ import msgspec
 from tokenyard.stack.failure import StackFailed
 
 PULL_TIMEOUT_S = 3600.0
-
-
-def folder_of(data_dir: Path, model: str) -> Path:
-    """Return where the base model `model` lies."""
-    return data_dir.absolute() / "models" / model
 
 
 async def pull(

@@ -10,7 +10,6 @@ import msgspec
 import psutil
 
 from tokenyard.settings import Settings
-from tokenyard.stack.base_models import folder_of
 from tokenyard.stack.checks import (
     GB,
     available_memory,
@@ -94,7 +93,7 @@ def _problems_of_models(settings: Settings) -> list[str]:
     for model in settings.models:
         if not (settings.models_dir / f"{model}.yaml").exists():
             problems.append(f"TOKENYARD_MODELS names {model}, and {settings.models_dir} has no {model}.yaml.")
-        folder = folder_of(settings.data_dir, model)
+        folder = settings.effective_models_path / model
         if folder.exists() and not (folder / "config.json").exists():
             problems.append(f"{folder} is not a complete model. Remove it and run `tokenyard models pull {model}`.")
     return problems

@@ -1,5 +1,6 @@
 """What belongs to one data folder: its settings with the generated secret, and the environment of its processes."""
 
+import json
 import os
 import secrets
 import sys
@@ -55,18 +56,19 @@ def ensure_ray_token(settings: Settings) -> None:
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """Return the variables from which a child process reads these same settings."""
-    variables = {}
-    for name, value in settings.model_dump(mode="json").items():
-        if name == "models":
-            text = "[" + ",".join(f'"{model}"' for model in settings.models) + "]"
-        elif name == "secret":
-            text = settings.secret.get_secret_value()
-        else:
-            text = str(value)
-        variables[f"TOKENYARD_{name.upper()}"] = text
-    variables["TOKENYARD_DATA_DIR"] = str(settings.data_dir.absolute())
-    return variables
+    """Return the variables from which a child process reads these same settings, with nothing left to be guessed."""
+    values: dict[str, object] = {
+        **settings.model_dump(mode="json"),
+        "secret": settings.secret.get_secret_value(),
+        "models": json.dumps(settings.models),
+        "data_dir": settings.data_dir.absolute(),
+        "database_url": settings.effective_database_url,
+        "redis_url": settings.effective_redis_url,
+        "blob_url": settings.effective_blob_url,
+        "models_path": settings.effective_models_path,
+        "ray_url": settings.effective_ray_url,
+    }
+    return {f"TOKENYARD_{name.upper()}": str(value) for name, value in values.items()}
 
 
 def child_environment(settings: Settings, inherited: Mapping[str, str]) -> dict[str, str]:

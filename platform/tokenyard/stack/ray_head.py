@@ -11,12 +11,16 @@ from pathlib import Path
 from tokenyard.settings import Settings
 from tokenyard.stack.child import Part
 from tokenyard.stack.health import Probe, answers_http
+from tokenyard.stack.installation import SECRET_VARIABLE
+from tokenyard_deployments.serving.app import serve_environment
+from tokenyard_deployments.serving.replica_settings import METER_SECRET, REPLICA_BEARER, REPLICA_DIR
 
 # Logical CPUs, so that replicas and training are placed by declaration, whatever the machine has.
 LOGICAL_CPUS = 16
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
 READY_LIMIT_S = 90.0
 STOP_GRACE_S = 6.0
+_NOT_FOR_RAY = (SECRET_VARIABLE, "TOKENYARD_DATABASE_URL", "TOKENYARD_ADMIN_KEY")
 
 
 def ray_part(settings: Settings, environment: Mapping[str, str]) -> Part:
@@ -33,7 +37,7 @@ def ray_part(settings: Settings, environment: Mapping[str, str]) -> Part:
     return Part(
         name="ray",
         argv=argv,
-        environment={**environment, **ray_environment(settings)},
+        environment={**_without_secrets(environment), **ray_environment(settings)},
         probe=_head_and_raylet(settings, agent_port),
         ready_limit_s=READY_LIMIT_S,
         stop_grace_s=STOP_GRACE_S,
@@ -43,19 +47,26 @@ def ray_part(settings: Settings, environment: Mapping[str, str]) -> Part:
 
 
 def ray_environment(settings: Settings) -> dict[str, str]:
-    """Return Ray's own variables; its jobs and replicas inherit them."""
+    """Return Ray's own variables and the replicas'; jobs and replicas inherit them."""
     return {
+        **serve_environment(),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(settings.ray_token_file),
         "RAY_USAGE_STATS_ENABLED": "0",
         # Despite its name: 0 makes Ray keep 127.0.0.1 as its node's address instead of a public one.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-        "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
-        "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
         # Else process titles overwrite the environment by which the run's processes are found.
         "SPT_NOENV": "1",
+        METER_SECRET: settings.derived_secret("meter").hex(),
+        REPLICA_BEARER: settings.derived_secret("replica-bearer").hex(),
+        REPLICA_DIR: str(settings.data_dir.absolute() / "replicas"),
     }
+
+
+def _without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """Replicas and training need neither the master secret nor SQL."""
+    return {name: value for name, value in environment.items() if name not in _NOT_FOR_RAY}
 
 
 def session_folder(data_dir: Path) -> Path:

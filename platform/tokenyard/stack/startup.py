@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from sqlalchemy.exc import SQLAlchemyError
 
 from tokenyard.settings import Settings
-from tokenyard.stack.base_models import folder_of, pull
+from tokenyard.stack.base_models import pull
 from tokenyard.stack.failure import StackFailed
 from tokenyard.stack.health import answers_http, until_ready
 from tokenyard.stack.parts import dashboard_part, gateway_part, local_url, valkey_part, worker_part
@@ -35,7 +35,7 @@ class Startup:
         """Fetch the base models that are not there yet, and look whether those that are there are complete."""
         for model in self.settings.models:
             with self._progress.step(f"Base model {model}") as step:
-                into = str(folder_of(self.settings.data_dir, model))
+                into = str(self.settings.effective_models_path / model)
                 arguments = (model, "--into", into, "--specs", str(self.settings.models_dir))
                 await pull(arguments, self._environment, step.show)
 

@@ -39,9 +39,13 @@ def test_a_child_reads_the_same_settings(tmp_path: Path) -> None:
     child = subprocess.run(
         [sys.executable, "-c", code], env=child_environment(settings, {}), capture_output=True, text=True, check=True
     )
-    assert Settings.model_validate_json(child.stdout).model_dump(exclude={"secret"}) == settings.model_dump(
-        exclude={"secret"}
-    )
+    seen = Settings.model_validate_json(child.stdout)
+    assert seen.models == ("one", "two")
+    assert (seen.gateway_port, seen.ray_url) == (18000, "http://ray:1")
+    assert seen.data_dir == settings.data_dir
+    assert seen.database_url == settings.effective_database_url
+    assert seen.redis_url == settings.effective_redis_url
+    assert seen.effective_models_path == settings.effective_models_path
 
 
 def test_jobs_find_our_commands_first(tmp_path: Path) -> None:
