@@ -118,9 +118,7 @@ class JobCreation:
     async def _paid_for(self, job: Job) -> Job:
         try:
             async with asyncio.timeout(RESERVE_TIMEOUT_S):
-                budgets = await self._reservations.reserve(
-                    job.organization, job.project, job.key, job.id, job.reserved_amount
-                )
+                await self._reservations.reserve(job.organization, job.project, job.key, job.id, job.reserved_amount)
         except QuotaExceeded:
             await self._jobs.discard(job.organization, job)
             raise
@@ -133,7 +131,6 @@ class JobCreation:
         after = msgspec.structs.replace(
             job,
             state=JobState.VALIDATING,
-            budgets=tuple(budgets),
             deadline_ms=job.created_at_ms + int(self._policy.validation_timeout_s * 1000),
         )
         notes = (

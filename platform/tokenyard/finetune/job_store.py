@@ -56,14 +56,15 @@ class JobStore:
             session.add(row_of(job, lease_until_ms=job.created_at_ms + CREATION_LEASE_MS))
 
     async def update(self, organization: OrganizationId, before: Job, after: Job, notes: Sequence[Note]) -> Job:
-        """Write the creator's next step.
+        """Write the creator's next step; the job is due for a worker at once.
 
         Raises:
             JobChanged: the worker ended the job meanwhile.
         """
         assert before.organization == after.organization == organization
         async with self._database.transaction() as session:
-            return await save(session, before, after, now=int(self._clock.now()), notes=notes)
+            now = int(self._clock.now())
+            return await save(session, before, after, now=now, notes=notes, due_ms=now * 1000)
 
     async def discard(self, organization: OrganizationId, job: Job) -> None:
         """Remove a job for which nothing was reserved, as if it had never been."""

@@ -45,7 +45,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     error: JobError | None = None
     finished_at: int | None = None
     admitted_at_ms: int = 0
-    budgets: tuple[str, ...] = ()
     trained_tokens: int | None = None
     adapter: AdapterId | None = None
     digest: str | None = None
@@ -111,7 +110,7 @@ _FIXED = (
 def progress_columns(job: Job) -> dict[str, Any]:
     """Return the columns that change in a job's life."""
     columns = {name: getattr(job, name) for name in _PROGRESS}
-    return columns | {"error": msgspec.to_builtins(job.error), "budgets": {"names": list(job.budgets)}}
+    return columns | {"error": msgspec.to_builtins(job.error)}
 
 
 def row_of(job: Job, *, lease_until_ms: int) -> JobRow:
@@ -131,7 +130,7 @@ def row_of(job: Job, *, lease_until_ms: int) -> JobRow:
 def job_of(row: JobRow) -> Job:
     """Return what a row says."""
     found = {name: getattr(row, name) for name in (*_FIXED, *_PROGRESS, "error", "hyperparameters", "version")}
-    return msgspec.convert(found | {"budgets": row.budgets["names"], "metadata": row.details}, Job)
+    return msgspec.convert(found | {"metadata": row.details}, Job)
 
 
 def event_as_openai(row: EventRow) -> dict[str, Any]:

@@ -12,14 +12,14 @@ from tokenyard.core.training import TrainingCheckpoint
 from tokenyard.finetune.files import FileState
 from tokenyard.finetune.jobs import Job, job_of
 from tokenyard.finetune.page import beyond, cut
-from tokenyard.finetune.policy import TrainingPolicy
+from tokenyard.finetune.policy import TrainingPolicy, attempt_deadline_ms
 from tokenyard.finetune.progress import Note, save
 from tokenyard.finetune.states import TRAINING, UNFINISHED, JobState, Outcome, outward
 from tokenyard.finetune.tables import FileRow, JobRow
 from tokenyard.finetune.turns import take_turn
 from tokenyard.storage.database import Database
 
-LEASE_MS = 60_000
+LEASE_MS = 30_000
 MAX_QUEUE = 1000
 STALE_UPLOAD_MS = 6 * 3600 * 1000
 # A queued job is taken up by the scheduler, not by a lease.
@@ -41,16 +41,19 @@ class JobOperatorStore:
         now = self._now_ms()
         due = (
             select(JobRow.id)
-            .where(JobRow.state.in_(_WORKED_ON), JobRow.lease_until_ms < now)
+            .where(JobRow.state.in_(_WORKED_ON), JobRow.lease_until_ms <= now)
             .order_by(JobRow.lease_until_ms)
             .limit(limit)
         )
         statement = (
             update(JobRow)
-            .where(JobRow.id.in_(due.scalar_subquery()), JobRow.lease_until_ms < now)
+            .where(JobRow.id.in_(due.scalar_subquery()), JobRow.lease_until_ms <= now)
             .values(lease_owner=owner, lease_until_ms=now + LEASE_MS)
             .returning(JobRow)
         )
+        async with self._database.reading() as session:  # an idle worker does not take the write lock
+            if await session.scalar(due.limit(1)) is None:
+                return []
         async with self._database.transaction() as session:
             return [job_of(row) for row in await session.scalars(statement)]
 
@@ -94,6 +97,9 @@ class JobOperatorStore:
 
         Returns what was started. One transaction at a time decides, so the bounds hold over all workers.
         """
+        async with self._database.reading() as session:  # with nothing queued, the write lock is not taken
+            if await session.scalar(select(JobRow.id).where(JobRow.state == JobState.QUEUED).limit(1)) is None:
+                return []
         async with self._database.transaction() as session:
             await take_turn(session, "schedule")
             return await _schedule(session, policy, self._now_ms())
@@ -184,7 +190,7 @@ async def _start(session: AsyncSession, job: Job, slot: int, policy: TrainingPol
         slot=slot,
         attempt=1,
         waits_for=None,
-        deadline_ms=now_ms + int(policy.resources.timeout_s * 1000),
+        deadline_ms=attempt_deadline_ms(policy, now_ms),
     )
     note = Note(message="Fine-tuning job started", source="started")
     return await save(session, job, after, now=now_ms // 1000, notes=(note,))

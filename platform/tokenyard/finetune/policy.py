@@ -16,3 +16,12 @@ class TrainingPolicy:
     validation_timeout_s: float = 3600.0
     checking_timeout_s: float = 1800.0
     resources: TrainingResources = field(default_factory=TrainingResources)
+
+
+# An attempt ends itself at its timeout and says so; only one that does not is ended from outside, this much later.
+_GRACE_S = 60.0
+
+
+def attempt_deadline_ms(policy: TrainingPolicy, now_ms: int) -> int:
+    """Return when an attempt that starts now must have ended."""
+    return now_ms + int((policy.resources.timeout_s + _GRACE_S) * 1000)

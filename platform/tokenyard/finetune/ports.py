@@ -34,8 +34,8 @@ class Reservations(Protocol):
 
     async def reserve(
         self, organization: OrganizationId, project: ProjectId, key: ApiKeyId, job: JobId, amount: NanoDollars
-    ) -> Sequence[str]:
-        """Reserve on every budget or on none; return the budgets. Reserving again for a job takes nothing more.
+    ) -> None:
+        """Reserve on every budget or on none. Reserving again for a job takes nothing more.
 
         Raises:
             QuotaExceeded: a budget does not cover it; nothing is reserved.

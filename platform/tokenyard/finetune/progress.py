@@ -37,8 +37,11 @@ async def save(
     now: int,
     notes: Sequence[Note] = (),
     checkpoints: Sequence[TrainingCheckpoint] = (),
+    due_ms: int | None = None,
 ) -> Job:
-    """Write `after` over `before`; return it with its new version. `now` is unix seconds.
+    """Write `after` over `before`; return it with its new version.
+
+    `now` is unix seconds; `due_ms` is when a worker may take the job up, where that changes.
 
     Raises:
         JobChanged: `before` is not how the job is now; nothing is written.
@@ -48,10 +51,13 @@ async def save(
         check_transition(before.state, after.state, after.outcome)
     slot = after.slot if after.state in TRAINING else None
     saved = msgspec.structs.replace(after, slot=slot, version=before.version + 1)
+    values = progress_columns(saved) | {"version": saved.version}
+    if due_ms is not None:
+        values["lease_until_ms"] = due_ms
     found = await session.execute(
         update(JobRow)
         .where(JobRow.id == before.id, JobRow.version == before.version)
-        .values(**progress_columns(saved), version=saved.version)
+        .values(**values)
         .returning(JobRow.id)
     )
     if found.first() is None:

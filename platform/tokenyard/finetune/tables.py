@@ -59,7 +59,6 @@ class JobRow(Base):
     price: Mapped[Id]
     reserved_tokens: Mapped[Count]
     reserved_amount: Mapped[Nano]
-    budgets: Mapped[Json]  # {"names": [...]}
     admitted_at_ms: Mapped[UnixMs]
 
     state: Mapped[str] = mapped_column(String(24))

@@ -55,12 +55,11 @@ class MemoryReservations:
 
     async def reserve(
         self, organization: OrganizationId, project: ProjectId, key: ApiKeyId, job: JobId, amount: NanoDollars
-    ) -> Sequence[str]:
+    ) -> None:
         others = sum(held for other, held in self.open.items() if other != job)
         if others + amount > self.wallet:
             raise QuotaExceeded("You exceeded your current quota.")
         self.open[job] = amount
-        return (f"wallet:{organization}",)
 
 
 class SlugOfId:

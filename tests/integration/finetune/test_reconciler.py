@@ -1,0 +1,326 @@
+"""Jobs from their creation to their end, through the worker's real loops."""
+
+import json
+
+import msgspec
+import pytest
+from finetune_stack import FinetuneStack, principal
+from training_rows import rows
+
+from tokenyard.core.ids import new_job_id
+from tokenyard.core.training import TrainingResources
+from tokenyard.core.training_run import RunState
+from tokenyard.finetune.policy import TrainingPolicy
+from tokenyard.finetune.states import JobState
+
+
+async def test_a_job_becomes_a_live_model_and_a_usage_event(stack) -> None:
+    job = await stack.create()
+    assert job.status == "validating_files"
+    await stack.rounds(2)
+    assert (await stack.job(job.id)).status == "running"
+    run = f"{job.id}-1"
+    assert stack.cluster.submissions == [run]
+    assert stack.cluster.entrypoints[run].startswith("python -m tokenyard_deployments.training.job file://")
+    spec = stack.cluster.specs[run]
+    assert (spec.base_model, spec.hyperparameters, spec.seed) == ("small-model", job.hyperparameters, job.seed)
+    await stack.cluster.tell(run, "Step 1", "Step 2")
+    await stack.rounds(1)
+    await stack.cluster.tell(run, "Step 3", first=3)
+    await stack.cluster.succeed(run, tokens=1234)
+    await stack.rounds(2)
+
+    done = await stack.job(job.id)
+    name = f"ft:small-model:acme:sky:{done.adapter}"
+    assert (done.status, str(done.model_name), done.trained_tokens) == ("succeeded", name, 1234)
+    assert done.as_openai()["fine_tuned_model"] == name
+    assert stack.catalog.lives[done.adapter] == ["checking", "live"]
+    [event] = stack.usage.events
+    assert (event.job, event.trained_tokens, event.model, event.price) == (job.id, 1234, name, job.price)
+    assert await stack.blobs.names(f"adapters/org_acme/{done.adapter}") == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "manifest.json",
+    ]
+    story = await stack.story(done)
+    assert [line.partition(":")[0] for line in story] == [
+        "Created fine-tuning job",
+        "Validating training file",
+        "Files validated, moving job to queued state",
+        "Fine-tuning job started",
+        "Step 1",
+        "Step 2",
+        "Step 3",
+        "Trained on 1234 tokens; checking the model",
+        "New fine-tuned model created",
+        "The job has successfully completed",
+    ]
+    checkpoints, _ = await stack.jobs.checkpoints(job.organization, job.id, limit=10, after=None)
+    assert [checkpoint["fine_tuned_model_checkpoint"] for checkpoint in checkpoints] == [f"{name}:ckpt-step-10"]
+    assert checkpoints[0]["metrics"] == {"step": 10, "train_loss": 0.5}
+
+
+async def test_success_waits_for_the_usage_stream(stack) -> None:
+    job = await _trained(stack)
+    stack.usage.down = True
+    for _ in range(3):
+        with pytest.raises(ExceptionGroup):
+            await stack.rounds(1)
+        stack.clock.advance(10)
+    assert (await stack.job(job.id)).status == "running"
+    stack.usage.down = False
+    await stack.rounds(2)
+    assert (await stack.job(job.id)).status == "succeeded"
+    assert [event.job for event in stack.usage.events] == [job.id]
+
+
+async def test_a_file_that_changed_after_its_upload_fails_the_job_and_names_the_line(stack) -> None:
+    job = await stack.create()
+    await stack.blobs.write(f"files/org_acme/{job.training_file}", rows(1) + b"nonsense\n")
+    await stack.rounds(2)
+    failed = await stack.job(job.id)
+    assert failed.status == "failed"
+    assert "line 2: not JSON" in failed.error.message
+    assert failed.as_openai()["error"]["param"] == "training_file"
+    assert [event.trained_tokens for event in stack.usage.events] == [0]
+    assert stack.cluster.submissions == []
+
+
+async def test_one_job_trains_at_a_time_and_the_others_say_what_they_wait_for(stack) -> None:
+    first = await stack.create()
+    stack.clock.advance(1)
+    second = await stack.create(principal("rival"))
+    stack.clock.advance(1)
+    third = await stack.create()
+    await stack.rounds(3)
+    states = [(await stack.job(job.id)).state for job in (first, second, third)]
+    assert states == [JobState.RUNNING, JobState.QUEUED, JobState.QUEUED]
+    assert (await stack.story(second))[-1] == "The job is waiting for a training slot: 1 in use"
+    assert (await stack.story(third))[-1] == (
+        "The job is waiting for a training slot: 1 in use and 1 in the queue before it"
+    )
+    await stack.cluster.succeed(f"{first.id}-1", tokens=1)
+    await stack.rounds(3)
+    states = [(await stack.job(job.id)).state for job in (first, second, third)]
+    assert states == [JobState.SUCCEEDED, JobState.RUNNING, JobState.QUEUED]
+
+
+async def test_one_organization_does_not_take_every_slot(database, tmp_path) -> None:
+    stack = FinetuneStack(database, tmp_path, TrainingPolicy(max_running=2))
+    mine = [await stack.create() for _ in range(2)]
+    theirs = await stack.create(principal("rival"))
+    await stack.rounds(3)
+    assert sorted([(await stack.job(job.id)).state for job in mine]) == [JobState.QUEUED, JobState.RUNNING]
+    assert (await stack.job(theirs.id)).state is JobState.RUNNING
+
+
+async def test_a_lost_attempt_goes_on_from_the_last_checkpoint_until_the_third_is_lost(stack) -> None:
+    job = await stack.create()
+    await stack.rounds(2)
+    await stack.cluster.checkpoint(f"{job.id}-1", 10)
+    stack.cluster.forget(f"{job.id}-1")
+    await stack.rounds(2)
+    second = stack.cluster.specs[f"{job.id}-2"]
+    assert second.resume_url == stack.cluster.specs[f"{job.id}-1"].output_url
+    stack.cluster.set_state(f"{job.id}-2", RunState.FAILED)
+    await stack.rounds(2)
+    third = stack.cluster.specs[f"{job.id}-3"]
+    assert third.resume_url == second.resume_url  # the second made none of its own
+    await stack.cluster.fail(f"{job.id}-3", "node_lost", "The node went away.", retryable=True)
+    await stack.rounds(3)
+    failed = await stack.job(job.id)
+    assert (failed.status, failed.error.code) == ("failed", "training_failed")
+    assert len(stack.cluster.submissions) == 3
+    assert [event.trained_tokens for event in stack.usage.events] == [0]
+    assert "Training was lost; starting attempt 2 from its last checkpoint" in await stack.story(failed)
+
+
+async def test_an_error_of_the_data_is_not_tried_again(stack) -> None:
+    job = await stack.create()
+    await stack.rounds(2)
+    await stack.cluster.fail(f"{job.id}-1", "row_too_long", "Row 3 does not fit.")
+    await stack.rounds(2)
+    failed = await stack.job(job.id)
+    assert failed.as_openai()["error"] == {"code": "row_too_long", "message": "Row 3 does not fit.", "param": None}
+    assert len(stack.cluster.submissions) == 1
+
+
+async def test_cancelling_stops_training_and_charges_what_was_done(stack) -> None:
+    job = await stack.create()
+    await stack.rounds(2)
+    assert (await stack.jobs.cancel(job.organization, job.id)).status == "cancelled"
+    await stack.cluster.stopped_after(f"{job.id}-1", tokens=77)
+    await stack.rounds(3)
+    cancelled = await stack.job(job.id)
+    assert (cancelled.state, cancelled.trained_tokens) == (JobState.CANCELLED, 77)
+    assert stack.cluster.stops == [f"{job.id}-1"]
+    assert [event.trained_tokens for event in stack.usage.events] == [77]
+    assert cancelled.adapter is None
+
+
+async def test_cancelling_before_training_starts_nothing(stack) -> None:
+    job = await stack.create()
+    await stack.jobs.cancel(job.organization, job.id)
+    await stack.rounds(3)
+    assert (await stack.job(job.id)).state is JobState.CANCELLED
+    assert stack.cluster.submissions == []
+    assert [event.trained_tokens for event in stack.usage.events] == [0]
+
+
+async def test_cancelling_while_the_model_is_checked_retires_it(stack) -> None:
+    stack.replicas.present = False
+    job = await _trained(stack)
+    await stack.rounds(2)
+    assert "The job is waiting for a replica of the base model" in await stack.story(job)
+    await stack.jobs.cancel(job.organization, job.id)
+    stack.replicas.present = True
+    await stack.rounds(3)
+    cancelled = await stack.job(job.id)
+    assert (cancelled.state, cancelled.trained_tokens) == (JobState.CANCELLED, 500)
+    assert stack.catalog.lives[cancelled.adapter] == ["checking", "retired"]
+
+
+async def test_a_run_that_started_while_its_job_was_cancelled_is_stopped(stack) -> None:
+    job = await stack.create()
+    await stack.round()
+    submit = stack.cluster.submit
+
+    async def slowly(submission: str, *rest: object, **more: object) -> None:
+        await stack.jobs.cancel(job.organization, job.id)
+        await submit(submission, *rest, **more)
+
+    stack.cluster.submit = slowly
+    await stack.rounds(4)
+    assert (await stack.job(job.id)).state is JobState.CANCELLED
+    assert not any(run.state.is_active for run in stack.cluster.runs.values())
+
+
+async def test_training_that_takes_too_long_is_stopped(stack) -> None:
+    job = await stack.create()
+    await stack.rounds(2)
+    stack.clock.advance(700)
+    await stack.rounds(3)
+    failed = await stack.job(job.id)
+    assert (failed.status, failed.error.code) == ("failed", "training_timeout")
+    assert stack.cluster.stops == [f"{job.id}-1"]
+
+
+async def test_a_cluster_that_is_away_is_waited_for(stack) -> None:
+    job = await stack.create()
+    stack.cluster.down = True
+    await stack.rounds(3)
+    assert "The job is waiting for the training cluster, which does not answer" in await stack.story(job)
+    stack.cluster.down = False
+    await stack.rounds(2)
+    stack.cluster.set_state(f"{job.id}-1", RunState.PENDING)
+    await stack.rounds(1)
+    assert (await stack.job(job.id)).waits_for == "room in the training cluster"
+    await stack.cluster.succeed(f"{job.id}-1", tokens=5)
+    await stack.rounds(2)
+    assert (await stack.job(job.id)).status == "succeeded"
+
+
+async def test_an_operator_who_stops_the_run_fails_the_job(stack) -> None:
+    job = await stack.create()
+    await stack.rounds(2)
+    stack.cluster.set_state(f"{job.id}-1", RunState.STOPPED)
+    await stack.rounds(3)
+    assert (await stack.job(job.id)).error.code == "training_stopped"
+
+
+@pytest.mark.parametrize(
+    ("shift", "said"), [(0.0, "learned nothing"), (float("nan"), "not numbers"), (float("inf"), "not numbers")]
+)
+async def test_a_model_that_fails_the_canary_never_goes_live(stack, shift, said) -> None:
+    stack.replicas.shift = shift
+    job = await _trained(stack)
+    await stack.rounds(2)
+    failed = await stack.job(job.id)
+    assert failed.status == "failed"
+    assert said in failed.error.message
+    assert stack.catalog.lives[failed.adapter] == ["checking", "retired"]
+    assert [event.trained_tokens for event in stack.usage.events] == [0]
+    assert failed.as_openai()["fine_tuned_model"] is None
+
+
+@pytest.mark.parametrize("damage", ["weights", "manifest", "rank"])
+async def test_a_damaged_adapter_never_goes_live(stack, damage) -> None:
+    job = await stack.create()
+    await stack.rounds(2)
+    run = f"{job.id}-1"
+    await stack.cluster.succeed(run, tokens=5, rank=64 if damage == "rank" else 8)
+    folder = f"jobs/org_acme/{job.id}/1/adapter"
+    if damage == "weights":
+        await stack.blobs.write(f"{folder}/adapter_model.safetensors", b"other")
+    if damage == "manifest":
+        manifest = json.loads(await stack.blobs.read(f"{folder}/manifest.json"))
+        await stack.blobs.write(f"{folder}/manifest.json", json.dumps(manifest | {"digest": "0" * 64}).encode())
+    await stack.rounds(2)
+    failed = await stack.job(job.id)
+    assert (failed.status, failed.error.code) == ("failed", "model_check_failed")
+    assert "live" not in stack.catalog.lives.get(failed.adapter, [])
+
+
+async def test_a_replica_that_is_lost_or_full_is_tried_again_until_the_deadline(stack) -> None:
+    stack.replicas.lost = True
+    job = await _trained(stack)
+    await stack.rounds(2)
+    stack.replicas.lost, stack.replicas.full = False, True
+    await stack.rounds(2)
+    assert "The job is waiting for a replica that takes the new model" in await stack.story(job)
+    stack.clock.advance(stack.policy.checking_timeout_s)
+    await stack.rounds(2)
+    assert (await stack.job(job.id)).error.code == "timeout"
+
+
+async def test_a_job_whose_creator_died_is_ended_and_released(stack) -> None:
+    job = await stack.create()
+    creating = job_before_reservation(job)
+    await stack.jobs.begin(job.organization, creating)
+    await stack.rounds(2)
+    assert (await stack.job(creating.id)).state is JobState.CREATING
+    stack.clock.advance(61)
+    await stack.rounds(2)
+    assert (await stack.job(creating.id)).state is JobState.FAILED
+    assert creating.id in [event.job for event in stack.usage.events]
+
+
+async def test_never_more_is_charged_than_was_reserved(stack) -> None:
+    job = await stack.create()
+    await stack.rounds(2)
+    await stack.cluster.succeed(f"{job.id}-1", tokens=10**9)
+    await stack.rounds(2)
+    assert (await stack.job(job.id)).trained_tokens == job.reserved_tokens
+
+
+async def test_two_workers_never_work_on_one_job_at_once(stack) -> None:
+    jobs = [await stack.create(principal(f"tenant{number}")) for number in range(4)]
+    one = await stack.operator.claim("one", limit=3)
+    two = await stack.operator.claim("two", limit=3)
+    assert sorted(job.id for job in one + two) == sorted(job.id for job in jobs)
+    assert await stack.operator.claim("three", limit=3) == []
+    stack.outlive_leases()
+    assert len(await stack.operator.claim("three", limit=9)) == 4
+
+
+async def test_expired_and_deleted_files_lose_their_bytes_but_not_under_a_job(stack) -> None:
+    job = await stack.create()
+    unused = await stack.upload(principal(), rows(1))
+    await stack.files.begin_delete(principal().organization, unused)
+    await stack.rounds(1)
+    assert await stack.blobs.names("files/org_acme") == [job.training_file]
+
+
+async def _trained(stack: FinetuneStack):
+    job = await stack.create()
+    await stack.rounds(2)
+    await stack.cluster.succeed(f"{job.id}-1", tokens=500)
+    return job
+
+
+def job_before_reservation(job):
+    return msgspec.structs.replace(job, id=new_job_id(), state=JobState.CREATING, version=0, deadline_ms=None)
+
+
+def test_resources_reach_the_spec() -> None:
+    assert TrainingPolicy().resources == TrainingResources()

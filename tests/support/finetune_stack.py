@@ -1,0 +1,127 @@
+"""Fine-tuning without a cluster: the real stores, loops and blobs; the neighbours in memory; a clock that we move."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from training_rows import rows
+
+from tokenyard.core.ids import ApiKeyId, FileId, JobId, OrganizationId, ProjectId, random_text
+from tokenyard.core.principal import Principal
+from tokenyard.core.training import TrainingResources
+from tokenyard.finetune.creation import JobCreation
+from tokenyard.finetune.files import FileStore
+from tokenyard.finetune.gate import LiveGate
+from tokenyard.finetune.job_request import JobRequest
+from tokenyard.finetune.job_store import JobStore
+from tokenyard.finetune.jobs import Job
+from tokenyard.finetune.operator import LEASE_MS, JobOperatorStore
+from tokenyard.finetune.policy import TrainingPolicy
+from tokenyard.finetune.uploads import Uploads
+from tokenyard.finetune.loops import finetune_loops
+from tokenyard.storage.blobs import BlobStore
+from tokenyard.storage.database import Database
+from tokenyard.testing.adapter_replicas import AdapterReplicas
+from tokenyard.testing.clock import FrozenClock
+from tokenyard.testing.finetune_ports import (
+    FixedModels,
+    FixedPrices,
+    MemoryAdapterCatalog,
+    MemoryReservations,
+    MemoryUsage,
+    SlugOfId,
+)
+from tokenyard.testing.training_cluster import TrainingCluster
+from tokenyard.web.loops import Loop
+
+POLICY = TrainingPolicy(resources=TrainingResources(timeout_s=600))
+
+
+def principal(name: str = "acme") -> Principal:
+    return Principal(OrganizationId(f"org_{name}"), ProjectId(f"proj_{name}"), ApiKeyId(f"key_{name}"), 1)
+
+
+@dataclass
+class FinetuneStack:
+    database: Database
+    folder: Path
+    policy: TrainingPolicy = POLICY
+    clock: FrozenClock = field(default_factory=FrozenClock)
+
+    def __post_init__(self) -> None:
+        self.blobs = BlobStore(f"file://{self.folder}/blobs")
+        self.cluster = TrainingCluster(self.blobs)
+        self.replicas = AdapterReplicas(self.blobs)
+        self.catalog = MemoryAdapterCatalog()
+        self.usage = MemoryUsage()
+        self.reservations = MemoryReservations()
+        self.files = FileStore(self.database, self.clock)
+        self.jobs = JobStore(self.database, self.clock, max_unfinished=20)
+        self.operator = JobOperatorStore(self.database, self.clock)
+        self.creation = JobCreation(
+            jobs=self.jobs,
+            files=self.files,
+            models=FixedModels(),
+            prices=FixedPrices(),
+            reservations=self.reservations,
+            organizations=SlugOfId(),
+            policy=self.policy,
+            clock=self.clock,
+        )
+        self.worker = self.new_worker()
+
+    def new_worker(self, **replaced: object) -> Sequence[Loop]:
+        """Return the loops of one more worker, with some of what it is given replaced."""
+        parts: dict[str, object] = {
+            "owner": random_text(),
+            "database": self.database,
+            "blobs": self.blobs,
+            "clock": self.clock,
+            "models": FixedModels(),
+            "runs": self.cluster,
+            "adapters": self.catalog,
+            "gate": LiveGate(self.replicas, self.replicas),
+            "usage": self.usage,
+            "policy": self.policy,
+        }
+        return finetune_loops(**{**parts, **replaced})  # type: ignore[arg-type]
+
+    async def upload(self, who: Principal, data: bytes) -> FileId:
+        uploads = Uploads(self.files, self.blobs, self.clock, max_bytes=10_000_000)
+
+        async def body():
+            yield b'--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
+            yield b'--b\r\ncontent-disposition: form-data; name="file"; filename="teach.jsonl"\r\n\r\n'
+            yield data
+            yield b"\r\n--b--\r\n"
+
+        return (await uploads.receive(who, "multipart/form-data; boundary=b", None, body())).id
+
+    async def create(self, who: Principal | None = None, **request: object) -> Job:
+        who = who or principal()
+        file = await self.upload(who, rows(20))
+        asked = {"model": "small-model", "training_file": file, "suffix": "sky", **request}
+        return await self.creation.create(who, JobRequest.model_validate(asked))
+
+    async def round(self, worker: Sequence[Loop] | None = None) -> None:
+        """Let a worker run each of its loops once, then let a second pass."""
+        for loop in worker or self.worker:
+            await loop.step()
+        self.clock.advance(1.0)
+
+    async def rounds(self, count: int = 3) -> None:
+        for _ in range(count):
+            await self.round()
+
+    def outlive_leases(self) -> None:
+        self.clock.advance(LEASE_MS / 1000 + 1)
+
+    async def job(self, job: JobId) -> Job:
+        found = await self.operator.get(job)
+        assert found is not None
+        return found
+
+    async def story(self, job: Job) -> list[str]:
+        """Return the messages of all events, oldest first."""
+        events, _ = await self.jobs.events(job.organization, job.id, limit=1000, after=None)
+        return [event["message"] for event in reversed(events)]
