@@ -26,7 +26,7 @@ from tokenyard_billing.streams import StreamEntry, UsageStreams
 _LOG = logging.getLogger(__name__)
 
 INTERVAL_S = 0.2
-BATCH = 500
+BATCH = 1_000
 MAX_DELIVERIES = 5
 MAX_ROUNDS = 40  # bounds one step, so that leases are renewed under any load
 RETRY_IDLE_MS = 2_000

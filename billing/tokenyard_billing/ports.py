@@ -32,3 +32,15 @@ class BudgetHolds(Protocol):
     async def release(self, organization: OrganizationId, charge_key: str) -> None:
         """Release what is held for `charge_key`; releasing what is not held is fine."""
         ...
+
+
+class OrganizationDirectory(Protocol):
+    """Knows organizations by id and by slug (tenancy)."""
+
+    async def resolve(self, organization: str) -> OrganizationId:
+        """Return the id of the organization with this id or slug.
+
+        Raises:
+            NotFound: there is none.
+        """
+        ...

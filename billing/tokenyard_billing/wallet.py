@@ -21,6 +21,7 @@ from tokenyard_billing.tables import CreditGrant
 
 _LOG = logging.getLogger(__name__)
 MAX_GRANT = NanoDollars(10**17)  # a hundred million dollars: keeps every balance within 64 bits
+MAX_LISTED = 1_000
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -44,11 +45,20 @@ class Wallet:
         self._live = live
         self._clock = clock
 
-    async def balance(self, organization: OrganizationId) -> NanoDollars:
-        """Return what is left; below 0 it is owed."""
+    async def balances(self, organization: OrganizationId) -> tuple[NanoDollars, NanoDollars]:
+        """Return what is left (below 0 it is owed) and what is set aside for training jobs."""
+        nothing = (NanoDollars(0), 0)
         async with self._database.reading() as session:
-            found = await ledger.balances(session, [organization], ledger.AccountName.WALLET)
-        return found[organization][0] if found else NanoDollars(0)
+            wallets = await ledger.balances(session, [organization], ledger.AccountName.WALLET)
+            reserved = await ledger.balances(session, [organization], ledger.AccountName.RESERVED)
+        return wallets.get(organization, nothing)[0], reserved.get(organization, nothing)[0]
+
+    async def grants(self, organization: OrganizationId) -> list[Grant]:
+        """Return the newest credit grants."""
+        query = select(CreditGrant).where(CreditGrant.organization == organization)
+        async with self._database.reading() as session:
+            found = await session.scalars(query.order_by(CreditGrant.granted_at_ms.desc()).limit(MAX_LISTED))
+            return [_view(row) for row in found]
 
     async def grant(
         self, organization: OrganizationId, amount: NanoDollars, *, reason: str, actor: str, idempotency_key: str
@@ -114,10 +124,19 @@ async def _find(session: AsyncSession, organization: OrganizationId, idempotency
             CreditGrant.organization == organization, CreditGrant.idempotency_key == idempotency_key
         )
     )
-    if row is None:
-        return None
-    amount = NanoDollars(row.amount)
-    return Grant(organization, idempotency_key, amount, row.reason, row.actor, row.transaction, row.granted_at_ms)
+    return _view(row) if row is not None else None
+
+
+def _view(row: CreditGrant) -> Grant:
+    return Grant(
+        OrganizationId(row.organization),
+        row.idempotency_key,
+        NanoDollars(row.amount),
+        row.reason,
+        row.actor,
+        row.transaction,
+        row.granted_at_ms,
+    )
 
 
 async def _post(session: AsyncSession, grant: Grant) -> Grant:
