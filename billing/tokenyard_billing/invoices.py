@@ -167,6 +167,11 @@ class InvoiceDrafter:
         self._drawn_to_ms = newest_ms
 
 
+def invoice_loop(database: Database, prices: PriceList, clock: Clock) -> Loop:
+    """Return the worker's loop that keeps drafts up to date."""
+    return InvoiceDrafter(database, InvoiceStore(database, prices, clock)).loop()
+
+
 async def _credit_before(session: AsyncSession, organization: OrganizationId, period: str) -> int:
     """Return what was granted before the period's end and not used up by earlier periods."""
     granted = select(func.coalesce(func.sum(CreditGrant.amount), 0)).where(

@@ -34,11 +34,20 @@ class BudgetHolds(Protocol):
         ...
 
 
+class KnownOrganization(Protocol):
+    """What billing wants to know of an organization."""
+
+    @property
+    def id(self) -> OrganizationId:
+        """Return its id."""
+        ...
+
+
 class OrganizationDirectory(Protocol):
     """Knows organizations by id and by slug (tenancy)."""
 
-    async def resolve(self, organization: str) -> OrganizationId:
-        """Return the id of the organization with this id or slug.
+    async def organization(self, reference: str, /) -> KnownOrganization:
+        """Return the organization with this id or slug.
 
         Raises:
             NotFound: there is none.

@@ -48,7 +48,7 @@ class CreditBody(BaseModel):
             raise InvalidRequest(str(error), param="amount_dollars") from error
 
 
-def tenant_router(invoices: InvoiceStore, wallet: Wallet) -> APIRouter:
+def router(invoices: InvoiceStore, wallet: Wallet) -> APIRouter:
     """Return what a tenant sees of its own money."""
     routes = APIRouter(prefix="/v1/organization", tags=["billing"])
 
@@ -63,7 +63,7 @@ def tenant_router(invoices: InvoiceStore, wallet: Wallet) -> APIRouter:
     return routes
 
 
-def operator_router(
+def admin_router(
     *,
     organizations: OrganizationDirectory,
     invoices: InvoiceStore,
@@ -103,7 +103,7 @@ def _credit_routes(routes: APIRouter, organizations: OrganizationDirectory, wall
     @routes.post("/organizations/{organization}/credits")
     async def grant(operator: CurrentOperator, organization: str, body: CreditBody) -> dict[str, Any]:
         """Grant credit; with an idempotency key, once however often it is sent."""
-        owner = await organizations.resolve(organization)
+        owner = (await organizations.organization(organization)).id
         granted = await wallet.grant(
             owner,
             body.nano_dollars(),
@@ -115,12 +115,12 @@ def _credit_routes(routes: APIRouter, organizations: OrganizationDirectory, wall
 
     @routes.get("/organizations/{organization}/credits")
     async def grants(_operator: CurrentOperator, organization: str) -> dict[str, Any]:
-        found = await wallet.grants(await organizations.resolve(organization))
+        found = await wallet.grants((await organizations.organization(organization)).id)
         return {"object": "list", "data": [shown_grant(grant) for grant in found]}
 
     @routes.get("/organizations/{organization}/balance")
     async def balance(_operator: CurrentOperator, organization: str) -> dict[str, Any]:
-        return shown_balance(*await wallet.balances(await organizations.resolve(organization)))
+        return shown_balance(*await wallet.balances((await organizations.organization(organization)).id))
 
 
 def _bill_routes(
@@ -131,12 +131,12 @@ def _bill_routes(
         _operator: CurrentOperator, organization: str, period: Period = None, month: Period = None
     ) -> dict[str, Any]:
         """List the invoices, drawn up to now; `period` (or `month`) names one."""
-        return await _invoices(invoices, await organizations.resolve(organization), period or month)
+        return await _invoices(invoices, (await organizations.organization(organization)).id, period or month)
 
     @routes.get("/organizations/{organization}/usage")
     async def used(_operator: CurrentOperator, organization: str, month: Period = None) -> dict[str, Any]:
         """Sum a UTC month's usage by model; default: this month."""
-        owner = await organizations.resolve(organization)
+        owner = (await organizations.organization(organization)).id
         wanted = checked_period(month or f"{datetime.fromtimestamp(clock.now(), UTC):%Y-%m}")
         return {"object": "list", "data": [shown_usage(found) for found in await usage.month(owner, wanted)]}
 
