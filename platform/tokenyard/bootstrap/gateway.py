@@ -12,8 +12,6 @@ import uvloop
 from fastapi import APIRouter
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from starlette.types import ASGIApp
-from tokenyard_billing.routes import admin_router as billing_admin_router
-from tokenyard_billing.routes import router as billing_router
 
 from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
@@ -160,8 +158,14 @@ def _control_plane(foundation: Foundation, catalog: _Catalog) -> Sequence[APIRou
             policy=training_policy(settings),
             max_upload_bytes=settings.max_upload_bytes,
         ),
-        billing_router(),
-        billing_admin_router(),
+        *billing_routers(
+            database=database,
+            redis=foundation.redis,
+            prices=foundation.prices,
+            wallet=wallet,
+            organizations=foundation.tenancy_operator,
+            clock=clock,
+        ),
     )
 
 

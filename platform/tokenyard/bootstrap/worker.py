@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack
 import uvicorn
 import uvloop
 from prometheus_client import CollectorRegistry, Counter, GCCollector, PlatformCollector, ProcessCollector
-from tokenyard_billing.invoices import invoice_loop
 
 from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
@@ -34,6 +33,7 @@ from tokenyard.tenancy.key_versions import key_version_loop
 from tokenyard.tenancy.organizations import Organizations
 from tokenyard.web.app import create_app
 from tokenyard.web.loops import Loop, run_loops
+from tokenyard_billing.invoices import invoice_loop
 from tokenyard_billing.metrics import LedgerMetrics
 from tokenyard_billing.reservations import Reservations
 from tokenyard_billing.wallet import OpeningCredit, Wallet
@@ -89,7 +89,7 @@ def _money_loops(foundation: Foundation) -> list[Loop]:
     return [
         Sweeper(foundation.redis, renewal_ms=settings.hold_renewal_ms).loop(),
         reservations.loop(),
-        invoice_loop(database, clock),
+        invoice_loop(database, foundation.prices, clock),
         Organizations(foundation.tenancy_operator, opening_credit).loop(),
         key_version_loop(foundation.tenancy_operator, foundation.key_versions, clock),
     ]
@@ -142,7 +142,7 @@ async def work(settings: Settings) -> None:
     name = worker_name()
     async with AsyncExitStack() as stack:
         foundation = await stack.enter_async_context(Foundation.opened(settings))
-        ray = settings.effective_ray_url, settings.ray_token_file
+        ray = settings.effective_ray_url, settings.ray_token_file.read_text().strip()
         serve = await stack.enter_async_context(RayServe(*ray))
         jobs = await stack.enter_async_context(RayJobs(*ray))
         replicas = await stack.enter_async_context(ReplicaClient(settings.derived_secret("replica-bearer").hex()))
