@@ -15,10 +15,10 @@ from tokenyard.finetune.gate import LiveGate
 from tokenyard.finetune.job_request import JobRequest
 from tokenyard.finetune.job_store import JobStore
 from tokenyard.finetune.jobs import Job
+from tokenyard.finetune.loops import finetune_loops
 from tokenyard.finetune.operator import LEASE_MS, JobOperatorStore
 from tokenyard.finetune.policy import TrainingPolicy
 from tokenyard.finetune.uploads import Uploads
-from tokenyard.finetune.loops import finetune_loops
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
 from tokenyard.testing.adapter_replicas import AdapterReplicas

@@ -1,13 +1,14 @@
 """The live part of the gate: a new adapter must answer on a real replica, and answer otherwise than the base."""
 
+import logging
 import math
 from collections.abc import Sequence
 
-from tokenyard.core.errors import UpstreamFailed
-from tokenyard.core.replica import Replica, ReplicaLost
+from tokenyard.core.replica import AdapterRefused, Replica, ReplicaLost
 from tokenyard.core.usage import AdapterRef
 from tokenyard.finetune.ports import ReplicaControl, ReplicaList
 
+_LOG = logging.getLogger(__name__)
 CANARY_PROMPT = "The quick brown fox jumps over the lazy dog. Once upon a time, in a small village,"
 # Below this, two runs of the same weights differ by rounding; a trained adapter moves log-probabilities far more.
 MIN_DIFFERENCE = 1e-4
@@ -41,14 +42,15 @@ class LiveGate:
             try:
                 await self._prove(replica, adapter)
                 return
-            except ReplicaLost:
-                continue
-            except UpstreamFailed:
+            except ReplicaLost as lost:
+                _LOG.warning("the gate could not ask %s for %s: %s", replica.name, adapter.name, lost)
+            except AdapterRefused as refused:
+                _LOG.warning("%s did not take %s: %s", replica.name, adapter.name, refused)
                 reason = "a replica that takes the new model"
         raise NoReplica(reason)
 
     async def _prove(self, replica: Replica, adapter: AdapterRef) -> None:
-        await self._control.load(replica.url, adapter)
+        await self._control.load(replica, adapter)
         base = await self._control.canary(replica.url, None, CANARY_PROMPT)
         tuned = await self._control.canary(replica.url, adapter.name, CANARY_PROMPT)
         judge_canary(base, tuned)

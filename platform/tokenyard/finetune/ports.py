@@ -115,14 +115,14 @@ class ReplicaList(Protocol):
 
 
 class ReplicaControl(Protocol):
-    """The internal routes of one replica, by its URL (clients)."""
+    """The internal routes of replicas (clients)."""
 
-    async def load(self, url: str, adapter: AdapterRef) -> None:
+    async def load(self, replica: Replica, adapter: AdapterRef) -> None:
         """Load an adapter; one that is loaded already is fine.
 
         Raises:
             ReplicaLost: it does not answer.
-            UpstreamFailed: it refuses the adapter, or has no room.
+            AdapterRefused: it cannot take this adapter, or has no room for it now.
         """
         ...
 
@@ -131,7 +131,7 @@ class ReplicaControl(Protocol):
 
         Raises:
             ReplicaLost: it does not answer.
-            UpstreamFailed: it cannot answer.
+            AdapterRefused: the adapter is not loaded, or no slot became free.
         """
         ...
 

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tokenyard.core.errors import UpstreamFailed
-from tokenyard.core.replica import Replica, ReplicaLost
+from tokenyard.core.replica import AdapterRefused, Replica, ReplicaLost
 from tokenyard.core.training import MANIFEST_FILE, AdapterManifest
 from tokenyard.core.usage import AdapterRef
 from tokenyard.storage.blobs import BlobStore
@@ -27,11 +26,11 @@ class AdapterReplicas:
     async def of(self, model: str) -> Sequence[Replica]:
         return [Replica("replica-1", model, "http://replica-1")] if self.present else []
 
-    async def load(self, url: str, adapter: AdapterRef) -> None:
+    async def load(self, replica: Replica, adapter: AdapterRef) -> None:
         self._answer()
         manifest = msgspec.json.decode(await self._blobs.read(f"{adapter.path}/{MANIFEST_FILE}"), type=AdapterManifest)
         if self.full or manifest.digest != adapter.digest:
-            raise UpstreamFailed("the adapter was not taken")
+            raise AdapterRefused("the adapter was not taken")
         self.loaded.add(adapter.name)
 
     async def canary(self, url: str, adapter: str | None, prompt: str) -> Sequence[float]:
@@ -39,7 +38,7 @@ class AdapterReplicas:
         if adapter is None:
             return BASE_LOGPROBS
         if adapter not in self.loaded:
-            raise UpstreamFailed("the adapter is not loaded")
+            raise AdapterRefused("the adapter is not loaded")
         return [value - self.shift for value in BASE_LOGPROBS]
 
     def _answer(self) -> None:
