@@ -1,0 +1,30 @@
+"""How a training attempt fails: in words for the tenant, without anything of the machine's inside."""
+
+from tokenyard.core.training import TrainingError
+
+
+class TrainingFailed(Exception):
+    """The attempt cannot succeed, for a reason that can be told."""
+
+    def __init__(self, code: str, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.error = TrainingError(code, message, retryable)
+
+
+class Stopped(BaseException):
+    """The attempt was asked to end, by a signal or by its own deadline. Not to be caught as an error."""
+
+    def __init__(self, *, timed_out: bool) -> None:
+        super().__init__("deadline" if timed_out else "stop")
+        self.timed_out = timed_out
+
+
+def broken_off() -> TrainingError:
+    """Return the error for what is not the tenant's doing; the trace is in the job's log only."""
+    return TrainingError("training_interrupted", "Training broke off because of a fault of the platform.", True)
+
+
+def out_of_memory() -> TrainingError:
+    """Return the error for a job that does not fit the machine."""
+    message = "Training needs more memory than the machine has. Use a smaller batch_size or shorter examples."
+    return TrainingError("out_of_memory", message)

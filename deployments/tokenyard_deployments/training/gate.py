@@ -1,0 +1,145 @@
+"""The static part of the gate: what an adapter must be before any replica sees it. Pure checks of files and figures."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from safetensors import SafetensorError, safe_open
+
+from tokenyard.core.training import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+
+_WEIGHT = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+_MAX_HEADER_BYTES = 100 * 1024 * 1024
+_UNSUPPORTED = ("use_dora", "modules_to_save", "lora_bias", "rank_pattern", "alpha_pattern", "use_rslora")
+
+
+class GateRefused(Exception):
+    """The adapter must not be served; `code` is stable, the message is for the tenant."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class GatePolicy(msgspec.Struct, frozen=True):
+    """What an adapter of one base model may be."""
+
+    max_rank: int
+    target_modules: tuple[str, ...]
+
+
+def check_adapter(folder: Path, base: Mapping[str, tuple[int, ...]], policy: GatePolicy) -> None:
+    """Check the adapter in `folder` against the shapes of its base model (see `base_shapes`).
+
+    Raises:
+        GateRefused: it is damaged, of a foreign kind, does not fit the base, or does nothing.
+    """
+    _check_files(folder)
+    rank = _check_config(_read_config(folder / ADAPTER_CONFIG), policy)
+    try:
+        with safe_open(str(folder / ADAPTER_WEIGHTS), framework="pt") as weights:
+            tensors = {name: weights.get_tensor(name) for name in weights.keys()}
+    except (SafetensorError, OSError):
+        raise GateRefused("adapter_damaged", f"{ADAPTER_WEIGHTS} is not a whole safetensors file.") from None
+    _check_shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()}, base, policy, rank)
+    _check_values(tensors)
+
+
+def check_losses(valid_loss: float | None, base_valid_loss: float | None) -> None:
+    """Check that the adapter predicts the held-out rows better than the base; without such rows there is no check.
+
+    Raises:
+        GateRefused: it does not.
+    """
+    if valid_loss is None or base_valid_loss is None:
+        return
+    if not valid_loss < base_valid_loss:  # also refuses NaN
+        message = (
+            f"On the validation file the model is no better than its base: loss {valid_loss:.4f} against "
+            f"{base_valid_loss:.4f}. Check that the two files are of one kind, or train with other hyperparameters."
+        )
+        raise GateRefused("no_improvement", message)
+
+
+def base_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Read the shapes of a base model's weights from the headers of its safetensors files.
+
+    Raises:
+        OSError, ValueError: the folder holds no readable ones.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as opened:
+            size = int.from_bytes(opened.read(8), "little")
+            if size > _MAX_HEADER_BYTES:
+                raise ValueError(f"{file.name} is not a safetensors file")
+            header = json.loads(opened.read(size))
+        shapes |= {name: tuple(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+    if not shapes:
+        raise ValueError("the base model has no safetensors files")
+    return shapes
+
+
+def _check_files(folder: Path) -> None:
+    names = {file.name for file in folder.iterdir()}
+    if names != {ADAPTER_WEIGHTS, ADAPTER_CONFIG}:
+        raise GateRefused("adapter_damaged", f"An adapter is {ADAPTER_WEIGHTS} and {ADAPTER_CONFIG}, nothing else.")
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(file.read_bytes())
+    except ValueError:
+        config = None
+    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
+        raise GateRefused("adapter_unsupported", f"{ADAPTER_CONFIG} does not describe a LoRA adapter.")
+    return config
+
+
+def _check_config(config: Mapping[str, Any], policy: GatePolicy) -> int:
+    rank, modules = config.get("r"), config.get("target_modules")
+    if not isinstance(rank, int) or not 0 < rank <= policy.max_rank:
+        raise GateRefused("rank_not_allowed", f"The rank must be 1 to {policy.max_rank}, not {rank}.")
+    if not isinstance(modules, list) or not modules or not set(modules) <= set(policy.target_modules):
+        allowed = ", ".join(policy.target_modules)
+        raise GateRefused("module_not_allowed", f"Only these layers may be changed: {allowed}.")
+    used = [name for name in _UNSUPPORTED if config.get(name)]
+    if used or config.get("bias", "none") != "none":
+        raise GateRefused("adapter_unsupported", f"Not supported in an adapter: {', '.join(used) or 'bias'}.")
+    return rank
+
+
+def _check_shapes(
+    shapes: Mapping[str, tuple[int, ...]], base: Mapping[str, tuple[int, ...]], policy: GatePolicy, rank: int
+) -> None:
+    sides: dict[str, set[str]] = {}
+    for name, shape in shapes.items():
+        match = _WEIGHT.fullmatch(name)
+        module = match["module"] if match else ""
+        if match is None or module.rpartition(".")[2] not in policy.target_modules:
+            raise GateRefused("module_not_allowed", "The adapter has weights of layers that may not be changed.")
+        layer = base.get(f"{module}.weight")
+        if layer is None or len(layer) != 2:
+            raise GateRefused("shape_mismatch", "The adapter has weights of a layer that the base model lacks.")
+        expected = (rank, layer[1]) if match["side"] == "A" else (layer[0], rank)
+        if shape != expected:
+            message = f"A weight has the shape {list(shape)}; the base model needs {list(expected)}."
+            raise GateRefused("shape_mismatch", message)
+        sides.setdefault(module, set()).add(match["side"])
+    if not sides or any(found != {"A", "B"} for found in sides.values()):
+        raise GateRefused("adapter_damaged", "The adapter lacks weights.")
+
+
+def _check_values(tensors: Mapping[str, torch.Tensor]) -> None:
+    for tensor in tensors.values():
+        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+            raise GateRefused("not_finite", "The adapter holds values that are not numbers.")
+    moved = [float(tensor.abs().max()) for name, tensor in tensors.items() if name.endswith(".lora_B.weight")]
+    if math.isclose(max(moved), 0.0):
+        raise GateRefused("all_zero", "The adapter changes nothing: all its weights are zero.")

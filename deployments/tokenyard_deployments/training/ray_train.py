@@ -1,0 +1,75 @@
+"""Runs the fine-tuning in Ray Train's workers. All that training takes from Ray stands here."""
+
+import msgspec
+import ray
+import ray.train
+import torch
+from pyarrow.fs import FSSpecHandler, PyFileSystem  # type: ignore[import-untyped]
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.huggingface.transformers import prepare_trainer
+from ray.train.torch import TorchTrainer
+
+from tokenyard.core.training import TrainingSpec, submission_id
+from tokenyard_deployments.training.attempt import AttemptFolder
+from tokenyard_deployments.training.failures import TrainingFailed, out_of_memory
+from tokenyard_deployments.training.machine import settle_down, worker_environment
+
+_RAY_FOLDER = "ray"
+
+
+def fit(spec: TrainingSpec) -> None:
+    """Train on the cluster; return when every worker is done.
+
+    Raises:
+        ray.train.TrainingFailedError: a worker failed; it may have left word in the attempt's folder.
+    """
+    folder = AttemptFolder(spec.output_url)
+    resources = spec.resources
+    per_worker = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
+    ray.init(address="auto", ignore_reinit_error=True)
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"spec": msgspec.json.encode(spec)},
+        scaling_config=ScalingConfig(
+            num_workers=resources.num_workers, use_gpu=resources.gpus > 0, resources_per_worker=per_worker
+        ),
+        run_config=RunConfig(
+            name=submission_id(spec.job, spec.attempt),
+            storage_path=f"{folder.root}/{_RAY_FOLDER}",
+            storage_filesystem=PyFileSystem(FSSpecHandler(folder.fs)),
+            failure_config=FailureConfig(max_failures=0),  # another attempt is the control plane's to make
+            worker_runtime_env={"env_vars": worker_environment(resources)},
+        ),
+    )
+    try:
+        trainer.fit()
+    finally:
+        folder.remove(_RAY_FOLDER)
+
+
+def leave() -> None:
+    """Leave the cluster; whatever this attempt still runs there ends with it."""
+    ray.shutdown()
+
+
+def _work(config: dict[str, bytes]) -> None:
+    """Be one worker."""
+    spec = msgspec.json.decode(config["spec"], type=TrainingSpec)
+    settle_down(spec.resources)
+    from tokenyard_deployments.training.fine_tune import fine_tune  # noqa: PLC0415 - slow, and the driver needs none of it
+
+    context = ray.train.get_context()
+    try:
+        fine_tune(
+            spec,
+            rank=context.get_world_rank(),
+            workers=context.get_world_size(),
+            on_epoch=ray.train.report,
+            prepare=prepare_trainer,
+        )
+    except TrainingFailed as failure:
+        AttemptFolder(spec.output_url).note_failure(failure.error)
+        raise
+    except torch.OutOfMemoryError:
+        AttemptFolder(spec.output_url).note_failure(out_of_memory())
+        raise

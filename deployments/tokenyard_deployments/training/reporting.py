@@ -1,0 +1,83 @@
+"""Tells the attempt's folder how training goes: a metrics event a step, a checkpoint an epoch."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from tokenyard.core.training import CHECKPOINTS_FOLDER, TrainingCheckpoint
+from tokenyard_deployments.training.attempt import AttemptFolder
+from tokenyard_deployments.training.dataset import Example
+from tokenyard_deployments.training.evaluation import evaluate
+from tokenyard_deployments.training.failures import TrainingFailed
+
+
+class Reporting(TrainerCallback):  # type: ignore[misc]
+    """Rank 0 writes; every rank calls `on_epoch`, as Ray Train wants."""
+
+    def __init__(
+        self,
+        folder: AttemptFolder,
+        validation: Sequence[Example],
+        *,
+        writes: bool,
+        on_epoch: Callable[[dict[str, float]], None],
+    ) -> None:
+        self._folder = folder
+        self._validation = validation
+        self._writes = writes
+        self._on_epoch = on_epoch
+        self._valid: dict[str, float] = {}
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Tell one step."""
+        if logs is None or "loss" not in logs:
+            return
+        if logs["loss"] != logs["loss"]:
+            raise TrainingFailed("training_diverged", "The loss is not a number any more. Use a lower learning rate.")
+        if self._writes:
+            metrics = {**step_metrics(logs), "step": state.global_step, "total_steps": state.max_steps}
+            metrics["epoch"] = round(float(state.epoch), 4)
+            message = f"Step {state.global_step}/{state.max_steps}: training loss={metrics['train_loss']:.2f}"
+            self._folder.tell(message, metrics=metrics)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Measure on the held-out rows, before the checkpoint is written."""
+        if self._validation and self._writes:
+            measured = evaluate(model, self._validation)
+            self._valid = {"valid_loss": measured.loss, "valid_mean_token_accuracy": measured.mean_token_accuracy}
+            # The names that OpenAI uses for a measure over the whole validation file.
+            self._valid |= {f"full_{name}": value for name, value in self._valid.items()}
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Put the epoch's checkpoint up."""
+        last: dict[str, Any] = next((logs for logs in reversed(state.log_history) if "loss" in logs), {})
+        metrics = {"step": float(state.global_step), **step_metrics(last), **self._valid}
+        if self._writes:
+            self._save(args.output_dir, round(float(state.epoch)), state.global_step, metrics)
+            if self._valid:
+                message = f"Epoch {round(float(state.epoch))}: validation loss={self._valid['valid_loss']:.2f}"
+                self._folder.tell(message, metrics={**metrics, "step": state.global_step, "epoch": float(state.epoch)})
+        self._on_epoch(metrics)
+
+    def _save(self, output_dir: str, epoch: int, step: int, metrics: dict[str, float]) -> None:
+        source = get_last_checkpoint(output_dir)
+        checkpoint = TrainingCheckpoint(
+            step_number=step,
+            epoch=epoch,
+            created_at=int(time.time()),
+            path=f"{CHECKPOINTS_FOLDER}/step-{step:08d}",
+            metrics=metrics,
+        )
+        self._folder.save_checkpoint(Path(source), checkpoint)
+
+
+def step_metrics(logs: dict[str, Any]) -> dict[str, float]:
+    """Return a step's log under OpenAI's names."""
+    found = {"train_loss": float(logs["loss"])} if "loss" in logs else {}
+    if "mean_token_accuracy" in logs:
+        found["train_mean_token_accuracy"] = float(logs["mean_token_accuracy"])
+    return found

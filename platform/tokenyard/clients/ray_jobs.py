@@ -1,0 +1,137 @@
+"""Ray's Jobs API over HTTP: submits training attempts and follows them. Imports no Ray."""
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+
+from tokenyard.core.errors import Unavailable
+from tokenyard.core.training_run import RunState, RunStatus
+
+STOP_WAIT_S = 30  # Ray's own 3 s would kill an attempt before it has written its result
+MAX_LOG_BYTES = 64 * 1024 * 1024
+_TIMEOUT = aiohttp.ClientTimeout(total=30, connect=5)
+_RETRY_AFTER_S = 5.0
+
+
+class _Details(msgspec.Struct):
+    status: str
+    message: str | None = None
+
+
+class RayJobs:
+    """One cluster's jobs. The session is the caller's to close."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, token_file: Path | None = None) -> None:
+        """Take the URL of Ray's dashboard and the file with its token, which is read at every call: it may change."""
+        self._session = session
+        self._jobs = f"{url.rstrip('/')}/api/jobs/"
+        self._token_file = token_file
+
+    async def submit(
+        self, submission_id: str, entrypoint: str, *, env: Mapping[str, str], metadata: Mapping[str, str]
+    ) -> None:
+        """Start a job; submitting an id again changes nothing.
+
+        Raises:
+            Unavailable: Ray does not answer; the job may have been started.
+        """
+        if await self.status(submission_id) is not None:  # Ray answers 500 to an id that it knows
+            return
+        body = {
+            "submission_id": submission_id,
+            "entrypoint": entrypoint,
+            "metadata": dict(metadata),
+            "runtime_env": {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), **env}},
+        }
+        code, _ = await self._call("POST", "", body)
+        if code >= 400 and await self.status(submission_id) is None:
+            raise _unavailable(f"refused the job with HTTP {code}")
+
+    async def status(self, submission_id: str) -> RunStatus | None:
+        """Return how a job is, or None where Ray does not know it (any more).
+
+        Raises:
+            Unavailable: Ray does not answer.
+        """
+        code, data = await self._call("GET", submission_id)
+        if code == 404:
+            return None
+        _expect_ok(code)
+        try:
+            details = msgspec.json.decode(data, type=_Details)
+            return RunStatus(RunState(details.status.lower()), details.message or "")
+        except (msgspec.MsgspecError, ValueError):
+            raise _unavailable("gave an answer that cannot be read") from None
+
+    async def stop(self, submission_id: str) -> None:
+        """Ask a job to stop; fine where it does not run.
+
+        Raises:
+            Unavailable: Ray does not answer.
+        """
+        code, _ = await self._call("POST", f"{submission_id}/stop")
+        if code != 404:
+            _expect_ok(code)
+
+    async def logs(self, submission_id: str) -> str | None:
+        """Return what a job has printed, or None where Ray does not know it. For the operator only.
+
+        Raises:
+            Unavailable: Ray does not answer, or the log is over MAX_LOG_BYTES.
+        """
+        code, data = await self._call("GET", f"{submission_id}/logs")
+        if code == 404:
+            return None
+        _expect_ok(code)
+        return msgspec.json.decode(data, type=dict[str, str]).get("logs", "")
+
+    async def delete(self, submission_id: str) -> None:
+        """Make Ray forget a job that has ended; fine where it knows none.
+
+        Raises:
+            Unavailable: Ray does not answer, or the job has not ended.
+        """
+        code, _ = await self._call("DELETE", submission_id)
+        if code != 404:
+            _expect_ok(code)
+
+    async def _call(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+        url = self._jobs + quote(path)
+        headers = await self._headers()
+        try:
+            async with self._session.request(method, url, json=body, headers=headers, timeout=_TIMEOUT) as reply:
+                return reply.status, await _bounded(reply)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _unavailable(f"does not answer ({type(error).__name__})") from error
+
+    async def _headers(self) -> dict[str, str]:
+        if self._token_file is None:
+            return {}
+        try:
+            token = (await asyncio.to_thread(self._token_file.read_text)).strip()
+        except FileNotFoundError:
+            return {}
+        return {"authorization": f"Bearer {token}"} if token else {}
+
+
+async def _bounded(reply: aiohttp.ClientResponse) -> bytes:
+    data = bytearray()
+    async for chunk in reply.content.iter_chunked(1 << 16):
+        data += chunk
+        if len(data) > MAX_LOG_BYTES:
+            raise _unavailable("gave an answer that is too long")
+    return bytes(data)
+
+
+def _expect_ok(code: int) -> None:
+    if code >= 400:
+        raise _unavailable(f"answered HTTP {code}")
+
+
+def _unavailable(what: str) -> Unavailable:
+    return Unavailable(f"The training cluster {what}.", retry_after_s=_RETRY_AFTER_S, code="training_unavailable")
