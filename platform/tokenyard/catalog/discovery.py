@@ -16,6 +16,7 @@ from tokenyard.web.loops import Loop
 
 _LOG = logging.getLogger(__name__)
 INTERVAL_S = 1.0
+SERVE_TIMEOUT_S = 3.0
 STATS_TIMEOUT_S = 2.0
 MISSES_ALLOWED = 2
 """A busy replica may miss so many looks in a row and stay on the list as it was last seen."""
@@ -71,19 +72,24 @@ class Discovery:
 
     async def _ask_serve(self) -> bool:
         try:
-            self._targets = await self._serve.targets()
-        except Unavailable as error:
-            _LOG.warning("Serve's controller does not answer, its last list is used: %s", error.message)
+            async with asyncio.timeout(SERVE_TIMEOUT_S):
+                self._targets = await self._serve.targets()
+        except (Unavailable, TimeoutError) as error:
+            _LOG.warning("Serve's controller does not answer, its last list is used: %s", error)
             return False
         return True
 
     async def _ask(self, target: ReplicaTarget) -> ReplicaState | None:
         try:
             async with asyncio.timeout(STATS_TIMEOUT_S):
-                return await self._replicas.stats(target)
+                state = await self._replicas.stats(target)
         except (ReplicaLost, TimeoutError) as error:
             _LOG.info("replica %s does not answer: %s", target.name, error)
             return None
+        if state.replica != target.name:
+            _LOG.warning("at the address of replica %s is %s", target.name, state.replica)
+            return None
+        return state
 
     def _listed(self, target: ReplicaTarget, state: ReplicaState | None) -> Replica | None:
         if state is not None:

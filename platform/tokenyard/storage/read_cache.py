@@ -17,7 +17,7 @@ _LOG = logging.getLogger(__name__)
 DATABASE_DOWN = (SQLAlchemyError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 LOAD_TIMEOUT_S = 5.0
 RETRY_AFTER_S = 1.0
-MAX_LOADS = 200
+MAX_LOADS = 1000
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -88,7 +88,8 @@ class ReadCache(Generic[K, V]):
         self._loads.pop(key, None)
 
     def forget_where(self, matches: Callable[[V], bool]) -> None:
-        """Drop the entries whose value matches."""
+        """Drop the entries whose value matches, and keep nothing of the loads under way: theirs may match too."""
+        self._loads.clear()
         for key in [key for key, entry in self._present.items() if matches(entry.value)]:
             self.forget(key)
 

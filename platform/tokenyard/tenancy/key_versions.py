@@ -17,6 +17,7 @@ from tokenyard.tenancy.views import KeyVersion
 from tokenyard.web.loops import Loop
 
 REPEAT_S = 5.0
+BATCH = 500
 # No cache serves a key for longer than 10 minutes.
 LOOK_BACK_S = 15 * 60.0
 
@@ -32,6 +33,7 @@ class KeyVersions:
     """Writes versions of keys to Redis."""
 
     def __init__(self, redis: Redis) -> None:
+        self._redis = redis
         self._raise = redis.register_script(_RAISE)
 
     async def publish(self, versions: Sequence[KeyVersion]) -> None:
@@ -41,9 +43,12 @@ class KeyVersions:
             Unavailable: Redis does not answer; SQL is right all the same, and the loop will repeat it.
         """
         try:
-            for version in versions:
-                name = key_version(bucket_of(version.organization), version.key)
-                await self._raise(keys=[name], args=[version.version])
+            for start in range(0, len(versions), BATCH):
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for version in versions[start : start + BATCH]:
+                        name = key_version(bucket_of(version.organization), version.key)
+                        await self._raise(keys=[name], args=[version.version], client=pipe)
+                    await pipe.execute()
         except RedisError as error:
             raise Unavailable("The gateways could not be told at once. Please send the request again.") from error
 

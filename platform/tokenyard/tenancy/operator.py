@@ -12,10 +12,10 @@ from tokenyard.core.ids import ApiKeyId, OrganizationId, new_organization_id, ne
 from tokenyard.core.limits import Limits
 from tokenyard.core.principal import Role
 from tokenyard.storage.database import Database
-from tokenyard.tenancy.rows import credential_view, key_view, organization_view, record
+from tokenyard.tenancy.rows import audit_view, credential_view, key_view, organization_view, record
 from tokenyard.tenancy.store import end_keys
-from tokenyard.tenancy.tables import ApiKeyRow, OrganizationRow, ProjectRow
-from tokenyard.tenancy.views import ApiKey, Credential, KeyVersion, Organization, write_limits
+from tokenyard.tenancy.tables import ApiKeyRow, AuditRow, OrganizationRow, ProjectRow
+from tokenyard.tenancy.views import ApiKey, AuditEntry, Credential, KeyVersion, Organization, write_limits
 
 DEFAULT_PROJECT = "Default project"
 
@@ -190,14 +190,10 @@ class TenancyOperatorStore:
         return key_view(row)
 
     async def operator_keys(self) -> list[ApiKey]:
-        """Return the operators' keys that are not revoked, oldest first."""
+        """Return the operators' keys that are neither revoked nor expired, oldest first."""
+        query = select(ApiKeyRow).where(self._live_operator_key()).order_by(ApiKeyRow.created, ApiKeyRow.id)
         async with self._database.reading() as session:
-            rows = await session.scalars(
-                select(ApiKeyRow)
-                .where(ApiKeyRow.role == Role.OPERATOR, ApiKeyRow.revoked.is_(None))
-                .order_by(ApiKeyRow.created, ApiKeyRow.id)
-            )
-            return [key_view(row) for row in rows]
+            return [key_view(row) for row in await session.scalars(query)]
 
     async def revoke_operator_key(self, key: str, *, actor: ApiKeyId) -> ApiKey:
         """End an operator's key for ever; doing it again changes nothing.
@@ -207,7 +203,6 @@ class TenancyOperatorStore:
             Conflict: it is the last one, and nobody could make another.
         """
         now = int(self._clock.now())
-        live: ColumnElement[bool] = and_(ApiKeyRow.role == Role.OPERATOR, ApiKeyRow.revoked.is_(None))
         async with self._database.transaction() as session:
             row = await session.scalar(
                 select(ApiKeyRow).where(ApiKeyRow.role == Role.OPERATOR, ApiKeyRow.id == key).with_for_update()
@@ -215,12 +210,31 @@ class TenancyOperatorStore:
             if row is None:
                 raise NotFound(f"No such operator key: `{key}`.")
             if row.revoked is None:
-                if await session.scalar(select(func.count()).where(live)) == 1:
+                others = and_(self._live_operator_key(), ApiKeyRow.id != row.id)
+                if not await session.scalar(select(func.count()).where(others)):
                     raise Conflict("This is the last operator key. Create another one first.")
                 row.revoked = now
                 row.version += 1
                 record(session, organization=None, actor=actor, action="operator_key.deleted", resource=row.id, at=now)
             return key_view(row)
+
+    async def audit_log(self, *, organization: str | None, before: int | None, limit: int) -> list[AuditEntry]:
+        """Return changes, newest first, older than the one with the id `before`; `organization` is an id or slug.
+
+        Raises:
+            NotFound: no such organization.
+        """
+        query = select(AuditRow).order_by(AuditRow.id.desc()).limit(limit)
+        async with self._database.reading() as session:
+            if organization is not None:
+                query = query.where(AuditRow.organization == (await _organization(session, organization)).id)
+            if before is not None:
+                query = query.where(AuditRow.id < before)
+            return [audit_view(row) for row in await session.scalars(query)]
+
+    def _live_operator_key(self) -> ColumnElement[bool]:
+        unexpired = or_(ApiKeyRow.expires.is_(None), ApiKeyRow.expires > int(self._clock.now()))
+        return and_(ApiKeyRow.role == Role.OPERATOR, ApiKeyRow.revoked.is_(None), unexpired)
 
     async def versions_changed_since(self, changed_ms: int) -> list[KeyVersion]:
         """Return the versions of tenants' keys that were created, revoked or archived since then."""

@@ -1,8 +1,8 @@
 """Operator routes: organizations, their projects and keys, and the operators' own keys."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from tokenyard.core.ids import ProjectId
 from tokenyard.core.limits import Limits
@@ -16,6 +16,7 @@ from tokenyard.tenancy.schemas import (
     NewProjectBody,
     OrganizationChanges,
     ProjectChanges,
+    shown_audit,
     shown_key,
     shown_organization,
     shown_project,
@@ -34,6 +35,7 @@ def router(
     _project_routes(routes, store, operator_store, keys)
     _key_routes(routes, store, operator_store, keys)
     _operator_key_routes(routes, operator_store, keys)
+    _audit_routes(routes, operator_store)
     return routes
 
 
@@ -168,3 +170,16 @@ def _operator_key_routes(routes: APIRouter, operator_store: TenancyOperatorStore
     async def revoke(operator: CurrentOperator, key: str) -> dict[str, Any]:
         await keys.revoke_operator(key, actor=operator.key)
         return {"id": key, "object": "organization.admin_api_key.deleted", "deleted": True}
+
+
+def _audit_routes(routes: APIRouter, operator_store: TenancyOperatorStore) -> None:
+    @routes.get("/audit_logs")
+    async def listing(
+        _operator: CurrentOperator,
+        organization: Annotated[str | None, Query(max_length=96)] = None,
+        after: Annotated[int | None, Query(ge=0)] = None,
+        limit: PageSize = 20,
+    ) -> dict[str, Any]:
+        """List who changed what, newest first."""
+        found = await operator_store.audit_log(organization=organization, before=after, limit=limit + 1)
+        return page([shown_audit(entry) for entry in found], limit)

@@ -8,7 +8,7 @@ from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId
 from tokenyard.core.limits import ScopedLimits
 from tokenyard.core.principal import Operator, Principal, Role
 from tokenyard.tenancy.tables import ApiKeyRow, AuditRow, OrganizationRow, ProjectRow
-from tokenyard.tenancy.views import ApiKey, Credential, Organization, Project, read_limits
+from tokenyard.tenancy.views import ApiKey, AuditEntry, Credential, Organization, Project, read_limits
 
 
 def organization_view(row: OrganizationRow) -> Organization:
@@ -76,6 +76,18 @@ def credential_view(
         weight=organization.weight,
     )
     return Credential(principal, key.expires)
+
+
+def audit_view(row: AuditRow) -> AuditEntry:
+    return AuditEntry(
+        id=row.id,
+        organization=OrganizationId(row.organization) if row.organization is not None else None,
+        actor=row.actor,
+        action=row.action,
+        resource=row.resource,
+        at=row.at,
+        details=row.details,
+    )
 
 
 def record(

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from tokenyard.core.limits import Limits
 from tokenyard.core.money import InexactAmount, from_dollars, to_dollars
-from tokenyard.tenancy.views import ApiKey, Organization, Project
+from tokenyard.tenancy.views import ApiKey, AuditEntry, Organization, Project
 
 MAX_EXPIRY_S = 31_536_000
 
@@ -147,6 +147,20 @@ def shown_project(project: Project) -> dict[str, Any]:
         "limits": shown_limits(project.limits),
         "created_at": project.created,
         "archived_at": project.archived,
+    }
+
+
+def shown_audit(entry: AuditEntry) -> dict[str, Any]:
+    """Return a change as the API shows it."""
+    return {
+        "id": str(entry.id),
+        "object": "organization.audit_log",
+        "type": entry.action,
+        "effective_at": entry.at,
+        "organization_id": entry.organization,
+        "actor": {"type": "api_key", "api_key": {"id": entry.actor}},
+        "resource_id": entry.resource,
+        "details": entry.details,
     }
 
 

@@ -55,6 +55,18 @@ class ApiKey(msgspec.Struct, frozen=True):
         return redacted(self.role, self.last4)
 
 
+class AuditEntry(msgspec.Struct, frozen=True):
+    """One change: who made it (`actor` is a key), to what, and when (unix seconds)."""
+
+    id: int
+    organization: OrganizationId | None
+    actor: str
+    action: str
+    resource: str
+    at: int
+    details: dict[str, Any]
+
+
 class Credential(msgspec.Struct, frozen=True):
     """Who holds a live key, and until when (unix seconds)."""
 

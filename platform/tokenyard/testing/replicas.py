@@ -16,6 +16,7 @@ class FakeReplicas:
         self.held: dict[str, list[str]] = {}
         self.load_of: dict[str, int] = {}
         self.silent: set[str] = set()
+        self.answers_as: dict[str, str] = {}  # whose name a replica tells, where not its own
         self.busy: set[str] = set()  # adapters with requests inside
         self.refused: set[str] = set()  # adapters that no replica takes
         self.calls: list[tuple[str, str, str]] = []
@@ -50,7 +51,8 @@ class FakeReplicas:
         """
         self._check(target.name)
         held = tuple(self.held[target.name])
-        return ReplicaState(target.name, target.model, held, self.load_of[target.name], 0)
+        name = self.answers_as.get(target.name, target.name)
+        return ReplicaState(name, target.model, held, self.load_of[target.name], 0)
 
     async def load(self, replica: Replica, adapter: AdapterRef) -> None:
         """Load an adapter.

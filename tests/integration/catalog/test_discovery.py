@@ -115,6 +115,15 @@ async def test_a_replica_that_never_answered_is_not_listed(
     assert await names(board) == []
 
 
+async def test_an_address_that_now_belongs_to_another_replica_is_not_listed(
+    discovery: Discovery, replicas: FakeReplicas, board: ReplicaBoard, clock: FrozenClock
+) -> None:
+    replicas.add("old", "smol")
+    replicas.answers_as["old"] = "new"
+    await look(discovery, clock)
+    assert await names(board) == []
+
+
 async def test_while_serve_s_controller_is_away_its_last_list_is_used(
     discovery: Discovery, replicas: FakeReplicas, board: ReplicaBoard, clock: FrozenClock, redis: Redis
 ) -> None:

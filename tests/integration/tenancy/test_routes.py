@@ -56,6 +56,18 @@ async def test_only_hashes_of_keys_are_stored_and_every_change_is_in_the_audit_l
     assert (audit[-1].actor, audit[-1].resource) == (operator.key, key)
 
 
+async def test_the_audit_log_is_read_newest_first_and_by_organization(tenancy: "Tenancy") -> None:
+    organization, _ = await tenancy.new_tenant("acme")
+    await tenancy.new_tenant("umbra")
+    first = (await tenancy.as_operator("GET", "/admin/audit_logs?organization=acme&limit=1")).json()
+    assert [(row["type"], row["organization_id"]) for row in first["data"]] == [("api_key.created", organization.id)]
+    path = f"/admin/audit_logs?organization=acme&limit=1&after={first['last_id']}"
+    second = (await tenancy.as_operator("GET", path)).json()
+    assert [row["type"] for row in second["data"]] == ["organization.created"]
+    assert (first["has_more"], second["has_more"]) == (True, False)
+    assert len((await tenancy.as_operator("GET", "/admin/audit_logs")).json()["data"]) == 5
+
+
 async def test_limits_change_field_by_field(tenancy: "Tenancy") -> None:
     await tenancy.new_tenant("acme")
     path = "/admin/organizations/acme"
@@ -135,6 +147,7 @@ async def test_operator_routes_refuse_everybody_else(tenancy: "Tenancy") -> None
         ("POST", "/admin/organizations/acme/api_keys"),
         ("GET", "/admin/organizations/acme/api_keys/key_x"),
         ("DELETE", "/admin/organizations/acme/api_keys/key_x"),
+        ("GET", "/admin/audit_logs"),
         ("GET", "/admin/operator_keys"),
         ("POST", "/admin/operator_keys"),
         ("DELETE", "/admin/operator_keys/key_x"),
@@ -150,6 +163,11 @@ async def test_the_last_operator_key_cannot_be_ended(tenancy: "Tenancy") -> None
     first = (await tenancy.authenticator.operator(tenancy.operator_secret)).key
     assert (await tenancy.as_operator("DELETE", f"/admin/operator_keys/{second['id']}")).status_code == 200
     assert (await tenancy.as_operator("DELETE", f"/admin/operator_keys/{second['id']}")).status_code == 200
+    body = {"name": "short", "expires_in_seconds": 60}
+    assert (await tenancy.as_operator("POST", "/admin/operator_keys", body)).status_code == 200
+    tenancy.clock.advance(60)
+    listed = (await tenancy.as_operator("GET", "/admin/operator_keys")).json()["data"]
+    assert [row["id"] for row in listed] == [first], "what has expired is not listed"
     refused = await tenancy.as_operator("DELETE", f"/admin/operator_keys/{first}")
     assert refused.status_code == 409
     assert (await tenancy.http.get("/admin/operator_keys", headers=bearer(second["value"]))).status_code == 401

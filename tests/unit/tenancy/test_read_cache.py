@@ -118,6 +118,20 @@ async def test_what_was_loaded_before_it_was_forgotten_is_not_kept(cache: ReadCa
     assert await cache.get("a") == "A2"
 
 
+async def test_forgetting_by_value_also_drops_what_is_being_loaded(cache: ReadCache[str, str], source: Source) -> None:
+    await cache.get("b")
+    source.gate.clear()
+    early = asyncio.create_task(cache.get("a"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    cache.forget_where(lambda value: value == "A")
+    source.values["a"] = "A2"
+    source.gate.set()
+    await early
+    assert await cache.get("a") == "A2"
+    assert cache.peek("b") == "B"
+
+
 async def test_a_flood_of_unknown_keys_does_not_push_out_known_ones(cache: ReadCache[str, str], source: Source) -> None:
     await cache.get("a")
     for number in range(100):

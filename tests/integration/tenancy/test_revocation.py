@@ -1,0 +1,67 @@
+"""A key that ended is dead at once for all that costs money, also in gateways whose caches still know it."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tokenyard.core.budgets import wallet
+from tokenyard.core.errors import Unauthenticated
+from tokenyard.core.ids import ApiKeyId
+from tokenyard.limits.admission import Admission
+from tokenyard.tenancy.api_keys import BOOTSTRAP
+from tokenyard.tenancy.key_versions import key_version_loop
+from tokenyard.tenancy.views import Organization
+from tokenyard.testing.limits import BudgetTable, admission_request, open_buckets
+
+if TYPE_CHECKING:
+    from conftest import Tenancy
+
+Ending = Callable[["Tenancy", Organization, ApiKeyId], Awaitable[object]]
+
+
+async def _revoke(tenancy: "Tenancy", organization: Organization, key: ApiKeyId) -> None:
+    await tenancy.keys.revoke(organization.id, key, actor=BOOTSTRAP)
+
+
+async def _archive(tenancy: "Tenancy", organization: Organization, _key: ApiKeyId) -> None:
+    path = f"/admin/organizations/{organization.id}"
+    assert (await tenancy.as_operator("PATCH", path, {"archived": True})).status_code == 200
+
+
+async def _archive_project(tenancy: "Tenancy", organization: Organization, _key: ApiKeyId) -> None:
+    path = f"/admin/organizations/{organization.id}/projects/{organization.default_project}"
+    assert (await tenancy.as_operator("PATCH", path, {"archived": True})).status_code == 200
+
+
+@pytest.mark.parametrize("end", [_revoke, _archive, _archive_project])
+async def test_another_gateway_s_next_paid_call_is_refused(tenancy: "Tenancy", tmp_path: Path, end: Ending) -> None:
+    organization, secret = await tenancy.new_tenant("acme")
+    gateway = tenancy.another_process()
+    caller = await gateway.tenant(secret)
+    budgets = BudgetTable()
+    budgets.set(wallet(organization.id), 1000)
+    await open_buckets(tenancy.redis)
+    admission = Admission(tenancy.redis, budgets, spool_folder=tmp_path, lease_ms=30_000, renewal_ms=5_000)
+    await admission.admit(admission_request(caller, amount=1))
+
+    await end(tenancy, organization, caller.key)
+    assert await gateway.tenant(secret) == caller, "its cache still knows the key"
+    with pytest.raises(Unauthenticated):
+        await admission.admit(admission_request(caller, amount=1))
+
+
+async def test_redis_that_lost_a_revocation_learns_it_from_the_loop(tenancy: "Tenancy", tmp_path: Path) -> None:
+    organization, secret = await tenancy.new_tenant("acme")
+    gateway = tenancy.another_process()
+    caller = await gateway.tenant(secret)
+    await _revoke(tenancy, organization, caller.key)
+    await tenancy.redis.flushall()
+    await open_buckets(tenancy.redis)
+    await key_version_loop(tenancy.operator_store, tenancy.versions, tenancy.clock).step()
+    budgets = BudgetTable()
+    budgets.set(wallet(organization.id), 1000)
+    admission = Admission(tenancy.redis, budgets, spool_folder=tmp_path, lease_ms=30_000, renewal_ms=5_000)
+    with pytest.raises(Unauthenticated):
+        await admission.admit(admission_request(caller, amount=1))
