@@ -1,42 +1,55 @@
-"""HTTP to the replicas' own ports: one pooled session, bytes in and bytes out."""
+"""HTTP to the replicas' own ports: pooled connections, bytes in and bytes out."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Mapping
 from functools import lru_cache
 from types import TracebackType
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
-import aiohttp
-from multidict import CIMultiDict
-from yarl import URL
-
+from tokenyard.clients.http1 import ConnectionCut, Http1Connection
 from tokenyard.core.replica import ReplicaLost
 
 CONNECT_TIMEOUT_S = 2.0
 SILENCE_TIMEOUT_S = 600.0
 # Below the 5 s after which uvicorn closes an idle connection, so that we never write into a closing one.
 KEEP_ALIVE_S = 3.0
-BUFFER_BYTES = 64 * 1024
+MAX_IDLE_PER_REPLICA = 256
 
-_LOSSES = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
+
+class _Address(NamedTuple):
+    host: str
+    port: int
+    path: str
 
 
 @lru_cache(maxsize=1024)
-def _url(text: str) -> URL:
-    return URL(text)
+def _address(url: str) -> _Address:
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        raise ValueError(f"not an http URL: {url!r}")
+    return _Address(parts.hostname, parts.port or 80, parts.path or "/")
+
+
+class _Idle(NamedTuple):
+    connection: Http1Connection
+    closing: asyncio.TimerHandle
 
 
 class ModelServerReply:
-    """One answer; what is not yet read waits in at most `BUFFER_BYTES` x 2, then in the replica."""
+    """One answer. What is not yet read waits in a bounded buffer, then in the replica."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._response = response
-        self._content = response.content
-        self.status = response.status
+    def __init__(self, client: "ModelServerClient", address: _Address, connection: Http1Connection) -> None:
+        self._client = client
+        self._address = address
+        self._connection = connection
+        self.status = connection.status
 
     @property
     def retry_after_s(self) -> float | None:
-        text = self._response.headers.get("retry-after", "")
-        return float(text) if text.replace(".", "", 1).isdecimal() else None
+        text = self._connection.headers.get(b"retry-after", b"").decode("latin-1")
+        return float(text) if text.isascii() and text.replace(".", "", 1).isdecimal() else None
 
     async def chunk(self) -> bytes:
         """Return the next bytes, or b"" at the end.
@@ -45,9 +58,9 @@ class ModelServerReply:
             ReplicaLost: cut before the end.
         """
         try:
-            return await self._content.readany()
-        except _LOSSES as error:
-            raise ReplicaLost(type(error).__name__) from error
+            return await self._connection.chunk()
+        except ConnectionCut as error:
+            raise ReplicaLost(str(error)) from error
 
     async def body(self, limit: int) -> bytes:
         """Return the whole body.
@@ -55,49 +68,38 @@ class ModelServerReply:
         Raises:
             ReplicaLost: cut before the end, or longer than `limit` bytes.
         """
-        first = await self.chunk()
-        if self._content.at_eof() and len(first) <= limit:
-            return first
-        parts, size = [first], len(first)
+        parts, size = [], 0
         while part := await self.chunk():
             parts.append(part)
             size += len(part)
             if size > limit:
                 raise ReplicaLost(f"the reply is longer than {limit} bytes")
-        return b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:
         """Give the connection back when everything was read; cut it, and so abort the request, when not."""
-        if self._content.at_eof():
-            self._response.release()
-        else:
-            self._response.close()
+        self._client.give_back(self._address, self._connection)
 
 
 class ModelServerClient:
     """Used as `async with`; `bearer` is the replicas' token."""
 
     def __init__(self, bearer: str, *, silence_timeout_s: float = SILENCE_TIMEOUT_S) -> None:
-        self._bearer = f"Bearer {bearer}"
-        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=silence_timeout_s)
-        self._session: aiohttp.ClientSession | None = None
+        self._bearer = bearer
+        self._silence_timeout_s = silence_timeout_s
+        self._idle: defaultdict[tuple[str, int], list[_Idle]] = defaultdict(list)
 
     async def __aenter__(self) -> "ModelServerClient":
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_S),
-            timeout=self._timeout,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            read_bufsize=BUFFER_BYTES,
-            auto_decompress=False,
-            skip_auto_headers=("user-agent", "accept-encoding", "accept"),
-        )
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._session is not None
-        await self._session.close()
+        for idle in self._idle.values():
+            for connection, closing in idle:
+                closing.cancel()
+                connection.close()
+        self._idle.clear()
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> ModelServerReply:
         """Send a JSON body; return the reply once its status is known.
@@ -105,12 +107,60 @@ class ModelServerClient:
         Raises:
             ReplicaLost: no connection, or cut before the status.
         """
-        assert self._session is not None, "use `async with`"
-        sent = CIMultiDict(headers)
-        sent["authorization"] = self._bearer
-        sent["content-type"] = "application/json"
+        address = _address(url)
+        connection = self._taken(address) or await self._connected(address)
         try:
-            response = await self._session.post(_url(url), data=body, headers=sent, allow_redirects=False)
-        except _LOSSES as error:
+            await connection.post(self._request(address, body, headers))
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, ConnectionCut):
+                raise ReplicaLost(str(error)) from error
+            raise
+        return ModelServerReply(self, address, connection)
+
+    def _request(self, address: _Address, body: bytes, headers: Mapping[str, str]) -> bytes:
+        own = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        if own.count("\n") != len(headers):
+            raise ValueError("a header holds a line break")
+        head = (
+            f"POST {address.path} HTTP/1.1\r\nhost: {address.host}:{address.port}\r\n"
+            f"authorization: Bearer {self._bearer}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(body)}\r\n{own}\r\n"
+        )
+        return head.encode("ascii") + body
+
+    async def _connected(self, address: _Address) -> Http1Connection:
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    lambda: Http1Connection(self._silence_timeout_s), address.host, address.port
+                )
+        except OSError as error:  # TimeoutError is one too
             raise ReplicaLost(type(error).__name__) from error
-        return ModelServerReply(response)
+        return connection
+
+    def _taken(self, address: _Address) -> Http1Connection | None:
+        idle = self._idle[address.host, address.port]
+        while idle:
+            connection, closing = idle.pop()
+            closing.cancel()
+            if connection.reusable:
+                return connection
+        return None
+
+    def give_back(self, address: _Address, connection: Http1Connection) -> None:
+        """Keep a connection for the next request, or close it where that cannot be."""
+        idle = self._idle[address.host, address.port]
+        if not connection.reusable or len(idle) >= MAX_IDLE_PER_REPLICA:
+            connection.close()
+            return
+        closing = asyncio.get_running_loop().call_later(KEEP_ALIVE_S, self._expire, address, connection)
+        idle.append(_Idle(connection, closing))
+
+    def _expire(self, address: _Address, connection: Http1Connection) -> None:
+        connection.close()
+        kept = [one for one in self._idle[address.host, address.port] if one.connection is not connection]
+        if kept:
+            self._idle[address.host, address.port] = kept
+        else:
+            del self._idle[address.host, address.port]
