@@ -37,6 +37,7 @@ from tokenyard.tenancy.own_routes import own_router
 from tokenyard.tenancy.routes import router as tenancy_router
 from tokenyard.web.access_log import AccessLog
 from tokenyard.web.health import Check
+from tokenyard_billing.control_plane import billing_routers
 from tokenyard_billing.reservations import Reservations
 from tokenyard_billing.wallet import OpeningCredit, Wallet
 

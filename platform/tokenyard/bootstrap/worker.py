@@ -7,6 +7,7 @@ import secrets
 import socket
 from contextlib import AsyncExitStack
 
+import aiohttp
 import uvicorn
 import uvloop
 from prometheus_client import CollectorRegistry, Counter, GCCollector, PlatformCollector, ProcessCollector
@@ -142,9 +143,10 @@ async def work(settings: Settings) -> None:
     name = worker_name()
     async with AsyncExitStack() as stack:
         foundation = await stack.enter_async_context(Foundation.opened(settings))
-        ray = settings.effective_ray_url, settings.ray_token_file.read_text().strip()
-        serve = await stack.enter_async_context(RayServe(*ray))
-        jobs = await stack.enter_async_context(RayJobs(*ray))
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        jobs = RayJobs(http, settings.effective_ray_url, settings.ray_token_file)
+        token = settings.ray_token_file.read_text().strip()
+        serve = await stack.enter_async_context(RayServe(settings.effective_ray_url, token))
         replicas = await stack.enter_async_context(ReplicaClient(settings.derived_secret("replica-bearer").hex()))
         billing = _billing(foundation, name, registry)
         await billing.start()
