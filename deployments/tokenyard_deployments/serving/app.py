@@ -41,11 +41,11 @@ def serve_config(
     host: str,
     port: int,
     graceful_shutdown_timeout_s: float = 20.0,
-    overrides: dict[str, Any] | None = None,
+    engine: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the body of `PUT /api/serve/applications/`, which is also a RayService's `serveConfigV2`.
 
-    `host` and `port` are of Serve's proxy; replicas listen on the same host. `overrides` change engine arguments.
+    `host` and `port` are of Serve's proxy; replicas listen on the same host. `engine` overrides engine arguments.
     """
     return {
         "proxy_location": "HeadOnly",
@@ -60,7 +60,7 @@ def serve_config(
                     "path": model.path,
                     "kind": model.kind,
                     "graceful_shutdown_timeout_s": graceful_shutdown_timeout_s,
-                    "engine": overrides or {},
+                    "engine": engine or {},
                 },
             }
             for model in models

@@ -116,7 +116,7 @@ class Reporter:
     async def _notice_restart(self) -> None:
         while self._recent and self._recent[0][0] < self._now() - RESEND_WITHIN_S:
             self._recent.popleft()
-        if not self._recent:
+        if not self._recent and self._run_id is not None:
             return
         run_id = str((await self._redis.info("server"))["run_id"])
         if self._run_id not in (None, run_id):

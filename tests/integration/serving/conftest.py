@@ -1,21 +1,42 @@
-"""The real base model, fetched once, and random LoRA adapters that fit it."""
+"""The real base model, fetched once; random LoRA adapters that fit it; and a private Ray with a real replica."""
 
+import asyncio
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import psutil
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from tokenyard.clients.ray_serve import RayServe
 from tokenyard.core.ids import AdapterId
+from tokenyard.core.model_spec import LoraSpec, read_model_spec
 from tokenyard.core.training import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MANIFEST_FILE, AdapterManifest, adapter_digest
 from tokenyard.core.usage import AdapterRef
 from tokenyard_deployments.models import pull, shipped_specs, source_of
+from tokenyard_deployments.serving.app import ServedModel, serve_config, serve_environment
+from tokenyard_deployments.serving.replica_settings import (
+    BLOB_URL,
+    METER_SECRET,
+    REDIS_URL,
+    REPLICA_BEARER,
+    REPLICA_DIR,
+)
 
+START_TIMEOUT_S = 300.0
 MODEL = "smollm2-135m-instruct"
 ROOT = Path(__file__).parents[3]
 RANK = 8
@@ -87,3 +108,119 @@ def publish_adapter(write_adapter: WriteAdapter) -> PublishAdapter:
         return AdapterRef(identity, name, path, manifest.digest)
 
     return publish
+
+
+class Cluster:
+    """A private Ray with Serve and one real replica; everything it started is marked, and ended by that mark."""
+
+    def __init__(self, folder: Path, redis_url: str) -> None:
+        self.blobs = folder / "blobs"
+        self.blobs.mkdir()
+        self.redis_url = redis_url
+        self.directory = folder / "replica"
+        self.token = secrets.token_hex(32)
+        self.meter_secret = secrets.token_bytes(32)
+        self.bearer = secrets.token_hex(32)
+        self._mark = secrets.token_hex(8)
+        self._folder = folder
+        self._gcs, self._dashboard, self._agent, self._client, self.proxy_port = free_ports(5)
+        self.dashboard_url = f"http://127.0.0.1:{self._dashboard}"
+
+    def start(self) -> None:
+        (self._folder / "token").write_text(self.token)
+        # Short, because a socket's path may have 107 bytes.
+        self._temporary = Path(tempfile.mkdtemp(prefix="ty-ray-"))
+        command = [
+            *(str(Path(sys.executable).parent / "ray"), "start", "--head", "--disable-usage-stats"),
+            *("--node-ip-address", "127.0.0.1", "--port", str(self._gcs), "--num-cpus", "16", "--num-gpus", "0"),
+            *("--dashboard-host", "127.0.0.1", "--dashboard-port", str(self._dashboard)),
+            *("--dashboard-agent-listen-port", str(self._agent), "--ray-client-server-port", str(self._client)),
+            *("--object-store-memory", str(200 << 20), "--temp-dir", str(self._temporary)),
+        ]
+        environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "TOKENYARD_TEST_MARK": self._mark,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self._folder / "token"),
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+            "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+            "SPT_NOENV": "1",
+            **serve_environment(),
+            METER_SECRET: self.meter_secret.hex(),
+            REPLICA_BEARER: self.bearer,
+            REDIS_URL: self.redis_url,
+            BLOB_URL: f"file://{self.blobs}",
+            REPLICA_DIR: str(self.directory),
+        }
+        subprocess.run(command, env=environment, check=True, timeout=120, capture_output=True)
+
+    def processes(self) -> list[psutil.Process]:
+        """Return everything that this cluster started and that still runs."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, OSError):
+                if process.environ().get("TOKENYARD_TEST_MARK") == self._mark:
+                    found.append(process)
+        return found
+
+    def stop(self) -> None:
+        processes = self.processes()
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(processes, timeout=20)
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Cluster]:
+    started = Cluster(tmp_path_factory.mktemp("cluster"), redis_url)
+    try:
+        started.start()
+        yield started
+    finally:
+        started.stop()
+
+
+@pytest.fixture(scope="session")
+def deployed(cluster: Cluster, base_model: Path) -> Cluster:
+    """The cluster with one small replica of the default model in service."""
+    shipped = read_model_spec((shipped_specs() / f"{MODEL}.yaml").read_bytes())
+    spec = msgspec.structs.replace(
+        shipped,
+        context_length=1024,
+        max_waiting=4,
+        max_wait_s=30.0,
+        lora=LoraSpec(max_loras=2, max_cpu_loras=3, max_lora_rank=8),
+    )
+    config = serve_config(
+        [ServedModel(spec, str(base_model))],
+        host="127.0.0.1",
+        port=cluster.proxy_port,
+        graceful_shutdown_timeout_s=2,
+        engine={"kv_cache_memory_bytes": 256 << 20, "max_num_seqs": 4, "max_num_batched_tokens": 256},
+    )
+    asyncio.run(_deploy(cluster, config))
+    return cluster
+
+
+async def _deploy(cluster: Cluster, config: dict[str, Any]) -> None:
+    async with RayServe(cluster.dashboard_url, cluster.token) as serve, asyncio.timeout(START_TIMEOUT_S):
+        await serve.deploy(config)
+        while True:
+            status = (await serve.statuses()).get(MODEL)
+            assert status is None or status.status not in ("DEPLOY_FAILED", "UNHEALTHY"), status
+            if status is not None and status.status == "RUNNING" and await serve.targets():
+                return
+            await asyncio.sleep(0.5)
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.socket() for _ in range(count)]
+    for probe in probes:
+        probe.bind(("127.0.0.1", 0))
+    ports = [int(probe.getsockname()[1]) for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports

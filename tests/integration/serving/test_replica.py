@@ -1,0 +1,348 @@
+"""A real replica under Ray Serve, spoken to on its own port: its answers, its adapters, its witness, its door."""
+
+import asyncio
+import hashlib
+import json
+import secrets
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+import torch
+from redis.asyncio import Redis
+from safetensors.torch import load_file, save_file
+
+from tokenyard.clients.ray_serve import RayServe
+from tokenyard.clients.replica import ReplicaClient
+from tokenyard.core import meter
+from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
+from tokenyard.core.redis_keys import bucket_of, usage_stream
+from tokenyard.core.replica import AdapterRefused, Replica, ReplicaTarget
+from tokenyard.core.training import AdapterManifest, adapter_digest
+from tokenyard.core.usage import AdapterRef, MeterClaims, ReplicaReported, decode_event
+
+pytestmark = [pytest.mark.timeout(500), pytest.mark.asyncio]
+
+MODEL = "smollm2-135m-instruct"
+CHAT = "/v1/chat/completions"
+ORGANIZATION = OrganizationId("org_test")
+REPORT_TIMEOUT_S = 20.0
+LONG = "Tell me everything you know about the sea, the wind and the stars."
+
+
+def claims(adapter: AdapterRef | None = None, endpoint: str = CHAT) -> MeterClaims:
+    return MeterClaims(
+        attempt=AttemptId(f"req_{secrets.token_hex(16)}.1"),
+        organization=ORGANIZATION,
+        project=ProjectId("proj_test"),
+        key=ApiKeyId("key_test"),
+        model=adapter.name if adapter else MODEL,
+        base_model=MODEL,
+        price=PriceId("2026-01-01/test"),
+        admitted_at_ms=1,
+        endpoint=endpoint,
+        adapter=adapter,
+    )
+
+
+class Caller:
+    """Speaks to the replica as the gateway does, and reads its reports as the ledger does."""
+
+    def __init__(
+        self, cluster: Any, target: ReplicaTarget, http: aiohttp.ClientSession, control: ReplicaClient
+    ) -> None:
+        self.cluster = cluster
+        self.target = target
+        self.control = control
+        self.replica = Replica(name=target.name, model=MODEL, url=target.url)
+        self._http = http
+
+    def send(self, body: dict[str, Any], claims: MeterClaims, **headers: str) -> Any:
+        signed = meter.sign(claims, self.cluster.meter_secret)
+        sent = {
+            "authorization": f"Bearer {self.cluster.bearer}",
+            meter.HEADER: signed,
+            "x-request-id": claims.attempt,
+            **headers,
+        }
+        return self._http.post(self.target.url + claims.endpoint, json=body, headers=sent)
+
+    async def ask(self, body: dict[str, Any], claims: MeterClaims) -> dict[str, Any]:
+        async with self.send(body, claims) as response:
+            answer: dict[str, Any] = await response.json()
+            assert response.status == 200, answer
+            return answer
+
+    async def get(self, path: str) -> tuple[int, str]:
+        headers = {"authorization": f"Bearer {self.cluster.bearer}"}
+        async with self._http.get(self.target.url + path, headers=headers) as response:
+            return response.status, await response.text()
+
+    async def reports(self, attempt: str) -> list[ReplicaReported]:
+        async with Redis.from_url(self.cluster.redis_url) as redis:
+            entries = await redis.xrange(usage_stream(bucket_of(ORGANIZATION)))
+        events = [decode_event(fields[b"event"]) for _, fields in entries]
+        return [one for one in events if isinstance(one, ReplicaReported) and one.claims.attempt == attempt]
+
+    async def report(self, attempt: str) -> ReplicaReported:
+        async with asyncio.timeout(REPORT_TIMEOUT_S):
+            while not (found := await self.reports(attempt)):  # noqa: ASYNC110 - another process reports
+                await asyncio.sleep(0.05)
+        assert len(found) == 1
+        return found[0]
+
+    async def idle(self) -> None:
+        async with asyncio.timeout(REPORT_TIMEOUT_S):
+            while (state := await self.control.stats(self.target)).running or state.waiting:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def caller(deployed: Any) -> AsyncIterator[Caller]:
+    async with (
+        RayServe(deployed.dashboard_url, deployed.token) as serve,
+        ReplicaClient(deployed.bearer) as control,
+        aiohttp.ClientSession() as http,
+    ):
+        (target,) = await serve.targets()
+        yield Caller(deployed, target, http, control)
+
+
+def chat(content: str, *, max_tokens: int = 8, **more: Any) -> dict[str, Any]:
+    messages = [{"role": "user", "content": content}]
+    return {"model": MODEL, "messages": messages, "max_tokens": max_tokens, "temperature": 0, **more}
+
+
+def same(report: ReplicaReported, usage: dict[str, Any]) -> bool:
+    details = usage.get("prompt_tokens_details") or {}
+    counted = (report.usage.prompt_tokens, report.usage.completion_tokens, report.usage.cached_tokens)
+    return counted == (usage["prompt_tokens"], usage["completion_tokens"], details.get("cached_tokens") or 0)
+
+
+async def test_it_answers_and_reports_what_the_answer_says(caller: Caller) -> None:
+    asked = claims()
+    answer = await caller.ask(chat("What is the capital of France?", max_tokens=16), asked)
+    assert "Paris" in answer["choices"][0]["message"]["content"]
+    report = await caller.report(asked.attempt)
+    assert same(report, answer["usage"])
+    assert report.finished
+    assert report.claims == asked
+    assert report.replica == caller.target.name
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "body"),
+    [
+        (CHAT, chat("Count to ten.", n=2, temperature=1)),
+        ("/v1/completions", {"model": MODEL, "prompt": ["One, two,", "A, B, C,"], "max_tokens": 5}),
+        ("/v1/completions", {"model": MODEL, "prompt": [1, 2, 3, 4], "max_tokens": 3, "n": 2}),
+        ("/v1/responses", {"model": MODEL, "input": "Hello", "max_output_tokens": 6}),
+    ],
+    ids=["two-answers", "two-prompts", "token-ids", "responses"],
+)
+async def test_every_shape_of_request_is_counted_exactly(caller: Caller, endpoint: str, body: dict[str, Any]) -> None:
+    asked = claims(endpoint=endpoint)
+    usage = (await caller.ask(body, asked))["usage"]
+    if endpoint == "/v1/responses":
+        usage = {"prompt_tokens": usage["input_tokens"], "completion_tokens": usage["output_tokens"]}
+    assert same(await caller.report(asked.attempt), usage)
+
+
+async def test_a_cached_prompt_is_reported_as_cached(caller: Caller) -> None:
+    body = chat("Remember this. " * 40)
+    await caller.ask(body, claims())
+    asked = claims()
+    usage = (await caller.ask(body, asked))["usage"]
+    assert usage["prompt_tokens_details"]["cached_tokens"] > 0
+    assert same(await caller.report(asked.attempt), usage)
+
+
+async def test_a_stream_is_reported_as_its_last_frame_says(caller: Caller) -> None:
+    asked = claims()
+    body = chat(LONG, max_tokens=12, stream=True, stream_options={"include_usage": True})
+    async with caller.send(body, asked) as response:
+        frames = [line async for line in response.content if line.startswith(b"data: {")]
+    usage = json.loads(frames[-1].removeprefix(b"data: "))["usage"]
+    report = await caller.report(asked.attempt)
+    assert same(report, usage)
+    assert report.finished
+
+
+async def test_a_stream_that_the_client_leaves_is_counted_to_the_token(caller: Caller) -> None:
+    asked = claims()
+    usage = {"include_usage": True, "continuous_usage_stats": True}
+    body = chat(LONG, max_tokens=400, stream=True, stream_options=usage, ignore_eos=True)
+    seen = 0
+    async with caller.send(body, asked) as response:
+        async for line in response.content:
+            if line.startswith(b"data: {"):
+                seen = json.loads(line.removeprefix(b"data: "))["usage"]["completion_tokens"]
+            if seen >= 10:
+                break
+        response.close()
+    report = await caller.report(asked.attempt)
+    assert not report.finished
+    assert report.usage.prompt_tokens > 0
+    # The engine goes on until it hears of it: never less than was relayed, and far from all.
+    assert seen <= report.usage.completion_tokens < 400
+    await caller.idle()
+
+
+async def test_a_request_that_does_not_stream_and_is_left_is_counted_too(caller: Caller) -> None:
+    asked = claims()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(2), caller.send(chat(LONG, max_tokens=600, ignore_eos=True), asked):
+            pass
+    report = await caller.report(asked.attempt)
+    assert not report.finished
+    assert 0 < report.usage.completion_tokens < 600
+    await caller.idle()
+
+
+async def test_a_request_that_the_engine_refuses_is_reported_as_nothing(caller: Caller) -> None:
+    asked = claims()
+    async with caller.send(chat("Hello", temperature=-3), asked) as response:
+        assert response.status == 400
+    assert (await caller.report(asked.attempt)).usage.total_tokens == 0
+
+
+async def test_the_queue_is_bounded_and_says_when_to_come_back(caller: Caller) -> None:
+    """4 slots and 4 places to wait: of 12 at once, 4 are refused and the others are served."""
+
+    async def one() -> tuple[int, str | None]:
+        async with caller.send(chat(LONG, max_tokens=40, ignore_eos=True), claims()) as response:
+            await response.read()
+            return response.status, response.headers.get("retry-after")
+
+    answers = await asyncio.gather(*(one() for _ in range(12)))
+    refused = [retry for status, retry in answers if status == 503]
+    assert len(refused) == 4
+    assert all(retry is not None and int(retry) >= 1 for retry in refused)
+    assert sum(status == 200 for status, _ in answers) == 8
+    await caller.idle()
+
+
+async def test_an_adapter_is_loaded_by_the_first_request_that_needs_it(
+    caller: Caller, publish_adapter: Callable[[Path, str, int], AdapterRef]
+) -> None:
+    adapter = publish_adapter(caller.cluster.blobs, "ft:smollm2-135m-instruct:test:cold:0000000000000011", 11)
+    body = {**chat(LONG, max_tokens=12), "model": adapter.name}
+    asked = [claims(adapter) for _ in range(4)]
+    answers = await asyncio.gather(*(caller.ask(body, one) for one in asked))
+    base = await caller.ask(chat(LONG, max_tokens=12), claims())
+    texts = {answer["choices"][0]["message"]["content"] for answer in answers}
+    assert base["choices"][0]["message"]["content"] not in texts
+    assert all(answer["model"] == adapter.name for answer in answers)
+    assert adapter.name in (await caller.control.stats(caller.target)).adapters
+    for one, answer in zip(asked, answers, strict=True):
+        assert same(await caller.report(one.attempt), answer["usage"])
+
+
+async def test_the_canary_tells_an_adapter_from_its_base(
+    caller: Caller, publish_adapter: Callable[[Path, str, int], AdapterRef]
+) -> None:
+    adapter = publish_adapter(caller.cluster.blobs, "ft:smollm2-135m-instruct:test:canary:0000000000000012", 12)
+    await caller.control.load(caller.replica, adapter)
+    base = await caller.control.canary(caller.target.url, None, "Hello!")
+    tuned = await caller.control.canary(caller.target.url, adapter.name, "Hello!")
+    assert len(base) == len(tuned) > 5
+    assert max(abs(one - other) for one, other in zip(base, tuned, strict=True)) > 0.01
+    assert await caller.control.canary(caller.target.url, None, "Hello!") == pytest.approx(base, abs=0.05)
+    with pytest.raises(AdapterRefused):
+        await caller.control.canary(caller.target.url, "ft:nobody", "Hello!")
+
+
+async def test_more_adapters_than_memory_take_turns(
+    caller: Caller, publish_adapter: Callable[[Path, str, int], AdapterRef]
+) -> None:
+    """Three fit: the least recently used one makes room, and comes back when it is asked for."""
+    adapters = [
+        publish_adapter(caller.cluster.blobs, f"ft:smollm2-135m-instruct:test:turn:{number:016x}", number)
+        for number in range(21, 26)
+    ]
+    for adapter in [*adapters, adapters[0]]:
+        answer = await caller.ask({**chat("Hello", max_tokens=2), "model": adapter.name}, claims(adapter))
+        assert answer["model"] == adapter.name
+    held = (await caller.control.stats(caller.target)).adapters
+    assert len(held) == 3
+    assert held[-1] == adapters[0].name
+    await caller.control.unload(caller.replica, adapters[0].name)
+    await caller.control.unload(caller.replica, adapters[0].name)
+    assert adapters[0].name not in (await caller.control.stats(caller.target)).adapters
+
+
+@pytest.mark.parametrize("damage", ["missing", "weights", "shape", "digest"])
+async def test_a_broken_adapter_harms_nobody(
+    caller: Caller, publish_adapter: Callable[[Path, str, int], AdapterRef], damage: str
+) -> None:
+    seed = {"missing": 31, "weights": 32, "shape": 33, "digest": 34}[damage]
+    adapter = publish_adapter(caller.cluster.blobs, f"ft:smollm2-135m-instruct:test:bad:{seed:016x}", seed)
+    adapter = _damaged(caller.cluster.blobs, adapter, damage)
+    with pytest.raises(AdapterRefused):
+        await caller.control.load(caller.replica, adapter)
+    async with caller.send({**chat("Hello"), "model": adapter.name}, claims(adapter)) as response:
+        assert response.status == 503
+    assert adapter.name not in (await caller.control.stats(caller.target)).adapters
+    await caller.ask(chat("Hello"), claims())
+
+
+def _damaged(blobs: Path, adapter: AdapterRef, damage: str) -> AdapterRef:
+    folder = blobs / adapter.path
+    weights = folder / "adapter_model.safetensors"
+    if damage == "missing":
+        weights.unlink()
+    elif damage == "weights":
+        weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
+    elif damage == "digest":
+        return msgspec.structs.replace(adapter, digest="0" * 64)
+    else:
+        # Honestly hashed, but of another shape than the base: only the engine can find out.
+        tensors = load_file(weights)
+        save_file({name: torch.zeros(8, 100) for name in tensors}, weights)
+        manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=AdapterManifest)
+        files = {**manifest.files, weights.name: hashlib.sha256(weights.read_bytes()).hexdigest()}
+        changed = msgspec.structs.replace(manifest, files=files, digest=adapter_digest(files))
+        (folder / "manifest.json").write_bytes(msgspec.json.encode(changed))
+        return msgspec.structs.replace(adapter, digest=changed.digest)
+    return adapter
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/internal/stats", "/health", "/docs", CHAT])
+async def test_nothing_answers_without_the_bearer(caller: Caller, path: str) -> None:
+    async with aiohttp.ClientSession() as http:
+        for headers in ({}, {"authorization": "Bearer " + "0" * 64}, {"authorization": caller.cluster.bearer}):
+            async with http.get(caller.target.url + path, headers=headers) as response:
+                assert response.status == 401
+
+
+async def test_a_forged_or_missing_meter_serves_nothing(caller: Caller) -> None:
+    forged = meter.sign(claims(), b"another secret, not the replica's")
+    for header in (forged, "", "e30=." + "0" * 64):
+        async with caller.send(chat("Hello"), claims(), **{meter.HEADER: header}) as response:
+            assert response.status == 403
+            assert (await response.json())["error"]["code"] == "meter_invalid"
+
+
+async def test_the_body_must_name_the_model_that_is_billed(
+    caller: Caller, publish_adapter: Callable[[Path, str, int], AdapterRef]
+) -> None:
+    adapter = publish_adapter(caller.cluster.blobs, "ft:smollm2-135m-instruct:test:other:0000000000000041", 41)
+    await caller.control.load(caller.replica, adapter)
+    async with caller.send({**chat("Hello"), "model": adapter.name}, claims()) as response:
+        assert response.status == 403
+
+
+@pytest.mark.parametrize("path", ["/v1/load_lora_adapter", "/inference/v1/generate", "/sleep", "/v1/audio/speech"])
+async def test_what_is_not_known_is_not_served(caller: Caller, path: str) -> None:
+    async with caller.send(chat("Hello"), claims(endpoint=path)) as response:
+        assert response.status == 404
+
+
+async def test_the_engines_own_metrics_are_there(caller: Caller) -> None:
+    status, text = await caller.get("/metrics")
+    assert status == 200
+    assert "vllm:generation_tokens_total" in text
+    assert "vllm:num_requests_running" in text

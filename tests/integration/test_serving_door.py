@@ -1,0 +1,272 @@
+"""The replica's door before an app that stands for the engine: who gets in, what is held, what is reported."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from redis.asyncio import Redis
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tokenyard.core import meter
+from tokenyard.core.ids import AdapterId, ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
+from tokenyard.core.redis_keys import bucket_of, usage_stream
+from tokenyard.core.usage import AdapterRef, MeterClaims, ReplicaReported, TokenUsage, decode_event
+from tokenyard_deployments.serving.adapter_files import AdapterRejected
+from tokenyard_deployments.serving.bearer import RequireBearer
+from tokenyard_deployments.serving.metered import MeteredRequests
+from tokenyard_deployments.serving.metering import CURRENT_METER, Meter
+from tokenyard_deployments.serving.reporter import Reporter
+from tokenyard_deployments.serving.residency import Residency
+from tokenyard_deployments.serving.slots import Slots
+
+SECRET = secrets.token_bytes(32)
+BEARER = secrets.token_bytes(32)
+ORGANIZATION = OrganizationId("org_test")
+PATH = "/v1/chat/completions"
+DEADLINE_S = 5.0
+
+
+class Engine:
+    """Takes one sequence for each request, and ends it when told."""
+
+    def __init__(self) -> None:
+        self.dead = False
+        self.open: dict[str, Meter] = {}
+        self.go = asyncio.Event()
+        self.go.set()
+        self.held: list[str] = []
+
+    async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        message = await receive()
+        counted = CURRENT_METER.get()
+        if counted is not None:
+            sequence = secrets.token_hex(4)
+            counted.started(sequence, sequence, 7)
+            self.open[sequence] = counted
+            await self.go.wait()
+            counted.ended(sequence, sequence, TokenUsage(7, 3), aborted=False)
+        body = json.dumps({"path": scope["path"], "size": len(message["body"])}).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+    async def abort(self, sequences: tuple[str, ...]) -> None:
+        for sequence in sequences:
+            self.open[sequence].ended(sequence, sequence, TokenUsage(7, 2), aborted=True)
+        if self.dead:
+            raise RuntimeError("the engine is dead")
+
+    async def load_adapter(self, name: str, folder: Path) -> None:
+        self.held.append(name)
+
+    async def unload_adapter(self, name: str) -> None:
+        self.held.remove(name)
+
+
+class Source:
+    async def bring(self, adapter: AdapterRef) -> Path:
+        if "bad" in adapter.name:
+            raise AdapterRejected("damaged: /a/path/inside")
+        return Path(adapter.name)
+
+    async def drop(self, path: Path) -> None:
+        return
+
+
+class Door:
+    def __init__(self, redis: Redis, redis_url: str, folder: Path) -> None:
+        self.engine = Engine()
+        self.slots = Slots(2, max_waiting=1, max_wait_s=5)
+        self.reporter = Reporter(redis_url, folder)
+        self._redis = redis
+        door: ASGIApp = MeteredRequests(
+            self.engine.app,
+            secret=SECRET,
+            replica="replica-1",
+            engine=self.engine,
+            slots=self.slots,
+            residency=Residency(self.engine, Source(), 2),
+            reporter=self.reporter,
+        )
+        self.client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(RequireBearer(door, BEARER)),
+            base_url="http://replica",
+            headers={"authorization": f"Bearer {BEARER.hex()}"},
+        )
+
+    async def send(self, claims: MeterClaims | None = None, path: str = PATH, **body: Any) -> httpx.Response:
+        claims = claims or self.claims()
+        headers = {meter.HEADER: meter.sign(claims, SECRET)}
+        model = claims.adapter.name if claims.adapter else claims.base_model
+        return await self.client.post(path, json={"model": model, **body}, headers=headers)
+
+    def claims(self, adapter: str | None = None) -> MeterClaims:
+        ref = AdapterRef(AdapterId("a"), adapter, "adapters/org/a", "0" * 64) if adapter else None
+        return MeterClaims(
+            attempt=AttemptId(f"req_{secrets.token_hex(8)}.1"),
+            organization=ORGANIZATION,
+            project=ProjectId("p"),
+            key=ApiKeyId("k"),
+            model=adapter or "tiny",
+            base_model="tiny",
+            price=PriceId("c/tiny"),
+            admitted_at_ms=1,
+            endpoint=PATH,
+            adapter=ref,
+        )
+
+    async def report(self, claims: MeterClaims) -> ReplicaReported:
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                for _, fields in await self._redis.xrange(usage_stream(bucket_of(ORGANIZATION))):
+                    event = decode_event(fields[b"event"])
+                    if isinstance(event, ReplicaReported) and event.claims == claims:
+                        return event
+                await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def door(redis: Redis, redis_url: str, tmp_path: Path) -> AsyncIterator[Door]:
+    made = Door(redis, redis_url, tmp_path / "spool")
+    yield made
+    await made.client.aclose()
+    await made.reporter.close()
+
+
+async def test_a_request_passes_whole_and_is_reported(door: Door) -> None:
+    claims = door.claims()
+    answer = await door.send(claims, messages=["x" * 100_000])
+    assert answer.json()["size"] > 100_000
+    report = await door.report(claims)
+    assert (report.usage, report.finished, report.replica) == (TokenUsage(7, 3), True, "replica-1")
+    assert door.slots.running == 0
+
+
+@pytest.mark.parametrize("authorization", ["", "Bearer", f"Bearer {SECRET.hex()}", f"bearer {BEARER.hex()}"])
+async def test_without_the_bearer_there_is_nothing(door: Door, authorization: str) -> None:
+    for path in (PATH, "/metrics", "/internal/stats", "/nowhere"):
+        assert (await door.client.get(path, headers={"authorization": authorization})).status_code == 401
+
+
+async def test_two_bearers_are_none(door: Door) -> None:
+    headers = [("authorization", "Bearer x")]
+    assert (await door.client.get("/metrics", headers=headers)).status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/health", "/internal/stats", "/v1/models", "/tokenize"])
+async def test_what_is_free_needs_no_meter(door: Door, path: str) -> None:
+    assert (await door.client.post(path, content=b"{}")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/load_lora_adapter", "/v1/chat/completions/batch", "/", "/internal", "/pooling"])
+async def test_what_is_neither_free_nor_metered_is_not_served(door: Door, path: str) -> None:
+    assert (await door.send(path=path)).status_code == 404
+
+
+@pytest.mark.parametrize("value", [None, "", "x", "e30=." + "0" * 64])
+async def test_a_meter_that_is_not_ours_serves_nothing(door: Door, value: str | None) -> None:
+    headers = {} if value is None else {meter.HEADER: value}
+    assert (await door.client.post(PATH, json={"model": "tiny"}, headers=headers)).status_code == 403
+    forged = {meter.HEADER: meter.sign(door.claims(), b"another")}
+    assert (await door.client.post(PATH, json={"model": "tiny"}, headers=forged)).status_code == 403
+    assert not door.engine.open
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"model": "ft:tiny:other:x:1"}, 403),
+        ({"model": ""}, 403),
+        ({"n": "two"}, 400),
+        ({"background": True}, 400),
+        ({"model": 7}, 400),
+    ],
+)
+async def test_a_body_that_does_not_fit_its_meter_is_refused(door: Door, body: dict[str, Any], status: int) -> None:
+    assert (await door.send(**body)).status_code == status
+    assert not door.engine.open
+
+
+@pytest.mark.parametrize(
+    ("body", "slots"),
+    [
+        ({"n": 2}, 2),
+        ({"best_of": 2, "n": 1}, 2),
+        ({"prompt": ["a", "b"]}, 2),
+        ({"prompt": [1, 2, 3]}, 1),
+        ({"prompt": "a"}, 1),
+        ({"prompt": [[1], [2]], "n": 9}, 2),
+    ],
+)
+async def test_each_sequence_takes_a_slot(door: Door, body: dict[str, Any], slots: int) -> None:
+    door.engine.go.clear()
+    request = asyncio.create_task(door.send(**body))
+    await until(lambda: bool(door.engine.open))
+    assert door.slots.running == slots
+    door.engine.go.set()
+    assert (await request).status_code == 200
+
+
+async def test_a_full_line_answers_503_with_retry_after(door: Door) -> None:
+    door.engine.go.clear()
+    requests = [asyncio.create_task(door.send()) for _ in range(3)]
+    await until(lambda: door.slots.waiting == 1)
+    refused = await door.send()
+    assert refused.status_code == 503
+    assert int(refused.headers["retry-after"]) >= 1
+    assert refused.json()["error"]["code"] == "server_is_overloaded"
+    door.engine.go.set()
+    assert [answer.status_code for answer in await asyncio.gather(*requests)] == [200] * 3
+
+
+@pytest.mark.parametrize("dead", [False, True])
+async def test_a_client_that_leaves_frees_its_slot_and_pays_what_was_made(door: Door, dead: bool) -> None:
+    door.engine.go.clear()
+    claims = door.claims("ft:tiny:org:x:a")
+    request = asyncio.create_task(door.send(claims))
+    await until(lambda: bool(door.engine.open))
+    door.engine.dead = dead
+    request.cancel()
+    report = await door.report(claims)
+    assert (report.usage, report.finished) == (TokenUsage(7, 2), False)
+    await until(lambda: door.slots.running == 0)
+
+
+async def test_who_leaves_the_line_is_reported_with_nothing(door: Door) -> None:
+    door.engine.go.clear()
+    inside = [asyncio.create_task(door.send()) for _ in range(2)]
+    await until(lambda: door.slots.running == 2)
+    claims = door.claims()
+    waiting = asyncio.create_task(door.send(claims))
+    await until(lambda: door.slots.waiting == 1)
+    waiting.cancel()
+    assert (await door.report(claims)).usage == TokenUsage(0, 0)
+    door.engine.go.set()
+    await asyncio.gather(*inside)
+
+
+async def test_the_adapter_is_loaded_first(door: Door) -> None:
+    assert (await door.send(door.claims("ft:tiny:org:x:a"))).status_code == 200
+    assert door.engine.held == ["ft:tiny:org:x:a"]
+
+
+async def test_an_adapter_that_cannot_be_served_is_not_the_clients_fault(door: Door) -> None:
+    answer = await door.send(door.claims("ft:tiny:org:bad:b"))
+    assert answer.status_code == 503
+    assert "path" not in answer.text
+    await until(lambda: door.slots.running == 0)
+
+
+async def test_a_dead_engine_takes_nothing_new(door: Door) -> None:
+    door.engine.dead = True
+    assert (await door.send()).status_code == 503
+
+
+async def until(true: Any) -> None:
+    async with asyncio.timeout(DEADLINE_S):
+        while not true():  # noqa: ASYNC110 - the door tells nobody
+            await asyncio.sleep(0.005)
