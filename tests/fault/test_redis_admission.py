@@ -234,3 +234,42 @@ async def test_a_redis_without_memory_takes_nothing_and_loses_nothing(
         await client.config_set("maxmemory", 0)
         await until(lambda: _all_reported(client, ORGANIZATION, [key_of(claims)]), "the event from disk")
         assert await client.hmget(budget(BUCKET, WALLET), "held", "pending") == [b"0", b"3"]
+
+
+async def test_a_redis_that_hangs_is_answered_with_503_in_time(
+    server: Valkey, client: Redis, new_admission: Callable[[], Admission]
+) -> None:
+    async with new_admission() as admission:
+        claims = (await admission.admit(admission_request(principal(), amount=10))).claims
+        with server.paused():
+            started = time.monotonic()
+            answers = await asyncio.gather(
+                *(admission.admit(admission_request(principal(), amount=10)) for _ in range(300)),
+                return_exceptions=True,
+            )
+            assert all(isinstance(answer, Unavailable) for answer in answers)
+            await admission.settle(settled(claims), COST)
+            assert time.monotonic() - started < 8
+        await until(lambda: _all_reported(client, ORGANIZATION, [key_of(claims)]), "the event from disk")
+
+        async def nothing_held() -> bool:
+            return await client.hget(budget(BUCKET, WALLET), "held") == b"0"
+
+        await until(nothing_held, "what was admitted for nobody is given back")
+
+
+async def test_new_work_is_refused_while_usage_has_nowhere_to_go(
+    server: Valkey, client: Redis, new_admission: Callable[[], Admission], tmp_path: Path
+) -> None:
+    spool = tmp_path / "spool"
+    spool.write_text("a file where the folder should be")
+    async with new_admission() as admission:
+        claims = (await admission.admit(admission_request(principal(), amount=10))).claims
+        await asyncio.to_thread(server.kill)
+        await admission.settle(settled(claims), COST)
+        await asyncio.to_thread(server.start)
+        with pytest.raises(Unavailable, match="recorded"):
+            await admission.admit(admission_request(principal(), amount=10))
+        spool.unlink()
+        await until(lambda: _all_reported(client, ORGANIZATION, [key_of(claims)]), "the event, once the disk works")
+        await admission.admit(admission_request(principal(), amount=10))

@@ -64,31 +64,14 @@ class BudgetHolds:
                 raise Conflict(f"{charge_key} has already ended.")
         raise not_available()
 
-    async def restore(
-        self, organization: OrganizationId, charge_key: str, budgets: Sequence[str], amount: NanoDollars
-    ) -> None:
-        """Take again a hold that Redis lost, without asking whether it still fits; one that is there stays as it is.
-
-        Raises:
-            Unavailable: Redis is down.
-        """
-        await self._run(
-            organization,
-            ScriptName.RENEW,
-            ["", "", charge_key, 0, checked_amount(amount), 0, "", " ".join(budgets), "", ""],
-        )
-
     async def release(self, organization: OrganizationId, charge_key: str) -> None:
         """Give the hold back, if there is one.
 
         Raises:
             Unavailable: Redis is down.
         """
-        await self._run(organization, ScriptName.RELEASE, ["", charge_key])
-
-    async def _run(self, organization: OrganizationId, script: ScriptName, arguments: list[Argument]) -> None:
         try:
-            await self._scripts.run(script, _tag(organization), arguments)
+            await self._scripts.run(ScriptName.RELEASE, _tag(organization), ["", charge_key])
         except RedisError as error:
             raise not_available() from error
 

@@ -1,6 +1,6 @@
 -- Prolong holds of one bucket; one that Redis lost is taken again, without asking whether it still fits.
 --
--- ARGV: now ('' = the server's clock), lease ms ('' = for ever), then for each hold: request, admitted at, amount,
+-- ARGV: now ('' = the server's clock), lease ms, then for each hold: request, admitted at, amount,
 --   tokens, claims, budgets, slots, token windows.
 -- Reply: for each hold 1 (renewed), 2 (was lost, taken again) or 0 (already settled: left alone).
 local now, lease = now_ms(ARGV[1]), ARGV[2]
@@ -11,7 +11,7 @@ for i = 3, #ARGV, 8 do
   if call('EXISTS', key('settled', request)) == 1 then
     state = 0
   elseif call('EXISTS', key('hold', request)) == 1 then
-    call('ZADD', HOLDS, lease == '' and '+inf' or now + lease, request)
+    call('ZADD', HOLDS, now + lease, request)
     state = 1
   else
     put_hold(now, lease, request, admitted_at, amount, tokens, ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7])

@@ -11,9 +11,11 @@ from typing import Any
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 MAX_WAITING = 10_000
 BATCH = 100  # bounds how long one round trip keeps Redis from others
+TRIP_TIMEOUT_S = 2.5  # all attempts together, so that a Redis that hangs is found out once and not again and again
 ROUND_TRIPS = 4  # at the same time, so that a slow answer does not hold up everything behind it
 
 Argument = str | bytes | int
@@ -31,7 +33,7 @@ class ScriptName(StrEnum):
 
 
 class ScriptsBusy(RedisError):
-    """Too many calls already wait for Redis."""
+    """Redis does not answer in time, or too many calls already wait for it."""
 
 
 @dataclass
@@ -80,13 +82,24 @@ class Scripts:
         while self._waiting:
             calls = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
             try:
-                replies = await self._send(calls)
+                async with asyncio.timeout(TRIP_TIMEOUT_S):
+                    replies = await self._send(calls)
+            except (TimeoutError, RedisTimeoutError):
+                late = ScriptsBusy("Redis does not answer in time")
+                _finish(calls, [late] * len(calls))
+                self._fail_waiting(late)
             except BaseException as error:
                 _finish(calls, [error] * len(calls))
                 if not isinstance(error, (RedisError, OSError)):
                     raise
             else:
                 _finish(calls, replies)
+
+    def _fail_waiting(self, error: RedisError) -> None:
+        # They waited behind a call that Redis did not answer: they need not wait as long once more.
+        calls = list(self._waiting)
+        self._waiting.clear()
+        _finish(calls, [error] * len(calls))
 
     async def _send(self, calls: Sequence[_Call]) -> list[Any]:
         if len(calls) == 1:  # the usual case of a quiet gateway, at half of a pipeline's cost

@@ -1,5 +1,6 @@
 """A real Valkey server with its append-only file on, which tests may stop, kill and start again."""
 
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -55,6 +56,16 @@ class Valkey:
     def stop(self) -> None:
         """End it as an operator would."""
         self._end(hard=False)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let it hang for a while: connections stay open, nothing is answered."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def _end(self, *, hard: bool) -> None:
         if self._process is None:

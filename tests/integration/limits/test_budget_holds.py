@@ -54,15 +54,6 @@ async def test_it_never_expires(reservations: BudgetHolds, redis: Redis) -> None
     assert await held(redis) == 600
 
 
-async def test_it_is_restored_after_redis_lost_it(reservations: BudgetHolds, redis: Redis) -> None:
-    await reservations.hold(ORGANIZATION, "ftjob-1", [WALLET], NanoDollars(600))
-    await redis.flushall()
-    for _ in range(2):
-        await reservations.restore(ORGANIZATION, "ftjob-1", [WALLET], NanoDollars(600))
-    assert await held(redis) == 600
-    assert await redis.zscore(holds(BUCKET), "ftjob-1") == float("inf")
-
-
 async def test_an_unloaded_bucket_answers_503(reservations: BudgetHolds, redis: Redis) -> None:
     await redis.delete(ready(BUCKET))
     with pytest.raises(Unavailable):
