@@ -86,6 +86,12 @@ class AttemptFolder:
             _LOG.error("the result of attempt %d of %s is malformed: %s", job.attempt, job.id, error)
             return None
 
+    async def has_started(self, job: Job) -> bool:
+        """Tell whether the current attempt left any sign of life: its folder must not be used again."""
+        folder = _folder(job)
+        signs = (EVENTS_FOLDER, CHECKPOINTS_FOLDER)
+        return any([await self._blobs.names(f"{folder}/{sign}") for sign in signs])
+
     async def last_with_checkpoint(self, job: Job) -> str | None:
         """Return the URL of the newest attempt's folder that holds a checkpoint."""
         for attempt in range(job.attempt, 0, -1):

@@ -87,6 +87,8 @@ class Attempts:
     async def _submit(self, job: Job, status: RunStatus | None) -> Job:
         submission = submission_id(job.id, job.attempt)
         if status is None:
+            if await self._folder.has_started(job):  # it was submitted, which was not noted, and then lost
+                return await self._again(job, "Training was lost")
             model = self._models.get(job.model)
             if model is None:
                 return await self._fail(job, "model_not_found", f"The model {job.model} is not served any more.")

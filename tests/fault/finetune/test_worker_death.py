@@ -1,0 +1,170 @@
+"""A worker dies at every point where it touches the world; another one brings the job to the same end."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from finetune_stack import FinetuneStack
+from sqlalchemy import create_engine
+
+from tokenyard.bootstrap.tables import import_all_tables
+from tokenyard.finetune.gate import LiveGate
+from tokenyard.finetune.states import FINISHED, JobState
+from tokenyard.storage.database import Base, Database
+
+
+class Died(BaseException):
+    """The worker is gone: nothing catches this."""
+
+
+class Countdown:
+    """Lets the worker die at the call of a given number: before its effect, or after it."""
+
+    def __init__(self, dies_at: int | None) -> None:
+        self._dies_at = dies_at
+        self.calls = 0
+        self.is_dead = False
+
+    def tick(self) -> None:
+        if self.is_dead:
+            raise Died
+        if self.calls == self._dies_at:
+            self.is_dead = True
+            raise Died
+        self.calls += 1
+
+
+class Mortal:
+    """Passes every call on, and dies before or after it."""
+
+    def __init__(self, inner: Any, countdown: Countdown) -> None:
+        self._inner = inner
+        self._countdown = countdown
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if name in ("get", "url", "url_of", "read_stream", "engine", "is_sqlite", "reading"):
+            return found
+        if name == "transaction":
+            return lambda: _Transaction(found(), self._countdown)
+
+        async def call(*arguments: Any, **named: Any) -> Any:
+            self._countdown.tick()
+            answer = await found(*arguments, **named)
+            self._countdown.tick()
+            return answer
+
+        return call
+
+
+class _Transaction:
+    def __init__(self, inner: Any, countdown: Countdown) -> None:
+        self._inner = inner
+        self._countdown = countdown
+
+    async def __aenter__(self) -> Any:
+        self._countdown.tick()
+        return await self._inner.__aenter__()
+
+    async def __aexit__(self, *error: Any) -> Any:
+        result = await self._inner.__aexit__(*error)
+        self._countdown.tick()
+        return result
+
+
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory) -> Path:
+    import_all_tables()
+    path = tmp_path_factory.mktemp("empty") / "empty.db"
+    engine = create_engine(f"sqlite:///{path}")
+    Base.metadata.create_all(engine)
+    engine.dispose()
+    return path
+
+
+def _stack(folder: Path, empty_database: Path) -> FinetuneStack:
+    folder.mkdir()
+    shutil.copy(empty_database, folder / "test.db")
+    return FinetuneStack(Database(f"sqlite+aiosqlite:///{folder / 'test.db'}"), folder)
+
+
+def _mortal_worker(stack: FinetuneStack, countdown: Countdown):
+    return stack.new_worker(
+        database=Mortal(stack.database, countdown),
+        blobs=Mortal(stack.blobs, countdown),
+        runs=Mortal(stack.cluster, countdown),
+        adapters=Mortal(stack.catalog, countdown),
+        gate=LiveGate(stack.replicas, Mortal(stack.replicas, countdown)),
+        usage=Mortal(stack.usage, countdown),
+    )
+
+
+async def _life(stack: FinetuneStack, dies_at: int | None, scenario: str) -> Countdown:
+    """Run one job to its end: by a worker that dies, then by one that does not."""
+    job = await stack.create()
+    countdown = Countdown(dies_at)
+    worker = _mortal_worker(stack, countdown)
+    for _ in range(20):
+        try:
+            await stack.round(worker)
+        except BaseException as error:
+            if not _is_death(error):
+                raise
+            stack.outlive_leases()
+            worker = stack.new_worker()
+        await _world(stack, job, scenario)
+        if (await stack.job(job.id)).state in FINISHED:
+            break
+    await _check(stack, job, scenario)
+    return countdown
+
+
+async def _world(stack: FinetuneStack, job: Any, scenario: str) -> None:
+    """Do what the cluster and the tenant do meanwhile."""
+    for run in [name for name, status in stack.cluster.runs.items() if status.state.is_active]:
+        if scenario == "lost" and run.endswith("-1"):
+            await stack.cluster.checkpoint(run, 5)
+            stack.cluster.forget(run)
+        elif scenario == "cancel":
+            await stack.cluster.tell(run, "Step 1")
+            await stack.jobs.cancel(job.organization, job.id)
+        else:
+            await stack.cluster.tell(run, "Step 1", "Step 2")
+            await stack.cluster.succeed(run, tokens=400)
+
+
+async def _check(stack: FinetuneStack, job: Any, scenario: str) -> None:
+    end = await stack.job(job.id)
+    assert end.state is (JobState.CANCELLED if scenario == "cancel" else JobState.SUCCEEDED)
+    assert not any(run.state.is_active for run in stack.cluster.runs.values())
+    assert len(stack.cluster.submissions) == len(set(stack.cluster.submissions))
+    assert {(event.job, event.trained_tokens) for event in stack.usage.events} == {(job.id, end.trained_tokens)}
+    assert end.slot is None
+    story = await stack.story(end)
+    assert len(story) == len(set(story)), "everything is told once"
+    live = [adapter for adapter, life in stack.catalog.lives.items() if life[-1] == "live"]
+    assert live == ([] if scenario == "cancel" else [end.adapter])
+    if scenario == "lost":
+        assert stack.cluster.submissions == [f"{job.id}-1", f"{job.id}-2"]
+        assert stack.cluster.specs[f"{job.id}-2"].resume_url is not None
+
+
+def _is_death(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_death(inner) for inner in error.exceptions)
+    return isinstance(error, Died)
+
+
+# The longer stories share most of their points with the plain one, so only some of theirs are tried.
+@pytest.mark.parametrize(("scenario", "every"), [("plain", 1), ("lost", 3), ("cancel", 2)])
+async def test_any_point_of_death_leads_to_the_same_end(tmp_path, empty_database, scenario, every) -> None:
+    stack = _stack(tmp_path / "alive", empty_database)
+    calls = (await _life(stack, None, scenario)).calls
+    await stack.database.close()
+    assert calls > 20
+    for dies_at in range(0, calls, every):
+        stack = _stack(tmp_path / f"{dies_at}", empty_database)
+        countdown = await _life(stack, dies_at, scenario)
+        assert countdown.is_dead
+        await stack.database.close()

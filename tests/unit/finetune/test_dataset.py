@@ -1,0 +1,114 @@
+"""What a training file may be, line by line."""
+
+import json
+
+import pytest
+from training_rows import rows
+
+from tokenyard.finetune.dataset import MAX_LINE_BYTES, MAX_PROBLEMS, DatasetCheck, InvalidDataset
+
+USER = {"role": "user", "content": "Hi"}
+ANSWER = {"role": "assistant", "content": "Hello"}
+
+
+def _check(data: bytes):
+    check = DatasetCheck()
+    check.feed(data)
+    return check.finish()
+
+
+def _problems(data: bytes) -> list[str]:
+    with pytest.raises(InvalidDataset) as refused:
+        _check(data)
+    return [str(problem) for problem in refused.value.problems]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"messages": [USER, ANSWER]},
+        {"messages": [ANSWER]},
+        {"messages": [{"role": "system", "content": ""}, USER, ANSWER]},
+        {"messages": [{"role": "developer", "content": "Be kind."}, USER, {**ANSWER, "name": "bot"}]},
+        {"messages": [USER, {**ANSWER, "weight": 0}, USER, {**ANSWER, "weight": 1}]},
+        {
+            "messages": [
+                USER,
+                {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function"}]},
+                {"role": "tool", "content": "42", "tool_call_id": "1"},
+                ANSWER,
+            ],
+            "tools": [{"type": "function", "function": {"name": "look"}}],
+            "parallel_tool_calls": False,
+        },
+    ],
+)
+def test_a_row_that_can_be_learned_from_is_taken(row) -> None:
+    assert _check(json.dumps(row).encode()).rows == 1
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ([], "must be a JSON object"),
+        ({"prompt": "x", "completion": "y"}, "unknown field 'completion'"),
+        ({}, '"messages" must be a list'),
+        ({"messages": {}}, '"messages" must be a list'),
+        ({"messages": ["hello"]}, "messages[0] must be an object"),
+        ({"messages": [USER, {"role": "bot", "content": "x"}]}, "messages[1].role must be one of system"),
+        ({"messages": [{"role": ["user"], "content": "x"}]}, "messages[0].role must be one of"),
+        ({"messages": [USER, {"role": "assistant"}]}, "messages[1].content must be text, not None"),
+        ({"messages": [USER, {"role": "assistant", "content": "  "}]}, "messages[1].content is empty"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}, ANSWER]}, "messages[0].content must be text"),
+        ({"messages": [{**USER, "weight": 1}, ANSWER]}, "unknown field 'weight'"),
+        ({"messages": [USER, {**ANSWER, "weight": 2}]}, "messages[1].weight must be 0 or 1"),
+        ({"messages": [USER, {**ANSWER, "weight": True}]}, "messages[1].weight must be 0 or 1"),
+        ({"messages": [USER, {**ANSWER, "weight": 0}]}, "nothing to learn from"),
+        ({"messages": [USER]}, "no assistant message"),
+        ({"messages": [ANSWER, USER]}, "the last message must be from the assistant, not 'user'"),
+        ({"messages": [USER, {**ANSWER, "tool_calls": []}]}, "tool_calls must be a list"),
+        ({"messages": [USER, ANSWER], "tools": ["x"]}, '"tools" must be a list'),
+        ({"messages": [USER, ANSWER], "parallel_tool_calls": 1}, '"parallel_tool_calls" must be'),
+    ],
+)
+def test_what_is_wrong_with_a_row_is_said(row, said) -> None:
+    [problem] = _problems(rows(1) + json.dumps(row).encode())
+    assert problem.startswith("line 2: ")
+    assert said in problem
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "line 1: the file is empty"),
+        (b"\n\n\n", "line 1: the file is empty"),
+        (rows(1) + b"{", "line 2: not JSON"),
+        (rows(1) + b'{"messages": NaN}', "line 2: not JSON"),
+        (rows(1) + b'{"messages": "\xff"}', "line 2: not UTF-8 (byte 15 of the line)"),
+        (b"\xef\xbb\xbf" + rows(1), "line 1: begins with a byte order mark"),
+        (rows(1) + b"\n" + rows(1), "line 2: the line is empty"),
+        (b"[" * 100_000, "line 1: not JSON"),
+        (b"x" * (MAX_LINE_BYTES + 1) + b"\n" + rows(1), f"line 1: longer than {MAX_LINE_BYTES} bytes"),
+    ],
+)
+def test_what_is_wrong_with_a_line_is_said(data, said) -> None:
+    [problem] = _problems(data)
+    assert problem.startswith(said)
+
+
+def test_the_first_ten_problems_are_enough() -> None:
+    problems = _problems(rows(1) + b"nonsense\n" * 100)
+    assert [problem.partition(":")[0] for problem in problems] == [f"line {n}" for n in range(2, 2 + MAX_PROBLEMS)]
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\n\n  \n"])
+def test_how_the_file_ends_does_not_matter(end) -> None:
+    assert _check(rows(3).rstrip(b"\n") + end).rows == 3
+
+
+def test_the_bound_counts_bytes_and_the_template() -> None:
+    summary = _check(rows(2, answer="Blåu."))
+    assert (summary.rows, summary.messages) == (2, 4)
+    text = len(b"Which colour is the sky?") + len("Blåu.".encode())
+    assert summary.text_tokens == 2 * text
+    assert summary.token_bound(template_tokens=5, template_tokens_per_message=3) == 2 * (text + 5 + 2 * 3)
