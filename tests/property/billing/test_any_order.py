@@ -1,0 +1,94 @@
+"""However events are ordered, repeated and cut into batches, the charges are the same and the books agree."""
+
+from collections.abc import Sequence
+
+from billing_stand import MARCH_MS, PRICES, WAIT_MS, charges, claims, expired, journal_sum, reported, settled, usage
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from tokenyard.core.ids import new_organization_id, new_request_id
+from tokenyard.core.usage import MeterClaims, Outcome, UsageEvent
+from tokenyard.storage.database import Database
+from tokenyard_billing.decision import decide
+from tokenyard_billing.evidence import report_of
+from tokenyard_billing.intake import Intake, Received
+from tokenyard_billing.reconcile import Reconciler
+from tokenyard_billing.seals import RateCardSeals
+
+COUNTS = st.builds(
+    lambda fresh, cached, completion: usage(fresh + cached, completion, cached),
+    st.integers(0, 50),
+    st.integers(0, 50),
+    st.integers(0, 50),
+)
+
+
+@st.composite
+def request_events(draw: st.DrawFn) -> list[tuple[int, str, object, object]]:
+    """Draw what is said of one request: (attempt, what, outcome or finished, usage)."""
+    attempts = draw(st.integers(1, 3))
+    said: list[tuple[int, str, object, object]] = []
+    for attempt in range(1, attempts + 1):
+        if draw(st.booleans()):
+            said.append((attempt, "replica", draw(st.booleans()), draw(COUNTS)))
+    ending = draw(st.sampled_from(["settled", "expired", "both", "neither"]))
+    if ending in {"settled", "both"}:
+        said.append((attempts, "gateway", draw(st.sampled_from(list(Outcome))), draw(COUNTS)))
+    if ending in {"expired", "both"}:
+        said.append((attempts, "hold", None, None))
+    return said
+
+
+def _event(made: MeterClaims, what: str, how: object, count: object) -> UsageEvent:
+    match what:
+        case "replica":
+            return reported(made, count, finished=how)  # type: ignore[arg-type]
+        case "gateway":
+            return settled(made, count, how)  # type: ignore[arg-type]
+        case _:
+            return expired(made)
+
+
+@hypothesis_settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(said=st.lists(request_events(), min_size=1, max_size=6), data=st.data())
+async def test_any_order_any_batches_three_deliveries(
+    database: Database, redis: Redis, said: list[list[tuple[int, str, object, object]]], data: st.DataObject
+) -> None:
+    organization = new_organization_id()
+    events: list[Received] = []
+    expected = {}
+    for of_request in said:
+        request = new_request_id()
+        made = [_event(claims(request, n, organization), what, how, count) for n, what, how, count in of_request]
+        events += [Received(event, MARCH_MS) for event in made]
+        decision = decide([report_of(event, 0) for event in made], waited=True)
+        if decision:
+            expected[request] = (decision.rule, decision.attempt, decision.usage.total_tokens)
+    deliveries = data.draw(st.permutations(events * 3))
+    size = data.draw(st.integers(1, max(1, len(deliveries))))
+
+    intake = Intake(PRICES, RateCardSeals(), report_wait_ms=WAIT_MS)
+    for start in range(0, len(deliveries), size):
+        await _take(database, intake, deliveries[start : start + size])
+    async with database.transaction() as session:
+        await intake.take_overdue(session, list(expected), MARCH_MS)
+    await _take(database, intake, deliveries)
+
+    found = {key: charge for key, charge in (await charges(database)).items() if charge.organization == organization}
+    assert {
+        key: (charge.rule, charge.attempt, charge.prompt_tokens + charge.completion_tokens)
+        for key, charge in found.items()
+    } == expected
+    assert await journal_sum(database) == 0
+    books = await Reconciler(database, redis).reconcile()
+    assert [difference for difference in books.differences if difference.broken] == []
+    assert books.tokens.unexplained == 0
+
+
+async def _take(database: Database, intake: Intake, batch: Sequence[Received]) -> None:
+    async with database.transaction() as session:
+        await intake.take(session, batch, MARCH_MS)
