@@ -281,9 +281,7 @@ def upgrade() -> None:
         sa.Column("step_number", sa.Integer(), nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("path", sa.String(length=255), nullable=False),
-        sa.Column(
-            "metrics", sa.JSON().with_variant(postgresql.JSONB(astext_type=Text()), "postgresql"), nullable=False
-        ),
+        sa.Column("metrics", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("job", "step_number"),
     )
@@ -298,7 +296,7 @@ def upgrade() -> None:
         sa.Column("level", sa.String(length=8), nullable=False),
         sa.Column("type", sa.String(length=8), nullable=False),
         sa.Column("message", sa.Text(), nullable=False),
-        sa.Column("data", sa.JSON().with_variant(postgresql.JSONB(astext_type=Text()), "postgresql"), nullable=False),
+        sa.Column("data", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("job", "source"),
     )
@@ -316,7 +314,7 @@ def upgrade() -> None:
         sa.Column("bytes", sa.BigInteger(), nullable=False),
         sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=True),
-        sa.Column("summary", sa.JSON().with_variant(postgresql.JSONB(astext_type=Text()), "postgresql"), nullable=True),
+        sa.Column("summary", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("finetune_files", schema=None) as batch_op:
@@ -337,14 +335,8 @@ def upgrade() -> None:
         sa.Column("seed", sa.BigInteger(), nullable=False),
         sa.Column("training_file", sa.String(length=96), nullable=False),
         sa.Column("validation_file", sa.String(length=96), nullable=True),
-        sa.Column(
-            "hyperparameters",
-            sa.JSON().with_variant(postgresql.JSONB(astext_type=Text()), "postgresql"),
-            nullable=False,
-        ),
-        sa.Column(
-            "details", sa.JSON().with_variant(postgresql.JSONB(astext_type=Text()), "postgresql"), nullable=False
-        ),
+        sa.Column("hyperparameters", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
+        sa.Column("details", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
         sa.Column("has_details", sa.Boolean(), nullable=False),
         sa.Column("price", sa.String(length=96), nullable=False),
         sa.Column("reserved_tokens", sa.BigInteger(), nullable=False),
@@ -352,7 +344,7 @@ def upgrade() -> None:
         sa.Column("admitted_at_ms", sa.BigInteger(), nullable=False),
         sa.Column("state", sa.String(length=24), nullable=False),
         sa.Column("outcome", sa.String(length=16), nullable=True),
-        sa.Column("error", sa.JSON().with_variant(postgresql.JSONB(astext_type=Text()), "postgresql"), nullable=True),
+        sa.Column("error", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=True),
         sa.Column("trained_tokens", sa.BigInteger(), nullable=True),
         sa.Column("adapter", sa.String(length=96), nullable=True),
         sa.Column("attempt", sa.Integer(), nullable=False),
@@ -387,9 +379,7 @@ def upgrade() -> None:
         sa.Column("action", sa.String(length=64), nullable=False),
         sa.Column("resource", sa.String(length=96), nullable=False),
         sa.Column("at", sa.BigInteger(), nullable=False),
-        sa.Column(
-            "details", sa.JSON().with_variant(postgresql.JSONB(astext_type=Text()), "postgresql"), nullable=False
-        ),
+        sa.Column("details", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("tenancy_audit_log", schema=None) as batch_op:
@@ -403,7 +393,7 @@ def upgrade() -> None:
         sa.Column("default_project", sa.String(length=96), nullable=False),
         sa.Column("weight", sa.Integer(), nullable=False),
         sa.Column("timezone", sa.String(length=64), nullable=False),
-        sa.Column("limits", sa.JSON().with_variant(postgresql.JSONB(astext_type=Text()), "postgresql"), nullable=False),
+        sa.Column("limits", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
         sa.Column("created", sa.BigInteger(), nullable=False),
         sa.Column("archived", sa.BigInteger(), nullable=True),
         sa.Column("announced", sa.BigInteger(), nullable=True),
@@ -460,7 +450,7 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=96), nullable=False),
         sa.Column("organization", sa.String(length=96), nullable=False),
         sa.Column("name", sa.String(length=200), nullable=False),
-        sa.Column("limits", sa.JSON().with_variant(postgresql.JSONB(astext_type=Text()), "postgresql"), nullable=False),
+        sa.Column("limits", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
         sa.Column("created", sa.BigInteger(), nullable=False),
         sa.Column("archived", sa.BigInteger(), nullable=True),
         sa.ForeignKeyConstraint(
@@ -483,7 +473,7 @@ def upgrade() -> None:
         sa.Column("hash", sa.String(length=64), nullable=False),
         sa.Column("pepper_version", sa.Integer(), nullable=False),
         sa.Column("version", sa.Integer(), nullable=False),
-        sa.Column("limits", sa.JSON().with_variant(postgresql.JSONB(astext_type=Text()), "postgresql"), nullable=False),
+        sa.Column("limits", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
         sa.Column("created", sa.BigInteger(), nullable=False),
         sa.Column("expires", sa.BigInteger(), nullable=True),
         sa.Column("revoked", sa.BigInteger(), nullable=True),
