@@ -20,7 +20,8 @@ def valkey_part(settings: Settings, environment: Mapping[str, str]) -> Part:
         argv=(
             *(str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(settings.valkey_port)),
             *("--dir", str(folder), "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
-            *("--maxmemory-policy", "noeviction", "--daemonize", "no"),
+            # Its title would overwrite the environment by which the run's processes are found.
+            *("--maxmemory-policy", "noeviction", "--daemonize", "no", "--set-proc-title", "no"),
         ),
         environment=environment,
         probe=answers_redis(settings.effective_redis_url),

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from tokenyard.settings import Settings
 from tokenyard.stack.child import Part
+from tokenyard.stack.failure import StackFailed
 from tokenyard.stack.health import Probe, answers_http
 from tokenyard.stack.installation import SECRET_VARIABLE
 from tokenyard_deployments.serving.app import serve_environment
@@ -20,6 +22,7 @@ LOGICAL_CPUS = 16
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
 READY_LIMIT_S = 90.0
 STOP_GRACE_S = 6.0
+KEPT_SESSIONS = 2
 _NOT_FOR_RAY = (SECRET_VARIABLE, "TOKENYARD_DATABASE_URL", "TOKENYARD_ADMIN_KEY")
 
 
@@ -31,6 +34,8 @@ def ray_part(settings: Settings, environment: Mapping[str, str]) -> Part:
         *("--node-ip-address", "127.0.0.1", "--port", str(settings.ray_gcs_port)),
         *("--dashboard-host", "127.0.0.1", "--dashboard-port", str(settings.ray_dashboard_port)),
         *("--dashboard-agent-listen-port", str(agent_port), "--ray-client-server-port", str(client_port)),
+        # Any free ports: Ray's usual range would take in ports that the operator chose for something else.
+        *("--min-worker-port", "0", "--max-worker-port", "0"),
         *("--num-cpus", str(LOGICAL_CPUS), "--object-store-memory", str(OBJECT_STORE_BYTES)),
         *("--temp-dir", str(session_folder(settings.data_dir))),
     )
@@ -73,6 +78,22 @@ def session_folder(data_dir: Path) -> Path:
     """Return where Ray keeps sockets and its own logs: a short path, because socket paths may have 107 bytes."""
     name = hashlib.sha256(str(data_dir.absolute()).encode()).hexdigest()[:8]
     return Path(tempfile.gettempdir()) / f"tokenyard-{os.getuid()}-{name}"
+
+
+def prepare_session_folder(data_dir: Path) -> None:
+    """Make the folder for this user alone, and remove what old sessions left in it but for the newest.
+
+    Raises:
+        StackFailed: the folder belongs to somebody else, who could swap Ray's sockets.
+    """
+    folder = session_folder(data_dir)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise StackFailed(f"{folder} belongs to another user. Remove it, or choose another place with TMPDIR.")
+    folder.chmod(0o700)
+    sessions = sorted(entry for entry in folder.glob("session_2*") if not entry.is_symlink())
+    for old in sessions[:-KEPT_SESSIONS]:
+        shutil.rmtree(old)
 
 
 def bearer_of(settings: Settings) -> dict[str, str]:

@@ -11,7 +11,7 @@ from tokenyard.stack.failure import StackFailed
 from tokenyard.stack.health import answers_http, until_ready
 from tokenyard.stack.parts import dashboard_part, gateway_part, local_url, valkey_part, worker_part
 from tokenyard.stack.progress import Progress
-from tokenyard.stack.ray_head import ray_part
+from tokenyard.stack.ray_head import prepare_session_folder, ray_part
 from tokenyard.stack.serving import Serving
 from tokenyard.stack.supervisor import Supervisor
 from tokenyard.storage.migrate import upgrade
@@ -55,6 +55,7 @@ class Startup:
         """Start the local Ray and ask Serve for the replicas; they load while the rest starts."""
         with self._progress.step("Ray"):
             if not self.settings.ray_url:
+                prepare_session_folder(self.settings.data_dir)
                 part = ray_part(self.settings, self._environment)
                 await self._supervisor.start(part, after_restart=self._serving.deploy)
                 await self._supervisor.ready("ray")

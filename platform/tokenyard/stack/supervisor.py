@@ -100,8 +100,16 @@ class Supervisor:
         await child.start()
         if after_restart is None:
             return
-        await until_ready(part.probe, limit_s=part.ready_limit_s)
-        await after_restart()
+        ready = asyncio.ensure_future(until_ready(part.probe, limit_s=part.ready_limit_s))
+        ended = asyncio.ensure_future(child.ended())
+        try:
+            await asyncio.wait({ready, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if ready.done():
+                ready.result()
+                await after_restart()
+        finally:
+            ready.cancel()
+            ended.cancel()
 
     def _give_up(self, child: Child, how: str) -> None:
         if not self.failed.done():
