@@ -5,6 +5,7 @@ The gateway does this for every paid request; a general HTTP client costs severa
 
 import asyncio
 from collections import deque
+from typing import cast
 
 import httptools
 
@@ -116,8 +117,7 @@ class Http1Connection(asyncio.Protocol):
     # asyncio's callbacks
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
 
     def data_received(self, data: bytes) -> None:
         self._heard = self._loop.time()
