@@ -1,6 +1,6 @@
-"""A running gateway with one mock model server."""
+"""A running gateway with one mock model server, on the event loop that gateways run on."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -9,10 +9,8 @@ from gateway_stack import GatewayStack, gateway_stack
 from redis.asyncio import Redis
 
 
-@pytest.fixture(scope="session")
-def event_loop_policy() -> uvloop.EventLoopPolicy:
-    """Run on the event loop that the gateway runs on."""
-    return uvloop.EventLoopPolicy()
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable[[], uvloop.Loop]]:
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture
