@@ -20,6 +20,7 @@ from tokenyard_billing.live import BudgetUpdate, LiveBudgets
 from tokenyard_billing.metrics import LedgerMetrics
 from tokenyard_billing.open_requests import OpenRequests
 from tokenyard_billing.prices import PriceList, UnknownPrice
+from tokenyard_billing.rate_cards import InvalidRateCard
 from tokenyard_billing.screening import Malformed, read_event
 from tokenyard_billing.streams import StreamEntry, UsageStreams
 
@@ -217,6 +218,8 @@ class LedgerConsumer:
 
 def _is_of_the_event(error: Exception) -> bool:
     """Tell an event that SQL cannot take from a database that is away: only the first may ever be given up."""
+    if isinstance(error, InvalidRateCard):  # this worker's fault, and every event's
+        return False
     if isinstance(error, exc.DataError | exc.IntegrityError):
         return True
     if isinstance(error, exc.DBAPIError):

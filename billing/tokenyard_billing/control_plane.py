@@ -37,7 +37,7 @@ def billing_routers(
             invoices=invoices,
             usage=usage,
             wallet=wallet,
-            store=BillingOperatorStore(database),
+            store=BillingOperatorStore(database, redis),
             reconciler=Reconciler(database, redis),
             clock=clock,
         ),

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
+from redis.asyncio import Redis
 from sqlalchemy import inspect, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.errors import NotFound
 from tokenyard.storage.database import Base, Database
+from tokenyard_billing.dead import send_again
 from tokenyard_billing.invoices import invoice_id
 from tokenyard_billing.tables import (
     Alarm,
@@ -25,10 +27,11 @@ Row = dict[str, Any]
 
 
 class BillingOperatorStore:
-    """Reads across organizations."""
+    """Reads across organizations; changes nothing but that dead events may be sent again."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, redis: Redis) -> None:
         self._database = database
+        self._redis = redis
 
     async def request(self, charge_key: str) -> Row:
         """Tell everything that is known of a request or a training job.
@@ -71,6 +74,14 @@ class BillingOperatorStore:
         async with self._database.reading() as session:
             found = await session.scalars(select(DeadEvent).order_by(DeadEvent.at_ms.desc()).limit(limit))
             return [_row(event) for event in found]
+
+    async def send_again(self, stream: str, entry: str) -> None:
+        """Put a dead event back on its stream, after its cause was mended.
+
+        Raises:
+            NotFound: there is no such dead event.
+        """
+        await send_again(self._database, self._redis, stream, entry)
 
 
 def _attempt(attempt: str, reports: Sequence[Row], waste: Sequence[Row], charge: Charge | None) -> Row:

@@ -48,6 +48,15 @@ class CreditBody(BaseModel):
             raise InvalidRequest(str(error), param="amount_dollars") from error
 
 
+class DeadEventBody(BaseModel):
+    """Names a dead event, as the list of them does."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    stream: str = Field(max_length=64)
+    entry: str = Field(max_length=48)
+
+
 def router(invoices: InvoiceStore, wallet: Wallet) -> APIRouter:
     """Return what a tenant sees of its own money."""
     routes = APIRouter(prefix="/v1/organization", tags=["billing"])
@@ -96,6 +105,12 @@ def admin_router(
     async def dead_events(_operator: CurrentOperator, limit: Newest = 100) -> dict[str, Any]:
         return {"object": "list", "data": await store.dead_events(limit)}
 
+    @routes.post("/dead_events/send_again")
+    async def send_again(_operator: CurrentOperator, body: DeadEventBody) -> dict[str, Any]:
+        """Put a dead event back on its stream, after its cause was mended."""
+        await store.send_again(body.stream, body.entry)
+        return {"object": "dead_event", "stream": body.stream, "entry": body.entry, "sent_again": True}
+
     return routes
 
 
@@ -142,8 +157,8 @@ def _bill_routes(
 
 
 async def _invoices(invoices: InvoiceStore, organization: OrganizationId, period: str | None) -> dict[str, Any]:
-    periods = await invoices.periods(organization)
-    wanted = [found for found in periods if period is None or found == checked_period(period)]
+    asked = None if period is None else checked_period(period)
+    wanted = [found for found in await invoices.periods(organization) if asked in {None, found}]
     data = [shown_invoice(await invoices.draw(organization, found)) for found in wanted]
     first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
     return {"object": "list", "data": data, "first_id": first, "last_id": last, "has_more": False}

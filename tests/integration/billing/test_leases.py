@@ -1,0 +1,54 @@
+"""Each bucket has one holder, shares are fair, and who lost a lease writes nothing."""
+
+import pytest
+from billing_stand import ACME, charges, claims, send, settled, usage, worker
+from redis.asyncio import Redis
+
+from tokenyard.core.redis_keys import BUCKETS, bucket_of
+from tokenyard.storage.database import Database
+from tokenyard.testing.clock import FrozenClock
+from tokenyard_billing.leases import LEASE_MS, BucketLeases, LeaseLost
+
+
+class EagerLeases(BucketLeases):
+    async def hold_now(self) -> frozenset[int]:
+        self._renew_at = 0.0
+        return await self.hold({})
+
+
+async def test_workers_share_the_buckets_and_take_over_from_the_dead(database: Database) -> None:
+    clock = FrozenClock()
+    first, second = (EagerLeases(database, clock, name) for name in ("one", "two"))
+    assert len(await first.hold_now()) == BUCKETS
+    assert await second.hold_now() == frozenset()
+    assert len(await first.hold_now()) == BUCKETS // 2
+    assert len(await second.hold_now()) == BUCKETS // 2
+    assert not await first.hold_now() & await second.hold_now()
+
+    clock.advance(LEASE_MS / 1000 + 1)  # the first one is dead
+    assert len(await second.hold_now()) == BUCKETS
+
+
+async def test_a_worker_that_stops_hands_over_at_once(database: Database) -> None:
+    clock = FrozenClock()
+    first, second = (EagerLeases(database, clock, name) for name in ("one", "two"))
+    await first.hold_now()
+    await first.release()
+    assert len(await second.hold_now()) == BUCKETS
+
+
+async def test_who_lost_the_lease_commits_nothing(database: Database, redis: Redis) -> None:
+    clock = FrozenClock()
+    old, new = (worker(database, redis, name=name, clock=clock) for name in ("old", "new"))
+    await old.consumer.step()
+    clock.advance(LEASE_MS / 1000 + 1)
+    await new.consumer.step()
+    assert bucket_of(ACME) in new.leases.held
+    await send(redis, settled(claims("req_a"), usage(10, 5)))
+    with pytest.raises(LeaseLost):
+        await old.consumer.step()
+    assert await charges(database) == {}
+    await new.leases.release()
+    # What the old one read and could not commit is taken over by whoever holds the bucket next.
+    await worker(database, redis, name="third", clock=clock).consumer.step()
+    assert list(await charges(database)) == ["req_a"]

@@ -1,0 +1,160 @@
+"""A job's money is set aside, charged by its tokens, and the rest comes back: with admission's own holds."""
+
+import pytest
+from billing_stand import (
+    ACME,
+    KEY,
+    PROJECT,
+    RATE,
+    FixedLimits,
+    balance,
+    charges,
+    journal_sum,
+    live_budget,
+    rows,
+    send,
+    trained,
+    worker,
+)
+from redis.asyncio import Redis
+
+from tokenyard.core.budgets import monthly
+from tokenyard.core.errors import QuotaExceeded, Unavailable
+from tokenyard.core.ids import JobId
+from tokenyard.core.money import NanoDollars
+from tokenyard.limits.budget_holds import BudgetHolds
+from tokenyard.storage.database import Database
+from tokenyard.testing.clock import FrozenClock
+from tokenyard.testing.limits import open_buckets
+from tokenyard_billing.budgets import SqlBudgets
+from tokenyard_billing.live import LiveBudgets
+from tokenyard_billing.reservations import Reservations
+from tokenyard_billing.tables import Reservation
+from tokenyard_billing.wallet import Wallet
+
+JOB = JobId("ftjob-1")
+CREDIT = 10_000_000
+CLOCK = FrozenClock(1_772_500_000.0)  # March 2026
+
+
+class Stand:
+    def __init__(self, database: Database, redis: Redis, limits: FixedLimits | None = None) -> None:
+        self.limits = limits or FixedLimits()
+        self.budgets = SqlBudgets(database, self.limits)
+        self.holds = BudgetHolds(redis, self.budgets)
+        live = LiveBudgets(redis)
+        self.wallet = Wallet(database, self.budgets, live, CLOCK)
+        self.reservations = Reservations(
+            database=database,
+            budgets=self.budgets,
+            live=live,
+            holds=self.holds,
+            limits=self.limits,
+            clock=CLOCK,
+        )
+
+    async def open(self, redis: Redis) -> "Stand":
+        await open_buckets(redis)
+        await self.wallet.grant(ACME, NanoDollars(CREDIT), reason="paid", actor="op", idempotency_key="a")
+        return self
+
+    async def reserve(self, amount: int, job: JobId = JOB) -> None:
+        await self.reservations.reserve(ACME, PROJECT, KEY, job, NanoDollars(amount))
+
+
+async def test_reserve_charge_and_return(database: Database, redis: Redis) -> None:
+    stand = await Stand(database, redis).open(redis)
+    await stand.reserve(4_000_000)
+    await stand.reserve(4_000_000)
+    assert await balance(database, ACME) == CREDIT - 4_000_000
+    assert await balance(database, ACME, "reserved") == 4_000_000
+    live = await live_budget(redis, ACME)
+    assert (live["ledger"], live.get("pending", 0), live["held"]) == (CREDIT - 4_000_000, 0, 0)
+
+    await send(redis, trained(JOB, 1_000))
+    await worker(database, redis).consumer.step()
+    cost = 1_000 * RATE.training
+    assert (await charges(database))[JOB].amount == cost
+    assert await balance(database, ACME) == CREDIT - cost
+    assert await balance(database, ACME, "reserved") == 0
+    assert (await live_budget(redis, ACME))["ledger"] == CREDIT - cost
+    assert await journal_sum(database) == 0
+    assert [row.state for row in await rows(database, Reservation)] == ["charged"]
+
+
+async def test_a_failed_job_gets_all_of_it_back(database: Database, redis: Redis) -> None:
+    stand = await Stand(database, redis).open(redis)
+    await stand.reserve(4_000_000)
+    await send(redis, trained(JOB, 0))
+    await worker(database, redis).consumer.step()
+    assert await balance(database, ACME) == CREDIT
+    assert await balance(database, ACME, "reserved") == 0
+
+
+async def test_what_the_wallet_does_not_cover_is_refused_and_holds_nothing(database: Database, redis: Redis) -> None:
+    stand = await Stand(database, redis).open(redis)
+    with pytest.raises(QuotaExceeded):
+        await stand.reserve(CREDIT + 1)
+    assert await rows(database, Reservation) == []
+    assert (await live_budget(redis, ACME)).get("held", 0) == 0
+    await stand.reserve(CREDIT)
+    with pytest.raises(QuotaExceeded):
+        await stand.reserve(1, JobId("ftjob-2"))
+
+
+async def test_a_monthly_limit_counts_what_is_reserved_until_the_charge(database: Database, redis: Redis) -> None:
+    limits = FixedLimits({KEY: 5_000_000})
+    stand = await Stand(database, redis, limits).open(redis)
+    name = monthly(KEY, round(CLOCK.now() * 1000))
+    await stand.reserve(4_000_000)
+    state = await stand.budgets.load(ACME, name)
+    assert state is not None
+    assert state.ledger == 1_000_000
+    assert (await live_budget(redis, ACME, name))["held"] == 0
+    with pytest.raises(QuotaExceeded):
+        await stand.reserve(1_000_001, JobId("ftjob-2"))
+
+    await send(redis, trained(JOB, 1_000))
+    await worker(database, redis, limits=limits).consumer.step()
+    left = 5_000_000 - 1_000 * RATE.training
+    state = await stand.budgets.load(ACME, name)
+    assert state is not None
+    assert state.ledger == left
+    assert (await live_budget(redis, ACME, name))["ledger"] == left
+
+
+async def test_a_process_that_died_while_holding_leaves_nothing_held(database: Database, redis: Redis) -> None:
+    class Dies(BudgetHolds):
+        async def hold(self, *args: object, **kwargs: object) -> None:
+            await super().hold(*args, **kwargs)  # type: ignore[arg-type]
+            raise Unavailable("Redis answered too late.")
+
+    stand = await Stand(database, redis).open(redis)
+    half = Stand(database, redis)
+    half.reservations._holds = Dies(redis, half.budgets)
+    with pytest.raises(Unavailable):
+        await half.reserve(4_000_000)
+    assert (await live_budget(redis, ACME))["held"] == 4_000_000
+    await stand.reservations.tidy()
+    assert (await live_budget(redis, ACME))["held"] == 4_000_000, "it may still be at work"
+    CLOCK.advance(120)
+    await stand.reservations.tidy()
+    assert (await live_budget(redis, ACME))["held"] == 0
+    assert await rows(database, Reservation) == []
+
+
+async def test_a_process_that_died_after_posting_is_finished_by_another(database: Database, redis: Redis) -> None:
+    stand = await Stand(database, redis).open(redis)
+    half = Stand(database, redis)
+
+    async def die(*_: object) -> None:
+        raise Unavailable("Redis is away.")
+
+    half.reservations._finish = die  # type: ignore[method-assign]
+    await half.reserve(4_000_000)
+    live = await live_budget(redis, ACME)
+    assert live["ledger"] - live["held"] == CREDIT - 4_000_000
+    await stand.reservations.tidy()
+    live = await live_budget(redis, ACME)
+    assert (live["ledger"], live["held"]) == (CREDIT - 4_000_000, 0)
+    assert [row.state for row in await rows(database, Reservation)] == ["open"]

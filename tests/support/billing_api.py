@@ -1,0 +1,82 @@
+"""Billing's routes on a real socket, for one tenant and one operator."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+from billing_stand import ACME, GLOBEX, KEY, PRICES, PROJECT, FixedLimits
+from fastapi import FastAPI
+from redis.asyncio import Redis
+
+from tokenyard.core.clock import SystemClock
+from tokenyard.core.errors import NotFound
+from tokenyard.core.ids import OrganizationId
+from tokenyard.core.principal import Principal
+from tokenyard.storage.database import Database
+from tokenyard.testing.authenticator import FixedAuthenticator
+from tokenyard.testing.server import running
+from tokenyard.web.errors import install_error_handlers
+from tokenyard_billing.budgets import SqlBudgets
+from tokenyard_billing.control_plane import billing_routers
+from tokenyard_billing.live import LiveBudgets
+from tokenyard_billing.wallet import Wallet
+
+TENANT = "ty-acme"
+OTHER_TENANT = "ty-globex"
+OPERATOR = "ty-operator"
+
+
+@dataclass(frozen=True)
+class _Known:
+    id: OrganizationId
+
+
+class Directory:
+    """`ports.OrganizationDirectory` with two organizations; slugs are the ids without `org_`."""
+
+    async def organization(self, reference: str, /) -> _Known:
+        for known in (ACME, GLOBEX):
+            if reference in {known, known.removeprefix("org_")}:
+                return _Known(known)
+        raise NotFound(f"No organization {reference}.")
+
+
+@dataclass(frozen=True)
+class Api:
+    """Calls routes; answers (status, JSON)."""
+
+    url: str
+    session: aiohttp.ClientSession
+
+    async def get(self, path: str, key: str = OPERATOR, **params: str) -> tuple[int, dict]:  # type: ignore[type-arg]
+        async with self.session.get(self.url + path, params=params, headers=_bearer(key)) as answer:
+            return answer.status, await answer.json()
+
+    async def post(self, path: str, body: object = None, key: str = OPERATOR) -> tuple[int, dict]:  # type: ignore[type-arg]
+        async with self.session.post(self.url + path, json=body, headers=_bearer(key)) as answer:
+            return answer.status, await answer.json()
+
+
+def _bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+@asynccontextmanager
+async def billing_api(database: Database, redis: Redis) -> AsyncIterator[Api]:
+    app = FastAPI()
+    install_error_handlers(app)
+    tenants = {TENANT: Principal(ACME, PROJECT, KEY, 1), OTHER_TENANT: Principal(GLOBEX, PROJECT, KEY, 1)}
+    app.state.authenticator = FixedAuthenticator(tenants, OPERATOR)
+    wallet = Wallet(database, SqlBudgets(database, FixedLimits()), LiveBudgets(redis), SystemClock())
+    for router in billing_routers(
+        database=database,
+        redis=redis,
+        prices=PRICES,
+        wallet=wallet,
+        organizations=Directory(),
+        clock=SystemClock(),
+    ):
+        app.include_router(router)
+    async with running(app) as url, aiohttp.ClientSession() as session:
+        yield Api(url, session)
