@@ -1,5 +1,7 @@
 """What the gateway tells Prometheus. Labels are bounded: tenants cannot make series without end."""
 
+from functools import lru_cache
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from tokenyard.core.usage import TokenUsage
@@ -7,6 +9,7 @@ from tokenyard.web.metrics import FIRST_TOKEN_SECONDS, INTER_TOKEN_SECONDS, REQU
 
 MAX_ORGANIZATIONS = 200
 MAX_MODELS = 100
+MAX_SERIES = 4096
 
 
 class GatewayMetrics:
@@ -52,6 +55,11 @@ class GatewayMetrics:
             registry=registry,
         )
         self._in_flight = Gauge("tokenyard_requests_in_flight", "Requests being served.", registry=registry)
+        # Looking a series up by its labels costs more than counting does.
+        self._durations = lru_cache(MAX_SERIES)(self._duration.labels)
+        self._token_counters = lru_cache(MAX_SERIES)(self._counters_of)
+        self.first_token = lru_cache(MAX_SERIES)(self._first_token_of)
+        self.inter_token = lru_cache(MAX_SERIES)(self._inter_token_of)
 
     def set_in_flight(self, number: int) -> None:
         self._in_flight.set(number)
@@ -63,17 +71,24 @@ class GatewayMetrics:
         self._upstream_failures.labels(reason).inc()
 
     def ended(self, endpoint: str, status: int, seconds: float) -> None:
-        self._duration.labels(endpoint, str(status)).observe(seconds)
-
-    def first_token(self, model: str) -> Histogram:
-        """Return the histogram of one model, to be kept for the length of a request."""
-        return self._first_token.labels(self._model(model))
-
-    def inter_token(self, model: str) -> Histogram:
-        return self._inter_token.labels(self._model(model))
+        self._durations(endpoint, str(status)).observe(seconds)
 
     def used(self, organization: str, model: str, usage: TokenUsage) -> None:
+        prompt, cached, output = self._token_counters(organization, model)
+        prompt.inc(usage.prompt_tokens)
+        cached.inc(usage.cached_tokens)
+        output.inc(usage.completion_tokens)
+
+    def _first_token_of(self, model: str) -> Histogram:
+        return self._first_token.labels(self._model(model))
+
+    def _inter_token_of(self, model: str) -> Histogram:
+        return self._inter_token.labels(self._model(model))
+
+    def _counters_of(self, organization: str, model: str) -> tuple[Counter, Counter, Counter]:
         labels = self._organization(organization), self._model(model)
-        self._tokens.labels(*labels, "input").inc(usage.prompt_tokens)
-        self._tokens.labels(*labels, "cached_input").inc(usage.cached_tokens)
-        self._tokens.labels(*labels, "output").inc(usage.completion_tokens)
+        return (
+            self._tokens.labels(*labels, "input"),
+            self._tokens.labels(*labels, "cached_input"),
+            self._tokens.labels(*labels, "output"),
+        )
