@@ -15,15 +15,17 @@ async def tenant_api(
 ) -> AsyncIterator[tuple[Api, str]]:
     """Give the API under a tenant's key, and that key; a borrowed one is revoked at the end.
 
+    An operator's key counts only together with an organization, and then before a tenant's.
+
     Raises:
         ApiFailed: no key that fits was given, or the platform refuses it.
     """
-    if api_key:
+    if not admin_key or not organization:
+        if not api_key:
+            raise ApiFailed("Set TOKENYARD_API_KEY, or as the operator TOKENYARD_ADMIN_KEY with --organization.")
         async with Api(url, api_key) as api:
             yield api, api_key
         return
-    if not admin_key or not organization:
-        raise ApiFailed("Set TOKENYARD_API_KEY, or as the operator TOKENYARD_ADMIN_KEY together with --organization.")
     async with Api(url, admin_key) as operator:
         keys = f"/admin/organizations/{organization}/api_keys"
         body = {"name": "tokenyard-train", "expires_in_seconds": BORROWED_FOR_S}

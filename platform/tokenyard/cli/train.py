@@ -5,6 +5,7 @@ with 0 only where the job succeeded. Ctrl-C and SIGTERM cancel the job, unless `
 """
 
 import asyncio
+import os
 import signal
 import sys
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ def _told(job: dict[str, Any]) -> int:
 
 
 def _main(
+    *,
     training_file: Annotated[str, typer.Option(help="A JSONL file here, or the id of an uploaded one (file-...).")],
     model: Annotated[str, typer.Option(help="The base model.")],
     organization: Annotated[str | None, typer.Option(help="Id or slug; the operator says whose job it is.")] = None,
@@ -91,8 +93,6 @@ def _main(
     seed: Annotated[int | None, typer.Option(help="For the same result again.")] = None,
     base_url: Annotated[str, typer.Option(envvar="TOKENYARD_URL", help="The gateway.")] = "http://127.0.0.1:8000",
     detach: Annotated[bool, typer.Option("--detach", help="Ctrl-C and SIGTERM leave the job running.")] = False,
-    api_key: Annotated[str | None, typer.Option(envvar="TOKENYARD_API_KEY", hidden=True)] = None,
-    admin_key: Annotated[str | None, typer.Option(envvar="TOKENYARD_ADMIN_KEY", hidden=True)] = None,
 ) -> None:
     """Fine-tune a model and follow the job. The key is TOKENYARD_API_KEY, or the operator's TOKENYARD_ADMIN_KEY."""
     wanted = {
@@ -106,8 +106,8 @@ def _main(
     async def run() -> int:
         door = tenant_api(
             base_url.rstrip("/").removesuffix("/v1"),
-            api_key=api_key,
-            admin_key=admin_key,
+            api_key=os.environ.get("TOKENYARD_API_KEY"),
+            admin_key=os.environ.get("TOKENYARD_ADMIN_KEY"),
             organization=organization,
             project=project,
         )

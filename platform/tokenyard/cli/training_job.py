@@ -26,13 +26,13 @@ async def file_id(api: Api, key: str, given: str) -> str:
         ApiFailed: there is no such file, or it was refused.
     """
     path = Path(given)
-    if not path.is_file():
+    if not await asyncio.to_thread(path.is_file):
         if given.startswith("file-"):
             return given
         raise ApiFailed(f"There is no file {given}, and it is not the id of an uploaded file.")
     timeout = aiohttp.ClientTimeout(total=UPLOAD_LIMIT_S, connect=10)
     headers = {"authorization": f"Bearer {key}"}
-    with path.open("rb") as content:
+    with await asyncio.to_thread(path.open, "rb") as content:
         form = aiohttp.FormData()
         form.add_field("purpose", "fine-tune")
         form.add_field("file", content, filename=path.name, content_type="application/jsonl")
