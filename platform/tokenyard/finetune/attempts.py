@@ -79,10 +79,10 @@ class Attempts:
                 return await wait_for(self._store, job, _CLUSTER_AWAY)
             job = await self._take_events(job)
         after = msgspec.structs.replace(job, state=JobState.SETTLING, waits_for=None)
-        if job.attempt > 0 and job.outcome is Outcome.CANCELLED:
-            tokens = billable_tokens(job, await self._folder.result(job))
-            after = msgspec.structs.replace(after, trained_tokens=tokens)
-        return await self._store.save(job, after)
+        result = await self._folder.result(job) if job.attempt > 0 else None
+        if job.outcome is Outcome.CANCELLED:
+            after = msgspec.structs.replace(after, trained_tokens=billable_tokens(job, result))
+        return await self._store.save(job, after, checkpoints=result.checkpoints if result else ())
 
     async def _submit(self, job: Job, status: RunStatus | None) -> Job:
         submission = submission_id(job.id, job.attempt)
