@@ -21,10 +21,19 @@ class ClientLeft(Exception):
 class Client:
     """One request's client. Inside `async with client.watched():` its leaving raises `ClientLeft`."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, *, stall_limit_s: float = STALL_LIMIT_S) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        *,
+        stall_limit_s: float = STALL_LIMIT_S,
+        upload_timeout_s: float = UPLOAD_TIMEOUT_S,
+    ) -> None:
         self._receive = receive
         self._send = send
         self._stall_limit_s = stall_limit_s
+        self._upload_timeout_s = upload_timeout_s
         self._sending_since: float | None = None
         self._headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
         self.started = False
@@ -43,31 +52,33 @@ class Client:
 
         Raises:
             PayloadTooLarge: it is over `limit` bytes.
-            InvalidRequest: it does not arrive within `UPLOAD_TIMEOUT_S`.
+            InvalidRequest: it does not arrive within `upload_timeout_s`.
             ClientLeft: it was cut.
         """
         declared = self.header(b"content-length")
         if declared is not None and (not declared.isdecimal() or int(declared) > limit):
             raise _too_large(limit)
-        message = await self._next()
-        body: bytes = message.get("body", b"")
-        if message.get("more_body", False):
-            body = await self._rest(body, limit)
+        try:
+            async with asyncio.timeout(self._upload_timeout_s):
+                body = await self._read(limit)
+        except TimeoutError:
+            raise InvalidRequest("The request body did not arrive in time.") from None
         if len(body) > limit:
             raise _too_large(limit)
         return body
 
-    async def _rest(self, first: bytes, limit: int) -> bytes:
-        parts, size, more = [first], len(first), True
-        try:
-            async with asyncio.timeout(UPLOAD_TIMEOUT_S):
-                while more and size <= limit:
-                    message = await self._next()
-                    parts.append(message.get("body", b""))
-                    size += len(parts[-1])
-                    more = message.get("more_body", False)
-        except TimeoutError:
-            raise InvalidRequest("The request body did not arrive in time.") from None
+    async def _read(self, limit: int) -> bytes:
+        """Return the body, or somewhat more than `limit` bytes of it."""
+        message = await self._next()
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body", False):
+            return body
+        parts, size, more = [body], len(body), True
+        while more and size <= limit:
+            message = await self._next()
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            more = message.get("more_body", False)
         return b"".join(parts)
 
     async def _next(self) -> Message:

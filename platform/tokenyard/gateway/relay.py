@@ -1,5 +1,6 @@
 """Stage 5: carries a request to a replica and its answer back, counting tokens as they pass."""
 
+import logging
 from typing import NoReturn
 
 import msgspec
@@ -22,6 +23,8 @@ from tokenyard.web.errors import error_body
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
+
+_LOG = logging.getLogger(__name__)
 
 _JSON = (b"content-type", b"application/json")
 _EVENTS: Headers = [
@@ -72,6 +75,7 @@ class Relay:
             except _Failed as attempt:
                 failure = attempt.error
                 settlement.exchange.upstream_failed(failure)
+                _LOG.warning("attempt %s failed on %s: %s", settlement.claims.attempt, replica.name, _why(attempt))
                 if attempt.eject:
                     self._router.eject(replica)
         raise failure
@@ -108,6 +112,10 @@ class Relay:
             reply.close()
 
 
+def _why(failure: _Failed) -> str:
+    return str(failure.__cause__ or failure.error.code)
+
+
 async def _stream(call: Call, reply: Reply, client: Client, settlement: Settlement) -> bool:
     """Relay a stream; return whether the replica brought it to its end."""
     scanner = UsageScanner(include_usage=call.include_usage, choices_per_prompt=call.choices)
@@ -118,6 +126,7 @@ async def _stream(call: Call, reply: Reply, client: Client, settlement: Settleme
         if not client.started:
             raise _Failed(error, eject=True) from lost
         settlement.exchange.upstream_failed(error)
+        _LOG.warning("attempt %s was lost in its stream: %s", settlement.claims.attempt, lost)
         await client.finish(b"data: " + error_body(error) + b"\n\n")
         return False
     return True

@@ -64,7 +64,7 @@ class UsageScanner:
         frames = (self._rest + data).split(_END)
         self._rest = frames.pop()
         if len(self._rest) > MAX_FRAME_BYTES:
-            raise FrameTooLong
+            raise FrameTooLong(f"a frame of over {MAX_FRAME_BYTES} bytes")
         out = []
         for frame in frames:
             out.append(self._pass(frame))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from types import TracebackType
 
@@ -10,12 +11,18 @@ import orjson
 FLUSH_INTERVAL_S = 0.5
 MAX_WAITING_LINES = 4096
 
+_LOG = logging.getLogger(__name__)
+
 
 class AccessLog:
-    """Used as `async with`; `write` takes whole lines, for example `sys.stdout.buffer.write`."""
+    """Used as `async with`; `write` takes whole lines, and `sync` sends them off where `write` itself buffers.
 
-    def __init__(self, write: Callable[[bytes], object]) -> None:
+    For standard output these are `sys.stdout.buffer.write` and `sys.stdout.buffer.flush`.
+    """
+
+    def __init__(self, write: Callable[[bytes], object], sync: Callable[[], object] = lambda: None) -> None:
         self._write = write
+        self._sync = sync
         self._lines: list[bytes] = []
         self._flusher: asyncio.Task[None] | None = None
 
@@ -26,10 +33,15 @@ class AccessLog:
             self.flush()
 
     def flush(self) -> None:
-        """Write what waits."""
-        if self._lines:
-            lines, self._lines = self._lines, []
+        """Write what waits. Lines that cannot be written are lost, and the error log says so: requests go on."""
+        if not self._lines:
+            return
+        lines, self._lines = self._lines, []
+        try:
             self._write(b"".join(lines))
+            self._sync()
+        except OSError as error:
+            _LOG.error("%d lines of the access log could not be written: %s", len(lines), error)
 
     async def __aenter__(self) -> "AccessLog":
         self._flusher = asyncio.create_task(self._flush_for_ever())

@@ -1,0 +1,31 @@
+"""Many streams at once: no frame is lost, and what is settled is what the model server sent."""
+
+import asyncio
+
+from aiohttp import ClientSession, TCPConnector
+from gateway_stack import HELLO, GatewayStack, until
+
+from tokenyard.core.usage import Outcome
+from tokenyard.testing.gateway import BASE
+
+STREAMS = 100
+TOKENS = 20
+
+
+async def test_many_streams(gateway: GatewayStack) -> None:
+    behaviour = gateway.server.behaviour
+    behaviour.tokens, behaviour.token_delay_s = TOKENS, 0.005
+    async with ClientSession(connector=TCPConnector(limit=0)) as session:
+
+        async def one() -> int:
+            response = await gateway.post(session, {"model": BASE.id, "messages": HELLO, "stream": True})
+            text = await response.read()
+            assert text.endswith(b"data: [DONE]\n\n")
+            return text.count(b'"content"')
+
+        assert await asyncio.gather(*(one() for _ in range(STREAMS))) == [TOKENS] * STREAMS
+    events = await gateway.settled(STREAMS)
+    assert {event.outcome for event in events} == {Outcome.COMPLETED}
+    sent = {entry.claims.attempt: entry.usage for entry in gateway.server.log}
+    assert {event.claims.attempt: event.usage for event in events} == sent
+    await until(gateway.no_holds)
