@@ -34,6 +34,11 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
 
     witness: "Witness"
 
+    async def start(self) -> None:
+        """Start, without Ray's task that would download the model on each node: it is a local folder on all of them."""
+        self.llm_config.get_or_create_callback().ctx.run_init_node = False
+        await super().start()
+
     def _start_async_llm_engine(self, *args: Any, **kwargs: Any) -> Any:
         client = super()._start_async_llm_engine(*args, **kwargs)
         check_engine(client)

@@ -1,0 +1,144 @@
+"""What happens when the engine or the whole replica is killed while it serves: cut streams, true reports, a new one."""
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import psutil
+import pytest
+from redis.asyncio import Redis
+
+from tokenyard.clients.ray_serve import RayServe
+from tokenyard.clients.replica import ReplicaClient
+from tokenyard.core import meter
+from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
+from tokenyard.core.redis_keys import bucket_of, usage_stream
+from tokenyard.core.replica import ReplicaLost, ReplicaTarget
+from tokenyard.core.usage import MeterClaims, ReplicaReported, decode_event
+
+pytestmark = [pytest.mark.timeout(900), pytest.mark.asyncio]
+
+MODEL = "smollm2-135m-instruct"
+PATH = "/v1/chat/completions"
+ORGANIZATION = OrganizationId("org_deaths")
+GONE_TIMEOUT_S = 30.0
+REPLACED_TIMEOUT_S = 300.0
+TOKENS_BEFORE_DEATH = 8
+
+
+@pytest.fixture
+async def serve(deployed: Any) -> AsyncIterator[RayServe]:
+    async with RayServe(deployed.dashboard_url, deployed.token) as client:
+        yield client
+
+
+async def answering(serve: RayServe, bearer: str, *, other_than: str = "") -> ReplicaTarget:
+    """Wait for a replica that answers."""
+    async with ReplicaClient(bearer) as control, asyncio.timeout(REPLACED_TIMEOUT_S):
+        while True:
+            for target in await serve.targets():
+                if target.name != other_than:
+                    try:
+                        await control.stats(target)
+                    except ReplicaLost:
+                        continue
+                    return target
+            await asyncio.sleep(0.2)
+
+
+def stream(http: aiohttp.ClientSession, deployed: Any, target: ReplicaTarget, attempt: str) -> Any:
+    claims = MeterClaims(
+        attempt=AttemptId(attempt),
+        organization=ORGANIZATION,
+        project=ProjectId("p"),
+        key=ApiKeyId("k"),
+        model=MODEL,
+        base_model=MODEL,
+        price=PriceId("c/m"),
+        admitted_at_ms=1,
+        endpoint=PATH,
+    )
+    body = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "Tell me about the sea."}],
+        "max_tokens": 900,
+        "ignore_eos": True,
+        "stream": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+    }
+    headers = {
+        "authorization": f"Bearer {deployed.bearer}",
+        meter.HEADER: meter.sign(claims, deployed.meter_secret),
+    }
+    return http.post(target.url + PATH, json=body, headers=headers)
+
+
+async def relayed_until_cut(response: aiohttp.ClientResponse, victim: psutil.Process) -> tuple[int, bool]:
+    """Read a stream, kill `victim` in its midst; return the tokens seen and whether the stream came to its end."""
+    seen, ended = 0, False
+    try:
+        async for line in response.content:
+            if line.startswith(b"data: {") and b'"usage"' in line:
+                usage = json.loads(line.removeprefix(b"data: ")).get("usage")
+                seen = usage["completion_tokens"] if usage else seen
+            ended = ended or line.startswith(b"data: [DONE]")
+            if seen >= TOKENS_BEFORE_DEATH and victim.is_running():
+                victim.kill()
+    except aiohttp.ClientError:
+        return seen, False
+    return seen, ended
+
+
+async def reported(redis_url: str, attempt: str) -> list[ReplicaReported]:
+    async with Redis.from_url(redis_url) as redis:
+        entries = await redis.xrange(usage_stream(bucket_of(ORGANIZATION)))
+    events = [decode_event(fields[b"event"]) for _, fields in entries]
+    return [one for one in events if isinstance(one, ReplicaReported) and one.claims.attempt == attempt]
+
+
+def process(deployed: Any, title: str) -> psutil.Process:
+    (found,) = [one for one in deployed.processes() if title in " ".join(one.cmdline())]
+    return found
+
+
+async def gone(victims: list[psutil.Process]) -> None:
+    async with asyncio.timeout(GONE_TIMEOUT_S):
+        while any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in victims):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+
+
+async def test_the_replica_follows_its_engine_and_reports_first(deployed: Any, serve: RayServe) -> None:
+    target = await answering(serve, deployed.bearer)
+    replica, engine = process(deployed, "ray::ServeReplica"), process(deployed, "VLLM::EngineCore")
+    attempt = f"req_{secrets.token_hex(8)}.1"
+    async with aiohttp.ClientSession() as http, stream(http, deployed, target, attempt) as response:
+        seen, _ = await relayed_until_cut(response, engine)
+    await gone([replica, engine])
+    async with asyncio.timeout(GONE_TIMEOUT_S):
+        while not (reports := await reported(deployed.redis_url, attempt)):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+    assert len(reports) == 1
+    assert not reports[0].finished
+    assert reports[0].usage.completion_tokens >= seen >= TOKENS_BEFORE_DEATH
+    replacement = await answering(serve, deployed.bearer, other_than=target.name)
+    assert replacement.name != target.name
+
+
+async def test_a_killed_replica_is_replaced_and_leaves_no_engine(deployed: Any, serve: RayServe) -> None:
+    target = await answering(serve, deployed.bearer)
+    replica = process(deployed, "ray::ServeReplica")
+    engine = [one for one in replica.children(recursive=True) if "VLLM" in " ".join(one.cmdline())]
+    assert engine
+    attempt = f"req_{secrets.token_hex(8)}.1"
+    async with aiohttp.ClientSession() as http, stream(http, deployed, target, attempt) as response:
+        seen, ended = await relayed_until_cut(response, replica)
+    assert not ended
+    assert seen >= TOKENS_BEFORE_DEATH
+    await gone([replica, *engine])
+    # Nobody is left to report it: the gateway's count of what it relayed is billed.
+    assert await reported(deployed.redis_url, attempt) == []
+    replacement = await answering(serve, deployed.bearer, other_than=target.name)
+    assert replacement.name != target.name
