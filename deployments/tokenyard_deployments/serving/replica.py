@@ -17,6 +17,7 @@ from tokenyard.core.errors import TokenyardError
 from tokenyard.core.model_spec import LoraSpec, ModelSpec
 from tokenyard_deployments.serving.adapter_files import AdapterFiles
 from tokenyard_deployments.serving.bearer import RequireBearer
+from tokenyard_deployments.serving.cpus import thread_settings
 from tokenyard_deployments.serving.internal_routes import internal_router
 from tokenyard_deployments.serving.metered import MeteredRequests
 from tokenyard_deployments.serving.replica_settings import ReplicaSettings
@@ -40,6 +41,7 @@ class Replica(LLMServer):  # type: ignore[misc]
         self._capacity = int(llm_config.engine_kwargs["max_num_seqs"])
         self._settings = ReplicaSettings.from_environment(os.environ)
         self._name = serve.get_replica_context().replica_id.to_full_id_str()
+        os.environ.update(thread_settings((llm_config.runtime_env or {}).get("env_vars", {})))
         await super().__init__(llm_config)
 
     def _get_default_engine_class(self) -> Any:

@@ -1,0 +1,79 @@
+"""What Serve is asked to run: valid by Ray's own schema, and without a secret."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tokenyard.core.model_spec import ModelSpec, read_model_spec
+from tokenyard_deployments.serving.app import ServedModel, llm_config, serve_config, serve_environment
+from tokenyard_deployments.serving.replica_settings import ReplicaMisconfigured, ReplicaSettings
+
+SPEC = Path(__file__).parents[3] / "deployments" / "models" / "smollm2-135m-instruct.yaml"
+ENVIRONMENT = {
+    "TOKENYARD_METER_SECRET": "ab" * 32,
+    "TOKENYARD_REPLICA_BEARER": "cd" * 32,
+    "TOKENYARD_REDIS_URL": "redis://:password@127.0.0.1/0",
+    "TOKENYARD_BLOB_URL": "file:///blobs",
+}
+
+
+@pytest.fixture
+def spec() -> ModelSpec:
+    return read_model_spec(SPEC.read_bytes())
+
+
+def test_ray_takes_the_config(spec: ModelSpec) -> None:
+    schema = pytest.importorskip("ray.serve.schema")
+    config = serve_config([ServedModel(spec, "/models/x")], host="127.0.0.1", port=8001)
+    read = schema.ServeDeploySchema(**json.loads(json.dumps(config)))
+    (application,) = read.applications
+    assert application.name == spec.id
+    assert application.route_prefix == f"/{spec.id}"
+    assert msgspec.convert(application.args["spec"], ModelSpec) == spec
+
+
+def test_each_model_is_an_application_of_its_own(spec: ModelSpec) -> None:
+    other = msgspec.structs.replace(spec, id="other")
+    config = serve_config([ServedModel(spec, "/a"), ServedModel(other, "/b", "cuda")], host="0.0.0.0", port=1)
+    assert [one["route_prefix"] for one in config["applications"]] == [f"/{spec.id}", "/other"]
+
+
+@pytest.mark.parametrize(("kind", "named"), [("cpu", "cpu"), ("cuda", "gpu")])
+def test_the_engine_gets_what_the_description_says(spec: ModelSpec, kind: str, named: str) -> None:
+    config = llm_config(spec, path="/models/x", kind=kind, overrides={"max_num_seqs": 3})
+    engine = config["engine_kwargs"]
+    assert config["accelerator_config"] == {"kind": named}
+    assert engine["max_num_seqs"] == 3
+    assert engine["max_model_len"] == spec.context_length
+    assert spec.lora is not None
+    assert engine["max_cpu_loras"] == spec.lora.max_cpu_loras
+    assert config["deployment_config"]["max_queued_requests"] == -1
+
+
+def test_a_model_without_adapters_starts_without_lora(spec: ModelSpec) -> None:
+    engine = llm_config(msgspec.structs.replace(spec, lora=None), path="/x", kind="cpu", overrides={})["engine_kwargs"]
+    assert "enable_lora" not in engine
+
+
+def test_secrets_come_by_the_environment_and_are_not_shown(spec: ModelSpec) -> None:
+    settings = ReplicaSettings.from_environment(ENVIRONMENT)
+    assert settings.meter_secret == bytes.fromhex("ab" * 32)
+    config = json.dumps(serve_config([ServedModel(spec, "/x")], host="127.0.0.1", port=1))
+    for secret in ("abab", "cdcd", "password"):
+        assert secret not in repr(settings)
+        assert secret not in config
+        assert secret not in json.dumps(serve_environment())
+
+
+@pytest.mark.parametrize("name", sorted(ENVIRONMENT))
+def test_a_missing_setting_is_named(name: str) -> None:
+    with pytest.raises(ReplicaMisconfigured, match=name):
+        ReplicaSettings.from_environment({key: value for key, value in ENVIRONMENT.items() if key != name})
+
+
+@pytest.mark.parametrize("value", ["not hex", "abcd"])
+def test_a_weak_secret_is_refused(value: str) -> None:
+    with pytest.raises(ReplicaMisconfigured, match="TOKENYARD_METER_SECRET"):
+        ReplicaSettings.from_environment({**ENVIRONMENT, "TOKENYARD_METER_SECRET": value})
