@@ -6,7 +6,7 @@ import msgspec
 import orjson
 
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.gateway.endpoints import CHAT, Endpoint
+from tokenyard.gateway.endpoints import Endpoint
 from tokenyard.gateway.parameters import invalid, missing, unknown, unsupported
 
 
@@ -104,4 +104,4 @@ def _max_tokens(endpoint: Endpoint, body: dict[str, Any]) -> int | None:
         if value == 0 and not body.get("echo"):
             raise invalid(name, "0 is supported only with 'echo'.")
         return int(value)
-    return endpoint.default_max_tokens if endpoint is not CHAT else None
+    return endpoint.default_max_tokens

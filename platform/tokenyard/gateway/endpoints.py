@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from tokenyard.gateway.messages import messages, prompt, response_format, tool_choice, tools
 from tokenyard.gateway.parameters import (
@@ -108,10 +107,6 @@ class Endpoint:
     input: str
     max_tokens_fields: tuple[str, ...]
     default_max_tokens: int | None = None
-
-    def parameter(self, name: str, value: Any) -> Any:
-        """Return what to send for a parameter that `fields` holds, or None to send nothing."""
-        return self.fields[name](name, value)
 
 
 CHAT = Endpoint("/v1/chat/completions", CHAT_FIELDS, "messages", ("max_completion_tokens", "max_tokens"))

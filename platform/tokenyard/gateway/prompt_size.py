@@ -20,18 +20,8 @@ MAX_COUNTING = 2
 COUNT_WAIT_S = 5.0
 
 
-def prompt_count(call: Call) -> int:
-    """Return how many prompts the call holds."""
-    return len(_completion_inputs(call.input)) if call.endpoint is not CHAT else 1
-
-
-def prompt_bound(call: Call, model: BaseModel) -> int:
-    """Return a number of tokens that all prompts together cannot exceed: a token is at least one byte of text."""
-    return sum(prompt_bounds(call, model))
-
-
 def prompt_bounds(call: Call, model: BaseModel) -> list[int]:
-    """Return the bound of each prompt."""
+    """Return a number of tokens that each prompt cannot exceed: a token is at least one byte of text."""
     if call.endpoint is not CHAT:
         return [_size(one) + COMPLETION_EXTRA_TOKENS for one in _completion_inputs(call.input)]
     text = sum(len(one.encode()) for one in _chat_texts(call))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.gateway.call import parse_call
 from tokenyard.gateway.endpoints import CHAT, COMPLETIONS, Endpoint
-from tokenyard.gateway.prompt_size import prompt_bound
+from tokenyard.gateway.prompt_size import prompt_bounds
 from tokenyard.testing.gateway import BASE
 
 JSON = st.recursive(
@@ -54,7 +54,7 @@ def test_odd_messages_are_refused_cleanly(messages: list[Any]) -> None:
     with suppress(InvalidRequest):
         call = parse_call(CHAT, orjson.dumps({"model": "m", "messages": messages}))
         assert [message["role"] for message in call.input]
-        assert prompt_bound(call, BASE) > 0
+        assert prompt_bounds(call, BASE)[0] > 0
 
 
 @given(
@@ -67,7 +67,7 @@ def test_odd_messages_are_refused_cleanly(messages: list[Any]) -> None:
 def test_odd_tools_are_refused_cleanly(odd: dict[str, Any]) -> None:
     with suppress(InvalidRequest):
         call = parse_call(CHAT, orjson.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}], **odd}))
-        assert prompt_bound(call, BASE) > 0
+        assert prompt_bounds(call, BASE)[0] > 0
 
 
 @given(st.binary(max_size=200))
