@@ -87,7 +87,7 @@ class FinetuneStack:
         return finetune_loops(**{**parts, **replaced})  # type: ignore[arg-type]
 
     async def upload(self, who: Principal, data: bytes) -> FileId:
-        uploads = Uploads(self.files, self.blobs, self.clock, max_bytes=10_000_000)
+        uploads = Uploads(self.files, self.blobs, max_bytes=10_000_000)
 
         async def body():
             yield b'--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'

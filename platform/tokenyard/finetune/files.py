@@ -73,8 +73,9 @@ class FileStore:
         self._database = database
         self._clock = clock
 
-    async def begin(self, organization: OrganizationId, project: ProjectId, file: FileId) -> None:
-        """Note that bytes are about to be written, so that they are never forgotten."""
+    async def begin(self, organization: OrganizationId, project: ProjectId, file: FileId) -> int:
+        """Note that bytes are about to be written, so that they are never forgotten; return `created_at`."""
+        created_at_ms = int(self._clock.now() * 1000)
         row = FileRow(
             id=file,
             organization=organization,
@@ -83,10 +84,11 @@ class FileStore:
             purpose="",
             state=FileState.UPLOADING,
             bytes=0,
-            created_at_ms=int(self._clock.now() * 1000),
+            created_at_ms=created_at_ms,
         )
         async with self._database.transaction() as session:
             session.add(row)
+        return created_at_ms // 1000
 
     async def complete(self, organization: OrganizationId, view: FileView) -> None:
         """Make the file visible: its bytes are all there."""

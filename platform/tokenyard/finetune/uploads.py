@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from tokenyard.core.clock import Clock
 from tokenyard.core.errors import InvalidRequest, PayloadTooLarge, Unavailable
 from tokenyard.core.ids import FileId, new_file_id
 from tokenyard.core.principal import Principal
@@ -30,10 +29,9 @@ class _Form:
 class Uploads:
     """Receives files. Never holds more than about a megabyte of one in memory."""
 
-    def __init__(self, files: FileStore, blobs: BlobStore, clock: Clock, *, max_bytes: int) -> None:
+    def __init__(self, files: FileStore, blobs: BlobStore, *, max_bytes: int) -> None:
         self._files = files
         self._blobs = blobs
-        self._clock = clock
         self._max_bytes = max_bytes
         self._running = 0
 
@@ -59,10 +57,10 @@ class Uploads:
 
     async def _receive(self, principal: Principal, content_type: str, body: AsyncIterator[bytes]) -> FileView:
         file = new_file_id()
-        await self._files.begin(principal.organization, principal.project, file)
+        created_at = await self._files.begin(principal.organization, principal.project, file)
         try:
             form = await self._store(file_path(principal.organization, file), read_multipart(content_type, body))
-            view = await self._checked(principal, file, form)
+            view = await self._checked(principal, file, form, created_at)
             await self._files.complete(principal.organization, view)
         except BaseException:
             await self._discard(principal, file)
@@ -101,7 +99,7 @@ class Uploads:
         if gathered:
             yield bytes(gathered)
 
-    async def _checked(self, principal: Principal, file: FileId, form: _Form) -> FileView:
+    async def _checked(self, principal: Principal, file: FileId, form: _Form, created_at: int) -> FileView:
         purpose = form.fields.get("purpose")
         if purpose not in PURPOSES:
             given = f"'{purpose[:32]}' is not one of" if purpose else "Missing required field `purpose`: one of"
@@ -110,7 +108,6 @@ class Uploads:
             raise InvalidRequest("Missing required field `file`.", param="file")
         if not form.size:
             raise InvalidRequest("The file is empty.", param="file")
-        created_at = int(self._clock.now())
         return FileView(
             id=file,
             organization=principal.organization,

@@ -21,7 +21,7 @@ async def _large(purpose: str, block: bytes, times: int):
 
 
 async def test_a_large_file_is_streamed_in_little_memory(stack) -> None:
-    uploads = Uploads(stack.files, stack.blobs, stack.clock, max_bytes=64 * MIB)
+    uploads = Uploads(stack.files, stack.blobs, max_bytes=64 * MIB)
     body = _large("user_data", b"x" * 65536, 1000)
     tracemalloc.start()
     try:
@@ -34,10 +34,21 @@ async def test_a_large_file_is_streamed_in_little_memory(stack) -> None:
 
 
 async def test_a_large_training_file_is_checked_to_its_last_line(stack) -> None:
-    uploads = Uploads(stack.files, stack.blobs, stack.clock, max_bytes=64 * MIB)
+    uploads = Uploads(stack.files, stack.blobs, max_bytes=64 * MIB)
     body = _large("fine-tune", rows(500), 100)
     view = await uploads.receive(principal(), "multipart/form-data; boundary=b", None, body)
     assert view.summary.rows == 50_000
+
+
+async def test_a_slow_upload_has_one_time_of_creation(stack) -> None:
+    async def slow():
+        async for chunk in _large("fine-tune", rows(1), 3):
+            stack.clock.advance(10)
+            yield chunk
+
+    uploads = Uploads(stack.files, stack.blobs, max_bytes=MIB)
+    view = await uploads.receive(principal(), "multipart/form-data; boundary=b", None, slow())
+    assert await stack.files.get(principal().organization, view.id) == view
 
 
 async def test_a_client_that_leaves_leaves_nothing(stack) -> None:
@@ -50,7 +61,7 @@ async def test_a_client_that_leaves_leaves_nothing(stack) -> None:
                 raise ClientLeft
             yield chunk
 
-    uploads = Uploads(stack.files, stack.blobs, stack.clock, max_bytes=64 * MIB)
+    uploads = Uploads(stack.files, stack.blobs, max_bytes=64 * MIB)
     with pytest.raises(ClientLeft):
         await uploads.receive(principal(), "multipart/form-data; boundary=b", None, cut_off())
     assert await stack.blobs.names("files/org_acme") == []
