@@ -5,6 +5,7 @@ may be repeated.
 """
 
 import logging
+import time
 from collections.abc import Sequence
 
 from sqlalchemy import exc
@@ -29,7 +30,7 @@ _LOG = logging.getLogger(__name__)
 INTERVAL_S = 0.2
 BATCH = 1_000
 MAX_DELIVERIES = 5
-MAX_ROUNDS = 40  # bounds one step, so that leases are renewed under any load
+STEP_S = 3.0  # bounds one step, so that leases are renewed in time under any load
 RETRY_IDLE_MS = 2_000
 
 _Screened = list[tuple[StreamEntry, Received]]
@@ -87,9 +88,9 @@ class LedgerConsumer:
         self._inherited &= held
         self._put_off &= held
         await self._take_left_behind()
-        for _ in range(MAX_ROUNDS):
-            if not await self._take_new():
-                break
+        deadline = time.monotonic() + STEP_S
+        while await self._take_new() and time.monotonic() < deadline:
+            pass
         await self._decide_overdue()
         await self._open_requests.look_for_orphans(self._ours, await self._streams.now_ms())
 
