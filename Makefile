@@ -41,7 +41,7 @@ format: setup ## rewrite the sources as ruff would
 	$(BIN)/ruff format $(SOURCES)
 
 bench: setup ## measure gateway and replica; figures to build/bench/main.json
-	$(BIN)/python -m tests.benchmarks.main
+	PYTHONPATH=tests/support $(BIN)/python tests/benchmarks/main.py
 
 lock: setup ## write requirements/*.lock anew from pyproject.toml (ARGS=--upgrade takes newer versions)
 	$(BIN)/python scripts/lock.py $(ARGS)

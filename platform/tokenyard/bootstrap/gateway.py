@@ -113,7 +113,7 @@ async def _inference(
         salt_secret=settings.derived_secret("cache-salt"),
         clock=foundation.clock,
         registry=registry,
-        access_log=await stack.enter_async_context(AccessLog(sys.stdout.buffer.write)),
+        access_log=await stack.enter_async_context(AccessLog(sys.stdout.buffer.write, sys.stdout.buffer.flush)),
         max_request_bytes=settings.max_request_bytes,
     )
 
@@ -182,6 +182,8 @@ async def serve(settings: Settings, routes: str) -> None:
             port=settings.gateway_port,
             log_level="warning",
             access_log=False,
+            proxy_headers=False,
+            http="httptools",
             server_header=False,
             date_header=False,
             timeout_graceful_shutdown=SHUTDOWN_LIMIT_S,

