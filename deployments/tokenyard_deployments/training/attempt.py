@@ -9,6 +9,8 @@ import fsspec
 import msgspec
 
 from tokenyard.core.training import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
     CHECKPOINTS_FOLDER,
     EVENTS_FOLDER,
     RESULT_FILE,
@@ -23,6 +25,7 @@ from tokenyard.core.training import (
 _CHECKPOINT = "checkpoint.json"  # written last: the checkpoint is whole when it is there
 _UPLOADING = "uploading"
 _FAILURE = "failure.json"
+_KEPT = (ADAPTER_WEIGHTS, ADAPTER_CONFIG, "trainer_state.json")
 _RESUME_STATE = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin")
 
 
@@ -85,7 +88,7 @@ class AttemptFolder:
         partial = f"{self.root}/{_UPLOADING}/step-{checkpoint.step_number}"
         self._remove(partial)
         self.fs.makedirs(partial, exist_ok=True)
-        for file in sorted(source.iterdir()):
+        for file in (source / name for name in (*_KEPT, *_RESUME_STATE)):
             if file.is_file():
                 self.fs.put_file(str(file), f"{partial}/{file.name}")
         self.fs.pipe_file(f"{partial}/{_CHECKPOINT}", msgspec.json.encode(checkpoint))

@@ -98,6 +98,7 @@ class Attempt:
     def _metrics(self) -> dict[str, float]:
         summary, checkpoints = self._summary(), self._folder.checkpoints()
         metrics = dict(checkpoints[-1].metrics) if checkpoints else {}
+        metrics.pop("step", None)
         if summary is not None and summary.base_valid_loss is not None:
             metrics["base_valid_loss"] = summary.base_valid_loss
         return metrics

@@ -1,6 +1,7 @@
 """Ray's Jobs API over HTTP: submits training attempts and follows them. Imports no Ray."""
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ STOP_WAIT_S = 30  # Ray's own 3 s would kill an attempt before it has written it
 MAX_LOG_BYTES = 64 * 1024 * 1024
 _TIMEOUT = aiohttp.ClientTimeout(total=30, connect=5)
 _RETRY_AFTER_S = 5.0
+_SHOWN_BYTES = 1000
+_LOG = logging.getLogger(__name__)
 
 
 class _Details(msgspec.Struct):
@@ -48,8 +51,10 @@ class RayJobs:
             "metadata": dict(metadata),
             "runtime_env": {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), **env}},
         }
-        code, _ = await self._call("POST", "", body)
+        code, answer = await self._call("POST", "", body)
         if code >= 400 and await self.status(submission_id) is None:
+            reason = answer[-_SHOWN_BYTES:].decode(errors="replace")
+            _LOG.warning("Ray refused %s with HTTP %d: %s", submission_id, code, reason)
             raise _unavailable(f"refused the job with HTTP {code}")
 
     async def status(self, submission_id: str) -> RunStatus | None:
