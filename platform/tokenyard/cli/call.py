@@ -6,14 +6,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from tokenyard.bootstrap.operator_key import session_key
 from tokenyard.cli.api import Api, ApiFailed
+from tokenyard.cli.operator_door import NoDatabase, operator_key
 from tokenyard.cli.output import as_json, write
 from tokenyard.settings import Settings
-from tokenyard.stack.installation import load_settings
-from tokenyard.stack.parts import local_url
+from tokenyard.stack.installation import load_settings, local_url
 
 
 class CommandFailed(Exception):
@@ -64,24 +61,14 @@ async def calling(*, url: str | None, admin_key: str | None, json: bool) -> Asyn
     """
     settings = load_settings()
     base_url = url or local_url(settings, settings.gateway_port)
-    if admin_key:
-        async with Api(base_url, admin_key) as api:
-            yield Call(settings, api, json=json)
-        return
-    if not settings.secret.get_secret_value():
-        raise CommandFailed(
-            f"No admin key: give --admin-key or TOKENYARD_ADMIN_KEY, or run this where {settings.data_dir} is."
-        )
     try:
-        session = session_key(settings)
-        key = await session.__aenter__()
-    except SQLAlchemyError as error:
-        raise CommandFailed(
-            f"The database {settings.effective_database_url} cannot be used ({type(error).__name__})."
-            " Start the platform once with `tokenyard up`, or give --admin-key."
-        ) from error
-    try:
-        async with Api(base_url, key) as api:
-            yield Call(settings, api, json=json)
-    finally:
-        await session.__aexit__(None, None, None)
+        async with operator_key(admin_key, settings) as key:
+            if key is None:
+                raise CommandFailed(
+                    "No admin key: give --admin-key or TOKENYARD_ADMIN_KEY, or run this on the machine whose"
+                    f" `tokenyard up` keeps its data in {settings.data_dir}."
+                )
+            async with Api(base_url, key) as api:
+                yield Call(settings, api, json=json)
+    except NoDatabase as error:
+        raise CommandFailed(str(error)) from error

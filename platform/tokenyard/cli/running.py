@@ -1,4 +1,7 @@
-"""`tokenyard up`, `down` and `doctor`: the stack on this machine."""
+"""`tokenyard up`, `down` and `doctor`: the stack on this machine.
+
+Its code is loaded by the commands themselves: it takes a second, which no other command needs.
+"""
 
 import asyncio
 from typing import Annotated
@@ -7,11 +10,7 @@ import typer
 
 from tokenyard.cli.command import JsonOption, end, guarded
 from tokenyard.cli.output import as_json, write
-from tokenyard.stack.doctor import examine, report
-from tokenyard.stack.down import down
 from tokenyard.stack.installation import load_settings
-from tokenyard.stack.progress import Progress
-from tokenyard.stack.up import up
 
 
 def running_commands(app: typer.Typer) -> None:
@@ -24,11 +23,16 @@ def running_commands(app: typer.Typer) -> None:
         ] = False,
     ) -> None:
         """Start everything here and stay until Ctrl-C: Valkey, database, Ray, replicas, gateway, worker, dashboard."""
+        from tokenyard.stack.progress import Progress  # noqa: PLC0415
+        from tokenyard.stack.up import up  # noqa: PLC0415
+
         guarded(lambda: asyncio.run(up(load_settings(create_secret=True), Progress(), ignore_checks=ignore_checks)))
 
     @app.command("down")
     def _down(json: JsonOption = False) -> None:
         """Stop what runs here, or what a run that died left behind."""
+
+        from tokenyard.stack.down import down  # noqa: PLC0415
 
         def stop() -> None:
             done = down(load_settings())
@@ -39,6 +43,8 @@ def running_commands(app: typer.Typer) -> None:
     @app.command("doctor")
     def _doctor(json: JsonOption = False) -> None:
         """Say what is installed, what runs, and what is wrong; exit with 1 where something is."""
+
+        from tokenyard.stack.doctor import examine, report  # noqa: PLC0415
 
         def look() -> None:
             findings = asyncio.run(examine(load_settings()))

@@ -8,7 +8,6 @@ import typer
 from tokenyard.cli.call import Call
 from tokenyard.cli.command import platform_command
 from tokenyard.cli.output import Shown
-from tokenyard.cli.quickstart import quickstart
 from tokenyard.settings import shipped
 
 
@@ -22,5 +21,8 @@ def tour_commands(app: typer.Typer) -> None:
         recipe: Annotated[Path | None, typer.Option(help="Folder with recipe.yaml; default: the support bot.")] = None,
     ) -> Shown | None:
         """Tour the platform: organization, chat, fine-tune, taught answer, usage, invoice. At most 5 minutes."""
+        # The tenant's SDK takes half a second to load, which no other command needs.
+        from tokenyard.cli.quickstart import quickstart  # noqa: PLC0415
+
         folder = recipe or shipped("deployments/recipes/support-bot")
         return await quickstart(call, model or call.settings.models[0], folder)

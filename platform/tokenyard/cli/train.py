@@ -1,22 +1,26 @@
 """The command `tokenyard-train`: creates a fine-tuning job through the API and follows it to its end.
 
-A tenant runs it with TOKENYARD_API_KEY; the operator, also under `ray job submit`, with TOKENYARD_ADMIN_KEY. It exits
-with 0 only where the job succeeded. Ctrl-C and SIGTERM cancel the job, unless `--detach` was given.
+A tenant runs it with TOKENYARD_API_KEY; the operator, also under `ray job submit`, with TOKENYARD_ADMIN_KEY, or with
+neither on the machine that owns the data folder. It exits with 0 only where the job succeeded. Ctrl-C and SIGTERM
+cancel the job, unless `--detach` was given.
 """
 
 import asyncio
 import os
 import signal
 import sys
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
 from tokenyard.cli.api import Api, ApiFailed
+from tokenyard.cli.operator_door import NoDatabase, operator_key
 from tokenyard.cli.output import moment, write
 from tokenyard.cli.tenant_door import tenant_api
 from tokenyard.cli.training_job import Following, create, file_id
+from tokenyard.stack.installation import load_settings
 
 FAILED, STOPPED = 1, 130
 
@@ -104,19 +108,24 @@ def _main(
     order = Order(training_file, validation_file, model, suffix, seed, hyperparameters)
 
     async def run() -> int:
-        door = tenant_api(
-            base_url.rstrip("/").removesuffix("/v1"),
-            api_key=os.environ.get("TOKENYARD_API_KEY"),
-            admin_key=os.environ.get("TOKENYARD_ADMIN_KEY"),
-            organization=organization,
-            project=project,
-        )
-        async with door as (api, key):
+        api_key = os.environ.get("TOKENYARD_API_KEY")
+        given = os.environ.get("TOKENYARD_ADMIN_KEY")
+        async with AsyncExitStack() as stack:
+            if organization and not given and not api_key:
+                given = await stack.enter_async_context(operator_key(None, load_settings()))
+            door = tenant_api(
+                base_url.rstrip("/").removesuffix("/v1"),
+                api_key=api_key,
+                admin_key=given,
+                organization=organization,
+                project=project,
+            )
+            api, key = await stack.enter_async_context(door)
             return await _train(api, key, order, detach=detach)
 
     try:
         status = asyncio.run(run())
-    except ApiFailed as error:
+    except (ApiFailed, NoDatabase) as error:
         sys.stderr.write(f"{error}\n")
         status = FAILED
     except TimeoutError:

@@ -19,8 +19,8 @@ from tokenyard.stack.checks import (
     problems_with_ports,
 )
 from tokenyard.stack.health import Probe, answers_http, answers_redis
+from tokenyard.stack.installation import local_url
 from tokenyard.stack.leftovers import processes_of
-from tokenyard.stack.parts import local_url
 from tokenyard.stack.ray_head import bearer_of
 from tokenyard.stack.run_record import holder, read_record
 

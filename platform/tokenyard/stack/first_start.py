@@ -7,7 +7,7 @@ import msgspec
 from tokenyard.bootstrap.operator_key import first_admin_key, session_key
 from tokenyard.cli.api import Api
 from tokenyard.settings import Settings
-from tokenyard.stack.parts import local_url
+from tokenyard.stack.installation import local_url
 
 ORGANIZATION = {"name": "Default", "slug": "default"}
 KEY_NAME = "first API key"

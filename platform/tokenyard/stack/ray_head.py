@@ -13,7 +13,7 @@ from tokenyard.settings import Settings
 from tokenyard.stack.child import Part
 from tokenyard.stack.failure import StackFailed
 from tokenyard.stack.health import Probe, answers_http
-from tokenyard.stack.installation import SECRET_VARIABLE
+from tokenyard.stack.installation import SECRET_VARIABLE, local_url
 from tokenyard_deployments.serving.app import serve_environment
 from tokenyard_deployments.serving.replica_settings import METER_SECRET, REPLICA_BEARER, REPLICA_DIR
 
@@ -63,6 +63,8 @@ def ray_environment(settings: Settings) -> dict[str, str]:
         "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
         # Else process titles overwrite the environment by which the run's processes are found.
         "SPT_NOENV": "1",
+        # Where `tokenyard-train`, run as a Ray job, finds the API.
+        "TOKENYARD_URL": local_url(settings, settings.gateway_port),
         METER_SECRET: settings.derived_secret("meter").hex(),
         REPLICA_BEARER: settings.derived_secret("replica-bearer").hex(),
         REPLICA_DIR: str(settings.data_dir.absolute() / "replicas"),

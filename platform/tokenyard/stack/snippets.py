@@ -3,7 +3,7 @@
 import sys
 
 from tokenyard.settings import Settings
-from tokenyard.stack.parts import local_url
+from tokenyard.stack.installation import local_url
 
 PROMPT = "What is the capital of France?"
 
@@ -32,7 +32,7 @@ def curl(settings: Settings, model: str, key: str) -> str:
         f"curl {local_url(settings, settings.gateway_port)}/v1/chat/completions \\\n"
         f'  -H "Authorization: Bearer {key}" \\\n'
         '  -H "Content-Type: application/json" \\\n'
-        f'  -d \'{{"model": "{model}", "messages": [{{"role": "user", "content": "{PROMPT}"}}]}}\''
+        f'  -d \'{{"model": "{model}", "temperature": 0, "messages": [{{"role": "user", "content": "{PROMPT}"}}]}}\''
     )
 
 
@@ -42,7 +42,7 @@ def python(settings: Settings, model: str, key: str) -> str:
         "from openai import OpenAI\n"
         f'client = OpenAI(base_url="{local_url(settings, settings.gateway_port)}/v1", api_key="{key}")\n'
         "reply = client.chat.completions.create(\n"
-        f'    model="{model}", messages=[{{"role": "user", "content": "{PROMPT}"}}]\n'
+        f'    model="{model}", temperature=0, messages=[{{"role": "user", "content": "{PROMPT}"}}]\n'
         ")\n"
         "print(reply.choices[0].message.content)"
     )

@@ -9,7 +9,8 @@ from tokenyard.settings import Settings
 from tokenyard.stack.base_models import pull
 from tokenyard.stack.failure import StackFailed
 from tokenyard.stack.health import answers_http, until_ready
-from tokenyard.stack.parts import dashboard_part, gateway_part, local_url, valkey_part, worker_part
+from tokenyard.stack.installation import local_url
+from tokenyard.stack.parts import dashboard_part, gateway_part, valkey_part, worker_part
 from tokenyard.stack.progress import Progress
 from tokenyard.stack.ray_head import prepare_session_folder, ray_part
 from tokenyard.stack.serving import Serving
