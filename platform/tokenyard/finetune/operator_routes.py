@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query
 
 from tokenyard.core.errors import NotFound
 from tokenyard.core.ids import JobId, OrganizationId
+from tokenyard.finetune.job_store import JobStore
 from tokenyard.finetune.jobs import Job
 from tokenyard.finetune.operator import JobOperatorStore
 from tokenyard.finetune.page import list_object
@@ -16,7 +17,7 @@ MAX_PAGE = 1000
 _Status = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
 
 
-def operator_job_router(jobs: JobOperatorStore) -> APIRouter:
+def operator_job_router(jobs: JobOperatorStore, owned: JobStore) -> APIRouter:
     """Return the operator's routes of fine-tuning jobs."""
     router = APIRouter(prefix="/admin/jobs", tags=["operator"])
 
@@ -38,12 +39,32 @@ def operator_job_router(jobs: JobOperatorStore) -> APIRouter:
 
     @router.get("/{job}")
     async def retrieve_any_job(job: str, _operator: CurrentOperator) -> dict[str, Any]:
-        found = await jobs.get(JobId(job))
-        if found is None:
-            raise NotFound(f"No such job: {job[:64]}", param="job")
-        return _as_operator_sees(found)
+        return _as_operator_sees(await _find(jobs, job))
+
+    @router.post("/{job}/cancel")
+    async def cancel_any_job(job: str, _operator: CurrentOperator) -> dict[str, Any]:
+        found = await _find(jobs, job)
+        return _as_operator_sees(await owned.cancel(found.organization, found.id))
+
+    @router.get("/{job}/events")
+    async def list_any_jobs_events(
+        job: str,
+        _operator: CurrentOperator,
+        limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 100,
+        after: str | None = None,
+    ) -> dict[str, Any]:
+        found = await _find(jobs, job)
+        events, has_more = await owned.events(found.organization, found.id, limit=limit, after=after or None)
+        return list_object(events, has_more=has_more)
 
     return router
+
+
+async def _find(jobs: JobOperatorStore, job: str) -> Job:
+    found = await jobs.get(JobId(job))
+    if found is None:
+        raise NotFound(f"No such job: {job[:64]}", param="job")
+    return found
 
 
 def _as_operator_sees(job: Job) -> dict[str, Any]:

@@ -45,5 +45,5 @@ def router(
     routes = APIRouter()
     routes.include_router(file_router(files, Uploads(files, blobs, max_bytes=max_upload_bytes), blobs))
     routes.include_router(job_router(jobs, creation))
-    routes.include_router(operator_job_router(JobOperatorStore(database, clock)))
+    routes.include_router(operator_job_router(JobOperatorStore(database, clock), jobs))
     return routes

@@ -24,9 +24,7 @@ SCRIPTS = {
 }
 
 
-async def start(
-    _settings: Settings, environment: Mapping[str, str], supervisor: Supervisor, progress: Progress
-) -> str:
+async def start(_settings: Settings, environment: Mapping[str, str], supervisor: Supervisor, progress: Progress) -> str:
     async def ready() -> str | None:
         return None
 

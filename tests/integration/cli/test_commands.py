@@ -1,0 +1,189 @@
+"""The command line against a real gateway and worker over SQLite and Valkey, without replicas."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from tokenyard.cli.main import app
+from tokenyard.settings import Settings
+from tokenyard.stack.installation import environment_of, load_settings
+from tokenyard.storage.migrate import upgrade
+from tokenyard.testing.valkey import running_valkey
+
+START_LIMIT_S = 60.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """A running gateway; the environment of this process leads to it."""
+    folder = tmp_path_factory.mktemp("installation")
+    valkey_port, gateway_port = free_port(), free_port()
+    with pytest.MonkeyPatch.context() as patch, running_valkey(folder, valkey_port):
+        patch.setenv("TOKENYARD_DATA_DIR", str(folder))
+        patch.setenv("TOKENYARD_VALKEY_PORT", str(valkey_port))
+        patch.setenv("TOKENYARD_GATEWAY_PORT", str(gateway_port))
+        patch.delenv("TOKENYARD_ADMIN_KEY", raising=False)
+        loaded = load_settings(create_secret=True)
+        upgrade(loaded.effective_database_url)
+        with (folder / "gateway.log").open("wb") as log:
+            gateway = subprocess.Popen(
+                [sys.executable, "-m", "tokenyard.bootstrap.gateway"],
+                env={**os.environ, **environment_of(loaded)},
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            _wait_for(f"{loaded.gateway_url}/health", gateway, folder / "gateway.log")
+            yield loaded
+        finally:
+            gateway.terminate()
+            gateway.wait(20)
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_LIMIT_S
+    while True:
+        try:
+            with urllib.request.urlopen(url, timeout=1):
+                return
+        except OSError:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+
+
+def run(*command: str, expect: int = 0) -> Result:
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == expect, f"{result.output}{result.stderr}{result.exception!r}"
+    return result
+
+
+def answer(*command: str) -> Any:
+    return json.loads(run(*command, "--json").output)
+
+
+@pytest.fixture(scope="module")
+def acme(settings: Settings) -> dict[str, Any]:
+    made: dict[str, Any] = answer("org", "create", "Acme Corp.", "--timezone", "Europe/Berlin")
+    return made
+
+
+def test_organizations(acme: dict[str, Any]) -> None:
+    assert (acme["slug"], acme["timezone"]) == ("acme-corp", "Europe/Berlin")
+    assert "acme-corp" in run("org", "list").output
+    assert answer("org", "show", acme["id"]) == answer("org", "show", "acme-corp")
+    assert "timezone: Europe/Berlin" in run("org", "show", "acme-corp").output
+
+
+def test_limits_of_organizations_and_projects(acme: dict[str, Any]) -> None:
+    changed = answer("org", "limits", "acme-corp", "--rpm", "60", "--monthly-spend", "25")
+    assert (changed["requests_per_minute"], changed["monthly_spend_dollars"]) == (60, "25.00")
+    assert answer("org", "limits", "acme-corp") == changed
+    assert answer("org", "limits", "acme-corp", "--rpm", "none")["requests_per_minute"] is None
+    assert answer("org", "limits", "acme-corp")["monthly_spend_dollars"] == "25.00"
+
+    project = answer("project", "create", "acme-corp", "Website")
+    assert {found["name"] for found in answer("project", "list", "acme-corp")} == {"Default project", "Website"}
+    assert answer("project", "limits", "acme-corp", "Website", "--concurrency", "4")["concurrency"] == 4
+    assert answer("project", "limits", "acme-corp", project["id"])["concurrency"] == 4
+    assert "'Default project', 'Website'" in run("project", "limits", "acme-corp", "Webseite", expect=1).stderr
+
+
+def test_keys_are_shown_once_and_end_when_revoked(acme: dict[str, Any], settings: Settings) -> None:
+    made = answer("key", "create", "acme-corp", "--name", "ci", "--expires-in-days", "2")
+    assert _models(settings, made["value"]) == 200
+    listed = run("key", "list", "acme-corp").output
+    assert made["id"] in listed
+    assert made["value"] not in listed
+    assert "is revoked" in run("key", "revoke", made["id"]).output
+    assert _models(settings, made["value"]) == 401
+    assert "No organization has a key" in run("key", "revoke", "key_nothing", expect=1).stderr
+
+
+def test_an_operators_key_stands_in_for_the_database(acme: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    made = answer("key", "create", "--operator", "--name", "laptop")
+    assert any(key["id"] == made["id"] for key in answer("key", "list", "--operator"))
+    monkeypatch.setenv("TOKENYARD_DATA_DIR", "/nonexistent")
+    assert "run this on the machine" in run("org", "list", expect=1).stderr
+    assert "acme-corp" in run("org", "list", "--admin-key", made["value"]).output
+    monkeypatch.setenv("TOKENYARD_ADMIN_KEY", made["value"])
+    assert "acme-corp" in run("org", "list").output
+
+
+def test_the_commands_own_keys_do_not_pile_up(acme: dict[str, Any]) -> None:
+    names = [[key["name"] for key in answer("key", "list", "--operator")].count("command line") for _ in range(3)]
+    assert names[0] == names[1] == names[2]
+
+
+def _models(settings: Settings, key: str) -> int:
+    request = urllib.request.Request(f"{settings.gateway_url}/v1/models", headers={"Authorization": f"Bearer {key}"})
+    try:
+        with urllib.request.urlopen(request, timeout=5) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_credit(acme: dict[str, Any]) -> None:
+    command = ("credit", "grant", "acme-corp", "2.50", "--reason", "welcome", "--idempotency-key", "once")
+    assert "$2.50 more credit" in run(*command).output
+    assert answer(*command)["amount"] == 2_500_000_000
+    granted = [grant["reason"] for grant in answer("credit", "list", "acme-corp")]
+    assert sorted(granted) == ["Opening credit", "welcome"]
+    assert "is no amount" in run("credit", "grant", "acme-corp", "much", "--reason", "x", expect=1).stderr
+
+
+def test_an_installation_without_usage(acme: dict[str, Any]) -> None:
+    assert "No usage yet" in run("usage", "acme-corp").output
+    assert "no invoice" in run("invoice", "acme-corp", expect=1).stderr
+    assert run("jobs", "list").output == "No jobs.\n"
+    assert answer("jobs", "list", "--organization", "acme-corp") == []
+    assert answer("reconcile")["ok"] is True
+    models = answer("models", "list")
+    assert [model["id"] for model in models] == ["smollm2-135m-instruct"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("jobs", "show", "ftjob-none"), ("jobs", "cancel", "ftjob-none"), ("jobs", "events", "ftjob-none")],
+    ids=" ".join,
+)
+def test_an_unknown_job_has_its_own_exit_code(acme: dict[str, Any], command: Sequence[str]) -> None:
+    assert "No such job" in run(*command, expect=4).stderr
+
+
+def test_an_unknown_organization_lists_similar_ones(acme: dict[str, Any]) -> None:
+    assert "Similar: acme-corp" in run("org", "show", "acme-crop", expect=1).stderr
+    assert "There are:" in run("usage", "zzz", expect=1).stderr
+
+
+def test_a_gateway_that_does_not_run_is_said_so(acme: dict[str, Any]) -> None:
+    unused = f"http://127.0.0.1:{free_port()}"
+    failed = run("org", "list", "--url", unused, expect=3)
+    assert f"The gateway at {unused} does not answer" in failed.stderr
+    assert "tokenyard up" in failed.stderr
+
+
+def test_doctor_finds_nothing_running_here(acme: dict[str, Any], settings: Settings) -> None:
+    found = run("doctor", "--json", expect=1)
+    report = json.loads(found.output.partition("\ntokenyard:")[0] if "\ntokenyard:" in found.stdout else found.stdout)
+    assert report["process"] is None
+    assert report["installed"]["ray"] is not None
+    assert any(f"Port {settings.gateway_port}" in problem for problem in report["problems"])

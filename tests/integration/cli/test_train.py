@@ -1,0 +1,244 @@
+"""`tokenyard-train` as a process, against the real control plane on a socket; only the cluster trains nothing."""
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE, STDOUT, Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from finetune_stack import POLICY, FinetuneStack
+from redis.asyncio import Redis
+from training_rows import rows
+
+from tokenyard.bootstrap.tables import import_all_tables
+from tokenyard.cli.api import Api
+from tokenyard.core.ids import JobId, OrganizationId
+from tokenyard.finetune.jobs import Job
+from tokenyard.finetune.routes import router as finetune_router
+from tokenyard.storage.database import Base, Database
+from tokenyard.tenancy.api_keys import BOOTSTRAP, ApiKeys
+from tokenyard.tenancy.authenticator import Authenticator
+from tokenyard.tenancy.key_versions import KeyVersions
+from tokenyard.tenancy.keys import KeyHasher, Pepper
+from tokenyard.tenancy.operator import OrganizationNames, TenancyOperatorStore
+from tokenyard.tenancy.organizations import Organizations
+from tokenyard.tenancy.routes import router as tenancy_router
+from tokenyard.tenancy.store import TenancyStore
+from tokenyard.testing.finetune_ports import FixedModels, FixedPrices, MemoryReservations
+from tokenyard.testing.server import running
+from tokenyard.web.errors import install_error_handlers
+
+LIMIT_S = 120.0
+COMMAND = Path(sys.executable).parent / "tokenyard-train"
+
+
+class NoOne:
+    """Listens for new organizations."""
+
+    async def created(self, organization: OrganizationId) -> None:
+        pass
+
+
+@dataclass
+class ControlPlane:
+    """The gateway's control plane, its worker's rounds, and the keys of operator and tenant."""
+
+    url: str
+    stack: FinetuneStack
+    admin_key: str
+    tenant_key: str
+    organization: str
+    dataset: Path
+
+    async def command(self, *arguments: str, **environment: str) -> Process:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("TOKENYARD_")}
+        fixed = ("--model", "small-model", "--training-file", str(self.dataset), "--base-url", self.url)
+        return await asyncio.create_subprocess_exec(
+            str(COMMAND), *fixed, *arguments, env=clean | environment, stdout=PIPE, stderr=STDOUT
+        )
+
+    async def until(self, condition: Callable[[], Awaitable[bool]], what: str) -> None:
+        """Let the worker go round until `condition` holds."""
+        async with asyncio.timeout(LIMIT_S):
+            while not await condition():
+                await self.stack.round()
+                await asyncio.sleep(0.02)
+
+    async def submitted(self) -> str:
+        async def there() -> bool:
+            return bool(self.stack.cluster.submissions)
+
+        await self.until(there, "the job is submitted")
+        return self.stack.cluster.submissions[0]
+
+    async def only_job(self) -> Job:
+        submission = await self.submitted()
+        return await self.stack.job(JobId(submission.rpartition("-")[0]))
+
+    async def output_of(self, process: Process) -> str:
+        """Return what a command prints until it ends, with the worker going round meanwhile."""
+        reading = asyncio.create_task(process.communicate())
+
+        async def ended() -> bool:
+            return reading.done()
+
+        await self.until(ended, "the command ends")
+        return (await reading)[0].decode()
+
+
+@pytest.fixture
+async def plane(redis: Redis, tmp_path: Path) -> AsyncIterator[ControlPlane]:
+    import_all_tables()
+    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'test.db'}")
+    async with database.engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    stack = FinetuneStack(database, tmp_path)
+    app, keys, organizations = _control_plane(stack, redis)
+    acme = await organizations.create(name="Acme", slug="acme", actor=BOOTSTRAP)
+    _, admin_key = await keys.create_operator(name="operator", actor=BOOTSTRAP)
+    _, tenant_key = await keys.create(acme.id, acme.default_project, name="first", actor=BOOTSTRAP)
+    dataset = tmp_path / "teach.jsonl"
+    dataset.write_bytes(rows(12))
+    async with running(app) as url:
+        yield ControlPlane(url, stack, admin_key, tenant_key, acme.id, dataset)
+    await database.close()
+
+
+def _control_plane(stack: FinetuneStack, redis: Redis) -> tuple[FastAPI, ApiKeys, Organizations]:
+    hasher = KeyHasher([Pepper(1, b"p" * 32)])
+    store, operator_store = TenancyStore(stack.database, stack.clock), TenancyOperatorStore(stack.database, stack.clock)
+    authenticator = Authenticator(operator_store, hasher, stack.clock, now=stack.clock)
+    keys = ApiKeys(
+        store=store,
+        operator_store=operator_store,
+        versions=KeyVersions(redis),
+        hasher=hasher,
+        clock=stack.clock,
+        authenticator=authenticator,
+    )
+    organizations = Organizations(operator_store, NoOne())
+    app = FastAPI()
+    app.state.authenticator = authenticator
+    install_error_handlers(app)
+    app.include_router(tenancy_router(organizations, store, operator_store, keys))
+    app.include_router(
+        finetune_router(
+            database=stack.database,
+            blobs=stack.blobs,
+            clock=stack.clock,
+            models=FixedModels(),
+            prices=FixedPrices(),
+            reservations=MemoryReservations(),
+            organizations=OrganizationNames(stack.database),
+            policy=POLICY,
+            max_upload_bytes=1_000_000,
+        )
+    )
+    return app, keys, organizations
+
+
+async def test_the_operator_trains_for_an_organization_and_leaves_no_key(plane: ControlPlane) -> None:
+    command = await plane.command(
+        *("--organization", "acme", "--suffix", "sky", "--validation-file", str(plane.dataset)),
+        *("--n-epochs", "2", "--batch-size", "3", "--learning-rate-multiplier", "1.5", "--seed", "5"),
+        TOKENYARD_ADMIN_KEY=plane.admin_key,
+    )
+    submission = await plane.submitted()
+    spec = plane.stack.cluster.specs[submission]
+    assert (spec.organization, spec.suffix, spec.seed) == (plane.organization, "sky", 5)
+    wanted = spec.hyperparameters
+    assert (wanted.n_epochs, wanted.batch_size, wanted.learning_rate_multiplier) == (2, 3, 1.5)
+    assert spec.validation_url is not None
+    await plane.stack.cluster.tell(submission, *[f"Step {step}/150" for step in range(1, 151)])
+    await plane.stack.cluster.succeed(submission, tokens=1234)
+    output = await plane.output_of(command)
+    assert command.returncode == 0, output
+    told = [line.rpartition("  ")[2] for line in output.splitlines() if "Step " in line]
+    assert told == [f"Step {step}/150" for step in range(1, 151)]  # all of them, over several pages, in order
+    assert "Succeeded: ft:small-model:acme:sky:" in output
+    assert "(1234 trained tokens)" in output
+    async with Api(plane.url, plane.admin_key) as api:
+        left = [key async for key in api.every("/admin/organizations/acme/api_keys")]
+    assert [key["name"] for key in left if not key.get("revoked_at")] == ["first"]
+
+
+async def test_a_tenant_hears_why_its_job_failed(plane: ControlPlane) -> None:
+    command = await plane.command(TOKENYARD_API_KEY=plane.tenant_key)
+    submission = await plane.submitted()
+    await plane.stack.cluster.fail(submission, "training_diverged", "The loss is not a number any more.")
+    output = await plane.output_of(command)
+    assert command.returncode == 1
+    assert output.splitlines()[-1] == "The job failed: The loss is not a number any more."
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_cancels_the_job(plane: ControlPlane, number: signal.Signals) -> None:
+    command = await plane.command(TOKENYARD_API_KEY=plane.tenant_key)
+    job = await plane.only_job()
+    command.send_signal(number)
+    output = await plane.output_of(command)
+    assert command.returncode == 1
+    assert output.splitlines()[-1] == "The job was cancelled."
+    assert (await plane.stack.job(job.id)).status == "cancelled"
+
+
+async def test_detached_a_signal_leaves_the_job_alone(plane: ControlPlane) -> None:
+    command = await plane.command("--detach", TOKENYARD_API_KEY=plane.tenant_key)
+    job = await plane.only_job()
+    command.send_signal(signal.SIGTERM)
+    output = await plane.output_of(command)
+    assert command.returncode == 130
+    assert f"job {job.id} goes on" in output
+    assert (await plane.stack.job(job.id)).status == "running"
+
+
+async def test_an_uploaded_file_by_its_id(plane: ControlPlane) -> None:
+    first = await plane.command("--detach", TOKENYARD_API_KEY=plane.tenant_key)
+    job = await plane.only_job()
+    first.send_signal(signal.SIGTERM)
+    await plane.output_of(first)
+    second = await plane.command(
+        "--training-file", job.training_file, "--suffix", "Not allowed!", TOKENYARD_API_KEY=plane.tenant_key
+    )
+    output = await plane.output_of(second)
+    assert second.returncode == 1
+    assert output.strip() == "The suffix must be 1 to 64 of a-z, 0-9 and '-', not '-' first."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        ((), {}, "Set TOKENYARD_API_KEY, or as the operator TOKENYARD_ADMIN_KEY with --organization."),
+        (("--organization", "acme"), {"TOKENYARD_API_KEY": "ty-wrong"}, "API key"),
+        (("--organization", "nobody"), {"TOKENYARD_ADMIN_KEY": "admin"}, "nobody"),
+        (("--training-file", "no/such/file"), {"TOKENYARD_API_KEY": "tenant"}, "There is no file no/such/file"),
+        (("--base-url", "http://127.0.0.1:9"), {"TOKENYARD_API_KEY": "tenant"}, "http://127.0.0.1:9"),
+    ],
+)
+async def test_what_is_wrong_is_one_clear_line(
+    plane: ControlPlane, arguments: tuple[str, ...], environment: dict[str, Any], message: str
+) -> None:
+    real = {"admin": plane.admin_key, "tenant": plane.tenant_key}
+    given = {name: real.get(value, value) for name, value in environment.items()}
+    command = await plane.command(*arguments, **given)
+    output = await plane.output_of(command)
+    assert command.returncode == 1
+    assert message in output
+    assert len(output.strip().splitlines()) == 1, output
+
+
+async def test_a_bad_line_is_named(plane: ControlPlane) -> None:
+    plane.dataset.write_bytes(rows(12) + b'{"messages": 1}\n')
+    command = await plane.command(TOKENYARD_API_KEY=plane.tenant_key)
+    output = await plane.output_of(command)
+    assert command.returncode == 1
+    assert "line 13" in output
+    with suppress(ProcessLookupError):
+        command.kill()

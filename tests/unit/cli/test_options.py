@@ -1,0 +1,86 @@
+"""What the command line reads."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tokenyard.cli.call import CommandFailed
+from tokenyard.cli.limit_options import limits_body
+from tokenyard.cli.main import app
+from tokenyard.cli.models import model_id
+from tokenyard.cli.organizations import slug_of
+from tokenyard.cli.quickstart import read_recipe
+from tokenyard.settings import Settings, shipped
+
+COMMANDS = (
+    ("up",),
+    ("down",),
+    ("doctor",),
+    ("quickstart",),
+    ("usage",),
+    ("invoice",),
+    ("request",),
+    ("reconcile",),
+    *(("org", name) for name in ("create", "list", "show", "limits")),
+    *(("project", name) for name in ("create", "list", "limits")),
+    *(("key", name) for name in ("create", "list", "revoke")),
+    *(("models", name) for name in ("list", "pull")),
+    *(("jobs", name) for name in ("list", "show", "cancel", "events")),
+    *(("credit", name) for name in ("grant", "list")),
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help_and_json(command: tuple[str, ...]) -> None:
+    answer = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "200"})
+    assert answer.exit_code == 0
+    assert command == ("up",) or "--json" in answer.output
+
+
+def test_an_unknown_command_is_wrong_usage() -> None:
+    assert CliRunner().invoke(app, ["bogus"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [("Acme Corp.", "acme-corp"), ("Ünïcode GmbH", "n-code-gmbh"), ("x" * 50, "x" * 40), ("a" * 39 + " b", "a" * 39)],
+)
+def test_a_slug_is_made_of_a_name(name: str, slug: str) -> None:
+    assert slug_of(name) == slug
+
+
+def test_only_given_limits_change_and_none_takes_one_away() -> None:
+    body = limits_body(requests_per_minute="60", tokens_per_minute="none", concurrency=None, monthly_spend="12.50")
+    assert body == {"requests_per_minute": 60, "tokens_per_minute": None, "monthly_spend_dollars": "12.50"}
+    assert limits_body(requests_per_minute=None, monthly_spend=None) == {}
+    with pytest.raises(CommandFailed, match="--requests-per-minute is 'many'"):
+        limits_body(requests_per_minute="many", monthly_spend=None)
+
+
+@pytest.mark.parametrize(
+    ("what", "model"),
+    [
+        ("smollm2-135m-instruct", "smollm2-135m-instruct"),
+        ("Qwen/Qwen3-0.6B@main", "qwen3-0.6b"),
+        ("/models/My_Model.gguf", "my-model"),
+        ("./folder/Llama-3.2-1B", "llama-3.2-1b"),
+    ],
+)
+def test_a_models_id_is_made_of_where_it_comes_from(what: str, model: str) -> None:
+    assert model_id(what, Settings()) == model
+
+
+def test_the_shipped_recipe_can_be_toured() -> None:
+    recipe = read_recipe(shipped("deployments/recipes/support-bot"))
+    assert recipe.training_file.exists()
+    assert recipe.question not in recipe.training_file.read_text()
+    assert recipe.taught in recipe.training_file.read_text()
+
+
+def test_a_folder_without_a_recipe_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(CommandFailed, match=str(tmp_path / "recipe.yaml")):
+        read_recipe(tmp_path)
+    (tmp_path / "recipe.yaml").write_text("check: 1")
+    with pytest.raises(CommandFailed, match="is not a recipe"):
+        read_recipe(tmp_path)
