@@ -9,6 +9,7 @@ import typer
 from tokenyard.cli.call import Call, CommandFailed
 from tokenyard.cli.command import platform_command
 from tokenyard.cli.output import Shown, details, dollars, moment, table
+from tokenyard.cli.story import story
 from tokenyard.core.money import InexactAmount, from_dollars
 
 credit = typer.Typer(help="Prepaid credit.", no_args_is_help=True)
@@ -94,7 +95,7 @@ def invoice_text(found: dict[str, Any]) -> str:
 async def request(call: Call, request: Annotated[str, typer.Argument(help="The request's id, req_...")]) -> Shown:
     """Tell a request's whole story: attempts, both reports, charge, journal, invoice."""
     found = await call.api.get(f"/admin/requests/{request}")
-    return Shown(found, details(found))
+    return Shown(found, story(found))
 
 
 async def reconcile(call: Call) -> Shown:
