@@ -1,12 +1,12 @@
 """Tells events that can be taken in from those that never can; a dead event must not stop the others."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
 from tokenyard.core.ids import AttemptId
 from tokenyard.core.redis_keys import bucket_of
-from tokenyard.core.usage import MeterClaims, TokenUsage, TrainingFinished, UsageEvent, decode_event
+from tokenyard.core.usage import HoldExpired, MeterClaims, TokenUsage, TrainingFinished, UsageEvent, decode_event
 from tokenyard.storage.usage_stream import FIELD
 from tokenyard_billing.prices import PriceList
 from tokenyard_billing.tables import MODEL_LENGTH, PRICE_LENGTH
@@ -14,6 +14,16 @@ from tokenyard_billing.tables import MODEL_LENGTH, PRICE_LENGTH
 MAX_TOKENS = 10**12  # far above any context; keeps every sum within 64 bits
 MAX_MS = 253_402_300_800_000  # the year 10000
 _ID_LENGTH = 96
+_BUDGET_LENGTH = 256
+_TRAINING_TEXTS = (
+    ("organization", _ID_LENGTH),
+    ("project", _ID_LENGTH),
+    ("key", _ID_LENGTH),
+    ("model", MODEL_LENGTH),
+    ("base_model", MODEL_LENGTH),
+    ("price", PRICE_LENGTH),
+)
+_CLAIMS_TEXTS = (*_TRAINING_TEXTS, ("endpoint", 64))
 
 
 class Malformed(ValueError):
@@ -33,59 +43,58 @@ def read_event(fields: Mapping[bytes, bytes], bucket: int, prices: PriceList) ->
         raise Malformed("the entry has no event") from None
     except msgspec.MsgspecError as error:
         raise Malformed(str(error)) from error
-    for problem in _problems(event, bucket):
+    if problem := _problem(event, bucket):
         raise Malformed(problem)
     price = event.price if isinstance(event, TrainingFinished) else event.claims.price
     prices.by_id(price)
     return event
 
 
-def _problems(event: UsageEvent, bucket: int) -> Iterator[str]:
+def _problem(event: UsageEvent, bucket: int) -> str | None:
+    """Return what is wrong, or None. It runs for every event, so it is plain loops."""
     if isinstance(event, TrainingFinished):
-        yield from _count("trained_tokens", event.trained_tokens)
-        yield from _text("job", event.job, _ID_LENGTH)
-        source: TrainingFinished | MeterClaims = event
-    else:
-        yield from _attempt(event.claims.attempt)
-        yield from _usage(getattr(event, "usage", None))
-        source = event.claims
-    values = msgspec.structs.asdict(source)
-    for name in ("organization", "project", "key"):
-        yield from _text(name, values[name], _ID_LENGTH)
-    yield from _text("model", values["model"], MODEL_LENGTH)
-    yield from _text("base_model", values["base_model"], MODEL_LENGTH)
-    yield from _text("price", values["price"], PRICE_LENGTH)
-    yield from _text("endpoint", values.get("endpoint", "/"), 64)
-    for name in values["budgets"]:
-        yield from _text("budgets", name, 256)
-    if not 0 < values["admitted_at_ms"] < MAX_MS:
-        yield f"admitted_at_ms is {values['admitted_at_ms']}"
-    if bucket_of(values["organization"]) != bucket:
-        yield f"organization {values['organization']} does not live in bucket {bucket}"
+        counted = _bad_count("trained_tokens", event.trained_tokens)
+        return counted or _bad_text("job", event.job, _ID_LENGTH) or _bad_source(event, _TRAINING_TEXTS, bucket)
+    counted = None if isinstance(event, HoldExpired) else _bad_usage(event.usage)
+    return counted or _bad_attempt(event.claims.attempt) or _bad_source(event.claims, _CLAIMS_TEXTS, bucket)
 
 
-def _attempt(attempt: AttemptId) -> Iterator[str]:
-    yield from _text("attempt", attempt, _ID_LENGTH)
+def _bad_source(source: MeterClaims | TrainingFinished, texts: tuple[tuple[str, int], ...], bucket: int) -> str | None:
+    for name, length in texts:
+        if found := _bad_text(name, getattr(source, name), length):
+            return found
+    for budget in source.budgets:
+        if found := _bad_text("budgets", budget, _BUDGET_LENGTH):
+            return found
+    if not 0 < source.admitted_at_ms < MAX_MS:
+        return f"admitted_at_ms is {source.admitted_at_ms}"
+    if bucket_of(source.organization) != bucket:
+        return f"organization {source.organization} does not live in bucket {bucket}"
+    return None
+
+
+def _bad_attempt(attempt: AttemptId) -> str | None:
     request, _, number = attempt.rpartition(".")
     if not request or not (number.isascii() and number.isdigit()) or int(number) < 1:
-        yield f"{attempt!r} is not an attempt's id"
+        return f"{attempt!r} is not an attempt's id"
+    return _bad_text("attempt", attempt, _ID_LENGTH)
 
 
-def _usage(usage: TokenUsage | None) -> Iterator[str]:
-    if usage is None:
-        return
-    yield from _count("prompt_tokens", usage.prompt_tokens)
-    yield from _count("completion_tokens", usage.completion_tokens)
-    yield from _count("cached_tokens", usage.cached_tokens)
+def _bad_usage(usage: TokenUsage) -> str | None:
     if usage.cached_tokens > usage.prompt_tokens:
-        yield "more cached tokens than prompt tokens"
+        return "more cached tokens than prompt tokens"
+    return (
+        _bad_count("prompt_tokens", usage.prompt_tokens)
+        or _bad_count("completion_tokens", usage.completion_tokens)
+        or _bad_count("cached_tokens", usage.cached_tokens)
+    )
 
 
-def _count(name: str, value: int) -> Iterator[str]:
-    if not 0 <= value <= MAX_TOKENS:
-        yield f"{name} is {value}"
+def _bad_count(name: str, value: int) -> str | None:
+    return None if 0 <= value <= MAX_TOKENS else f"{name} is {value}"
 
 
-def _text(name: str, value: str, length: int) -> Iterator[str]:
-    if not 0 < len(value) <= length or "\x00" in value:
-        yield f"{name} is empty, too long, or holds a zero byte"
+def _bad_text(name: str, value: str, length: int) -> str | None:
+    if 0 < len(value) <= length and "\x00" not in value:
+        return None
+    return f"{name} is empty, too long, or holds a zero byte"

@@ -1,0 +1,65 @@
+"""What can never be taken in is known at once; everything else passes."""
+
+import msgspec
+import pytest
+from billing_stand import ACME, PRICES, claims, expired, reported, settled, trained, usage
+
+from tokenyard.core.redis_keys import bucket_of
+from tokenyard.core.usage import UsageEvent, encode_event
+from tokenyard_billing.prices import UnknownPrice
+from tokenyard_billing.screening import Malformed, read_event
+
+GOOD = [
+    settled(claims("req_a"), usage(10, 5, 10)),
+    reported(claims("req_a"), usage(0, 0)),
+    expired(claims("req_a", 12)),
+    trained("ftjob-1", 0),
+]
+BAD: list[tuple[UsageEvent, str]] = [
+    (settled(claims("req_a"), usage(1, -1)), "completion_tokens"),
+    (settled(claims("req_a"), usage(-1, 1, -1)), "prompt_tokens"),
+    (reported(claims("req_a"), usage(1, 10**12 + 1)), "completion_tokens"),
+    (reported(claims("req_a"), usage(1, 1, 2)), "more cached"),
+    (settled(claims("req_a", attempt="req_a"), usage(1, 1)), "not an attempt"),
+    (settled(claims("req_a", attempt="req_a.0"), usage(1, 1)), "not an attempt"),
+    (settled(claims("req_a", attempt="req_a.x"), usage(1, 1)), "not an attempt"),
+    (settled(claims("r" * 100), usage(1, 1)), "attempt"),
+    (settled(claims("req_a", model="m" * 257), usage(1, 1)), "model"),
+    (settled(claims("req_a", project=""), usage(1, 1)), "project"),
+    (settled(claims("req_a", key="key\x00"), usage(1, 1)), "key"),
+    (settled(claims("req_a", budgets=("b" * 257,)), usage(1, 1)), "budgets"),
+    (expired(claims("req_a", admitted_at_ms=0)), "admitted_at_ms"),
+    (expired(claims("req_a", admitted_at_ms=10**15)), "admitted_at_ms"),
+    (trained("ftjob-1", -1), "trained_tokens"),
+    (trained("", 1), "job"),
+]
+
+
+def read(event: UsageEvent) -> UsageEvent:
+    return read_event({b"event": encode_event(event)}, bucket_of(ACME), PRICES)
+
+
+@pytest.mark.parametrize("event", GOOD)
+def test_an_event_of_ours_passes(event: UsageEvent) -> None:
+    assert read(event) == event
+
+
+@pytest.mark.parametrize(("event", "complaint"), BAD)
+def test_an_impossible_event_is_malformed(event: UsageEvent, complaint: str) -> None:
+    with pytest.raises(Malformed, match=complaint):
+        read(event)
+
+
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"type":"settled"}', b"\xff\xfe"])
+def test_what_is_no_event_is_malformed(data: bytes) -> None:
+    with pytest.raises(Malformed):
+        read_event({b"event": data}, bucket_of(ACME), PRICES)
+
+
+def test_another_buckets_event_is_malformed_and_an_unknown_price_is_not() -> None:
+    event = settled(claims("req_a"), usage(1, 1))
+    with pytest.raises(Malformed, match="does not live"):
+        read_event({b"event": encode_event(event)}, (bucket_of(ACME) + 1) % 64, PRICES)
+    dear = msgspec.structs.replace(event, claims=claims("req_a", price="2031/unknown"))
+    with pytest.raises(UnknownPrice):
+        read(dear)
