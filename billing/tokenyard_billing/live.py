@@ -58,6 +58,13 @@ class LiveBudgets:
         """Tell whether the bucket's budgets are loaded."""
         return bool(await self._redis.exists(ready(bucket)))
 
+    async def ready_buckets(self, buckets: Sequence[int]) -> list[int]:
+        """Return those of `buckets` whose budgets are loaded."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for bucket in buckets:
+            pipeline.exists(ready(bucket))
+        return [bucket for bucket, found in zip(buckets, await pipeline.execute(), strict=True) if found]
+
     async def set_ready(self, bucket: int) -> None:
         """Let admission use the bucket's budgets."""
         await self._redis.set(ready(bucket), "1")

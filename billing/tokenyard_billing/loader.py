@@ -46,7 +46,7 @@ class BudgetLoader:
     async def step(self) -> None:
         """Load what is missing, refresh what changed."""
         held = self._leases.held
-        ready = [bucket for bucket in sorted(held) if await self._live.is_ready(bucket)]
+        ready = await self._live.ready_buckets(sorted(held))
         for bucket in sorted(held.difference(ready)):
             await self._load(bucket)
         if ready and time.monotonic() >= self._refresh_at:

