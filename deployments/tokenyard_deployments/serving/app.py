@@ -23,6 +23,8 @@ def serve_environment() -> dict[str, str]:
     return {
         "RAY_SERVE_ENABLE_DIRECT_INGRESS": "1",
         "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
+        # Ray's 15 would put the engine below everything else on the machine; training makes itself nicer than this.
+        "RAY_worker_niceness": "0",
     }
 
 

@@ -36,7 +36,7 @@ from tokenyard_deployments.serving.replica_settings import (
     REPLICA_DIR,
 )
 
-START_TIMEOUT_S = 300.0
+START_TIMEOUT_S = 420.0
 MODEL = "smollm2-135m-instruct"
 ROOT = Path(__file__).parents[3]
 RANK = 8
@@ -191,7 +191,7 @@ def deployed(cluster: Cluster, base_model: Path) -> Cluster:
         shipped,
         context_length=1024,
         max_waiting=4,
-        max_wait_s=30.0,
+        max_wait_s=180.0,
         lora=LoraSpec(max_loras=2, max_cpu_loras=3, max_lora_rank=8),
     )
     config = serve_config(
