@@ -2,10 +2,12 @@
 
 import hashlib
 import hmac
+import json
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _PACKAGE = Path(__file__).parent
 
@@ -42,7 +44,7 @@ class Settings(BaseSettings):
     ray_url: str = ""
     ray_token_file: Path = Field(default_factory=lambda: Path.home() / ".ray" / "auth_token")
 
-    models: tuple[str, ...] = ("smollm2-135m-instruct",)
+    models: Annotated[tuple[str, ...], NoDecode] = ("smollm2-135m-instruct",)
     opening_credit_dollars: str = "5"
     hold_lease_ms: int = 30_000
     hold_renewal_ms: int = 5_000
@@ -52,6 +54,16 @@ class Settings(BaseSettings):
     training_num_cpus: float = 1.0
     training_num_gpus: float = 0.0
     training_timeout_s: int = 3600
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split_models(cls, value: object) -> object:
+        """Take `a,b` as well as JSON's `["a", "b"]`."""
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            return json.loads(value)
+        return [name.strip() for name in value.split(",") if name.strip()]
 
     @property
     def effective_database_url(self) -> str:

@@ -67,9 +67,9 @@ def _pull(what: str, name: str | None, *, json: bool) -> None:
         done = asyncio.run(pull(arguments, environment, step.show))
     progress.say(f"It lies in {done['path']}; {description} says how it is served.")
     if model not in settings.models:
-        served = ",".join(f'"{each}"' for each in (*settings.models, model))
+        served = ",".join((*settings.models, model))
         progress.say(
-            f"To serve it: give it a rate in {settings.prices_dir}, then start with TOKENYARD_MODELS='[{served}]'."
+            f"To serve it: give it a rate in {settings.prices_dir}, then start with TOKENYARD_MODELS={served}."
         )
 
 

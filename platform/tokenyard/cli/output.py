@@ -59,7 +59,9 @@ def shown(value: Any) -> str:
 
 def dollars(amount: int | None) -> str:
     """Write nano-dollars exactly."""
-    return "-" if amount is None else f"${to_dollars(amount)}"
+    if amount is None:
+        return "-"
+    return f"{'-' if amount < 0 else ''}${to_dollars(abs(amount))}"
 
 
 def moment(unix_seconds: float | None) -> str:

@@ -57,7 +57,4 @@ async def _follow(process: asyncio.subprocess.Process, on_step: Callable[[str], 
         done: dict[str, Any] = last["done"]
         return done
     reason = last.get("error") or (said.splitlines()[-1] if said else f"the fetcher ended with status {status}")
-    raise StackFailed(
-        f"The base model is not usable: {reason}. Remove its folder to fetch it again, or name another with"
-        " TOKENYARD_MODELS."
-    )
+    raise StackFailed(f"The base model is not usable: {reason}")

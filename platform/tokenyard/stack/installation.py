@@ -7,26 +7,45 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
+from pydantic_settings import SettingsError
 
 from tokenyard.settings import Settings
+from tokenyard.stack.failure import StackFailed
 
 SECRET_VARIABLE = "TOKENYARD_SECRET"  # noqa: S105 - the name of a variable
+SECRET_LENGTH = 32
 
 
 def load_settings(*, create_secret: bool = False) -> Settings:
     """Read the settings; a secret that the environment does not give comes from the data folder.
 
     With `create_secret`, one is made and kept there (readable by its owner only) where there is none yet.
+
+    Raises:
+        StackFailed: a setting has a value that it cannot have.
     """
-    settings = Settings()
-    if settings.secret.get_secret_value():
+    try:
+        settings = Settings()
+    except (ValidationError, SettingsError) as error:
+        raise StackFailed(_what_is_wrong(error)) from error
+    given = settings.secret.get_secret_value()
+    if given and len(given) < SECRET_LENGTH:
+        raise StackFailed(f"{SECRET_VARIABLE} has {len(given)} characters; it needs {SECRET_LENGTH} random ones.")
+    if given:
         return settings
     file = settings.data_dir / "secrets.env"
     if create_secret and not file.exists():
         write_private(file, f"{SECRET_VARIABLE}={secrets.token_urlsafe(48)}\n")
     secret = _read_secret(file)
     return settings.model_copy(update={"secret": SecretStr(secret)}) if secret else settings
+
+
+def _what_is_wrong(error: ValidationError | SettingsError) -> str:
+    if isinstance(error, SettingsError):
+        return f"A TOKENYARD_ setting cannot be read: {error}"
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    return "\n".join(f"TOKENYARD_{str(problem['loc'][0]).upper()}: {problem['msg']}" for problem in problems)
 
 
 def _read_secret(file: Path) -> str | None:

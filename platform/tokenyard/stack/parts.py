@@ -10,7 +10,7 @@ from tokenyard.stack.child import Part
 from tokenyard.stack.health import answers_http, answers_redis
 from tokenyard.stack.installation import local_url
 
-OUR_READY_LIMIT_S = 60.0
+OUR_READY_LIMIT_S = 120.0
 
 
 def valkey_part(settings: Settings, environment: Mapping[str, str]) -> Part:

@@ -20,7 +20,7 @@ from tokenyard_deployments.serving.replica_settings import METER_SECRET, REPLICA
 # Logical CPUs, so that replicas and training are placed by declaration, whatever the machine has.
 LOGICAL_CPUS = 16
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
-READY_LIMIT_S = 90.0
+READY_LIMIT_S = 180.0
 STOP_GRACE_S = 6.0
 KEPT_SESSIONS = 2
 _NOT_FOR_RAY = (SECRET_VARIABLE, "TOKENYARD_DATABASE_URL", "TOKENYARD_ADMIN_KEY")

@@ -15,7 +15,7 @@ from tokenyard_deployments.serving.app import ServedModel, serve_config
 
 PATH = "/api/serve/applications/"
 QUESTION_TIMEOUT_S = 30.0
-RUNNING_LIMIT_S = 420.0
+RUNNING_LIMIT_S = 600.0
 POLL_S = 0.5
 _HOPELESS = {"DEPLOY_FAILED", "UNHEALTHY"}
 

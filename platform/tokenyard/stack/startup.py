@@ -17,7 +17,7 @@ from tokenyard.stack.serving import Serving
 from tokenyard.stack.supervisor import Supervisor
 from tokenyard.storage.migrate import upgrade
 
-ABLE_TO_SERVE_LIMIT_S = 60.0
+ABLE_TO_SERVE_LIMIT_S = 120.0
 
 
 class Startup:
@@ -36,9 +36,16 @@ class Startup:
         """Fetch the base models that are not there yet, and look whether those that are there are complete."""
         for model in self.settings.models:
             with self._progress.step(f"Base model {model}") as step:
-                into = str(self.settings.effective_models_path / model)
-                arguments = (model, "--into", into, "--specs", str(self.settings.models_dir))
-                await pull(arguments, self._environment, step.show)
+                folder = self.settings.effective_models_path / model
+                stood_there = folder.exists()
+                arguments = (model, "--into", str(folder), "--specs", str(self.settings.models_dir))
+                try:
+                    await pull(arguments, self._environment, step.show)
+                except StackFailed as failure:
+                    hint = (
+                        f"Remove {folder} to fetch it again." if stood_there else "Models are set by TOKENYARD_MODELS."
+                    )
+                    raise StackFailed(f"{failure}. {hint}") from failure
 
     async def stores(self) -> None:
         """Start Valkey, and bring the database to the newest schema."""

@@ -41,6 +41,6 @@ def test_details_show_nested_things_indented() -> None:
 
 def test_money_and_time_are_exact() -> None:
     assert dollars(39_000) == "$0.000039"
-    assert dollars(-5_000_000_000) == "$-5.00"
+    assert dollars(-5_000_000_000) == "-$5.00"
     assert dollars(None) == "-"
     assert moment(0) == "1970-01-01 00:00:00"

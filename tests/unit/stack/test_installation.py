@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tokenyard.settings import Settings
+from tokenyard.stack.failure import StackFailed
 from tokenyard.stack.installation import child_environment, ensure_ray_token, load_settings
 
 
@@ -63,3 +64,23 @@ def test_rays_token_is_kept_where_there_is_one(tmp_path: Path) -> None:
     assert stat.S_IMODE(settings.ray_token_file.stat().st_mode) == 0o600
     ensure_ray_token(settings)
     assert settings.ray_token_file.read_text() == token
+
+
+@pytest.mark.parametrize("text", ["one,two", '["one", "two"]', " one , two "])
+def test_models_are_a_list_of_names(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENYARD_MODELS", text)
+    assert load_settings().models == ("one", "two")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("TOKENYARD_GATEWAY_PORT", "abc", "TOKENYARD_GATEWAY_PORT: Input should be a valid integer"),
+        ("TOKENYARD_MODELS", "[oops", "TOKENYARD_MODELS"),
+        ("TOKENYARD_SECRET", "too short", "TOKENYARD_SECRET has 9 characters; it needs 32"),
+    ],
+)
+def test_a_wrong_setting_is_named(name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StackFailed, match=message):
+        load_settings()
