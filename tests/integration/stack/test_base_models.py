@@ -1,0 +1,42 @@
+"""The fetcher as a process of its own, and what is passed on of what it says."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tokenyard.stack.base_models import pull
+from tokenyard.stack.failure import StackFailed
+
+
+def _model(folder: Path, *, weights: bool = True) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "tokenizer.json").write_text("{}")
+    if weights:
+        (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+async def test_a_local_model_is_taken_and_its_steps_are_told(tmp_path: Path) -> None:
+    source = _model(tmp_path / "source")
+    into = tmp_path / "models" / "mine"
+    steps: list[str] = []
+    done = await pull((str(source), "--into", str(into)), os.environ, steps.append)
+    assert done["path"] == str(into)
+    assert (into / "model.safetensors").read_bytes() == b"weights"
+    again: list[str] = []
+    await pull((str(source), "--into", str(into)), os.environ, again.append)
+    assert again == ["mine is there already"]
+
+
+async def test_an_incomplete_model_is_refused_with_what_is_missing(tmp_path: Path) -> None:
+    broken = _model(tmp_path / "broken", weights=False)
+    with pytest.raises(StackFailed, match="has no \\*.safetensors weights"):
+        await pull(("smollm2-135m-instruct", "--into", str(broken)), os.environ, lambda _step: None)
+
+
+async def test_what_nobody_knows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StackFailed, match="'nope' is no known model"):
+        await pull(("nope", "--into", str(tmp_path / "nope")), os.environ, lambda _step: None)
+    assert not (tmp_path / "nope").exists()
