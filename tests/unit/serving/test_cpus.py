@@ -26,8 +26,8 @@ def test_a_containers_quota_counts(tmp_path: Path, quota: str, expected: int) ->
     assert usable_cpus(tmp_path / "absent") == ALLOWED
 
 
-def test_only_a_replica_that_binds_no_thread_gets_them_all() -> None:
-    assert thread_settings({"VLLM_CPU_OMP_THREADS_BIND": "nobind"}) == {"OMP_NUM_THREADS": str(usable_cpus())}
+def test_a_replica_that_binds_no_thread_takes_all_but_one() -> None:
+    assert thread_settings({"VLLM_CPU_OMP_THREADS_BIND": "nobind"}) == {"OMP_NUM_THREADS": str(max(1, ALLOWED - 1))}
     assert thread_settings({"VLLM_CPU_OMP_THREADS_BIND": "0-1"}) == {}
     assert thread_settings({"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}) == {}
     assert thread_settings({}) == {}
