@@ -50,8 +50,12 @@ securityContext:
 - {name: TOKENYARD_BLOB_URL, value: {{ .Values.blobUrl | quote }}}
 - {name: TOKENYARD_RAY_URL, value: "http://{{ .Release.Name }}-ray-head-svc:8265"}
 - {name: TOKENYARD_RAY_TOKEN_FILE, value: /var/run/tokenyard/ray/token}
-- {name: TOKENYARD_MODELS, value: {{ .Values.ray.models | toJson | quote }}}
+- {name: TOKENYARD_MODELS, value: {{ include "tokenyard.modelIds" . | quote }}}
+- {name: TOKENYARD_MODELS_DIR, value: /etc/tokenyard/models}
 - {name: TOKENYARD_MODELS_PATH, value: {{ .Values.ray.modelsPath | quote }}}
+{{- if .Values.prices }}
+- {name: TOKENYARD_PRICES_DIR, value: /etc/tokenyard/prices}
+{{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
 {{- end }}
@@ -62,6 +66,16 @@ securityContext:
 - {name: tmp, mountPath: /tmp}
 - {name: ray-token, mountPath: /var/run/tokenyard/ray, readOnly: true}
 - {name: models, mountPath: {{ .Values.ray.modelsPath }}, readOnly: true}
+- {name: model-specs, mountPath: /etc/tokenyard/models, readOnly: true}
+{{- if .Values.prices }}
+- {name: prices, mountPath: /etc/tokenyard/prices, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "tokenyard.modelIds" -}}
+{{- $ids := list }}
+{{- range .Values.models }}{{ $ids = append $ids .id }}{{ end }}
+{{- $ids | toJson }}
 {{- end }}
 
 {{- define "tokenyard.volumes" -}}
@@ -73,6 +87,12 @@ securityContext:
     items: [{key: ray-token, path: token}]
 - name: models
   persistentVolumeClaim: {claimName: {{ .Values.ray.modelsClaim }}, readOnly: true}
+- name: model-specs
+  configMap: {name: {{ .Release.Name }}-models}
+{{- if .Values.prices }}
+- name: prices
+  configMap: {name: {{ .Release.Name }}-prices}
+{{- end }}
 {{- end }}
 
 {{- define "tokenyard.httpProbes" -}}

@@ -16,6 +16,8 @@ containers:
       # Gateways talk to each replica on its own port: Serve's proxy is not on the path of a token.
       - {name: RAY_SERVE_ENABLE_DIRECT_INGRESS, value: "1"}
       - {name: RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD, value: "0"}
+      - {name: RAY_worker_niceness, value: "0"}
+      - {name: TOKENYARD_REPLICA_DIR, value: /var/lib/tokenyard}
       - {name: TOKENYARD_BLOB_URL, value: {{ .root.Values.blobUrl | quote }}}
       - {name: TOKENYARD_BASE_URL, value: "http://{{ .root.Release.Name }}-gateway:{{ .root.Values.gateway.service.port }}"}
       {{- include "tokenyard.secretEnv" (dict "name" "TOKENYARD_REDIS_URL" "secret" .root.Values.existingSecret "key" "redis-url") | nindent 6 }}
@@ -28,9 +30,12 @@ containers:
     volumeMounts:
       - {name: models, mountPath: {{ .root.Values.ray.modelsPath }}, readOnly: true}
       - {name: shm, mountPath: /dev/shm}
+      - {name: replica, mountPath: /var/lib/tokenyard}
 volumes:
   - name: models
     persistentVolumeClaim: {claimName: {{ .root.Values.ray.modelsClaim }}, readOnly: true}
   - name: shm
     emptyDir: {medium: Memory, sizeLimit: 2Gi}
+  - name: replica
+    emptyDir: {}
 {{- end }}

@@ -8,6 +8,7 @@ from tokenyard.cli.models import models
 from tokenyard.cli.money import credit, money_commands
 from tokenyard.cli.organizations import organizations, projects
 from tokenyard.cli.running import running_commands
+from tokenyard.cli.secret_lines import secret_commands
 from tokenyard.cli.tour import tour_commands
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 running_commands(app)
 tour_commands(app)
+secret_commands(app)
 app.add_typer(organizations, name="org")
 app.add_typer(projects, name="project")
 app.add_typer(keys, name="key")

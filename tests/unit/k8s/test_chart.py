@@ -10,12 +10,19 @@ from typing import Any
 import helm_python
 import jsonschema
 import kubernetes_validate
+import msgspec
 import pytest
 import yaml
+
+from tokenyard.core.model_spec import ModelSpec
+from tokenyard_deployments.serving.app import ServedModel, serve_config, serve_environment
+from tokenyard_deployments.serving.replica_settings import BLOB_URL, METER_SECRET, REDIS_URL, REPLICA_BEARER
 
 CHART = Path(__file__).parents[3] / "k8s" / "tokenyard"
 KUBERNETES = "1.31"
 SCHEMAS = Path(os.environ.get("TOKENYARD_KUBERAY_SCHEMAS", "/nonexistent"))
+
+MODEL = yaml.safe_load((CHART.parents[1] / "deployments" / "models" / "smollm2-135m-instruct.yaml").read_text())
 
 VALUES: list[dict[str, Any]] = [
     {},
@@ -26,7 +33,6 @@ VALUES: list[dict[str, Any]] = [
     },
     {
         "ray": {
-            "models": ["a", "b"],
             "accelerator": "cuda",
             "faultToleranceRedisAddress": "redis:6379",
             "workers": {
@@ -35,6 +41,8 @@ VALUES: list[dict[str, Any]] = [
                 "resources": {"limits": {"nvidia.com/gpu": "1"}},
             },
         },
+        "models": [{**MODEL, "id": "a"}, {**MODEL, "id": "b"}],
+        "prices": {"2027-01-01.yaml": "version: '2027-01-01'"},
         "dashboard": {"enabled": False},
         "networkPolicy": {"enabled": False},
     },
@@ -91,6 +99,45 @@ def test_every_model_is_an_application_with_its_own_route() -> None:
     (service,) = of_kind(render(VALUES[2]), "RayService")
     config = yaml.safe_load(service["spec"]["serveConfigV2"])
     assert [(app["name"], app["route_prefix"]) for app in config["applications"]] == [("a", "/a"), ("b", "/b")]
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_serve_gets_what_a_local_platform_gives_it(kind: str) -> None:
+    (service,) = of_kind(render({"ray": {"accelerator": kind}}), "RayService")
+    (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+    spec = msgspec.convert(application["args"]["spec"], ModelSpec)
+    assert spec == msgspec.convert(MODEL, ModelSpec)
+    local = serve_config([ServedModel(spec, f"/models/{spec.id}", kind)], host="0.0.0.0", port=8000)
+    (expected,) = local["applications"]
+    given = {
+        **application["args"],
+        "spec": msgspec.to_builtins(spec),
+        "graceful_shutdown_timeout_s": 20.0,
+        "engine": {},
+    }
+    assert {**application, "args": given} == expected
+
+
+def test_every_ray_node_has_the_environment_that_serve_needs() -> None:
+    (service,) = of_kind(render({}), "RayService")
+    cluster = service["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        (container,) = group["template"]["spec"]["containers"]
+        environment = {item["name"]: item.get("value") for item in container["env"]}
+        assert serve_environment().items() <= environment.items()
+        assert {METER_SECRET, REPLICA_BEARER, REDIS_URL, BLOB_URL} <= environment.keys()
+
+
+def test_gateways_read_the_same_models_and_prices() -> None:
+    manifests = render(VALUES[2])
+    models, prices = of_kind(manifests, "ConfigMap")
+    assert msgspec.convert(yaml.safe_load(models["data"]["b.yaml"]), ModelSpec).id == "b"
+    assert set(prices["data"]) == {"2027-01-01.yaml"}
+    gateway = next(item for item in of_kind(manifests, "Deployment") if item["metadata"]["name"] == "ty-gateway")
+    (container,) = gateway["spec"]["template"]["spec"]["containers"]
+    environment = {item["name"]: item.get("value") for item in container["env"]}
+    assert environment["TOKENYARD_MODELS"] == '["a","b"]'
+    assert environment["TOKENYARD_PRICES_DIR"] == "/etc/tokenyard/prices"
 
 
 def test_only_the_tenants_api_is_public() -> None:
