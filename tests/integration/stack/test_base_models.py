@@ -32,7 +32,7 @@ async def test_a_local_model_is_taken_and_its_steps_are_told(tmp_path: Path) -> 
 
 async def test_an_incomplete_model_is_refused_with_what_is_missing(tmp_path: Path) -> None:
     broken = _model(tmp_path / "broken", weights=False)
-    with pytest.raises(StackFailed, match="has no \\*.safetensors weights"):
+    with pytest.raises(StackFailed, match=r"has no \*\.safetensors weights"):
         await pull(("smollm2-135m-instruct", "--into", str(broken)), os.environ, lambda _step: None)
 
 
