@@ -82,7 +82,7 @@ async def _round(session, url, headers) -> float:  # type: ignore[no-untyped-def
 
 async def _stream(session: aiohttp.ClientSession, url: str, headers: dict[str, str]) -> int:
     body = {"model": MODEL, "messages": PROMPT, "max_tokens": TOKENS, "temperature": 0, "stream": True}
-    body |= {"ignore_eos": True, "stream_options": {"include_usage": True}}
+    body["stream_options"] = {"include_usage": True}
     tokens = 0
     async with session.post(f"{url}/v1/chat/completions", json=body, headers=headers) as reply:
         assert reply.status == 200, await reply.text()

@@ -17,7 +17,6 @@ LONG: dict[str, Any] = {
     "messages": [{"role": "user", "content": "Tell me a very long story about a river."}],
     "max_tokens": 400,
     "stream": True,
-    "extra_body": {"ignore_eos": True},
 }
 
 
@@ -36,7 +35,12 @@ def _charged(stack: Stack, request: str) -> Any:
 
 
 def reports(found: Any) -> dict[str, Any]:
-    return {report["witness"]: report for attempt in found["attempts"] for report in attempt["reports"]}
+    return {
+        witness: attempt[witness]
+        for attempt in found["attempts"]
+        for witness in ("gateway", "replica")
+        if attempt[witness] is not None
+    }
 
 
 def read(stream: Any, chunks: int) -> int:
