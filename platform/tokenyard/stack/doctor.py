@@ -55,7 +55,8 @@ async def examine(settings: Settings) -> Findings:
     problems = _problems_installed(installed) + _problems_of_models(settings)
     problems += problems_with_disk(settings.data_dir)
     if pid is None:
-        problems += problems_with_ports(ports_of(settings)) + problems_with_memory(settings) + _leftovers(settings)
+        # Leftovers hold the ports and the memory: they are the cause.
+        problems += _leftovers(settings) or (problems_with_ports(ports_of(settings)) + problems_with_memory(settings))
     problems += [
         f"{part.name} is not well: {part.problem}. Its log: {settings.data_dir / 'logs' / part.name}.log"
         for part in running

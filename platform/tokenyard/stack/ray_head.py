@@ -37,7 +37,7 @@ def ray_part(settings: Settings, environment: Mapping[str, str]) -> Part:
         # Any free ports: Ray's usual range would take in ports that the operator chose for something else.
         *("--min-worker-port", "0", "--max-worker-port", "0"),
         *("--num-cpus", str(LOGICAL_CPUS), "--object-store-memory", str(OBJECT_STORE_BYTES)),
-        *("--temp-dir", str(session_folder(settings.data_dir))),
+        *("--temp-dir", str(session_folder(settings.data_dir) / "r")),
     )
     return Part(
         name="ray",
@@ -77,7 +77,10 @@ def _without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def session_folder(data_dir: Path) -> Path:
-    """Return where Ray keeps sockets and its own logs: a short path, because socket paths may have 107 bytes."""
+    """Return our folder around Ray's own, in which it keeps sockets and logs; Ray lets everybody into its own.
+
+    The path is short, because those of sockets may have 107 bytes.
+    """
     name = hashlib.sha256(str(data_dir.absolute()).encode()).hexdigest()[:8]
     return Path(tempfile.gettempdir()) / f"tokenyard-{os.getuid()}-{name}"
 
@@ -93,7 +96,7 @@ def prepare_session_folder(data_dir: Path) -> None:
     if folder.stat().st_uid != os.getuid():
         raise StackFailed(f"{folder} belongs to another user. Remove it, or choose another place with TMPDIR.")
     folder.chmod(0o700)
-    sessions = sorted(entry for entry in folder.glob("session_2*") if not entry.is_symlink())
+    sessions = sorted(entry for entry in folder.glob("r/session_2*") if not entry.is_symlink())
     for old in sessions[:-KEPT_SESSIONS]:
         shutil.rmtree(old)
 
