@@ -16,8 +16,6 @@ from tokenyard.core import meter
 from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId, new_request_id
 from tokenyard.core.redis_keys import REPLICAS
 from tokenyard.core.usage import MeterClaims
-from tokenyard.settings import Settings
-from tokenyard.stack.installation import SECRET_VARIABLE
 
 STREAMS = 32
 TOKENS = 64
@@ -94,11 +92,9 @@ async def _stream(session: aiohttp.ClientSession, url: str, headers: dict[str, s
 
 def _replica(stack: Stack) -> tuple[str, str, bytes]:
     """Return the replica's URL, its bearer, and the secret that signs the meter header."""
-    (line,) = (stack.data_dir / "secrets.env").read_text().split()
-    settings = Settings(secret=line.removeprefix(f"{SECRET_VARIABLE}="))  # type: ignore[arg-type]
     with redis.Redis(port=int(stack.environment["TOKENYARD_VALKEY_PORT"])) as client:
         (replica,) = (json.loads(value) for value in client.hgetall(REPLICAS).values())
-    return replica["url"], settings.derived_secret("replica-bearer").hex(), settings.derived_secret("meter")
+    return replica["url"], stack.replica_bearer, stack.settings.derived_secret("meter")
 
 
 def _claims() -> MeterClaims:

@@ -128,6 +128,11 @@ def test_prometheus_reads_gateway_worker_and_engine(stack: Stack) -> None:
     assert "time_to_first_token" in gateway
     worker = httpx.get(f"http://127.0.0.1:{stack.environment['TOKENYARD_WORKER_PORT']}/metrics").text
     assert re.search(r"tokenyard_ledger_charges_total\{.*\} [1-9]", worker)
+    (found,) = httpx.get(f"http://127.0.0.1:{stack.environment['TOKENYARD_WORKER_PORT']}/prometheus/replicas").json()
+    url = f"http://{found['targets'][0]}{found['labels']['__metrics_path__']}"
+    assert httpx.get(url).status_code == 401
+    engine = httpx.get(url, headers={"authorization": f"Bearer {stack.replica_bearer}"}).text
+    assert re.search(r"vllm:generation_tokens_total\{.*\} [1-9]", engine)
 
 
 @pytest.mark.parametrize("command", [("org", "list"), ("models", "list"), ("jobs", "list"), ("doctor",)])

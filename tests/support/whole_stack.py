@@ -15,6 +15,10 @@ from typing import Any
 import httpx
 import psutil
 from openai import OpenAI
+from pydantic import SecretStr
+
+from tokenyard.settings import Settings
+from tokenyard.stack.installation import SECRET_VARIABLE
 
 
 def free_port() -> int:
@@ -49,6 +53,15 @@ class Stack:
     @property
     def data_dir(self) -> Path:
         return Path(self.environment["TOKENYARD_DATA_DIR"])
+
+    @property
+    def settings(self) -> Settings:
+        (line,) = (self.data_dir / "secrets.env").read_text().split()
+        return Settings(secret=SecretStr(line.removeprefix(f"{SECRET_VARIABLE}=")))
+
+    @property
+    def replica_bearer(self) -> str:
+        return self.settings.derived_secret("replica-bearer").hex()
 
     def printed(self, label: str) -> str:
         found = re.search(rf"^{label}:\s+(\S+)$", self.text, re.MULTILINE)

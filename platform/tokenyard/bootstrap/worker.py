@@ -18,6 +18,7 @@ from tokenyard.bootstrap.training_policy import training_policy
 from tokenyard.catalog.adapters import AdapterCatalog
 from tokenyard.catalog.loops import catalog_loops
 from tokenyard.catalog.models import ModelCatalog
+from tokenyard.catalog.prometheus_targets import prometheus_router
 from tokenyard.catalog.replica_board import ReplicaBoard
 from tokenyard.catalog.store import CatalogStore
 from tokenyard.clients.ray_jobs import RayJobs
@@ -158,21 +159,27 @@ async def work(settings: Settings) -> None:
         ]
         running = asyncio.create_task(run_loops(loops, lambda loop: failures.labels(loop).inc()))
         try:
-            await _serve_metrics(settings, registry, running)
+            await _serve_metrics(foundation, registry, running)
         finally:
             running.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await running
 
 
-async def _serve_metrics(settings: Settings, registry: CollectorRegistry, running: asyncio.Task[None]) -> None:
+async def _serve_metrics(foundation: Foundation, registry: CollectorRegistry, running: asyncio.Task[None]) -> None:
     async def loops_run() -> bool:
         return not running.done()
 
+    app = create_app(
+        title="Tokenyard worker",
+        routers=[prometheus_router(ReplicaBoard(foundation.redis))],
+        checks={"loops": loops_run},
+        registry=registry,
+    )
     config = uvicorn.Config(
-        create_app(title="Tokenyard worker", checks={"loops": loops_run}, registry=registry),
-        host=settings.host,
-        port=settings.worker_port,
+        app,
+        host=foundation.settings.host,
+        port=foundation.settings.worker_port,
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=SHUTDOWN_LIMIT_S,
