@@ -151,5 +151,5 @@ async def find_project(call: Call, organization: str, reference: str) -> dict[st
     for project in found:
         if reference in (project["id"], project["name"]):
             return project
-    names = ", ".join(repr(project["name"]) for project in found)
+    names = ", ".join(sorted(repr(project["name"]) for project in found))
     raise CommandFailed(f"No project is called {reference!r}. There are: {names}.")
