@@ -149,11 +149,6 @@ class MeteredRequests:
                 )
             )
 
-    async def drained(self) -> None:
-        """Wait until every request that is over has freed its slot and handed in its report."""
-        if self._ending:
-            await asyncio.wait(self._ending)
-
     def _claims(self, scope: Scope) -> MeterClaims:
         name = meter_header.HEADER.encode()
         values = [value for given, value in scope["headers"] if given.lower() == name]

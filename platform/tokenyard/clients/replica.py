@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 import aiohttp
 import msgspec
 
-from tokenyard.core.errors import UpstreamFailed
 from tokenyard.core.replica import AdapterRefused, Replica, ReplicaLost, ReplicaState, ReplicaTarget
 from tokenyard.core.usage import AdapterRef
 
@@ -105,37 +104,6 @@ class ReplicaClient:
                 return response.status, await response.read()
         except _LOSSES as error:
             raise ReplicaLost(f"{type(error).__name__}: {error}") from error
-
-
-class ReplicaByUrl:
-    """The same for who knows a replica by its URL, and treats a refusal as the model server's failure."""
-
-    def __init__(self, client: ReplicaClient) -> None:
-        self._client = client
-
-    async def load(self, url: str, adapter: AdapterRef) -> None:
-        """Load an adapter; one that is loaded already is fine.
-
-        Raises:
-            ReplicaLost: it does not answer.
-            UpstreamFailed: it refuses the adapter, or has no room.
-        """
-        try:
-            await self._client.load(Replica(name=url, model="", url=url), adapter)
-        except AdapterRefused as refused:
-            raise UpstreamFailed(str(refused), code="adapter_refused") from refused
-
-    async def canary(self, url: str, adapter: str | None, prompt: str) -> list[float]:
-        """Return the log-probabilities of a fixed continuation of `prompt`.
-
-        Raises:
-            ReplicaLost: it does not answer.
-            UpstreamFailed: it cannot answer.
-        """
-        try:
-            return await self._client.canary(url, adapter, prompt)
-        except AdapterRefused as refused:
-            raise UpstreamFailed(str(refused), code="adapter_refused") from refused
 
 
 def _decoded(body: bytes, shape: type[Shape]) -> Shape:

@@ -1,5 +1,4 @@
--- Shared by every script; each is loaded as this text followed by its own.
---
+-- What one bucket holds: budgets, holds and rate windows. Each script is loaded as this text followed by its own.
 -- KEYS[1] is the bucket's tag (core.redis_keys.bucket_tag): all names begin with it, so they share one hash slot.
 -- Lua's numbers are doubles, exact only below 2^53 (9 million dollars). Money therefore stays text here: it is added
 -- by HINCRBY (64-bit integers) and compared in two exact parts. Only times and counts become Lua numbers.
