@@ -8,6 +8,7 @@ import sys
 
 import httpx
 import openai
+import psutil
 import pytest
 from playwright.sync_api import Page, expect
 from whole_stack import BIN, MODEL, Stack, eventually, free_port
@@ -133,6 +134,17 @@ def test_prometheus_reads_gateway_worker_and_engine(stack: Stack) -> None:
     assert httpx.get(url).status_code == 401
     engine = httpx.get(url, headers={"authorization": f"Bearer {stack.replica_bearer}"}).text
     assert re.search(r"vllm:generation_tokens_total\{.*\} [1-9]", engine)
+
+
+def test_nothing_listens_beyond_this_machine(stack: Stack) -> None:
+    listening = [
+        (process.name(), connection.laddr)
+        for process in psutil.Process(stack.process.pid).children(recursive=True)
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert listening
+    assert [one for one in listening if one[1].ip not in ("127.0.0.1", "::1")] == []
 
 
 @pytest.mark.parametrize("command", [("org", "list"), ("models", "list"), ("jobs", "list"), ("doctor",)])

@@ -20,6 +20,7 @@ from tokenyard_deployments.serving.bearer import RequireBearer
 from tokenyard_deployments.serving.cpus import thread_settings
 from tokenyard_deployments.serving.internal_routes import internal_router
 from tokenyard_deployments.serving.metered import MeteredRequests
+from tokenyard_deployments.serving.ray_inside import keep_grpc_on_loopback
 from tokenyard_deployments.serving.replica_settings import ReplicaSettings
 from tokenyard_deployments.serving.reporter import Reporter
 from tokenyard_deployments.serving.residency import Residency
@@ -37,6 +38,7 @@ class Replica(LLMServer):  # type: ignore[misc]
     async def __init__(  # type: ignore[misc]
         self, llm_config: Any, spec: ModelSpec
     ) -> None:
+        keep_grpc_on_loopback()
         self._spec = spec
         self._capacity = int(llm_config.engine_kwargs["max_num_seqs"])
         self._settings = ReplicaSettings.from_environment(os.environ)
