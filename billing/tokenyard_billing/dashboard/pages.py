@@ -15,9 +15,8 @@ from tokenyard_billing.dashboard.chart import Chart, stacked
 from tokenyard_billing.dashboard.ports import Jobs, OrganizationNames
 from tokenyard_billing.dashboard.queries import Invoices, Usages
 from tokenyard_billing.dashboard.session import Sessions
+from tokenyard_billing.periods import DAY_MS, HOUR_MS
 
-HOUR_MS = 3_600_000
-DAY_MS = 24 * HOUR_MS
 RECENT = 200
 
 

@@ -8,10 +8,9 @@ from sqlalchemy import func, select
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage.database import Database
+from tokenyard_billing.invoices import LineView
+from tokenyard_billing.ledger import AccountName
 from tokenyard_billing.tables import Alarm, Balance, HourlyUsage, Invoice, InvoiceLine
-
-HOUR_MS = 3_600_000
-WALLET = "wallet"
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -43,17 +42,6 @@ class InvoiceHead(msgspec.Struct, frozen=True):
     total: NanoDollars
     credit_applied: NanoDollars
     amount_due: NanoDollars
-
-
-class Line(msgspec.Struct, frozen=True):
-    """`quantity` tokens x `rate` = `amount`."""
-
-    model: str
-    price: str
-    kind: str
-    quantity: int
-    rate: NanoDollars
-    amount: NanoDollars
 
 
 class AlarmRow(msgspec.Struct, frozen=True):
@@ -118,7 +106,7 @@ class Invoices:
 
     async def wallets(self) -> dict[OrganizationId, NanoDollars]:
         """Return each organization's prepaid balance in the ledger."""
-        query = select(Balance.organization, Balance.amount).where(Balance.account == WALLET)
+        query = select(Balance.organization, Balance.amount).where(Balance.account == AccountName.WALLET)
         async with self._database.reading() as session:
             rows = await session.execute(query)
             return {OrganizationId(organization): NanoDollars(amount) for organization, amount in rows}
@@ -131,7 +119,7 @@ class Invoices:
         async with self._database.reading() as session:
             return [_head(row) for row in await session.scalars(query)]
 
-    async def one(self, invoice: str) -> tuple[InvoiceHead, Sequence[Line]] | None:
+    async def one(self, invoice: str) -> tuple[InvoiceHead, Sequence[LineView]] | None:
         """Return an invoice with its lines, or None where there is none."""
         async with self._database.reading() as session:
             row = await session.get(Invoice, invoice)
@@ -141,7 +129,9 @@ class Invoices:
                 select(InvoiceLine).where(InvoiceLine.invoice == invoice).order_by(InvoiceLine.number)
             )
             return _head(row), [
-                Line(line.model, line.price, line.kind, line.quantity, NanoDollars(line.rate), NanoDollars(line.amount))
+                LineView(
+                    line.model, line.price, line.kind, line.quantity, NanoDollars(line.rate), NanoDollars(line.amount)
+                )
                 for line in lines
             ]
 

@@ -8,8 +8,12 @@ from functools import cached_property
 from redis.asyncio import Redis
 
 from tokenyard.bootstrap.tables import import_all_tables
+from tokenyard.catalog.adapters import AdapterCatalog
 from tokenyard.catalog.base_models import BaseModels
+from tokenyard.catalog.models import ModelCatalog
+from tokenyard.catalog.store import CatalogStore
 from tokenyard.core.clock import Clock, SystemClock
+from tokenyard.limits.budget_holds import BudgetHolds
 from tokenyard.settings import Settings
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
@@ -19,11 +23,14 @@ from tokenyard.tenancy.authenticator import Authenticator
 from tokenyard.tenancy.key_versions import KeyVersions
 from tokenyard.tenancy.keys import KeyHasher, Pepper
 from tokenyard.tenancy.operator import TenancyOperatorStore
+from tokenyard.tenancy.organizations import Organizations
 from tokenyard.tenancy.spending_limits import SpendingLimits
 from tokenyard.tenancy.store import TenancyStore
 from tokenyard_billing.budgets import SqlBudgets
 from tokenyard_billing.live import LiveBudgets
 from tokenyard_billing.prices import PriceList
+from tokenyard_billing.reservations import Reservations
+from tokenyard_billing.wallet import OpeningCredit, Wallet
 
 
 @dataclass(frozen=True)
@@ -100,3 +107,41 @@ class Foundation:
     def base_models(self) -> BaseModels:
         settings = self.settings
         return BaseModels.load(settings.models, settings.models_dir, settings.effective_models_path)
+
+    @cached_property
+    def wallet(self) -> Wallet:
+        return Wallet(self.database, self.budgets, self.live_budgets, self.clock)
+
+    @cached_property
+    def organizations(self) -> Organizations:
+        credit = OpeningCredit(self.wallet, self.settings.opening_credit_dollars)
+        return Organizations(self.tenancy_operator, credit)
+
+    @cached_property
+    def reservations(self) -> Reservations:
+        return Reservations(
+            database=self.database,
+            budgets=self.budgets,
+            live=self.live_budgets,
+            holds=BudgetHolds(self.redis, self.budgets),
+            limits=self.spending_limits,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def catalog_store(self) -> CatalogStore:
+        return CatalogStore(self.database, self.clock)
+
+    @cached_property
+    def models(self) -> ModelCatalog:
+        return ModelCatalog(self.base_models, self.catalog_store, self.prices, self.clock)
+
+    @cached_property
+    def adapters(self) -> AdapterCatalog:
+        return AdapterCatalog(
+            bases=self.base_models,
+            store=self.catalog_store,
+            models=self.models,
+            prices=self.prices,
+            clock=self.clock,
+        )

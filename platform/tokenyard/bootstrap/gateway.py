@@ -5,7 +5,6 @@ import gc
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 
 import uvicorn
 import uvloop
@@ -16,39 +15,26 @@ from starlette.types import ASGIApp
 from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
 from tokenyard.bootstrap.training_policy import training_policy
-from tokenyard.catalog.adapters import AdapterCatalog
-from tokenyard.catalog.models import ModelCatalog
 from tokenyard.catalog.operator import CatalogOperatorStore
 from tokenyard.catalog.replica_board import ReplicaBoard
 from tokenyard.catalog.replica_list import ReplicaList
 from tokenyard.catalog.routes import admin_router
 from tokenyard.catalog.routes import router as catalog_router
-from tokenyard.catalog.store import CatalogStore
 from tokenyard.clients.model_server import ModelServerClient
 from tokenyard.finetune.routes import router as finetune_router
 from tokenyard.gateway.app import create_app, create_inference
 from tokenyard.gateway.inference import Inference
 from tokenyard.limits.admission import Admission
-from tokenyard.limits.budget_holds import BudgetHolds
 from tokenyard.settings import Settings
 from tokenyard.tenancy.operator import OrganizationNames
-from tokenyard.tenancy.organizations import Organizations
 from tokenyard.tenancy.own_routes import own_router
 from tokenyard.tenancy.routes import router as tenancy_router
 from tokenyard.web.access_log import AccessLog
 from tokenyard.web.health import Check
 from tokenyard_billing.control_plane import billing_routers
-from tokenyard_billing.reservations import Reservations
-from tokenyard_billing.wallet import OpeningCredit, Wallet
 
 ROUTES = ("all", "inference", "control")
 SHUTDOWN_LIMIT_S = 300
-
-
-@dataclass(frozen=True)
-class _Catalog:
-    store: CatalogStore
-    models: ModelCatalog
 
 
 async def _ready(foundation: Foundation, replicas: ReplicaList | None) -> dict[str, Check]:
@@ -69,30 +55,23 @@ async def application(settings: Settings, routes: str) -> AsyncIterator[ASGIApp]
         collector(registry=registry)
     async with AsyncExitStack() as stack:
         foundation = await stack.enter_async_context(Foundation.opened(settings))
-        store = CatalogStore(foundation.database, foundation.clock)
-        models = ModelCatalog(foundation.base_models, store, foundation.prices, foundation.clock)
-        catalog = _Catalog(store, models)
         replicas: ReplicaList | None = None
         inference: Inference | None = None
         if routes != "control":
             replicas = await stack.enter_async_context(ReplicaList(ReplicaBoard(foundation.redis)))
-            inference = await _inference(foundation, models, replicas, registry, stack)
+            inference = await _inference(foundation, replicas, registry, stack)
         yield create_app(
             authenticator=foundation.authenticator,
-            catalog=models,
+            catalog=foundation.models,
             inference=inference,
-            routers=() if routes == "inference" else _control_plane(foundation, catalog),
+            routers=() if routes == "inference" else _control_plane(foundation),
             checks=await _ready(foundation, replicas),
             registry=registry,
         )
 
 
 async def _inference(
-    foundation: Foundation,
-    models: ModelCatalog,
-    replicas: ReplicaList,
-    registry: CollectorRegistry,
-    stack: AsyncExitStack,
+    foundation: Foundation, replicas: ReplicaList, registry: CollectorRegistry, stack: AsyncExitStack
 ) -> Inference:
     settings = foundation.settings
     bearer = settings.derived_secret("replica-bearer").hex()
@@ -105,7 +84,7 @@ async def _inference(
     )
     return create_inference(
         authenticator=foundation.authenticator,
-        catalog=models,
+        catalog=foundation.models,
         admission=await stack.enter_async_context(admission),
         replicas=replicas,
         model_server=await stack.enter_async_context(ModelServerClient(bearer)),
@@ -118,35 +97,17 @@ async def _inference(
     )
 
 
-def _control_plane(foundation: Foundation, catalog: _Catalog) -> Sequence[APIRouter]:
+def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
     settings, clock, database = foundation.settings, foundation.clock, foundation.database
-    wallet = Wallet(database, foundation.budgets, foundation.live_budgets, clock)
-    opening_credit = OpeningCredit(wallet, settings.opening_credit_dollars)
-    names = OrganizationNames(database)
-    adapters = AdapterCatalog(
-        bases=foundation.base_models,
-        store=catalog.store,
-        models=catalog.models,
-        prices=foundation.prices,
-        clock=clock,
-    )
-    reservations = Reservations(
-        database=database,
-        budgets=foundation.budgets,
-        live=foundation.live_budgets,
-        holds=BudgetHolds(foundation.redis, foundation.budgets),
-        limits=foundation.spending_limits,
-        clock=clock,
-    )
     return (
         tenancy_router(
-            Organizations(foundation.tenancy_operator, opening_credit),
+            foundation.organizations,
             foundation.tenancy,
             foundation.tenancy_operator,
             foundation.api_keys,
         ),
         own_router(foundation.tenancy, foundation.api_keys),
-        catalog_router(catalog.models, adapters, catalog.store, foundation.base_models),
+        catalog_router(foundation.models, foundation.adapters, foundation.catalog_store, foundation.base_models),
         admin_router(CatalogOperatorStore(database, clock), foundation.base_models, foundation.prices, clock),
         finetune_router(
             database=database,
@@ -154,8 +115,8 @@ def _control_plane(foundation: Foundation, catalog: _Catalog) -> Sequence[APIRou
             clock=clock,
             models=foundation.base_models,
             prices=foundation.prices,
-            reservations=reservations,
-            organizations=names,
+            reservations=foundation.reservations,
+            organizations=OrganizationNames(database),
             policy=training_policy(settings),
             max_upload_bytes=settings.max_upload_bytes,
         ),
@@ -163,7 +124,7 @@ def _control_plane(foundation: Foundation, catalog: _Catalog) -> Sequence[APIRou
             database=database,
             redis=foundation.redis,
             prices=foundation.prices,
-            wallet=wallet,
+            wallet=foundation.wallet,
             organizations=foundation.tenancy_operator,
             clock=clock,
         ),

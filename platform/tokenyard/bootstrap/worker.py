@@ -15,30 +15,23 @@ from prometheus_client import CollectorRegistry, Counter, GCCollector, PlatformC
 from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
 from tokenyard.bootstrap.training_policy import training_policy
-from tokenyard.catalog.adapters import AdapterCatalog
 from tokenyard.catalog.loops import catalog_loops
-from tokenyard.catalog.models import ModelCatalog
 from tokenyard.catalog.prometheus_targets import prometheus_router
 from tokenyard.catalog.replica_board import ReplicaBoard
-from tokenyard.catalog.store import CatalogStore
 from tokenyard.clients.ray_jobs import RayJobs
 from tokenyard.clients.ray_serve import RayServe
 from tokenyard.clients.replica import ReplicaClient
 from tokenyard.core.usage import TrainingFinished
 from tokenyard.finetune.gate import LiveGate
 from tokenyard.finetune.loops import finetune_loops
-from tokenyard.limits.budget_holds import BudgetHolds
 from tokenyard.limits.sweeper import Sweeper
 from tokenyard.settings import Settings
 from tokenyard.storage.usage_stream import emit
 from tokenyard.tenancy.key_versions import key_version_loop
-from tokenyard.tenancy.organizations import Organizations
 from tokenyard.web.app import create_app
 from tokenyard.web.loops import Loop, run_loops
 from tokenyard_billing.invoices import invoice_loop
 from tokenyard_billing.metrics import LedgerMetrics
-from tokenyard_billing.reservations import Reservations
-from tokenyard_billing.wallet import OpeningCredit, Wallet
 from tokenyard_billing.worker import BillingWorker
 
 SHUTDOWN_LIMIT_S = 5
@@ -77,22 +70,12 @@ def _billing(foundation: Foundation, name: str, registry: CollectorRegistry) -> 
 
 
 def _money_loops(foundation: Foundation) -> list[Loop]:
-    settings, database, clock = foundation.settings, foundation.database, foundation.clock
-    reservations = Reservations(
-        database=database,
-        budgets=foundation.budgets,
-        live=foundation.live_budgets,
-        holds=BudgetHolds(foundation.redis, foundation.budgets),
-        limits=foundation.spending_limits,
-        clock=clock,
-    )
-    wallet = Wallet(database, foundation.budgets, foundation.live_budgets, clock)
-    opening_credit = OpeningCredit(wallet, settings.opening_credit_dollars)
+    clock = foundation.clock
     return [
-        Sweeper(foundation.redis, renewal_ms=settings.hold_renewal_ms).loop(),
-        reservations.loop(),
-        invoice_loop(database, foundation.prices, clock),
-        Organizations(foundation.tenancy_operator, opening_credit).loop(),
+        Sweeper(foundation.redis, renewal_ms=foundation.settings.hold_renewal_ms).loop(),
+        foundation.reservations.loop(),
+        invoice_loop(foundation.database, foundation.prices, clock),
+        foundation.organizations.loop(),
         key_version_loop(foundation.tenancy_operator, foundation.key_versions, clock),
     ]
 
@@ -101,15 +84,6 @@ def _model_loops(
     foundation: Foundation, name: str, serve: RayServe, replicas: ReplicaClient, jobs: RayJobs
 ) -> list[Loop]:
     database, clock, bases = foundation.database, foundation.clock, foundation.base_models
-    store = CatalogStore(database, clock)
-    board = ReplicaBoard(foundation.redis)
-    adapters = AdapterCatalog(
-        bases=bases,
-        store=store,
-        models=ModelCatalog(bases, store, foundation.prices, clock),
-        prices=foundation.prices,
-        clock=clock,
-    )
     return [
         *catalog_loops(
             redis=foundation.redis,
@@ -127,8 +101,8 @@ def _model_loops(
             clock=clock,
             models=bases,
             runs=jobs,
-            adapters=adapters,
-            gate=LiveGate(board, replicas),
+            adapters=foundation.adapters,
+            gate=LiveGate(ReplicaBoard(foundation.redis), replicas),
             usage=UsageStream(foundation),
             policy=training_policy(foundation.settings),
         ),

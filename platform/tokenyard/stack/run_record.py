@@ -19,7 +19,6 @@ class RunRecord(msgspec.Struct, frozen=True):
 
     id: str
     pid: int
-    started_s: float
 
 
 def read_record(data_dir: Path) -> RunRecord | None:

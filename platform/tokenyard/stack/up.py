@@ -58,7 +58,7 @@ async def up(
     with locked(settings.data_dir), _stop_signal() as stop:
         _clean_up_after_a_crash(settings, progress)
         _check(settings, progress, ignore=ignore_checks)
-        run = RunRecord(secrets.token_hex(8), os.getpid(), time.time())
+        run = RunRecord(secrets.token_hex(8), os.getpid())
         write_record(settings.data_dir, run)
         environment = child_environment(settings, {**os.environ, RUN_VARIABLE: run.id})
         if not settings.ray_url:
