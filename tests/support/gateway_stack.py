@@ -21,7 +21,8 @@ from tokenyard.core.replica import Replica
 from tokenyard.core.usage import Settled, decode_event
 from tokenyard.gateway.app import create_app, create_inference
 from tokenyard.limits.admission import Admission
-from tokenyard.testing.gateway import BASE, KnownKeys, KnownModels, KnownReplicas
+from tokenyard.testing.authenticator import FixedAuthenticator
+from tokenyard.testing.gateway import BASE, KnownModels, KnownReplicas
 from tokenyard.testing.limits import ORGANIZATION, BudgetTable, open_buckets, principal
 from tokenyard.testing.server import running
 from tokenyard.testing.upstream import MockModelServer
@@ -45,7 +46,7 @@ class GatewayStack:
 
     url: str
     redis: Redis
-    keys: KnownKeys
+    keys: FixedAuthenticator
     models: KnownModels
     replicas: KnownReplicas
     servers: list[MockModelServer]
@@ -113,9 +114,7 @@ async def gateway_stack(
         servers = [MockModelServer(meter_secret=METER_SECRET, bearer=BEARER) for _ in range(replicas)]
         urls = [await stack.enter_async_context(running(server)) for server in servers]
         listed = KnownReplicas([Replica(f"replica-{at}", BASE.id, url) for at, url in enumerate(urls)])
-        keys = KnownKeys(
-            {KEY: principal(), OTHER_KEY: principal(organization_id=OTHER)}, operators=frozenset({"ty-operator"})
-        )
+        keys = FixedAuthenticator({KEY: principal(), OTHER_KEY: principal(organization_id=OTHER)}, "ty-operator")
         models, budgets, log, registry = KnownModels(), BudgetTable(), list[bytes](), CollectorRegistry()
         for organization in (ORGANIZATION, OTHER):
             budgets.set(wallet(organization), WALLET_NANO)

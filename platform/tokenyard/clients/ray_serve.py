@@ -1,22 +1,18 @@
 """Ray Serve's REST API on Ray's dashboard: which applications shall run, how they are, where their replicas listen."""
 
-import asyncio
 from collections.abc import Mapping
-from types import TracebackType
 from typing import Any
 
-import aiohttp
 import msgspec
 
+from tokenyard.clients.bearer_session import LOSSES, BearerSession
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.replica import ReplicaTarget
 
 PATH = "/api/serve/applications/"
 TIMEOUT_S = 30.0
-CONNECT_TIMEOUT_S = 2.0
 # Serve names a replica's own port so; where an application has none it names its proxies instead.
 _REPLICA_PREFIX = "SERVE_REPLICA::"
-_LOSSES = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
 
 
 class ServeRefused(Exception):
@@ -48,26 +44,12 @@ class _Details(msgspec.Struct):
     target_groups: list[_TargetGroup] = []
 
 
-class RayServe:
+class RayServe(BearerSession):
     """Used as `async with`; `url` is Ray's dashboard, `token` its bearer."""
 
     def __init__(self, url: str, token: str) -> None:
+        super().__init__(token, answer_timeout_s=TIMEOUT_S)
         self._url = url.rstrip("/") + PATH
-        self._headers = {"authorization": f"Bearer {token}"}
-        self._timeout = aiohttp.ClientTimeout(total=TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> "RayServe":
-        self._session = aiohttp.ClientSession(
-            headers=self._headers, timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar()
-        )
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._session is not None
-        await self._session.close()
 
     async def deploy(self, config: Mapping[str, Any]) -> None:
         """Say which applications shall run, all of them; Serve makes it so in its own time.
@@ -112,12 +94,11 @@ class RayServe:
             raise Unavailable(f"Ray Serve's answer cannot be read: {error}") from error
 
     async def _call(self, method: str, body: bytes | None = None) -> tuple[int, bytes]:
-        assert self._session is not None, "use `async with`"
         headers = {"content-type": "application/json"}
         try:
-            async with self._session.request(method, self._url, data=body, headers=headers) as response:
+            async with self.session.request(method, self._url, data=body, headers=headers) as response:
                 return response.status, await response.read()
-        except _LOSSES as error:
+        except LOSSES as error:
             raise Unavailable(f"Ray's dashboard does not answer: {type(error).__name__}") from error
 
 

@@ -1,19 +1,15 @@
 """The internal routes of replicas: what they hold and do, adapters in and out, and the canary."""
 
-import asyncio
-from types import TracebackType
 from typing import Any, TypeVar
 
-import aiohttp
 import msgspec
 
+from tokenyard.clients.bearer_session import LOSSES, BearerSession
 from tokenyard.core.replica import AdapterRefused, Replica, ReplicaLost, ReplicaState, ReplicaTarget
 from tokenyard.core.usage import AdapterRef
 
-CONNECT_TIMEOUT_S = 2.0
 # A load brings the files from the blob store and waits for room; a canary waits for a slot.
 ANSWER_TIMEOUT_S = 180.0
-_LOSSES = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
 
 Shape = TypeVar("Shape")
 
@@ -30,25 +26,11 @@ class _Canary(msgspec.Struct):
     logprobs: list[float]
 
 
-class ReplicaClient:
+class ReplicaClient(BearerSession):
     """Used as `async with`; `bearer` is the replicas' token."""
 
     def __init__(self, bearer: str) -> None:
-        self._headers = {"authorization": f"Bearer {bearer}"}
-        self._timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT_S, sock_connect=CONNECT_TIMEOUT_S)
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> "ReplicaClient":
-        self._session = aiohttp.ClientSession(
-            headers=self._headers, timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar()
-        )
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._session is not None
-        await self._session.close()
+        super().__init__(bearer, answer_timeout_s=ANSWER_TIMEOUT_S)
 
     async def stats(self, target: ReplicaTarget) -> ReplicaState:
         """Return what a replica holds and does.
@@ -98,11 +80,10 @@ class ReplicaClient:
         raise AdapterRefused(_reason(body) or f"the replica answered {status}")
 
     async def _call(self, method: str, url: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
-        assert self._session is not None, "use `async with`"
         try:
-            async with self._session.request(method, url + path, data=body, allow_redirects=False) as response:
+            async with self.session.request(method, url + path, data=body, allow_redirects=False) as response:
                 return response.status, await response.read()
-        except _LOSSES as error:
+        except LOSSES as error:
             raise ReplicaLost(f"{type(error).__name__}: {error}") from error
 
 

@@ -1,13 +1,12 @@
-"""What the gateway needs from others, held in memory: keys, models and replicas."""
+"""What the gateway needs from others, held in memory: models and replicas."""
 
 from collections.abc import Sequence
 
 from tokenyard.core.catalog import BaseModel, ModelView, ResolvedModel
-from tokenyard.core.errors import ModelNotFound, PermissionDenied, Unauthenticated
-from tokenyard.core.ids import ApiKeyId, OrganizationId, PriceId
+from tokenyard.core.errors import ModelNotFound
+from tokenyard.core.ids import OrganizationId, PriceId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.price import Price
-from tokenyard.core.principal import Operator, Principal
 from tokenyard.core.replica import Replica
 from tokenyard.core.usage import AdapterRef
 
@@ -26,29 +25,6 @@ BASE = BaseModel(
 def price_of(model: str) -> Price:
     """Return rates that tell input, cached input and output apart."""
     return Price(PriceId(f"test/{model}"), model, NanoDollars(100), NanoDollars(10), NanoDollars(1000), NanoDollars(5))
-
-
-class KnownKeys:
-    """`web.auth.Authenticator` over a dictionary."""
-
-    def __init__(self, tenants: dict[str, Principal], operators: frozenset[str] = frozenset()) -> None:
-        self.tenants = tenants
-        self._operators = operators
-
-    async def tenant(self, secret: str) -> Principal:
-        if secret in self._operators:
-            raise PermissionDenied("An operator's key cannot be used here.")
-        found = self.tenants.get(secret)
-        if found is None:
-            raise Unauthenticated("Incorrect API key provided.")
-        return found
-
-    async def operator(self, secret: str) -> Operator:
-        if secret in self.tenants:
-            raise PermissionDenied("This key belongs to a tenant.")
-        if secret not in self._operators:
-            raise Unauthenticated("Incorrect API key provided.")
-        return Operator(ApiKeyId("key_operator"))
 
 
 class KnownModels:
