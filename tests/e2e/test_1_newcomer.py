@@ -10,8 +10,9 @@ import httpx
 import openai
 import psutil
 import pytest
+from free_ports import free_port
 from playwright.sync_api import Page, expect
-from whole_stack import BIN, MODEL, Stack, eventually, free_port
+from whole_stack import BIN, MODEL, Stack, eventually
 
 pytestmark = pytest.mark.timeout(900)
 

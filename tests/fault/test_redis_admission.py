@@ -2,12 +2,12 @@
 
 import asyncio
 import shutil
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -45,11 +45,8 @@ async def until(true: Callable[[], Awaitable[bool]], what: str) -> None:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Valkey]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     (tmp_path / "redis").mkdir()
-    server = Valkey(tmp_path / "redis", port)
+    server = Valkey(tmp_path / "redis", free_port())
     server.start()
     yield server
     server.stop()

@@ -1,11 +1,11 @@
 """Usage reports reach Redis whatever happens to it: away, restarted, or having lost what it acknowledged."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 from redis.asyncio import Redis
 
 from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
@@ -36,11 +36,8 @@ def report(number: int) -> ReplicaReported:
 
 @pytest.fixture
 def valkey(tmp_path: Path) -> AsyncIterator[Valkey]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     (tmp_path / "valkey").mkdir()
-    server = Valkey(tmp_path / "valkey", port)
+    server = Valkey(tmp_path / "valkey", free_port())
     yield server
     server.stop()
 

@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from free_ports import free_ports
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def private_ray() -> Iterator[Cluster]:
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     environment.pop("RAY_ADDRESS", None)
-    ports = _free_ports(6)
+    ports = free_ports(6)
     names = ("port", "dashboard-port", "dashboard-agent-listen-port", "dashboard-agent-grpc-port")
     command = [f"{bin_folder}/ray", "start", "--head", "--block", "--num-cpus=4", "--num-gpus=0"]
     command += [f"--{name}={port}" for name, port in zip(names, ports, strict=False)]
@@ -58,16 +59,6 @@ def private_ray() -> Iterator[Cluster]:
         except subprocess.TimeoutExpired:
             os.killpg(head.pid, signal.SIGKILL)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    for opened in sockets:
-        opened.bind(("127.0.0.1", 0))
-    ports = [int(opened.getsockname()[1]) for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    return ports
 
 
 def _wait_until_up(head: subprocess.Popen[bytes], url: str, log: Path) -> None:

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -14,18 +13,12 @@ from typing import Any
 
 import httpx
 import psutil
+from free_ports import free_port
 from openai import OpenAI
 from pydantic import SecretStr
 
 from tokenyard.settings import Settings
 from tokenyard.stack.installation import SECRET_VARIABLE
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
 
 BIN = Path(sys.executable).parent
 READY_LIMIT_S = 600

@@ -4,7 +4,6 @@ import asyncio
 import os
 import random
 import signal
-import socket
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -30,6 +29,7 @@ from billing_stand import (
     usage,
     worker,
 )
+from free_ports import free_port
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisGone
 
@@ -200,12 +200,9 @@ async def test_two_workers_at_once_charge_once(database: Database, redis: Redis)
 
 async def test_redis_killed_and_started_again_under_load(database: Database, tmp_path: Path) -> None:
     """Events are sent again as emitters do after a restart; what the stream kept comes twice and is charged once."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
     folder = tmp_path / "valkey"
     folder.mkdir()
-    valkey = Valkey(folder, port)
+    valkey = Valkey(folder, free_port())
     valkey.start()
     redis = connect_redis(valkey.url)
     stand = worker(database, redis)

@@ -1,9 +1,9 @@
 """Redis goes away: new requests are refused, streams under way finish and are billed when it is back."""
 
-import socket
 from pathlib import Path
 
 from aiohttp import ClientSession
+from free_ports import free_port
 from gateway_stack import HELLO, gateway_stack
 
 from tokenyard.core.usage import Outcome
@@ -14,11 +14,8 @@ from tokenyard.testing.valkey import Valkey
 
 
 async def test_a_stream_outlives_redis(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
     (tmp_path / "valkey").mkdir()
-    valkey = Valkey(tmp_path / "valkey", port)
+    valkey = Valkey(tmp_path / "valkey", free_port())
     valkey.start()
     redis = connect_redis(valkey.url)
     try:

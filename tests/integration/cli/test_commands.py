@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from free_ports import free_port
 from typer.testing import CliRunner
 
 from tokenyard.cli.main import app
@@ -22,12 +22,6 @@ from tokenyard.storage.migrate import upgrade
 from tokenyard.testing.valkey import running_valkey
 
 START_LIMIT_S = 60.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

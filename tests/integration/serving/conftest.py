@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import msgspec
 import psutil
 import pytest
 import torch
+from free_ports import free_ports
 from safetensors.torch import save_file
 
 from tokenyard.clients.ray_serve import RayServe
@@ -214,13 +214,3 @@ async def _deploy(cluster: Cluster, config: dict[str, Any]) -> None:
             if status is not None and status.status == "RUNNING" and await serve.targets():
                 return
             await asyncio.sleep(0.5)
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports

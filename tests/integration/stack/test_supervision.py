@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from free_ports import free_ports
 
 from tokenyard.settings import Settings
 from tokenyard.stack.down import down
@@ -69,14 +70,6 @@ def until(condition: Callable[[], bool], report: Callable[[], object] = lambda: 
     while not condition():
         assert time.monotonic() < deadline, report()
         time.sleep(0.02)
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 StartStack = Callable[..., Stack]
