@@ -92,7 +92,7 @@ class Charge(Base):
 
 
 class Waste(Base):
-    """Work of a replica that no customer pays: the operator's cost, at the customer's price for comparison."""
+    """Work of a replica that no organization pays: the operator's cost, at the organization's price to compare."""
 
     __tablename__ = "billing_waste"
     __table_args__ = (
