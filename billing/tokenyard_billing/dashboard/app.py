@@ -13,6 +13,7 @@ from starlette.middleware.base import RequestResponseEndpoint
 from tokenyard.core.errors import PermissionDenied, TokenyardError, Unauthenticated
 from tokenyard.core.money import to_dollars
 from tokenyard.web.auth import Authenticator
+from tokenyard.web.request_guard import RequestGuard
 from tokenyard_billing.dashboard.pages import Sources, router
 from tokenyard_billing.dashboard.session import LoginRequired, Sessions
 
@@ -70,6 +71,7 @@ def create_app(sources: Sources, sessions: Sessions, authenticator: Authenticato
         response.headers["referrer-policy"] = "no-referrer"
         return response
 
+    app.add_middleware(RequestGuard)
     return app
 
 

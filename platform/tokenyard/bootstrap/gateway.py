@@ -21,6 +21,7 @@ from tokenyard.catalog.replica_list import ReplicaList
 from tokenyard.catalog.routes import admin_router
 from tokenyard.catalog.routes import router as catalog_router
 from tokenyard.clients.model_server import ModelServerClient
+from tokenyard.finetune.file_routes import FILES_PATH
 from tokenyard.finetune.routes import router as finetune_router
 from tokenyard.gateway.app import create_app, create_inference
 from tokenyard.gateway.inference import Inference
@@ -67,6 +68,7 @@ async def application(settings: Settings, routes: str) -> AsyncIterator[ASGIApp]
             routers=() if routes == "inference" else _control_plane(foundation),
             checks=await _ready(foundation, replicas),
             registry=registry,
+            streaming_paths=(FILES_PATH,),
         )
 
 

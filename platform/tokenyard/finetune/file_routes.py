@@ -13,11 +13,12 @@ from tokenyard.storage.blobs import BlobStore
 from tokenyard.web.auth import CurrentTenant
 
 MAX_PAGE = 10_000
+FILES_PATH = "/v1/files"
 
 
 def file_router(files: FileStore, uploads: Uploads, blobs: BlobStore) -> APIRouter:
     """Return the routes of files."""
-    router = APIRouter(prefix="/v1/files", tags=["files"])
+    router = APIRouter(prefix=FILES_PATH, tags=["files"])
 
     @router.post("")
     async def create_file(request: Request, tenant: CurrentTenant) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The gateway as one ASGI application: the paid endpoints bare, everything else through FastAPI."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -62,6 +62,7 @@ def create_app(
     checks: Mapping[str, Check] | None = None,
     registry: CollectorRegistry | None = None,
     lifespan: Lifespan[Any] | None = None,
+    streaming_paths: Collection[str] = (),
 ) -> ASGIApp:
     """Return the application. Without `inference` it serves only the control plane's `routers`.
 
@@ -84,6 +85,7 @@ def create_app(
         checks=checks,
         registry=registry,
         lifespan=living,
+        streaming_paths=streaming_paths,
     )
     return app if inference is None else Gateway(inference, app)
 

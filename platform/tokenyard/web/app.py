@@ -1,6 +1,6 @@
 """The common part of every FastAPI app of ours: error shapes, authentication, health, metrics, request ids."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -13,6 +13,7 @@ from tokenyard.web.auth import Authenticator
 from tokenyard.web.errors import install_error_handlers
 from tokenyard.web.health import Check, health_routes
 from tokenyard.web.metrics import metrics_route
+from tokenyard.web.request_guard import RequestGuard
 
 
 def create_app(
@@ -23,9 +24,16 @@ def create_app(
     checks: Mapping[str, Check] | None = None,
     registry: CollectorRegistry | None = None,
     lifespan: Lifespan[Any] | None = None,
+    streaming_paths: Collection[str] = (),
 ) -> FastAPI:
-    """Return an app with `/health`, `/ready`, `/metrics` where a registry is given, and `routers`."""
-    app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    """Return an app with `/health`, `/ready`, `/metrics` where a registry is given, and `routers`.
+
+    Bodies are bounded, except on `streaming_paths`, whose routes do it themselves.
+    """
+    # A redirect to an address made of the client's Host header would send keys over plain HTTP.
+    app = FastAPI(
+        title=title, docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan, redirect_slashes=False
+    )
     app.state.authenticator = authenticator
     app.router.routes.extend(health_routes(checks or {}))
     if registry is not None:
@@ -33,6 +41,7 @@ def create_app(
     for router in routers:
         app.include_router(router)
     install_error_handlers(app)
+    app.add_middleware(RequestGuard, streaming_paths=streaming_paths)
     app.add_middleware(RequestIds)
     return app
 

@@ -15,9 +15,15 @@ _LOG = logging.getLogger(__name__)
 
 def error_body(error: TokenyardError) -> bytes:
     """Return the JSON body of `error`."""
+    param = None if error.param is None else _encodable(error.param)
     return orjson.dumps(
-        {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+        {"error": {"message": _encodable(error.message), "type": error.type, "param": param, "code": error.code}}
     )
+
+
+def _encodable(text: str) -> str:
+    # A client's own words may hold half a surrogate pair, which no UTF-8 can carry.
+    return text.encode("utf-8", "replace").decode()
 
 
 def error_response(error: TokenyardError) -> Response:
