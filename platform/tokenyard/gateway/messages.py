@@ -3,7 +3,7 @@
 from typing import Any
 
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.gateway.parameters import array_of_objects, invalid, mapping, missing, text, unknown, wrong_type
+from tokenyard.gateway.parameters import array_of_objects, bounded, invalid, mapping, missing, text, unknown, wrong_type
 
 MAX_MESSAGES = 4096
 MAX_TOOLS = 128
@@ -95,6 +95,7 @@ def _tool_call(name: str, call: dict[str, Any]) -> dict[str, Any]:
 
 def tools(name: str, value: Any) -> list[dict[str, Any]]:
     """Return the function tools with only known fields."""
+    bounded(name, value)
     return [_tool(f"{name}[{place}]", one) for place, one in enumerate(array_of_objects(name, value, MAX_TOOLS))]
 
 
@@ -130,6 +131,7 @@ def response_format(name: str, value: Any) -> dict[str, Any]:
     given = mapping(f"{name}.json_schema", value.get("json_schema"))
     if "name" not in given:
         raise missing(f"{name}.json_schema.name")
+    bounded(name, given)
     return {"type": kind, "json_schema": {key: given[key] for key in _SCHEMA_FIELDS if key in given}}
 
 

@@ -1,6 +1,6 @@
 """Checks of single request parameters, with OpenAI's words for what is wrong."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tokenyard.core.errors import InvalidRequest
@@ -133,6 +133,27 @@ def array_of_objects(name: str, value: Any, most: int) -> Sequence[dict[str, Any
         if not isinstance(item, dict):
             raise wrong_type(f"{name}[{place}]", "an object", item)
     return value
+
+
+MAX_DEPTH = 64
+MAX_NODES = 20_000
+
+
+def bounded(name: str, value: Any) -> None:
+    """Refuse JSON of the client's own shape that is too deep or too large to be printed and compiled."""
+    nodes, level = 0, [value]
+    for _ in range(MAX_DEPTH):
+        nodes += len(level)
+        if nodes > MAX_NODES:
+            raise invalid(name, f"more than {MAX_NODES} values.")
+        level = [inner for one in level if isinstance(one, dict | list) for inner in _inside(one)]
+        if not level:
+            return
+    raise invalid(name, f"nested more than {MAX_DEPTH} levels deep.")
+
+
+def _inside(value: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def only(*allowed: Any) -> Check:

@@ -30,7 +30,8 @@ class Order(msgspec.Struct, frozen=True):
 
     @property
     def completion_tokens(self) -> int:
-        return len(self.prompts) * self.call.choices * self.max_tokens
+        # For 0, which asks for the echo alone, the engine makes one token all the same.
+        return len(self.prompts) * self.call.choices * max(1, self.max_tokens)
 
 
 async def resolve(call: Call, principal: Principal, catalog: ModelCatalog, counter: TokenCounter) -> Order:

@@ -1,7 +1,7 @@
 """Every refusal, as the real `openai` client sees it: class, status, code, and whether it tries again."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import openai
 import pytest
@@ -202,3 +202,34 @@ def _ask(url: str) -> str:
 
 async def test_the_synchronous_client(gateway: GatewayStack) -> None:
     assert (await asyncio.to_thread(_ask, gateway.url)).startswith("word1 word2 ")
+
+
+def _nested(depth: int) -> object:
+    value: object = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("own", [_nested(300), [1] * 30_000], ids=["deep", "large"])
+@pytest.mark.parametrize(
+    ("param", "around"),
+    [
+        ("tools", lambda own: [{"type": "function", "function": {"name": "f", "parameters": {"a": own}}}]),
+        (
+            "response_format",
+            lambda own: {"type": "json_schema", "json_schema": {"name": "s", "schema": {"a": own}}},
+        ),
+    ],
+    ids=["tools", "response_format"],
+)
+async def test_json_of_the_clients_own_is_bounded(
+    gateway: GatewayStack, own: object, param: str, around: Callable[[object], object]
+) -> None:
+    body = {"model": BASE.id, "messages": HELLO, param: around(own)}
+    async with ClientSession() as session:
+        response = await gateway.post(session, body)
+        assert response.status == 400
+        assert (await response.json())["error"]["param"] == param
+    assert gateway.server.log == []
+    assert await gateway.events() == []
