@@ -4,7 +4,9 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
+from fastapi import FastAPI
 
 from tokenyard.core.budgets import wallet
 from tokenyard.core.errors import Unauthenticated
@@ -12,8 +14,10 @@ from tokenyard.core.ids import ApiKeyId
 from tokenyard.limits.admission import Admission
 from tokenyard.tenancy.api_keys import BOOTSTRAP
 from tokenyard.tenancy.key_versions import key_version_loop
+from tokenyard.tenancy.own_routes import own_router
 from tokenyard.tenancy.views import Organization
 from tokenyard.testing.limits import BudgetTable, admission_request, open_buckets
+from tokenyard.web.errors import install_error_handlers
 
 if TYPE_CHECKING:
     from conftest import Tenancy
@@ -65,3 +69,24 @@ async def test_redis_that_lost_a_revocation_learns_it_from_the_loop(tenancy: "Te
     admission = Admission(tenancy.redis, budgets, spool_folder=tmp_path, lease_ms=30_000, renewal_ms=5_000)
     with pytest.raises(Unauthenticated):
         await admission.admit(admission_request(caller, amount=1))
+
+
+@pytest.mark.parametrize("end", [_revoke, _archive])
+async def test_an_ended_key_neither_makes_nor_ends_keys(tenancy: "Tenancy", end: Ending) -> None:
+    organization, secret = await tenancy.new_tenant("acme")
+    gateway = tenancy.another_process()
+    caller = await gateway.tenant(secret)
+    other, _ = await tenancy.keys.create(organization.id, caller.project, name="other", actor=BOOTSTRAP)
+    path = f"/v1/organization/projects/{caller.project}/api_keys"
+    await end(tenancy, organization, caller.key)
+    assert await gateway.tenant(secret) == caller, "its cache still knows the key"
+    app = FastAPI()
+    app.state.authenticator = gateway
+    install_error_handlers(app)
+    app.include_router(own_router(tenancy.store, tenancy.keys))
+    headers = {"authorization": f"Bearer {secret}"}
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://gateway", headers=headers
+    ) as http:
+        assert (await http.post(path, json={"name": "heir"})).status_code == 401
+        assert (await http.delete(f"{path}/{other.id}")).status_code == 401
