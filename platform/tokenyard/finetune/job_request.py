@@ -41,6 +41,7 @@ def _within(low: int, high: int) -> BeforeValidator:
 
 
 _MAX_MULTIPLIER = 100
+_NO_NUL = r"^[^\x00]*$"
 _Epochs = Annotated[Any, _within(1, MAX_EPOCHS)]
 _BatchSize = Annotated[Any, _within(1, MAX_BATCH_SIZE)]
 _Multiplier = Annotated[Any, BeforeValidator(_auto_or_positive)]
@@ -81,8 +82,8 @@ class JobRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: str = Field(min_length=1, max_length=256)
-    training_file: str = Field(min_length=1, max_length=96)
-    validation_file: str | None = Field(default=None, max_length=96)
+    training_file: str = Field(min_length=1, max_length=96, pattern=_NO_NUL)
+    validation_file: str | None = Field(default=None, max_length=96, pattern=_NO_NUL)
     suffix: str | None = None
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
     hyperparameters: RequestedHyperparameters | None = None
@@ -139,9 +140,16 @@ def _check_metadata(metadata: dict[str, str]) -> None:
     if len(metadata) > MAX_METADATA:
         raise InvalidRequest(f"metadata holds more than {MAX_METADATA} pairs.", param="metadata")
     for key, value in metadata.items():
+        if not _storable(key + value):
+            raise InvalidRequest("metadata must hold neither NUL nor half surrogate pairs.", param="metadata")
         if not 0 < len(key) <= MAX_METADATA_KEY:
             raise InvalidRequest(f"A key of metadata must have 1 to {MAX_METADATA_KEY} characters.", param="metadata")
         if len(value) > MAX_METADATA_VALUE:
             raise InvalidRequest(
                 f"metadata.{key} is longer than {MAX_METADATA_VALUE} characters.", param=f"metadata.{key}"
             )
+
+
+def _storable(text: str) -> bool:
+    """Tell whether PostgreSQL and UTF-8 can carry the text."""
+    return "\x00" not in text and text.encode("utf-8", "ignore").decode() == text

@@ -1,17 +1,21 @@
 """`/v1/fine_tuning/jobs`, as OpenAI's API has it."""
 
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
+from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import JobId
 from tokenyard.finetune.creation import JobCreation
-from tokenyard.finetune.job_request import JobRequest
+from tokenyard.finetune.job_request import MAX_METADATA, MAX_METADATA_KEY, JobRequest
 from tokenyard.finetune.job_store import JobStore
 from tokenyard.finetune.page import list_object
 from tokenyard.web.auth import CurrentTenant
 
 MAX_PAGE = 100
+# SQLite's JSON paths have no way to write the others.
+_FILTERABLE = re.compile(rf'[^"\\\x00-\x1f]{{1,{MAX_METADATA_KEY}}}')
 _JOBS_LIMIT = Annotated[int, Query(ge=1, le=MAX_PAGE)]
 
 
@@ -66,4 +70,9 @@ def _metadata(request: Request) -> dict[str, str] | None:
         for name, value in request.query_params.items()
         if name.startswith("metadata[") and name.endswith("]")
     }
+    if len(pairs) > MAX_METADATA or not all(_FILTERABLE.fullmatch(name) for name in pairs):
+        raise InvalidRequest(
+            f"Filter by up to {MAX_METADATA} metadata keys without quotes, backslashes or control characters.",
+            param="metadata",
+        )
     return pairs or None

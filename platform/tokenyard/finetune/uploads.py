@@ -1,10 +1,13 @@
 """Takes an upload in: streams it to the blob store, checks it, and makes it a file."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tokenyard.core.errors import InvalidRequest, PayloadTooLarge, Unavailable
-from tokenyard.core.ids import FileId, new_file_id
+from tokenyard.core.errors import InvalidRequest, PayloadTooLarge, RateLimited, Unavailable
+from tokenyard.core.ids import FileId, OrganizationId, new_file_id
 from tokenyard.core.principal import Principal
 from tokenyard.finetune.dataset import DatasetSummary, InvalidDataset, check_dataset
 from tokenyard.finetune.files import FINE_TUNE, PURPOSES, FileStore, FileView, file_path
@@ -12,6 +15,9 @@ from tokenyard.finetune.multipart import Field, FileChunk, FileEnd, FileStart, P
 from tokenyard.storage.blobs import CHUNK_BYTES, BlobStore
 
 MAX_UPLOADS_AT_ONCE = 16
+# So that one organization with slow connections cannot take them all.
+MAX_UPLOADS_OF_ONE = 8
+STALL_LIMIT_S = 30.0
 MIN_EXPIRY_S = 3600
 MAX_EXPIRY_S = 2_592_000
 _MAX_NAME = 255
@@ -29,11 +35,14 @@ class _Form:
 class Uploads:
     """Receives files. Never holds more than about a megabyte of one in memory."""
 
-    def __init__(self, files: FileStore, blobs: BlobStore, *, max_bytes: int) -> None:
+    def __init__(
+        self, files: FileStore, blobs: BlobStore, *, max_bytes: int, stall_limit_s: float = STALL_LIMIT_S
+    ) -> None:
         self._files = files
         self._blobs = blobs
         self._max_bytes = max_bytes
-        self._running = 0
+        self._stall_limit_s = stall_limit_s
+        self._running: Counter[OrganizationId] = Counter()
 
     async def receive(
         self, principal: Principal, content_type: str, content_length: int | None, body: AsyncIterator[bytes]
@@ -43,17 +52,41 @@ class Uploads:
         Raises:
             InvalidRequest: a field is missing or wrong, or the training file is not one (naming the lines).
             PayloadTooLarge: over the limit, known from its length or while it arrives.
+            RateLimited: too many uploads of this organization at once.
             Unavailable: too many uploads at once.
         """
         if content_length is not None and content_length > self._max_bytes + _FORM_BYTES:
             raise self._too_large()
-        if self._running >= MAX_UPLOADS_AT_ONCE:
+        with self._turn(principal.organization):
+            return await self._receive(principal, content_type, self._steady(body))
+
+    @contextmanager
+    def _turn(self, organization: OrganizationId) -> Iterator[None]:
+        if self._running[organization] >= MAX_UPLOADS_OF_ONE:
+            raise RateLimited(
+                f"At most {MAX_UPLOADS_OF_ONE} uploads of an organization at once.", headers={"retry-after": "5"}
+            )
+        if self._running.total() >= MAX_UPLOADS_AT_ONCE:
             raise Unavailable("Too many uploads at once.", retry_after_s=5)
-        self._running += 1
+        self._running[organization] += 1
         try:
-            return await self._receive(principal, content_type, body)
+            yield
         finally:
-            self._running -= 1
+            self._running[organization] -= 1
+            if not self._running[organization]:
+                del self._running[organization]
+
+    async def _steady(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """Pass the body on, and end it where nothing comes for too long."""
+        while True:
+            try:
+                async with asyncio.timeout(self._stall_limit_s):
+                    chunk = await anext(body)
+            except StopAsyncIteration:
+                return
+            except TimeoutError:
+                raise InvalidRequest("The upload stalled.") from None
+            yield chunk
 
     async def _receive(self, principal: Principal, content_type: str, body: AsyncIterator[bytes]) -> FileView:
         file = new_file_id()
@@ -158,7 +191,8 @@ def _expiry(fields: dict[str, str], created_at: int) -> int | None:
         return None
     if anchor != "created_at":
         raise InvalidRequest("expires_after.anchor must be 'created_at'.", param="expires_after[anchor]")
-    if seconds is None or not seconds.isdecimal() or not MIN_EXPIRY_S <= int(seconds) <= MAX_EXPIRY_S:
+    number = seconds is not None and len(seconds) <= len(str(MAX_EXPIRY_S)) and seconds.isdecimal()
+    if seconds is None or not number or not MIN_EXPIRY_S <= int(seconds) <= MAX_EXPIRY_S:
         raise InvalidRequest(
             f"expires_after.seconds must be a whole number from {MIN_EXPIRY_S} to {MAX_EXPIRY_S}.",
             param="expires_after[seconds]",

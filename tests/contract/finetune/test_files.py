@@ -152,3 +152,12 @@ async def _nothing_is_left(platform) -> None:
     async with platform.database.reading() as session:
         assert await session.scalar(select(func.count()).select_from(FileRow)) == 0
     assert [path for path in platform.folder.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("seconds", ["9" * 5000, "", "-3600", "3599", "2592001", "1e4"], ids=lambda text: text[:8])
+async def test_an_expiry_out_of_range(platform, seconds: str) -> None:
+    fields = {"purpose": "user_data", "expires_after[anchor]": "created_at", "expires_after[seconds]": seconds}
+    async with httpx.AsyncClient(base_url=platform.url, headers={"authorization": "Bearer ty-acme"}) as http:
+        refused = await http.post("/v1/files", data=fields, files={"file": ("a.txt", b"text")})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "expires_after[seconds]"

@@ -1,5 +1,7 @@
 """Fine-tuning jobs as the `openai` SDK sees them, before any of them trains."""
 
+import json
+
 import httpx
 import openai
 import pytest
@@ -200,3 +202,42 @@ async def test_the_operator_sees_all_jobs_and_a_tenant_does_not(platform) -> Non
     assert one["reserved_amount"] > 0
     async with httpx.AsyncClient(headers={"authorization": "Bearer ty-acme"}) as client:
         assert (await client.get(f"{platform.url}/admin/jobs")).status_code == 403
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {'metadata[a"b]': "v"},
+        {"metadata[a\\b]": "v"},
+        {"metadata[a\x01b]": "v"},
+        {f"metadata[{'k' * 65}]": "v"},
+        {f"metadata[k{number}]": "v" for number in range(1200)},
+    ],
+    ids=["quote", "backslash", "control", "long", "many"],
+)
+async def test_a_filter_that_cannot_be(platform, filters: dict[str, str]) -> None:
+    async with httpx.AsyncClient(base_url=platform.url, headers={"authorization": "Bearer ty-acme"}) as http:
+        refused = await http.get("/v1/fine_tuning/jobs", params=filters)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "metadata"
+
+
+@pytest.mark.parametrize(
+    "field", [{"metadata": {"a": "\x00"}}, {"metadata": {"\x00": "a"}}, {"training_file": "\x00"}], ids=str
+)
+async def test_a_nul_is_refused_with_its_field(platform, field: dict[str, object]) -> None:
+    asked = {"model": "small-model", "training_file": await _file(platform), **field}
+    with pytest.raises(openai.BadRequestError) as refused:
+        await platform.acme.fine_tuning.jobs.create(**asked)
+    assert refused.value.param == next(iter(field))
+
+
+async def test_half_a_surrogate_pair_is_refused_before_it_is_kept(platform) -> None:
+    file = await _file(platform)
+    body = json.dumps({"model": "small-model", "training_file": file, "metadata": {"\ud800": "a"}})
+    headers = {"authorization": "Bearer ty-acme", "content-type": "application/json"}
+    async with httpx.AsyncClient(base_url=platform.url, headers=headers) as http:
+        refused = await http.post("/v1/fine_tuning/jobs", content=body)
+    assert refused.status_code == 400
+    assert platform.reservations.open == {}
+    assert (await platform.acme.fine_tuning.jobs.list()).data == []

@@ -1,13 +1,15 @@
 """An upload is never whole in memory, and one that breaks off leaves nothing for long."""
 
+import asyncio
 import tracemalloc
 
 import pytest
 from finetune_stack import FinetuneStack, principal
 from training_rows import rows
 
+from tokenyard.core.errors import InvalidRequest, RateLimited
 from tokenyard.finetune.operator import STALE_UPLOAD_MS
-from tokenyard.finetune.uploads import Uploads
+from tokenyard.finetune.uploads import MAX_UPLOADS_OF_ONE, Uploads
 
 MIB = 1024 * 1024
 
@@ -83,3 +85,43 @@ async def test_what_a_dead_gateway_left_is_cleaned_up_later(stack) -> None:
 async def _leftovers(stack: FinetuneStack):
     files, _ = await stack.files.page(principal().organization, purpose=None, limit=10, after=None, newest_first=True)
     return files
+
+
+async def test_an_upload_that_stalls_is_ended(stack) -> None:
+    async def stalled():
+        yield b'--b\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\nabc'
+        await asyncio.Event().wait()
+
+    uploads = Uploads(stack.files, stack.blobs, max_bytes=MIB, stall_limit_s=0.05)
+    with pytest.raises(InvalidRequest, match="stalled"):
+        await uploads.receive(principal(), "multipart/form-data; boundary=b", None, stalled())
+    assert await _leftovers(stack) == []
+
+
+async def test_one_organization_cannot_take_every_place(stack) -> None:
+    begun = asyncio.Semaphore(0)
+    go_on = asyncio.Event()
+
+    async def slow():
+        begun.release()
+        await go_on.wait()
+        async for chunk in _large("user_data", b"x", 1):
+            yield chunk
+
+    uploads = Uploads(stack.files, stack.blobs, max_bytes=MIB)
+
+    def upload(who: str):
+        return uploads.receive(principal(who), "multipart/form-data; boundary=b", None, slow())
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        for _ in range(MAX_UPLOADS_OF_ONE):
+            group.create_task(upload("acme"))
+        for _ in range(MAX_UPLOADS_OF_ONE):
+            await begun.acquire()
+        with pytest.raises(RateLimited):
+            await upload("acme")
+        other = group.create_task(upload("rival"))
+        await begun.acquire()
+        go_on.set()
+    assert (await other).bytes == 1
+    await upload("acme")
