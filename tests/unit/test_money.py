@@ -21,3 +21,9 @@ def test_a_rate_finer_than_a_nano_dollar_a_token_is_refused(text: str) -> None:
 def test_the_finest_rate_is_a_thousandth_of_a_dollar_a_million() -> None:
     assert rate_from_dollars_per_million("0.001") == 1
     assert rate_from_dollars_per_million("0.15") == 150
+
+
+@pytest.mark.parametrize("text", ["1e99999999", "1e-99999999", "0.000000001" + "0" * 30 + "1", "0e99999999", "sNaN"])
+def test_an_amount_that_decimals_do_not_hold_exactly_is_refused(text: str) -> None:
+    with pytest.raises(InexactAmount):
+        from_dollars(text)

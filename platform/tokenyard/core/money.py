@@ -7,6 +7,7 @@ NanoDollars = NewType("NanoDollars", int)
 
 NANO_PER_DOLLAR = 1_000_000_000
 _TOKENS_PER_MILLION = 1_000_000
+_MAX_DIGITS = 19  # times a thousand million that is 28, up to which decimals are exact
 
 
 class InexactAmount(ValueError):
@@ -27,6 +28,8 @@ def _decimal(text: str) -> Decimal:
         raise InexactAmount(f"{text!r} is not an amount of dollars") from None
     if not value.is_finite():
         raise InexactAmount(f"{text!r} is not a finite amount of dollars")
+    if len(value.as_tuple().digits) > _MAX_DIGITS or abs(value.adjusted()) > _MAX_DIGITS:
+        raise InexactAmount("an amount of dollars has at most 19 digits")
     return value
 
 

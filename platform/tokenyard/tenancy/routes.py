@@ -177,7 +177,7 @@ def _audit_routes(routes: APIRouter, operator_store: TenancyOperatorStore) -> No
     async def listing(
         _operator: CurrentOperator,
         organization: Annotated[str | None, Query(max_length=96)] = None,
-        after: Annotated[int | None, Query(ge=0)] = None,
+        after: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
         limit: PageSize = 20,
     ) -> dict[str, Any]:
         """List who changed what, newest first."""

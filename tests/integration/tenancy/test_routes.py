@@ -68,6 +68,11 @@ async def test_the_audit_log_is_read_newest_first_and_by_organization(tenancy: "
     assert len((await tenancy.as_operator("GET", "/admin/audit_logs")).json()["data"]) == 5
 
 
+async def test_an_audit_log_page_that_no_number_names(tenancy: "Tenancy") -> None:
+    refused = await tenancy.as_operator("GET", f"/admin/audit_logs?after={2**63}")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "after")
+
+
 async def test_limits_change_field_by_field(tenancy: "Tenancy") -> None:
     await tenancy.new_tenant("acme")
     path = "/admin/organizations/acme"
