@@ -11,7 +11,7 @@ from tokenyard.finetune.creation import JobCreation
 from tokenyard.finetune.job_request import MAX_METADATA, MAX_METADATA_KEY, JobRequest
 from tokenyard.finetune.job_store import JobStore
 from tokenyard.finetune.page import list_object
-from tokenyard.web.auth import CurrentTenant
+from tokenyard.web.auth import CurrentTenant, FreshTenant
 
 MAX_PAGE = 100
 # SQLite's JSON paths have no way to write the others.
@@ -24,7 +24,7 @@ def job_router(jobs: JobStore, creation: JobCreation) -> APIRouter:
     router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 
     @router.post("")
-    async def create_job(body: JobRequest, tenant: CurrentTenant) -> dict[str, Any]:
+    async def create_job(body: JobRequest, tenant: FreshTenant) -> dict[str, Any]:
         return (await creation.create(tenant, body)).as_openai()
 
     @router.get("")

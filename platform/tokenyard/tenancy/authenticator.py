@@ -53,6 +53,11 @@ class Authenticator:
             return holder
         raise PermissionDenied("This is an operator's key. Use a key of an organization here.")
 
+    async def fresh_tenant(self, secret: str) -> Principal:
+        """Return the principal of a tenant's key as SQL has it at this moment. Raises as `tenant` does."""
+        self._cache.forget(self._hasher.hashes(secret[:MAX_LENGTH]))
+        return await self.tenant(secret)
+
     async def operator(self, secret: str) -> Operator:
         """Return the operator that holds the key.
 

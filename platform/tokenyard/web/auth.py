@@ -20,6 +20,10 @@ class Authenticator(Protocol):
         """
         ...
 
+    async def fresh_tenant(self, secret: str) -> Principal:
+        """Return a tenant's principal as it stands at this moment, never from a cache. Raises as `tenant` does."""
+        ...
+
     async def operator(self, secret: str) -> Operator:
         """Return the operator that holds the key.
 
@@ -49,10 +53,17 @@ async def _tenant(request: Request) -> Principal:
     return await authenticator.tenant(bearer(request.headers.get("authorization")))
 
 
+async def _fresh_tenant(request: Request) -> Principal:
+    authenticator: Authenticator = request.app.state.authenticator
+    return await authenticator.fresh_tenant(bearer(request.headers.get("authorization")))
+
+
 async def _operator(request: Request) -> Operator:
     authenticator: Authenticator = request.app.state.authenticator
     return await authenticator.operator(bearer(request.headers.get("authorization")))
 
 
 CurrentTenant = Annotated[Principal, Depends(_tenant)]
+FreshTenant = Annotated[Principal, Depends(_fresh_tenant)]
+"""For routes that cost money without passing admission, or touch keys: a revoked key is dead there at once."""
 CurrentOperator = Annotated[Operator, Depends(_operator)]

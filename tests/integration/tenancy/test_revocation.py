@@ -90,3 +90,14 @@ async def test_an_ended_key_neither_makes_nor_ends_keys(tenancy: "Tenancy", end:
     ) as http:
         assert (await http.post(path, json={"name": "heir"})).status_code == 401
         assert (await http.delete(f"{path}/{other.id}")).status_code == 401
+
+
+@pytest.mark.parametrize("end", [_revoke, _archive])
+async def test_a_key_asked_for_afresh_is_dead_at_once(tenancy: "Tenancy", end: Ending) -> None:
+    organization, secret = await tenancy.new_tenant("acme")
+    gateway = tenancy.another_process()
+    caller = await gateway.fresh_tenant(secret)
+    await end(tenancy, organization, caller.key)
+    assert await gateway.tenant(secret) == caller, "its cache still knows the key"
+    with pytest.raises(Unauthenticated):
+        await gateway.fresh_tenant(secret)
