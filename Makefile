@@ -34,7 +34,8 @@ check: lint types ## what to run before each commit, under 90 s
 test: lint types ## every test: real databases, the real stack, a real browser
 	@chromium=$$($(BIN)/python scripts/chromium.py) && export CHROMIUM="$$chromium" && \
 	$(BIN)/pytest -q -n $(JOBS) tests/architecture tests/unit tests/contract tests/property && \
-	$(BIN)/pytest -q --durations=10 tests/integration tests/fault tests/browser tests/e2e
+	$(BIN)/pytest -q --durations=10 tests/integration tests/fault && \
+	$(BIN)/pytest -q --durations=10 tests/browser tests/e2e
 
 format: setup ## rewrite the sources as ruff would
 	$(BIN)/ruff check --fix-only --quiet $(SOURCES)

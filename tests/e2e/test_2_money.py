@@ -25,7 +25,7 @@ def story(stack: Stack, request: str) -> Any:
 
 
 def _charged(stack: Stack, request: str) -> Any:
-    headers = {"authorization": f"Bearer {stack.printed('Admin key')}"}
+    headers = {"authorization": f"Bearer {stack.admin_key}"}
     try:
         answer = httpx.get(f"{stack.url}/admin/requests/{request}", headers=headers, timeout=10)
     except httpx.TransportError:

@@ -29,11 +29,12 @@ MODEL = "smollm2-135m-instruct"
 
 @dataclass
 class Stack:
-    """The platform under test. `output` is what its terminal shows."""
+    """The platform under test. `output` is what its terminal shows; the first start alone prints the admin key."""
 
     environment: dict[str, str]
     process: subprocess.Popen[str]
     output: list[str] = field(default_factory=list)
+    admin_key: str = ""
 
     @property
     def text(self) -> str:
@@ -72,7 +73,7 @@ class Stack:
         )
 
     def admin(self, method: str, path: str, body: Any = None) -> Any:
-        headers = {"authorization": f"Bearer {self.printed('Admin key')}"}
+        headers = {"authorization": f"Bearer {self.admin_key}"}
         answer = httpx.request(method, f"{self.url}{path}", headers=headers, json=body, timeout=30)
         assert answer.status_code < 300, answer.text
         return answer.json()
@@ -114,8 +115,8 @@ def eventually(condition: Any, *, limit_s: float = 60) -> Any:
     raise AssertionError(f"not within {limit_s} s: {condition}")
 
 
-def start(environment: dict[str, str]) -> Stack:
-    """Start the platform and wait for the last line of its welcome."""
+def start(environment: dict[str, str], admin_key: str = "") -> Stack:
+    """Start the platform and wait for the last line of its welcome. `admin_key` is that of an earlier start."""
     process = subprocess.Popen(
         [str(BIN / "tokenyard"), "up"],
         env=environment,
@@ -139,6 +140,7 @@ def start(environment: dict[str, str]) -> Stack:
     try:
         eventually(ready_or_ended, limit_s=READY_LIMIT_S)
         assert process.poll() is None, stack.text
+        stack.admin_key = admin_key or stack.printed("Admin key")
     except AssertionError:
         stop(stack)
         print(stack.text)  # noqa: T201 - the only trace of a failed start
