@@ -31,9 +31,11 @@ async def test_projects_and_keys_through_the_sdk(tenancy: "Tenancy") -> None:
     assert sorted(key.name for key in keys) == ["first", "k0", "k1", "k2", "k3"]
     for key in keys:
         ProjectAPIKey.model_validate(key.model_dump(), strict=True)
-    deleted = await admin.api_keys.delete(keys[-1].id, project_id=organization.default_project)
+    named = {key.name: key for key in keys}
+    deleted = await admin.api_keys.delete(named["k0"].id, project_id=organization.default_project)
     assert deleted.deleted
-    assert (await admin.api_keys.retrieve(keys[0].id, project_id=organization.default_project)).id == keys[0].id
+    kept = named["k1"].id
+    assert (await admin.api_keys.retrieve(kept, project_id=organization.default_project)).id == kept
 
 
 async def test_errors_are_the_sdk_s_own(tenancy: "Tenancy") -> None:
