@@ -10,10 +10,10 @@ SOURCES := platform deployments billing tests scripts
 export ACCELERATOR
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint types format bench lock clean
+.PHONY: help setup run test check lint types format bench bench-ledger lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## make .venv with the pinned versions (does nothing when it is up to date)
 	@$(PYTHON) scripts/setup.py
@@ -43,6 +43,9 @@ format: setup ## rewrite the sources as ruff would
 
 bench: setup ## measure gateway and replica; figures to build/bench/main.json
 	PYTHONPATH=tests/support $(BIN)/python tests/benchmarks/main.py
+
+bench-ledger: setup ## measure events into the ledger; figures to build/bench/ledger.json
+	$(BIN)/python -m tests.benchmarks.ledger
 
 lock: setup ## write requirements/*.lock anew from pyproject.toml (ARGS=--upgrade takes newer versions)
 	$(BIN)/python scripts/lock.py $(ARGS)
