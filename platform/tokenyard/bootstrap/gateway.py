@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import uvicorn
 import uvloop
 from fastapi import APIRouter
-from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
 from tokenyard.bootstrap.foundation import Foundation
@@ -32,13 +32,14 @@ from tokenyard.tenancy.own_routes import own_router
 from tokenyard.tenancy.routes import router as tenancy_router
 from tokenyard.web.access_log import AccessLog
 from tokenyard.web.health import Check
+from tokenyard.web.metrics import process_registry
 from tokenyard_billing.control_plane import billing_routers
 
 ROUTES = ("all", "inference", "control")
 SHUTDOWN_LIMIT_S = 300
 
 
-async def _ready(foundation: Foundation, replicas: ReplicaList | None) -> dict[str, Check]:
+def _ready(foundation: Foundation, replicas: ReplicaList | None) -> dict[str, Check]:
     async def redis() -> bool:
         return bool(await foundation.redis.ping())
 
@@ -51,9 +52,7 @@ async def _ready(foundation: Foundation, replicas: ReplicaList | None) -> dict[s
 @asynccontextmanager
 async def application(settings: Settings, routes: str) -> AsyncIterator[ASGIApp]:
     """Open all that a gateway needs and yield it as one ASGI application."""
-    registry = CollectorRegistry()
-    for collector in (ProcessCollector, PlatformCollector, GCCollector):
-        collector(registry=registry)
+    registry = process_registry()
     async with AsyncExitStack() as stack:
         foundation = await stack.enter_async_context(Foundation.opened(settings))
         replicas: ReplicaList | None = None
@@ -66,7 +65,7 @@ async def application(settings: Settings, routes: str) -> AsyncIterator[ASGIApp]
             catalog=foundation.models,
             inference=inference,
             routers=() if routes == "inference" else _control_plane(foundation),
-            checks=await _ready(foundation, replicas),
+            checks=_ready(foundation, replicas),
             registry=registry,
             streaming_paths=(FILES_PATH,),
         )

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 import aiohttp
 import uvicorn
 import uvloop
-from prometheus_client import CollectorRegistry, Counter, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter
 
 from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
@@ -30,6 +30,7 @@ from tokenyard.storage.usage_stream import emit
 from tokenyard.tenancy.key_versions import key_version_loop
 from tokenyard.web.app import create_app
 from tokenyard.web.loops import Loop, run_loops
+from tokenyard.web.metrics import process_registry
 from tokenyard_billing.invoices import invoice_loop
 from tokenyard_billing.metrics import LedgerMetrics
 from tokenyard_billing.worker import BillingWorker
@@ -111,9 +112,7 @@ def _model_loops(
 
 async def work(settings: Settings) -> None:
     """Run all loops until told to stop; then hand over what this worker leased."""
-    registry = CollectorRegistry()
-    for collector in (ProcessCollector, PlatformCollector, GCCollector):
-        collector(registry=registry)
+    registry = process_registry()
     failures = Counter("tokenyard_loop_failures", "Failed rounds of a worker's loop.", ["loop"], registry=registry)
     name = worker_name()
     async with AsyncExitStack() as stack:

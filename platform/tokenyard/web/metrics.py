@@ -1,6 +1,6 @@
 """Prometheus: bounded labels, the buckets of our histograms, and the page that is scraped."""
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
@@ -29,6 +29,14 @@ class BoundedLabel:
             return OTHER
         self._known.add(value)
         return value
+
+
+def process_registry() -> CollectorRegistry:
+    """Return a registry of one process, which tells of the process itself: memory, CPU time, garbage collection."""
+    registry = CollectorRegistry()
+    for collector in (ProcessCollector, PlatformCollector, GCCollector):
+        collector(registry=registry)
+    return registry
 
 
 def metrics_route(registry: CollectorRegistry) -> Route:
