@@ -42,10 +42,10 @@ format: setup ## rewrite the sources as ruff would
 	$(BIN)/ruff format $(SOURCES)
 
 bench: setup ## measure gateway and replica; figures to build/bench/main.json
-	PYTHONPATH=tests/support $(BIN)/python tests/benchmarks/main.py
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/main.py
 
 bench-ledger: setup ## measure events into the ledger; figures to build/bench/ledger.json
-	$(BIN)/python -m tests.benchmarks.ledger
+	PYTHONPATH=tests $(BIN)/python tests/benchmarks/ledger.py
 
 lock: setup ## write requirements/*.lock anew from pyproject.toml (ARGS=--upgrade takes newer versions)
 	$(BIN)/python scripts/lock.py $(ARGS)

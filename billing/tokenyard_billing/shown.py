@@ -5,10 +5,10 @@ from typing import Any
 import msgspec
 
 from tokenyard.core.money import to_dollars
-from tokenyard_billing.invoices import InvoiceView
-from tokenyard_billing.reconcile import Reconciliation
-from tokenyard_billing.usage import UsageSum
-from tokenyard_billing.wallet import Grant
+from tokenyard_billing.invoicing.invoices import InvoiceView
+from tokenyard_billing.proof.reconcile import Reconciliation
+from tokenyard_billing.usage.store import UsageSum
+from tokenyard_billing.wallets.wallet import Grant
 
 _USAGE = ("model", "requests", "prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens", "amount")
 

@@ -20,10 +20,11 @@ from pathlib import Path
 
 import httpx
 import psutil
-from free_ports import free_port
 
+from support.servers.free_ports import free_port
+from support.servers.valkey import running_valkey
 from tokenyard.bootstrap.foundation import Foundation
-from tokenyard.catalog.replica_board import ReplicaBoard
+from tokenyard.catalog.replicas.registry import ReplicaBoard
 from tokenyard.core.ids import ApiKeyId
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.core.replica import Replica
@@ -31,8 +32,7 @@ from tokenyard.settings import Settings
 from tokenyard.stack.installation import environment_of
 from tokenyard.storage.migrate import upgrade
 from tokenyard.tenancy.organizations import Organizations
-from tokenyard.testing.valkey import running_valkey
-from tokenyard_billing.wallet import OpeningCredit, Wallet
+from tokenyard_billing.wallets.wallet import OpeningCredit, Wallet
 
 HERE = Path(__file__).parent
 MODEL = "smollm2-135m-instruct"

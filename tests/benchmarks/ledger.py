@@ -17,22 +17,19 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
-from free_ports import free_port
 from redis.asyncio import Redis
 
+from support.billing_stand import charges, claims, reported, settled, stream_length, usage, worker
+from support.servers.free_ports import free_port
+from support.servers.valkey import running_valkey
+from tokenyard.bootstrap.tables import import_all_tables
+from tokenyard.core.ids import OrganizationId
+from tokenyard.core.redis_keys import bucket_of, usage_stream
+from tokenyard.metering.events import encode_event
+from tokenyard.storage.database import Base, Database
+from tokenyard.storage.redis import connect_redis
+
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "support"))
-
-from billing_stand import charges, claims, reported, settled, stream_length, usage, worker  # noqa: E402
-
-from tokenyard.bootstrap.tables import import_all_tables  # noqa: E402
-from tokenyard.core.ids import OrganizationId  # noqa: E402
-from tokenyard.core.redis_keys import bucket_of, usage_stream  # noqa: E402
-from tokenyard.core.usage import encode_event  # noqa: E402
-from tokenyard.storage.database import Base, Database  # noqa: E402
-from tokenyard.storage.redis import connect_redis  # noqa: E402
-from tokenyard.testing.valkey import running_valkey  # noqa: E402
-
 EVENTS = 40_000
 ORGANIZATIONS = [OrganizationId(f"org_{number}") for number in range(20)]
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import aiohttp
 import openai
 import redis
-from whole_stack import MODEL, Stack, eventually, private_environment, start, stop
 
-from tokenyard.core import meter
+from support.servers.whole_stack import MODEL, Stack, eventually, private_environment, start, stop
 from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId, new_request_id
 from tokenyard.core.redis_keys import REPLICAS
 from tokenyard.core.usage import MeterClaims
+from tokenyard.metering import header as meter
 
 STREAMS = 32
 TOKENS = 64

@@ -20,12 +20,12 @@ from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.money import from_dollars, to_dollars
 from tokenyard.core.principal import Operator, Principal
 from tokenyard.storage.database import Base, Database
-from tokenyard_billing.dashboard.app import create_app
-from tokenyard_billing.dashboard.pages import Sources
-from tokenyard_billing.dashboard.ports import JobRow
-from tokenyard_billing.dashboard.queries import Invoices, Usages
-from tokenyard_billing.dashboard.session import Sessions
 from tokenyard_billing.tables import Balance, HourlyUsage, Invoice, InvoiceLine
+from tokenyard_dashboard.app import create_app
+from tokenyard_dashboard.pages import Sources
+from tokenyard_dashboard.ports import JobRow
+from tokenyard_dashboard.queries import Invoices, Usages
+from tokenyard_dashboard.session import Sessions
 
 ACME = OrganizationId("org_acme")
 NAMES = {ACME: ("Acme <b>Corp</b>", "acme"), OrganizationId("org_zero"): ("Zero", "zero")}

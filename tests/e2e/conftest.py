@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from whole_stack import Stack, private_environment, start, stop
+
+from support.servers.whole_stack import Stack, private_environment, start, stop
 
 
 @pytest.fixture(scope="session")

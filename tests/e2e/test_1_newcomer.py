@@ -11,9 +11,10 @@ import httpx
 import openai
 import psutil
 import pytest
-from free_ports import free_port
 from playwright.sync_api import Page, expect
-from whole_stack import BIN, MODEL, Stack, eventually
+
+from support.servers.free_ports import free_port
+from support.servers.whole_stack import BIN, MODEL, Stack, eventually
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -9,7 +9,8 @@ import openai
 import psutil
 import pytest
 import redis
-from whole_stack import MODEL, Stack, eventually
+
+from support.servers.whole_stack import MODEL, Stack, eventually
 
 pytestmark = pytest.mark.timeout(600)
 LONG: dict[str, Any] = {

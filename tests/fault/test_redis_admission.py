@@ -7,22 +7,29 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from free_ports import free_port
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from support.fakes.admission_requests import (
+    ORGANIZATION,
+    BudgetTable,
+    admission_request,
+    open_buckets,
+    principal,
+    settled,
+)
+from support.servers.free_ports import free_port
+from support.servers.valkey import Valkey
 from tokenyard.core.budgets import wallet
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import bucket_of, budget, holds, pending, usage_stream
-from tokenyard.core.usage import Settled, decode_event
 from tokenyard.limits.admission import Admission
 from tokenyard.limits.holds import key_of
 from tokenyard.limits.sweeper import Sweeper
+from tokenyard.metering.events import Settled, decode_event
 from tokenyard.storage.redis import connect_redis
-from tokenyard.testing.limits import ORGANIZATION, BudgetTable, admission_request, open_buckets, principal, settled
-from tokenyard.testing.valkey import Valkey
 
 BUCKET = bucket_of(ORGANIZATION)
 WALLET = wallet(ORGANIZATION)

@@ -12,17 +12,19 @@ import pytest
 from redis.asyncio import Redis
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tokenyard.core import meter
+from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import AdapterId, ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.redis_keys import bucket_of, usage_stream
-from tokenyard.core.usage import AdapterRef, MeterClaims, ReplicaReported, TokenUsage, decode_event
-from tokenyard_deployments.serving.adapter_files import AdapterRejected
-from tokenyard_deployments.serving.bearer import RequireBearer
-from tokenyard_deployments.serving.metered import MeteredRequests
-from tokenyard_deployments.serving.metering import CURRENT_METER, Meter
+from tokenyard.core.usage import MeterClaims, TokenUsage
+from tokenyard.metering import header as meter
+from tokenyard.metering.events import ReplicaReported, decode_event
+from tokenyard_deployments.serving.adapters.files import AdapterRejected
+from tokenyard_deployments.serving.adapters.residency import Residency
+from tokenyard_deployments.serving.engine.meter import CURRENT_METER, Meter
+from tokenyard_deployments.serving.front.bearer import RequireBearer
+from tokenyard_deployments.serving.front.metered import MeteredRequests
+from tokenyard_deployments.serving.front.slots import Slots
 from tokenyard_deployments.serving.reporter import Reporter
-from tokenyard_deployments.serving.residency import Residency
-from tokenyard_deployments.serving.slots import Slots
 
 SECRET = secrets.token_bytes(32)
 BEARER = secrets.token_bytes(32)

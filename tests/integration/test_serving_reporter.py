@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from free_ports import free_port
 from redis.asyncio import Redis
 
+from support.servers.free_ports import free_port
+from support.servers.valkey import Valkey
 from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.redis_keys import bucket_of, usage_stream
-from tokenyard.core.usage import MeterClaims, ReplicaReported, TokenUsage, decode_event
-from tokenyard.testing.valkey import Valkey
+from tokenyard.core.usage import MeterClaims, TokenUsage
+from tokenyard.metering.events import ReplicaReported, decode_event
 from tokenyard_deployments.serving import reporter as module
 from tokenyard_deployments.serving.reporter import Reporter
 

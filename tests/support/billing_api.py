@@ -5,22 +5,22 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
-from billing_stand import ACME, GLOBEX, KEY, PRICES, PROJECT, FixedLimits
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
+from support.billing_stand import ACME, GLOBEX, KEY, PRICES, PROJECT, FixedLimits
+from support.fakes.authenticator import FixedAuthenticator
+from support.servers.asgi import running
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.errors import NotFound
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.principal import Principal
 from tokenyard.storage.database import Database
-from tokenyard.testing.authenticator import FixedAuthenticator
-from tokenyard.testing.server import running
 from tokenyard.web.errors import install_error_handlers
-from tokenyard_billing.budgets import SqlBudgets
 from tokenyard_billing.control_plane import billing_routers
-from tokenyard_billing.live import LiveBudgets
-from tokenyard_billing.wallet import Wallet
+from tokenyard_billing.wallets.budgets import SqlBudgets
+from tokenyard_billing.wallets.live import LiveBudgets
+from tokenyard_billing.wallets.wallet import Wallet
 
 TENANT = "ty-acme"
 OTHER_TENANT = "ty-globex"

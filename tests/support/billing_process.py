@@ -7,11 +7,10 @@ import asyncio
 import sys
 import time
 
-from billing_stand import ACME, GLOBEX, stream_length, worker
-
+from support.billing_stand import ACME, GLOBEX, stream_length, worker
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
-from tokenyard_billing.leases import LEASE_MS
+from tokenyard_billing.charging.bucket_leases import LEASE_MS
 
 
 class LaterClock:
@@ -20,8 +19,8 @@ class LaterClock:
     def __init__(self, name: str) -> None:
         self._ahead_s = (int(name[1:]) + 1) * (LEASE_MS / 1000 + 5)
 
-    def now(self) -> float:
-        return time.time() + self._ahead_s
+    def now_ms(self) -> int:
+        return round((time.time() + self._ahead_s) * 1000)
 
 
 async def main(database_url: str, redis_url: str, name: str) -> None:

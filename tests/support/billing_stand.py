@@ -14,22 +14,14 @@ from tokenyard.core.clock import Clock, SystemClock
 from tokenyard.core.ids import ApiKeyId, AttemptId, JobId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import bucket_of, budget, pending, usage_stream
-from tokenyard.core.usage import (
-    HoldExpired,
-    MeterClaims,
-    Outcome,
-    ReplicaReported,
-    Settled,
-    TokenUsage,
-    TrainingFinished,
-    UsageEvent,
-)
+from tokenyard.core.usage import MeterClaims, TokenUsage
+from tokenyard.metering.events import HoldExpired, Outcome, ReplicaReported, Settled, TrainingFinished, UsageEvent
+from tokenyard.metering.stream import emit
 from tokenyard.storage.database import Database
-from tokenyard.storage.usage_stream import emit
-from tokenyard_billing.metrics import LedgerMetrics
-from tokenyard_billing.prices import PriceList
+from tokenyard_billing.charging.metrics import LedgerMetrics
+from tokenyard_billing.charging.worker import BillingWorker
+from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.tables import Balance, Charge, Entry
-from tokenyard_billing.worker import BillingWorker
 
 MODEL = "smollm2-135m-instruct"
 PRICE = PriceId(f"2026-01-01/{MODEL}")

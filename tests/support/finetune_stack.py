@@ -4,26 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from training_rows import rows
-
-from tokenyard.core.ids import ApiKeyId, FileId, JobId, OrganizationId, ProjectId, random_text
-from tokenyard.core.principal import Principal
-from tokenyard.core.training import TrainingResources
-from tokenyard.finetune.creation import JobCreation
-from tokenyard.finetune.files import FileStore
-from tokenyard.finetune.gate import LiveGate
-from tokenyard.finetune.job_request import JobRequest
-from tokenyard.finetune.job_store import JobStore
-from tokenyard.finetune.jobs import Job
-from tokenyard.finetune.loops import finetune_loops
-from tokenyard.finetune.operator import LEASE_MS, JobOperatorStore
-from tokenyard.finetune.policy import TrainingPolicy
-from tokenyard.finetune.uploads import Uploads
-from tokenyard.storage.blobs import BlobStore
-from tokenyard.storage.database import Database
-from tokenyard.testing.adapter_replicas import AdapterReplicas
-from tokenyard.testing.clock import FrozenClock
-from tokenyard.testing.finetune_ports import (
+from support.fakes.adapter_replicas import AdapterReplicas
+from support.fakes.clock import FrozenClock
+from support.fakes.finetune_ports import (
     FixedModels,
     FixedPrices,
     MemoryAdapterCatalog,
@@ -31,7 +14,23 @@ from tokenyard.testing.finetune_ports import (
     MemoryUsage,
     SlugOfId,
 )
-from tokenyard.testing.training_cluster import TrainingCluster
+from support.fakes.training_cluster import TrainingCluster
+from support.training_rows import rows
+from tokenyard.core.ids import ApiKeyId, FileId, JobId, OrganizationId, ProjectId, random_text
+from tokenyard.core.principal import Principal
+from tokenyard.core.training import TrainingResources
+from tokenyard.finetune.creation import JobCreation
+from tokenyard.finetune.files import FileStore
+from tokenyard.finetune.gate import LiveGate
+from tokenyard.finetune.job_request import JobRequest
+from tokenyard.finetune.jobs import Job
+from tokenyard.finetune.loops import finetune_loops
+from tokenyard.finetune.operator_store import LEASE_MS, JobOperatorStore
+from tokenyard.finetune.policy import TrainingPolicy
+from tokenyard.finetune.store import JobStore
+from tokenyard.finetune.uploads import Uploads
+from tokenyard.storage.blobs import BlobStore
+from tokenyard.storage.database import Database
 from tokenyard.web.loops import Loop
 
 POLICY = TrainingPolicy(resources=TrainingResources(timeout_s=600))

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import uvloop
-from gateway_stack import GatewayStack, gateway_stack
 from redis.asyncio import Redis
+
+from support.gateway_stack import GatewayStack, gateway_stack
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Callable[[], uvloop.Loop]]:

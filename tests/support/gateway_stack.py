@@ -11,6 +11,11 @@ from aiohttp import ClientResponse, ClientSession
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
+from support.fakes.admission_requests import ORGANIZATION, BudgetTable, open_buckets, principal
+from support.fakes.authenticator import FixedAuthenticator
+from support.fakes.gateway_ports import BASE, KnownModels, KnownReplicas
+from support.fakes.model_server import MockModelServer
+from support.servers.asgi import running
 from tokenyard.clients.model_server import ModelServerClient
 from tokenyard.core.budgets import wallet
 from tokenyard.core.clock import SystemClock
@@ -18,14 +23,9 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.limits import Limits
 from tokenyard.core.redis_keys import bucket_of, budget, holds, usage_stream
 from tokenyard.core.replica import Replica
-from tokenyard.core.usage import Settled, decode_event
 from tokenyard.gateway.app import create_app, create_inference
 from tokenyard.limits.admission import Admission
-from tokenyard.testing.authenticator import FixedAuthenticator
-from tokenyard.testing.gateway import BASE, KnownModels, KnownReplicas
-from tokenyard.testing.limits import ORGANIZATION, BudgetTable, open_buckets, principal
-from tokenyard.testing.server import running
-from tokenyard.testing.upstream import MockModelServer
+from tokenyard.metering.events import Settled, decode_event
 from tokenyard.web.access_log import AccessLog
 
 CHAT = "/v1/chat/completions"

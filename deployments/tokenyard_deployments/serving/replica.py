@@ -15,16 +15,16 @@ from ray.serve.llm import LLMServer
 
 from tokenyard.core.errors import TokenyardError
 from tokenyard.core.model_spec import LoraSpec, ModelSpec
-from tokenyard_deployments.serving.adapter_files import AdapterFiles
-from tokenyard_deployments.serving.bearer import RequireBearer
-from tokenyard_deployments.serving.cpus import thread_settings
-from tokenyard_deployments.serving.internal_routes import internal_router
-from tokenyard_deployments.serving.metered import MeteredRequests
-from tokenyard_deployments.serving.ray_inside import keep_grpc_on_loopback
+from tokenyard_deployments.serving.adapters.files import AdapterFiles
+from tokenyard_deployments.serving.adapters.residency import Residency
+from tokenyard_deployments.serving.engine.cpus import thread_settings
+from tokenyard_deployments.serving.engine.ray_inside import keep_grpc_on_loopback
+from tokenyard_deployments.serving.front.bearer import RequireBearer
+from tokenyard_deployments.serving.front.internal_routes import internal_router
+from tokenyard_deployments.serving.front.metered import MeteredRequests
+from tokenyard_deployments.serving.front.slots import Slots
 from tokenyard_deployments.serving.replica_settings import ReplicaSettings
 from tokenyard_deployments.serving.reporter import Reporter
-from tokenyard_deployments.serving.residency import Residency
-from tokenyard_deployments.serving.slots import Slots
 
 _LOG = logging.getLogger(__name__)
 HEALTH_INTERVAL_S = 0.25
@@ -48,7 +48,7 @@ class Replica(LLMServer):  # type: ignore[misc]
 
     def _get_default_engine_class(self) -> Any:
         # Imported here: the class is also unpickled where no engine runs.
-        from tokenyard_deployments.serving.vllm_inside import TokenyardEngine  # noqa: PLC0415
+        from tokenyard_deployments.serving.engine.vllm_inside import TokenyardEngine  # noqa: PLC0415
 
         return TokenyardEngine
 

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from tokenyard.core.redis_keys import bucket_of, usage_stream
-from tokenyard.core.usage import ReplicaReported, decode_event, encode_event
+from tokenyard.metering.events import ReplicaReported, decode_event, encode_event
 
 _LOG = logging.getLogger(__name__)
 FIELD = b"event"

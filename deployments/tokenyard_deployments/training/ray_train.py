@@ -56,7 +56,7 @@ def _work(config: dict[str, bytes]) -> None:
     """Be one worker."""
     spec = msgspec.json.decode(config["spec"], type=TrainingSpec)
     settle_down(spec.resources)
-    from tokenyard_deployments.training.fine_tune import fine_tune  # noqa: PLC0415 - slow, and the driver needs none of it
+    from tokenyard_deployments.training.methods.supervised import fine_tune  # noqa: PLC0415 - slow, and the driver needs none of it
 
     context = ray.train.get_context()
     try:

@@ -11,7 +11,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from tokenyard.core.training import CHECKPOINTS_FOLDER, TrainingCheckpoint
 from tokenyard_deployments.training.attempt import AttemptFolder
 from tokenyard_deployments.training.dataset import Example
-from tokenyard_deployments.training.evaluation import evaluate
+from tokenyard_deployments.training.evaluation.held_out import evaluate
 from tokenyard_deployments.training.failures import TrainingFailed
 
 

@@ -10,15 +10,15 @@ from tokenyard.bootstrap.logs import log_to_stderr
 from tokenyard.core.clock import Clock
 from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.finetune.jobs import Job
-from tokenyard.finetune.operator import JobOperatorStore
+from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.finetune.states import JobState
 from tokenyard.settings import Settings
-from tokenyard.tenancy.operator import OrganizationNames, TenancyOperatorStore
-from tokenyard_billing.dashboard.app import create_app
-from tokenyard_billing.dashboard.pages import Sources
-from tokenyard_billing.dashboard.ports import JobRow
-from tokenyard_billing.dashboard.queries import Invoices, Usages
-from tokenyard_billing.dashboard.session import Sessions
+from tokenyard.tenancy.operator_store import OrganizationNames, TenancyOperatorStore
+from tokenyard_dashboard.app import create_app
+from tokenyard_dashboard.pages import Sources
+from tokenyard_dashboard.ports import JobRow
+from tokenyard_dashboard.queries import Invoices, Usages
+from tokenyard_dashboard.session import Sessions
 
 SHUTDOWN_LIMIT_S = 5
 
@@ -59,7 +59,7 @@ class LiveOperatorKeys:
 
     async def is_active(self, key: ApiKeyId) -> bool:
         """Tell whether `key` is an operator key that is neither revoked nor expired."""
-        now = self._clock.now()
+        now = self._clock.now_ms() // 1000
         keys = await self._store.operator_keys()
         return any(one.id == key and (one.expires is None or one.expires > now) for one in keys)
 

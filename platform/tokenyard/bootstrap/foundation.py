@@ -22,15 +22,15 @@ from tokenyard.tenancy.api_keys import ApiKeys
 from tokenyard.tenancy.authenticator import Authenticator
 from tokenyard.tenancy.key_versions import KeyVersions
 from tokenyard.tenancy.keys import KeyHasher, Pepper
-from tokenyard.tenancy.operator import TenancyOperatorStore
+from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.organizations import Organizations
 from tokenyard.tenancy.spending_limits import SpendingLimits
 from tokenyard.tenancy.store import TenancyStore
-from tokenyard_billing.budgets import SqlBudgets
-from tokenyard_billing.live import LiveBudgets
-from tokenyard_billing.prices import PriceList
-from tokenyard_billing.reservations import Reservations
-from tokenyard_billing.wallet import OpeningCredit, Wallet
+from tokenyard_billing.pricing.prices import PriceList
+from tokenyard_billing.wallets.budgets import SqlBudgets
+from tokenyard_billing.wallets.live import LiveBudgets
+from tokenyard_billing.wallets.reservations import Reservations
+from tokenyard_billing.wallets.wallet import OpeningCredit, Wallet
 
 
 @dataclass(frozen=True)

@@ -15,21 +15,21 @@ from starlette.types import ASGIApp
 from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
 from tokenyard.bootstrap.training_policy import training_policy
-from tokenyard.catalog.operator import CatalogOperatorStore
-from tokenyard.catalog.replica_board import ReplicaBoard
-from tokenyard.catalog.replica_list import ReplicaList
+from tokenyard.catalog.operator_store import CatalogOperatorStore
+from tokenyard.catalog.replicas.registry import ReplicaBoard
+from tokenyard.catalog.replicas.replica_list import ReplicaList
 from tokenyard.catalog.routes import admin_router
 from tokenyard.catalog.routes import router as catalog_router
 from tokenyard.clients.model_server import ModelServerClient
 from tokenyard.finetune.file_routes import FILES_PATH
 from tokenyard.finetune.routes import router as finetune_router
 from tokenyard.gateway.app import create_app, create_inference
-from tokenyard.gateway.inference import Inference
+from tokenyard.gateway.path.inference import Inference
 from tokenyard.limits.admission import Admission
 from tokenyard.settings import Settings
-from tokenyard.tenancy.operator import OrganizationNames
-from tokenyard.tenancy.own_routes import own_router
-from tokenyard.tenancy.routes import router as tenancy_router
+from tokenyard.tenancy.operator_routes import router as tenancy_router
+from tokenyard.tenancy.operator_store import OrganizationNames
+from tokenyard.tenancy.tenant_routes import own_router
 from tokenyard.web.access_log import AccessLog
 from tokenyard.web.health import Check
 from tokenyard.web.metrics import process_registry

@@ -16,24 +16,24 @@ from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
 from tokenyard.bootstrap.training_policy import training_policy
 from tokenyard.catalog.loops import catalog_loops
-from tokenyard.catalog.prometheus_targets import prometheus_router
-from tokenyard.catalog.replica_board import ReplicaBoard
+from tokenyard.catalog.replicas.prometheus_targets import prometheus_router
+from tokenyard.catalog.replicas.registry import ReplicaBoard
 from tokenyard.clients.ray_jobs import RayJobs
 from tokenyard.clients.ray_serve import RayServe
 from tokenyard.clients.replica import ReplicaClient
-from tokenyard.core.usage import TrainingFinished
 from tokenyard.finetune.gate import LiveGate
 from tokenyard.finetune.loops import finetune_loops
 from tokenyard.limits.sweeper import Sweeper
+from tokenyard.metering.events import TrainingFinished
+from tokenyard.metering.stream import emit
 from tokenyard.settings import Settings
-from tokenyard.storage.usage_stream import emit
 from tokenyard.tenancy.key_versions import key_version_loop
 from tokenyard.web.app import create_app
 from tokenyard.web.loops import Loop, run_loops
 from tokenyard.web.metrics import process_registry
-from tokenyard_billing.invoices import invoice_loop
-from tokenyard_billing.metrics import LedgerMetrics
-from tokenyard_billing.worker import BillingWorker
+from tokenyard_billing.charging.metrics import LedgerMetrics
+from tokenyard_billing.charging.worker import BillingWorker
+from tokenyard_billing.invoicing.invoices import invoice_loop
 
 SHUTDOWN_LIMIT_S = 5
 

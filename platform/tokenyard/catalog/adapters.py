@@ -7,11 +7,10 @@ from tokenyard.catalog.models import ModelCatalog, model_not_found
 from tokenyard.catalog.ports import PriceList
 from tokenyard.catalog.store import CatalogStore
 from tokenyard.catalog.views import Adapter
+from tokenyard.core.adapters import AdapterRef, FineTunedName, parse_fine_tuned, valid_suffix
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
 from tokenyard.core.ids import AdapterId, JobId, OrganizationId, ProjectId
-from tokenyard.core.model_name import FineTunedName, parse_fine_tuned, valid_suffix
-from tokenyard.core.usage import AdapterRef
 
 
 class AdapterCatalog:
@@ -63,7 +62,7 @@ class AdapterCatalog:
             Conflict: it is retired, or nothing says what it costs.
         """
         found = await self._store.adapter(organization, adapter)
-        at_ms = int(self._clock.now() * 1000)
+        at_ms = self._clock.now_ms()
         if self._prices.price(found.base, fine_tuned=True, at_ms=at_ms) is None:
             raise Conflict(f"The rate card has no price for fine-tunes of `{found.base}`, so it cannot go live.")
         await self._store.promote(organization, adapter)

@@ -3,12 +3,12 @@
 from redis.asyncio import Redis
 
 from tokenyard.catalog.base_models import BaseModels
-from tokenyard.catalog.discovery import Discovery
-from tokenyard.catalog.lease import Lease
-from tokenyard.catalog.operator import CatalogOperatorStore
-from tokenyard.catalog.placement import Placement
+from tokenyard.catalog.operator_store import CatalogOperatorStore
 from tokenyard.catalog.ports import ReplicaControl, ServeTargets
-from tokenyard.catalog.replica_board import ReplicaBoard
+from tokenyard.catalog.replicas.discovery import Discovery
+from tokenyard.catalog.replicas.lease import Lease
+from tokenyard.catalog.replicas.placement import Placement
+from tokenyard.catalog.replicas.registry import ReplicaBoard
 from tokenyard.core.clock import Clock
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database

@@ -110,7 +110,7 @@ class ModelCatalog:
         return self._bases.get(adapter.base) is not None and self._price(adapter.base, fine_tuned=True) is not None
 
     def _price(self, base: str, *, fine_tuned: bool) -> Price | None:
-        return self._prices.price(base, fine_tuned=fine_tuned, at_ms=int(self._clock.now() * 1000))
+        return self._prices.price(base, fine_tuned=fine_tuned, at_ms=self._clock.now_ms())
 
 
 def model_not_found(name: str) -> ModelNotFound:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.price import Price
 from tokenyard.core.replica import Replica, ReplicaState, ReplicaTarget
-from tokenyard.core.usage import AdapterRef
 
 
 class PriceList(Protocol):

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from tokenyard.catalog.adapters import AdapterCatalog
 from tokenyard.catalog.base_models import BaseModels
 from tokenyard.catalog.models import ModelCatalog
-from tokenyard.catalog.operator import CatalogOperatorStore
+from tokenyard.catalog.operator_store import CatalogOperatorStore
 from tokenyard.catalog.ports import PriceList
 from tokenyard.catalog.schemas import AliasBody, shown_adapter, shown_alias, shown_base
 from tokenyard.catalog.store import CatalogStore
@@ -63,7 +63,7 @@ def admin_router(store: CatalogOperatorStore, bases: BaseModels, prices: PriceLi
     async def models(_operator: CurrentOperator) -> dict[str, Any]:
         """List the base models of this installation, with their prices and how many adapters stand on each."""
         counts = await store.counts()
-        at_ms = int(clock.now() * 1000)
+        at_ms = clock.now_ms()
         shown = [
             shown_base(base, prices.price(base.id, fine_tuned=False, at_ms=at_ms), counts.get(base.id, {}))
             for base in bases.all()

@@ -5,8 +5,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.catalog.tables import AdapterRow, RevisionRow
 from tokenyard.catalog.views import Adapter, AdapterState
+from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import AdapterId, JobId, OrganizationId, ProjectId
-from tokenyard.core.usage import AdapterRef
 
 
 def adapter_view(row: AdapterRow) -> Adapter:

@@ -8,10 +8,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tokenyard.catalog.rows import adapter_view, bump_revision
 from tokenyard.catalog.tables import AdapterRow, AliasRow, RevisionRow
 from tokenyard.catalog.views import Adapter, AdapterState, Alias, OwnModels
+from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Conflict, NotFound
 from tokenyard.core.ids import AdapterId, JobId, OrganizationId, ProjectId
-from tokenyard.core.usage import AdapterRef
 from tokenyard.storage.database import Database
 
 MAX_ALIASES = 1000
@@ -176,7 +176,7 @@ class CatalogStore:
         await bump_revision(session, organization, is_sqlite=self._database.is_sqlite)
 
     def _now_ms(self) -> int:
-        return int(self._clock.now() * 1000)
+        return self._clock.now_ms()
 
 
 async def _adapter(session: AsyncSession, organization: OrganizationId, adapter: AdapterId) -> AdapterRow:

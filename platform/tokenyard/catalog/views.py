@@ -5,8 +5,8 @@ from enum import StrEnum
 
 import msgspec
 
+from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import AdapterId, JobId, OrganizationId, ProjectId
-from tokenyard.core.usage import AdapterRef
 
 
 class AdapterState(StrEnum):

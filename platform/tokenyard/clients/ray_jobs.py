@@ -11,7 +11,7 @@ import aiohttp
 import msgspec
 
 from tokenyard.core.errors import Unavailable
-from tokenyard.core.training_run import RunState, RunStatus
+from tokenyard.core.training import RunState, RunStatus
 
 STOP_WAIT_S = 30  # Ray's own 3 s would kill an attempt before it has written its result
 MAX_LOG_BYTES = 64 * 1024 * 1024

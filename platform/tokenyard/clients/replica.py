@@ -5,8 +5,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from tokenyard.clients.bearer_session import LOSSES, BearerSession
+from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.replica import AdapterRefused, Replica, ReplicaLost, ReplicaState, ReplicaTarget
-from tokenyard.core.usage import AdapterRef
 
 # A load brings the files from the blob store and waits for room; a canary waits for a slot.
 ANSWER_TIMEOUT_S = 180.0

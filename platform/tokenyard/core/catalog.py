@@ -2,8 +2,8 @@
 
 import msgspec
 
+from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.price import Price
-from tokenyard.core.usage import AdapterRef
 
 
 class BaseModel(msgspec.Struct, frozen=True):

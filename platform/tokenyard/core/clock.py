@@ -7,13 +7,13 @@ from typing import Protocol
 class Clock(Protocol):
     """Tells the time of day."""
 
-    def now(self) -> float:
-        """Return unix seconds."""
+    def now_ms(self) -> int:
+        """Return unix milliseconds."""
         ...
 
 
 class SystemClock:
     """The machine's own clock."""
 
-    def now(self) -> float:
-        return time.time()
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000

@@ -209,3 +209,24 @@ def auto_hyperparameters(rows: int) -> Hyperparameters:
     n_epochs = max(1, min(10, round(300 / max(1, rows))))
     batch_size = max(1, min(32, rows // 10))
     return Hyperparameters(n_epochs=n_epochs, batch_size=batch_size, learning_rate_multiplier=1.0)
+
+
+class RunState(StrEnum):
+    """The cluster's own word for it; `pending` waits for room, the last three are ends."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+    @property
+    def is_active(self) -> bool:
+        return self in (RunState.PENDING, RunState.RUNNING)
+
+
+class RunStatus(msgspec.Struct, frozen=True):
+    """`message` is for the operator's log; it may show the inside and never goes to a tenant."""
+
+    state: RunState
+    message: str = ""

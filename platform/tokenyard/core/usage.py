@@ -1,10 +1,9 @@
-"""What travels on the usage stream: who used how many tokens, and how each request ended."""
-
-from enum import StrEnum
+"""Who used how many tokens."""
 
 import msgspec
 
-from tokenyard.core.ids import AdapterId, ApiKeyId, AttemptId, JobId, OrganizationId, PriceId, ProjectId
+from tokenyard.core.adapters import AdapterRef
+from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
 
 
 class TokenUsage(msgspec.Struct, frozen=True):
@@ -17,15 +16,6 @@ class TokenUsage(msgspec.Struct, frozen=True):
     @property
     def total_tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
-
-
-class AdapterRef(msgspec.Struct, frozen=True):
-    """Where a replica finds an adapter: `<blob root>/<path>`, and the hash its manifest must show."""
-
-    id: AdapterId
-    name: str
-    path: str
-    digest: str
 
 
 class MeterClaims(msgspec.Struct, frozen=True):
@@ -47,73 +37,3 @@ class MeterClaims(msgspec.Struct, frozen=True):
     budgets: tuple[str, ...] = ()
     weight: int = 1
     adapter: AdapterRef | None = None
-
-
-class Outcome(StrEnum):
-    """How a request ended, as its gateway saw it (the charge table of the design, section 4)."""
-
-    COMPLETED = "completed"
-    CLIENT_LEFT = "client_left"
-    REPLICA_LOST = "replica_lost"
-    FAILED = "failed"  # every attempt failed before its first byte: charged nothing
-
-
-class Settled(msgspec.Struct, frozen=True, tag="settled"):
-    """The gateway's report. `claims.attempt` is the attempt it relayed; `usage` is what it counted there."""
-
-    claims: MeterClaims
-    outcome: Outcome
-    usage: TokenUsage
-    settled_at_ms: int
-
-
-class ReplicaReported(msgspec.Struct, frozen=True, tag="replica_reported"):
-    """The replica's report of one attempt, also when it was aborted. Billable alone."""
-
-    claims: MeterClaims
-    usage: TokenUsage
-    replica: str
-    finished: bool  # False when it was aborted
-    reported_at_ms: int
-
-
-class HoldExpired(msgspec.Struct, frozen=True, tag="hold_expired"):
-    """No gateway renewed this request's hold: its gateway is gone."""
-
-    claims: MeterClaims
-    expired_at_ms: int
-
-
-class TrainingFinished(msgspec.Struct, frozen=True, tag="training_finished"):
-    """A fine-tuning job came to its end, with the tokens it trained on (0: nothing to charge)."""
-
-    organization: OrganizationId
-    project: ProjectId
-    key: ApiKeyId
-    job: JobId
-    model: str
-    base_model: str
-    price: PriceId
-    trained_tokens: int
-    admitted_at_ms: int
-    budgets: tuple[str, ...] = ()
-
-
-UsageEvent = Settled | ReplicaReported | HoldExpired | TrainingFinished
-
-_ENCODER = msgspec.json.Encoder()
-_DECODER: msgspec.json.Decoder[UsageEvent] = msgspec.json.Decoder(UsageEvent)
-
-
-def encode_event(event: UsageEvent) -> bytes:
-    """Return the event as the JSON that stands in the stream's `event` field."""
-    return _ENCODER.encode(event)
-
-
-def decode_event(data: bytes) -> UsageEvent:
-    """Read one event.
-
-    Raises:
-        msgspec.ValidationError, msgspec.DecodeError: not an event of a known kind and shape.
-    """
-    return _DECODER.decode(data)

@@ -5,12 +5,11 @@ import msgspec
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.ids import new_adapter_id
-from tokenyard.core.training import TrainingResult, TrainingStatus, submission_id
-from tokenyard.core.training_run import RunState, RunStatus
+from tokenyard.core.training import RunState, RunStatus, TrainingResult, TrainingStatus, submission_id
 from tokenyard.finetune.attempt_folder import AttemptFolder
 from tokenyard.finetune.endings import billable_tokens, fail, wait_for
 from tokenyard.finetune.jobs import Job, JobError
-from tokenyard.finetune.operator import JobOperatorStore
+from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.finetune.policy import TrainingPolicy, attempt_deadline_ms
 from tokenyard.finetune.ports import BaseModels, TrainingRuns
 from tokenyard.finetune.progress import JobChanged, Note
@@ -188,4 +187,4 @@ class Attempts:
         return await fail(self._store, job, JobError(code, message))
 
     def _now_ms(self) -> int:
-        return int(self._clock.now() * 1000)
+        return self._clock.now_ms()

@@ -1,7 +1,7 @@
 """Removes the bytes of files that nobody can see: deleted, expired, or never uploaded to the end."""
 
 from tokenyard.finetune.files import FileStore, file_path
-from tokenyard.finetune.operator import FileOperatorStore
+from tokenyard.finetune.operator_store import FileOperatorStore
 from tokenyard.storage.blobs import BlobStore
 
 FILES_AT_ONCE = 100

@@ -18,12 +18,12 @@ from tokenyard.core.principal import Principal
 from tokenyard.finetune.dataset import DatasetSummary
 from tokenyard.finetune.files import FINE_TUNE, FileStore
 from tokenyard.finetune.job_request import MAX_SEED, JobRequest
-from tokenyard.finetune.job_store import JobStore
 from tokenyard.finetune.jobs import Job, JobError
 from tokenyard.finetune.policy import TrainingPolicy
 from tokenyard.finetune.ports import BaseModels, OrganizationNames, Reservations, TrainingPrices
 from tokenyard.finetune.progress import JobChanged, Note
 from tokenyard.finetune.states import JobState, Outcome
+from tokenyard.finetune.store import JobStore
 
 RESERVE_TIMEOUT_S = 10.0
 
@@ -63,7 +63,7 @@ class JobCreation:
             Unavailable: the money could not be reserved now.
         """
         request.check()
-        now_ms = int(self._clock.now() * 1000)
+        now_ms = self._clock.now_ms()
         model, price = self._model_and_price(request.model, now_ms)
         summary = await self._dataset(principal, request.training_file, "training_file")
         if request.validation_file is not None:

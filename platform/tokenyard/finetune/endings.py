@@ -8,7 +8,7 @@ import msgspec
 
 from tokenyard.core.training import TrainingResult
 from tokenyard.finetune.jobs import Job, JobError
-from tokenyard.finetune.operator import JobOperatorStore
+from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.finetune.progress import Note
 from tokenyard.finetune.states import TRAINING, JobState, Outcome
 

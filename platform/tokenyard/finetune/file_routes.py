@@ -7,9 +7,9 @@ from fastapi.responses import StreamingResponse
 
 from tokenyard.core.ids import FileId
 from tokenyard.finetune.files import FileStore, file_path
-from tokenyard.finetune.page import list_object
 from tokenyard.finetune.uploads import Uploads
 from tokenyard.storage.blobs import BlobStore
+from tokenyard.storage.paging import list_object
 from tokenyard.web.auth import CurrentTenant
 
 MAX_PAGE = 10_000

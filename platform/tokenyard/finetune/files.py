@@ -11,11 +11,11 @@ from tokenyard.core.clock import Clock
 from tokenyard.core.errors import InvalidRequest, NotFound
 from tokenyard.core.ids import FileId, OrganizationId, ProjectId
 from tokenyard.finetune.dataset import DatasetSummary
-from tokenyard.finetune.page import beyond, cut
 from tokenyard.finetune.states import UNFINISHED
 from tokenyard.finetune.tables import FileRow, JobRow
-from tokenyard.finetune.turns import take_turn
+from tokenyard.storage.advisory_lock import advisory_lock
 from tokenyard.storage.database import Database
+from tokenyard.storage.paging import beyond, cut
 
 PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
 FINE_TUNE = "fine-tune"
@@ -75,7 +75,7 @@ class FileStore:
 
     async def begin(self, organization: OrganizationId, project: ProjectId, file: FileId) -> int:
         """Note that bytes are about to be written, so that they are never forgotten; return `created_at`."""
-        created_at_ms = int(self._clock.now() * 1000)
+        created_at_ms = self._clock.now_ms()
         row = FileRow(
             id=file,
             organization=organization,
@@ -114,7 +114,7 @@ class FileStore:
             NotFound: there is none, or it belongs to another organization.
         """
         async with self._database.reading() as session:
-            return await find_file(session, organization, file, int(self._clock.now()))
+            return await find_file(session, organization, file, self._clock.now_ms() // 1000)
 
     async def page(
         self,
@@ -130,7 +130,7 @@ class FileStore:
         Raises:
             InvalidRequest: `after` is not a file of this organization.
         """
-        now = int(self._clock.now())
+        now = self._clock.now_ms() // 1000
         statement = select(FileRow).where(*_visible(organization, now))
         if purpose is not None:
             statement = statement.where(FileRow.purpose == purpose)
@@ -154,8 +154,8 @@ class FileStore:
             InvalidRequest: an unfinished job needs it.
         """
         async with self._database.transaction() as session:
-            await take_turn(session, f"organization:{organization}")
-            await find_file(session, organization, file, int(self._clock.now()))
+            await advisory_lock(session, f"organization:{organization}")
+            await find_file(session, organization, file, self._clock.now_ms() // 1000)
             job = await session.scalar(
                 select(JobRow.id).where(
                     JobRow.organization == organization,

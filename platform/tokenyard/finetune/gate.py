@@ -4,8 +4,8 @@ import logging
 import math
 from collections.abc import Sequence
 
+from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.replica import AdapterRefused, Replica, ReplicaLost
-from tokenyard.core.usage import AdapterRef
 from tokenyard.finetune.ports import ReplicaControl, ReplicaList
 
 _LOG = logging.getLogger(__name__)

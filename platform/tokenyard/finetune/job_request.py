@@ -5,8 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from tokenyard.core.adapters import valid_suffix
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.core.model_name import valid_suffix
 from tokenyard.core.training import Hyperparameters, auto_hyperparameters
 
 MAX_EPOCHS = 50

@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
+from tokenyard.core.adapters import FineTunedName
 from tokenyard.core.ids import AdapterId, ApiKeyId, FileId, JobId, OrganizationId, PriceId, ProjectId
-from tokenyard.core.model_name import FineTunedName
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.training import Hyperparameters
 from tokenyard.finetune.states import JobState, Outcome, outward

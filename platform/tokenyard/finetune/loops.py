@@ -5,7 +5,7 @@ from tokenyard.finetune.attempt_folder import AttemptFolder
 from tokenyard.finetune.attempts import Attempts
 from tokenyard.finetune.cleaning import FileCleaner
 from tokenyard.finetune.files import FileStore
-from tokenyard.finetune.operator import FileOperatorStore, JobOperatorStore
+from tokenyard.finetune.operator_store import FileOperatorStore, JobOperatorStore
 from tokenyard.finetune.policy import TrainingPolicy
 from tokenyard.finetune.ports import AdapterCatalog, AdapterGate, BaseModels, TrainingRuns, UsageSink
 from tokenyard.finetune.publishing import Publishing

@@ -7,10 +7,10 @@ from fastapi import APIRouter, Query
 
 from tokenyard.core.errors import NotFound
 from tokenyard.core.ids import JobId, OrganizationId
-from tokenyard.finetune.job_store import JobStore
 from tokenyard.finetune.jobs import Job
-from tokenyard.finetune.operator import JobOperatorStore
-from tokenyard.finetune.page import list_object
+from tokenyard.finetune.operator_store import JobOperatorStore
+from tokenyard.finetune.store import JobStore
+from tokenyard.storage.paging import list_object
 from tokenyard.web.auth import CurrentOperator
 
 MAX_PAGE = 1000

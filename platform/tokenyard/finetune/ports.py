@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from tokenyard.core.adapters import AdapterRef, FineTunedName
 from tokenyard.core.catalog import BaseModel
 from tokenyard.core.ids import AdapterId, ApiKeyId, JobId, OrganizationId, ProjectId
-from tokenyard.core.model_name import FineTunedName
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.price import Price
 from tokenyard.core.replica import Replica
-from tokenyard.core.training_run import RunStatus
-from tokenyard.core.usage import AdapterRef, TrainingFinished
+from tokenyard.core.training import RunStatus
+from tokenyard.metering.events import TrainingFinished
 
 
 class BaseModels(Protocol):

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
+from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.errors import Conflict, InvalidRequest
 from tokenyard.core.ids import AdapterId, OrganizationId
 from tokenyard.core.training import (
@@ -16,11 +17,10 @@ from tokenyard.core.training import (
     adapter_digest,
     job_folder,
 )
-from tokenyard.core.usage import AdapterRef
 from tokenyard.finetune.endings import fail, wait_for
 from tokenyard.finetune.gate import GateRefused, NoReplica
 from tokenyard.finetune.jobs import Job, JobError
-from tokenyard.finetune.operator import JobOperatorStore
+from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.finetune.ports import AdapterCatalog, AdapterGate, BaseModels
 from tokenyard.finetune.states import JobState, Outcome
 from tokenyard.storage.blobs import BlobStore

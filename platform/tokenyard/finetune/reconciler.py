@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from tokenyard.core.clock import Clock
 from tokenyard.finetune.endings import fail
 from tokenyard.finetune.jobs import Job, JobError
-from tokenyard.finetune.operator import LEASE_MS, JobOperatorStore
+from tokenyard.finetune.operator_store import LEASE_MS, JobOperatorStore
 from tokenyard.finetune.progress import JobChanged
 from tokenyard.finetune.states import FINISHED, JobState
 
@@ -66,7 +66,7 @@ class Reconciler:
             job = after
 
     async def _one_step(self, job: Job) -> Job:
-        overdue = job.deadline_ms is not None and self._clock.now() * 1000 > job.deadline_ms
+        overdue = job.deadline_ms is not None and self._clock.now_ms() > job.deadline_ms
         if job.state is JobState.CREATING:
             return await fail(self._store, job, JobError("not_created", "Creating the job was interrupted."))
         if overdue and job.state in (JobState.VALIDATING, JobState.CHECKING):

@@ -6,12 +6,12 @@ from tokenyard.core.clock import Clock
 from tokenyard.finetune.creation import JobCreation
 from tokenyard.finetune.file_routes import file_router
 from tokenyard.finetune.files import FileStore
-from tokenyard.finetune.job_routes import job_router
-from tokenyard.finetune.job_store import JobStore
-from tokenyard.finetune.operator import JobOperatorStore
 from tokenyard.finetune.operator_routes import operator_job_router
+from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.finetune.policy import TrainingPolicy
 from tokenyard.finetune.ports import BaseModels, OrganizationNames, Reservations, TrainingPrices
+from tokenyard.finetune.store import JobStore
+from tokenyard.finetune.tenant_routes import job_router
 from tokenyard.finetune.uploads import Uploads
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database

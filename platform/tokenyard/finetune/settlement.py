@@ -3,12 +3,12 @@
 import msgspec
 
 from tokenyard.core.clock import Clock
-from tokenyard.core.usage import TrainingFinished
 from tokenyard.finetune.jobs import Job
-from tokenyard.finetune.operator import JobOperatorStore
+from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.finetune.ports import AdapterCatalog, UsageSink
 from tokenyard.finetune.progress import Note
 from tokenyard.finetune.states import JobState, Outcome
+from tokenyard.metering.events import TrainingFinished
 
 
 class Settlement:
@@ -30,7 +30,7 @@ class Settlement:
         if job.adapter is not None and job.outcome is not Outcome.SUCCEEDED:
             await self._catalog.fail(job.organization, job.adapter, f"the job {job.id} {job.outcome}")
         await self._usage.emit(_event_of(job))
-        finished_at = job.finished_at or int(self._clock.now())
+        finished_at = job.finished_at or self._clock.now_ms() // 1000
         after = msgspec.structs.replace(
             job, state=JobState(job.outcome.value), finished_at=finished_at, trained_tokens=job.trained_tokens or 0
         )

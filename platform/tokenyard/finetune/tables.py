@@ -112,12 +112,3 @@ class CheckpointRow(Base):
     created_at: Mapped[UnixSeconds]
     path: Mapped[str] = mapped_column(String(255))
     metrics: Mapped[Json]
-
-
-class TurnRow(Base):
-    """One row for each thing that only one transaction may decide at a time; updating it takes its lock."""
-
-    __tablename__ = "finetune_turns"
-
-    name: Mapped[str] = mapped_column(String(128), primary_key=True)
-    turn: Mapped[int] = mapped_column(BigInteger)

@@ -7,7 +7,7 @@ from tokenyard.finetune.dataset import InvalidDataset, check_dataset
 from tokenyard.finetune.endings import fail
 from tokenyard.finetune.files import file_path
 from tokenyard.finetune.jobs import Job, JobError
-from tokenyard.finetune.operator import JobOperatorStore
+from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.finetune.progress import Note
 from tokenyard.finetune.states import JobState
 from tokenyard.storage.blobs import BlobStore

@@ -9,14 +9,14 @@ from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from tokenyard.core.clock import Clock
-from tokenyard.gateway.client import STALL_LIMIT_S
-from tokenyard.gateway.endpoints import ENDPOINTS
-from tokenyard.gateway.inference import Inference
+from tokenyard.gateway.endpoints.table import ENDPOINTS
 from tokenyard.gateway.metrics import GatewayMetrics
 from tokenyard.gateway.models import router as models_router
+from tokenyard.gateway.path.client import STALL_LIMIT_S
+from tokenyard.gateway.path.inference import Inference
+from tokenyard.gateway.path.relay import Relay
+from tokenyard.gateway.path.route import Router
 from tokenyard.gateway.ports import Admission, ModelCatalog, ModelServer, Replicas
-from tokenyard.gateway.relay import Relay
-from tokenyard.gateway.route import Router
 from tokenyard.web.access_log import AccessLog
 from tokenyard.web.app import create_app as create_web_app
 from tokenyard.web.auth import Authenticator

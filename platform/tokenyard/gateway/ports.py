@@ -8,7 +8,7 @@ from tokenyard.core.catalog import ModelView, ResolvedModel
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.replica import Replica
-from tokenyard.core.usage import Settled
+from tokenyard.metering.events import Settled
 
 
 class ModelCatalog(Protocol):

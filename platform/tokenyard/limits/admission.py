@@ -13,7 +13,6 @@ from tokenyard.core.admission import AdmissionRequest, Admitted
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import bucket_of, bucket_tag
-from tokenyard.core.usage import Settled, encode_event
 from tokenyard.limits.budget_loader import BudgetLoader
 from tokenyard.limits.holds import Hold, admit_arguments, checked_amount, hold_of, key_of, limits_of
 from tokenyard.limits.leases import Leases
@@ -22,6 +21,7 @@ from tokenyard.limits.ports import BudgetSource
 from tokenyard.limits.refusals import not_available, quota_exceeded, rates, refusal
 from tokenyard.limits.scripts import Argument, ScriptName, Scripts
 from tokenyard.limits.spool import Settlement, Spool
+from tokenyard.metering.events import Settled, encode_event
 from tokenyard.web.loops import Loop, run_loops
 
 CHECK_INTERVAL_S = 1.0

@@ -6,8 +6,9 @@ import msgspec
 from redis.asyncio import Redis
 
 from tokenyard.core.redis_keys import BUCKETS, bucket_tag, hold, holds
-from tokenyard.core.usage import HoldExpired, MeterClaims, encode_event
+from tokenyard.core.usage import MeterClaims
 from tokenyard.limits.scripts import Argument, ScriptName, Scripts
+from tokenyard.metering.events import HoldExpired, encode_event
 from tokenyard.web.loops import Loop
 
 _LOG = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from tokenyard.core.principal import Role
 from tokenyard.tenancy.authenticator import Authenticator
 from tokenyard.tenancy.key_versions import KeyVersions
 from tokenyard.tenancy.keys import KeyHasher, new_secret
-from tokenyard.tenancy.operator import TenancyOperatorStore
+from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.store import TenancyStore
 from tokenyard.tenancy.tables import ApiKeyRow
 from tokenyard.tenancy.views import ApiKey, KeyVersion, write_limits
@@ -99,7 +99,7 @@ class ApiKeys:
             self._authenticator.forget(key)
 
     def _new(self, role: Role, name: str, limits: Limits, expires_in_s: int | None) -> tuple[ApiKeyRow, str]:
-        now = self._clock.now()
+        now_ms = self._clock.now_ms()
         secret = new_secret(role)
         row = ApiKeyRow(
             id=new_api_key_id(),
@@ -110,8 +110,8 @@ class ApiKeys:
             pepper_version=self._hasher.version,
             version=FIRST_VERSION,
             limits=write_limits(limits),
-            created=int(now),
-            expires=None if expires_in_s is None else int(now) + expires_in_s,
-            changed_ms=int(now * 1000),
+            created=now_ms // 1000,
+            expires=None if expires_in_s is None else now_ms // 1000 + expires_in_s,
+            changed_ms=now_ms,
         )
         return row, secret

@@ -9,7 +9,7 @@ from tokenyard.core.ids import ApiKeyId
 from tokenyard.core.principal import Operator, Principal
 from tokenyard.storage.read_cache import ReadCache
 from tokenyard.tenancy.keys import MAX_LENGTH, KeyHasher, redacted_guess, role_of
-from tokenyard.tenancy.operator import TenancyOperatorStore
+from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.views import Credential
 
 FRESH_S = 30.0
@@ -84,7 +84,7 @@ class Authenticator:
             credential = await self._cache.get(hashes) if role_of(secret) is not None else None
         if credential is None:
             raise _incorrect(secret)
-        if credential.expires is not None and credential.expires <= self._clock.now():
+        if credential.expires is not None and credential.expires * 1000 <= self._clock.now_ms():
             raise _incorrect(secret)
         return credential.holder
 

@@ -12,14 +12,14 @@ from redis.exceptions import RedisError
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.redis_keys import bucket_of, key_version
-from tokenyard.tenancy.operator import TenancyOperatorStore
+from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.views import KeyVersion
 from tokenyard.web.loops import Loop
 
 REPEAT_S = 5.0
 BATCH = 500
 # No cache serves a key for longer than 10 minutes.
-LOOK_BACK_S = 15 * 60.0
+LOOK_BACK_S = 15 * 60
 
 # Versions only grow, in whatever order their writers arrive.
 _RAISE = """
@@ -57,7 +57,7 @@ def key_version_loop(store: TenancyOperatorStore, versions: KeyVersions, clock: 
     """Return the worker's loop that repeats the versions that changed lately."""
 
     async def step() -> None:
-        since_ms = int((clock.now() - LOOK_BACK_S) * 1000)
+        since_ms = clock.now_ms() - LOOK_BACK_S * 1000
         await versions.publish(await store.versions_changed_since(since_ms))
 
     return Loop("key-versions", step, REPEAT_S)

@@ -24,7 +24,7 @@ class TenancyStore:
         self, organization: OrganizationId, *, name: str, limits: Limits, actor: ApiKeyId
     ) -> Project:
         """Create a project in an existing organization."""
-        now = int(self._clock.now())
+        now = self._clock.now_ms() // 1000
         row = ProjectRow(
             id=new_project_id(), organization=organization, name=name, limits=write_limits(limits), created=now
         )
@@ -70,7 +70,7 @@ class TenancyStore:
         Raises:
             NotFound: the organization has none with this id.
         """
-        now = self._clock.now()
+        now_ms = self._clock.now_ms()
         ended: list[KeyVersion] = []
         async with self._database.transaction() as session:
             row = await _project(session, organization, project)
@@ -79,16 +79,16 @@ class TenancyStore:
             if limits is not None:
                 row.limits = write_limits(limits)
             if archived is not None and archived != (row.archived is not None):
-                row.archived = int(now) if archived else None
+                row.archived = now_ms // 1000 if archived else None
                 if archived:
-                    ended = await end_keys(session, organization, now, ApiKeyRow.project == row.id)
+                    ended = await end_keys(session, organization, now_ms, ApiKeyRow.project == row.id)
             record(
                 session,
                 organization=organization,
                 actor=actor,
                 action="project.archived" if archived else "project.updated",
                 resource=row.id,
-                at=int(now),
+                at=now_ms // 1000,
                 details=_given(name=name, limits=limits and write_limits(limits), archived=archived),
             )
             return project_view(row), ended
@@ -151,32 +151,32 @@ class TenancyStore:
         Raises:
             NotFound: the organization has none with this id.
         """
-        now = self._clock.now()
+        now_ms = self._clock.now_ms()
         async with self._database.transaction() as session:
             row = await _key(session, organization, key)
             if row.revoked is None:
-                row.revoked = int(now)
+                row.revoked = now_ms // 1000
                 row.version += 1
-                row.changed_ms = int(now * 1000)
+                row.changed_ms = now_ms
                 record(
                     session,
                     organization=organization,
                     actor=actor,
                     action="api_key.deleted",
                     resource=row.id,
-                    at=int(now),
+                    at=now_ms // 1000,
                 )
             return KeyVersion(organization, ApiKeyId(row.id), row.version)
 
 
 async def end_keys(
-    session: AsyncSession, organization: OrganizationId, now: float, which: ColumnElement[bool]
+    session: AsyncSession, organization: OrganizationId, now_ms: int, which: ColumnElement[bool]
 ) -> list[KeyVersion]:
     """Make every cached copy of the organization's keys `which` invalid at once."""
     rows = await session.execute(
         update(ApiKeyRow)
         .where(ApiKeyRow.organization == organization, which)
-        .values(version=ApiKeyRow.version + 1, changed_ms=int(now * 1000))
+        .values(version=ApiKeyRow.version + 1, changed_ms=now_ms)
         .returning(ApiKeyRow.id, ApiKeyRow.version)
     )
     return [KeyVersion(organization, ApiKeyId(key), version) for key, version in rows]

@@ -1,7 +1,9 @@
 """What the operator's command line asks for."""
 
-from billing_api import TENANT, billing_api
-from billing_stand import (
+from redis.asyncio import Redis
+
+from support.billing_api import TENANT, billing_api
+from support.billing_stand import (
     ACME,
     MARCH_MS,
     MODEL,
@@ -14,8 +16,6 @@ from billing_stand import (
     usage,
     worker,
 )
-from redis.asyncio import Redis
-
 from tokenyard.core.redis_keys import bucket_of, usage_stream
 from tokenyard.storage.database import Database
 

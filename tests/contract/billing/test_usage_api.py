@@ -1,11 +1,11 @@
 """OpenAI's own client reads usage and costs."""
 
 import pytest
-from billing_api import OPERATOR, OTHER_TENANT, TENANT, billing_api
-from billing_stand import ACME, GLOBEX, MARCH_MS, MODEL, claims, send, settled, trained, usage, worker
 from openai import AsyncOpenAI
 from redis.asyncio import Redis
 
+from support.billing_api import OPERATOR, OTHER_TENANT, TENANT, billing_api
+from support.billing_stand import ACME, GLOBEX, MARCH_MS, MODEL, claims, send, settled, trained, usage, worker
 from tokenyard.core.ids import ApiKeyId, ProjectId
 from tokenyard.storage.database import Database
 

@@ -8,6 +8,9 @@ import pytest
 from fastapi import FastAPI
 from openai import AsyncOpenAI
 
+from support.fakes.authenticator import FixedAuthenticator
+from support.fakes.finetune_ports import FixedModels, FixedPrices, MemoryReservations, SlugOfId
+from support.servers.asgi import running
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId
 from tokenyard.core.principal import Principal
@@ -15,9 +18,6 @@ from tokenyard.finetune.policy import TrainingPolicy
 from tokenyard.finetune.routes import router
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
-from tokenyard.testing.authenticator import FixedAuthenticator
-from tokenyard.testing.finetune_ports import FixedModels, FixedPrices, MemoryReservations, SlugOfId
-from tokenyard.testing.server import running
 from tokenyard.web.errors import install_error_handlers
 
 MAX_UPLOAD_BYTES = 4 * 1024 * 1024

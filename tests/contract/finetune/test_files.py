@@ -6,8 +6,8 @@ import httpx
 import openai
 import pytest
 from sqlalchemy import func, select
-from training_rows import rows
 
+from support.training_rows import rows
 from tokenyard.finetune.tables import FileRow
 
 

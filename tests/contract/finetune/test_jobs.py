@@ -6,10 +6,10 @@ import httpx
 import openai
 import pytest
 from sqlalchemy import func, select
-from training_rows import rows
 
+from support.fakes.finetune_ports import TRAINING_RATE
+from support.training_rows import rows
 from tokenyard.finetune.tables import JobRow
-from tokenyard.testing.finetune_ports import TRAINING_RATE
 
 
 async def _file(platform, count: int = 20, client=None) -> str:

@@ -1,5 +1,5 @@
 """A running gateway with one mock model server, on the event loop that gateways run on."""
 
-from gateway_fixture import gateway, pytest_asyncio_loop_factories
+from support.gateway_fixture import gateway, pytest_asyncio_loop_factories
 
 __all__ = ["gateway", "pytest_asyncio_loop_factories"]

@@ -3,13 +3,14 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from gateway_stack import HELLO, KEY, GatewayStack, until
 from openai import AsyncOpenAI
 
-from tokenyard.core.usage import Outcome, TokenUsage
-from tokenyard.testing.gateway import BASE
-from tokenyard.testing.limits import KEY as KEY_ID
-from tokenyard.testing.limits import ORGANIZATION, PROJECT
+from support.fakes.admission_requests import KEY as KEY_ID
+from support.fakes.admission_requests import ORGANIZATION, PROJECT
+from support.fakes.gateway_ports import BASE
+from support.gateway_stack import HELLO, KEY, GatewayStack, until
+from tokenyard.core.usage import TokenUsage
+from tokenyard.metering.events import Outcome
 
 
 @pytest.fixture

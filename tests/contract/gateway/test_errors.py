@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator, Callable
 import openai
 import pytest
 from aiohttp import ClientSession
-from gateway_stack import HELLO, KEY, GatewayStack, until
 from openai import AsyncOpenAI, OpenAI
 
+from support.fakes.admission_requests import ORGANIZATION
+from support.fakes.gateway_ports import BASE
+from support.fakes.model_server import Behaviour
+from support.gateway_stack import HELLO, KEY, GatewayStack, until
+from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.budgets import wallet
 from tokenyard.core.ids import AdapterId
-from tokenyard.core.usage import AdapterRef
-from tokenyard.testing.gateway import BASE
-from tokenyard.testing.limits import ORGANIZATION
-from tokenyard.testing.upstream import Behaviour
 
 
 @pytest.fixture

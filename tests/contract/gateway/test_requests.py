@@ -3,14 +3,15 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from gateway_stack import HELLO, KEY, OTHER_KEY, SALT_SECRET, GatewayStack
 from openai import AsyncOpenAI
 
+from support.fakes.admission_requests import ORGANIZATION
+from support.fakes.gateway_ports import BASE
+from support.gateway_stack import HELLO, KEY, OTHER_KEY, SALT_SECRET, GatewayStack
+from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import AdapterId
-from tokenyard.core.meter import cache_salt
-from tokenyard.core.usage import AdapterRef, TokenUsage
-from tokenyard.testing.gateway import BASE
-from tokenyard.testing.limits import ORGANIZATION
+from tokenyard.core.usage import TokenUsage
+from tokenyard.metering.header import cache_salt
 
 FINE_TUNED = "ft:test-model:acme:bot:1"
 

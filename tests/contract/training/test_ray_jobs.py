@@ -12,7 +12,7 @@ from aiohttp import web
 from tokenyard.clients import ray_jobs
 from tokenyard.clients.ray_jobs import RayJobs
 from tokenyard.core.errors import Unavailable
-from tokenyard.core.training_run import RunState, RunStatus
+from tokenyard.core.training import RunState, RunStatus
 
 
 @dataclass

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from billing_stand import (
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisGone
+
+from support.billing_stand import (
     ACME,
     GLOBEX,
     RATE,
@@ -29,20 +32,17 @@ from billing_stand import (
     usage,
     worker,
 )
-from free_ports import free_port
-from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisGone
-
+from support.servers.free_ports import free_port
+from support.servers.valkey import Valkey
 from tokenyard.core.budgets import wallet
 from tokenyard.core.price import inference_cost
 from tokenyard.core.redis_keys import bucket_of, budget
-from tokenyard.core.usage import UsageEvent
+from tokenyard.metering.events import UsageEvent
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
-from tokenyard.testing.valkey import Valkey
-from tokenyard_billing.leases import LeaseLost
-from tokenyard_billing.prices import PriceList
-from tokenyard_billing.reconcile import Reconciler
+from tokenyard_billing.charging.bucket_leases import LeaseLost
+from tokenyard_billing.pricing.prices import PriceList
+from tokenyard_billing.proof.reconcile import Reconciler
 from tokenyard_billing.tables import DeadEvent
 
 USED = usage(10, 5)
@@ -241,7 +241,7 @@ async def test_an_event_that_sql_cannot_take_stops_nobody(
     database: Database, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An amount beyond 64 bits passes every check of the event itself; it is given up after five deliveries."""
-    monkeypatch.setattr("tokenyard_billing.consumer.RETRY_IDLE_MS", 0)
+    monkeypatch.setattr("tokenyard_billing.charging.consumer.RETRY_IDLE_MS", 0)
     shipped = Path(__file__).parents[3] / "billing" / "prices" / "2026-01-01.yaml"
     (tmp_path / "dear.yaml").write_text(shipped.read_text().replace('output: "0.40"', 'output: "100000000"'))
     stand = worker(database, redis, prices=PriceList.load(tmp_path))

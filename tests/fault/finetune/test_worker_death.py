@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from finetune_stack import FinetuneStack
 from sqlalchemy import create_engine
 
+from support.finetune_stack import FinetuneStack
 from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.finetune.gate import LiveGate
 from tokenyard.finetune.states import FINISHED, JobState

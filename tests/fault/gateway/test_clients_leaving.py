@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 from aiohttp import ClientSession, ClientTimeout
-from gateway_stack import HELLO, GatewayStack, gateway_stack, until
 from redis.asyncio import Redis
 
-from tokenyard.core.usage import Outcome
-from tokenyard.testing.gateway import BASE
+from support.fakes.gateway_ports import BASE
+from support.gateway_stack import HELLO, GatewayStack, gateway_stack, until
+from tokenyard.metering.events import Outcome
 
 SHORT = ClientTimeout(total=0.3)
 

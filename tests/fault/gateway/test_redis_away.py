@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from aiohttp import ClientSession
-from free_ports import free_port
-from gateway_stack import HELLO, gateway_stack
 
-from tokenyard.core.usage import Outcome
+from support.fakes.admission_requests import open_buckets
+from support.fakes.gateway_ports import BASE
+from support.gateway_stack import HELLO, gateway_stack
+from support.servers.free_ports import free_port
+from support.servers.valkey import Valkey
+from tokenyard.metering.events import Outcome
 from tokenyard.storage.redis import connect_redis
-from tokenyard.testing.gateway import BASE
-from tokenyard.testing.limits import open_buckets
-from tokenyard.testing.valkey import Valkey
 
 
 async def test_a_stream_outlives_redis(tmp_path: Path) -> None:

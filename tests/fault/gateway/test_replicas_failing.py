@@ -6,14 +6,15 @@ from pathlib import Path
 import openai
 import pytest
 from aiohttp import ClientSession
-from gateway_stack import HELLO, KEY, GatewayStack, gateway_stack, until
 from openai import AsyncOpenAI
 from redis.asyncio import Redis
 
+from support.fakes.gateway_ports import BASE
+from support.fakes.model_server import Behaviour
+from support.gateway_stack import HELLO, KEY, GatewayStack, gateway_stack, until
 from tokenyard.core.replica import Replica
-from tokenyard.core.usage import Outcome, TokenUsage
-from tokenyard.testing.gateway import BASE
-from tokenyard.testing.upstream import Behaviour
+from tokenyard.core.usage import TokenUsage
+from tokenyard.metering.events import Outcome
 
 STREAM = {"model": BASE.id, "messages": HELLO, "stream": True}
 WHOLE = {"model": BASE.id, "messages": HELLO}

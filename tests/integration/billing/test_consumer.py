@@ -2,7 +2,9 @@
 
 import msgspec
 import pytest
-from billing_stand import (
+from redis.asyncio import Redis
+
+from support.billing_stand import (
     ACME,
     GLOBEX,
     MARCH_MS,
@@ -25,12 +27,10 @@ from billing_stand import (
     usage,
     worker,
 )
-from redis.asyncio import Redis
-
 from tokenyard.core.budgets import wallet
 from tokenyard.core.price import inference_cost
 from tokenyard.core.redis_keys import bucket_of, ready, usage_stream
-from tokenyard.core.usage import Outcome, UsageEvent
+from tokenyard.metering.events import Outcome, UsageEvent
 from tokenyard.storage.database import Database
 from tokenyard_billing.tables import Alarm, DeadEvent, HourlyUsage, OpenRequest, UsageReport, Waste
 
@@ -201,7 +201,7 @@ async def test_a_malformed_event_is_buried_and_stops_nobody(database: Database, 
 async def test_an_event_that_cannot_be_rated_is_given_up_after_five_deliveries(
     database: Database, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tokenyard_billing.consumer.RETRY_IDLE_MS", 0)
+    monkeypatch.setattr("tokenyard_billing.charging.consumer.RETRY_IDLE_MS", 0)
     stand = worker(database, redis)
     await send(redis, settled(claims("req_a", price="2031-01-01/unknown"), usage(1, 1)))
     await send(redis, settled(claims("req_b"), usage(1, 1)))

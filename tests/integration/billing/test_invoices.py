@@ -1,6 +1,8 @@
 """Drafts follow the charges, period by period, and credit is used up in order."""
 
-from billing_stand import (
+from redis.asyncio import Redis
+
+from support.billing_stand import (
     ACME,
     GLOBEX,
     MARCH_MS,
@@ -14,16 +16,14 @@ from billing_stand import (
     usage,
     worker,
 )
-from redis.asyncio import Redis
-
+from support.fakes.clock import FrozenClock
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage.database import Database
-from tokenyard.testing.clock import FrozenClock
-from tokenyard_billing.budgets import SqlBudgets
-from tokenyard_billing.invoices import InvoiceDrafter, InvoiceStore
-from tokenyard_billing.live import LiveBudgets
+from tokenyard_billing.invoicing.invoices import InvoiceDrafter, InvoiceStore
 from tokenyard_billing.tables import Invoice, InvoiceLine
-from tokenyard_billing.wallet import Wallet
+from tokenyard_billing.wallets.budgets import SqlBudgets
+from tokenyard_billing.wallets.live import LiveBudgets
+from tokenyard_billing.wallets.wallet import Wallet
 
 APRIL_MS = MARCH_MS + 31 * 86_400_000
 CLOCK = FrozenClock(MARCH_MS / 1000)

@@ -1,13 +1,13 @@
 """Each bucket has one holder, shares are fair, and who lost a lease writes nothing."""
 
 import pytest
-from billing_stand import ACME, charges, claims, send, settled, usage, worker
 from redis.asyncio import Redis
 
+from support.billing_stand import ACME, charges, claims, send, settled, usage, worker
+from support.fakes.clock import FrozenClock
 from tokenyard.core.redis_keys import BUCKETS, bucket_of
 from tokenyard.storage.database import Database
-from tokenyard.testing.clock import FrozenClock
-from tokenyard_billing.leases import LEASE_MS, BucketLeases, LeaseLost
+from tokenyard_billing.charging.bucket_leases import LEASE_MS, BucketLeases, LeaseLost
 
 
 class EagerLeases(BucketLeases):

@@ -2,18 +2,18 @@
 
 import time
 
-from billing_stand import ACME, GLOBEX, FixedLimits, claims, live_budget, send, settled, usage, worker
 from redis.asyncio import Redis
 
+from support.billing_stand import ACME, GLOBEX, FixedLimits, claims, live_budget, send, settled, usage, worker
 from tokenyard.core.budgets import wallet as wallet_name
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import BUCKETS, bucket_of, budget, ready
 from tokenyard.storage.database import Database
-from tokenyard_billing.budgets import SqlBudgets
-from tokenyard_billing.live import LiveBudgets
-from tokenyard_billing.wallet import Wallet
+from tokenyard_billing.wallets.budgets import SqlBudgets
+from tokenyard_billing.wallets.live import LiveBudgets
+from tokenyard_billing.wallets.wallet import Wallet
 
 
 async def grant(database: Database, redis: Redis, organization: OrganizationId, amount: int, key: str = "a") -> None:

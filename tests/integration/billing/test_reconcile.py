@@ -1,7 +1,10 @@
 """Books that were tampered with do not pass."""
 
 import pytest
-from billing_stand import (
+from redis.asyncio import Redis
+from sqlalchemy import text
+
+from support.billing_stand import (
     ACME,
     claims,
     expired,
@@ -13,14 +16,11 @@ from billing_stand import (
     usage,
     worker,
 )
-from redis.asyncio import Redis
-from sqlalchemy import text
-
 from tokenyard.core.budgets import wallet
 from tokenyard.core.redis_keys import bucket_of, budget
-from tokenyard.core.usage import Outcome
+from tokenyard.metering.events import Outcome
 from tokenyard.storage.database import Database
-from tokenyard_billing.reconcile import Reconciler
+from tokenyard_billing.proof.reconcile import Reconciler
 
 
 async def filled(database: Database, redis: Redis) -> None:

@@ -1,7 +1,9 @@
 """A job's money is set aside, charged by its tokens, and the rest comes back: with admission's own holds."""
 
 import pytest
-from billing_stand import (
+from redis.asyncio import Redis
+
+from support.billing_stand import (
     ACME,
     KEY,
     PROJECT,
@@ -16,21 +18,19 @@ from billing_stand import (
     trained,
     worker,
 )
-from redis.asyncio import Redis
-
+from support.fakes.admission_requests import open_buckets
+from support.fakes.clock import FrozenClock
 from tokenyard.core.budgets import monthly
 from tokenyard.core.errors import QuotaExceeded, Unavailable
 from tokenyard.core.ids import JobId
 from tokenyard.core.money import NanoDollars
 from tokenyard.limits.budget_holds import BudgetHolds
 from tokenyard.storage.database import Database
-from tokenyard.testing.clock import FrozenClock
-from tokenyard.testing.limits import open_buckets
-from tokenyard_billing.budgets import SqlBudgets
-from tokenyard_billing.live import LiveBudgets
-from tokenyard_billing.reservations import Reservations
 from tokenyard_billing.tables import Reservation
-from tokenyard_billing.wallet import Wallet
+from tokenyard_billing.wallets.budgets import SqlBudgets
+from tokenyard_billing.wallets.live import LiveBudgets
+from tokenyard_billing.wallets.reservations import Reservations
+from tokenyard_billing.wallets.wallet import Wallet
 
 JOB = JobId("ftjob-1")
 CREDIT = 10_000_000
@@ -105,7 +105,7 @@ async def test_what_the_wallet_does_not_cover_is_refused_and_holds_nothing(datab
 async def test_a_monthly_limit_counts_what_is_reserved_until_the_charge(database: Database, redis: Redis) -> None:
     limits = FixedLimits({KEY: 5_000_000})
     stand = await Stand(database, redis, limits).open(redis)
-    name = monthly(KEY, round(CLOCK.now() * 1000))
+    name = monthly(KEY, CLOCK.now_ms())
     await stand.reserve(4_000_000)
     state = await stand.budgets.load(ACME, name)
     assert state is not None

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from billing_stand import MODEL, charges, claims, rows, send, settled, usage, worker
 from redis.asyncio import Redis
 
+from support.billing_stand import MODEL, charges, claims, rows, send, settled, usage, worker
 from tokenyard.storage.database import Database
-from tokenyard_billing.prices import PriceList
-from tokenyard_billing.rate_cards import InvalidRateCard
+from tokenyard_billing.pricing.prices import PriceList
+from tokenyard_billing.pricing.rate_cards import InvalidRateCard
 from tokenyard_billing.tables import DeadEvent, RateCardSeal
 
 SHIPPED = Path(__file__).parents[3] / "billing" / "prices" / "2026-01-01.yaml"

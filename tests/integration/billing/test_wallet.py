@@ -3,9 +3,9 @@
 import asyncio
 
 import pytest
-from billing_stand import ACME, FixedLimits, balance, journal_sum, live_budget, rows
 from redis.asyncio import Redis
 
+from support.billing_stand import ACME, FixedLimits, balance, journal_sum, live_budget, rows
 from tokenyard.core.budgets import wallet as wallet_name
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.errors import Conflict, InvalidRequest
@@ -13,10 +13,10 @@ from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import bucket_of, budget
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
-from tokenyard_billing.budgets import SqlBudgets
-from tokenyard_billing.live import LiveBudgets
 from tokenyard_billing.tables import CreditGrant
-from tokenyard_billing.wallet import OpeningCredit, Wallet
+from tokenyard_billing.wallets.budgets import SqlBudgets
+from tokenyard_billing.wallets.live import LiveBudgets
+from tokenyard_billing.wallets.wallet import OpeningCredit, Wallet
 
 
 def make(database: Database, redis: Redis) -> Wallet:

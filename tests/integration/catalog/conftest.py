@@ -6,20 +6,20 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from support.fakes.clock import FrozenClock
 from tokenyard.catalog.adapters import AdapterCatalog
 from tokenyard.catalog.base_models import BaseModels
 from tokenyard.catalog.models import ModelCatalog
-from tokenyard.catalog.operator import CatalogOperatorStore
-from tokenyard.catalog.replica_board import ReplicaBoard
+from tokenyard.catalog.operator_store import CatalogOperatorStore
+from tokenyard.catalog.replicas.registry import ReplicaBoard
 from tokenyard.catalog.store import CatalogStore
+from tokenyard.core.adapters import FineTunedName
 from tokenyard.core.ids import AdapterId, JobId, OrganizationId, PriceId, ProjectId, new_adapter_id
-from tokenyard.core.model_name import FineTunedName
 from tokenyard.core.model_spec import AcceleratorSpec, FolderSource, LoraSpec, ModelSpec
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.price import Price
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
-from tokenyard.testing.clock import FrozenClock
 
 ACME, UMBRA = OrganizationId("org_acme"), OrganizationId("org_umbra")
 BASE, UNPRICED = "smol", "unpriced"

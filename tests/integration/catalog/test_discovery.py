@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.asyncio import Redis
 
-from tokenyard.catalog.discovery import Discovery
-from tokenyard.catalog.lease import Lease
-from tokenyard.catalog.placement import Placement
-from tokenyard.catalog.replica_board import ReplicaBoard
-from tokenyard.catalog.replica_list import ReplicaList
+from support.fakes.clock import FrozenClock
+from support.fakes.replicas import FakeReplicas
+from tokenyard.catalog.replicas.discovery import Discovery
+from tokenyard.catalog.replicas.lease import Lease
+from tokenyard.catalog.replicas.placement import Placement
+from tokenyard.catalog.replicas.registry import ReplicaBoard
+from tokenyard.catalog.replicas.replica_list import ReplicaList
 from tokenyard.core.ids import OrganizationId
 from tokenyard.storage.redis import connect_redis
-from tokenyard.testing.clock import FrozenClock
-from tokenyard.testing.replicas import FakeReplicas
 
 if TYPE_CHECKING:
     from conftest import Catalog

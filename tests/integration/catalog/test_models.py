@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from sqlalchemy import event
 
+from tokenyard.core.adapters import FineTunedName
 from tokenyard.core.errors import Conflict, InvalidRequest, ModelNotFound, NotFound, PermissionDenied, Unavailable
 from tokenyard.core.ids import AdapterId, JobId, OrganizationId, ProjectId
-from tokenyard.core.model_name import FineTunedName
 from tokenyard.storage.database import Database
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ async def test_only_live_adapters_are_callable_and_listed(catalog: "Catalog") ->
     await catalog.adapters.promote(ACME, name.id)
     assert [model.id for model in await catalog.models.list_models(ACME)] == ["smol", str(name)]
     shown = await catalog.models.get(ACME, str(name))
-    assert (shown.id, shown.owned_by, shown.created) == (str(name), ACME, int(catalog.clock.now()))
+    assert (shown.id, shown.owned_by, shown.created) == (str(name), ACME, catalog.clock.now_ms() // 1000)
     await catalog.adapters.delete(ACME, str(name))
     with pytest.raises(ModelNotFound):
         await catalog.models.get(ACME, str(name))

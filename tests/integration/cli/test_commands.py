@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 from click.testing import Result
-from free_ports import free_port
 from typer.testing import CliRunner
 
+from support.servers.free_ports import free_port
+from support.servers.valkey import running_valkey
 from tokenyard.cli.main import app
 from tokenyard.settings import Settings
 from tokenyard.stack.installation import environment_of, load_settings
 from tokenyard.storage.migrate import upgrade
-from tokenyard.testing.valkey import running_valkey
 
 START_LIMIT_S = 60.0
 

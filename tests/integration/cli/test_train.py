@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from finetune_stack import POLICY, FinetuneStack
 from redis.asyncio import Redis
-from training_rows import rows
 
+from support.fakes.finetune_ports import FixedModels, FixedPrices, MemoryReservations
+from support.finetune_stack import POLICY, FinetuneStack
+from support.servers.asgi import running
+from support.training_rows import rows
 from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.cli.api import Api
 from tokenyard.core.ids import JobId, OrganizationId
@@ -26,12 +28,10 @@ from tokenyard.tenancy.api_keys import BOOTSTRAP, ApiKeys
 from tokenyard.tenancy.authenticator import Authenticator
 from tokenyard.tenancy.key_versions import KeyVersions
 from tokenyard.tenancy.keys import KeyHasher, Pepper
-from tokenyard.tenancy.operator import OrganizationNames, TenancyOperatorStore
+from tokenyard.tenancy.operator_routes import router as tenancy_router
+from tokenyard.tenancy.operator_store import OrganizationNames, TenancyOperatorStore
 from tokenyard.tenancy.organizations import Organizations
-from tokenyard.tenancy.routes import router as tenancy_router
 from tokenyard.tenancy.store import TenancyStore
-from tokenyard.testing.finetune_ports import FixedModels, FixedPrices, MemoryReservations
-from tokenyard.testing.server import running
 from tokenyard.web.errors import install_error_handlers
 
 LIMIT_S = 120.0

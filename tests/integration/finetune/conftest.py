@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from finetune_stack import FinetuneStack
 
+from support.finetune_stack import FinetuneStack
 from tokenyard.storage.database import Database
 
 

@@ -4,12 +4,11 @@ import json
 
 import msgspec
 import pytest
-from finetune_stack import FinetuneStack, principal
-from training_rows import rows
 
+from support.finetune_stack import FinetuneStack, principal
+from support.training_rows import rows
 from tokenyard.core.ids import new_job_id
-from tokenyard.core.training import TrainingResources
-from tokenyard.core.training_run import RunState
+from tokenyard.core.training import RunState, TrainingResources
 from tokenyard.finetune.policy import TrainingPolicy
 from tokenyard.finetune.states import JobState
 

@@ -4,11 +4,11 @@ import asyncio
 import tracemalloc
 
 import pytest
-from finetune_stack import FinetuneStack, principal
-from training_rows import rows
 
+from support.finetune_stack import FinetuneStack, principal
+from support.training_rows import rows
 from tokenyard.core.errors import InvalidRequest, RateLimited
-from tokenyard.finetune.operator import STALE_UPLOAD_MS
+from tokenyard.finetune.operator_store import STALE_UPLOAD_MS
 from tokenyard.finetune.uploads import MAX_UPLOADS_OF_ONE, Uploads
 
 MIB = 1024 * 1024

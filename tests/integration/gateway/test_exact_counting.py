@@ -5,12 +5,12 @@ from pathlib import Path
 import msgspec
 import pytest
 from aiohttp import ClientSession
-from gateway_stack import GatewayStack
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from support.fakes.admission_requests import ORGANIZATION
+from support.fakes.gateway_ports import BASE
+from support.gateway_stack import GatewayStack
 from tokenyard.core.budgets import wallet
-from tokenyard.testing.gateway import BASE
-from tokenyard.testing.limits import ORGANIZATION
 
 WORDS = "alphabetical " * 400  # 5,200 bytes, 400 tokens
 ASK = {"model": BASE.id, "messages": [{"role": "user", "content": WORDS}], "max_tokens": 10}

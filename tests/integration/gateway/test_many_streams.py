@@ -3,10 +3,10 @@
 import asyncio
 
 from aiohttp import ClientSession, TCPConnector
-from gateway_stack import HELLO, GatewayStack, until
 
-from tokenyard.core.usage import Outcome
-from tokenyard.testing.gateway import BASE
+from support.fakes.gateway_ports import BASE
+from support.gateway_stack import HELLO, GatewayStack, until
+from tokenyard.metering.events import Outcome
 
 STREAMS = 100
 TOKENS = 20

@@ -2,11 +2,11 @@
 
 import orjson
 from aiohttp import ClientSession
-from gateway_stack import KEY, GatewayStack, until
 from prometheus_client.parser import text_string_to_metric_families
 
-from tokenyard.testing.gateway import BASE
-from tokenyard.testing.limits import ORGANIZATION
+from support.fakes.admission_requests import ORGANIZATION
+from support.fakes.gateway_ports import BASE
+from support.gateway_stack import KEY, GatewayStack, until
 
 SECRET = "a-prompt-nobody-may-log"
 ASK = {"model": BASE.id, "messages": [{"role": "user", "content": SECRET}]}

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from support.fakes.admission_requests import BudgetTable, open_buckets
 from tokenyard.limits.admission import Admission
-from tokenyard.testing.limits import BudgetTable, open_buckets
 
 
 @pytest.fixture

@@ -5,16 +5,7 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from tokenyard.core.budgets import monthly, wallet
-from tokenyard.core.errors import Conflict, QuotaExceeded, RateLimited, Unauthenticated, Unavailable
-from tokenyard.core.ids import OrganizationId
-from tokenyard.core.limits import Limits
-from tokenyard.core.money import NanoDollars
-from tokenyard.core.redis_keys import bucket_of, budget, holds, key_version, pending, rate, ready, usage_stream
-from tokenyard.core.usage import Outcome, Settled, TokenUsage, decode_event
-from tokenyard.limits.admission import Admission
-from tokenyard.limits.holds import key_of
-from tokenyard.testing.limits import (
+from support.fakes.admission_requests import (
     KEY,
     ORGANIZATION,
     PROJECT,
@@ -23,6 +14,16 @@ from tokenyard.testing.limits import (
     principal,
     settled,
 )
+from tokenyard.core.budgets import monthly, wallet
+from tokenyard.core.errors import Conflict, QuotaExceeded, RateLimited, Unauthenticated, Unavailable
+from tokenyard.core.ids import OrganizationId
+from tokenyard.core.limits import Limits
+from tokenyard.core.money import NanoDollars
+from tokenyard.core.redis_keys import bucket_of, budget, holds, key_version, pending, rate, ready, usage_stream
+from tokenyard.core.usage import TokenUsage
+from tokenyard.limits.admission import Admission
+from tokenyard.limits.holds import key_of
+from tokenyard.metering.events import Outcome, Settled, decode_event
 
 BUCKET = bucket_of(ORGANIZATION)
 WALLET = wallet(ORGANIZATION)

@@ -3,6 +3,7 @@
 import pytest
 from redis.asyncio import Redis
 
+from support.fakes.admission_requests import ORGANIZATION, BudgetTable, admission_request, open_buckets, principal
 from tokenyard.core.budgets import wallet
 from tokenyard.core.errors import QuotaExceeded, Unavailable
 from tokenyard.core.money import NanoDollars
@@ -10,7 +11,6 @@ from tokenyard.core.redis_keys import bucket_of, budget, holds, ready
 from tokenyard.limits.admission import Admission
 from tokenyard.limits.budget_holds import BudgetHolds
 from tokenyard.limits.sweeper import Sweeper
-from tokenyard.testing.limits import ORGANIZATION, BudgetTable, admission_request, open_buckets, principal
 
 BUCKET = bucket_of(ORGANIZATION)
 WALLET = wallet(ORGANIZATION)

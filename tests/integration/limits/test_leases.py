@@ -6,15 +6,24 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
+from support.fakes.admission_requests import (
+    KEY,
+    ORGANIZATION,
+    BudgetTable,
+    admission_request,
+    open_buckets,
+    principal,
+    settled,
+)
 from tokenyard.core.budgets import wallet
 from tokenyard.core.limits import Limits
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import bucket_of, budget, holds, pending, rate, usage_stream
-from tokenyard.core.usage import HoldExpired, MeterClaims, Settled, decode_event
+from tokenyard.core.usage import MeterClaims
 from tokenyard.limits.admission import Admission
 from tokenyard.limits.holds import key_of
 from tokenyard.limits.sweeper import Sweeper
-from tokenyard.testing.limits import KEY, ORGANIZATION, BudgetTable, admission_request, open_buckets, principal, settled
+from tokenyard.metering.events import HoldExpired, Settled, decode_event
 
 BUCKET = bucket_of(ORGANIZATION)
 WALLET = wallet(ORGANIZATION)

@@ -18,15 +18,15 @@ import msgspec
 import psutil
 import pytest
 import torch
-from free_ports import free_ports
 from safetensors.torch import save_file
 
+from support.servers.free_ports import free_ports
 from tokenyard.clients.ray_serve import RayServe
+from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import AdapterId
 from tokenyard.core.model_spec import LoraSpec, read_model_spec
 from tokenyard.core.training import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MANIFEST_FILE, AdapterManifest, adapter_digest
-from tokenyard.core.usage import AdapterRef
-from tokenyard_deployments.models import pull, shipped_specs, source_of
+from tokenyard_deployments.base_models.models import pull, shipped_specs, source_of
 from tokenyard_deployments.serving.app import ServedModel, serve_config, serve_environment
 from tokenyard_deployments.serving.replica_settings import (
     BLOB_URL,

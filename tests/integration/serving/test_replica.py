@@ -17,13 +17,15 @@ from safetensors.torch import load_file, save_file
 
 from tokenyard.clients.ray_serve import RayServe
 from tokenyard.clients.replica import ReplicaClient
-from tokenyard.core import meter
+from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.redis_keys import bucket_of, usage_stream
 from tokenyard.core.replica import AdapterRefused, Replica, ReplicaTarget
 from tokenyard.core.training import AdapterManifest, adapter_digest
-from tokenyard.core.usage import AdapterRef, MeterClaims, ReplicaReported, decode_event
-from tokenyard_deployments.serving.cpus import usable_cpus
+from tokenyard.core.usage import MeterClaims
+from tokenyard.metering import header as meter
+from tokenyard.metering.events import ReplicaReported, decode_event
+from tokenyard_deployments.serving.engine.cpus import usable_cpus
 
 pytestmark = [pytest.mark.timeout(500), pytest.mark.asyncio]
 

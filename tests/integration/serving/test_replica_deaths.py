@@ -13,11 +13,12 @@ from redis.asyncio import Redis
 
 from tokenyard.clients.ray_serve import RayServe
 from tokenyard.clients.replica import ReplicaClient
-from tokenyard.core import meter
 from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.redis_keys import bucket_of, usage_stream
 from tokenyard.core.replica import ReplicaLost, ReplicaTarget
-from tokenyard.core.usage import MeterClaims, ReplicaReported, decode_event
+from tokenyard.core.usage import MeterClaims
+from tokenyard.metering import header as meter
+from tokenyard.metering.events import ReplicaReported, decode_event
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.asyncio]
 

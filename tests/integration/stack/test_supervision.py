@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from free_ports import free_ports
 
+from support.servers.free_ports import free_ports
 from tokenyard.settings import Settings
 from tokenyard.stack.down import down
 from tokenyard.stack.leftovers import processes_of

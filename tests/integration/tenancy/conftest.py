@@ -9,19 +9,19 @@ import pytest
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
+from support.fakes.clock import FrozenClock
 from tokenyard.core.ids import OrganizationId
 from tokenyard.storage.database import Database
 from tokenyard.tenancy.api_keys import BOOTSTRAP, ApiKeys
 from tokenyard.tenancy.authenticator import Authenticator
 from tokenyard.tenancy.key_versions import KeyVersions
 from tokenyard.tenancy.keys import KeyHasher, Pepper
-from tokenyard.tenancy.operator import TenancyOperatorStore
+from tokenyard.tenancy.operator_routes import router
+from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.organizations import Organizations
-from tokenyard.tenancy.own_routes import own_router
-from tokenyard.tenancy.routes import router
 from tokenyard.tenancy.store import TenancyStore
+from tokenyard.tenancy.tenant_routes import own_router
 from tokenyard.tenancy.views import Organization
-from tokenyard.testing.clock import FrozenClock
 from tokenyard.web.errors import install_error_handlers
 
 

@@ -8,15 +8,15 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from support.fakes.admission_requests import BudgetTable, admission_request, open_buckets
 from tokenyard.core.budgets import wallet
 from tokenyard.core.errors import Unauthenticated
 from tokenyard.core.ids import ApiKeyId
 from tokenyard.limits.admission import Admission
 from tokenyard.tenancy.api_keys import BOOTSTRAP
 from tokenyard.tenancy.key_versions import key_version_loop
-from tokenyard.tenancy.own_routes import own_router
+from tokenyard.tenancy.tenant_routes import own_router
 from tokenyard.tenancy.views import Organization
-from tokenyard.testing.limits import BudgetTable, admission_request, open_buckets
 from tokenyard.web.errors import install_error_handlers
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import pytest
 
 from tokenyard.core.errors import NotFound
 from tokenyard.core.ids import OrganizationId
-from tokenyard.tenancy.operator import OrganizationNames
+from tokenyard.tenancy.operator_store import OrganizationNames
 from tokenyard.tenancy.spending_limits import SpendingLimits
 
 if TYPE_CHECKING:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from private_ray import Cluster, private_ray
+
+from support.servers.private_ray import Cluster, private_ray
 
 
 @pytest.fixture(scope="session")

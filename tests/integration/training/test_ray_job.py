@@ -13,9 +13,9 @@ import aiohttp
 import msgspec
 import psutil
 import pytest
-from private_ray import Cluster
-from tiny_model import save_tiny_model
 
+from support.servers.private_ray import Cluster
+from support.tiny_model import save_tiny_model
 from tokenyard.clients.ray_jobs import RayJobs
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.ids import JobId, OrganizationId
@@ -25,6 +25,7 @@ from tokenyard.core.training import (
     MANIFEST_FILE,
     AdapterManifest,
     Hyperparameters,
+    RunState,
     TrainingEvent,
     TrainingResources,
     TrainingResult,
@@ -33,7 +34,6 @@ from tokenyard.core.training import (
     adapter_digest,
     submission_id,
 )
-from tokenyard.core.training_run import RunState
 
 pytestmark = pytest.mark.timeout(600)
 

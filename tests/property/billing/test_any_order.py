@@ -2,20 +2,32 @@
 
 from collections.abc import Sequence
 
-from billing_stand import MARCH_MS, PRICES, WAIT_MS, charges, claims, expired, journal_sum, reported, settled, usage
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from support.billing_stand import (
+    MARCH_MS,
+    PRICES,
+    WAIT_MS,
+    charges,
+    claims,
+    expired,
+    journal_sum,
+    reported,
+    settled,
+    usage,
+)
 from tokenyard.core.ids import new_organization_id, new_request_id
-from tokenyard.core.usage import MeterClaims, Outcome, UsageEvent
+from tokenyard.core.usage import MeterClaims
+from tokenyard.metering.events import Outcome, UsageEvent
 from tokenyard.storage.database import Database
-from tokenyard_billing.decision import decide
-from tokenyard_billing.evidence import report_of
-from tokenyard_billing.intake import Intake, Received
-from tokenyard_billing.reconcile import Reconciler
-from tokenyard_billing.seals import RateCardSeals
+from tokenyard_billing.charging.decision import decide
+from tokenyard_billing.charging.intake import Intake, Received
+from tokenyard_billing.charging.reports import report_of
+from tokenyard_billing.pricing.checksums import RateCardSeals
+from tokenyard_billing.proof.reconcile import Reconciler
 
 COUNTS = st.builds(
     lambda fresh, cached, completion: usage(fresh + cached, completion, cached),

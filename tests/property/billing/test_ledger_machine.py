@@ -7,19 +7,19 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-from billing_stand import ACME, GLOBEX
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 from sqlalchemy import func, select
 
+from support.billing_stand import ACME, GLOBEX
 from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.core.errors import Conflict
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage.database import Base, Database
-from tokenyard_billing import ledger
-from tokenyard_billing.ledger import Posting
+from tokenyard_billing.ledger import journal
+from tokenyard_billing.ledger.journal import Posting
 from tokenyard_billing.tables import Balance, Entry, Transaction
 
 AMOUNTS = st.integers(1, 10**12).map(NanoDollars)
@@ -45,22 +45,22 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(target=transactions, organization=ORGANIZATIONS, amount=AMOUNTS)
     def grant(self, organization: OrganizationId, amount: NanoDollars) -> tuple[OrganizationId, str]:
-        posting = ledger.credit_granted(organization, amount, reference="grant", reason="test", actor="test")
+        posting = journal.credit_granted(organization, amount, reference="grant", reason="test", actor="test")
         return organization, self._post(posting)
 
     @rule(target=transactions, organization=ORGANIZATIONS, amount=AMOUNTS)
     def charge(self, organization: OrganizationId, amount: NanoDollars) -> tuple[OrganizationId, str]:
-        return organization, self._post(ledger.usage_charged(organization, amount, reference="batch"))
+        return organization, self._post(journal.usage_charged(organization, amount, reference="batch"))
 
     @rule(target=reservations, organization=ORGANIZATIONS, amount=AMOUNTS)
     def reserve(self, organization: OrganizationId, amount: NanoDollars) -> tuple[OrganizationId, NanoDollars]:
-        self._post(ledger.money_reserved(organization, amount, reference="job"))
+        self._post(journal.money_reserved(organization, amount, reference="job"))
         return organization, amount
 
     @rule(target=transactions, reservation=consumes(reservations), cost=AMOUNTS)
     def close(self, reservation: tuple[OrganizationId, NanoDollars], cost: NanoDollars) -> tuple[OrganizationId, str]:
         organization, reserved = reservation
-        posting = ledger.reservation_closed(organization, reserved=reserved, cost=cost, reference="job")
+        posting = journal.reservation_closed(organization, reserved=reserved, cost=cost, reference="job")
         assert posting is not None
         return organization, self._post(posting)
 
@@ -107,12 +107,12 @@ class LedgerMachine(RuleBasedStateMachine):
 
     async def _write(self, posting: Posting) -> str:
         async with self._database.transaction() as session:
-            [identity] = await ledger.post(session, [posting], 0)
+            [identity] = await journal.post(session, [posting], 0)
         return identity
 
     async def _correct(self, organization: OrganizationId, transaction: str) -> None:
         async with self._database.transaction() as session:
-            await ledger.correct(session, organization, transaction, reason="wrong", actor="key_1", at_ms=0)
+            await journal.correct(session, organization, transaction, reason="wrong", actor="key_1", at_ms=0)
         query = select(Entry).where(Entry.transaction == transaction)
         for entry in await self._scalars(query):
             self._model[organization, entry.account] -= entry.amount

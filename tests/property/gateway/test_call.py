@@ -7,11 +7,11 @@ import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.fakes.gateway_ports import BASE
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.gateway.call import parse_call
-from tokenyard.gateway.endpoints import CHAT, COMPLETIONS, Endpoint
-from tokenyard.gateway.prompt_size import prompt_bounds
-from tokenyard.testing.gateway import BASE
+from tokenyard.gateway.endpoints.call import parse_call
+from tokenyard.gateway.endpoints.prompt_size import prompt_bounds
+from tokenyard.gateway.endpoints.table import CHAT, COMPLETIONS, Endpoint
 
 JSON = st.recursive(
     st.none()

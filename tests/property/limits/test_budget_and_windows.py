@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
 
+from support.fakes.admission_requests import KEY, ORGANIZATION, PROJECT, admission_request, principal
 from tokenyard.core.budgets import wallet
 from tokenyard.core.limits import Limits
 from tokenyard.core.redis_keys import bucket_of, bucket_tag, budget, hold, holds, pending, rate, ready, usage_stream
 from tokenyard.limits.holds import Hold, admit_arguments, hold_of, limits_of
 from tokenyard.limits.scripts import ScriptName, script_text
-from tokenyard.testing.limits import KEY, ORGANIZATION, PROJECT, admission_request, principal
 
 BUCKET = bucket_of(ORGANIZATION)
 WALLET = wallet(ORGANIZATION)

@@ -3,11 +3,12 @@
 from itertools import permutations, product
 
 import pytest
-from billing_stand import claims, expired, reported, settled, usage
 
-from tokenyard.core.usage import HoldExpired, Outcome, ReplicaReported, Settled, TokenUsage
-from tokenyard_billing.decision import NOTHING, Rule, afterthought, decide
-from tokenyard_billing.evidence import Report, report_of
+from support.billing_stand import claims, expired, reported, settled, usage
+from tokenyard.core.usage import TokenUsage
+from tokenyard.metering.events import HoldExpired, Outcome, ReplicaReported, Settled
+from tokenyard_billing.charging.decision import NOTHING, Rule, afterthought, decide
+from tokenyard_billing.charging.reports import Report, report_of
 
 RELAYED = usage(10, 5)
 COUNTED = usage(10, 7)

@@ -1,10 +1,10 @@
 """A posting that does not balance cannot be made."""
 
 import pytest
-from billing_stand import ACME
 
+from support.billing_stand import ACME
 from tokenyard.core.money import NanoDollars
-from tokenyard_billing.ledger import (
+from tokenyard_billing.ledger.journal import (
     AccountName,
     Posting,
     UnbalancedPosting,

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from billing_stand import MARCH_MS, MODEL
 
-from tokenyard_billing.prices import PriceList, UnknownPrice
-from tokenyard_billing.rate_cards import InvalidRateCard, load_rate_cards
+from support.billing_stand import MARCH_MS, MODEL
+from tokenyard_billing.pricing.prices import PriceList, UnknownPrice
+from tokenyard_billing.pricing.rate_cards import InvalidRateCard, load_rate_cards
 
 CARD = """
 version: "{version}"

@@ -2,12 +2,12 @@
 
 import msgspec
 import pytest
-from billing_stand import ACME, PRICES, claims, expired, reported, settled, trained, usage
 
+from support.billing_stand import ACME, PRICES, claims, expired, reported, settled, trained, usage
 from tokenyard.core.redis_keys import bucket_of
-from tokenyard.core.usage import UsageEvent, encode_event
-from tokenyard_billing.prices import UnknownPrice
-from tokenyard_billing.screening import Malformed, read_event
+from tokenyard.metering.events import UsageEvent, encode_event
+from tokenyard_billing.charging.validation import Malformed, read_event
+from tokenyard_billing.pricing.prices import UnknownPrice
 
 GOOD = [
     settled(claims("req_a"), usage(10, 5, 10)),

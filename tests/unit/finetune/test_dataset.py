@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from training_rows import rows
 
+from support.training_rows import rows
 from tokenyard.finetune.dataset import MAX_LINE_BYTES, MAX_PROBLEMS, DatasetCheck, InvalidDataset
 
 USER = {"role": "user", "content": "Hi"}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tokenyard.core.errors import InvalidRequest, PayloadTooLarge
-from tokenyard.gateway.client import Client, ClientLeft
+from tokenyard.gateway.path.client import Client, ClientLeft
 
 SCOPE = {"type": "http", "headers": [(b"x-a", b"1")]}
 

@@ -3,16 +3,16 @@
 import orjson
 import pytest
 
+from support.fakes.admission_requests import principal
+from support.fakes.gateway_ports import BASE, KnownModels
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.errors import ContextLengthExceeded
 from tokenyard.core.ids import RequestId
-from tokenyard.gateway.admit import admission_request
-from tokenyard.gateway.call import Call, parse_call
-from tokenyard.gateway.endpoints import CHAT, COMPLETIONS
-from tokenyard.gateway.prompt_size import TokenCounter, prompt_bounds
-from tokenyard.gateway.resolve import resolve
-from tokenyard.testing.gateway import BASE, KnownModels
-from tokenyard.testing.limits import principal
+from tokenyard.gateway.endpoints.call import Call, parse_call
+from tokenyard.gateway.endpoints.prompt_size import TokenCounter, prompt_bounds
+from tokenyard.gateway.endpoints.table import CHAT, COMPLETIONS
+from tokenyard.gateway.path.admit import admission_request
+from tokenyard.gateway.path.resolve import resolve
 
 
 def _chat(*contents: object, **more: object) -> Call:

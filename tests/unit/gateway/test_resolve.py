@@ -2,12 +2,12 @@
 
 import orjson
 
-from tokenyard.gateway.call import parse_call
-from tokenyard.gateway.endpoints import COMPLETIONS
-from tokenyard.gateway.prompt_size import TokenCounter
-from tokenyard.gateway.resolve import resolve
-from tokenyard.testing.gateway import BASE, KnownModels
-from tokenyard.testing.limits import principal
+from support.fakes.admission_requests import principal
+from support.fakes.gateway_ports import BASE, KnownModels
+from tokenyard.gateway.endpoints.call import parse_call
+from tokenyard.gateway.endpoints.prompt_size import TokenCounter
+from tokenyard.gateway.endpoints.table import COMPLETIONS
+from tokenyard.gateway.path.resolve import resolve
 
 
 async def test_an_echo_alone_makes_one_token_for_each_choice() -> None:

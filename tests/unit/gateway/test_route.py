@@ -2,12 +2,12 @@
 
 import msgspec
 
+from support.fakes.admission_requests import admission_request, principal
+from support.fakes.gateway_ports import BASE, KnownReplicas
+from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import AdapterId
 from tokenyard.core.replica import Replica
-from tokenyard.core.usage import AdapterRef
-from tokenyard.gateway.route import Router
-from tokenyard.testing.gateway import BASE, KnownReplicas
-from tokenyard.testing.limits import admission_request, principal
+from tokenyard.gateway.path.route import Router
 
 ADAPTER = AdapterRef(AdapterId("1"), "ft:x", "path", "digest")
 CLAIMS = msgspec.structs.replace(admission_request(principal()).claims, base_model=BASE.id)

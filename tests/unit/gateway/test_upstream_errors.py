@@ -11,7 +11,7 @@ from tokenyard.core.errors import (
     Unavailable,
     UpstreamFailed,
 )
-from tokenyard.gateway.upstream_errors import upstream_error
+from tokenyard.gateway.path.upstream_errors import upstream_error
 
 
 def _body(message: str, param: str | None = None) -> bytes:

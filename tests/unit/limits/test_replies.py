@@ -2,6 +2,7 @@
 
 import pytest
 
+from support.fakes.admission_requests import admission_request, principal
 from tokenyard.core.admission import RateHeaders, RateWindow, duration
 from tokenyard.core.errors import RateLimited
 from tokenyard.core.ids import OrganizationId
@@ -9,7 +10,6 @@ from tokenyard.core.limits import Limits
 from tokenyard.core.money import NanoDollars
 from tokenyard.limits.holds import checked_amount, limits_of
 from tokenyard.limits.refusals import refusal
-from tokenyard.testing.limits import admission_request, principal
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import AdapterId
 from tokenyard.core.model_spec import LoraSpec
 from tokenyard.core.training import AdapterManifest, adapter_digest
-from tokenyard.core.usage import AdapterRef
-from tokenyard_deployments.serving.adapter_files import AdapterFiles, AdapterRejected
+from tokenyard_deployments.serving.adapters.files import AdapterFiles, AdapterRejected
 
 CONFIG: dict[str, Any] = {"peft_type": "LORA", "r": 8, "target_modules": ["q_proj"], "bias": "none"}
 PATH = "adapters/org_1/abc"

@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tokenyard_deployments.serving import cpu_lora  # noqa: E402
+from tokenyard_deployments.serving.engine import cpu_lora  # noqa: E402
 
 HIDDEN, RANK, SLOTS = 48, 8, 4
 

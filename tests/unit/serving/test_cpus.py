@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenyard_deployments.serving.cpus import thread_settings, usable_cpus
+from tokenyard_deployments.serving.engine.cpus import thread_settings, usable_cpus
 
 ALLOWED = len(os.sched_getaffinity(0))
 

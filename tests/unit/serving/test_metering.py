@@ -2,7 +2,7 @@
 
 from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.usage import MeterClaims, TokenUsage
-from tokenyard_deployments.serving.metering import Meter
+from tokenyard_deployments.serving.engine.meter import Meter
 
 
 def meter() -> Meter:

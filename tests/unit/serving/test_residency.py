@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.errors import Conflict, InvalidRequest, Unavailable
 from tokenyard.core.ids import AdapterId
-from tokenyard.core.usage import AdapterRef
-from tokenyard_deployments.serving import residency as module
-from tokenyard_deployments.serving.adapter_files import AdapterRejected
-from tokenyard_deployments.serving.residency import Residency
+from tokenyard_deployments.serving.adapters import residency as module
+from tokenyard_deployments.serving.adapters.files import AdapterRejected
+from tokenyard_deployments.serving.adapters.residency import Residency
 
 
 class Engine:

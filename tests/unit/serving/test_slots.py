@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tokenyard.core.errors import Unavailable
-from tokenyard_deployments.serving.slots import Slots
+from tokenyard_deployments.serving.front.slots import Slots
 
 
 class Holder:

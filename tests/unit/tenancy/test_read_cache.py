@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
+from support.fakes.clock import FrozenClock
 from tokenyard.core.errors import Unavailable
 from tokenyard.storage.read_cache import ReadCache
-from tokenyard.testing.clock import FrozenClock
 
 
 class Source:

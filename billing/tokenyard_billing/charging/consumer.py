@@ -1,0 +1,229 @@
+"""The loop that brings usage events into the ledger, exactly once whatever dies in between.
+
+SQL commit, then live budgets, then acknowledgement: a crash between any two delivers the events again, and every step
+may be repeated.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+
+from sqlalchemy import exc
+
+from tokenyard.storage.database import Database
+from tokenyard.web.loops import Loop
+from tokenyard_billing.charging.batch import Taken
+from tokenyard_billing.charging.bucket_leases import BucketLeases
+from tokenyard_billing.charging.dead_letters import bury
+from tokenyard_billing.charging.intake import Intake, Received
+from tokenyard_billing.charging.metrics import LedgerMetrics
+from tokenyard_billing.charging.open_requests import OpenRequests
+from tokenyard_billing.charging.streams import StreamEntry, UsageStreams
+from tokenyard_billing.charging.validation import Malformed, read_event
+from tokenyard_billing.pricing.prices import PriceList, UnknownPrice
+from tokenyard_billing.pricing.rate_cards import InvalidRateCard
+from tokenyard_billing.wallets.budgets import SqlBudgets
+from tokenyard_billing.wallets.live import BudgetUpdate, LiveBudgets
+
+_LOG = logging.getLogger(__name__)
+
+INTERVAL_S = 0.2
+BATCH = 1_000
+MAX_DELIVERIES = 5
+STEP_S = 3.0  # bounds one step, so that leases are renewed in time under any load
+RETRY_IDLE_MS = 2_000
+
+_Screened = list[tuple[StreamEntry, Received]]
+
+
+class LedgerConsumer:
+    """Consumes the buckets that this worker leases."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        leases: BucketLeases,
+        streams: UsageStreams,
+        intake: Intake,
+        prices: PriceList,
+        budgets: SqlBudgets,
+        live: LiveBudgets,
+        metrics: LedgerMetrics,
+        open_requests: OpenRequests,
+    ) -> None:
+        self._database = database
+        self._leases = leases
+        self._streams = streams
+        self._intake = intake
+        self._prices = prices
+        self._budgets = budgets
+        self._live = live
+        self._metrics = metrics
+        self._open_requests = open_requests
+        self._ours: frozenset[int] = frozenset()
+        self._inherited: set[int] = set()  # buckets whose earlier holder may have left entries behind
+        self._put_off: set[int] = set()  # buckets in which an entry of ours waits for its next delivery
+        self._watermarks: dict[int, int] = {}
+
+    def loop(self) -> Loop:
+        """Return the loop that a worker runs."""
+        return Loop("ledger consumer", self.step, INTERVAL_S)
+
+    async def step(self) -> None:
+        """Take in everything that is there now, and decide what has waited long enough."""
+        try:
+            await self._step()
+        except BaseException:
+            # What was read and not acknowledged is taken over again, like another worker's.
+            self._ours = frozenset()
+            raise
+
+    async def _step(self) -> None:
+        held = await self._leases.hold(self._watermarks)
+        if fresh := held - self._ours:
+            await self._streams.create_groups(fresh)
+            self._inherited |= fresh
+        self._ours = held
+        self._inherited &= held
+        self._put_off &= held
+        await self._take_left_behind()
+        deadline = time.monotonic() + STEP_S
+        while await self._take_new() and time.monotonic() < deadline:
+            pass
+        await self._decide_overdue()
+        await self._open_requests.look_for_orphans(self._ours, await self._streams.now_ms())
+
+    async def _take_left_behind(self) -> None:
+        for bucket in sorted(self._inherited | self._put_off):
+            idle_ms = 0 if bucket in self._inherited else RETRY_IDLE_MS
+            while entries := await self._streams.take_over(bucket, idle_ms=idle_ms, count=BATCH):
+                self._put_off.discard(bucket)
+                await self._take(entries)
+                if bucket in self._put_off:  # it failed again: its next delivery comes later
+                    break
+            self._inherited.discard(bucket)
+
+    async def _take_new(self) -> bool:
+        """Read one round of new entries; tell whether there may be more."""
+        now_ms = await self._streams.now_ms()
+        lengths = await self._streams.lengths(sorted(self._ours))
+        self._metrics.lag(lengths)
+        busy = [bucket for bucket, length in lengths.items() if length]
+        count = max(1, BATCH // len(busy)) if busy else 0
+        entries = await self._streams.read_new(busy, count) if busy else []
+        await self._take(entries)
+        read: dict[int, list[StreamEntry]] = {}
+        for entry in entries:
+            read.setdefault(entry.bucket, []).append(entry)
+        for bucket in self._ours:
+            of_bucket = read.get(bucket, [])
+            self._watermarks[bucket] = of_bucket[-1].at_ms if len(of_bucket) >= max(1, count) else now_ms
+        return bool(entries)
+
+    async def _take(self, entries: Sequence[StreamEntry]) -> None:
+        if not entries:
+            return
+        screened = await self._screen(entries)
+        try:
+            await self._commit(screened)
+        except Exception as error:
+            if not _is_of_the_event(error):
+                raise
+            _LOG.warning("a batch of %d events failed, taking them one by one: %s", len(screened), error)
+            for entry, received in screened:
+                await self._take_alone(entry, received)
+
+    async def _take_alone(self, entry: StreamEntry, received: Received) -> None:
+        try:
+            await self._commit([(entry, received)])
+        except Exception as error:
+            if not _is_of_the_event(error):
+                raise
+            await self._give_up_or_put_off(entry, f"{type(error).__name__}: {error}")
+
+    async def _screen(self, entries: Sequence[StreamEntry]) -> _Screened:
+        screened: _Screened = []
+        for entry in entries:
+            if entry.fields is None:
+                await self._streams.acknowledge([entry])
+                continue
+            try:
+                event = read_event(entry.fields, entry.bucket, self._prices)
+            except Malformed as error:
+                await self._bury(entry, str(error))
+            except UnknownPrice as error:
+                await self._give_up_or_put_off(entry, str(error))
+            else:
+                screened.append((entry, Received(event, entry.at_ms)))
+        return screened
+
+    async def _commit(self, screened: _Screened) -> None:
+        """Bring events into SQL, then the live budgets up to SQL, then acknowledge."""
+        if not screened:
+            return
+        now_ms = await self._streams.now_ms()
+        async with self._database.transaction() as session:
+            await self._leases.fence(session, {entry.bucket for entry, _ in screened})
+            taken = await self._intake.take(session, [received for _, received in screened], now_ms)
+        self._metrics.taken(len(screened), taken)
+        await self._apply(taken)
+        await self._streams.acknowledge(entry for entry, _ in screened)
+
+    async def _apply(self, taken: Taken) -> None:
+        self._intake.keep(taken)
+        if not taken.settled:
+            return
+        states = await self._budgets.states(taken.settled)
+        await self._live.apply(
+            [
+                (
+                    organization,
+                    [BudgetUpdate(name, states[organization].get(name), keys) for name, keys in budgets.items()],
+                )
+                for organization, budgets in taken.settled.items()
+            ]
+        )
+
+    async def _give_up_or_put_off(self, entry: StreamEntry, reason: str) -> None:
+        if entry.deliveries >= MAX_DELIVERIES:
+            await self._bury(entry, reason)
+        else:
+            _LOG.warning(
+                "entry %s of bucket %d failed, delivery %d: %s", entry.id, entry.bucket, entry.deliveries, reason
+            )
+            self._put_off.add(entry.bucket)
+            self._metrics.put_off()
+
+    async def _bury(self, entry: StreamEntry, reason: str) -> None:
+        _LOG.error("entry %s of bucket %d is dead: %s", entry.id, entry.bucket, reason)
+        now_ms = await self._streams.now_ms()
+        async with self._database.transaction() as session:
+            await self._leases.fence(session, {entry.bucket})
+            await bury(session, entry, reason, now_ms)
+        self._metrics.dead()
+        await self._streams.acknowledge([entry])
+
+    async def _decide_overdue(self) -> None:
+        """Time is Redis time as far as the stream was read: after a pause nothing is decided too early."""
+        unread = self._put_off | self._inherited
+        watermarks = {bucket: ms for bucket, ms in self._watermarks.items() if bucket in self._ours - unread}
+        while due := await self._open_requests.overdue(watermarks):
+            now_ms = await self._streams.now_ms()
+            async with self._database.transaction() as session:
+                await self._leases.fence(session, set(due.values()))
+                taken = await self._intake.take_overdue(session, list(due), now_ms)
+            self._metrics.taken(0, taken)
+            await self._apply(taken)
+
+
+def _is_of_the_event(error: Exception) -> bool:
+    """Tell an event that SQL cannot take from a database that is away: only the first may ever be given up."""
+    if isinstance(error, InvalidRateCard):  # this worker's fault, and every event's
+        return False
+    if isinstance(error, exc.DataError | exc.IntegrityError):
+        return True
+    if isinstance(error, exc.DBAPIError):
+        state = str(getattr(error.orig, "sqlstate", "") or "")
+        return state[:2] in {"22", "23", "54"}
+    return isinstance(error, exc.StatementError | ValueError | TypeError | LookupError | ArithmeticError)

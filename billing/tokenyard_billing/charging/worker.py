@@ -1,0 +1,72 @@
+"""Puts the parts of a worker's billing together."""
+
+from redis.asyncio import Redis
+
+from tokenyard.core.clock import Clock
+from tokenyard.storage.database import Database
+from tokenyard.web.loops import Loop
+from tokenyard_billing.charging.bucket_leases import BucketLeases
+from tokenyard_billing.charging.consumer import LedgerConsumer
+from tokenyard_billing.charging.intake import Intake
+from tokenyard_billing.charging.metrics import LedgerMetrics
+from tokenyard_billing.charging.open_requests import OpenRequests
+from tokenyard_billing.charging.streams import UsageStreams
+from tokenyard_billing.ports import SpendingLimits
+from tokenyard_billing.pricing.checksums import RateCardSeals
+from tokenyard_billing.pricing.prices import PriceList
+from tokenyard_billing.wallets.budgets import SqlBudgets
+from tokenyard_billing.wallets.live import LiveBudgets
+from tokenyard_billing.wallets.loader import BudgetLoader
+
+
+class BillingWorker:
+    """The ledger's side of one worker process. `name` is unique among the workers that run."""
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        database: Database,
+        redis: Redis,
+        prices: PriceList,
+        limits: SpendingLimits,
+        metrics: LedgerMetrics,
+        clock: Clock,
+        report_wait_ms: int,
+        lease_ms: int,
+        renewal_ms: int,
+    ) -> None:
+        """`lease_ms` and `renewal_ms` are those of holds; `report_wait_ms` is how long a report is awaited."""
+        self._database = database
+        self._prices = prices
+        self._seals = RateCardSeals()
+        live = LiveBudgets(redis)
+        self.leases = BucketLeases(database, clock, name)
+        self.consumer = LedgerConsumer(
+            database=database,
+            leases=self.leases,
+            streams=UsageStreams(redis, name),
+            intake=Intake(prices, self._seals, report_wait_ms=report_wait_ms),
+            prices=prices,
+            budgets=SqlBudgets(database, limits),
+            live=live,
+            metrics=metrics,
+            open_requests=OpenRequests(database, redis, live, orphan_ms=lease_ms + report_wait_ms),
+        )
+        self.loader = BudgetLoader(database, self.leases, live, clock, renewal_ms=renewal_ms)
+
+    async def start(self) -> None:
+        """Check before the first charge that no used rate card was edited.
+
+        Raises:
+            InvalidRateCard: one was.
+        """
+        await self._seals.check(self._database, self._prices.cards)
+
+    def loops(self) -> list[Loop]:
+        """Return the loops to run: `web.loops.run_loops`."""
+        return [self.consumer.loop(), self.loader.loop()]
+
+    async def stop(self) -> None:
+        """Hand the buckets over at once, after the loops have ended."""
+        await self.leases.release()

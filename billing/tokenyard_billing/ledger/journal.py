@@ -1,0 +1,171 @@
+"""The double-entry journal. Templates are the only way to post; balances are projections in the same transaction."""
+
+from collections.abc import Iterable, Sequence
+from enum import StrEnum
+
+import msgspec
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tokenyard.core.errors import Conflict, NotFound
+from tokenyard.core.ids import OrganizationId, random_text
+from tokenyard.core.money import NanoDollars
+from tokenyard.core.redis_keys import bucket_of
+from tokenyard.storage import bulk
+from tokenyard_billing.tables import Account, Balance, Entry, Transaction
+
+
+class AccountName(StrEnum):
+    """An organization's accounts. Positive means: owed to it (wallet, reserved), earned from it, given to it (-)."""
+
+    WALLET = "wallet"
+    RESERVED = "reserved"
+    REVENUE = "revenue"
+    GRANTED = "granted"
+
+
+class UnbalancedPosting(ValueError):
+    """The entries do not sum to 0, or say nothing."""
+
+
+class Posting(msgspec.Struct, frozen=True):
+    """One transaction to be; made by the templates below."""
+
+    organization: OrganizationId
+    template: str
+    reference: str
+    entries: tuple[tuple[AccountName, int], ...]
+    reason: str = ""
+    actor: str = ""
+
+    def __post_init__(self) -> None:
+        if sum(amount for _, amount in self.entries) != 0:
+            raise UnbalancedPosting(f"{self.template} of {self.reference}: entries do not sum to 0")
+        if len(self.entries) < 2 or any(amount == 0 for _, amount in self.entries):
+            raise UnbalancedPosting(f"{self.template} of {self.reference}: an entry moves nothing")
+
+
+def credit_granted(
+    organization: OrganizationId, amount: NanoDollars, *, reference: str, reason: str, actor: str
+) -> Posting:
+    """Give credit: the wallet grows."""
+    entries = ((AccountName.WALLET, +amount), (AccountName.GRANTED, -amount))
+    return Posting(organization, "grant", reference, entries, reason, actor)
+
+
+def usage_charged(organization: OrganizationId, amount: NanoDollars, *, reference: str) -> Posting:
+    """Take the charges of one consumer batch from the wallet."""
+    entries = ((AccountName.WALLET, -amount), (AccountName.REVENUE, +amount))
+    return Posting(organization, "charge", reference, entries)
+
+
+def money_reserved(organization: OrganizationId, amount: NanoDollars, *, reference: str) -> Posting:
+    """Set money of the wallet aside for a training job."""
+    entries = ((AccountName.WALLET, -amount), (AccountName.RESERVED, +amount))
+    return Posting(organization, "reserve", reference, entries)
+
+
+def reservation_closed(
+    organization: OrganizationId, *, reserved: NanoDollars, cost: NanoDollars, reference: str
+) -> Posting | None:
+    """Charge a training job from what was reserved; the rest goes back to the wallet, or what lacks comes from it."""
+    entries = (
+        (AccountName.RESERVED, -reserved),
+        (AccountName.WALLET, reserved - cost),
+        (AccountName.REVENUE, +cost),
+    )
+    moving = tuple(entry for entry in entries if entry[1])
+    return Posting(organization, "close_reservation", reference, moving) if moving else None
+
+
+async def post(session: AsyncSession, postings: Sequence[Posting], at_ms: int) -> list[str]:
+    """Write `postings` and their balances in this transaction; return the ids of the new transactions."""
+    ids = [f"tx_{random_text()}" for _ in postings]
+    await _write(session, list(zip(ids, postings, strict=True)), at_ms)
+    return ids
+
+
+async def correct(
+    session: AsyncSession, organization: OrganizationId, transaction: str, *, reason: str, actor: str, at_ms: int
+) -> str:
+    """Reverse the entries that `transaction` really has; return the id of the correction.
+
+    Raises:
+        NotFound: the organization has no such transaction.
+        Conflict: it was corrected before.
+    """
+    query = select(Entry.account, Entry.amount).where(
+        Entry.organization == organization, Entry.transaction == transaction
+    )
+    actual = (await session.execute(query.order_by(Entry.number))).all()
+    if not actual:
+        raise NotFound(f"No transaction {transaction}.")
+    identity = f"rev_{transaction}"
+    if await session.get(Transaction, identity) is not None:
+        raise Conflict(f"Transaction {transaction} was already corrected.")
+    entries = tuple((AccountName(account), -amount) for account, amount in actual)
+    posting = Posting(organization, "correction", transaction, entries, reason, actor)
+    await _write(session, [(identity, posting)], at_ms)
+    return identity
+
+
+async def balances(
+    session: AsyncSession, organizations: Iterable[OrganizationId], account: AccountName
+) -> dict[OrganizationId, tuple[NanoDollars, int]]:
+    """Return (amount, version) of one account of each organization that has it."""
+    query = select(Balance.organization, Balance.amount, Balance.version).where(
+        Balance.organization.in_(list(organizations)), Balance.account == account.value
+    )
+    rows = await session.execute(query)
+    return {OrganizationId(organization): (NanoDollars(amount), version) for organization, amount, version in rows}
+
+
+async def _write(session: AsyncSession, postings: Sequence[tuple[str, Posting]], at_ms: int) -> None:
+    moved: dict[tuple[OrganizationId, str], int] = {}
+    for _, posting in postings:
+        for account, amount in posting.entries:
+            key = (posting.organization, account.value)
+            moved[key] = moved.get(key, 0) + amount
+    keys = sorted(moved)
+    await bulk.insert_new(
+        session, Account, [{"organization": org, "name": name, "opened_at_ms": at_ms} for org, name in keys]
+    )
+    await bulk.insert(session, Transaction, [_head(identity, posting, at_ms) for identity, posting in postings])
+    await bulk.insert(session, Entry, [row for identity, posting in postings for row in _lines(identity, posting)])
+    projected = [
+        {
+            "organization": organization,
+            "account": account,
+            "bucket": bucket_of(organization),
+            "amount": moved[organization, account],
+            "version": 1,
+            "updated_at_ms": at_ms,
+        }
+        for organization, account in keys
+    ]
+    await bulk.add_up(session, Balance, projected, add=("amount", "version"), replace=("updated_at_ms",))
+
+
+def _head(identity: str, posting: Posting, at_ms: int) -> dict[str, object]:
+    return {
+        "id": identity,
+        "organization": posting.organization,
+        "template": posting.template,
+        "reference": posting.reference,
+        "reason": posting.reason,
+        "actor": posting.actor,
+        "posted_at_ms": at_ms,
+    }
+
+
+def _lines(identity: str, posting: Posting) -> list[dict[str, object]]:
+    return [
+        {
+            "transaction": identity,
+            "number": number,
+            "organization": posting.organization,
+            "account": account.value,
+            "amount": amount,
+        }
+        for number, (account, amount) in enumerate(posting.entries)
+    ]

@@ -1,0 +1,1 @@
+"""Rate cards, prices, and tokens x rate."""

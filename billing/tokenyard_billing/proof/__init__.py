@@ -1,0 +1,1 @@
+"""Checks of the books, and the evidence behind each charge."""

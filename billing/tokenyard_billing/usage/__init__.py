@@ -1,0 +1,1 @@
+"""Charged usage, summed."""

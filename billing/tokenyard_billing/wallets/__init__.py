@@ -1,0 +1,1 @@
+"""What organizations may spend: wallets, reservations, and budgets as SQL has them."""

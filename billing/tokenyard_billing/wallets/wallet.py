@@ -1,0 +1,154 @@
+"""Gives credit to organizations: by hand, and once when an organization is made."""
+
+import logging
+
+import msgspec
+from redis.exceptions import RedisError
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tokenyard.core.budgets import wallet
+from tokenyard.core.clock import Clock
+from tokenyard.core.errors import Conflict, InvalidRequest
+from tokenyard.core.ids import OrganizationId
+from tokenyard.core.money import NanoDollars, from_dollars
+from tokenyard.storage import bulk
+from tokenyard.storage.database import Database
+from tokenyard_billing.ledger import journal
+from tokenyard_billing.tables import CreditGrant
+from tokenyard_billing.wallets.budgets import SqlBudgets
+from tokenyard_billing.wallets.live import BudgetUpdate, LiveBudgets
+
+_LOG = logging.getLogger(__name__)
+MAX_GRANT = NanoDollars(10**17)  # a hundred million dollars: keeps every balance within 64 bits
+MAX_LISTED = 1_000
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """A credit grant as it stands."""
+
+    organization: OrganizationId
+    idempotency_key: str
+    amount: NanoDollars
+    reason: str
+    actor: str
+    transaction: str
+    granted_at_ms: int
+
+
+class Wallet:
+    """The prepaid balances of organizations."""
+
+    def __init__(self, database: Database, budgets: SqlBudgets, live: LiveBudgets, clock: Clock) -> None:
+        self._database = database
+        self._budgets = budgets
+        self._live = live
+        self._clock = clock
+
+    async def balances(self, organization: OrganizationId) -> tuple[NanoDollars, NanoDollars]:
+        """Return what is left (below 0 it is owed) and what is set aside for training jobs."""
+        nothing = (NanoDollars(0), 0)
+        async with self._database.reading() as session:
+            wallets = await journal.balances(session, [organization], journal.AccountName.WALLET)
+            reserved = await journal.balances(session, [organization], journal.AccountName.RESERVED)
+        return wallets.get(organization, nothing)[0], reserved.get(organization, nothing)[0]
+
+    async def grants(self, organization: OrganizationId) -> list[Grant]:
+        """Return the newest credit grants."""
+        query = select(CreditGrant).where(CreditGrant.organization == organization)
+        async with self._database.reading() as session:
+            found = await session.scalars(query.order_by(CreditGrant.granted_at_ms.desc()).limit(MAX_LISTED))
+            return [_view(row) for row in found]
+
+    async def grant(
+        self, organization: OrganizationId, amount: NanoDollars, *, reason: str, actor: str, idempotency_key: str
+    ) -> Grant:
+        """Add credit. The same idempotency key again gives the same grant and adds nothing.
+
+        Raises:
+            InvalidRequest: the amount is not above 0, or far too much.
+            Conflict: the idempotency key was used for another amount.
+        """
+        if not 0 < amount <= MAX_GRANT:
+            raise InvalidRequest("A credit must be above 0 and at most 100 million dollars.", param="amount_dollars")
+        if not 0 < len(idempotency_key) <= 128:
+            raise InvalidRequest("An idempotency key has 1 to 128 characters.", param="idempotency_key")
+        now_ms = self._clock.now_ms()
+        try:
+            async with self._database.transaction() as session:
+                found = await _find(session, organization, idempotency_key)
+                if found is None:
+                    found = Grant(organization, idempotency_key, amount, reason, actor, "", now_ms)
+                    found = await _post(session, found)
+        except IntegrityError:  # the same key at the same moment: the other one won
+            async with self._database.reading() as session:
+                found = await _find(session, organization, idempotency_key)
+            if found is None:
+                raise
+        if found.amount != amount:
+            raise Conflict(f"The idempotency key {idempotency_key!r} was used for another amount.")
+        await self._push(organization)
+        return found
+
+    async def _push(self, organization: OrganizationId) -> None:
+        name = wallet(organization)
+        state = await self._budgets.load(organization, name)
+        try:
+            await self._live.apply([(organization, [BudgetUpdate(name, state)])])
+        except RedisError as error:  # SQL has it; the loader brings it to Redis
+            _LOG.warning("the grant to %s reaches Redis later: %s", organization, error)
+
+
+class OpeningCredit:
+    """The credit that every new organization gets, once."""
+
+    def __init__(self, wallet: Wallet, dollars: str) -> None:
+        self._wallet = wallet
+        self._amount = from_dollars(dollars)
+
+    async def created(self, organization: OrganizationId) -> None:
+        """Grant it; calling again for the same organization grants nothing more."""
+        if self._amount:
+            await self._wallet.grant(
+                organization,
+                self._amount,
+                reason="Opening credit",
+                actor="tokenyard",
+                idempotency_key="opening-credit",
+            )
+
+
+async def _find(session: AsyncSession, organization: OrganizationId, idempotency_key: str) -> Grant | None:
+    row = await session.scalar(
+        select(CreditGrant).where(
+            CreditGrant.organization == organization, CreditGrant.idempotency_key == idempotency_key
+        )
+    )
+    return _view(row) if row is not None else None
+
+
+def _view(row: CreditGrant) -> Grant:
+    return Grant(
+        OrganizationId(row.organization),
+        row.idempotency_key,
+        NanoDollars(row.amount),
+        row.reason,
+        row.actor,
+        row.transaction,
+        row.granted_at_ms,
+    )
+
+
+async def _post(session: AsyncSession, grant: Grant) -> Grant:
+    posting = journal.credit_granted(
+        grant.organization,
+        grant.amount,
+        reference=f"grant:{grant.idempotency_key}"[:128],
+        reason=grant.reason,
+        actor=grant.actor,
+    )
+    [transaction] = await journal.post(session, [posting], grant.granted_at_ms)
+    posted = msgspec.structs.replace(grant, transaction=transaction)
+    await bulk.insert(session, CreditGrant, [msgspec.structs.asdict(posted)])
+    return posted

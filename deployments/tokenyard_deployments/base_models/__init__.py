@@ -1,0 +1,1 @@
+"""Fetches, converts and describes base models."""

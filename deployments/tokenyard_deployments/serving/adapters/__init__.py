@@ -1,0 +1,1 @@
+"""Adapters on a replica: their files, and which the engine holds."""

@@ -1,0 +1,1 @@
+"""All that knows the inside of vLLM and Ray, pinned and checked at start."""

@@ -1,0 +1,1 @@
+"""What stands in front of the engine: bearer, meter header, bounds, internal routes."""

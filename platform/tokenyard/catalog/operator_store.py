@@ -1,0 +1,90 @@
+"""Adapters across organizations: for worker loops and operator routes only."""
+
+from collections.abc import Iterable
+
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
+
+from tokenyard.catalog.rows import adapter_view
+from tokenyard.catalog.tables import AdapterRow
+from tokenyard.catalog.views import Adapter, AdapterState
+from tokenyard.core.clock import Clock
+from tokenyard.core.errors import NotFound
+from tokenyard.core.ids import AdapterId
+from tokenyard.storage.database import Database
+
+
+class CatalogOperatorStore:
+    """What the loops that place, unload and delete adapters look for."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def newest_live(self, base: str, limit: int) -> list[Adapter]:
+        """Return the adapters of a base model that went live last, newest first."""
+        live = select(AdapterRow).where(AdapterRow.base == base, AdapterRow.state == AdapterState.LIVE)
+        return await self._adapters(live.order_by(AdapterRow.live_ms.desc(), AdapterRow.id).limit(limit))
+
+    async def may_be_resident(self, names: Iterable[str]) -> set[str]:
+        """Return those of `names` that replicas may hold: live ones, and those being checked."""
+        query = select(AdapterRow.name).where(
+            AdapterRow.name.in_(list(names)), AdapterRow.state.in_((AdapterState.LIVE, AdapterState.CHECKING))
+        )
+        async with self._database.reading() as session:
+            return set(await session.scalars(query))
+
+    async def with_files_to_delete(self, retired_before_ms: int, limit: int) -> list[Adapter]:
+        """Return adapters that retired before then and whose files are still there, oldest first."""
+        retired = select(AdapterRow).where(
+            AdapterRow.state == AdapterState.RETIRED,
+            AdapterRow.files_deleted_ms.is_(None),
+            AdapterRow.retired_ms < retired_before_ms,
+        )
+        return await self._adapters(retired.order_by(AdapterRow.retired_ms, AdapterRow.id).limit(limit))
+
+    async def files_deleted(self, adapter: AdapterId) -> None:
+        """Note that an adapter's files are gone."""
+        async with self._database.transaction() as session:
+            await session.execute(
+                update(AdapterRow).where(AdapterRow.id == adapter).values(files_deleted_ms=self._clock.now_ms())
+            )
+
+    async def adapters(
+        self, *, organization: str | None, state: AdapterState | None, after: str | None, limit: int
+    ) -> list[Adapter]:
+        """Return adapters, newest first, beginning behind the one with the id `after`.
+
+        Raises:
+            NotFound: there is no adapter `after`.
+        """
+        query = select(AdapterRow)
+        if organization is not None:
+            query = query.where(AdapterRow.organization == organization)
+        if state is not None:
+            query = query.where(AdapterRow.state == state)
+        if after is not None:
+            query = query.where(await self._behind(after))
+        return await self._adapters(query.order_by(AdapterRow.created_ms.desc(), AdapterRow.id).limit(limit))
+
+    async def counts(self) -> dict[str, dict[str, int]]:
+        """Return how many adapters each base model has in each state."""
+        query = select(AdapterRow.base, AdapterRow.state, func.count()).group_by(AdapterRow.base, AdapterRow.state)
+        found: dict[str, dict[str, int]] = {}
+        async with self._database.reading() as session:
+            for base, state, count in await session.execute(query):
+                found.setdefault(base, {})[state] = count
+        return found
+
+    async def _behind(self, after: str) -> ColumnElement[bool]:
+        async with self._database.reading() as session:
+            cursor = await session.get(AdapterRow, after)
+        if cursor is None:
+            raise NotFound(f"No such adapter: `{after}`.")
+        return or_(
+            AdapterRow.created_ms < cursor.created_ms,
+            and_(AdapterRow.created_ms == cursor.created_ms, AdapterRow.id > cursor.id),
+        )
+
+    async def _adapters(self, query: Select[AdapterRow]) -> list[Adapter]:
+        async with self._database.reading() as session:
+            return [adapter_view(row) for row in await session.scalars(query)]

@@ -1,0 +1,1 @@
+"""Where replicas are, what they hold, and what they should hold."""

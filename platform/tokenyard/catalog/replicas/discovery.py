@@ -1,0 +1,111 @@
+"""The worker's look at the replicas, each second: who serves, holding which adapters, under which load."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from redis.exceptions import RedisError
+
+from tokenyard.catalog.ports import ReplicaControl, ServeTargets
+from tokenyard.catalog.replicas.lease import Lease
+from tokenyard.catalog.replicas.registry import ReplicaBoard
+from tokenyard.core.clock import Clock
+from tokenyard.core.errors import Unavailable
+from tokenyard.core.replica import Replica, ReplicaLost, ReplicaState, ReplicaTarget
+from tokenyard.web.loops import Loop
+
+_LOG = logging.getLogger(__name__)
+INTERVAL_S = 1.0
+SERVE_TIMEOUT_S = 3.0
+STATS_TIMEOUT_S = 2.0
+MISSES_ALLOWED = 2
+"""A busy replica may miss so many looks in a row and stay on the list as it was last seen."""
+
+
+class Discovery:
+    """Publishes the replicas that answer.
+
+    While Serve's controller is away its last answer is used: the replicas serve on without it. A replica that Serve
+    no longer names is off the list at once; it gets no new requests, and what it streams goes on.
+    """
+
+    def __init__(
+        self, serve: ServeTargets, replicas: ReplicaControl, board: ReplicaBoard, lease: Lease, clock: Clock
+    ) -> None:
+        self._serve = serve
+        self._replicas = replicas
+        self._board = board
+        self._lease = lease
+        self._clock = clock
+        self._targets: Sequence[ReplicaTarget] | None = None
+        self._seen: dict[str, Replica] = {}
+        self._misses: dict[str, int] = {}
+
+    def loop(self) -> Loop:
+        """Return the worker's loop."""
+        return Loop("discovery", self.step, INTERVAL_S)
+
+    async def step(self) -> None:
+        """Look once and publish, unless another worker does. Without Redis there is nobody to tell: look again soon."""
+        try:
+            await self._look()
+        except RedisError as error:
+            _LOG.warning("the list of replicas cannot be published: %s", error)
+
+    async def _look(self) -> None:
+        if not await self._lease.take():
+            return
+        known = await self._ask_serve()
+        if self._targets is None:
+            return  # a worker that just started and cannot ask Serve leaves the list as it was
+        targets = self._targets
+        states = await asyncio.gather(*(self._ask(target) for target in targets))
+        listed = [self._listed(target, state) for target, state in zip(targets, states, strict=True)]
+        names = {target.name for target in targets}
+        self._seen = {name: replica for name, replica in self._seen.items() if name in names}
+        self._misses = {name: count for name, count in self._misses.items() if name in names}
+        await self._board.publish(
+            [replica for replica in listed if replica is not None],
+            at_ms=self._clock.now_ms(),
+            complete=known and all(state is not None for state in states),
+        )
+
+    async def _ask_serve(self) -> bool:
+        try:
+            async with asyncio.timeout(SERVE_TIMEOUT_S):
+                self._targets = await self._serve.targets()
+        except (Unavailable, TimeoutError) as error:
+            _LOG.warning("Serve's controller does not answer, its last list is used: %s", error)
+            return False
+        return True
+
+    async def _ask(self, target: ReplicaTarget) -> ReplicaState | None:
+        try:
+            async with asyncio.timeout(STATS_TIMEOUT_S):
+                state = await self._replicas.stats(target)
+        except (ReplicaLost, TimeoutError) as error:
+            _LOG.info("replica %s does not answer: %s", target.name, error)
+            return None
+        if state.replica != target.name:
+            _LOG.warning("at the address of replica %s is %s", target.name, state.replica)
+            return None
+        return state
+
+    def _listed(self, target: ReplicaTarget, state: ReplicaState | None) -> Replica | None:
+        if state is not None:
+            self._misses.pop(target.name, None)
+            self._seen[target.name] = Replica(
+                name=target.name,
+                model=target.model,
+                url=target.url,
+                adapters=state.adapters,
+                running=state.running,
+                waiting=state.waiting,
+            )
+            return self._seen[target.name]
+        self._misses[target.name] = self._misses.get(target.name, 0) + 1
+        if self._misses[target.name] > MISSES_ALLOWED:
+            self._seen.pop(target.name, None)
+        seen = self._seen.get(target.name)
+        # The same name on another address is a replica we know nothing of yet.
+        return seen if seen is not None and seen.url == target.url else None

@@ -1,0 +1,1 @@
+"""The stages that every paid request goes through, one a file."""

@@ -1,0 +1,76 @@
+"""Stage 6: whatever happens to a request that was let in, its hold is released and its usage reported, once."""
+
+import asyncio
+from types import TracebackType
+
+import msgspec
+
+from tokenyard.core.clock import Clock
+from tokenyard.core.ids import attempt_id, request_of
+from tokenyard.core.money import NanoDollars
+from tokenyard.core.price import Price, inference_cost
+from tokenyard.core.usage import MeterClaims, TokenUsage
+from tokenyard.gateway.path.client import ClientLeft
+from tokenyard.gateway.path.observe import Exchange
+from tokenyard.gateway.ports import Admission
+from tokenyard.metering.events import Outcome, Settled
+
+DRAIN_TIMEOUT_S = 10.0
+_NOTHING = TokenUsage(0, 0)
+
+
+class Settler:
+    """Settles requests in tasks of their own, which no cancellation of a request reaches."""
+
+    def __init__(self, admission: Admission, clock: Clock) -> None:
+        self._admission = admission
+        self._clock = clock
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def settle(self, settled: "Settlement") -> None:
+        """Settle, also when the caller is cancelled while it waits."""
+        event = Settled(settled.claims, settled.outcome, settled.usage, self._clock.now_ms())
+        settled.exchange.settled(event)
+        task = asyncio.ensure_future(self._admission.settle(event, settled.cost))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.shield(task)
+
+    async def drain(self) -> None:
+        """Wait for the settlements under way, for a limited time: what is left is found by its lease."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=DRAIN_TIMEOUT_S)
+
+
+class Settlement:
+    """`async with` around everything that happens after admission. The relay writes down how far it came."""
+
+    def __init__(self, settler: Settler, claims: MeterClaims, price: Price, exchange: Exchange) -> None:
+        self._settler = settler
+        self._price = price
+        self.exchange = exchange
+        self.claims = claims
+        self.outcome = Outcome.FAILED
+        self.usage = _NOTHING
+
+    @property
+    def cost(self) -> NanoDollars:
+        return NanoDollars(0) if self.outcome is Outcome.FAILED else inference_cost(self._price, self.usage)
+
+    def begin_attempt(self, number: int) -> None:
+        """From now on this attempt is the one that the request is settled with."""
+        if number > 1:
+            attempt = attempt_id(request_of(self.claims.attempt), number)
+            self.claims = msgspec.structs.replace(self.claims, attempt=attempt)
+        self.usage = _NOTHING
+
+    async def __aenter__(self) -> "Settlement":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        left = isinstance(error, ClientLeft | asyncio.CancelledError)
+        if left and self.outcome is not Outcome.COMPLETED:
+            self.outcome = Outcome.CLIENT_LEFT
+        await self._settler.settle(self)

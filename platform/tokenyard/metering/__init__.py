@@ -1,0 +1,1 @@
+"""Usage on its way to the ledger: events, the signed meter header, the stream."""

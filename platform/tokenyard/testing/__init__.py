@@ -1,1 +1,0 @@
-"""Fakes that users' tests and ours share."""

@@ -1,0 +1,117 @@
+"""What fine-tuning needs from catalog, billing and tenancy, in memory, with the same promises."""
+
+from collections.abc import Sequence
+
+from tokenyard.core.adapters import FineTunedName
+from tokenyard.core.catalog import BaseModel
+from tokenyard.core.errors import QuotaExceeded
+from tokenyard.core.ids import AdapterId, ApiKeyId, JobId, OrganizationId, PriceId, ProjectId
+from tokenyard.core.money import NanoDollars
+from tokenyard.core.price import Price
+from tokenyard.metering.events import TrainingFinished
+
+SMALL_MODEL = BaseModel(
+    id="small-model",
+    path="/models/small-model",
+    context_length=2048,
+    default_max_tokens=256,
+    template_tokens=8,
+    template_tokens_per_message=8,
+    max_lora_rank=16,
+    created=1_700_000_000,
+)
+TRAINING_RATE = NanoDollars(3000)
+
+
+class FixedModels:
+    """One base model."""
+
+    def __init__(self, *models: BaseModel) -> None:
+        self._models = {model.id: model for model in models or (SMALL_MODEL,)}
+
+    def get(self, model: str) -> BaseModel | None:
+        return self._models.get(model)
+
+
+class FixedPrices:
+    """The same rates for every model, except for those in `without`."""
+
+    def __init__(self, *, without: Sequence[str] = ()) -> None:
+        self._without = frozenset(without)
+
+    def price(self, model: str, *, fine_tuned: bool, at_ms: int) -> Price | None:
+        if model in self._without:
+            return None
+        identity = f"2026-01-01/{model}" + ("/fine-tuned" if fine_tuned else "")
+        return Price(PriceId(identity), model, NanoDollars(100), NanoDollars(50), NanoDollars(400), TRAINING_RATE)
+
+
+class MemoryReservations:
+    """A wallet for each organization, from which jobs reserve."""
+
+    def __init__(self, wallet: int = 10**12) -> None:
+        self.wallet = wallet
+        self.open: dict[JobId, int] = {}
+
+    async def reserve(
+        self, organization: OrganizationId, project: ProjectId, key: ApiKeyId, job: JobId, amount: NanoDollars
+    ) -> None:
+        others = sum(held for other, held in self.open.items() if other != job)
+        if others + amount > self.wallet:
+            raise QuotaExceeded("You exceeded your current quota.")
+        self.open[job] = amount
+
+
+class SlugOfId:
+    """Every organization's slug is the end of its id."""
+
+    async def slug(self, organization: OrganizationId) -> str:
+        return organization.removeprefix("org_").lower()
+
+
+class MemoryAdapterCatalog:
+    """The life of each adapter, as a list of what happened to it."""
+
+    def __init__(self) -> None:
+        self.lives: dict[AdapterId, list[str]] = {}
+        self.paths: dict[AdapterId, tuple[str, str]] = {}
+        self.names: dict[AdapterId, FineTunedName] = {}
+
+    async def register(
+        self,
+        organization: OrganizationId,
+        *,
+        project: ProjectId,
+        name: FineTunedName,
+        path: str,
+        digest: str,
+        job: JobId,
+    ) -> None:
+        self.names[name.id] = name
+        self.paths[name.id] = (path, digest)
+        self._next(name.id, "checking")
+
+    async def promote(self, organization: OrganizationId, adapter: AdapterId) -> None:
+        self._next(adapter, "live")
+
+    async def fail(self, organization: OrganizationId, adapter: AdapterId, reason: str) -> None:
+        if adapter in self.lives:
+            self._next(adapter, "retired")
+
+    def _next(self, adapter: AdapterId, state: str) -> None:
+        life = self.lives.setdefault(adapter, [])
+        if state not in life:
+            life.append(state)
+
+
+class MemoryUsage:
+    """Keeps every event; refuses as long as `down` is set."""
+
+    def __init__(self) -> None:
+        self.events: list[TrainingFinished] = []
+        self.down = False
+
+    async def emit(self, event: TrainingFinished) -> None:
+        if self.down:
+            raise ConnectionError("the usage stream is away")
+        self.events.append(event)

@@ -1,0 +1,67 @@
+"""What the gateway needs from others, held in memory: models and replicas."""
+
+from collections.abc import Sequence
+
+from tokenyard.core.adapters import AdapterRef
+from tokenyard.core.catalog import BaseModel, ModelView, ResolvedModel
+from tokenyard.core.errors import ModelNotFound
+from tokenyard.core.ids import OrganizationId, PriceId
+from tokenyard.core.money import NanoDollars
+from tokenyard.core.price import Price
+from tokenyard.core.replica import Replica
+
+BASE = BaseModel(
+    id="test-model",
+    path="/nowhere",
+    context_length=2048,
+    default_max_tokens=64,
+    template_tokens=8,
+    template_tokens_per_message=6,
+    max_lora_rank=16,
+    created=1_700_000_000,
+)
+
+
+def price_of(model: str) -> Price:
+    """Return rates that tell input, cached input and output apart."""
+    return Price(PriceId(f"test/{model}"), model, NanoDollars(100), NanoDollars(10), NanoDollars(1000), NanoDollars(5))
+
+
+class KnownModels:
+    """One base model for all, and fine-tuned ones for one organization each."""
+
+    def __init__(self, base: BaseModel = BASE) -> None:
+        self.base = base
+        self.fine_tuned: dict[tuple[OrganizationId, str], AdapterRef] = {}
+
+    async def resolve(self, organization: OrganizationId, name: str) -> ResolvedModel:
+        if name == self.base.id:
+            return ResolvedModel(name, self.base, price_of(name))
+        adapter = self.fine_tuned.get((organization, name))
+        if adapter is None:
+            raise ModelNotFound(f"The model '{name}' does not exist or you do not have access to it.", param="model")
+        return ResolvedModel(name, self.base, price_of(name), adapter)
+
+    async def list_models(self, organization: OrganizationId) -> list[ModelView]:
+        mine = [name for owner, name in self.fine_tuned if owner == organization]
+        return [self._view(name) for name in (self.base.id, *mine)]
+
+    async def get(self, organization: OrganizationId, name: str) -> ModelView:
+        return self._view((await self.resolve(organization, name)).name)
+
+    def _view(self, name: str) -> ModelView:
+        return ModelView(name, self.base.created, "tokenyard")
+
+
+class KnownReplicas:
+    """A list of replicas that a test may change; an ejected one is not offered again."""
+
+    def __init__(self, replicas: Sequence[Replica] = ()) -> None:
+        self.listed = list(replicas)
+        self.ejected: list[str] = []
+
+    def candidates(self, model: str, adapter: str | None) -> Sequence[Replica]:
+        return [one for one in self.listed if one.model == model and one.name not in self.ejected]
+
+    def eject(self, name: str) -> None:
+        self.ejected.append(name)

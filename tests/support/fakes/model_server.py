@@ -1,0 +1,240 @@
+"""A model server without a model: OpenAI's wire format, faults on demand, and its own log of the tokens it sent.
+
+The log is the oracle of the tests: what it says was sent is what has to be charged.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from starlette.types import Receive, Scope, Send
+
+from tokenyard.core.usage import MeterClaims, TokenUsage
+from tokenyard.metering import header as meter
+
+_HEADERS_JSON = [(b"content-type", b"application/json")]
+_HEADERS_EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8")]
+
+
+@dataclass
+class Behaviour:
+    """How the server answers; a test may change it at any time.
+
+    `tokens` are produced for each choice unless `max_tokens` is lower. `cut_at` breaks the connection after so many
+    tokens; `error_at` says that the engine failed. `status` refuses with that status and `body`.
+    """
+
+    tokens: int = 8
+    token_delay_s: float = 0.0
+    cached_tokens: int = 0
+    cut_at: int | None = None
+    error_at: int | None = None
+    status: int = 200
+    body: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    content: str = "word"
+    tells_usage: bool = True
+
+
+@dataclass
+class Sent:
+    """One request as the server saw it: whose it was and how many tokens went out."""
+
+    path: str
+    body: dict[str, Any]
+    headers: dict[str, str]
+    claims: MeterClaims
+    prompt_tokens: int
+    completion_tokens: int = 0
+    finished: bool = False
+    aborted: bool = False
+
+    @property
+    def usage(self) -> TokenUsage:
+        return TokenUsage(self.prompt_tokens, self.completion_tokens)
+
+
+Witness = Callable[[Sent], Awaitable[None]]
+
+
+class _Cut(Exception):
+    """Breaks the connection."""
+
+
+class MockModelServer:
+    """A bare ASGI application. Requests without our bearer or a valid meter header get 401, as from a replica.
+
+    `witness` is called at the end of every request, also of an aborted one: where a replica would report.
+    """
+
+    def __init__(self, *, meter_secret: bytes, bearer: str, witness: Witness | None = None) -> None:
+        self.behaviour = Behaviour()
+        self.log: list[Sent] = []
+        self._meter_secret = meter_secret
+        self._bearer = f"Bearer {bearer}"
+        self._witness = witness
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers = {key.decode(): value.decode() for key, value in scope["headers"]}
+        raw = await _read(receive)
+        try:
+            if headers.get("authorization") != self._bearer:
+                raise meter.InvalidMeter("wrong bearer")
+            claims = meter.verify(headers.get(meter.HEADER, ""), self._meter_secret)
+        except meter.InvalidMeter as error:
+            await _reply(send, 401, orjson.dumps({"error": {"message": str(error)}}), {})
+            return
+        body = orjson.loads(raw)
+        sent = Sent(scope["path"], body, headers, claims, _prompt_tokens(body))
+        self.log.append(sent)
+        await self._serve(sent, receive, send)
+
+    async def _serve(self, sent: Sent, receive: Receive, send: Send) -> None:
+        behaviour = self.behaviour
+        if behaviour.status != 200:
+            await _reply(send, behaviour.status, behaviour.body, behaviour.headers)
+            return
+        gone = asyncio.ensure_future(_disconnected(receive))
+        try:
+            if sent.body.get("stream"):
+                await self._stream(sent, behaviour, gone, send)
+            else:
+                await self._whole(sent, behaviour, gone, send)
+        finally:
+            gone.cancel()
+            if self._witness is not None:
+                await self._witness(sent)
+
+    async def _whole(self, sent: Sent, behaviour: Behaviour, gone: "asyncio.Future[None]", send: Send) -> None:
+        async for _choice, _number in _tokens(sent, behaviour, gone):
+            pass
+        if sent.aborted:
+            return
+        sent.finished = True
+        reply = {**_frame(sent, _choices(sent, behaviour)), "usage": _usage(sent.usage, behaviour)}
+        reply["object"] = reply["object"].removesuffix(".chunk")
+        if not behaviour.tells_usage:
+            del reply["usage"]
+        await _reply(send, 200, orjson.dumps(reply), {})
+
+    async def _stream(self, sent: Sent, behaviour: Behaviour, gone: "asyncio.Future[None]", send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS_EVENTS})
+        options = sent.body.get("stream_options") or {}
+        counts: dict[int, int] = {}
+        async for choice, number in _tokens(sent, behaviour, gone):
+            counts[choice] = number
+            frame = _frame(sent, [_piece(sent, behaviour, choice, number)])
+            if options.get("continuous_usage_stats") and behaviour.tells_usage:
+                frame["usage"] = _usage(TokenUsage(sent.prompt_tokens, number), behaviour)
+            await _event(send, frame)
+        if sent.aborted:
+            return
+        if behaviour.error_at is not None:
+            await _event(send, {"error": {"message": "EngineCore encountered an issue.", "code": 500}})
+        elif options.get("include_usage") and behaviour.tells_usage:
+            await _event(send, {**_frame(sent, []), "usage": _usage(sent.usage, behaviour)})
+        sent.finished = behaviour.error_at is None
+        await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
+
+
+async def _tokens(sent: Sent, behaviour: Behaviour, gone: "asyncio.Future[None]") -> AsyncIterator[tuple[int, int]]:
+    """Yield (choice, how many tokens it has now) for each token, at the behaviour's pace."""
+    each = min(behaviour.tokens, sent.body.get("max_tokens", behaviour.tokens))
+    for number in range(1, each + 1):
+        for choice in range(sent.body.get("n", 1) * _prompts(sent.body)):
+            if behaviour.token_delay_s:
+                await asyncio.wait({gone}, timeout=behaviour.token_delay_s)
+            else:
+                await asyncio.sleep(0)
+            if gone.done():
+                sent.aborted = True
+                return
+            if sent.completion_tokens == behaviour.cut_at:
+                raise _Cut
+            if sent.completion_tokens == behaviour.error_at:
+                return
+            sent.completion_tokens += 1
+            yield choice, number
+
+
+def _prompts(body: dict[str, Any]) -> int:
+    prompt = body.get("prompt")
+    return len(prompt) if isinstance(prompt, list) and not isinstance(prompt[0], int) else 1
+
+
+def _prompt_tokens(body: dict[str, Any]) -> int:
+    """Count words: a mock's tokenizer."""
+    if "messages" in body:
+        return sum(len(str(message.get("content")).split()) for message in body["messages"])
+    prompt = body["prompt"]
+    prompts = [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else prompt
+    return sum(len(one.split()) if isinstance(one, str) else len(one) for one in prompts)
+
+
+def _frame(sent: Sent, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    chat = "messages" in sent.body
+    return {
+        "id": f"{'chatcmpl' if chat else 'cmpl'}-{sent.claims.attempt}",
+        "object": "chat.completion.chunk" if chat else "text_completion",
+        "created": 1_700_000_000,
+        "model": sent.body["model"],
+        "choices": choices,
+    }
+
+
+def _piece(sent: Sent, behaviour: Behaviour, choice: int, number: int) -> dict[str, Any]:
+    text = f"{behaviour.content}{number} "
+    piece: dict[str, Any] = {"index": choice, "logprobs": None, "finish_reason": None}
+    piece.update({"delta": {"role": "assistant", "content": text}} if "messages" in sent.body else {"text": text})
+    return piece
+
+
+def _choices(sent: Sent, behaviour: Behaviour) -> list[dict[str, Any]]:
+    choices = sent.body.get("n", 1) * _prompts(sent.body)
+    text = "".join(f"{behaviour.content}{at + 1} " for at in range(sent.completion_tokens // max(1, choices)))
+    finish = {"logprobs": None, "finish_reason": "stop"}
+    if "messages" in sent.body:
+        message = {"role": "assistant", "content": text}
+        return [{"index": choice, "message": message, **finish} for choice in range(choices)]
+    return [{"index": choice, "text": text, **finish} for choice in range(choices)]
+
+
+def _usage(usage: TokenUsage, behaviour: Behaviour) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "prompt_tokens": usage.prompt_tokens,
+        "total_tokens": usage.total_tokens,
+        "completion_tokens": usage.completion_tokens,
+    }
+    if behaviour.cached_tokens:
+        told["prompt_tokens_details"] = {"cached_tokens": behaviour.cached_tokens}
+    return told
+
+
+async def _event(send: Send, frame: dict[str, Any]) -> None:
+    data = b"data: " + orjson.dumps(frame) + b"\n\n"
+    await send({"type": "http.response.body", "body": data, "more_body": True})
+
+
+async def _reply(send: Send, status: int, body: bytes, headers: dict[str, str]) -> None:
+    own = [(name.encode(), value.encode()) for name, value in headers.items()]
+    length = (b"content-length", str(len(body)).encode())
+    await send({"type": "http.response.start", "status": status, "headers": [*_HEADERS_JSON, length, *own]})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _read(receive: Receive) -> bytes:
+    parts, more = [], True
+    while more:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,87 @@
+"""Replicas that live in memory: what Serve lists, what each holds, and all the ways they can be away."""
+
+from collections.abc import Sequence
+
+from tokenyard.core.adapters import AdapterRef
+from tokenyard.core.errors import Unavailable
+from tokenyard.core.replica import AdapterRefused, Replica, ReplicaLost, ReplicaState, ReplicaTarget
+
+
+class FakeReplicas:
+    """Stands for Serve's controller and for the internal routes of every replica."""
+
+    def __init__(self) -> None:
+        self.serve_is_up = True
+        self.listed: dict[str, ReplicaTarget] = {}
+        self.held: dict[str, list[str]] = {}
+        self.load_of: dict[str, int] = {}
+        self.silent: set[str] = set()
+        self.answers_as: dict[str, str] = {}  # whose name a replica tells, where not its own
+        self.busy: set[str] = set()  # adapters with requests inside
+        self.refused: set[str] = set()  # adapters that no replica takes
+        self.calls: list[tuple[str, str, str]] = []
+
+    def add(self, name: str, model: str, *, adapters: Sequence[str] = (), running: int = 0) -> ReplicaTarget:
+        """Start a replica."""
+        target = ReplicaTarget(name, model, f"http://{name}.replicas")
+        self.listed[name] = target
+        self.held[name] = list(adapters)
+        self.load_of[name] = running
+        return target
+
+    def remove(self, name: str) -> None:
+        """End a replica."""
+        del self.listed[name]
+
+    async def targets(self) -> Sequence[ReplicaTarget]:
+        """Return what Serve lists.
+
+        Raises:
+            Unavailable: its controller is away.
+        """
+        if not self.serve_is_up:
+            raise Unavailable("Ray Serve does not answer.")
+        return list(self.listed.values())
+
+    async def stats(self, target: ReplicaTarget) -> ReplicaState:
+        """Return the replica's state.
+
+        Raises:
+            ReplicaLost: it is silent.
+        """
+        self._check(target.name)
+        held = tuple(self.held[target.name])
+        name = self.answers_as.get(target.name, target.name)
+        return ReplicaState(name, target.model, held, self.load_of[target.name], 0)
+
+    async def load(self, replica: Replica, adapter: AdapterRef) -> None:
+        """Load an adapter.
+
+        Raises:
+            ReplicaLost: it is silent.
+            AdapterRefused: the adapter is one that nobody takes.
+        """
+        self._check(replica.name)
+        self.calls.append(("load", replica.name, adapter.name))
+        if adapter.name in self.refused:
+            raise AdapterRefused("its shapes do not fit")
+        if adapter.name not in self.held[replica.name]:
+            self.held[replica.name].append(adapter.name)
+
+    async def unload(self, replica: Replica, name: str) -> None:
+        """Unload an adapter.
+
+        Raises:
+            ReplicaLost: it is silent.
+            AdapterRefused: requests are inside.
+        """
+        self._check(replica.name)
+        self.calls.append(("unload", replica.name, name))
+        if name in self.busy:
+            raise AdapterRefused("requests are inside")
+        if name in self.held[replica.name]:
+            self.held[replica.name].remove(name)
+
+    def _check(self, name: str) -> None:
+        if name in self.silent or name not in self.listed:
+            raise ReplicaLost("ConnectionRefusedError")

@@ -1,0 +1,144 @@
+"""A cluster that trains nothing: it takes attempts in, and writes into their folders what a test tells it to."""
+
+import hashlib
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from tokenyard.core.errors import Unavailable
+from tokenyard.core.training import (
+    ADAPTER_CONFIG,
+    ADAPTER_FOLDER,
+    ADAPTER_WEIGHTS,
+    MANIFEST_FILE,
+    RESULT_FILE,
+    AdapterManifest,
+    RunState,
+    RunStatus,
+    TrainingCheckpoint,
+    TrainingError,
+    TrainingEvent,
+    TrainingResult,
+    TrainingSpec,
+    TrainingStatus,
+    adapter_digest,
+    event_file,
+)
+from tokenyard.storage.blobs import BlobStore
+
+STARTED_AT = 1_750_000_000
+
+
+class TrainingCluster:
+    """Answers as Ray's Jobs API does. `down` makes it unreachable."""
+
+    def __init__(self, blobs: BlobStore) -> None:
+        self._blobs = blobs
+        self.down = False
+        self.runs: dict[str, RunStatus] = {}
+        self.specs: dict[str, TrainingSpec] = {}
+        self.entrypoints: dict[str, str] = {}
+        self.submissions: list[str] = []
+        self.stops: list[str] = []
+
+    async def submit(
+        self, submission_id: str, entrypoint: str, *, env: Mapping[str, str], metadata: Mapping[str, str]
+    ) -> None:
+        self._answer()
+        if submission_id in self.runs:
+            return
+        url = shlex.split(entrypoint)[-1]
+        spec = await self._blobs.read(url.removeprefix(f"{self._blobs.url}/"))
+        self.specs[submission_id] = msgspec.json.decode(spec, type=TrainingSpec)
+        self.entrypoints[submission_id] = entrypoint
+        self.submissions.append(submission_id)
+        self.runs[submission_id] = RunStatus(RunState.RUNNING)
+
+    async def status(self, submission_id: str) -> RunStatus | None:
+        self._answer()
+        return self.runs.get(submission_id)
+
+    async def stop(self, submission_id: str) -> None:
+        self._answer()
+        self.stops.append(submission_id)
+        if submission_id in self.runs:
+            self.runs[submission_id] = RunStatus(RunState.STOPPED)
+
+    def _answer(self) -> None:
+        if self.down:
+            raise Unavailable("the cluster is away")
+
+    def set_state(self, submission: str, state: RunState) -> None:
+        """Change what the cluster says of a run."""
+        self.runs[submission] = RunStatus(state)
+
+    def forget(self, submission: str) -> None:
+        """Lose a run with the node that it ran on."""
+        del self.runs[submission]
+
+    async def tell(self, submission: str, *messages: str, first: int = 1) -> None:
+        """Write events, numbered from `first`."""
+        for seq, message in enumerate(messages, first):
+            data = {"step": seq, "train_loss": 1.0 / seq}
+            event = TrainingEvent(
+                seq=seq, created_at=STARTED_AT + seq, level="info", message=message, type="metrics", data=data
+            )
+            await self._write(submission, event_file(seq), msgspec.json.encode(event))
+
+    async def checkpoint(self, submission: str, step: int) -> None:
+        """Write a checkpoint's folder."""
+        await self._write(submission, f"checkpoints/step-{step}/{ADAPTER_CONFIG}", b"{}")
+
+    async def succeed(self, submission: str, *, tokens: int, rank: int = 8, metrics: Mapping[str, float] = {}) -> None:
+        """End a run with an adapter whose manifest and hashes are true."""
+        spec = self.specs[submission]
+        contents = {ADAPTER_WEIGHTS: submission.encode() * 100, ADAPTER_CONFIG: b'{"r": 8}'}
+        files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+        manifest = AdapterManifest(
+            files=files, digest=adapter_digest(files), base_model=spec.base_model, rank=rank, target_modules=("q_proj",)
+        )
+        for name, content in contents.items():
+            await self._write(submission, f"{ADAPTER_FOLDER}/{name}", content)
+        await self._write(submission, f"{ADAPTER_FOLDER}/{MANIFEST_FILE}", msgspec.json.encode(manifest))
+        checkpoint = TrainingCheckpoint(
+            step_number=10, epoch=1, created_at=STARTED_AT, path="checkpoints/step-10", metrics={"train_loss": 0.5}
+        )
+        await self._end(
+            submission,
+            TrainingStatus.SUCCEEDED,
+            tokens=tokens,
+            metrics=dict(metrics),
+            adapter=ADAPTER_FOLDER,
+            digest=manifest.digest,
+            checkpoints=(checkpoint,),
+        )
+        self.set_state(submission, RunState.SUCCEEDED)
+
+    async def fail(self, submission: str, code: str, message: str, *, retryable: bool = False) -> None:
+        """End a run with an error that it could still tell."""
+        error = TrainingError(code, message, retryable)
+        await self._end(submission, TrainingStatus.FAILED, tokens=0, error=error)
+        self.set_state(submission, RunState.FAILED)
+
+    async def stopped_after(self, submission: str, *, tokens: int) -> None:
+        """Write the result of a run that was asked to stop and could still say how far it came."""
+        await self._end(submission, TrainingStatus.CANCELLED, tokens=tokens)
+
+    async def _end(self, submission: str, status: TrainingStatus, *, tokens: int, **rest: Any) -> None:
+        spec = self.specs[submission]
+        result = TrainingResult(
+            job=spec.job,
+            attempt=spec.attempt,
+            status=status,
+            trained_tokens=tokens,
+            started_at=STARTED_AT,
+            finished_at=STARTED_AT + 60,
+            **rest,
+        )
+        await self._write(submission, RESULT_FILE, msgspec.json.encode(result))
+
+    async def _write(self, submission: str, name: str, data: bytes) -> None:
+        folder = self.specs[submission].output_url.removeprefix(f"{self._blobs.url}/")
+        await self._blobs.write(f"{folder}/{name}", data)
