@@ -1,12 +1,45 @@
 """Lists as OpenAI pages them: `after` is the id of the last thing seen."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, Literal, Protocol, Self, TypeVar
 
 from fastapi import Query
+from pydantic import BaseModel
 
 After = Annotated[str | None, Query(max_length=200)]
 PageSize = Annotated[int, Query(ge=1, le=100)]
+
+
+class Identified(Protocol):
+    """What a page can hold: its `id` is the cursor."""
+
+    @property
+    def id(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=Identified)
+
+
+class Page(BaseModel, Generic[Item]):
+    """OpenAI's list object."""
+
+    object: Literal["list"] = "list"
+    data: list[Item]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+    @classmethod
+    def of(cls, found: Sequence[Item], limit: int) -> Self:
+        """Return a page of at most `limit` things, where `limit + 1` were asked for to learn whether there are more."""
+        data = list(found[:limit])
+        return cls(
+            object="list",
+            data=data,
+            first_id=data[0].id if data else None,
+            last_id=data[-1].id if data else None,
+            has_more=len(found) > limit,
+        )
 
 
 def page(found: Sequence[dict[str, Any]], limit: int) -> dict[str, Any]:
