@@ -1,7 +1,7 @@
 """Lists as OpenAI pages them: `after` is the id of the last thing seen."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Generic, Literal, Protocol, Self, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from fastapi import Query
 from pydantic import BaseModel
@@ -10,11 +10,10 @@ After = Annotated[str | None, Query(max_length=200)]
 PageSize = Annotated[int, Query(ge=1, le=100)]
 
 
-class Identified(Protocol):
+class Identified(BaseModel):
     """What a page can hold: its `id` is the cursor."""
 
-    @property
-    def id(self) -> str: ...
+    id: str
 
 
 Item = TypeVar("Item", bound=Identified)
