@@ -16,6 +16,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 
 {{- define "tokenyard.pod" -}}
 automountServiceAccountToken: false
+{{ include "tokenyard.podBase" . }}
+{{- end }}
+
+{{- define "tokenyard.podBase" -}}
+# Kubernetes' links of a release named tokenyard would set TOKENYARD_GATEWAY_PORT and the like.
+enableServiceLinks: false
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets: {{ toYaml . | nindent 2 }}
 {{- end }}
@@ -84,7 +90,7 @@ securityContext:
 - name: ray-token
   secret:
     secretName: {{ .Values.existingSecret }}
-    items: [{key: ray-token, path: token}]
+    items: [{key: auth_token, path: token}]
 - name: models
   persistentVolumeClaim: {claimName: {{ .Values.ray.modelsClaim }}, readOnly: true}
 - name: model-specs

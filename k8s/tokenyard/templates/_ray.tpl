@@ -1,5 +1,5 @@
 {{- define "tokenyard.rayPod" -}}
-{{- include "tokenyard.pod" .root }}
+{{- include "tokenyard.podBase" .root }}
 containers:
   - name: ray
     image: {{ include "tokenyard.image" .root }}
@@ -19,7 +19,6 @@ containers:
       - {name: RAY_worker_niceness, value: "0"}
       - {name: TOKENYARD_REPLICA_DIR, value: /var/lib/tokenyard}
       - {name: TOKENYARD_BLOB_URL, value: {{ .root.Values.blobUrl | quote }}}
-      - {name: TOKENYARD_BASE_URL, value: "http://{{ .root.Release.Name }}-gateway:{{ .root.Values.gateway.service.port }}"}
       {{- include "tokenyard.secretEnv" (dict "name" "TOKENYARD_REDIS_URL" "secret" .root.Values.existingSecret "key" "redis-url") | nindent 6 }}
       {{- include "tokenyard.secretEnv" (dict "name" "TOKENYARD_METER_SECRET" "secret" .root.Values.existingSecret "key" "meter-secret") | nindent 6 }}
       {{- include "tokenyard.secretEnv" (dict "name" "TOKENYARD_REPLICA_BEARER" "secret" .root.Values.existingSecret "key" "replica-bearer") | nindent 6 }}
@@ -27,6 +26,7 @@ containers:
       {{- toYaml . | nindent 6 }}
       {{- end }}
     resources: {{ toYaml .resources | nindent 6 }}
+    {{- include "tokenyard.rayProbes" . | nindent 4 }}
     volumeMounts:
       - {name: models, mountPath: {{ .root.Values.ray.modelsPath }}, readOnly: true}
       - {name: shm, mountPath: /dev/shm}
@@ -38,4 +38,35 @@ volumes:
     emptyDir: {medium: Memory, sizeLimit: 2Gi}
   - name: replica
     emptyDir: {}
+{{- end }}
+
+{{- /* Ray's own health page, without a token: KubeRay's default runs wget, and asks workers for a proxy they lack. */}}
+{{- define "tokenyard.rayProbes" -}}
+readinessProbe:
+  httpGet: {path: /api/healthz, port: 52365}
+  periodSeconds: 5
+  timeoutSeconds: 5
+  failureThreshold: 3
+livenessProbe:
+  httpGet: {path: /api/healthz, port: 52365}
+  initialDelaySeconds: 30
+  periodSeconds: 5
+  timeoutSeconds: 5
+  failureThreshold: 24
+{{- end }}
+
+{{- /* What a worker pod asks for: GPUs too where the models run on them; a model that fits no worker is refused. */}}
+{{- define "tokenyard.workerResources" -}}
+{{- $resources := deepCopy .Values.ray.workers.resources }}
+{{- if eq .Values.ray.accelerator "cuda" }}
+{{- $gpus := .Values.ray.workers.gpus | int }}
+{{- range .Values.models }}
+{{- $needs := (((.accelerators).cuda).bundle).GPU | default 0 }}
+{{- if gt (float64 $needs) (float64 $gpus) }}
+{{- fail (printf "model %s asks for %v GPUs in one bundle, a Ray worker has %d (ray.workers.gpus)" .id $needs $gpus) }}
+{{- end }}
+{{- end }}
+{{- $_ := set $resources "limits" (merge (dict "nvidia.com/gpu" $gpus) ($resources.limits | default dict)) }}
+{{- end }}
+{{- toYaml $resources }}
 {{- end }}

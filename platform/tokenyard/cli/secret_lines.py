@@ -21,7 +21,7 @@ def secret_values(settings: Settings) -> dict[str, str]:
         "secret": settings.secret.get_secret_value(),
         "meter-secret": settings.derived_secret("meter").hex(),
         "replica-bearer": settings.derived_secret("replica-bearer").hex(),
-        "ray-token": secrets.token_hex(32),
+        "auth_token": secrets.token_hex(32),
     }
 
 

@@ -4,22 +4,29 @@ KubeRay's CRDs are taken from the folder that TOKENYARD_KUBERAY_SCHEMAS names.
 """
 
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import helm_python
 import jsonschema
 import kubernetes_validate
 import msgspec
 import pytest
 import yaml
+from pydantic import SecretStr
 
+from tokenyard.cli.secret_lines import secret_values
 from tokenyard.core.model_spec import ModelSpec
+from tokenyard.settings import Settings
 from tokenyard_deployments.serving.app import ServedModel, serve_config, serve_environment
 from tokenyard_deployments.serving.replica_settings import BLOB_URL, METER_SECRET, REDIS_URL, REPLICA_BEARER
 
-CHART = Path(__file__).parents[3] / "k8s" / "tokenyard"
+ROOT = Path(__file__).parents[3]
+CHART = ROOT / "k8s" / "tokenyard"
 KUBERNETES = "1.31"
+NODE_HEALTH_PATH, NODE_HEALTH_PORT = "/api/healthz", 52365  # Ray's dashboard agent; needs no token
 SCHEMAS = Path(os.environ.get("TOKENYARD_KUBERAY_SCHEMAS", "/nonexistent"))
 
 MODEL = yaml.safe_load((CHART.parents[1] / "deployments" / "models" / "smollm2-135m-instruct.yaml").read_text())
@@ -49,15 +56,29 @@ VALUES: list[dict[str, Any]] = [
 ]
 
 
-def render(values: dict[str, Any]) -> list[dict[str, Any]]:
+def render(values: dict[str, Any], name: str = "ty") -> list[dict[str, Any]]:
     with helm_python.Chart.load(CHART) as chart:
-        rendered = chart.render(values, name="ty", namespace="default")
+        rendered = chart.render(values, name=name, namespace="default")
     documents = rendered.values() if isinstance(rendered, dict) else [rendered]
     return [item for text in documents for item in yaml.safe_load_all(text) if item]
 
 
 def of_kind(manifests: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
     return [manifest for manifest in manifests if manifest["kind"] == kind]
+
+
+def pods(manifests: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return every pod's spec, Ray's too, by a name of its own."""
+    found = {
+        f"{item['kind']}/{item['metadata']['name']}": item["spec"]["template"]["spec"]
+        for item in manifests
+        if item["kind"] in {"Deployment", "Job"}
+    }
+    for service in of_kind(manifests, "RayService"):
+        cluster = service["spec"]["rayClusterConfig"]
+        found["head"] = cluster["headGroupSpec"]["template"]["spec"]
+        found |= {group["groupName"]: group["template"]["spec"] for group in cluster["workerGroupSpecs"]}
+    return found
 
 
 @pytest.mark.parametrize("values", VALUES, ids=["defaults", "ingress", "cuda"])
@@ -138,6 +159,87 @@ def test_gateways_read_the_same_models_and_prices() -> None:
     environment = {item["name"]: item.get("value") for item in container["env"]}
     assert environment["TOKENYARD_MODELS"] == '["a","b"]'
     assert environment["TOKENYARD_PRICES_DIR"] == "/etc/tokenyard/prices"
+
+
+def test_a_release_of_any_name_starts() -> None:
+    """Kubernetes' service links of a release `tokenyard` would say TOKENYARD_GATEWAY_PORT=tcp://... to every pod."""
+    for name, pod in pods(render({}, name="tokenyard")).items():
+        assert pod.get("enableServiceLinks") is False, name
+
+
+def test_only_the_ray_head_gets_a_service_account_token() -> None:
+    """KubeRay's autoscaler runs beside the head and reads it; nobody else needs one."""
+    mounted = {name for name, pod in pods(render({})).items() if pod["automountServiceAccountToken"]}
+    assert mounted == {"head"}
+
+
+def test_the_one_secret_that_the_readme_makes_is_all_that_is_asked_for() -> None:
+    asked: dict[str, set[str]] = {}
+    manifests = render({})
+    for pod in pods(manifests).values():
+        for container in pod["containers"]:
+            for variable in container.get("env", []):
+                if reference := variable.get("valueFrom", {}).get("secretKeyRef"):
+                    asked.setdefault(reference["name"], set()).add(reference["key"])
+        for volume in pod["volumes"]:
+            if secret := volume.get("secret"):
+                asked.setdefault(secret["secretName"], set()).update(item["key"] for item in secret["items"])
+    (service,) = of_kind(manifests, "RayService")
+    ray = service["spec"]["rayClusterConfig"]["authOptions"]["secretName"]
+    asked.setdefault(ray, set()).add("auth_token")  # the key that KubeRay reads
+    printed = secret_values(Settings(secret=SecretStr("s" * 32)))
+    assert asked == {"tokenyard": {*printed, "database-url", "redis-url"}}
+
+
+@pytest.mark.parametrize("gpus", [1, 4])
+def test_ray_workers_ask_for_the_gpus_that_their_replicas_need(gpus: int) -> None:
+    model = {**MODEL, "accelerators": {**MODEL["accelerators"], "cuda": {"bundle": {"CPU": 1, "GPU": gpus}}}}
+    ray = {"accelerator": "cuda", "workers": {"gpus": gpus}}
+    rendered = pods(render({"ray": ray, "models": [model]}))
+    (worker,), (head,) = rendered["cuda"]["containers"], rendered["head"]["containers"]
+    assert worker["resources"]["limits"]["nvidia.com/gpu"] == gpus
+    assert "nvidia.com/gpu" not in head["resources"]["limits"]
+    (on_cpu,) = pods(render({}))["cpu"]["containers"]
+    assert "nvidia.com/gpu" not in on_cpu["resources"]["limits"]
+
+
+def test_a_model_that_no_worker_can_hold_is_refused() -> None:
+    model = {**MODEL, "accelerators": {"cuda": {"bundle": {"CPU": 1, "GPU": 2}}}}
+    with pytest.raises(helm_python.HelmError, match="asks for 2 GPUs"):
+        render({"ray": {"accelerator": "cuda", "workers": {"gpus": 1}}, "models": [model]})
+
+
+def test_ray_pods_are_probed_by_what_the_image_has() -> None:
+    """KubeRay's own probe of a RayService's worker runs wget against a proxy that only the head has."""
+    rendered = pods(render({}))
+    for name in ("head", "cpu"):
+        (container,) = rendered[name]["containers"]
+        for probe in (container["readinessProbe"], container["livenessProbe"]):
+            assert probe["httpGet"] == {"path": NODE_HEALTH_PATH, "port": NODE_HEALTH_PORT}
+
+
+def test_a_fresh_image_carries_no_secret_of_its_maker() -> None:
+    """What stands in the folder beside the sources (`secrets.env`) must not reach the build context."""
+    first, *rules = (ROOT / ".dockerignore").read_text().split()
+    assert first == "*"
+    allowed = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
+    copied = {
+        word
+        for line in (ROOT / "Dockerfile").read_text().splitlines()
+        if line.startswith("COPY ")
+        for word in line.split()[1:-1]
+    }
+    assert copied == allowed
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert {name.split("/")[0] for name in tracked} >= allowed
+    assert not any(name.endswith(".env") for name in tracked)
+    assert "*.env" in (ROOT / ".gitignore").read_text().split()
+    assert "> secrets.env" not in (ROOT / "README.md").read_text()
+
+
+def test_the_default_object_store_has_its_driver() -> None:
+    scheme = yaml.safe_load((CHART / "values.yaml").read_text())["blobUrl"].partition("://")[0]
+    assert fsspec.get_filesystem_class(scheme).__name__ == "S3FileSystem"
 
 
 def test_only_the_tenants_api_is_public() -> None:
