@@ -5,6 +5,7 @@ PYTHON ?= python3
 ACCELERATOR ?= cpu
 JOBS ?= 2
 BIN := .venv/bin
+COVERAGE := --cov --cov-append --cov-report=
 SOURCES := platform deployments billing tests scripts
 
 export ACCELERATOR
@@ -31,11 +32,13 @@ types: setup ## mypy, strict
 check: lint types ## what to run before each commit, under 90 s
 	$(BIN)/pytest -q -n $(JOBS) tests/architecture tests/unit tests/contract
 
-test: lint types ## every test: real databases, the real stack, a real browser
+test: lint types ## every test: real databases, the real stack, a real browser; then branch coverage
+	@rm -rf build/coverage
 	@chromium=$$($(BIN)/python scripts/chromium.py) && export CHROMIUM="$$chromium" && \
-	$(BIN)/pytest -q -n $(JOBS) tests/architecture tests/unit tests/contract tests/property && \
-	$(BIN)/pytest -q --durations=10 tests/integration tests/fault && \
-	$(BIN)/pytest -q --durations=10 tests/browser tests/e2e
+	$(BIN)/pytest -q -n $(JOBS) $(COVERAGE) tests/architecture tests/unit tests/contract tests/property && \
+	$(BIN)/pytest -q --durations=10 $(COVERAGE) tests/integration tests/fault && \
+	$(BIN)/pytest -q --durations=10 $(COVERAGE) tests/browser tests/e2e
+	@$(BIN)/coverage report
 
 format: setup ## rewrite the sources as ruff would
 	$(BIN)/ruff check --fix-only --quiet $(SOURCES)

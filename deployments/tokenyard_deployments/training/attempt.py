@@ -44,7 +44,7 @@ class AttemptFolder:
     """Writes whole files only. One process at a time writes events."""
 
     def __init__(self, url: str) -> None:
-        self.fs, self.root = fsspec.core.url_to_fs(url, auto_mkdir=True)
+        self.fs, self.root = fsspec.core.url_to_fs(url, **({"auto_mkdir": True} if url.startswith("file:") else {}))
         self._seq = max((_number(name) for name in self._names(EVENTS_FOLDER)), default=0)
 
     def tell(

@@ -1,0 +1,103 @@
+"""The blob store on a local folder and on a real S3 server: the same promises."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from s3fs import S3FileSystem
+
+from support.servers.object_store import BUCKET, object_store
+from tokenyard.core.errors import Unavailable
+from tokenyard.storage.blobs import BlobStore, InvalidPath
+
+
+@pytest.fixture(params=["folder", "s3"])
+def blob_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    if request.param == "folder":
+        yield f"file://{tmp_path}/blobs"
+        return
+    with object_store(tmp_path / "s3") as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        S3FileSystem.clear_instance_cache()  # one of an earlier test leads to a server that is gone
+        yield f"s3://{BUCKET}/blobs"
+
+
+async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+async def broken() -> AsyncIterator[bytes]:
+    yield b"x" * 1000
+    raise ConnectionError("the client left")
+
+
+async def test_what_is_written_is_read(blob_url: str) -> None:
+    blobs = BlobStore(blob_url)
+    await blobs.write("files/org_a/file_1", b"hello")
+    assert await blobs.read("files/org_a/file_1") == b"hello"
+    assert await blobs.exists("files/org_a/file_1")
+    assert blobs.url_of("files/org_a/file_1") == f"{blob_url}/files/org_a/file_1"
+
+
+async def test_a_large_blob_goes_through_in_chunks(blob_url: str) -> None:
+    blobs = BlobStore(blob_url)
+    parts = [bytes([number]) * 1_000_000 for number in range(12)]  # more than one part of an S3 multipart upload
+    assert await blobs.write_stream("files/org_a/large", chunks(*parts)) == 12_000_000
+    assert b"".join([part async for part in blobs.read_stream("files/org_a/large")]) == b"".join(parts)
+
+
+async def test_a_broken_upload_leaves_nothing(blob_url: str) -> None:
+    blobs = BlobStore(blob_url)
+    await blobs.write("files/org_a/other", b"")
+    with pytest.raises(ConnectionError):
+        await blobs.write_stream("files/org_a/broken", broken())
+    assert not await blobs.exists("files/org_a/broken")
+    assert await blobs.names("files/org_a") == ["other"]
+
+
+async def test_another_process_sees_what_was_written_after_it_looked(blob_url: str) -> None:
+    writer, reader = BlobStore(blob_url), BlobStore(blob_url)
+    await writer.write("jobs/org_a/1/events/1.json", b"{}")
+    assert await reader.names("jobs/org_a/1/events") == ["1.json"]
+    assert not await reader.exists("jobs/org_a/1/events/2.json")
+    await writer.write("jobs/org_a/1/events/2.json", b"{}")
+    assert await reader.exists("jobs/org_a/1/events/2.json")
+    assert await reader.names("jobs/org_a/1/events") == ["1.json", "2.json"]
+    await writer.write("jobs/org_a/1/events/2.json", b"new")
+    assert await reader.read("jobs/org_a/1/events/2.json") == b"new"
+
+
+async def test_what_is_not_there(blob_url: str) -> None:
+    blobs = BlobStore(blob_url)
+    assert await blobs.names("files/org_a") == []
+    assert not await blobs.exists("files/org_a/none")
+    with pytest.raises(FileNotFoundError):
+        await blobs.read("files/org_a/none")
+    await blobs.delete("files/org_a/none")
+
+
+async def test_a_folder_is_deleted_whole_and_its_neighbour_stays(blob_url: str) -> None:
+    blobs = BlobStore(blob_url)
+    for path in ("jobs/org_a/1/a", "jobs/org_a/1/b/c", "jobs/org_a/10/a"):
+        await blobs.write(path, b"x")
+    await blobs.delete("jobs/org_a/1")
+    assert await blobs.names("jobs/org_a") == ["10"]
+
+
+@pytest.mark.parametrize("path", ["../etc/passwd", "files/../../x", "/abs/x", "files", "a/./b", "a//b", "a/b?c"])
+async def test_only_paths_of_ids_are_paths(tmp_path: Path, path: str) -> None:
+    with pytest.raises(InvalidPath):
+        BlobStore(f"file://{tmp_path}").url_of(path)
+
+
+async def test_a_store_that_is_away_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with object_store(tmp_path / "s3") as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        S3FileSystem.clear_instance_cache()
+        blobs = BlobStore(f"s3://{BUCKET}/blobs")
+        await blobs.write("files/org_a/file_1", b"hello")
+    with pytest.raises(Unavailable):
+        await blobs.read("files/org_a/file_1")
