@@ -33,6 +33,7 @@ class Stack:
 
     environment: dict[str, str]
     process: subprocess.Popen[str]
+    reader: threading.Thread
     output: list[str] = field(default_factory=list)
     admin_key: str = ""
 
@@ -125,14 +126,16 @@ def start(environment: dict[str, str], admin_key: str = "") -> Stack:
         text=True,
         start_new_session=True,
     )
-    stack = Stack(environment, process)
+    output: list[str] = []
 
     def read() -> None:
         assert process.stdout
-        for line in process.stdout:
-            stack.output.append(line)
+        with process.stdout:
+            for line in process.stdout:
+                output.append(line)
 
-    threading.Thread(target=read, daemon=True).start()
+    stack = Stack(environment, process, threading.Thread(target=read, daemon=True), output)
+    stack.reader.start()
 
     def ready_or_ended() -> bool:
         return "Ready in" in stack.text or process.poll() is not None
@@ -158,6 +161,7 @@ def stop(stack: Stack) -> float:
     except subprocess.TimeoutExpired:
         os.killpg(stack.process.pid, signal.SIGKILL)
         raise
+    stack.reader.join(STOP_LIMIT_S)
     return time.monotonic() - began
 
 
