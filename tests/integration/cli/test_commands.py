@@ -44,7 +44,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
                 stderr=log,
             )
         try:
-            _wait_for(f"{loaded.gateway_url}/health", gateway, folder / "gateway.log")
+            _wait_for(f"{loaded.effective_api_url}/health", gateway, folder / "gateway.log")
             yield loaded
         finally:
             gateway.terminate()
@@ -127,7 +127,9 @@ def test_the_commands_own_keys_do_not_pile_up(acme: dict[str, Any]) -> None:
 
 
 def _models(settings: Settings, key: str) -> int:
-    request = urllib.request.Request(f"{settings.gateway_url}/v1/models", headers={"Authorization": f"Bearer {key}"})
+    request = urllib.request.Request(
+        f"{settings.effective_api_url}/v1/models", headers={"Authorization": f"Bearer {key}"}
+    )
     try:
         with urllib.request.urlopen(request, timeout=5) as reply:
             return int(reply.status)
