@@ -136,6 +136,9 @@ class OperatorApi(ApiCaller):
         """Yield the balance of each organization that ever had credit or usage."""
         return self.every(BalanceInfo, "/admin/balances", limit=1000)
 
+    async def balance(self, organization: str) -> BalanceInfo:
+        return await self.call(BalanceInfo, "GET", _of(organization, "balance"))
+
     async def invoices(self, *, organization: str | None = None, limit: int = 100) -> list[InvoiceInfo]:
         """Return the newest invoices without their lines, as the worker drew them last."""
         return await self.listing(InvoiceInfo, "/admin/invoices", organization=organization, limit=limit)
