@@ -55,9 +55,7 @@ def create_app(connection: ApiConnection, cookie: SessionCookie) -> FastAPI:
     return app
 
 
-def _add_login(
-    app: FastAPI, connection: ApiConnection, cookie: SessionCookie, templates: Jinja2Templates
-) -> None:
+def _add_login(app: FastAPI, connection: ApiConnection, cookie: SessionCookie, templates: Jinja2Templates) -> None:
     def login_page(request: Request, message: str = "", status: int = 200) -> Response:
         return templates.TemplateResponse(request, "login.html", {"message": message}, status_code=status)
 

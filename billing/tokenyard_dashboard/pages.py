@@ -74,12 +74,11 @@ def router(connection: ApiConnection, cookie: SessionCookie, templates: Jinja2Te
     @pages.get("/")
     async def overview(request: Request, api: Api, span: ChosenSpan) -> HTMLResponse:
         start = span.start()
-        names, wallets, used, by_model, total, alarms = await asyncio.gather(
+        names, wallets, used, by_model, alarms = await asyncio.gather(
             _names(api),
             _wallets(api),
             api.usage(start, group_by="organization"),
             api.usage(start, group_by="model"),
-            api.usage(start, bucket_width=span.width),
             api.alarms(20),
         )
         organizations = _largest_first(used)
@@ -93,7 +92,7 @@ def router(connection: ApiConnection, cookie: SessionCookie, templates: Jinja2Te
             organizations=organizations,
             idle=sorted(names.keys() - {usage.organization for usage in organizations}, key=names.__getitem__),
             models=_largest_first(by_model),
-            chart=await _chart_by_organization(api, span, start, organizations, total, names),
+            chart=await _chart_by_organization(api, span, start, organizations, names),
         )
 
     @pages.get("/organizations/{organization}")
@@ -160,24 +159,21 @@ def _in_slots(buckets: Sequence[UsageBucketInfo], span: Span, start: int) -> lis
 
 
 async def _chart_by_organization(
-    api: OperatorApi,
-    span: Span,
-    start: int,
-    organizations: Sequence[UsageResultInfo],
-    total: Sequence[UsageBucketInfo],
-    names: Mapping[str, str],
+    api: OperatorApi, span: Span, start: int, organizations: Sequence[UsageResultInfo], names: Mapping[str, str]
 ) -> Chart:
     """Ask only for those that get a colour of their own: a thousand organizations would be as many numbers a bar."""
-    shown = organizations if len(organizations) <= SERIES else organizations[: SERIES - 1]
-    series = await asyncio.gather(
-        *(api.usage(start, bucket_width=span.width, organization=usage.organization) for usage in shown)
+    coloured = organizations if len(organizations) <= SERIES else organizations[: SERIES - 1]
+    total, *series = await asyncio.gather(
+        api.usage(start, bucket_width=span.width),
+        *(api.usage(start, bucket_width=span.width, organization=usage.organization) for usage in coloured),
     )
     rest = {slot: result.amount for slot, result in _in_slots(total, span, start)}
     values: dict[tuple[int, str], int] = {}
-    for usage, buckets in zip(shown, series, strict=True):
+    for usage, buckets in zip(coloured, series, strict=True):
         name = names.get(usage.organization or "", usage.organization or OTHER)
         for slot, result in _in_slots(buckets, span, start):
             values[slot, name] = values.get((slot, name), 0) + result.amount
             rest[slot] = rest.get(slot, 0) - result.amount
-    values |= {(slot, OTHER): amount for slot, amount in rest.items() if amount > 0}
+    if len(coloured) < len(organizations):
+        values |= {(slot, OTHER): amount for slot, amount in rest.items() if amount > 0}
     return stacked(span.labels(start), values)

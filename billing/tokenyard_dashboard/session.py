@@ -31,9 +31,7 @@ class SessionCookie:
 
     def open(self, response: Response, session: DashboardSession) -> None:
         sealed = self._cipher.encrypt(" ".join(session).encode()).decode()
-        response.set_cookie(
-            COOKIE, sealed, max_age=LIFETIME_S, httponly=True, samesite="strict", secure=self._secure
-        )
+        response.set_cookie(COOKIE, sealed, max_age=LIFETIME_S, httponly=True, samesite="strict", secure=self._secure)
 
     def close(self, response: Response) -> None:
         response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=self._secure)
