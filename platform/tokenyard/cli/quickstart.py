@@ -18,6 +18,7 @@ from tokenyard.clients.platform_api.connection import ApiFailed
 from tokenyard.clients.platform_api.shapes import ENDED, InvoiceInfo, Json, OrganizationInfo
 from tokenyard.core.ids import random_text
 from tokenyard.settings import shipped
+from tokenyard.stack.snippets import MAX_TOKENS, PROMPT
 
 if TYPE_CHECKING:  # it takes half a second to load, which no other command needs
     from openai import AsyncOpenAI
@@ -27,8 +28,6 @@ if TYPE_CHECKING:  # it takes half a second to load, which no other command need
 JOB_LIMIT_S = 900.0
 BILL_LIMIT_S = 120.0
 POLL_S = 1.0
-MAX_TOKENS = 64
-GREETING = "What is the capital of France? Answer in one sentence."
 
 
 def quickstart_command(app: typer.Typer) -> None:
@@ -150,12 +149,12 @@ async def _create_tenant(run: CommandRun) -> tuple[OrganizationInfo, str]:
 
 async def _chat(tour: Tour) -> None:
     tour.title(f"Chat with {tour.model} (as the tenant)")
-    tour.say(f"> {GREETING}")
-    tour.say(await _ask(tour, tour.model, GREETING))
+    tour.say(f"> {PROMPT}")
+    tour.say(await _ask(tour, tour.model, PROMPT))
     tour.title("The same, streaming")
     stream = await tour.client.chat.completions.create(
         model=tour.model,
-        messages=[{"role": "user", "content": GREETING}],
+        messages=[{"role": "user", "content": PROMPT}],
         max_tokens=MAX_TOKENS,
         stream=True,
         stream_options={"include_usage": True},
