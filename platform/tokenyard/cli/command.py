@@ -15,7 +15,7 @@ from typing import Annotated, Concatenate, ParamSpec
 import typer
 
 from tokenyard.cli.credentials import NoDatabase, operator_key
-from tokenyard.cli.output import Shown, as_json, write
+from tokenyard.cli.output import CommandOutput, as_json, write
 from tokenyard.clients.platform_api.connection import ApiConnection, ApiFailed
 from tokenyard.clients.platform_api.operator_api import OperatorApi
 from tokenyard.clients.platform_api.shapes import OrganizationInfo
@@ -77,7 +77,7 @@ class CommandRun:
         write(as_json(data) if self.json else text)
 
 
-Work = Callable[Concatenate[CommandRun, P], Awaitable[Shown | None]]
+Work = Callable[Concatenate[CommandRun, P], Awaitable[CommandOutput | None]]
 
 
 def platform_command(app: typer.Typer, name: str) -> Callable[[Work[P]], Work[P]]:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from tokenyard.cli.command import CommandRun, platform_command
-from tokenyard.cli.output import Shown, described, moment, table
+from tokenyard.cli.output import CommandOutput, described, moment, table
 from tokenyard.clients.platform_api.shapes import EventInfo
 
 jobs = typer.Typer(help="Fine-tuning jobs.", no_args_is_help=True)
@@ -23,7 +23,7 @@ async def listing(
     organization: Annotated[str | None, typer.Option(help="Only of this organization.")] = None,
     status: Annotated[str | None, typer.Option(help="Only in this status, such as running.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
-) -> Shown:
+) -> CommandOutput:
     """List jobs, newest first."""
     owner = (await run.organization(organization)).id if organization else None
     found = await run.api.jobs(organization=owner, status=status, limit=limit)
@@ -34,20 +34,20 @@ async def listing(
         )
         for job in found
     ]
-    return Shown(found, table(_HEADINGS, rows, empty="No jobs."))
+    return CommandOutput(found, table(_HEADINGS, rows, empty="No jobs."))
 
 
 @platform_command(jobs, "show")
-async def show(run: CommandRun, job: JobIdArgument) -> Shown:
+async def show(run: CommandRun, job: JobIdArgument) -> CommandOutput:
     """Show all that is known of a job."""
     return described(await run.api.job(job))
 
 
 @platform_command(jobs, "cancel")
-async def cancel(run: CommandRun, job: JobIdArgument) -> Shown:
+async def cancel(run: CommandRun, job: JobIdArgument) -> CommandOutput:
     """Ask a job to end."""
     found = await run.api.cancel_job(job)
-    return Shown(found, f"{job} is {found.status}.")
+    return CommandOutput(found, f"{job} is {found.status}.")
 
 
 @platform_command(jobs, "events")

@@ -6,7 +6,7 @@ import typer
 
 from tokenyard.cli.command import CommandFailed, CommandRun, platform_command
 from tokenyard.cli.organizations import find_project
-from tokenyard.cli.output import Shown, moment, table
+from tokenyard.cli.output import CommandOutput, moment, table
 
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 
@@ -23,7 +23,7 @@ async def create(
     project: Annotated[str | None, typer.Option(help="Id or name; default: its default project.")] = None,
     expires_in_days: Annotated[int | None, typer.Option(min=1, max=365)] = None,
     operator: OfOperator = False,
-) -> Shown:
+) -> CommandOutput:
     """Make a key. It is shown once; only its hash is stored."""
     expires_in_s = None if expires_in_days is None else expires_in_days * 86_400
     if operator:
@@ -32,11 +32,11 @@ async def create(
         owner = await _owner(run, organization)
         found = None if project is None else (await find_project(run, owner, project)).id
         made = await run.api.create_key(owner, name=name, project=found, expires_in_s=expires_in_s)
-    return Shown(made, f"{made.value}\nIts id is {made.id}. The key is shown once; keep it.")
+    return CommandOutput(made, f"{made.value}\nIts id is {made.id}. The key is shown once; keep it.")
 
 
 @platform_command(keys, "list")
-async def listing(run: CommandRun, organization: Owner = None, operator: OfOperator = False) -> Shown:
+async def listing(run: CommandRun, organization: Owner = None, operator: OfOperator = False) -> CommandOutput:
     """List keys; of each only the end is known."""
     if operator:
         found = await run.api.operator_keys()
@@ -46,7 +46,7 @@ async def listing(run: CommandRun, organization: Owner = None, operator: OfOpera
         (key.name, key.redacted_value, key.id, *map(moment, (key.created_at, key.expires_at, key.revoked_at)))
         for key in found
     ]
-    return Shown(found, table(("NAME", "KEY", "ID", "CREATED", "EXPIRES", "REVOKED"), rows))
+    return CommandOutput(found, table(("NAME", "KEY", "ID", "CREATED", "EXPIRES", "REVOKED"), rows))
 
 
 @platform_command(keys, "revoke")
@@ -55,14 +55,14 @@ async def revoke(
     key: Annotated[str, typer.Argument(help="The key's id, key_...")],
     organization: Annotated[str | None, typer.Option(help="Its organization; else it is looked for.")] = None,
     operator: OfOperator = False,
-) -> Shown:
+) -> CommandOutput:
     """End a key at once, for ever."""
     if operator:
         ended = await run.api.revoke_operator_key(key)
     else:
         owner = await _owner(run, organization) if organization else await _owner_of(run, key)
         ended = await run.api.revoke_key(owner, key)
-    return Shown(ended, f"{key} is revoked.")
+    return CommandOutput(ended, f"{key} is revoked.")
 
 
 async def _owner(run: CommandRun, organization: str | None) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tokenyard.cli.command import CommandRun, JsonOption, guarded, platform_command
-from tokenyard.cli.output import Shown, as_json, table, write
+from tokenyard.cli.output import CommandOutput, as_json, table, write
 from tokenyard.settings import Settings
 from tokenyard.stack.base_models import pull
 from tokenyard.stack.installation import child_environment, load_settings
@@ -19,11 +19,11 @@ models = typer.Typer(help="Base models.", no_args_is_help=True)
 
 
 @platform_command(models, "list")
-async def listing(run: CommandRun) -> Shown:
+async def listing(run: CommandRun) -> CommandOutput:
     """List the base models of this installation."""
     found = [model async for model in run.api.models()]
     rows = [(one.id, one.context_length, one.callable, one.price_id, one.adapters.get("live", 0)) for one in found]
-    return Shown(found, table(("MODEL", "CONTEXT", "CALLABLE", "PRICE", "LIVE FINE-TUNES"), rows))
+    return CommandOutput(found, table(("MODEL", "CONTEXT", "CALLABLE", "PRICE", "LIVE FINE-TUNES"), rows))
 
 
 @models.command("pull")

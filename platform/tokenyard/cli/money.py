@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tokenyard.cli.command import CommandFailed, CommandRun, platform_command
-from tokenyard.cli.output import Shown, details, dollars, moment_ms, table
+from tokenyard.cli.output import CommandOutput, details, dollars, moment_ms, table
 from tokenyard.cli.request_report import request_report
 from tokenyard.clients.platform_api.shapes import InvoiceInfo, OrganizationInfo, UsageInfo
 from tokenyard.core.money import InexactAmount, from_dollars
@@ -25,17 +25,17 @@ def this_month() -> str:
 
 def money_commands(app: typer.Typer) -> None:
     """Add the commands to `app`."""
-    for name, work in {"usage": usage, "invoice": invoice}.items():
-        platform_command(app, name)(work)
+    platform_command(app, "usage")(usage)
+    platform_command(app, "invoice")(invoice)
     platform_command(app, "request")(request)
     platform_command(app, "reconcile")(reconcile)
 
 
-async def usage(run: CommandRun, organization: Owner, month: Month = None) -> Shown:
+async def usage(run: CommandRun, organization: Owner, month: Month = None) -> CommandOutput:
     """Show an organization's usage of a month by model."""
     owner = await run.organization(organization)
     found = await run.api.usage_of_month(owner.id, month or this_month())
-    return Shown({"object": "list", "data": found}, usage_text(found))
+    return CommandOutput({"object": "list", "data": found}, usage_text(found))
 
 
 def usage_text(found: Sequence[UsageInfo]) -> str:
@@ -50,10 +50,10 @@ def usage_text(found: Sequence[UsageInfo]) -> str:
     return table(headings, rows, empty="No usage yet.")
 
 
-async def invoice(run: CommandRun, organization: Owner, month: Month = None) -> Shown:
+async def invoice(run: CommandRun, organization: Owner, month: Month = None) -> CommandOutput:
     """Show an organization's invoice of a month, line by line."""
     found = await invoice_of(run, await run.organization(organization), month or this_month())
-    return Shown(found, invoice_text(found))
+    return CommandOutput(found, invoice_text(found))
 
 
 async def invoice_of(run: CommandRun, owner: OrganizationInfo, month: str) -> InvoiceInfo:
@@ -79,16 +79,18 @@ def invoice_text(found: InvoiceInfo) -> str:
     return f"Invoice {found.id}, {found.period}, {found.state}\n\n{lines}\n\n{totals}"
 
 
-async def request(run: CommandRun, request: Annotated[str, typer.Argument(help="The request's id, req_...")]) -> Shown:
+async def request(
+    run: CommandRun, request: Annotated[str, typer.Argument(help="The request's id, req_...")]
+) -> CommandOutput:
     """Tell a request's whole story: attempts, both reports, charge, journal, invoice."""
     found = await run.api.request(request)
-    return Shown(found, request_report(found))
+    return CommandOutput(found, request_report(found))
 
 
-async def reconcile(run: CommandRun) -> Shown:
+async def reconcile(run: CommandRun) -> CommandOutput:
     """Check the invariants of the money; exit with 1 where one is broken."""
     found = await run.api.reconcile()
-    answer = Shown(found, details(found.as_json()))
+    answer = CommandOutput(found, details(found.as_json()))
     if not found.ok:
         run.emit(*answer)
         raise CommandFailed("The books do not agree; see above.")
@@ -102,7 +104,7 @@ async def grant(
     amount: Annotated[str, typer.Argument(help="Dollars, such as 25 or 0.50.")],
     reason: Annotated[str, typer.Option(help="Why; it stands in the journal.")],
     idempotency_key: Annotated[str | None, typer.Option(help="The same key never grants twice.")] = None,
-) -> Shown:
+) -> CommandOutput:
     """Give an organization credit."""
     try:
         nano = from_dollars(amount)
@@ -111,13 +113,13 @@ async def grant(
     owner = await run.organization(organization)
     key = idempotency_key or secrets.token_hex(16)
     granted = await run.api.grant_credit(owner.id, nano, reason=reason, idempotency_key=key)
-    return Shown(granted, f"{owner.slug} has {dollars(nano)} more credit.")
+    return CommandOutput(granted, f"{owner.slug} has {dollars(nano)} more credit.")
 
 
 @platform_command(credit, "list")
-async def grants(run: CommandRun, organization: Owner) -> Shown:
+async def grants(run: CommandRun, organization: Owner) -> CommandOutput:
     """List the credit an organization was given."""
     owner = await run.organization(organization)
     found = await run.api.grants(owner.id)
     rows = [(moment_ms(one.granted_at_ms), dollars(one.amount), one.reason, one.actor) for one in found]
-    return Shown(found, table(("GRANTED", "AMOUNT", "REASON", "BY"), rows))
+    return CommandOutput(found, table(("GRANTED", "AMOUNT", "REASON", "BY"), rows))

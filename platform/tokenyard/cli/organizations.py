@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tokenyard.cli.command import CommandFailed, CommandRun, platform_command, set_signature
-from tokenyard.cli.output import Shown, described, moment, table
+from tokenyard.cli.output import CommandOutput, described, moment, table
 from tokenyard.clients.platform_api.shapes import LimitsInfo, ProjectInfo
 
 organizations = typer.Typer(help="Organizations: the tenants.", no_args_is_help=True)
@@ -48,11 +48,11 @@ def limit_changes(given: dict[str, str | None]) -> LimitsInfo:
     return LimitsInfo.model_validate(changes)
 
 
-def with_limit_options(work: Callable[..., Awaitable[Shown]]) -> Callable[..., Awaitable[Shown]]:
+def with_limit_options(work: Callable[..., Awaitable[CommandOutput]]) -> Callable[..., Awaitable[CommandOutput]]:
     """Give a command the six options in place of its last parameter, which is the `LimitsInfo` made of them."""
 
     @functools.wraps(work)
-    async def command(run: CommandRun, **arguments: str | None) -> Shown:
+    async def command(run: CommandRun, **arguments: str | None) -> CommandOutput:
         changes = limit_changes({name: arguments.pop(name) for name in _LIMIT_OPTIONS})
         return await work(run, **arguments, changes=changes)
 
@@ -75,31 +75,30 @@ async def create(
     name: Name,
     slug: Annotated[str | None, typer.Option(help="Part of its models' names; default: made of the name.")] = None,
     weight: Annotated[int, typer.Option(help="Its share of busy replicas, against others'.")] = 1,
-    timezone: Annotated[str, typer.Option(help="IANA time zone of its invoices.")] = "UTC",
-) -> Shown:
+) -> CommandOutput:
     """Create an organization; it gets the stated opening credit."""
-    made = await run.api.create_organization(name=name, slug=slug or slug_of(name), weight=weight, timezone=timezone)
+    made = await run.api.create_organization(name=name, slug=slug or slug_of(name), weight=weight)
     return described(made)
 
 
 @platform_command(organizations, "list")
-async def listing(run: CommandRun) -> Shown:
+async def listing(run: CommandRun) -> CommandOutput:
     """List all organizations."""
     found = [organization async for organization in run.api.organizations()]
     rows = [(one.slug, one.name, one.id, moment(one.created_at)) for one in found]
     empty = "No organizations yet; make one with `tokenyard org create`."
-    return Shown(found, table(("SLUG", "NAME", "ID", "CREATED"), rows, empty=empty))
+    return CommandOutput(found, table(("SLUG", "NAME", "ID", "CREATED"), rows, empty=empty))
 
 
 @platform_command(organizations, "show")
-async def show(run: CommandRun, organization: Organization) -> Shown:
+async def show(run: CommandRun, organization: Organization) -> CommandOutput:
     """Show one organization and its limits."""
     return described(await run.organization(organization))
 
 
 @platform_command(organizations, "limits")
 @with_limit_options
-async def limits(run: CommandRun, organization: Organization, changes: LimitsInfo) -> Shown:
+async def limits(run: CommandRun, organization: Organization, changes: LimitsInfo) -> CommandOutput:
     """Show an organization's limits; change those that are given."""
     found = await run.organization(organization)
     if changes.model_fields_set:
@@ -108,19 +107,19 @@ async def limits(run: CommandRun, organization: Organization, changes: LimitsInf
 
 
 @platform_command(projects, "create")
-async def create_project(run: CommandRun, organization: Organization, name: Name) -> Shown:
+async def create_project(run: CommandRun, organization: Organization, name: Name) -> CommandOutput:
     """Create a project."""
     owner = await run.organization(organization)
     return described(await run.api.create_project(owner.id, name))
 
 
 @platform_command(projects, "list")
-async def list_projects(run: CommandRun, organization: Organization) -> Shown:
+async def list_projects(run: CommandRun, organization: Organization) -> CommandOutput:
     """List an organization's projects."""
     owner = await run.organization(organization)
     found = [project async for project in run.api.projects(owner.id)]
     rows = [(project.name, project.id, project.status, moment(project.created_at)) for project in found]
-    return Shown(found, table(("NAME", "ID", "STATUS", "CREATED"), rows))
+    return CommandOutput(found, table(("NAME", "ID", "STATUS", "CREATED"), rows))
 
 
 @platform_command(projects, "limits")
@@ -130,7 +129,7 @@ async def project_limits(
     organization: Organization,
     project: Annotated[str, typer.Argument(help="Its id or name.")],
     changes: LimitsInfo,
-) -> Shown:
+) -> CommandOutput:
     """Show a project's limits; change those that are given."""
     owner = await run.organization(organization)
     found = await find_project(run, owner.id, project)

@@ -13,7 +13,7 @@ from tokenyard.core.money import to_dollars
 Cell = str | int | float | None
 
 
-class Shown(NamedTuple):
+class CommandOutput(NamedTuple):
     """A command's answer: `data` for `--json`, `text` otherwise."""
 
     data: object
@@ -40,7 +40,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str
     """Lay out `rows` under `headings`. Columns of numbers stand to the right."""
     if not rows:
         return empty
-    lines = [headings, *([shown(cell) for cell in row] for row in rows)]
+    lines = [headings, *([cell_text(cell) for cell in row] for row in rows)]
     numeric = [all(isinstance(cell, int | float | None) for cell in column) for column in zip(*rows, strict=True)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
@@ -52,7 +52,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str
     )
 
 
-def shown(value: object) -> str:
+def cell_text(value: object) -> str:
     """Write one cell."""
     if value is None:
         return "-"
@@ -81,11 +81,11 @@ def moment_ms(unix_ms: int) -> str:
     return moment(unix_ms / 1000)
 
 
-def described(found: ApiObject) -> Shown:
+def described(found: ApiObject) -> CommandOutput:
     """Show an answer whole, its times (`..._at`, unix seconds) in words."""
     data = found.as_json()
     times = {name: moment(value) for name, value in data.items() if name.endswith("_at") and isinstance(value, int)}
-    return Shown(found, details(data | times))
+    return CommandOutput(found, details(data | times))
 
 
 def details(data: Mapping[str, object], *, indent: str = "") -> str:
@@ -102,7 +102,7 @@ def details(data: Mapping[str, object], *, indent: str = "") -> str:
                 lines.append(f"{indent}  -")
                 lines.append(details(item, indent=f"{indent}    "))
         elif isinstance(value, list):
-            lines.append(f"{label} {', '.join(map(shown, value)) or '-'}")
+            lines.append(f"{label} {', '.join(map(cell_text, value)) or '-'}")
         else:
-            lines.append(f"{label} {shown(value)}")
+            lines.append(f"{label} {cell_text(value)}")
     return "\n".join(line for line in lines if line)

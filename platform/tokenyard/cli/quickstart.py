@@ -13,7 +13,7 @@ import yaml
 
 from tokenyard.cli.command import CommandFailed, CommandRun, platform_command
 from tokenyard.cli.money import invoice_of, invoice_text, this_month, usage_text
-from tokenyard.cli.output import Shown, dollars, write
+from tokenyard.cli.output import CommandOutput, dollars, write
 from tokenyard.clients.platform_api.connection import ApiFailed
 from tokenyard.clients.platform_api.shapes import ENDED, InvoiceInfo, Json, OrganizationInfo
 from tokenyard.core.ids import random_text
@@ -38,7 +38,7 @@ def quickstart_command(app: typer.Typer) -> None:
         run: CommandRun,
         model: Annotated[str | None, typer.Option(help="Base model; default: the first one served.")] = None,
         recipe: Annotated[Path | None, typer.Option(help="Folder with recipe.yaml; default: the support bot.")] = None,
-    ) -> Shown:
+    ) -> CommandOutput:
         """Tour the platform: organization, chat, fine-tune, taught answer, usage, invoice. At most 5 minutes."""
         found = read_recipe(recipe or shipped("deployments/recipes/support-bot"))
         return await quickstart(run, model or run.settings.models[0], found)
@@ -112,7 +112,7 @@ def read_recipe(folder: Path) -> Recipe:
         raise CommandFailed(f"{file} is not a recipe ({type(error).__name__}: {error}).") from error
 
 
-async def quickstart(run: CommandRun, model: str, recipe: Recipe) -> Shown:
+async def quickstart(run: CommandRun, model: str, recipe: Recipe) -> CommandOutput:
     """Walk the whole tour.
 
     Raises:
@@ -270,10 +270,10 @@ def _billed_tokens(invoice: InvoiceInfo) -> tuple[int, int, int]:
     return sums["input"], sums["output"], sums["training"]
 
 
-def _verdict(tour: Tour, tuned: str) -> Shown:
+def _verdict(tour: Tour, tuned: str) -> CommandOutput:
     wrong = [fact for fact, holds in tour.facts.items() if not holds]
     text = "\n".join(f"{'yes' if holds else 'NO '}  {fact}" for fact, holds in tour.facts.items())
     if wrong:
         tour.say(f"\n{text}")
         raise CommandFailed(f"{len(wrong)} of {len(tour.facts)} facts do not hold: {'; '.join(wrong)}")
-    return Shown({"model": tuned, "facts": tour.facts}, f"\n{text}")
+    return CommandOutput({"model": tuned, "facts": tour.facts}, f"\n{text}")

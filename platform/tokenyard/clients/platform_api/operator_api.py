@@ -42,10 +42,8 @@ class OperatorApi(ApiCaller):
     async def organization(self, organization: str) -> OrganizationInfo:
         return await self.call(OrganizationInfo, "GET", _of(organization))
 
-    async def create_organization(
-        self, *, name: str, slug: str, weight: int = 1, timezone: str = "UTC"
-    ) -> OrganizationInfo:
-        body = {"name": name, "slug": slug, "weight": weight, "timezone": timezone}
+    async def create_organization(self, *, name: str, slug: str, weight: int = 1) -> OrganizationInfo:
+        body = {"name": name, "slug": slug, "weight": weight}
         return await self.call(OrganizationInfo, "POST", "/admin/organizations", body=body)
 
     async def limit_organization(self, organization: str, changes: LimitsInfo) -> OrganizationInfo:
