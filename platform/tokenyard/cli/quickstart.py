@@ -59,16 +59,18 @@ class Recipe:
 class Tally:
     """What the replies themselves said was used: it must be what the bill says."""
 
-    requests: int = 0
     prompt: int = 0
     completion: int = 0
     trained: int = 0
 
     def add(self, usage: "CompletionUsage | None") -> None:
         assert usage is not None, "every reply tells its usage"
-        self.requests += 1
         self.prompt += usage.prompt_tokens
         self.completion += usage.completion_tokens
+
+    @property
+    def tokens(self) -> tuple[int, int, int]:
+        return self.prompt, self.completion, self.trained
 
 
 @dataclass
@@ -243,7 +245,7 @@ async def _until_billed(tour: Tour, month: str) -> InvoiceInfo:
     Raises:
         CommandFailed: it has other tokens after BILL_LIMIT_S.
     """
-    wanted = (tour.tally.prompt, tour.tally.completion, tour.tally.trained)
+    wanted = tour.tally.tokens
     deadline = asyncio.get_running_loop().time() + BILL_LIMIT_S
     while True:
         billed = (0, 0, 0)
