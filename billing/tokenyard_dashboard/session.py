@@ -43,7 +43,7 @@ class SessionCookie:
             LoginRequired: no cookie, or a forged or old one.
         """
         try:
-            text = self._cipher.decrypt(request.cookies.get(COOKIE, ""), ttl=LIFETIME_S).decode()
+            text = self._cipher.decrypt(request.cookies.get(COOKIE, "").encode(), ttl=LIFETIME_S).decode()
         except InvalidToken:
             raise LoginRequired from None
         key, _, key_id = text.partition(" ")
