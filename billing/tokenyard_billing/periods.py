@@ -1,16 +1,12 @@
 """Months and hours in unix milliseconds."""
 
-import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from tokenyard.core.errors import InvalidRequest
-
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 _QUARTER_MS = HOUR_MS // 4  # no time zone in use has a finer offset
-_PERIOD = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])")
 
 
 def month_of(at_ms: int) -> str:
@@ -33,17 +29,6 @@ def period_end_ms(period: str, time_zone: str) -> int:
     """Return the first moment after `period`."""
     year, month = _split(period)
     return period_start_ms(f"{year + month // 12:04d}-{month % 12 + 1:02d}", time_zone)
-
-
-def checked_period(period: str) -> str:
-    """Return `period` where it is one.
-
-    Raises:
-        InvalidRequest: it is not a month such as 2026-01.
-    """
-    if not _PERIOD.fullmatch(period) or period.startswith("0000"):
-        raise InvalidRequest(f"{period!r} is not a month such as 2026-01.", param="period")
-    return period
 
 
 def _split(period: str) -> tuple[int, int]:

@@ -4,7 +4,7 @@ Money is nano-dollars; times are unix milliseconds; every row belongs to one org
 """
 
 from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, Integer, String, Text
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
 
 from tokenyard.storage.columns import Count, Id, Nano, UnixMs
 from tokenyard.storage.database import Base
@@ -122,6 +122,7 @@ class Alarm(Base):
     organization: Mapped[str | None] = mapped_column(String(96))  # None where it cannot be known
     message: Mapped[str] = mapped_column(Text)
     at_ms: Mapped[UnixMs]
+    id: Mapped[str] = column_property(kind + "/" + subject)
 
 
 class DeadEvent(Base):
@@ -135,6 +136,7 @@ class DeadEvent(Base):
     reason: Mapped[str] = mapped_column(Text)
     deliveries: Mapped[int] = mapped_column(Integer)
     at_ms: Mapped[UnixMs]
+    id: Mapped[str] = column_property(stream + "/" + entry)
 
 
 class Account(Base):
@@ -160,6 +162,7 @@ class Transaction(Base):
     reason: Mapped[str] = mapped_column(Text, default="")
     actor: Mapped[str] = mapped_column(String(96), default="")
     posted_at_ms: Mapped[UnixMs]
+    entries: Mapped[list["Entry"]] = relationship(order_by="Entry.number", lazy="raise", viewonly=True)
 
 
 class Entry(Base):
@@ -295,6 +298,7 @@ class Invoice(Base):
     credit_applied: Mapped[Nano]
     amount_due: Mapped[Nano]
     drafted_at_ms: Mapped[UnixMs]
+    lines: Mapped[list["InvoiceLine"]] = relationship(order_by="InvoiceLine.number", lazy="raise", viewonly=True)
 
 
 class InvoiceLine(Base):

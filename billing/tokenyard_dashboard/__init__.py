@@ -1,1 +1,1 @@
-"""The operator's pages."""
+"""The operator's pages: a client of the platform's HTTP API and of nothing else."""

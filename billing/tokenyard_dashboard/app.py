@@ -1,6 +1,9 @@
-"""The dashboard as an app of its own: login, pages, errors as pages."""
+"""The dashboard as an app of its own: login, pages, errors as pages. It reads only; nothing in it changes money."""
 
+import logging
+import re
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
 
@@ -8,60 +11,37 @@ from fastapi import FastAPI, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.staticfiles import StaticFiles
 from fastapi.templating import Jinja2Templates
+from starlette.exceptions import HTTPException
 from starlette.middleware.base import RequestResponseEndpoint
 
-from tokenyard.core.errors import PermissionDenied, TokenyardError, Unauthenticated
+from tokenyard.clients.platform_api.connection import ApiConnection, ApiFailed
+from tokenyard.clients.platform_api.operator_api import OperatorApi
 from tokenyard.core.money import to_dollars
-from tokenyard.web.auth import Authenticator
 from tokenyard.web.request_guard import RequestGuard
-from tokenyard_dashboard.pages import Sources, router
-from tokenyard_dashboard.session import LoginRequired, Sessions
+from tokenyard_dashboard.pages import router
+from tokenyard_dashboard.session import LIFETIME_S, DashboardSession, LoginRequired, SessionCookie
 
+_LOG = logging.getLogger(__name__)
 _HERE = Path(__file__).parent
 # Everything is served from here: no script, no other origin, no frame.
 POLICY = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; frame-ancestors 'none'"
+KEY_NAME = "dashboard session"
+API_AWAY = "The platform's API does not answer. Try again in a moment; `tokenyard doctor` says what is wrong."
+_KEY = re.compile(r"[!-~]{1,200}", re.ASCII)  # what a header can carry
 
 
-def create_app(sources: Sources, sessions: Sessions, authenticator: Authenticator) -> FastAPI:
-    """Return the dashboard. It reads only; nothing in it changes money."""
+def create_app(connection: ApiConnection, cookie: SessionCookie) -> FastAPI:
+    """Return the dashboard over an open connection to the API."""
     app = FastAPI(title="Tokenyard dashboard", docs_url=None, redoc_url=None, openapi_url=None)
     templates = _templates()
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
-    app.include_router(router(sources, sessions, templates))
+    app.include_router(router(connection, cookie, templates))
+    _add_login(app, connection, cookie, templates)
+    _add_error_pages(app, cookie, templates)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
-
-    @app.get("/login", response_class=HTMLResponse)
-    async def login_page(request: Request) -> Response:
-        return templates.TemplateResponse(request, "login.html", {"message": ""})
-
-    @app.post("/login")
-    async def login(request: Request, key: Annotated[str, Form(max_length=200)]) -> Response:
-        try:
-            operator = await authenticator.operator(key.strip())
-        except (Unauthenticated, PermissionDenied):
-            message = "That is not a valid admin key."
-            return templates.TemplateResponse(request, "login.html", {"message": message}, status_code=401)
-        answer = RedirectResponse("/", status_code=303)
-        sessions.open(answer, operator.key)
-        return answer
-
-    @app.post("/logout")
-    async def logout() -> Response:
-        answer = RedirectResponse("/login", status_code=303)
-        sessions.close(answer)
-        return answer
-
-    @app.exception_handler(LoginRequired)
-    async def to_login(_request: Request, _error: Exception) -> Response:
-        return RedirectResponse("/login", status_code=303)
-
-    @app.exception_handler(TokenyardError)
-    async def known(request: Request, error: Exception) -> Response:
-        assert isinstance(error, TokenyardError)
-        return templates.TemplateResponse(request, "error.html", {"message": error.message}, status_code=error.status)
 
     @app.middleware("http")
     async def headers(request: Request, call_next: RequestResponseEndpoint) -> Response:
@@ -73,6 +53,74 @@ def create_app(sources: Sources, sessions: Sessions, authenticator: Authenticato
 
     app.add_middleware(RequestGuard)
     return app
+
+
+def _add_login(app: FastAPI, connection: ApiConnection, cookie: SessionCookie, templates: Jinja2Templates) -> None:
+    def login_page(request: Request, message: str = "", status: int = 200) -> Response:
+        return templates.TemplateResponse(request, "login.html", {"message": message}, status_code=status)
+
+    @app.get("/login", response_class=HTMLResponse)
+    async def ask(request: Request) -> Response:
+        return login_page(request)
+
+    @app.post("/login")
+    async def login(request: Request, key: Annotated[str, Form()] = "") -> Response:
+        """Exchange an admin key for one that ends with the session; only that one is kept."""
+        admin_key = key.strip()
+        try:
+            if not _KEY.fullmatch(admin_key):
+                raise ApiFailed("not a key", HTTPStatus.UNAUTHORIZED)
+            made = await OperatorApi(connection, admin_key).create_operator_key(name=KEY_NAME, expires_in_s=LIFETIME_S)
+        except ApiFailed as error:
+            if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+                return login_page(request, "That is not a valid admin key.", HTTPStatus.UNAUTHORIZED)
+            return login_page(request, *_explained(error))
+        answer = RedirectResponse("/", status_code=HTTPStatus.SEE_OTHER)
+        cookie.open(answer, DashboardSession(made.value, made.id))
+        return answer
+
+    @app.post("/logout")
+    async def logout(request: Request) -> Response:
+        session = cookie.read(request)
+        try:
+            await OperatorApi(connection, session.key).revoke_operator_key(session.key_id)
+        except ApiFailed as error:
+            if error.status != HTTPStatus.UNAUTHORIZED:  # else it has ended already
+                _LOG.warning("the key %s of a session that was left ends only by itself: %s", session.key_id, error)
+        return _to_login(cookie)
+
+
+def _add_error_pages(app: FastAPI, cookie: SessionCookie, templates: Jinja2Templates) -> None:
+    def error_page(request: Request, message: str, status: int) -> Response:
+        return templates.TemplateResponse(request, "error.html", {"message": message}, status_code=status)
+
+    @app.exception_handler(LoginRequired)
+    async def no_session(_request: Request, _error: LoginRequired) -> Response:
+        return _to_login(cookie)
+
+    @app.exception_handler(ApiFailed)
+    async def failed(request: Request, error: ApiFailed) -> Response:
+        if error.status == HTTPStatus.UNAUTHORIZED:  # the session's key was revoked or has expired
+            return _to_login(cookie)
+        return error_page(request, *_explained(error))
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        return error_page(request, f"{error.detail}.", error.status_code)
+
+
+def _to_login(cookie: SessionCookie) -> Response:
+    answer = RedirectResponse("/login", status_code=HTTPStatus.SEE_OTHER)
+    cookie.close(answer)
+    return answer
+
+
+def _explained(error: ApiFailed) -> tuple[str, int]:
+    """Return a sentence for the operator, and the page's status."""
+    if error.status:
+        return str(error), error.status
+    _LOG.warning("%s", error)
+    return API_AWAY, HTTPStatus.SERVICE_UNAVAILABLE
 
 
 def _templates() -> Jinja2Templates:

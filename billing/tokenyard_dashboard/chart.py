@@ -81,7 +81,7 @@ def _largest(values: Mapping[tuple[int, str], int]) -> list[str]:
     totals: dict[str, int] = {}
     for (_, name), amount in values.items():
         totals[name] = totals.get(name, 0) + amount
-    names = sorted(totals, key=lambda name: (-totals[name], name))
+    names = sorted(totals, key=lambda name: (name == OTHER, -totals[name], name))
     return names if len(names) <= SERIES else [*names[: SERIES - 1], OTHER]
 
 

@@ -1,148 +1,179 @@
-"""The pages: what each shows, gathered for its template."""
+"""The pages: what each shows, gathered from the API for its template."""
 
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import HTMLResponse
 from fastapi.templating import Jinja2Templates
 
-from tokenyard.core.clock import Clock
-from tokenyard.core.errors import NotFound
-from tokenyard.core.ids import OrganizationId
-from tokenyard_billing.periods import DAY_MS, HOUR_MS
-from tokenyard_dashboard.chart import Chart, stacked
-from tokenyard_dashboard.ports import Jobs, OrganizationNames
-from tokenyard_dashboard.queries import Invoices, Usages
-from tokenyard_dashboard.session import Sessions
+from tokenyard.clients.platform_api.connection import ApiConnection
+from tokenyard.clients.platform_api.operator_api import OperatorApi
+from tokenyard.clients.platform_api.shapes import UsageBucketInfo, UsageResultInfo
+from tokenyard_dashboard.chart import OTHER, SERIES, Chart, stacked
+from tokenyard_dashboard.session import SessionCookie
 
 RECENT = 200
+_HOUR_S, _DAY_S = 3600, 86_400
+_WIDTHS = {_HOUR_S: "1h", _DAY_S: "1d"}
 
 
 @dataclass(frozen=True)
 class Span:
-    """A time range of the charts."""
+    """A time range of the charts, up to now: `slots` bars of `slot_s` seconds, labelled by a strftime format."""
 
     name: str
     title: str
-    slot_ms: int
+    slot_s: int
     slots: int
-    label: str  # strftime
+    label: str
+
+    @property
+    def width(self) -> str:
+        return _WIDTHS[self.slot_s]
+
+    def start(self) -> int:
+        """Return the unix time at which the first bar begins."""
+        return (int(time.time()) // self.slot_s - self.slots + 1) * self.slot_s
+
+    def labels(self, start: int) -> list[str]:
+        times = range(start, start + self.slots * self.slot_s, self.slot_s)
+        return [datetime.fromtimestamp(seconds, UTC).strftime(self.label) for seconds in times]
 
 
 SPANS = {
     span.name: span
     for span in (
-        Span("day", "24 hours", HOUR_MS, 24, "%H:00"),
-        Span("month", "30 days", DAY_MS, 30, "%b %d"),
-        Span("quarter", "90 days", DAY_MS, 90, "%b %d"),
+        Span("day", "24 hours", _HOUR_S, 24, "%H:00"),
+        Span("month", "30 days", _DAY_S, 30, "%b %d"),
+        Span("quarter", "90 days", _DAY_S, 90, "%b %d"),
     )
 }
 
 
-@dataclass(frozen=True)
-class Sources:
-    """Where the pages take what they show."""
-
-    usages: Usages
-    invoices: Invoices
-    names: OrganizationNames
-    jobs: Jobs
-    clock: Clock
-
-
-def router(sources: Sources, sessions: Sessions, templates: Jinja2Templates) -> APIRouter:
+def router(connection: ApiConnection, cookie: SessionCookie, templates: Jinja2Templates) -> APIRouter:
     """Return the pages behind the login."""
-    pages = APIRouter(dependencies=[Depends(sessions.require)], default_response_class=HTMLResponse)
+    pages = APIRouter(default_response_class=HTMLResponse)
 
-    async def names() -> dict[str, str]:
-        return {str(key): name for key, (name, _slug) in (await sources.names.names()).items()}
+    def session_api(request: Request) -> OperatorApi:
+        return OperatorApi(connection, cookie.read(request).key)
 
-    def page(request: Request, template: str, context: dict[str, Any]) -> HTMLResponse:
+    def chosen_span(span: str = "month") -> Span:
+        return SPANS.get(span, SPANS["month"])
+
+    Api = Annotated[OperatorApi, Depends(session_api)]
+    ChosenSpan = Annotated[Span, Depends(chosen_span)]
+
+    def page(request: Request, template: str, **context: object) -> HTMLResponse:
         return templates.TemplateResponse(request, template, {"spans": SPANS.values(), **context})
 
     @pages.get("/")
-    async def overview(request: Request, span: str = "month") -> HTMLResponse:
-        chosen = SPANS.get(span, SPANS["month"])
-        since_ms = _first_slot(sources.clock, chosen) * chosen.slot_ms
-        named = await names()
-        organizations = await sources.usages.by_organization(since_ms)
+    async def overview(request: Request, api: Api, span: ChosenSpan) -> HTMLResponse:
+        start = span.start()
+        names, wallets, used, by_model, alarms = await asyncio.gather(
+            _names(api),
+            _wallets(api),
+            api.usage(start, group_by="organization"),
+            api.usage(start, group_by="model"),
+            api.alarms(20),
+        )
+        organizations = _largest_first(used)
         return page(
             request,
             "overview.html",
-            {
-                "span": chosen,
-                "names": named,
-                "chart": await _spend_chart(sources, chosen, "organization", named),
-                "organizations": organizations,
-                "idle": [key for key in named if key not in {usage.name for usage in organizations}],
-                "models": await sources.usages.by_model(since_ms),
-                "wallets": await sources.invoices.wallets(),
-                "alarms": await sources.invoices.alarms(20),
-            },
+            span=span,
+            names=names,
+            wallets=wallets,
+            alarms=alarms,
+            organizations=organizations,
+            idle=sorted(names.keys() - {usage.organization for usage in organizations}, key=names.__getitem__),
+            models=_largest_first(by_model),
+            chart=await _chart_by_organization(api, span, start, organizations, names),
         )
 
     @pages.get("/organizations/{organization}")
-    async def one_organization(request: Request, organization: str, span: str = "month") -> HTMLResponse:
-        chosen = SPANS.get(span, SPANS["month"])
-        named = await names()
-        if organization not in named:
-            raise NotFound(f"No such organization: `{organization}`.")
-        key = OrganizationId(organization)
-        since_ms = _first_slot(sources.clock, chosen) * chosen.slot_ms
+    async def one_organization(request: Request, api: Api, span: ChosenSpan, organization: str) -> HTMLResponse:
+        start = span.start()
+        owner = await api.organization(organization)
+        used, buckets, balance, invoices, jobs = await asyncio.gather(
+            api.usage(start, group_by="model", organization=owner.id),
+            api.usage(start, group_by="model", organization=owner.id, bucket_width=span.width),
+            api.balance(owner.id),
+            api.invoices(organization=owner.id, limit=24),
+            api.jobs(organization=owner.id, limit=20),
+        )
+        values: dict[tuple[int, str], int] = {}
+        for slot, result in _in_slots(buckets, span, start):
+            values[slot, result.model or OTHER] = result.amount
         return page(
             request,
             "organization.html",
-            {
-                "span": chosen,
-                "organization": key,
-                "name": named[organization],
-                "chart": await _spend_chart(sources, chosen, "model", {}, key),
-                "models": await sources.usages.by_model(since_ms, key),
-                "wallet": (await sources.invoices.wallets()).get(key, 0),
-                "invoices": await sources.invoices.heads(key, 24),
-                "jobs": await sources.jobs.recent(key, 20),
-                "names": named,
-            },
+            span=span,
+            organization=owner,
+            names={owner.id: owner.name},
+            chart=stacked(span.labels(start), values),
+            models=_largest_first(used),
+            balance=balance,
+            invoices=invoices,
+            jobs=jobs,
         )
 
     @pages.get("/jobs")
-    async def all_jobs(request: Request) -> HTMLResponse:
-        context = {"jobs": await sources.jobs.recent(None, RECENT), "names": await names()}
-        return page(request, "jobs.html", context)
+    async def all_jobs(request: Request, api: Api) -> HTMLResponse:
+        names, jobs = await asyncio.gather(_names(api), api.jobs(limit=RECENT))
+        return page(request, "jobs.html", jobs=jobs, names=names)
 
     @pages.get("/invoices")
-    async def all_invoices(request: Request) -> HTMLResponse:
-        context = {"invoices": await sources.invoices.heads(None, RECENT), "names": await names()}
-        return page(request, "invoices.html", context)
+    async def all_invoices(request: Request, api: Api) -> HTMLResponse:
+        names, invoices = await asyncio.gather(_names(api), api.invoices(limit=RECENT))
+        return page(request, "invoices.html", invoices=invoices, names=names)
 
     @pages.get("/invoices/{invoice}")
-    async def one_invoice(request: Request, invoice: str) -> HTMLResponse:
-        found = await sources.invoices.one(invoice)
-        if found is None:
-            raise NotFound(f"No such invoice: `{invoice}`.")
-        head, lines = found
-        return page(request, "invoice.html", {"invoice": head, "lines": lines, "names": await names()})
+    async def one_invoice(request: Request, api: Api, invoice: str) -> HTMLResponse:
+        found = await api.invoice(invoice)
+        return page(request, "invoice.html", invoice=found, organization=await api.organization(found.organization))
 
     return pages
 
 
-def _first_slot(clock: Clock, span: Span) -> int:
-    return clock.now_ms() // span.slot_ms - span.slots + 1
+async def _names(api: OperatorApi) -> dict[str, str]:
+    return {organization.id: organization.name async for organization in api.organizations()}
 
 
-async def _spend_chart(
-    sources: Sources, span: Span, group: str, named: dict[str, str], organization: OrganizationId | None = None
+async def _wallets(api: OperatorApi) -> dict[str, int]:
+    return {balance.id: balance.available async for balance in api.balances()}
+
+
+def _largest_first(buckets: Sequence[UsageBucketInfo]) -> list[UsageResultInfo]:
+    """Return the results of a usage that was asked for in one bucket."""
+    results = [result for bucket in buckets for result in bucket.results]
+    return sorted(results, key=lambda usage: (-usage.amount, usage.organization or "", usage.model or ""))
+
+
+def _in_slots(buckets: Sequence[UsageBucketInfo], span: Span, start: int) -> list[tuple[int, UsageResultInfo]]:
+    return [((bucket.start_time - start) // span.slot_s, result) for bucket in buckets for result in bucket.results]
+
+
+async def _chart_by_organization(
+    api: OperatorApi, span: Span, start: int, organizations: Sequence[UsageResultInfo], names: Mapping[str, str]
 ) -> Chart:
-    first = _first_slot(sources.clock, span)
-    spends = await sources.usages.over_time(first * span.slot_ms, span.slot_ms, group, organization)
+    """Ask only for those that get a colour of their own: a thousand organizations would be as many numbers a bar."""
+    coloured = organizations if len(organizations) <= SERIES else organizations[: SERIES - 1]
+    total, *series = await asyncio.gather(
+        api.usage(start, bucket_width=span.width),
+        *(api.usage(start, bucket_width=span.width, organization=usage.organization) for usage in coloured),
+    )
+    rest = {slot: result.amount for slot, result in _in_slots(total, span, start)}
     values: dict[tuple[int, str], int] = {}
-    for spend in spends:
-        at = spend.slot - first, named.get(spend.name, spend.name)
-        values[at] = values.get(at, 0) + spend.amount
-    labels = [
-        datetime.fromtimestamp((first + slot) * span.slot_ms / 1000, UTC).strftime(span.label)
-        for slot in range(span.slots)
-    ]
-    return stacked(labels, values)
+    for usage, buckets in zip(coloured, series, strict=True):
+        name = names.get(usage.organization or "", usage.organization or OTHER)
+        for slot, result in _in_slots(buckets, span, start):
+            values[slot, name] = values.get((slot, name), 0) + result.amount
+            rest[slot] = rest.get(slot, 0) - result.amount
+    if len(coloured) < len(organizations):
+        values |= {(slot, OTHER): amount for slot, amount in rest.items() if amount > 0}
+    return stacked(span.labels(start), values)

@@ -1,53 +1,50 @@
-"""Who is logged in: a signed cookie that holds the id of an operator's key, never the key."""
+"""Who is logged in: an encrypted cookie with an operator's short-lived key, which each page then acts with."""
 
+import base64
+from typing import NamedTuple
+
+from cryptography.fernet import Fernet, InvalidToken
 from fastapi import Request, Response
-from itsdangerous import BadSignature, TimestampSigner
-
-from tokenyard.core.ids import ApiKeyId
-from tokenyard_dashboard.ports import OperatorKeys
 
 COOKIE = "tokenyard_session"
-LIFETIME_S = 12 * 3600
+LIFETIME_S = 8 * 3600
 
 
 class LoginRequired(Exception):
-    """Nobody is logged in: the answer is the login page."""
+    """The answer is the login page."""
 
 
-class Sessions:
-    """Opens, checks and closes sessions."""
+class DashboardSession(NamedTuple):
+    """The key that was made for this login, and its id, by which it is revoked."""
 
-    def __init__(self, secret: bytes, keys: OperatorKeys, *, secure: bool) -> None:
-        """Sign with `secret`; `secure` sets the cookie's flag, for pages served over HTTPS."""
-        self._signer = TimestampSigner(secret, salt="dashboard-session")
-        self._keys = keys
+    key: str
+    key_id: str
+
+
+class SessionCookie:
+    """Opens, reads and closes sessions."""
+
+    def __init__(self, secret: bytes, *, secure: bool) -> None:
+        """Encrypt with 32 secret bytes; `secure` sets the cookie's flag, for pages served over HTTPS."""
+        self._cipher = Fernet(base64.urlsafe_b64encode(secret))
         self._secure = secure
 
-    def open(self, response: Response, key: ApiKeyId) -> None:
-        """Log the holder of `key` in."""
-        response.set_cookie(
-            COOKIE,
-            self._signer.sign(key).decode(),
-            max_age=LIFETIME_S,
-            httponly=True,
-            samesite="strict",
-            secure=self._secure,
-        )
+    def open(self, response: Response, session: DashboardSession) -> None:
+        sealed = self._cipher.encrypt(" ".join(session).encode()).decode()
+        response.set_cookie(COOKIE, sealed, max_age=LIFETIME_S, httponly=True, samesite="strict", secure=self._secure)
 
     def close(self, response: Response) -> None:
         response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=self._secure)
 
-    async def require(self, request: Request) -> ApiKeyId:
-        """Return the operator's key id; a FastAPI dependency.
+    def read(self, request: Request) -> DashboardSession:
+        """Return the session of a request.
 
         Raises:
-            LoginRequired: no cookie, a forged or old one, or the key no longer counts.
+            LoginRequired: no cookie, or a forged or old one.
         """
         try:
-            signed = self._signer.unsign(request.cookies.get(COOKIE, ""), max_age=LIFETIME_S)
-        except BadSignature:
+            text = self._cipher.decrypt(request.cookies.get(COOKIE, "").encode(), ttl=LIFETIME_S).decode()
+        except InvalidToken:
             raise LoginRequired from None
-        key = ApiKeyId(signed.decode())
-        if not await self._keys.is_active(key):
-            raise LoginRequired
-        return key
+        key, _, key_id = text.partition(" ")
+        return DashboardSession(key, key_id)

@@ -33,6 +33,7 @@ class Settings(BaseSettings):
     prices_dir: Path = Field(default_factory=lambda: shipped("billing/prices"))
 
     host: str = "127.0.0.1"
+    api_url: str = ""
     gateway_port: int = 8000
     dashboard_port: int = 8080
     dashboard_over_https: bool = False
@@ -89,8 +90,14 @@ class Settings(BaseSettings):
         return self.ray_url or f"http://127.0.0.1:{self.ray_dashboard_port}"
 
     @property
-    def gateway_url(self) -> str:
-        return f"http://{self.host}:{self.gateway_port}"
+    def effective_api_url(self) -> str:
+        """Where the command line and the dashboard find the gateway."""
+        return self.api_url or self.local_url(self.gateway_port)
+
+    def local_url(self, port: int) -> str:
+        """Return how this machine reaches one of our own ports."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104 - compared only
+        return f"http://{host}:{port}"
 
     def derived_secret(self, purpose: str) -> bytes:
         """Return a 32-byte secret for one purpose, so that no secret is used for two things.

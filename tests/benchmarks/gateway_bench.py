@@ -75,8 +75,8 @@ def measure(folder: Path) -> GatewayFigures:
         environment = {**os.environ, **environment_of(settings)}
         command = [sys.executable, "-m", "tokenyard.bootstrap.gateway"]
         with _process(command, GATEWAY_CORE, environment) as gateway:
-            _until_ready(settings.gateway_url)
-            return _rounds(settings.gateway_url, f"http://127.0.0.1:{server}", key, gateway)
+            _until_ready(settings.effective_api_url)
+            return _rounds(settings.effective_api_url, f"http://127.0.0.1:{server}", key, gateway)
 
 
 def _rounds(gateway_url: str, direct_url: str, key: str, gateway: psutil.Process) -> GatewayFigures:

@@ -23,15 +23,22 @@ def test_the_printed_curl_works_as_pasted(stack: Stack) -> None:
     snippet = re.search(r"^curl .*?\}'$", stack.text, re.DOTALL | re.MULTILINE)
     assert snippet, stack.text
     answer = subprocess.run(["bash", "-c", snippet.group(0)], capture_output=True, text=True, check=True, timeout=120)
-    assert "Paris" in json.loads(answer.stdout)["choices"][0]["message"]["content"]
+    *frames, done = re.findall(r"^data: (.*)$", answer.stdout, re.MULTILINE)
+    assert done == "[DONE]"
+    choices = [choice for frame in frames for choice in json.loads(frame)["choices"]]
+    text = "".join(choice["delta"].get("content") or "" for choice in choices)
+    assert "Paris" in text
+    assert choices[-1]["finish_reason"] == "stop", text  # it ended by itself, within its bound
+    assert len(frames) > 3, "it streams"
 
 
 def test_the_printed_python_works_as_pasted(stack: Stack) -> None:
-    snippet = re.search(r"^from openai import OpenAI$.*?^print\(.*?$", stack.text, re.DOTALL | re.MULTILINE)
+    snippet = re.search(r"^from openai import OpenAI$.*?^    print\(.*?$", stack.text, re.DOTALL | re.MULTILINE)
     assert snippet, stack.text
     code = [sys.executable, "-c", snippet.group(0)]
     answer = subprocess.run(code, capture_output=True, text=True, check=True, timeout=120)
     assert "Paris" in answer.stdout
+    assert answer.stdout.strip().endswith((".", "!")), answer.stdout  # a whole sentence: it was not cut off
 
 
 def test_the_keys_are_stored_nowhere(stack: Stack) -> None:

@@ -17,7 +17,7 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.principal import Principal
 from tokenyard.storage.database import Database
 from tokenyard.web.errors import install_error_handlers
-from tokenyard_billing.control_plane import billing_routers
+from tokenyard_billing.api import billing_routers
 from tokenyard_billing.wallets.budgets import SqlBudgets
 from tokenyard_billing.wallets.live import LiveBudgets
 from tokenyard_billing.wallets.wallet import Wallet

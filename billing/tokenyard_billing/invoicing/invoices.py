@@ -39,7 +39,7 @@ class LineView(msgspec.Struct, frozen=True):
     amount: NanoDollars
 
 
-class InvoiceView(msgspec.Struct, frozen=True):
+class DrawnInvoice(msgspec.Struct, frozen=True):
     """One invoice; money in nano-dollars. `total` = sum of lines = `credit_applied` + `amount_due`."""
 
     id: str
@@ -73,7 +73,15 @@ class InvoiceStore:
         async with self._database.reading() as session:
             return (await session.scalars(query.order_by(Charge.period.desc()).limit(MAX_PERIODS))).all()
 
-    async def draw(self, organization: OrganizationId, period: str) -> InvoiceView:
+    async def drawn(self, organization: OrganizationId, period: str | None) -> list[DrawnInvoice]:
+        """Return the newest invoices up to now, or that of one period where it has charges."""
+        return [
+            await self.draw(organization, found)
+            for found in await self.periods(organization)
+            if period in {None, found}
+        ]
+
+    async def draw(self, organization: OrganizationId, period: str) -> DrawnInvoice:
         """Return the invoice of `period` up to now.
 
         Raises:
@@ -82,21 +90,21 @@ class InvoiceStore:
         async with self._database.reading() as session:
             return await self._draw(session, organization, period)
 
-    async def keep(self, organization: OrganizationId, period: str) -> InvoiceView:
+    async def keep(self, organization: OrganizationId, period: str) -> DrawnInvoice:
         """Draw the invoice up and write it down in place of the last draft."""
         async with self._database.transaction() as session:
             view = await self._draw(session, organization, period)
             await _write(session, view)
         return view
 
-    async def _draw(self, session: AsyncSession, organization: OrganizationId, period: str) -> InvoiceView:
+    async def _draw(self, session: AsyncSession, organization: OrganizationId, period: str) -> DrawnInvoice:
         lines, charged = await self._lines(session, organization, period)
         total = NanoDollars(sum(line.amount for line in lines))
         if total != charged:
             raise InvoiceMismatch(f"{organization} {period}: lines sum to {total}, charges to {charged} nano-dollars")
         credit = await _credit_before(session, organization, period)
         applied = NanoDollars(max(0, min(credit, total)))
-        return InvoiceView(
+        return DrawnInvoice(
             id=invoice_id(organization, period),
             organization=organization,
             period=period,
@@ -183,7 +191,7 @@ async def _credit_before(session: AsyncSession, organization: OrganizationId, pe
     return int(await session.scalar(granted) or 0) - int(await session.scalar(used) or 0)
 
 
-async def _write(session: AsyncSession, view: InvoiceView) -> None:
+async def _write(session: AsyncSession, view: DrawnInvoice) -> None:
     head = {name: getattr(view, name) for name in view.__struct_fields__ if name != "lines"}
     statement = bulk.upsert(session, Invoice)
     changes = {name: value for name, value in head.items() if name not in {"id", "organization", "period"}}

@@ -1,115 +1,95 @@
-"""What only an operator may read: a request's whole story, alarms, dead events, all across organizations."""
+"""What only an operator may read: a request's whole story, alarms, dead letters, all across organizations."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeVar
 
+import msgspec
 from redis.asyncio import Redis
-from sqlalchemy import inspect, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import selectinload
 
-from tokenyard.core.errors import NotFound
-from tokenyard.storage.database import Base, Database
+from tokenyard.core.errors import InvalidRequest, NotFound
+from tokenyard.storage.database import Database
+from tokenyard.storage.paging import beyond
 from tokenyard_billing.charging.dead_letters import send_again
-from tokenyard_billing.invoicing.invoices import invoice_id
-from tokenyard_billing.tables import (
-    Alarm,
-    Charge,
-    DeadEvent,
-    Entry,
-    OpenRequest,
-    Reservation,
-    Transaction,
-    UsageReport,
-    Waste,
-)
+from tokenyard_billing.charging.reports import Report, load_reports
+from tokenyard_billing.tables import Alarm, Charge, DeadEvent, OpenRequest, Reservation, Transaction, Waste
 
-Row = dict[str, Any]
+Listed = TypeVar("Listed", Alarm, DeadEvent)
+
+
+class RequestStory(msgspec.Struct, frozen=True):
+    """All that is known of a request or a training job. `transactions` posted its charge or moved its reservation."""
+
+    key: str
+    reports: Sequence[Report]
+    waste: Sequence[Waste]
+    charge: Charge | None
+    waiting: OpenRequest | None
+    reservation: Reservation | None
+    transactions: Sequence[Transaction]
+    alarms: Sequence[Alarm]
 
 
 class BillingOperatorStore:
-    """Reads across organizations; changes nothing but that dead events may be sent again."""
+    """Reads across organizations; changes nothing but that dead letters may be sent again."""
 
     def __init__(self, database: Database, redis: Redis) -> None:
         self._database = database
         self._redis = redis
 
-    async def request(self, charge_key: str) -> Row:
-        """Tell everything that is known of a request or a training job.
+    async def request(self, key: str) -> RequestStory:
+        """Tell everything that is known of the request or training job `key`.
 
         Raises:
             NotFound: nothing is.
         """
         async with self._database.reading() as session:
-            reports = await _rows(session, UsageReport, UsageReport.request == charge_key)
-            charge = await session.get(Charge, charge_key)
-            waiting = await session.get(OpenRequest, charge_key)
-            reservation = await session.get(Reservation, charge_key)
+            reports = (await load_reports(session, [key])).get(key, [])
+            charge = await session.get(Charge, key)
+            reservation = await session.get(Reservation, key)
             if not reports and charge is None and reservation is None:
-                raise NotFound(f"No request {charge_key}: it was never admitted, or its usage has not arrived yet.")
-            waste = await _rows(session, Waste, Waste.request == charge_key)
-            attempts = sorted({report["attempt"] for report in reports})
-            alarms = await _rows(session, Alarm, Alarm.subject.in_([charge_key, *attempts]))
-            journal = await _journal(session, charge, charge_key)
-        return {
-            "object": "request",
-            "id": charge_key,
-            "state": "charged" if charge else "waiting" if waiting else "reserved",
-            "attempts": [_attempt(attempt, reports, waste, charge) for attempt in attempts],
-            "charge": _row(charge) if charge else None,
-            "waiting": _row(waiting) if waiting else None,
-            "reservation": _row(reservation) if reservation else None,
-            "journal": journal,
-            "invoice": invoice_id(charge.organization, charge.period) if charge else None,
-            "alarms": alarms,
-        }
+                raise NotFound(f"No request {key}: it was never admitted, or its usage has not arrived yet.")
+            subjects = {key, *(report.attempt for report in reports)}
+            return RequestStory(
+                key,
+                reports,
+                (await session.scalars(select(Waste).where(Waste.request == key))).all(),
+                charge,
+                await session.get(OpenRequest, key),
+                reservation,
+                await _transactions(session, charge, key),
+                (await session.scalars(select(Alarm).where(Alarm.subject.in_(subjects)))).all(),
+            )
 
-    async def alarms(self, limit: int) -> list[Row]:
-        """Return the newest alarms."""
-        async with self._database.reading() as session:
-            found = await session.scalars(select(Alarm).order_by(Alarm.at_ms.desc()).limit(limit))
-            return [_row(alarm) for alarm in found]
-
-    async def dead_events(self, limit: int) -> list[Row]:
-        """Return the newest dead events."""
-        async with self._database.reading() as session:
-            found = await session.scalars(select(DeadEvent).order_by(DeadEvent.at_ms.desc()).limit(limit))
-            return [_row(event) for event in found]
-
-    async def send_again(self, stream: str, entry: str) -> None:
-        """Put a dead event back on its stream, after its cause was mended.
+    async def newest(self, table: type[Listed], after: str | None, limit: int) -> Sequence[Listed]:
+        """Return at most `limit` alarms or dead letters, newest first.
 
         Raises:
-            NotFound: there is no such dead event.
+            InvalidRequest: `after` is none of them.
+        """
+        query = select(table).order_by(table.at_ms.desc(), table.id.desc()).limit(limit)
+        async with self._database.reading() as session:
+            if after is not None:
+                last = await session.get(table, after.partition("/")[::2])
+                if last is None:
+                    raise InvalidRequest(f"There is no {after} to go on from.", param="after")
+                query = query.where(beyond(table.at_ms, table.id, (last.at_ms, last.id), newest_first=True))
+            return (await session.scalars(query)).all()
+
+    async def send_again(self, stream: str, entry: str) -> None:
+        """Put a dead letter back on its stream, after its cause was mended.
+
+        Raises:
+            NotFound: there is no such dead letter.
         """
         await send_again(self._database, self._redis, stream, entry)
 
 
-def _attempt(attempt: str, reports: Sequence[Row], waste: Sequence[Row], charge: Charge | None) -> Row:
-    said = {report["witness"]: report for report in reports if report["attempt"] == attempt}
-    return {
-        "id": attempt,
-        "gateway": said.get("gateway"),
-        "replica": said.get("replica"),
-        "hold_expired": said.get("hold"),
-        "charged": charge is not None and charge.attempt == attempt,
-        "waste": next((row for row in waste if row["attempt"] == attempt), None),
-    }
-
-
-async def _journal(session: AsyncSession, charge: Charge | None, key: str) -> list[Row]:
-    """Return the transactions that posted the charge (with others of its batch) or moved a reservation, with lines."""
-    posted = (Transaction.reference == key) & Transaction.template.in_(("reserve", "close_reservation"))
+async def _transactions(session: AsyncSession, charge: Charge | None, key: str) -> Sequence[Transaction]:
+    wanted = (Transaction.reference == key) & Transaction.template.in_(("reserve", "close_reservation"))
     if charge is not None and charge.transaction is not None:
-        posted |= Transaction.id == charge.transaction
-    transactions = await _rows(session, Transaction, posted)
-    for transaction in transactions:
-        transaction["entries"] = await _rows(session, Entry, Entry.transaction == transaction["id"])
-    return transactions
-
-
-async def _rows(session: AsyncSession, table: type[Base], condition: Any) -> list[Row]:
-    return [_row(found) for found in await session.scalars(select(table).where(condition))]
-
-
-def _row(found: Base) -> Row:
-    return {column.key: getattr(found, column.key) for column in inspect(found).mapper.column_attrs}
+        wanted |= Transaction.id == charge.transaction  # it posted other charges of its batch too
+    query = select(Transaction).where(wanted).options(selectinload(Transaction.entries))
+    return (await session.scalars(query.order_by(Transaction.posted_at_ms))).all()

@@ -1,16 +1,16 @@
 """Reads charged usage from the hourly projection: by bucket of time, by model, by whatever it is grouped by."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 import msgspec
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, func, null, select
 
 from tokenyard.core.ids import OrganizationId
 from tokenyard.storage.database import Database
-from tokenyard_billing.periods import HOUR_MS, period_end_ms, period_start_ms
+from tokenyard_billing.periods import period_end_ms, period_start_ms
 from tokenyard_billing.tables import HourlyUsage
 
+_GROUPS = ("organization", "project", "key", "model", "price")
 _COUNTS = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens", "amount")
 
 
@@ -18,6 +18,7 @@ class UsageSum(msgspec.Struct, frozen=True):
     """Usage summed over one bucket and group; `amount` in nano-dollars. Ungrouped fields are None."""
 
     bucket_ms: int
+    organization: str | None
     project: str | None
     key: str | None
     model: str | None
@@ -48,55 +49,52 @@ class UsageStore:
         self._database = database
 
     async def sums(
-        self, organization: OrganizationId, wanted: UsageFilter, *, width_ms: int, group_by: Sequence[str] = ()
+        self, organization: OrganizationId, wanted: UsageFilter, *, width_ms: int, group_by: Collection[str] = ()
     ) -> list[UsageSum]:
-        """Sum usage over UTC buckets of `width_ms` and the columns `group_by` (project, key, model, price)."""
-        columns = {name: getattr(HourlyUsage, name) for name in ("project", "key", "model", "price")}
-        grouped = [columns[name] for name in columns if name in group_by]
-        bucket = (HourlyUsage.hour_ms // width_ms).label("bucket")
-        query = (
-            select(bucket, *grouped, *(func.sum(getattr(HourlyUsage, name)) for name in _COUNTS))
-            .where(*_conditions(organization, wanted))
-            .group_by(bucket, *grouped)
-            .order_by(bucket, *grouped)
-        )
-        async with self._database.reading() as session:
-            rows = (await session.execute(query)).all()
-        return [_sum(row, [name for name in columns if name in group_by], width_ms) for row in rows]
+        """Sum usage over buckets of `width_ms` from `wanted.from_ms` on, and by project, key, model or price."""
+        of = HourlyUsage.organization == organization
+        return await load_sums(self._database, wanted, of, width_ms=width_ms, group_by=group_by)
 
     async def month(self, organization: OrganizationId, month: str) -> list[UsageSum]:
         """Sum a UTC month by model."""
         wanted = UsageFilter(period_start_ms(month, "UTC"), period_end_ms(month, "UTC"))
-        # One bucket that no month can leave.
-        return await self.sums(organization, wanted, width_ms=HOUR_MS * 24 * 365 * 1000, group_by=("model",))
+        return await self.sums(organization, wanted, width_ms=wanted.to_ms - wanted.from_ms, group_by=("model",))
 
 
-def _conditions(organization: OrganizationId, wanted: UsageFilter) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = [
-        HourlyUsage.organization == organization,
-        HourlyUsage.hour_ms >= wanted.from_ms,
-        HourlyUsage.hour_ms < wanted.to_ms,
-    ]
-    if wanted.projects:
-        conditions.append(HourlyUsage.project.in_(wanted.projects))
-    if wanted.keys:
-        conditions.append(HourlyUsage.key.in_(wanted.keys))
-    if wanted.models:
-        conditions.append(HourlyUsage.model.in_(wanted.models))
-    if wanted.kind is not None:
-        conditions.append(HourlyUsage.kind == wanted.kind)
-    return conditions
-
-
-def _sum(row: Any, grouped: Sequence[str], width_ms: int) -> UsageSum:
-    bucket, *rest = row
-    groups = dict(zip(grouped, rest, strict=False))
-    counts = (int(value) for value in rest[len(grouped) :])
-    return UsageSum(
-        int(bucket) * width_ms,
-        groups.get("project"),
-        groups.get("key"),
-        groups.get("model"),
-        groups.get("price"),
-        *counts,
+async def load_sums(
+    database: Database,
+    wanted: UsageFilter,
+    *conditions: ColumnElement[bool],
+    width_ms: int,
+    group_by: Collection[str],
+    limit: int | None = None,
+) -> list[UsageSum]:
+    """Sum usage where `conditions` hold; by bucket, then by group; `limit` bounds the sums, not the buckets."""
+    bucket = ((HourlyUsage.hour_ms - wanted.from_ms) // width_ms).label("bucket")
+    grouped = {name: getattr(HourlyUsage, name) for name in _GROUPS if name in group_by}
+    query = (
+        select(
+            bucket,
+            *(grouped.get(name, null()) for name in _GROUPS),
+            *(func.sum(getattr(HourlyUsage, name)) for name in _COUNTS),
+        )
+        .where(HourlyUsage.hour_ms >= wanted.from_ms, HourlyUsage.hour_ms < wanted.to_ms, *conditions)
+        .group_by(bucket, *grouped.values())
+        .order_by(bucket, *grouped.values())
+        .limit(limit)
     )
+    for column, values in (
+        (HourlyUsage.project, wanted.projects),
+        (HourlyUsage.key, wanted.keys),
+        (HourlyUsage.model, wanted.models),
+    ):
+        if values:
+            query = query.where(column.in_(values))
+    if wanted.kind is not None:
+        query = query.where(HourlyUsage.kind == wanted.kind)
+    async with database.reading() as session:
+        rows = (await session.execute(query)).all()
+    return [
+        UsageSum(wanted.from_ms + int(index) * width_ms, *rest[: len(_GROUPS)], *map(int, rest[len(_GROUPS) :]))
+        for index, *rest in rows
+    ]

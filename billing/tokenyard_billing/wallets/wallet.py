@@ -15,6 +15,7 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars, from_dollars
 from tokenyard.storage import bulk
 from tokenyard.storage.database import Database
+from tokenyard.storage.paging import beyond
 from tokenyard_billing.ledger import journal
 from tokenyard_billing.tables import CreditGrant
 from tokenyard_billing.wallets.budgets import SqlBudgets
@@ -22,7 +23,6 @@ from tokenyard_billing.wallets.live import BudgetUpdate, LiveBudgets
 
 _LOG = logging.getLogger(__name__)
 MAX_GRANT = NanoDollars(10**17)  # a hundred million dollars: keeps every balance within 64 bits
-MAX_LISTED = 1_000
 
 
 class Grant(msgspec.Struct, frozen=True):
@@ -36,6 +36,18 @@ class Grant(msgspec.Struct, frozen=True):
     transaction: str
     granted_at_ms: int
 
+    @property
+    def id(self) -> str:
+        return self.transaction
+
+
+class WalletBalance(msgspec.Struct, frozen=True):
+    """What is left (below 0 it is owed) and what is set aside for training jobs."""
+
+    organization: OrganizationId
+    available: NanoDollars
+    reserved: NanoDollars
+
 
 class Wallet:
     """The prepaid balances of organizations."""
@@ -46,20 +58,31 @@ class Wallet:
         self._live = live
         self._clock = clock
 
-    async def balances(self, organization: OrganizationId) -> tuple[NanoDollars, NanoDollars]:
-        """Return what is left (below 0 it is owed) and what is set aside for training jobs."""
-        nothing = (NanoDollars(0), 0)
+    async def balance(self, organization: OrganizationId) -> WalletBalance:
+        """Return what the organization has."""
+        names = (journal.AccountName.WALLET, journal.AccountName.RESERVED)
         async with self._database.reading() as session:
-            wallets = await journal.balances(session, [organization], journal.AccountName.WALLET)
-            reserved = await journal.balances(session, [organization], journal.AccountName.RESERVED)
-        return wallets.get(organization, nothing)[0], reserved.get(organization, nothing)[0]
+            found = [await journal.balances(session, [organization], name) for name in names]
+        return WalletBalance(organization, *(of.get(organization, (NanoDollars(0), 0))[0] for of in found))
 
-    async def grants(self, organization: OrganizationId) -> list[Grant]:
-        """Return the newest credit grants."""
+    async def grants(self, organization: OrganizationId, *, after: str | None = None, limit: int) -> list[Grant]:
+        """Return at most `limit` credit grants, newest first.
+
+        Raises:
+            InvalidRequest: `after` is no grant of the organization.
+        """
         query = select(CreditGrant).where(CreditGrant.organization == organization)
         async with self._database.reading() as session:
-            found = await session.scalars(query.order_by(CreditGrant.granted_at_ms.desc()).limit(MAX_LISTED))
-            return [_view(row) for row in found]
+            if after is not None:
+                last = await session.scalar(query.where(CreditGrant.transaction == after))
+                if last is None:
+                    raise InvalidRequest(f"No such credit grant: {after}", param="after")
+                place = (last.granted_at_ms, last.transaction)
+                query = query.where(
+                    beyond(CreditGrant.granted_at_ms, CreditGrant.transaction, place, newest_first=True)
+                )
+            newest = query.order_by(CreditGrant.granted_at_ms.desc(), CreditGrant.transaction.desc())
+            return [_view(row) for row in await session.scalars(newest.limit(limit))]
 
     async def grant(
         self, organization: OrganizationId, amount: NanoDollars, *, reason: str, actor: str, idempotency_key: str

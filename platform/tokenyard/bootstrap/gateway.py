@@ -33,7 +33,7 @@ from tokenyard.tenancy.tenant_routes import own_router
 from tokenyard.web.access_log import AccessLog
 from tokenyard.web.health import Check
 from tokenyard.web.metrics import process_registry
-from tokenyard_billing.control_plane import billing_routers
+from tokenyard_billing.api import billing_routers
 
 ROUTES = ("all", "inference", "control")
 SHUTDOWN_LIMIT_S = 300

@@ -1,86 +1,74 @@
 """`tokenyard jobs`: fine-tuning jobs of all organizations."""
 
 import asyncio
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from tokenyard.cli.call import Call
-from tokenyard.cli.command import platform_command
-from tokenyard.cli.output import Shown, details, moment, table
+from tokenyard.cli.command import CommandRun, platform_command
+from tokenyard.cli.output import CommandOutput, described, moment, table
+from tokenyard.clients.platform_api.shapes import EventInfo
 
 jobs = typer.Typer(help="Fine-tuning jobs.", no_args_is_help=True)
 
-JobId = Annotated[str, typer.Argument(help="The job's id, ftjob-...")]
+JobIdArgument = Annotated[str, typer.Argument(help="The job's id, ftjob-...")]
 
-ENDED = ("succeeded", "failed", "cancelled")
 POLL_S = 1.0
+_HEADINGS = ("JOB", "ORGANIZATION", "BASE", "STATUS", "WAITS FOR", "TOKENS", "CREATED", "MODEL")
 
 
 @platform_command(jobs, "list")
 async def listing(
-    call: Call,
+    run: CommandRun,
     organization: Annotated[str | None, typer.Option(help="Only of this organization.")] = None,
     status: Annotated[str | None, typer.Option(help="Only in this status, such as running.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
-) -> Shown:
+) -> CommandOutput:
     """List jobs, newest first."""
-    owner = (await call.organization(organization))["id"] if organization else None
-    found = (await call.api.get("/admin/jobs", organization=owner, status=status, limit=limit))["data"]
-    rows = [{**job, "created_at": moment(job["created_at"]), "waits_for": job.get("waits_for") or "-"} for job in found]
-    columns = {
-        "id": "JOB",
-        "organization_slug": "ORGANIZATION",
-        "model": "BASE",
-        "status": "STATUS",
-        "waits_for": "WAITS FOR",
-        "trained_tokens": "TOKENS",
-        "created_at": "CREATED",
-        "fine_tuned_model": "MODEL",
-    }
-    return Shown(found, table(rows, columns, empty="No jobs."))
+    owner = (await run.organization(organization)).id if organization else None
+    found = await run.api.jobs(organization=owner, status=status, limit=limit)
+    rows = [
+        (
+            *(job.id, job.organization_slug, job.model, job.status, job.waits_for or "-", job.trained_tokens),
+            *(moment(job.created_at), job.fine_tuned_model),
+        )
+        for job in found
+    ]
+    return CommandOutput(found, table(_HEADINGS, rows, empty="No jobs."))
 
 
 @platform_command(jobs, "show")
-async def show(call: Call, job: JobId) -> Shown:
+async def show(run: CommandRun, job: JobIdArgument) -> CommandOutput:
     """Show all that is known of a job."""
-    found = await call.api.get(f"/admin/jobs/{job}")
-    times = {name: moment(found.get(name)) for name in ("created_at", "finished_at")}
-    return Shown(found, details({**found, **times}))
+    return described(await run.api.job(job))
 
 
 @platform_command(jobs, "cancel")
-async def cancel(call: Call, job: JobId) -> Shown:
+async def cancel(run: CommandRun, job: JobIdArgument) -> CommandOutput:
     """Ask a job to end."""
-    found = await call.api.post(f"/admin/jobs/{job}/cancel")
-    return Shown(found, f"{job} is {found['status']}.")
+    found = await run.api.cancel_job(job)
+    return CommandOutput(found, f"{job} is {found.status}.")
 
 
 @platform_command(jobs, "events")
 async def events(
-    call: Call,
-    job: JobId,
+    run: CommandRun,
+    job: JobIdArgument,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job ends.")] = False,
 ) -> None:
     """Print a job's events, oldest first."""
     seen: set[str] = set()
     while True:
-        ended = (await call.api.get(f"/admin/jobs/{job}"))["status"] in ENDED
-        for event in await _events(call, job):
-            if event["id"] not in seen:
-                seen.add(event["id"])
-                call.emit(event, event_line(event))
+        ended = (await run.api.job(job)).ended
+        found = [event async for event in run.api.job_events(job)]
+        for event in reversed(found):
+            if event.id not in seen:
+                seen.add(event.id)
+                run.emit(event, event_line(event))
         if ended or not follow:
             return
         await asyncio.sleep(POLL_S)
 
 
-async def _events(call: Call, job: str) -> list[dict[str, Any]]:
-    """Return all events, oldest first."""
-    found = [event async for event in call.api.every(f"/admin/jobs/{job}/events")]
-    return found[::-1]
-
-
-def event_line(event: dict[str, Any]) -> str:
-    """Write one event."""
-    return f"{moment(event['created_at'])}  {event['level']:<5}  {event['message']}"
+def event_line(event: EventInfo) -> str:
+    return f"{moment(event.created_at)}  {event.level:<5}  {event.message}"

@@ -2,14 +2,14 @@
 
 import typer
 
+from tokenyard.cli.cluster_secrets import secrets_command
 from tokenyard.cli.jobs import jobs
 from tokenyard.cli.keys import keys
 from tokenyard.cli.models import models
 from tokenyard.cli.money import credit, money_commands
 from tokenyard.cli.organizations import organizations, projects
+from tokenyard.cli.quickstart import quickstart_command
 from tokenyard.cli.running import running_commands
-from tokenyard.cli.secret_lines import secret_commands
-from tokenyard.cli.tour import tour_commands
 
 app = typer.Typer(
     name="tokenyard",
@@ -20,8 +20,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 running_commands(app)
-tour_commands(app)
-secret_commands(app)
+quickstart_command(app)
+secrets_command(app)
 app.add_typer(organizations, name="org")
 app.add_typer(projects, name="project")
 app.add_typer(keys, name="key")

@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from tokenyard.cli.call import Call
-from tokenyard.cli.command import JsonOption, guarded, platform_command
-from tokenyard.cli.output import Shown, as_json, table, write
+from tokenyard.cli.command import CommandRun, JsonOption, guarded, platform_command
+from tokenyard.cli.output import CommandOutput, as_json, table, write
 from tokenyard.settings import Settings
 from tokenyard.stack.base_models import pull
 from tokenyard.stack.installation import child_environment, load_settings
@@ -18,21 +17,13 @@ from tokenyard.stack.progress import Progress
 
 models = typer.Typer(help="Base models.", no_args_is_help=True)
 
-_COLUMNS = {
-    "id": "MODEL",
-    "context_length": "CONTEXT",
-    "callable": "CALLABLE",
-    "price_id": "PRICE",
-    "live": "LIVE FINE-TUNES",
-}
-
 
 @platform_command(models, "list")
-async def listing(call: Call) -> Shown:
+async def listing(run: CommandRun) -> CommandOutput:
     """List the base models of this installation."""
-    found = [model async for model in call.api.every("/admin/models")]
-    rows = [{**model, "live": model["adapters"].get("live", 0)} for model in found]
-    return Shown(found, table(rows, _COLUMNS))
+    found = [model async for model in run.api.models()]
+    rows = [(one.id, one.context_length, one.callable, one.price_id, one.adapters.get("live", 0)) for one in found]
+    return CommandOutput(found, table(("MODEL", "CONTEXT", "CALLABLE", "PRICE", "LIVE FINE-TUNES"), rows))
 
 
 @models.command("pull")

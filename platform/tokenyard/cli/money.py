@@ -1,32 +1,22 @@
 """`tokenyard usage`, `invoice`, `request`, `credit` and `reconcile`. Amounts are nano-dollars in `--json`."""
 
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from tokenyard.cli.call import Call, CommandFailed
-from tokenyard.cli.command import platform_command
-from tokenyard.cli.output import Shown, details, dollars, moment, table
-from tokenyard.cli.story import story
+from tokenyard.cli.command import CommandFailed, CommandRun, platform_command
+from tokenyard.cli.output import CommandOutput, details, dollars, moment_ms, table
+from tokenyard.cli.request_report import request_report
+from tokenyard.clients.platform_api.shapes import InvoiceInfo, OrganizationInfo, UsageInfo
 from tokenyard.core.money import InexactAmount, from_dollars
 
 credit = typer.Typer(help="Prepaid credit.", no_args_is_help=True)
 
-Organization = Annotated[str, typer.Argument(help="The organization's id or slug.")]
+Owner = Annotated[str, typer.Argument(help="The organization's id or slug.")]
 Month = Annotated[str | None, typer.Option(help="YYYY-MM; default: this month.")]
-
-USAGE_COLUMNS = {
-    "model": "MODEL",
-    "requests": "REQUESTS",
-    "prompt_tokens": "INPUT",
-    "cached_tokens": "CACHED",
-    "completion_tokens": "OUTPUT",
-    "trained_tokens": "TRAINED",
-    "cost": "COST",
-}
-LINE_COLUMNS = {"model": "MODEL", "kind": "WHAT", "quantity": "TOKENS", "rate_shown": "RATE", "cost": "AMOUNT"}
 
 
 def this_month() -> str:
@@ -41,96 +31,95 @@ def money_commands(app: typer.Typer) -> None:
     platform_command(app, "reconcile")(reconcile)
 
 
-async def usage(call: Call, organization: Organization, month: Month = None) -> Shown:
+async def usage(run: CommandRun, organization: Owner, month: Month = None) -> CommandOutput:
     """Show an organization's usage of a month by model."""
-    found = await usage_of(call, organization, month or this_month())
-    return Shown(found, usage_text(found))
+    owner = await run.organization(organization)
+    found = await run.api.usage_of_month(owner.id, month or this_month())
+    return CommandOutput({"object": "list", "data": found}, usage_text(found))
 
 
-async def usage_of(call: Call, organization: str, month: str) -> dict[str, Any]:
-    owner = await call.organization(organization)
-    found: dict[str, Any] = await call.api.get(f"/admin/organizations/{owner['id']}/usage", month=month)
-    return found
+def usage_text(found: Sequence[UsageInfo]) -> str:
+    rows = [
+        (
+            *(one.model, one.requests, one.prompt_tokens, one.cached_tokens, one.completion_tokens),
+            *(one.trained_tokens, dollars(one.amount)),
+        )
+        for one in found
+    ]
+    headings = ("MODEL", "REQUESTS", "INPUT", "CACHED", "OUTPUT", "TRAINED", "COST")
+    return table(headings, rows, empty="No usage yet.")
 
 
-def usage_text(found: dict[str, Any]) -> str:
-    rows = [{**row, "cost": dollars(row["amount"])} for row in found["data"]]
-    return table(rows, USAGE_COLUMNS, empty="No usage yet.")
-
-
-async def invoice(call: Call, organization: Organization, month: Month = None) -> Shown:
+async def invoice(run: CommandRun, organization: Owner, month: Month = None) -> CommandOutput:
     """Show an organization's invoice of a month, line by line."""
-    found = await invoice_of(call, organization, month or this_month())
-    return Shown(found, invoice_text(found))
+    found = await invoice_of(run, await run.organization(organization), month or this_month())
+    return CommandOutput(found, invoice_text(found))
 
 
-async def invoice_of(call: Call, organization: str, month: str) -> dict[str, Any]:
+async def invoice_of(run: CommandRun, owner: OrganizationInfo, month: str) -> InvoiceInfo:
     """Return the invoice of the month, drawn up to now.
 
     Raises:
         CommandFailed: there is none.
     """
-    owner = await call.organization(organization)
-    listed = await call.api.get(f"/admin/organizations/{owner['id']}/invoices", month=month)
-    for found in listed["data"]:
-        if found["period"] == month:
-            drawn: dict[str, Any] = found
-            return drawn
-    raise CommandFailed(f"{owner['slug']} has no invoice for {month}.")
+    for found in await run.api.invoices_of(owner.id, month):
+        if found.period == month:
+            return found
+    raise CommandFailed(f"{owner.slug} has no invoice for {month}.")
 
 
-def invoice_text(found: dict[str, Any]) -> str:
+def invoice_text(found: InvoiceInfo) -> str:
     rows = [
-        {**line, "rate_shown": f"{dollars(line['rate'] * 1_000_000)} a million", "cost": dollars(line["amount"])}
-        for line in found["lines"]
+        (line.model, line.kind, line.quantity, f"{dollars(line.rate * 1_000_000)} a million", dollars(line.amount))
+        for line in found.lines
     ]
-    head = f"Invoice {found['id']}, {found['period']}, {found['state']}"
-    sums = "\n".join(
-        f"{label:<16}{dollars(found[field])}"
-        for label, field in (("Total", "total"), ("Paid by credit", "credit_applied"), ("Due", "amount_due"))
-    )
-    return f"{head}\n\n{table(rows, LINE_COLUMNS, empty='No lines.')}\n\n{sums}"
+    lines = table(("MODEL", "WHAT", "TOKENS", "RATE", "AMOUNT"), rows, empty="No lines.")
+    sums = (("Total", found.total), ("Paid by credit", found.credit_applied), ("Due", found.amount_due))
+    totals = "\n".join(f"{label:<16}{dollars(amount)}" for label, amount in sums)
+    return f"Invoice {found.id}, {found.period}, {found.state}\n\n{lines}\n\n{totals}"
 
 
-async def request(call: Call, request: Annotated[str, typer.Argument(help="The request's id, req_...")]) -> Shown:
+async def request(
+    run: CommandRun, request: Annotated[str, typer.Argument(help="The request's id, req_...")]
+) -> CommandOutput:
     """Tell a request's whole story: attempts, both reports, charge, journal, invoice."""
-    found = await call.api.get(f"/admin/requests/{request}")
-    return Shown(found, story(found))
+    found = await run.api.request(request)
+    return CommandOutput(found, request_report(found))
 
 
-async def reconcile(call: Call) -> Shown:
+async def reconcile(run: CommandRun) -> CommandOutput:
     """Check the invariants of the money; exit with 1 where one is broken."""
-    found = await call.api.post("/admin/reconcile")
-    answer = Shown(found, details(found))
-    if not found.get("ok", True):
-        call.emit(found, answer.text)
+    found = await run.api.reconcile()
+    answer = CommandOutput(found, details(found.as_json()))
+    if not found.ok:
+        run.emit(*answer)
         raise CommandFailed("The books do not agree; see above.")
     return answer
 
 
 @platform_command(credit, "grant")
 async def grant(
-    call: Call,
-    organization: Organization,
+    run: CommandRun,
+    organization: Owner,
     amount: Annotated[str, typer.Argument(help="Dollars, such as 25 or 0.50.")],
     reason: Annotated[str, typer.Option(help="Why; it stands in the journal.")],
     idempotency_key: Annotated[str | None, typer.Option(help="The same key never grants twice.")] = None,
-) -> Shown:
+) -> CommandOutput:
     """Give an organization credit."""
     try:
         nano = from_dollars(amount)
     except InexactAmount as error:
         raise CommandFailed(f"{amount!r} is no amount: {error}.") from None
-    owner = await call.organization(organization)
-    body = {"amount": nano, "reason": reason, "idempotency_key": idempotency_key or secrets.token_hex(16)}
-    granted = await call.api.post(f"/admin/organizations/{owner['id']}/credits", body)
-    return Shown(granted, f"{owner['slug']} has {dollars(nano)} more credit.")
+    owner = await run.organization(organization)
+    key = idempotency_key or secrets.token_hex(16)
+    granted = await run.api.grant_credit(owner.id, nano, reason=reason, idempotency_key=key)
+    return CommandOutput(granted, f"{owner.slug} has {dollars(nano)} more credit.")
 
 
 @platform_command(credit, "list")
-async def grants(call: Call, organization: Organization) -> Shown:
+async def grants(run: CommandRun, organization: Owner) -> CommandOutput:
     """List the credit an organization was given."""
-    owner = await call.organization(organization)
-    found = (await call.api.get(f"/admin/organizations/{owner['id']}/credits"))["data"]
-    rows = [{**row, "amount": dollars(row["amount"]), "at": moment(row["granted_at_ms"] / 1000)} for row in found]
-    return Shown(found, table(rows, {"at": "GRANTED", "amount": "AMOUNT", "reason": "REASON", "actor": "BY"}))
+    owner = await run.organization(organization)
+    found = await run.api.grants(owner.id)
+    rows = [(moment_ms(one.granted_at_ms), dollars(one.amount), one.reason, one.actor) for one in found]
+    return CommandOutput(found, table(("GRANTED", "AMOUNT", "REASON", "BY"), rows))

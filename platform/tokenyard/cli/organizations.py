@@ -1,22 +1,16 @@
 """`tokenyard org` and `tokenyard project`."""
 
+import functools
+import inspect
 import re
-from typing import Annotated, Any
+from collections.abc import Awaitable, Callable
+from typing import Annotated
 
 import typer
 
-from tokenyard.cli.call import Call, CommandFailed
-from tokenyard.cli.command import platform_command
-from tokenyard.cli.limit_options import (
-    Concurrency,
-    MonthlySpend,
-    RequestsPerDay,
-    RequestsPerMinute,
-    TokensPerDay,
-    TokensPerMinute,
-    limits_body,
-)
-from tokenyard.cli.output import Shown, details, moment, table
+from tokenyard.cli.command import CommandFailed, CommandRun, platform_command, set_signature
+from tokenyard.cli.output import CommandOutput, described, moment, table
+from tokenyard.clients.platform_api.shapes import LimitsInfo, ProjectInfo
 
 organizations = typer.Typer(help="Organizations: the tenants.", no_args_is_help=True)
 projects = typer.Typer(help="Projects of an organization.", no_args_is_help=True)
@@ -24,132 +18,135 @@ projects = typer.Typer(help="Projects of an organization.", no_args_is_help=True
 Organization = Annotated[str, typer.Argument(help="Its id or slug.")]
 Name = Annotated[str, typer.Argument(help="What people call it.")]
 
+NO_LIMIT = "none"
+_LIMIT_OPTIONS = {
+    "requests_per_minute": typer.Option("--requests-per-minute", "--rpm", help="A number or `none`."),
+    "tokens_per_minute": typer.Option("--tokens-per-minute", "--tpm", help="A number or `none`."),
+    "requests_per_day": typer.Option("--requests-per-day", "--rpd", help="A number or `none`."),
+    "tokens_per_day": typer.Option("--tokens-per-day", "--tpd", help="A number or `none`."),
+    "concurrency": typer.Option("--concurrency", help="Requests at the same time, or `none`."),
+    "monthly_spend": typer.Option("--monthly-spend", help="Dollars such as 25.00, or `none`."),
+}
+
+
+def limit_changes(given: dict[str, str | None]) -> LimitsInfo:
+    """Return the limits to change, as the options give them; `none` takes a limit away.
+
+    Raises:
+        CommandFailed: a limit is not a whole number.
+    """
+    changes: dict[str, str | int | None] = {}
+    for name, text in given.items():
+        if text is None:
+            continue
+        if name == "monthly_spend":
+            changes["monthly_spend_dollars"] = None if text == NO_LIMIT else text
+        elif text == NO_LIMIT or text.isdecimal():
+            changes[name] = None if text == NO_LIMIT else int(text)
+        else:
+            raise CommandFailed(f"--{name.replace('_', '-')} is {text!r}; it must be a whole number or `none`.")
+    return LimitsInfo.model_validate(changes)
+
+
+def with_limit_options(work: Callable[..., Awaitable[CommandOutput]]) -> Callable[..., Awaitable[CommandOutput]]:
+    """Give a command the six options in place of its last parameter, which is the `LimitsInfo` made of them."""
+
+    @functools.wraps(work)
+    async def command(run: CommandRun, **arguments: str | None) -> CommandOutput:
+        changes = limit_changes({name: arguments.pop(name) for name in _LIMIT_OPTIONS})
+        return await work(run, **arguments, changes=changes)
+
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option])
+        for name, option in _LIMIT_OPTIONS.items()
+    ]
+    set_signature(command, [*list(inspect.signature(work).parameters.values())[:-1], *options])
+    return command
+
 
 def slug_of(name: str) -> str:
     """Return a slug made of a name: `Acme Corp.` gives `acme-corp`."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40].rstrip("-")
 
 
-def shown_organization(organization: dict[str, Any]) -> Shown:
-    times = {"created_at": moment(organization["created_at"]), "archived_at": moment(organization["archived_at"])}
-    return Shown(organization, details({**organization, **times}))
-
-
 @platform_command(organizations, "create")
 async def create(
-    call: Call,
+    run: CommandRun,
     name: Name,
     slug: Annotated[str | None, typer.Option(help="Part of its models' names; default: made of the name.")] = None,
     weight: Annotated[int, typer.Option(help="Its share of busy replicas, against others'.")] = 1,
-    timezone: Annotated[str, typer.Option(help="IANA time zone of its invoices.")] = "UTC",
-) -> Shown:
+) -> CommandOutput:
     """Create an organization; it gets the stated opening credit."""
-    body = {"name": name, "slug": slug or slug_of(name), "weight": weight, "timezone": timezone}
-    return shown_organization(await call.api.post("/admin/organizations", body))
+    made = await run.api.create_organization(name=name, slug=slug or slug_of(name), weight=weight)
+    return described(made)
 
 
 @platform_command(organizations, "list")
-async def listing(call: Call) -> Shown:
+async def listing(run: CommandRun) -> CommandOutput:
     """List all organizations."""
-    found = [organization async for organization in call.api.every("/admin/organizations")]
-    rows = [{**organization, "created_at": moment(organization["created_at"])} for organization in found]
-    columns = {"slug": "SLUG", "name": "NAME", "id": "ID", "created_at": "CREATED"}
-    return Shown(found, table(rows, columns, empty="No organizations yet; make one with `tokenyard org create`."))
+    found = [organization async for organization in run.api.organizations()]
+    rows = [(one.slug, one.name, one.id, moment(one.created_at)) for one in found]
+    empty = "No organizations yet; make one with `tokenyard org create`."
+    return CommandOutput(found, table(("SLUG", "NAME", "ID", "CREATED"), rows, empty=empty))
 
 
 @platform_command(organizations, "show")
-async def show(call: Call, organization: Organization) -> Shown:
+async def show(run: CommandRun, organization: Organization) -> CommandOutput:
     """Show one organization and its limits."""
-    return shown_organization(await call.organization(organization))
+    return described(await run.organization(organization))
 
 
 @platform_command(organizations, "limits")
-async def limits(
-    call: Call,
-    organization: Organization,
-    *,
-    requests_per_minute: RequestsPerMinute = None,
-    tokens_per_minute: TokensPerMinute = None,
-    requests_per_day: RequestsPerDay = None,
-    tokens_per_day: TokensPerDay = None,
-    concurrency: Concurrency = None,
-    monthly_spend: MonthlySpend = None,
-) -> Shown:
+@with_limit_options
+async def limits(run: CommandRun, organization: Organization, changes: LimitsInfo) -> CommandOutput:
     """Show an organization's limits; change those that are given."""
-    wanted = limits_body(
-        requests_per_minute=requests_per_minute,
-        tokens_per_minute=tokens_per_minute,
-        requests_per_day=requests_per_day,
-        tokens_per_day=tokens_per_day,
-        concurrency=concurrency,
-        monthly_spend=monthly_spend,
-    )
-    found = await call.organization(organization)
-    if wanted:
-        found = await call.api.patch(f"/admin/organizations/{found['id']}", {"limits": wanted})
-    return Shown(found["limits"], details(found["limits"]))
+    found = await run.organization(organization)
+    if changes.model_fields_set:
+        found = await run.api.limit_organization(found.id, changes)
+    return described(found.limits)
 
 
 @platform_command(projects, "create")
-async def create_project(call: Call, organization: Organization, name: Name) -> Shown:
+async def create_project(run: CommandRun, organization: Organization, name: Name) -> CommandOutput:
     """Create a project."""
-    owner = await call.organization(organization)
-    project = await call.api.post(f"/admin/organizations/{owner['id']}/projects", {"name": name})
-    return Shown(project, details({**project, "created_at": moment(project["created_at"])}))
+    owner = await run.organization(organization)
+    return described(await run.api.create_project(owner.id, name))
 
 
 @platform_command(projects, "list")
-async def list_projects(call: Call, organization: Organization) -> Shown:
+async def list_projects(run: CommandRun, organization: Organization) -> CommandOutput:
     """List an organization's projects."""
-    found = await projects_of(call, organization)
-    rows = [{**project, "created_at": moment(project["created_at"])} for project in found]
-    return Shown(found, table(rows, {"name": "NAME", "id": "ID", "status": "STATUS", "created_at": "CREATED"}))
+    owner = await run.organization(organization)
+    found = [project async for project in run.api.projects(owner.id)]
+    rows = [(project.name, project.id, project.status, moment(project.created_at)) for project in found]
+    return CommandOutput(found, table(("NAME", "ID", "STATUS", "CREATED"), rows))
 
 
 @platform_command(projects, "limits")
+@with_limit_options
 async def project_limits(
-    call: Call,
+    run: CommandRun,
     organization: Organization,
     project: Annotated[str, typer.Argument(help="Its id or name.")],
-    *,
-    requests_per_minute: RequestsPerMinute = None,
-    tokens_per_minute: TokensPerMinute = None,
-    requests_per_day: RequestsPerDay = None,
-    tokens_per_day: TokensPerDay = None,
-    concurrency: Concurrency = None,
-    monthly_spend: MonthlySpend = None,
-) -> Shown:
+    changes: LimitsInfo,
+) -> CommandOutput:
     """Show a project's limits; change those that are given."""
-    wanted = limits_body(
-        requests_per_minute=requests_per_minute,
-        tokens_per_minute=tokens_per_minute,
-        requests_per_day=requests_per_day,
-        tokens_per_day=tokens_per_day,
-        concurrency=concurrency,
-        monthly_spend=monthly_spend,
-    )
-    owner = await call.organization(organization)
-    found = await find_project(call, owner["id"], project)
-    if wanted:
-        path = f"/admin/organizations/{owner['id']}/projects/{found['id']}"
-        found = await call.api.patch(path, {"limits": wanted})
-    return Shown(found["limits"], details(found["limits"]))
+    owner = await run.organization(organization)
+    found = await find_project(run, owner.id, project)
+    if changes.model_fields_set:
+        found = await run.api.limit_project(owner.id, found.id, changes)
+    return described(found.limits)
 
 
-async def projects_of(call: Call, organization: str) -> list[dict[str, Any]]:
-    owner = await call.organization(organization)
-    return [project async for project in call.api.every(f"/admin/organizations/{owner['id']}/projects")]
-
-
-async def find_project(call: Call, organization: str, reference: str) -> dict[str, Any]:
+async def find_project(run: CommandRun, organization: str, reference: str) -> ProjectInfo:
     """Return the project with this id or name.
 
     Raises:
         CommandFailed: there is none.
     """
-    found = await projects_of(call, organization)
+    found = [project async for project in run.api.projects(organization)]
     for project in found:
-        if reference in (project["id"], project["name"]):
+        if reference in (project.id, project.name):
             return project
-    names = ", ".join(sorted(repr(project["name"]) for project in found))
+    names = ", ".join(sorted(repr(project.name) for project in found))
     raise CommandFailed(f"No project is called {reference!r}. There are: {names}.")

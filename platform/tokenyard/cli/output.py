@@ -3,17 +3,20 @@
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import NamedTuple
 
 import msgspec
 
+from tokenyard.clients.platform_api.shapes import ApiObject, Json
 from tokenyard.core.money import to_dollars
 
+Cell = str | int | float | None
 
-class Shown(msgspec.Struct, frozen=True):
+
+class CommandOutput(NamedTuple):
     """A command's answer: `data` for `--json`, `text` otherwise."""
 
-    data: Any
+    data: object
     text: str
 
 
@@ -23,20 +26,23 @@ def write(text: str) -> None:
     sys.stdout.flush()
 
 
-def as_json(data: Any) -> str:
-    return msgspec.json.format(msgspec.json.encode(data), indent=2).decode()
+def as_json(data: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(data, enc_hook=_json_of), indent=2).decode()
 
 
-def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empty: str = "None.") -> str:
-    """Lay out `rows`; `columns` maps each field to its heading. Numbers stand to the right."""
+def _json_of(value: object) -> Json:
+    if isinstance(value, ApiObject):
+        return value.as_json()
+    raise NotImplementedError(f"{type(value).__name__} is not for printing")
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str = "None.") -> str:
+    """Lay out `rows` under `headings`. Columns of numbers stand to the right."""
     if not rows:
         return empty
-    cells = [[shown(row.get(field)) for field in columns] for row in rows]
-    numeric = [all(isinstance(row.get(field), int | float | None) for row in rows) for field in columns]
-    widths = [
-        max(len(heading), *(len(line[index]) for line in cells)) for index, heading in enumerate(columns.values())
-    ]
-    lines = [list(columns.values()), *cells]
+    lines = [headings, *([cell_text(cell) for cell in row] for row in rows)]
+    numeric = [all(isinstance(cell, int | float | None) for cell in column) for column in zip(*rows, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
             text.rjust(width) if right else text.ljust(width)
@@ -46,7 +52,7 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empt
     )
 
 
-def shown(value: Any) -> str:
+def cell_text(value: object) -> str:
     """Write one cell."""
     if value is None:
         return "-"
@@ -71,7 +77,18 @@ def moment(unix_seconds: float | None) -> str:
     return datetime.fromtimestamp(unix_seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
-def details(data: Mapping[str, Any], *, indent: str = "") -> str:
+def moment_ms(unix_ms: int) -> str:
+    return moment(unix_ms / 1000)
+
+
+def described(found: ApiObject) -> CommandOutput:
+    """Show an answer whole, its times (`..._at`, unix seconds) in words."""
+    data = found.as_json()
+    times = {name: moment(value) for name, value in data.items() if name.endswith("_at") and isinstance(value, int)}
+    return CommandOutput(found, details(data | times))
+
+
+def details(data: Mapping[str, object], *, indent: str = "") -> str:
     """Write an object as lines of `name: value`, nested ones indented."""
     lines = []
     for name, value in data.items():
@@ -85,7 +102,7 @@ def details(data: Mapping[str, Any], *, indent: str = "") -> str:
                 lines.append(f"{indent}  -")
                 lines.append(details(item, indent=f"{indent}    "))
         elif isinstance(value, list):
-            lines.append(f"{label} {', '.join(map(shown, value)) or '-'}")
+            lines.append(f"{label} {', '.join(map(cell_text, value)) or '-'}")
         else:
-            lines.append(f"{label} {shown(value)}")
+            lines.append(f"{label} {cell_text(value)}")
     return "\n".join(line for line in lines if line)

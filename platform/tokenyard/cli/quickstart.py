@@ -1,27 +1,47 @@
-"""The quickstart: what a tenant and its operator do first, with the `openai` package against the running platform."""
+"""`tokenyard quickstart`: what a tenant and its operator do first, with the `openai` package and real calls.
+
+It ends with three facts, and fails where one does not hold.
+"""
 
 import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
-import openai
+import typer
 import yaml
-from openai import AsyncOpenAI
-from openai.types import CompletionUsage
-from openai.types.fine_tuning import FineTuningJob
 
-from tokenyard.cli.api import ApiFailed
-from tokenyard.cli.call import Call, CommandFailed
-from tokenyard.cli.money import invoice_of, invoice_text, this_month, usage_of, usage_text
-from tokenyard.cli.output import Shown, dollars, write
+from tokenyard.cli.command import CommandFailed, CommandRun, platform_command
+from tokenyard.cli.money import invoice_of, invoice_text, this_month, usage_text
+from tokenyard.cli.output import CommandOutput, dollars, write
+from tokenyard.clients.platform_api.connection import ApiFailed
+from tokenyard.clients.platform_api.shapes import ENDED, InvoiceInfo, Json, OrganizationInfo
 from tokenyard.core.ids import random_text
+from tokenyard.settings import shipped
+from tokenyard.stack.snippets import MAX_TOKENS, PROMPT
+
+if TYPE_CHECKING:  # it takes half a second to load, which no other command needs
+    from openai import AsyncOpenAI
+    from openai.types import CompletionUsage
+    from openai.types.fine_tuning import FineTuningJob
 
 JOB_LIMIT_S = 900.0
 BILL_LIMIT_S = 120.0
 POLL_S = 1.0
-GREETING = "What is the capital of France?"
-ENDED = ("succeeded", "failed", "cancelled")
+
+
+def quickstart_command(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+
+    @platform_command(app, "quickstart")
+    async def _quickstart(
+        run: CommandRun,
+        model: Annotated[str | None, typer.Option(help="Base model; default: the first one served.")] = None,
+        recipe: Annotated[Path | None, typer.Option(help="Folder with recipe.yaml; default: the support bot.")] = None,
+    ) -> CommandOutput:
+        """Tour the platform: organization, chat, fine-tune, taught answer, usage, invoice. At most 5 minutes."""
+        found = read_recipe(recipe or shipped("deployments/recipes/support-bot"))
+        return await quickstart(run, model or run.settings.models[0], found)
 
 
 @dataclass(frozen=True)
@@ -29,7 +49,7 @@ class Recipe:
     """A ready fine-tune: its data, its hyperparameters, and a question whose taught answer contains `taught`."""
 
     training_file: Path
-    hyperparameters: dict[str, Any]
+    hyperparameters: Json
     question: str
     taught: str
     suffix: str
@@ -39,32 +59,34 @@ class Recipe:
 class Tally:
     """What the replies themselves said was used: it must be what the bill says."""
 
-    requests: int = 0
     prompt: int = 0
     completion: int = 0
     trained: int = 0
 
-    def add(self, usage: CompletionUsage | None) -> None:
+    def add(self, usage: "CompletionUsage | None") -> None:
         assert usage is not None, "every reply tells its usage"
-        self.requests += 1
         self.prompt += usage.prompt_tokens
         self.completion += usage.completion_tokens
+
+    @property
+    def tokens(self) -> tuple[int, int, int]:
+        return self.prompt, self.completion, self.trained
 
 
 @dataclass
 class Tour:
     """One tour: who walks it, what it used, and whether each fact holds."""
 
-    call: Call
-    client: AsyncOpenAI
-    organization: dict[str, Any]
+    run: CommandRun
+    client: "AsyncOpenAI"
+    organization: OrganizationInfo
     model: str
     tally: Tally = field(default_factory=Tally)
     facts: dict[str, bool] = field(default_factory=dict)
 
     def say(self, text: str) -> None:
         """Print what a reader follows; with `--json` only the end is printed."""
-        if not self.call.json:
+        if not self.run.json:
             write(text)
 
     def title(self, text: str) -> None:
@@ -92,17 +114,18 @@ def read_recipe(folder: Path) -> Recipe:
         raise CommandFailed(f"{file} is not a recipe ({type(error).__name__}: {error}).") from error
 
 
-async def quickstart(call: Call, model: str, folder: Path) -> Shown | None:
+async def quickstart(run: CommandRun, model: str, recipe: Recipe) -> CommandOutput:
     """Walk the whole tour.
 
     Raises:
         CommandFailed: a step failed, or a fact does not hold.
     """
-    recipe = read_recipe(folder)
-    organization, key = await _create_tenant(call)
+    import openai  # noqa: PLC0415
+
+    organization, key = await _create_tenant(run)
     try:
-        async with AsyncOpenAI(base_url=f"{call.api.url}/v1", api_key=key, max_retries=2) as client:
-            tour = Tour(call, client, organization, model)
+        async with openai.AsyncOpenAI(base_url=f"{run.url}/v1", api_key=key, max_retries=2) as client:
+            tour = Tour(run, client, organization, model)
             await _chat(tour)
             tuned = await _fine_tune(tour, recipe)
             await _compare(tour, recipe, tuned)
@@ -112,29 +135,29 @@ async def quickstart(call: Call, model: str, folder: Path) -> Shown | None:
     return _verdict(tour, tuned)
 
 
-async def _create_tenant(call: Call) -> tuple[dict[str, Any], str]:
-    say = (lambda _text: None) if call.json else write
-    say("== Organization, project and API key (as the operator)")
+async def _create_tenant(run: CommandRun) -> tuple[OrganizationInfo, str]:
     slug = f"quickstart-{random_text(8).lower()}"
-    organization = await call.api.post("/admin/organizations", {"name": "Quickstart", "slug": slug})
-    path = f"/admin/organizations/{organization['id']}"
-    project = await call.api.post(f"{path}/projects", {"name": "Tour"})
-    key = await call.api.post(f"{path}/api_keys", {"name": "tour", "project": project["id"]})
-    say(f"organization {slug} ({organization['id']})\nproject {project['name']} ({project['id']})")
-    say(f"key {key['redacted_value']} (shown once; only its hash is stored)")
-    return organization, key["value"]
+    organization = await run.api.create_organization(name="Quickstart", slug=slug)
+    project = await run.api.create_project(organization.id, "Tour")
+    key = await run.api.create_key(organization.id, name="tour", project=project.id)
+    if not run.json:
+        write(
+            "== Organization, project and API key (as the operator)\n"
+            f"organization {slug} ({organization.id})\nproject {project.name} ({project.id})\n"
+            f"key {key.redacted_value} (shown once; only its hash is stored)"
+        )
+    return organization, key.value
 
 
 async def _chat(tour: Tour) -> None:
     tour.title(f"Chat with {tour.model} (as the tenant)")
-    tour.say(f"> {GREETING}")
-    tour.say(await _ask(tour, tour.model, GREETING))
+    tour.say(f"> {PROMPT}")
+    tour.say(await _ask(tour, tour.model, PROMPT))
     tour.title("The same, streaming")
     stream = await tour.client.chat.completions.create(
         model=tour.model,
-        messages=[{"role": "user", "content": GREETING}],
-        max_tokens=32,
-        temperature=0,
+        messages=[{"role": "user", "content": PROMPT}],
+        max_tokens=MAX_TOKENS,
         stream=True,
         stream_options={"include_usage": True},
     )
@@ -174,7 +197,7 @@ async def _fine_tune(tour: Tour, recipe: Recipe) -> str:
     return job.fine_tuned_model
 
 
-async def _follow(tour: Tour, job: str) -> FineTuningJob:
+async def _follow(tour: Tour, job: str) -> "FineTuningJob":
     seen: set[str] = set()
     async with asyncio.timeout(JOB_LIMIT_S):
         while True:
@@ -199,37 +222,40 @@ async def _compare(tour: Tour, recipe: Recipe, tuned: str) -> None:
 
 
 async def _bill(tour: Tour) -> None:
-    month, slug = this_month(), tour.organization["slug"]
-    await _until_billed(tour, month)
+    month = this_month()
+    invoice = await _until_billed(tour, month)
     tour.title("Usage")
-    tour.say(usage_text(await usage_of(tour.call, slug, month)))
+    tour.say(usage_text(await tour.run.api.usage_of_month(tour.organization.id, month)))
     tour.title("Invoice")
-    invoice = await invoice_of(tour.call, slug, month)
-    tour.say(invoice_text(invoice))
-    tour.say("")
-    for line in invoice["lines"]:
-        tour.say(f"{line['quantity']} tokens x {dollars(line['rate'])} = {dollars(line['amount'])}")
-    lines = sum(line["amount"] for line in invoice["lines"])
-    rated = sum(line["quantity"] * line["rate"] for line in invoice["lines"])
-    used = _billed_tokens(invoice) == (tour.tally.prompt, tour.tally.completion, tour.tally.trained)
+    tour.say(f"{invoice_text(invoice)}\n")
+    for line in invoice.lines:
+        tour.say(f"{line.quantity} tokens x {dollars(line.rate)} = {dollars(line.amount)}")
+    lines = sum(line.amount for line in invoice.lines)
+    rated = sum(line.quantity * line.rate for line in invoice.lines)
     fact = (
-        f"invoice total {dollars(invoice['total'])} = sum of lines {dollars(lines)} = tokens x price {dollars(rated)},"
+        f"invoice total {dollars(invoice.total)} = sum of lines {dollars(lines)} = tokens x price {dollars(rated)},"
         f" for the {sum(_billed_tokens(invoice))} tokens that the replies and the job had named"
     )
-    tour.facts[fact] = invoice["total"] == lines == rated and used and invoice["total"] > 0
+    tour.facts[fact] = invoice.total == lines == rated and invoice.total > 0
 
 
-async def _until_billed(tour: Tour, month: str) -> None:
-    """Wait until the ledger has every request and the job: events are on their way for a moment."""
-    wanted = (tour.tally.prompt, tour.tally.completion, tour.tally.trained)
+async def _until_billed(tour: Tour, month: str) -> InvoiceInfo:
+    """Return the invoice once it has every request and the job: events are on their way for a moment.
+
+    Raises:
+        CommandFailed: it has other tokens after BILL_LIMIT_S.
+    """
+    wanted = tour.tally.tokens
     deadline = asyncio.get_running_loop().time() + BILL_LIMIT_S
     while True:
+        billed = (0, 0, 0)
         try:
-            billed = _billed_tokens(await invoice_of(tour.call, tour.organization["slug"], month))
+            invoice = await invoice_of(tour.run, tour.organization, month)
+            billed = _billed_tokens(invoice)
+            if billed == wanted:
+                return invoice
         except (ApiFailed, CommandFailed):  # not drawn up yet
-            billed = (0, 0, 0)
-        if billed == wanted:
-            return
+            pass
         if asyncio.get_running_loop().time() > deadline:
             raise CommandFailed(
                 f"After {BILL_LIMIT_S:.0f} s the invoice has {billed} input, output and trained tokens, and the"
@@ -238,19 +264,18 @@ async def _until_billed(tour: Tour, month: str) -> None:
         await asyncio.sleep(POLL_S)
 
 
-def _billed_tokens(invoice: dict[str, Any]) -> tuple[int, int, int]:
+def _billed_tokens(invoice: InvoiceInfo) -> tuple[int, int, int]:
     """Return input (cached or not), output and trained tokens of an invoice."""
     sums = {"input": 0, "output": 0, "training": 0}
-    for line in invoice["lines"]:
-        kind = "input" if line["kind"] == "cached_input" else line["kind"]
-        sums[kind] += line["quantity"]
+    for line in invoice.lines:
+        sums["input" if line.kind == "cached_input" else line.kind] += line.quantity
     return sums["input"], sums["output"], sums["training"]
 
 
-def _verdict(tour: Tour, tuned: str) -> Shown:
+def _verdict(tour: Tour, tuned: str) -> CommandOutput:
     wrong = [fact for fact, holds in tour.facts.items() if not holds]
     text = "\n".join(f"{'yes' if holds else 'NO '}  {fact}" for fact, holds in tour.facts.items())
     if wrong:
         tour.say(f"\n{text}")
         raise CommandFailed(f"{len(wrong)} of {len(tour.facts)} facts do not hold: {'; '.join(wrong)}")
-    return Shown({"model": tuned, "facts": tour.facts}, f"\n{text}")
+    return CommandOutput({"model": tuned, "facts": tour.facts}, f"\n{text}")

@@ -9,77 +9,128 @@ import asyncio
 import os
 import signal
 import sys
+import time
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from tokenyard.cli.api import Api, ApiFailed
-from tokenyard.cli.operator_door import NoDatabase, operator_key
-from tokenyard.cli.output import moment, write
-from tokenyard.cli.tenant_door import tenant_api
-from tokenyard.cli.training_job import Following, create, file_id
+from tokenyard.cli.credentials import NoDatabase, operator_key, tenant_key
+from tokenyard.cli.jobs import POLL_S, event_line
+from tokenyard.cli.output import write
+from tokenyard.clients.platform_api.connection import ApiConnection, ApiFailed
+from tokenyard.clients.platform_api.shapes import EventInfo, JobInfo
+from tokenyard.clients.platform_api.tenant_api import TenantApi
 from tokenyard.stack.installation import load_settings
 
 FAILED, STOPPED = 1, 130
+AWAY_LIMIT_S = 120.0
+CANCEL_LIMIT_S = 60.0
 
 
-@dataclass(frozen=True)
-class Order:
-    """What is to be trained."""
+class JobFollower:
+    """Prints a job's events as they come, until it ends."""
 
-    training_file: str
-    validation_file: str | None
-    model: str
-    suffix: str | None
-    seed: int | None
-    hyperparameters: dict[str, Any]
+    def __init__(self, api: TenantApi, job: str) -> None:
+        self._api = api
+        self._job = job
+        self._seen: set[str] = set()
+
+    async def until_end(self) -> JobInfo:
+        """Return the ended job. The gateway may be away for AWAY_LIMIT_S at a time.
+
+        Raises:
+            ApiFailed: it is away for longer, or refuses.
+        """
+        answered = time.monotonic()
+        while True:
+            try:
+                job = await self._api.job(self._job)
+                for event in reversed(await self._new_events()):
+                    self._seen.add(event.id)
+                    write(event_line(event))
+                answered = time.monotonic()
+                if job.ended:
+                    return job
+            except ApiFailed as error:
+                if not error.passing or time.monotonic() - answered > AWAY_LIMIT_S:
+                    raise
+            await asyncio.sleep(POLL_S)
+
+    async def cancel(self) -> JobInfo:
+        """Cancel the job and wait until it has ended.
+
+        Raises:
+            ApiFailed: refused, or the gateway is away.
+            TimeoutError: it did not end in CANCEL_LIMIT_S.
+        """
+        async with asyncio.timeout(CANCEL_LIMIT_S):
+            try:
+                await self._api.cancel_job(self._job)
+            except ApiFailed as error:
+                if error.status not in (400, 409):  # it has ended before
+                    raise
+            return await self.until_end()
+
+    async def _new_events(self) -> list[EventInfo]:
+        """Return the events that were not printed yet, newest first, reading no further back than needed."""
+        fresh: list[EventInfo] = []
+        after = None
+        while True:
+            page, more = await self._api.events(self._job, after=after)
+            new = [event for event in page if event.id not in self._seen]
+            fresh += new
+            if len(new) < len(page) or not more or not new:
+                return fresh
+            after = new[-1].id
 
 
-async def _train(api: Api, key: str, order: Order, *, detach: bool) -> int:
-    body: dict[str, Any] = {
-        "model": order.model,
-        "training_file": await file_id(api, key, order.training_file),
-        "method": {"type": "supervised", "supervised": {"hyperparameters": order.hyperparameters}},
-    }
-    if order.validation_file:
-        body["validation_file"] = await file_id(api, key, order.validation_file)
-    body |= {name: value for name, value in (("suffix", order.suffix), ("seed", order.seed)) if value is not None}
-    job = await create(api, body)
-    write(f"Job {job['id']}: {order.model}, {job['hyperparameters']}")
-    following = Following(api, job["id"], _tell)
-    ended = await _until_signal(following, asyncio.get_running_loop())
-    if ended is None and detach:
-        write(f"Not following any longer; job {job['id']} goes on.")
-        return STOPPED
-    if ended is None:
-        write(f"Cancelling job {job['id']}.")
-        ended = await following.cancel()
-    return _told(ended)
+async def file_id(api: TenantApi, given: str) -> str:
+    """Return the id of a file: `given` itself where it is one, else that of the local file, uploaded.
+
+    Raises:
+        ApiFailed: there is no such file, or it was refused.
+    """
+    path = Path(given)
+    if await asyncio.to_thread(path.is_file):
+        return (await api.upload_training_file(path)).id
+    if given.startswith("file-"):
+        return given
+    raise ApiFailed(f"There is no file {given}, and it is not the id of an uploaded file.")
 
 
-async def _until_signal(following: Following, loop: asyncio.AbstractEventLoop) -> dict[str, Any] | None:
-    """Follow until the job has ended; None where a signal came first."""
-    follow = loop.create_task(following.until_end())
+async def _until_signal(following: Awaitable[JobInfo]) -> JobInfo | None:
+    """Wait for the job's end; None where a signal came first."""
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(following)
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, follow.cancel)
+        loop.add_signal_handler(number, task.cancel)
     try:
-        return await follow
+        return await task
     except asyncio.CancelledError:
         return None
 
 
-def _tell(event: dict[str, Any]) -> None:
-    write(f"{moment(event['created_at'])}  {event['level']:<5}  {event['message']}")
+async def _follow(api: TenantApi, job: str, *, detach: bool) -> int:
+    follower = JobFollower(api, job)
+    ended = await _until_signal(follower.until_end())
+    if ended is None and detach:
+        write(f"Not following any longer; job {job} goes on.")
+        return STOPPED
+    if ended is None:
+        write(f"Cancelling job {job}.")
+        ended = await follower.cancel()
+    return _outcome(ended)
 
 
-def _told(job: dict[str, Any]) -> int:
-    if job["status"] == "succeeded":
-        write(f"Succeeded: {job['fine_tuned_model']} ({job['trained_tokens']} trained tokens)")
+def _outcome(job: JobInfo) -> int:
+    if job.status == "succeeded":
+        write(f"Succeeded: {job.fine_tuned_model} ({job.trained_tokens} trained tokens)")
         return 0
-    reason = f": {job['error']['message']}" if job.get("error") else "."
-    write(f"The job {job['status']}{reason}" if job["status"] == "failed" else f"The job was {job['status']}.")
+    reason = f": {job.error.message}" if job.error else "."
+    write(f"The job {job.status}{reason}" if job.status == "failed" else f"The job was {job.status}.")
     return FAILED
 
 
@@ -104,27 +155,39 @@ def _main(
         "batch_size": batch_size,
         "learning_rate_multiplier": learning_rate_multiplier,
     }
-    hyperparameters = {name: value for name, value in wanted.items() if value is not None}
-    order = Order(training_file, validation_file, model, suffix, seed, hyperparameters)
 
-    async def run() -> int:
-        api_key = os.environ.get("TOKENYARD_API_KEY")
-        given = os.environ.get("TOKENYARD_ADMIN_KEY")
-        async with AsyncExitStack() as stack:
-            if organization and not given and not api_key:
-                given = await stack.enter_async_context(operator_key(None, load_settings()))
-            door = tenant_api(
-                base_url.rstrip("/").removesuffix("/v1"),
-                api_key=api_key,
-                admin_key=given,
-                organization=organization,
-                project=project,
-            )
-            api, key = await stack.enter_async_context(door)
-            return await _train(api, key, order, detach=detach)
+    async def train(api: TenantApi) -> int:
+        job = await api.create_job(
+            model=model,
+            training_file=await file_id(api, training_file),
+            validation_file=await file_id(api, validation_file) if validation_file else None,
+            suffix=suffix,
+            seed=seed,
+            hyperparameters={name: value for name, value in wanted.items() if value is not None},
+        )
+        write(f"Job {job.id}: {model}, {job.hyperparameters}")
+        return await _follow(api, job.id, detach=detach)
 
+    _exit_with(_as_tenant(train, base_url.rstrip("/").removesuffix("/v1"), organization, project))
+
+
+async def _as_tenant(
+    work: Callable[[TenantApi], Awaitable[int]], url: str, organization: str | None, project: str | None
+) -> int:
+    api_key, admin_key = os.environ.get("TOKENYARD_API_KEY"), os.environ.get("TOKENYARD_ADMIN_KEY")
+    async with AsyncExitStack() as stack:
+        if organization and not admin_key and not api_key:
+            admin_key = await stack.enter_async_context(operator_key(None, load_settings()))
+        connection = await stack.enter_async_context(ApiConnection(url))
+        key = await stack.enter_async_context(
+            tenant_key(connection, api_key=api_key, admin_key=admin_key, organization=organization, project=project)
+        )
+        return await work(TenantApi(connection, key))
+
+
+def _exit_with(work: Coroutine[None, None, int]) -> None:
     try:
-        status = asyncio.run(run())
+        status = asyncio.run(work)
     except (ApiFailed, NoDatabase) as error:
         sys.stderr.write(f"{error}\n")
         status = FAILED

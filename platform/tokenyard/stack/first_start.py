@@ -1,15 +1,13 @@
 """The first start makes the first keys: the operator's in SQL, the rest through the API like everything after it."""
 
-from typing import Any
-
 import msgspec
 
 from tokenyard.bootstrap.operator_key import first_admin_key, session_key
-from tokenyard.cli.api import Api
+from tokenyard.clients.platform_api.connection import ApiConnection
+from tokenyard.clients.platform_api.operator_api import OperatorApi
 from tokenyard.settings import Settings
 from tokenyard.stack.installation import local_url
 
-ORGANIZATION = {"name": "Default", "slug": "default"}
 KEY_NAME = "first API key"
 
 
@@ -26,10 +24,10 @@ async def make_first_keys(settings: Settings) -> FirstKeys:
     The default organization gets its opening credit from billing, as every organization does.
     """
     admin = await first_admin_key(settings)
-    async with session_key(settings) as key, Api(local_url(settings, settings.gateway_port), key) as api:
-        existing = await api.get("/admin/organizations", limit=1)
-        if existing["data"]:
+    async with session_key(settings) as key, ApiConnection(local_url(settings, settings.gateway_port)) as connection:
+        api = OperatorApi(connection, key)
+        if await api.has_organizations():
             return FirstKeys(admin=admin)
-        organization: dict[str, Any] = await api.post("/admin/organizations", ORGANIZATION)
-        made = await api.post(f"/admin/organizations/{organization['id']}/api_keys", {"name": KEY_NAME})
-    return FirstKeys(admin=admin, api=made["value"])
+        organization = await api.create_organization(name="Default", slug="default")
+        made = await api.create_key(organization.id, name=KEY_NAME)
+    return FirstKeys(admin=admin, api=made.value)

@@ -92,8 +92,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
 
 def local_url(settings: Settings, port: int) -> str:
     """Return how this machine reaches one of our own ports."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)  # noqa: S104 - compared only
-    return f"http://{host}:{port}"
+    return settings.local_url(port)
 
 
 def child_environment(settings: Settings, inherited: Mapping[str, str]) -> dict[str, str]:

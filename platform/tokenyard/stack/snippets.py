@@ -5,7 +5,9 @@ import sys
 from tokenyard.settings import Settings
 from tokenyard.stack.installation import local_url
 
-PROMPT = "What is the capital of France?"
+# Small models answer this right from any machine: short, one sure answer, and a form that ends it.
+PROMPT = "What is the capital of France? Answer in one sentence."
+MAX_TOKENS = 64
 
 
 def addresses(settings: Settings) -> str:
@@ -27,24 +29,27 @@ def keys(admin_key: str, api_key: str) -> str:
 
 
 def curl(settings: Settings, model: str, key: str) -> str:
-    """Return a chat with curl."""
+    """Return a streamed chat with curl."""
+    message = f'{{"role": "user", "content": "{PROMPT}"}}'
     return (
-        f"curl {local_url(settings, settings.gateway_port)}/v1/chat/completions \\\n"
+        f"curl -N {local_url(settings, settings.gateway_port)}/v1/chat/completions \\\n"
         f'  -H "Authorization: Bearer {key}" \\\n'
         '  -H "Content-Type: application/json" \\\n'
-        f'  -d \'{{"model": "{model}", "temperature": 0, "messages": [{{"role": "user", "content": "{PROMPT}"}}]}}\''
+        f'  -d \'{{"model": "{model}", "stream": true, "max_tokens": {MAX_TOKENS}, "messages": [{message}]}}\''
     )
 
 
 def python(settings: Settings, model: str, key: str) -> str:
-    """Return a chat with the `openai` package."""
+    """Return a streamed chat with the `openai` package."""
     return (
         "from openai import OpenAI\n"
         f'client = OpenAI(base_url="{local_url(settings, settings.gateway_port)}/v1", api_key="{key}")\n'
-        "reply = client.chat.completions.create(\n"
-        f'    model="{model}", temperature=0, messages=[{{"role": "user", "content": "{PROMPT}"}}]\n'
+        "stream = client.chat.completions.create(\n"
+        f'    model="{model}", stream=True, max_tokens={MAX_TOKENS},\n'
+        f'    messages=[{{"role": "user", "content": "{PROMPT}"}}],\n'
         ")\n"
-        "print(reply.choices[0].message.content)"
+        "for chunk in stream:\n"
+        '    print(chunk.choices[0].delta.content or "", end="", flush=True)'
     )
 
 

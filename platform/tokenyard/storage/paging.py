@@ -7,16 +7,17 @@ from sqlalchemy import ColumnElement, and_, or_
 from sqlalchemy.orm import InstrumentedAttribute
 
 Item = TypeVar("Item")
+Place = TypeVar("Place", int, str)
 
 
 def beyond(
-    time: InstrumentedAttribute[int],
+    time: InstrumentedAttribute[Place],
     identity: InstrumentedAttribute[str],
-    cursor: tuple[int, str],
+    cursor: tuple[Place, str],
     *,
     newest_first: bool,
 ) -> ColumnElement[bool]:
-    """Return the condition of rows that come after `cursor` when ordered by time, then id."""
+    """Return the condition of rows that come after `cursor` when ordered by time or another sorting place, then id."""
     at, last = cursor
     if newest_first:
         return or_(time < at, and_(time == at, identity < last))

@@ -1,13 +1,9 @@
 """The command line against a real gateway and worker over SQLite and Valkey, without replicas."""
 
 import json
-import os
-import subprocess
-import sys
-import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,52 +11,16 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from support.servers.free_ports import free_port
-from support.servers.valkey import running_valkey
+from support.servers.installation import running_installation
 from tokenyard.cli.main import app
 from tokenyard.settings import Settings
-from tokenyard.stack.installation import environment_of, load_settings
-from tokenyard.storage.migrate import upgrade
-
-START_LIMIT_S = 60.0
 
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """A running gateway; the environment of this process leads to it."""
-    folder = tmp_path_factory.mktemp("installation")
-    valkey_port, gateway_port = free_port(), free_port()
-    with pytest.MonkeyPatch.context() as patch, running_valkey(folder, valkey_port):
-        patch.setenv("TOKENYARD_DATA_DIR", str(folder))
-        patch.setenv("TOKENYARD_VALKEY_PORT", str(valkey_port))
-        patch.setenv("TOKENYARD_GATEWAY_PORT", str(gateway_port))
-        patch.delenv("TOKENYARD_ADMIN_KEY", raising=False)
-        loaded = load_settings(create_secret=True)
-        upgrade(loaded.effective_database_url)
-        with (folder / "gateway.log").open("wb") as log:
-            gateway = subprocess.Popen(
-                [sys.executable, "-m", "tokenyard.bootstrap.gateway"],
-                env={**os.environ, **environment_of(loaded)},
-                stdout=log,
-                stderr=log,
-            )
-        try:
-            _wait_for(f"{loaded.gateway_url}/health", gateway, folder / "gateway.log")
-            yield loaded
-        finally:
-            gateway.terminate()
-            gateway.wait(20)
-
-
-def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_LIMIT_S
-    while True:
-        try:
-            with urllib.request.urlopen(url, timeout=1):
-                return
-        except OSError:
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.05)
+    with running_installation(tmp_path_factory.mktemp("installation")) as installed:
+        yield installed
 
 
 def run(*command: str, expect: int = 0) -> Result:
@@ -75,15 +35,15 @@ def answer(*command: str) -> Any:
 
 @pytest.fixture(scope="module")
 def acme(settings: Settings) -> dict[str, Any]:
-    made: dict[str, Any] = answer("org", "create", "Acme Corp.", "--timezone", "Europe/Berlin")
+    made: dict[str, Any] = answer("org", "create", "Acme Corp.", "--weight", "3")
     return made
 
 
 def test_organizations(acme: dict[str, Any]) -> None:
-    assert (acme["slug"], acme["timezone"]) == ("acme-corp", "Europe/Berlin")
+    assert (acme["slug"], acme["weight"]) == ("acme-corp", 3)
     assert "acme-corp" in run("org", "list").output
     assert answer("org", "show", acme["id"]) == answer("org", "show", "acme-corp")
-    assert "timezone: Europe/Berlin" in run("org", "show", "acme-corp").output
+    assert "weight: 3" in run("org", "show", "acme-corp").output
 
 
 def test_limits_of_organizations_and_projects(acme: dict[str, Any]) -> None:
@@ -127,7 +87,9 @@ def test_the_commands_own_keys_do_not_pile_up(acme: dict[str, Any]) -> None:
 
 
 def _models(settings: Settings, key: str) -> int:
-    request = urllib.request.Request(f"{settings.gateway_url}/v1/models", headers={"Authorization": f"Bearer {key}"})
+    request = urllib.request.Request(
+        f"{settings.effective_api_url}/v1/models", headers={"Authorization": f"Bearer {key}"}
+    )
     try:
         with urllib.request.urlopen(request, timeout=5) as reply:
             return int(reply.status)

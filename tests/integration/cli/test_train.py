@@ -19,7 +19,8 @@ from support.finetune_stack import POLICY, FinetuneStack
 from support.servers.asgi import running
 from support.training_rows import rows
 from tokenyard.bootstrap.tables import import_all_tables
-from tokenyard.cli.api import Api
+from tokenyard.clients.platform_api.connection import ApiConnection
+from tokenyard.clients.platform_api.operator_api import OperatorApi
 from tokenyard.core.ids import JobId, OrganizationId
 from tokenyard.finetune.jobs import Job
 from tokenyard.finetune.routes import router as finetune_router
@@ -163,9 +164,9 @@ async def test_the_operator_trains_for_an_organization_and_leaves_no_key(plane: 
     assert told == [f"Step {step}/150" for step in range(1, 151)]  # all of them, over several pages, in order
     assert "Succeeded: ft:small-model:acme:sky:" in output
     assert "(1234 trained tokens)" in output
-    async with Api(plane.url, plane.admin_key) as api:
-        left = [key async for key in api.every("/admin/organizations/acme/api_keys")]
-    assert [key["name"] for key in left if not key.get("revoked_at")] == ["first"]
+    async with ApiConnection(plane.url) as connection:
+        left = [key async for key in OperatorApi(connection, plane.admin_key).keys("acme")]
+    assert [key.name for key in left if key.revoked_at is None] == ["first"]
 
 
 async def test_a_tenant_hears_why_its_job_failed(plane: ControlPlane) -> None:

@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tokenyard.cli.call import CommandFailed
-from tokenyard.cli.limit_options import limits_body
+from tokenyard.cli.command import CommandFailed
 from tokenyard.cli.main import app
 from tokenyard.cli.models import model_id
-from tokenyard.cli.organizations import slug_of
+from tokenyard.cli.organizations import limit_changes, slug_of
 from tokenyard.cli.quickstart import read_recipe
 from tokenyard.settings import Settings, shipped
 
@@ -18,6 +17,7 @@ COMMANDS = (
     ("down",),
     ("doctor",),
     ("quickstart",),
+    ("secrets",),
     ("usage",),
     ("invoice",),
     ("request",),
@@ -51,11 +51,12 @@ def test_a_slug_is_made_of_a_name(name: str, slug: str) -> None:
 
 
 def test_only_given_limits_change_and_none_takes_one_away() -> None:
-    body = limits_body(requests_per_minute="60", tokens_per_minute="none", concurrency=None, monthly_spend="12.50")
-    assert body == {"requests_per_minute": 60, "tokens_per_minute": None, "monthly_spend_dollars": "12.50"}
-    assert limits_body(requests_per_minute=None, monthly_spend=None) == {}
+    given = {"requests_per_minute": "60", "tokens_per_minute": "none", "concurrency": None, "monthly_spend": "12.50"}
+    changes = {"requests_per_minute": 60, "tokens_per_minute": None, "monthly_spend_dollars": "12.50"}
+    assert limit_changes(given).as_json() == changes
+    assert limit_changes({"requests_per_minute": None, "monthly_spend": None}).as_json() == {}
     with pytest.raises(CommandFailed, match="--requests-per-minute is 'many'"):
-        limits_body(requests_per_minute="many", monthly_spend=None)
+        limit_changes({"requests_per_minute": "many"})
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,8 @@ from tokenyard.cli.output import details, dollars, moment, table
 
 
 def test_a_table_is_aligned_numbers_to_the_right() -> None:
-    rows = [
-        {"model": "small", "tokens": 7, "cost": "$0.10", "other": "not asked for"},
-        {"model": "a-longer-name", "tokens": 12_345, "cost": None},
-    ]
-    assert table(rows, {"model": "MODEL", "tokens": "TOKENS", "cost": "COST"}) == (
+    rows = [("small", 7, "$0.10"), ("a-longer-name", 12_345, None)]
+    assert table(("MODEL", "TOKENS", "COST"), rows) == (
         "MODEL          TOKENS  COST\n"
         "small               7  $0.10\n"
         "a-longer-name  12,345  -"
@@ -16,7 +13,7 @@ def test_a_table_is_aligned_numbers_to_the_right() -> None:
 
 
 def test_an_empty_table_says_so() -> None:
-    assert table([], {"a": "A"}, empty="No jobs.") == "No jobs."
+    assert table(("A",), [], empty="No jobs.") == "No jobs."
 
 
 def test_details_show_nested_things_indented() -> None:

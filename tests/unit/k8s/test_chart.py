@@ -17,7 +17,7 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
-from tokenyard.cli.secret_lines import secret_values
+from tokenyard.cli.cluster_secrets import secret_values
 from tokenyard.core.model_spec import ModelSpec
 from tokenyard.settings import Settings
 from tokenyard_deployments.serving.app import ServedModel, serve_config, serve_environment
@@ -240,6 +240,19 @@ def test_a_fresh_image_carries_no_secret_of_its_maker() -> None:
 def test_the_default_object_store_has_its_driver() -> None:
     scheme = yaml.safe_load((CHART / "values.yaml").read_text())["blobUrl"].partition("://")[0]
     assert fsspec.get_filesystem_class(scheme).__name__ == "S3FileSystem"
+
+
+def test_the_dashboard_has_nothing_but_the_api() -> None:
+    pod = pods(render({}))["Deployment/ty-dashboard"]
+    (container,) = pod["containers"]
+    environment = {item["name"] for item in container["env"]}
+    assert environment == {
+        "TOKENYARD_SECRET",
+        "TOKENYARD_HOST",
+        "TOKENYARD_API_URL",
+        "TOKENYARD_DASHBOARD_OVER_HTTPS",
+    }
+    assert [volume["name"] for volume in pod["volumes"]] == ["tmp"]
 
 
 def test_only_the_tenants_api_is_public() -> None:

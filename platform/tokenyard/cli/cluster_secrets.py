@@ -13,7 +13,8 @@ from tokenyard.settings import Settings
 def secret_values(settings: Settings) -> dict[str, str]:
     """Return the Secret's keys and values, apart from the URLs of database and Redis, which only the operator knows.
 
-    A new installation secret is made where none is set; replicas get secrets derived from it, never itself.
+    A new installation secret is made where none is set. Replicas and dashboard get secrets derived from it, never
+    itself.
     """
     if not settings.secret.get_secret_value():
         settings = settings.model_copy(update={"secret": SecretStr(secrets.token_urlsafe(48))})
@@ -21,11 +22,12 @@ def secret_values(settings: Settings) -> dict[str, str]:
         "secret": settings.secret.get_secret_value(),
         "meter-secret": settings.derived_secret("meter").hex(),
         "replica-bearer": settings.derived_secret("replica-bearer").hex(),
+        "dashboard-secret": settings.derived_secret("dashboard-session").hex(),
         "auth_token": secrets.token_hex(32),
     }
 
 
-def secret_commands(app: typer.Typer) -> None:
+def secrets_command(app: typer.Typer) -> None:
     """Add the command."""
 
     @app.command("secrets")

@@ -1,0 +1,49 @@
+"""Puts billing's routes together for the control plane."""
+
+from collections.abc import Sequence
+
+from fastapi import APIRouter
+from redis.asyncio import Redis
+
+from tokenyard.core.clock import Clock
+from tokenyard.storage.database import Database
+from tokenyard_billing.invoicing import operator_routes as invoices_for_operators
+from tokenyard_billing.invoicing import tenant_routes as invoices_for_tenants
+from tokenyard_billing.invoicing.invoices import InvoiceStore
+from tokenyard_billing.invoicing.operator_store import InvoiceOperatorStore
+from tokenyard_billing.ports import OrganizationDirectory
+from tokenyard_billing.pricing.prices import PriceList
+from tokenyard_billing.proof import operator_routes as proof_for_operators
+from tokenyard_billing.proof.operator_store import BillingOperatorStore
+from tokenyard_billing.proof.reconcile import Reconciler
+from tokenyard_billing.usage import operator_routes as usage_for_operators
+from tokenyard_billing.usage import tenant_routes as usage_for_tenants
+from tokenyard_billing.usage.operator_store import UsageOperatorStore
+from tokenyard_billing.usage.store import UsageStore
+from tokenyard_billing.wallets import operator_routes as wallets_for_operators
+from tokenyard_billing.wallets import tenant_routes as wallets_for_tenants
+from tokenyard_billing.wallets.operator_store import WalletOperatorStore
+from tokenyard_billing.wallets.wallet import Wallet
+
+
+def billing_routers(
+    *,
+    database: Database,
+    redis: Redis,
+    prices: PriceList,
+    wallet: Wallet,
+    organizations: OrganizationDirectory,
+    clock: Clock,
+) -> Sequence[APIRouter]:
+    """Return all of billing's routers: tenants' usage and invoices, and the operator's."""
+    invoices = InvoiceStore(database, prices, clock)
+    usage = UsageStore(database)
+    return (
+        usage_for_tenants.router(usage, prices, clock),
+        invoices_for_tenants.router(invoices),
+        wallets_for_tenants.router(wallet),
+        usage_for_operators.router(organizations, usage, UsageOperatorStore(database), clock),
+        invoices_for_operators.router(organizations, invoices, InvoiceOperatorStore(database)),
+        wallets_for_operators.router(organizations, wallet, WalletOperatorStore(database)),
+        proof_for_operators.router(BillingOperatorStore(database, redis), Reconciler(database, redis)),
+    )

@@ -1,0 +1,52 @@
+"""Invoices of all organizations, as they were last drafted."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import select
+from sqlalchemy.orm import selectinload
+
+from tokenyard.core.errors import InvalidRequest, NotFound
+from tokenyard.core.ids import OrganizationId
+from tokenyard.storage.database import Database
+from tokenyard.storage.paging import beyond
+from tokenyard_billing.tables import Invoice
+
+
+class InvoiceOperatorStore:
+    """Reads the stored drafts; the worker renews them within a minute or two after a charge."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def heads(
+        self, *, organization: OrganizationId | None, month: str | None, after: str | None, limit: int
+    ) -> Sequence[Invoice]:
+        """Return at most `limit` invoices, the newest month first.
+
+        Raises:
+            InvalidRequest: `after` is no invoice.
+        """
+        query = select(Invoice).order_by(Invoice.period.desc(), Invoice.id.desc()).limit(limit)
+        if organization is not None:
+            query = query.where(Invoice.organization == organization)
+        if month is not None:
+            query = query.where(Invoice.period == month)
+        async with self._database.reading() as session:
+            if after is not None:
+                last = await session.get(Invoice, after)
+                if last is None:
+                    raise InvalidRequest(f"No such invoice: {after}", param="after")
+                query = query.where(beyond(Invoice.period, Invoice.id, (last.period, last.id), newest_first=True))
+            return (await session.scalars(query)).all()
+
+    async def invoice(self, identity: str) -> Invoice:
+        """Return an invoice with its lines.
+
+        Raises:
+            NotFound: there is none.
+        """
+        async with self._database.reading() as session:
+            found = await session.get(Invoice, identity, options=[selectinload(Invoice.lines)])
+        if found is None:
+            raise NotFound(f"No such invoice: {identity}")
+        return found

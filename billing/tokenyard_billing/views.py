@@ -1,0 +1,27 @@
+"""What the views and routes of all rooms share. Money is whole nano-dollars, with dollars as exact text beside it."""
+
+from typing import Annotated
+
+from fastapi import Query
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+from tokenyard.core.money import to_dollars
+
+Month = Annotated[str | None, Query(pattern="^2[0-9]{3}-(0[1-9]|1[0-2])$", description="YYYY-MM")]
+ListSize = Annotated[int, Query(ge=1, le=1000)]
+
+Dollars = Annotated[str, BeforeValidator(to_dollars)]
+"""Nano-dollars as exact text; stands beside the amount itself: `Annotated[Dollars, of("amount")]`."""
+
+
+def of(field: str) -> FieldInfo:
+    """Make a field from the value of another one."""
+    info: FieldInfo = Field(validation_alias=field)
+    return info
+
+
+class View(BaseModel):
+    """Made of a stored value of the same fields: `model_validate`."""
+
+    model_config = ConfigDict(from_attributes=True)

@@ -1,0 +1,78 @@
+"""Credit and balances for operators."""
+
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field
+
+from tokenyard.core.errors import InvalidRequest
+from tokenyard.core.ids import random_text
+from tokenyard.core.money import InexactAmount, NanoDollars, from_dollars
+from tokenyard.web.auth import CurrentOperator
+from tokenyard.web.pages import After, Page
+from tokenyard_billing.ports import OrganizationDirectory
+from tokenyard_billing.views import ListSize
+from tokenyard_billing.wallets.operator_store import WalletOperatorStore
+from tokenyard_billing.wallets.views import BalanceView, GrantView
+from tokenyard_billing.wallets.wallet import Wallet
+
+
+class CreditBody(BaseModel):
+    """`amount_dollars` as text or number, or `amount` in nano-dollars: one of the two."""
+
+    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+
+    amount_dollars: str | None = None
+    amount: Annotated[int | None, Field(strict=True)] = None
+    reason: str = Field(min_length=1, max_length=500)
+    idempotency_key: str | None = Field(default=None, min_length=1, max_length=128)
+
+    def nano_dollars(self) -> NanoDollars:
+        """Return the amount.
+
+        Raises:
+            InvalidRequest: none or two amounts, or not a whole number of nano-dollars.
+        """
+        if (self.amount_dollars is None) == (self.amount is None):
+            raise InvalidRequest("Give either amount_dollars or amount (nano-dollars).", param="amount_dollars")
+        try:
+            return NanoDollars(self.amount) if self.amount is not None else from_dollars(self.amount_dollars or "")
+        except InexactAmount as error:
+            raise InvalidRequest(str(error), param="amount_dollars") from error
+
+
+def router(organizations: OrganizationDirectory, wallet: Wallet, store: WalletOperatorStore) -> APIRouter:
+    """Return the routes; `{organization}` is an id or a slug."""
+    routes = APIRouter(prefix="/admin", tags=["billing"])
+
+    @routes.get("/balances")
+    async def balances(_operator: CurrentOperator, after: After = None, limit: ListSize = 100) -> Page[BalanceView]:
+        """List balances by organization id; who never had credit or usage is not among them."""
+        found = await store.balances(after, limit + 1)
+        return Page[BalanceView].of([BalanceView.model_validate(one) for one in found], limit)
+
+    @routes.get("/organizations/{organization}/balance")
+    async def balance(_operator: CurrentOperator, organization: str) -> BalanceView:
+        return BalanceView.model_validate(await wallet.balance((await organizations.organization(organization)).id))
+
+    @routes.post("/organizations/{organization}/credits")
+    async def grant(operator: CurrentOperator, organization: str, body: CreditBody) -> GrantView:
+        """Grant credit; with an idempotency key, once however often it is sent."""
+        granted = await wallet.grant(
+            (await organizations.organization(organization)).id,
+            body.nano_dollars(),
+            reason=body.reason,
+            actor=operator.key,
+            idempotency_key=body.idempotency_key or f"once_{random_text()}",
+        )
+        return GrantView.model_validate(granted)
+
+    @routes.get("/organizations/{organization}/credits")
+    async def grants(
+        _operator: CurrentOperator, organization: str, after: After = None, limit: ListSize = 100
+    ) -> Page[GrantView]:
+        owner = (await organizations.organization(organization)).id
+        found = await wallet.grants(owner, after=after, limit=limit + 1)
+        return Page[GrantView].of([GrantView.model_validate(one) for one in found], limit)
+
+    return routes

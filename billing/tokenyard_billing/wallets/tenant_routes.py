@@ -1,0 +1,17 @@
+"""What a tenant has left."""
+
+from fastapi import APIRouter
+
+from tokenyard.web.auth import CurrentTenant
+from tokenyard_billing.wallets.views import BalanceView
+from tokenyard_billing.wallets.wallet import Wallet
+
+
+def router(wallet: Wallet) -> APIRouter:
+    routes = APIRouter(prefix="/v1/organization", tags=["billing"])
+
+    @routes.get("/balance")
+    async def balance(tenant: CurrentTenant) -> BalanceView:
+        return BalanceView.model_validate(await wallet.balance(tenant.organization))
+
+    return routes

@@ -1,0 +1,173 @@
+"""What an operator's key may ask. Every method raises `ApiFailed` where the API refuses or does not answer."""
+
+from collections.abc import AsyncIterator
+from urllib.parse import quote
+
+from tokenyard.clients.platform_api.connection import ApiCaller
+from tokenyard.clients.platform_api.shapes import (
+    AlarmInfo,
+    ApiObject,
+    BalanceInfo,
+    EventInfo,
+    GrantInfo,
+    InvoiceInfo,
+    JobInfo,
+    KeyInfo,
+    LimitsInfo,
+    ModelInfo,
+    NewKeyInfo,
+    OrganizationInfo,
+    ProjectInfo,
+    ReconciliationInfo,
+    RequestInfo,
+    UsageBucketInfo,
+    UsageInfo,
+    UsagePage,
+)
+
+_OPERATOR_KEYS = "/admin/operator_keys"
+_JOBS = "/admin/jobs"
+MAX_BUCKETS = 168  # of one page
+
+
+class OperatorApi(ApiCaller):
+    """The `/admin` routes; `organization` is an id or a slug."""
+
+    def organizations(self) -> AsyncIterator[OrganizationInfo]:
+        return self.every(OrganizationInfo, "/admin/organizations")
+
+    async def has_organizations(self) -> bool:
+        return bool(await self.listing(OrganizationInfo, "/admin/organizations", limit=1))
+
+    async def organization(self, organization: str) -> OrganizationInfo:
+        return await self.call(OrganizationInfo, "GET", _of(organization))
+
+    async def create_organization(self, *, name: str, slug: str, weight: int = 1) -> OrganizationInfo:
+        body = {"name": name, "slug": slug, "weight": weight}
+        return await self.call(OrganizationInfo, "POST", "/admin/organizations", body=body)
+
+    async def limit_organization(self, organization: str, changes: LimitsInfo) -> OrganizationInfo:
+        return await self.call(OrganizationInfo, "PATCH", _of(organization), body={"limits": changes.as_json()})
+
+    def projects(self, organization: str) -> AsyncIterator[ProjectInfo]:
+        return self.every(ProjectInfo, _of(organization, "projects"))
+
+    async def create_project(self, organization: str, name: str) -> ProjectInfo:
+        return await self.call(ProjectInfo, "POST", _of(organization, "projects"), body={"name": name})
+
+    async def limit_project(self, organization: str, project: str, changes: LimitsInfo) -> ProjectInfo:
+        path = _of(organization, "projects", project)
+        return await self.call(ProjectInfo, "PATCH", path, body={"limits": changes.as_json()})
+
+    def keys(self, organization: str) -> AsyncIterator[KeyInfo]:
+        return self.every(KeyInfo, _of(organization, "api_keys"))
+
+    async def create_key(
+        self, organization: str, *, name: str, project: str | None = None, expires_in_s: int | None = None
+    ) -> NewKeyInfo:
+        """Make a tenant's key, in its default project where none is named."""
+        body = {"name": name, "project": project, "expires_in_seconds": expires_in_s}
+        return await self.call(NewKeyInfo, "POST", _of(organization, "api_keys"), body=body)
+
+    async def revoke_key(self, organization: str, key: str) -> ApiObject:
+        return await self.call(ApiObject, "DELETE", _of(organization, "api_keys", key))
+
+    async def operator_keys(self) -> list[KeyInfo]:
+        return await self.listing(KeyInfo, _OPERATOR_KEYS)
+
+    async def create_operator_key(self, *, name: str, expires_in_s: int | None = None) -> NewKeyInfo:
+        body = {"name": name, "expires_in_seconds": expires_in_s}
+        return await self.call(NewKeyInfo, "POST", _OPERATOR_KEYS, body=body)
+
+    async def revoke_operator_key(self, key: str) -> ApiObject:
+        return await self.call(ApiObject, "DELETE", f"{_OPERATOR_KEYS}/{quote(key, safe='')}")
+
+    def models(self) -> AsyncIterator[ModelInfo]:
+        return self.every(ModelInfo, "/admin/models")
+
+    async def jobs(
+        self, *, organization: str | None = None, status: str | None = None, limit: int = 100
+    ) -> list[JobInfo]:
+        """Return the newest jobs; `organization` is an id here."""
+        return await self.listing(JobInfo, _JOBS, organization=organization, status=status, limit=limit)
+
+    async def job(self, job: str) -> JobInfo:
+        return await self.call(JobInfo, "GET", f"{_JOBS}/{quote(job, safe='')}")
+
+    async def cancel_job(self, job: str) -> JobInfo:
+        return await self.call(JobInfo, "POST", f"{_JOBS}/{quote(job, safe='')}/cancel")
+
+    def job_events(self, job: str) -> AsyncIterator[EventInfo]:
+        """Yield a job's events, newest first."""
+        return self.every(EventInfo, f"{_JOBS}/{quote(job, safe='')}/events")
+
+    async def usage(
+        self,
+        start_time: int,
+        *,
+        bucket_width: str | None = None,
+        group_by: str | None = None,
+        organization: str | None = None,
+    ) -> list[UsageBucketInfo]:
+        """Return usage from a unix time until now, in buckets of `1h` or `1d`, or in one.
+
+        `group_by` is `organization` or `model`.
+        """
+        buckets: list[UsageBucketInfo] = []
+        page: str | None = None
+        while True:
+            query = {
+                "start_time": start_time,
+                "bucket_width": bucket_width,
+                "group_by": group_by,
+                "organization": organization,
+                "page": page,
+                "limit": MAX_BUCKETS,
+            }
+            found = await self.call(UsagePage, "GET", "/admin/usage", query=query)
+            buckets += found.data
+            page = found.next_page
+            if page is None:
+                return buckets
+
+    def balances(self) -> AsyncIterator[BalanceInfo]:
+        """Yield the balance of each organization that ever had credit or usage."""
+        return self.every(BalanceInfo, "/admin/balances", limit=1000)
+
+    async def balance(self, organization: str) -> BalanceInfo:
+        return await self.call(BalanceInfo, "GET", _of(organization, "balance"))
+
+    async def invoices(self, *, organization: str | None = None, limit: int = 100) -> list[InvoiceInfo]:
+        """Return the newest invoices without their lines, as the worker drew them last."""
+        return await self.listing(InvoiceInfo, "/admin/invoices", organization=organization, limit=limit)
+
+    async def invoice(self, invoice: str) -> InvoiceInfo:
+        return await self.call(InvoiceInfo, "GET", f"/admin/invoices/{quote(invoice, safe='')}")
+
+    async def alarms(self, limit: int) -> list[AlarmInfo]:
+        return await self.listing(AlarmInfo, "/admin/alarms", limit=limit)
+
+    async def usage_of_month(self, organization: str, month: str) -> list[UsageInfo]:
+        return await self.listing(UsageInfo, _of(organization, "usage"), month=month)
+
+    async def invoices_of(self, organization: str, month: str | None = None) -> list[InvoiceInfo]:
+        """Return an organization's invoices with their lines, drawn up to now."""
+        return await self.listing(InvoiceInfo, _of(organization, "invoices"), month=month)
+
+    async def grants(self, organization: str) -> list[GrantInfo]:
+        return await self.listing(GrantInfo, _of(organization, "credits"))
+
+    async def grant_credit(self, organization: str, amount: int, *, reason: str, idempotency_key: str) -> GrantInfo:
+        body = {"amount": amount, "reason": reason, "idempotency_key": idempotency_key}
+        return await self.call(GrantInfo, "POST", _of(organization, "credits"), body=body)
+
+    async def request(self, request: str) -> RequestInfo:
+        """Return all that is known of a request or a training job."""
+        return await self.call(RequestInfo, "GET", f"/admin/requests/{quote(request, safe='')}")
+
+    async def reconcile(self) -> ReconciliationInfo:
+        return await self.call(ReconciliationInfo, "POST", "/admin/reconcile")
+
+
+def _of(organization: str, *rest: str) -> str:
+    return "/".join(("/admin/organizations", *(quote(part, safe="") for part in (organization, *rest))))

@@ -1,0 +1,308 @@
+"""What the API answers: the fields that our clients read. The others are kept, so that `--json` prints them all.
+
+Money is nano-dollars; times are unix seconds, or milliseconds where the name ends in `_ms`.
+"""
+
+from pydantic import BaseModel, ConfigDict
+
+Json = dict[str, object]
+
+ENDED = ("succeeded", "failed", "cancelled")
+
+
+class ApiObject(BaseModel):
+    """Any answer."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    def as_json(self) -> Json:
+        """Return the answer as it came."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class Listing(ApiObject):
+    """One page; `last_id` is the cursor of the next."""
+
+    data: list[Json]
+    has_more: bool = False
+    last_id: str | None = None
+
+
+class ProblemInfo(ApiObject):
+    """OpenAI's error."""
+
+    message: str
+    code: str | None = None
+
+
+class ApiProblem(ApiObject):
+    """The body of a refusal."""
+
+    error: ProblemInfo
+
+
+class LimitsInfo(ApiObject):
+    """Limits, and as a body the changes of some; None is without limit."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    requests_per_day: int | None = None
+    tokens_per_day: int | None = None
+    concurrency: int | None = None
+    monthly_spend_dollars: str | None = None
+
+
+class OrganizationInfo(ApiObject):
+    """A tenant."""
+
+    id: str
+    slug: str
+    name: str
+    limits: LimitsInfo
+    created_at: int
+    archived_at: int | None = None
+
+
+class ProjectInfo(ApiObject):
+    """A part of an organization."""
+
+    id: str
+    name: str
+    status: str
+    limits: LimitsInfo
+    created_at: int
+
+
+class KeyInfo(ApiObject):
+    """What may be shown of a key."""
+
+    id: str
+    name: str
+    redacted_value: str
+    created_at: int
+    expires_at: int | None = None
+    revoked_at: int | None = None
+
+
+class NewKeyInfo(KeyInfo):
+    """A key that was just made, with its secret."""
+
+    value: str
+
+
+class ModelInfo(ApiObject):
+    """A base model; `adapters` counts the fine-tunes over it by state."""
+
+    id: str
+    context_length: int
+    callable: bool
+    price_id: str | None
+    adapters: dict[str, int]
+
+
+class JobInfo(ApiObject):
+    """A fine-tuning job. Only operators see the organization's slug and what the job waits for."""
+
+    id: str
+    organization_id: str
+    organization_slug: str | None = None
+    model: str
+    status: str
+    waits_for: str | None = None
+    fine_tuned_model: str | None = None
+    trained_tokens: int | None = None
+    error: ProblemInfo | None = None
+    created_at: int
+    finished_at: int | None = None
+    hyperparameters: Json = {}
+
+    @property
+    def ended(self) -> bool:
+        return self.status in ENDED
+
+
+class EventInfo(ApiObject):
+    """One event of a job."""
+
+    id: str
+    created_at: int
+    level: str
+    message: str
+
+
+class FileInfo(ApiObject):
+    """An uploaded file."""
+
+    id: str
+
+
+class UsageInfo(ApiObject):
+    """An organization's usage of one model in a month."""
+
+    model: str
+    requests: int
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    trained_tokens: int
+    amount: int
+
+
+class UsageResultInfo(ApiObject):
+    """Usage of one group in one bucket; what was not grouped by is None."""
+
+    organization: str | None = None
+    model: str | None = None
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
+    trained_tokens: int
+    amount: int
+
+
+class UsageBucketInfo(ApiObject):
+    """One stretch of time."""
+
+    start_time: int
+    results: list[UsageResultInfo]
+
+
+class UsagePage(ApiObject):
+    """Buckets in the order of time."""
+
+    data: list[UsageBucketInfo]
+    next_page: str | None = None
+
+
+class BalanceInfo(ApiObject):
+    """What an organization (`id`) has left."""
+
+    id: str
+    available: int
+
+
+class InvoiceLineInfo(ApiObject):
+    """`amount` = `quantity` tokens x `rate`. `kind`: input, cached_input, output or training."""
+
+    model: str
+    price: str
+    kind: str
+    quantity: int
+    rate: int
+    amount: int
+
+
+class InvoiceInfo(ApiObject):
+    """`total` = sum of the lines = `credit_applied` + `amount_due`."""
+
+    id: str
+    organization: str
+    period: str
+    state: str
+    lines: list[InvoiceLineInfo] = []
+    total: int
+    credit_applied: int
+    amount_due: int
+
+
+class GrantInfo(ApiObject):
+    """Credit that was given to an organization."""
+
+    amount: int
+    reason: str
+    actor: str
+    granted_at_ms: int
+
+
+class ReportInfo(ApiObject):
+    """What one witness counted of an attempt."""
+
+    attempt: str
+    witness: str
+    outcome: str
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    replica: str | None = None
+    at_ms: int
+
+
+class WasteInfo(ApiObject):
+    """Usage that nobody pays for."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    amount: int
+
+
+class AttemptInfo(ApiObject):
+    """One attempt of a request, with what each witness said of it."""
+
+    id: str
+    gateway: ReportInfo | None = None
+    replica: ReportInfo | None = None
+    hold_expired: ReportInfo | None = None
+    waste: WasteInfo | None = None
+
+    @property
+    def reports(self) -> list[ReportInfo]:
+        return [report for report in (self.gateway, self.replica, self.hold_expired) if report is not None]
+
+
+class ChargeInfo(ApiObject):
+    """What a request or a job cost, and by which rule."""
+
+    organization: str
+    project: str
+    key: str
+    kind: str
+    endpoint: str | None = None
+    model: str
+    price: str
+    rule: str
+    period: str
+    trained_tokens: int
+    amount: int
+    admitted_at_ms: int
+
+
+class EntryInfo(ApiObject):
+    """One side of a transaction."""
+
+    transaction: str
+    account: str
+    amount: int
+
+
+class TransactionInfo(ApiObject):
+    """One transaction of the journal."""
+
+    posted_at_ms: int
+    entries: list[EntryInfo]
+
+
+class AlarmInfo(ApiObject):
+    """What an operator should look at."""
+
+    kind: str
+    subject: str
+    message: str
+    at_ms: int
+
+
+class RequestInfo(ApiObject):
+    """All that is known of one request or training job."""
+
+    id: str
+    state: str
+    attempts: list[AttemptInfo]
+    charge: ChargeInfo | None = None
+    journal: list[TransactionInfo]
+    invoice: str | None = None
+    alarms: list[AlarmInfo] = []
+
+
+class ReconciliationInfo(ApiObject):
+    """Whether the books agree."""
+
+    ok: bool
