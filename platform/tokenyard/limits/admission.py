@@ -14,17 +14,23 @@ from tokenyard.core.errors import Unavailable
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import bucket_of, bucket_tag
 from tokenyard.limits.budget_loader import BudgetLoader
-from tokenyard.limits.holds import Hold, admit_arguments, checked_amount, hold_of, key_of, limits_of
+from tokenyard.limits.holds import (
+    Hold,
+    HoldSettlement,
+    admit_arguments,
+    checked_amount,
+    hold_of,
+    key_of,
+    limits_of,
+)
 from tokenyard.limits.leases import Leases
-from tokenyard.limits.outbox import Outbox
 from tokenyard.limits.ports import BudgetSource
 from tokenyard.limits.refusals import not_available, quota_exceeded, rates, refusal
 from tokenyard.limits.scripts import Argument, ScriptName, Scripts
-from tokenyard.limits.spool import Settlement, Spool
 from tokenyard.metering.events import Settled, encode_event
+from tokenyard.metering.outbox import Outbox
 from tokenyard.web.loops import Loop, run_loops
 
-CHECK_INTERVAL_S = 1.0
 _OK = b"ok"
 _MISSING = b"missing"
 
@@ -44,28 +50,26 @@ class Admission:
         self._scripts = Scripts(redis)
         self._loader = BudgetLoader(self._scripts, budgets)
         self._leases = Leases(self._scripts, lease_ms=lease_ms)
-        self._outbox = Outbox(redis, self._scripts, Spool(spool_folder))
+        self._outbox = Outbox(redis, spool_folder, HoldSettlement, self._deliver, on_restart=self.renew)
         self._lease_ms = lease_ms
         self._renewal_ms = renewal_ms
-        self._loops: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Start to renew this process's holds and to send again what Redis may have lost."""
-        loops = (
-            Loop("renew holds", self.renew, self._renewal_ms / 1000),
-            Loop("resend settlements", self._check, CHECK_INTERVAL_S),
-        )
-        self._loops = asyncio.create_task(run_loops(loops))
+        renewal = Loop("renew holds", self.renew, self._renewal_ms / 1000)
+        self._renewing = asyncio.create_task(run_loops([renewal]))
+        self._outbox.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop. Holds that are still open expire by their lease."""
-        if self._loops is not None:
-            self._loops.cancel()
-            await asyncio.wait([self._loops])
-            self._loops = None
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait([self._renewing])
+            self._renewing = None
         await self._outbox.close()
 
     async def admit(self, request: AdmissionRequest) -> Admitted:
@@ -109,7 +113,7 @@ class Admission:
         being away: the event then waits in the spool. Shield it from cancellation.
         """
         claims = settled.claims
-        settlement = Settlement(
+        settlement = HoldSettlement(
             organization=claims.organization,
             key=key_of(claims),
             cost=checked_amount(cost),
@@ -118,14 +122,15 @@ class Admission:
             budgets=" ".join(claims.budgets),
         )
         self._leases.drop(settlement.key)
-        await self._outbox.deliver(settlement)
+        await self._outbox.send(settlement)
 
     async def renew(self) -> None:
         """Prolong every open hold of this process once; runs by itself while the admission is entered."""
         await self._leases.renew()
 
-    async def _check(self) -> None:
-        await self._outbox.check(restarted=self.renew)
+    async def _deliver(self, settlement: HoldSettlement) -> None:
+        tag = bucket_tag(bucket_of(settlement.organization))
+        await self._scripts.run(ScriptName.SETTLE, tag, settlement.arguments())
 
     async def _ask(self, hold: Hold, arguments: list[Argument]) -> list[Any]:
         sent = self._scripts.start(ScriptName.ADMIT, bucket_tag(bucket_of(hold.organization)), arguments)

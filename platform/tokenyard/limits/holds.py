@@ -53,6 +53,21 @@ class Hold(msgspec.Struct, frozen=True):
         )
 
 
+class HoldSettlement(msgspec.Struct, frozen=True):
+    """What ends one hold: `event` is the encoded `Settled`, `tokens` what the request really used."""
+
+    organization: OrganizationId
+    key: str
+    cost: NanoDollars
+    tokens: int
+    event: bytes
+    budgets: str
+
+    def arguments(self) -> tuple[Argument, ...]:
+        """Return it as `settle.lua` takes it."""
+        return ("", self.key, self.cost, self.tokens, self.event, self.budgets)
+
+
 def limits_of(request: AdmissionRequest) -> tuple[Limit, ...]:
     """Return every limit that applies, from the narrowest scope to the widest."""
     return tuple(
