@@ -70,6 +70,7 @@ def _billing(foundation: Foundation, name: str, registry: CollectorRegistry) -> 
         redis=foundation.redis,
         prices=foundation.prices,
         limits=foundation.spending_limits,
+        live=foundation.live_budgets,
         metrics=LedgerMetrics(registry),
         clock=foundation.clock,
         report_wait_ms=settings.replica_report_wait_ms,

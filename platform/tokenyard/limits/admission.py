@@ -13,7 +13,7 @@ from tokenyard.core.admission import AdmissionRequest, Admitted
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import bucket_of, bucket_tag
-from tokenyard.limits.budget_loader import BudgetLoader
+from tokenyard.limits.hold_leases import HoldLeases
 from tokenyard.limits.holds import (
     Hold,
     HoldSettlement,
@@ -23,33 +23,29 @@ from tokenyard.limits.holds import (
     key_of,
     limits_of,
 )
-from tokenyard.limits.leases import Leases
-from tokenyard.limits.ports import BudgetSource
-from tokenyard.limits.refusals import not_available, quota_exceeded, rates, refusal
+from tokenyard.limits.live_budgets import BudgetSource, MissingBudgets, RedisBudgets
+from tokenyard.limits.refusals import OK, not_available, rates, refusal
 from tokenyard.limits.scripts import Argument, ScriptName, Scripts
 from tokenyard.metering.events import Settled, encode_event
 from tokenyard.metering.outbox import Outbox
 from tokenyard.web.loops import Loop, run_loops
 
-_OK = b"ok"
-_MISSING = b"missing"
 
-
-class Admission:
-    """One of these a gateway process, used as `async with Admission(...) as admission`."""
+class RedisAdmission:
+    """One of these a gateway process, used as `async with`."""
 
     def __init__(
         self,
         redis: Redis,
-        budgets: BudgetSource,
+        source: BudgetSource,
         *,
         spool_folder: Path,
         lease_ms: int,
         renewal_ms: int,
     ) -> None:
         self._scripts = Scripts(redis)
-        self._loader = BudgetLoader(self._scripts, budgets)
-        self._leases = Leases(self._scripts, lease_ms=lease_ms)
+        self._missing = MissingBudgets(RedisBudgets(redis, self._scripts), source)
+        self._leases = HoldLeases(self._scripts, lease_ms=lease_ms)
         self._outbox = Outbox(redis, spool_folder, HoldSettlement, self._deliver, on_restart=self.renew)
         self._lease_ms = lease_ms
         self._renewal_ms = renewal_ms
@@ -90,16 +86,11 @@ class Admission:
         hold = hold_of(request, claims, limits)
         arguments = admit_arguments(request, hold, limits, lease_ms=self._lease_ms)
         try:
-            reply = await self._ask(hold, arguments)
-            if reply[0] == _MISSING:
-                await self._load(request, reply[1:])
-                reply = await self._ask(hold, arguments)
+            reply = await self._missing.answer(hold.organization, lambda: self._ask(hold, arguments))
         except RedisError as error:
             self._leases.doubt(hold)
             raise not_available() from error
-        if reply[0] == _MISSING:
-            raise not_available()
-        if reply[0] != _OK:
+        if reply[0] != OK:
             raise refusal(reply, request, limits)
         admitted = msgspec.structs.replace(claims, admitted_at_ms=reply[1])
         if hold.key not in self._leases:
@@ -141,9 +132,3 @@ class Admission:
             sent.add_done_callback(lambda _done: self._leases.doubt(hold))
             raise
         return reply
-
-    async def _load(self, request: AdmissionRequest, names: list[bytes]) -> None:
-        organization = request.claims.organization
-        unknown = await self._loader.load(organization, [name.decode() for name in names])
-        if unknown is not None:
-            raise quota_exceeded(unknown, request.amount, 0, organization, request.claims.project)
