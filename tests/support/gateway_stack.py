@@ -20,7 +20,7 @@ from tokenyard.clients.model_server import ModelServerClient
 from tokenyard.core.budgets import wallet
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.ids import OrganizationId
-from tokenyard.core.limits import Limits
+from tokenyard.core.principal import Limits
 from tokenyard.core.redis_keys import bucket_of, budget, holds, usage_stream
 from tokenyard.core.replica import Replica
 from tokenyard.gateway.app import create_app, create_inference

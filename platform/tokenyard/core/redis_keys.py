@@ -29,7 +29,7 @@ def bucket_tag(bucket: int) -> str:
 
 
 def usage_stream(bucket: int) -> str:
-    """Stream; each entry has one field `event`: JSON `core.usage.UsageEvent`."""
+    """Stream; each entry has one field `event`: JSON `metering.events.UsageEvent`."""
     return f"{bucket_tag(bucket)}:usage"
 
 

@@ -4,8 +4,8 @@ import msgspec
 
 from tokenyard.core.admission import AdmissionRequest
 from tokenyard.core.ids import OrganizationId, RequestId, request_of
-from tokenyard.core.limits import Limits
 from tokenyard.core.money import NanoDollars
+from tokenyard.core.principal import Limits
 from tokenyard.core.usage import MeterClaims
 from tokenyard.limits.scripts import Argument
 

@@ -17,8 +17,8 @@ from support.fakes.admission_requests import (
 from tokenyard.core.budgets import monthly, wallet
 from tokenyard.core.errors import Conflict, QuotaExceeded, RateLimited, Unauthenticated, Unavailable
 from tokenyard.core.ids import OrganizationId
-from tokenyard.core.limits import Limits
 from tokenyard.core.money import NanoDollars
+from tokenyard.core.principal import Limits
 from tokenyard.core.redis_keys import bucket_of, budget, holds, key_version, pending, rate, ready, usage_stream
 from tokenyard.core.usage import TokenUsage
 from tokenyard.limits.admission import RedisAdmission

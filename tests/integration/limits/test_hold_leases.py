@@ -16,8 +16,8 @@ from support.fakes.admission_requests import (
     settled,
 )
 from tokenyard.core.budgets import wallet
-from tokenyard.core.limits import Limits
 from tokenyard.core.money import NanoDollars
+from tokenyard.core.principal import Limits
 from tokenyard.core.redis_keys import bucket_of, budget, holds, pending, rate, usage_stream
 from tokenyard.core.usage import MeterClaims
 from tokenyard.limits.admission import RedisAdmission

@@ -13,8 +13,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 
 from support.fakes.admission_requests import KEY, ORGANIZATION, PROJECT, admission_request, principal
 from tokenyard.core.budgets import BudgetState, BudgetUpdate, wallet
-from tokenyard.core.limits import Limits
 from tokenyard.core.money import NanoDollars
+from tokenyard.core.principal import Limits
 from tokenyard.core.redis_keys import bucket_of, bucket_tag, budget, hold, holds, pending, rate, ready, usage_stream
 from tokenyard.limits.holds import Hold, admit_arguments, hold_of, limits_of
 from tokenyard.limits.live_budgets import ledger_arguments
