@@ -1,8 +1,9 @@
 """What billing needs from others; `bootstrap` gives it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+from tokenyard.core.budgets import BudgetUpdate
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 
@@ -31,6 +32,27 @@ class BudgetHolds(Protocol):
 
     async def release(self, organization: OrganizationId, charge_key: str) -> None:
         """Release what is held for `charge_key`; releasing what is not held is fine."""
+        ...
+
+
+class LiveBudgets(Protocol):
+    """The budgets in Redis (limits). Every call may be repeated, and calls may come in any order.
+
+    Each raises `redis.RedisError` where it is not done, or not known to be.
+    """
+
+    async def apply(self, updates: Iterable[tuple[OrganizationId, Iterable[BudgetUpdate]]]) -> None: ...
+
+    async def is_ready(self, bucket: int) -> bool:
+        """Tell whether the bucket's budgets are loaded."""
+        ...
+
+    async def ready_buckets(self, buckets: Sequence[int]) -> list[int]:
+        """Return those of `buckets` whose budgets are loaded."""
+        ...
+
+    async def set_ready(self, bucket: int) -> None:
+        """Let admission use the bucket's budgets."""
         ...
 
 

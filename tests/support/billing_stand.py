@@ -15,6 +15,7 @@ from tokenyard.core.ids import ApiKeyId, AttemptId, JobId, OrganizationId, Price
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import bucket_of, budget, pending, usage_stream
 from tokenyard.core.usage import MeterClaims, TokenUsage
+from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.metering.events import HoldExpired, Outcome, ReplicaReported, Settled, TrainingFinished, UsageEvent
 from tokenyard.metering.stream import emit
 from tokenyard.storage.database import Database
@@ -63,6 +64,7 @@ def worker(
         redis=redis,
         prices=prices,
         limits=limits or FixedLimits(),
+        live=RedisBudgets(redis),
         metrics=LedgerMetrics(CollectorRegistry()),
         clock=clock or SystemClock(),
         report_wait_ms=report_wait_ms,
@@ -137,7 +139,8 @@ async def journal_sum(database: Database) -> int:
 
 async def live_budget(redis: Redis, organization: OrganizationId, name: str | None = None) -> dict[str, int]:
     found = await redis.hgetall(budget(bucket_of(organization), name or wallet(organization)))
-    return {field.decode(): int(value) for field, value in found.items()}
+    figures = {field.decode(): int(value) for field, value in found.items()}
+    return {"pending": 0, "held": 0, **figures} if figures else {}
 
 
 async def put_pending(

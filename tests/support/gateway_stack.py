@@ -20,11 +20,11 @@ from tokenyard.clients.model_server import ModelServerClient
 from tokenyard.core.budgets import wallet
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.ids import OrganizationId
-from tokenyard.core.limits import Limits
+from tokenyard.core.principal import Limits
 from tokenyard.core.redis_keys import bucket_of, budget, holds, usage_stream
 from tokenyard.core.replica import Replica
 from tokenyard.gateway.app import create_app, create_inference
-from tokenyard.limits.admission import Admission
+from tokenyard.limits.admission import RedisAdmission
 from tokenyard.metering.events import Settled, decode_event
 from tokenyard.web.access_log import AccessLog
 
@@ -120,7 +120,7 @@ async def gateway_stack(
             budgets.set(wallet(organization), WALLET_NANO)
         await open_buckets(redis)
         admission = await stack.enter_async_context(
-            Admission(redis, budgets, spool_folder=folder / "spool", lease_ms=30_000, renewal_ms=5_000)
+            RedisAdmission(redis, budgets.load, spool_folder=folder / "spool", lease_ms=30_000, renewal_ms=5_000)
         )
         inference = create_inference(
             authenticator=keys,

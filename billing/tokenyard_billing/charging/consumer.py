@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import exc
 
+from tokenyard.core.budgets import BudgetUpdate
 from tokenyard.storage.database import Database
 from tokenyard.web.loops import Loop
 from tokenyard_billing.charging.batch import Taken
@@ -20,10 +21,10 @@ from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.charging.open_requests import OpenRequests
 from tokenyard_billing.charging.streams import StreamEntry, UsageStreams
 from tokenyard_billing.charging.validation import Malformed, read_event
+from tokenyard_billing.ports import LiveBudgets
 from tokenyard_billing.pricing.prices import PriceList, UnknownPrice
 from tokenyard_billing.pricing.rate_cards import InvalidRateCard
 from tokenyard_billing.wallets.budgets import SqlBudgets
-from tokenyard_billing.wallets.live import BudgetUpdate, LiveBudgets
 
 _LOG = logging.getLogger(__name__)
 

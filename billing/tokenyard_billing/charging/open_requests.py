@@ -10,8 +10,8 @@ from tokenyard.metering.events import HoldExpired
 from tokenyard.metering.stream import emit
 from tokenyard.storage.database import Database
 from tokenyard_billing.charging.reports import load_reports
+from tokenyard_billing.ports import LiveBudgets
 from tokenyard_billing.tables import OpenRequest
-from tokenyard_billing.wallets.live import LiveBudgets
 
 LIMIT = 500
 LOOK_EVERY_MS = 30_000

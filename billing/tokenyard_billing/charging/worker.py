@@ -11,11 +11,10 @@ from tokenyard_billing.charging.intake import Intake
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.charging.open_requests import OpenRequests
 from tokenyard_billing.charging.streams import UsageStreams
-from tokenyard_billing.ports import SpendingLimits
+from tokenyard_billing.ports import LiveBudgets, SpendingLimits
 from tokenyard_billing.pricing.checksums import RateCardSeals
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.budgets import SqlBudgets
-from tokenyard_billing.wallets.live import LiveBudgets
 from tokenyard_billing.wallets.loader import BudgetLoader
 
 
@@ -30,6 +29,7 @@ class BillingWorker:
         redis: Redis,
         prices: PriceList,
         limits: SpendingLimits,
+        live: LiveBudgets,
         metrics: LedgerMetrics,
         clock: Clock,
         report_wait_ms: int,
@@ -40,7 +40,6 @@ class BillingWorker:
         self._database = database
         self._prices = prices
         self._seals = RateCardSeals()
-        live = LiveBudgets(redis)
         self.leases = BucketLeases(database, clock, name)
         self.consumer = LedgerConsumer(
             database=database,

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from tokenyard.core.admission import BudgetState
-from tokenyard.core.budgets import wallet
+from tokenyard.core.budgets import BudgetState, wallet
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage.database import Database
@@ -15,7 +14,7 @@ _NEVER_SPENT = SpendingState(0, 0, 0)
 
 
 class SqlBudgets:
-    """The `BudgetSource` of admission."""
+    """What admission loads budgets from, and what the live budgets are brought up to."""
 
     def __init__(self, database: Database, limits: SpendingLimits) -> None:
         self._database = database

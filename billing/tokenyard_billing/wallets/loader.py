@@ -6,8 +6,7 @@ from collections.abc import Iterable
 from sqlalchemy import exists, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tokenyard.core.admission import BudgetState
-from tokenyard.core.budgets import wallet
+from tokenyard.core.budgets import BudgetState, BudgetUpdate, wallet
 from tokenyard.core.clock import Clock
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
@@ -15,8 +14,8 @@ from tokenyard.storage.database import Database
 from tokenyard.web.loops import Loop
 from tokenyard_billing.charging.bucket_leases import BucketLeases
 from tokenyard_billing.ledger.journal import AccountName
+from tokenyard_billing.ports import LiveBudgets
 from tokenyard_billing.tables import Balance, OpenRequest
-from tokenyard_billing.wallets.live import BudgetUpdate, LiveBudgets
 
 INTERVAL_S = 1.0
 REFRESH_S = 5.0

@@ -8,7 +8,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import Update, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tokenyard.core.budgets import monthly, wallet
+from tokenyard.core.budgets import BudgetUpdate, monthly, wallet
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import InvalidRequest, QuotaExceeded, Unavailable
 from tokenyard.core.ids import ApiKeyId, JobId, OrganizationId, ProjectId
@@ -18,10 +18,9 @@ from tokenyard.storage.database import Database
 from tokenyard.web.loops import Loop
 from tokenyard_billing.ledger import journal
 from tokenyard_billing.ledger.projections import SpendingChanges
-from tokenyard_billing.ports import BudgetHolds, SpendingLimits
+from tokenyard_billing.ports import BudgetHolds, LiveBudgets, SpendingLimits
 from tokenyard_billing.tables import Reservation
 from tokenyard_billing.wallets.budgets import SqlBudgets
-from tokenyard_billing.wallets.live import BudgetUpdate, LiveBudgets
 
 _LOG = logging.getLogger(__name__)
 TIDY_INTERVAL_S = 30.0

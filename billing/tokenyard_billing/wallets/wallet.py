@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tokenyard.core.budgets import wallet
+from tokenyard.core.budgets import BudgetUpdate, wallet
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Conflict, InvalidRequest
 from tokenyard.core.ids import OrganizationId
@@ -17,9 +17,9 @@ from tokenyard.storage import bulk
 from tokenyard.storage.database import Database
 from tokenyard.storage.paging import beyond
 from tokenyard_billing.ledger import journal
+from tokenyard_billing.ports import LiveBudgets
 from tokenyard_billing.tables import CreditGrant
 from tokenyard_billing.wallets.budgets import SqlBudgets
-from tokenyard_billing.wallets.live import BudgetUpdate, LiveBudgets
 
 _LOG = logging.getLogger(__name__)
 MAX_GRANT = NanoDollars(10**17)  # a hundred million dollars: keeps every balance within 64 bits

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from ray import serve
 from ray.serve.llm import LLMServer
 
@@ -20,6 +20,7 @@ from tokenyard_deployments.serving.adapters.residency import Residency
 from tokenyard_deployments.serving.engine.cpus import thread_settings
 from tokenyard_deployments.serving.engine.ray_inside import keep_grpc_on_loopback
 from tokenyard_deployments.serving.front.bearer import RequireBearer
+from tokenyard_deployments.serving.front.errors import error_response
 from tokenyard_deployments.serving.front.internal_routes import internal_router
 from tokenyard_deployments.serving.front.metered import MeteredRequests
 from tokenyard_deployments.serving.front.slots import Slots
@@ -115,5 +116,4 @@ class Replica(LLMServer):  # type: ignore[misc]
 
 async def _render(_request: Request, error: Exception) -> Response:
     assert isinstance(error, TokenyardError)
-    content = {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
-    return JSONResponse(content, error.status, error.headers)
+    return error_response(error)

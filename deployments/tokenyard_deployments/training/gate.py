@@ -5,17 +5,16 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 
+from tokenyard.core.adapters import AdapterNotAllowed, AdapterRules
 from tokenyard.core.training import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 _WEIGHT = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 _MAX_HEADER_BYTES = 100 * 1024 * 1024
-_UNSUPPORTED = ("use_dora", "modules_to_save", "lora_bias", "rank_pattern", "alpha_pattern", "use_rslora")
 
 
 class GateRefused(Exception):
@@ -27,27 +26,20 @@ class GateRefused(Exception):
         self.message = message
 
 
-class GatePolicy(msgspec.Struct, frozen=True):
-    """What an adapter of one base model may be."""
-
-    max_rank: int
-    target_modules: tuple[str, ...]
-
-
-def check_adapter(folder: Path, base: Mapping[str, tuple[int, ...]], policy: GatePolicy) -> None:
+def check_adapter(folder: Path, base: Mapping[str, tuple[int, ...]], rules: AdapterRules) -> None:
     """Check the adapter in `folder` against the shapes of its base model (see `base_shapes`).
 
     Raises:
         GateRefused: it is damaged, of a foreign kind, does not fit the base, or does nothing.
     """
     _check_files(folder)
-    rank = _check_config(_read_config(folder / ADAPTER_CONFIG), policy)
+    rank = _check_config(folder / ADAPTER_CONFIG, rules)
     try:
         with safe_open(str(folder / ADAPTER_WEIGHTS), framework="pt") as weights:
             tensors = {name: weights.get_tensor(name) for name in weights.keys()}
     except (SafetensorError, OSError):
         raise GateRefused("adapter_damaged", f"{ADAPTER_WEIGHTS} is not a whole safetensors file.") from None
-    _check_shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()}, base, policy, rank)
+    _check_shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()}, base, rules, rank)
     _check_values(tensors)
 
 
@@ -92,37 +84,23 @@ def _check_files(folder: Path) -> None:
         raise GateRefused("adapter_damaged", f"An adapter is {ADAPTER_WEIGHTS} and {ADAPTER_CONFIG}, nothing else.")
 
 
-def _read_config(file: Path) -> dict[str, Any]:
+def _check_config(file: Path, rules: AdapterRules) -> int:
     try:
-        config = json.loads(file.read_bytes())
-    except ValueError:
-        config = None
-    if not isinstance(config, dict) or config.get("peft_type") != "LORA":
-        raise GateRefused("adapter_unsupported", f"{ADAPTER_CONFIG} does not describe a LoRA adapter.")
-    return config
-
-
-def _check_config(config: Mapping[str, Any], policy: GatePolicy) -> int:
-    rank, modules = config.get("r"), config.get("target_modules")
-    if not isinstance(rank, int) or not 0 < rank <= policy.max_rank:
-        raise GateRefused("rank_not_allowed", f"The rank must be 1 to {policy.max_rank}, not {rank}.")
-    if not isinstance(modules, list) or not modules or not set(modules) <= set(policy.target_modules):
-        allowed = ", ".join(policy.target_modules)
-        raise GateRefused("module_not_allowed", f"Only these layers may be changed: {allowed}.")
-    used = [name for name in _UNSUPPORTED if config.get(name)]
-    if used or config.get("bias", "none") != "none":
-        raise GateRefused("adapter_unsupported", f"Not supported in an adapter: {', '.join(used) or 'bias'}.")
-    return rank
+        return rules.check(msgspec.json.decode(file.read_bytes(), type=dict[str, object]))
+    except msgspec.MsgspecError:
+        raise GateRefused("adapter_unsupported", f"{ADAPTER_CONFIG} does not describe a LoRA adapter.") from None
+    except AdapterNotAllowed as refused:
+        raise GateRefused(refused.code, refused.message) from refused
 
 
 def _check_shapes(
-    shapes: Mapping[str, tuple[int, ...]], base: Mapping[str, tuple[int, ...]], policy: GatePolicy, rank: int
+    shapes: Mapping[str, tuple[int, ...]], base: Mapping[str, tuple[int, ...]], rules: AdapterRules, rank: int
 ) -> None:
     sides: dict[str, set[str]] = {}
     for name, shape in shapes.items():
         match = _WEIGHT.fullmatch(name)
         module = match["module"] if match else ""
-        if match is None or module.rpartition(".")[2] not in policy.target_modules:
+        if match is None or module.rpartition(".")[2] not in rules.target_modules:
             raise GateRefused("module_not_allowed", "The adapter has weights of layers that may not be changed.")
         layer = base.get(f"{module}.weight")
         if layer is None or len(layer) != 2:

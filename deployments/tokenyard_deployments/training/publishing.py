@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from tokenyard.core.adapters import AdapterRules
 from tokenyard.core.training import (
     ADAPTER_CONFIG,
     ADAPTER_FOLDER,
@@ -19,7 +20,7 @@ from tokenyard.core.training import (
     adapter_digest,
 )
 from tokenyard_deployments.training.attempt import AttemptFolder
-from tokenyard_deployments.training.gate import GatePolicy, base_shapes, check_adapter
+from tokenyard_deployments.training.gate import base_shapes, check_adapter
 
 
 def publish(spec: TrainingSpec, folder: AttemptFolder, checkpoint: TrainingCheckpoint) -> str:
@@ -34,8 +35,8 @@ def publish(spec: TrainingSpec, folder: AttemptFolder, checkpoint: TrainingCheck
         adapter.mkdir()
         shutil.copy(whole / ADAPTER_WEIGHTS, adapter)
         _write_config(whole / ADAPTER_CONFIG, adapter / ADAPTER_CONFIG, spec.base_model)
-        policy = GatePolicy(max_rank=spec.max_lora_rank, target_modules=spec.lora.target_modules)
-        check_adapter(adapter, base_shapes(Path(spec.base_model_path)), policy)
+        rules = AdapterRules(spec.max_lora_rank, spec.lora.target_modules)
+        check_adapter(adapter, base_shapes(Path(spec.base_model_path)), rules)
         files = {file.name: _sha256(file) for file in adapter.iterdir()}
         for name in sorted(files):
             folder.upload(adapter / name, f"{ADAPTER_FOLDER}/{name}")

@@ -13,7 +13,8 @@ from tokenyard.catalog.base_models import BaseModels
 from tokenyard.catalog.models import ModelCatalog
 from tokenyard.catalog.store import CatalogStore
 from tokenyard.core.clock import Clock, SystemClock
-from tokenyard.limits.budget_holds import BudgetHolds
+from tokenyard.limits.live_budgets import RedisBudgets
+from tokenyard.limits.reservation_holds import ReservationHolds
 from tokenyard.settings import Settings
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
@@ -28,7 +29,6 @@ from tokenyard.tenancy.spending_limits import SpendingLimits
 from tokenyard.tenancy.store import TenancyStore
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.budgets import SqlBudgets
-from tokenyard_billing.wallets.live import LiveBudgets
 from tokenyard_billing.wallets.reservations import Reservations
 from tokenyard_billing.wallets.wallet import OpeningCredit, Wallet
 
@@ -96,8 +96,8 @@ class Foundation:
         return SqlBudgets(self.database, self.spending_limits)
 
     @cached_property
-    def live_budgets(self) -> LiveBudgets:
-        return LiveBudgets(self.redis)
+    def live_budgets(self) -> RedisBudgets:
+        return RedisBudgets(self.redis)
 
     @cached_property
     def prices(self) -> PriceList:
@@ -123,7 +123,7 @@ class Foundation:
             database=self.database,
             budgets=self.budgets,
             live=self.live_budgets,
-            holds=BudgetHolds(self.redis, self.budgets),
+            holds=ReservationHolds(self.redis, self.budgets.load),
             limits=self.spending_limits,
             clock=self.clock,
         )

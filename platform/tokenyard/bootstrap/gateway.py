@@ -25,7 +25,7 @@ from tokenyard.finetune.file_routes import FILES_PATH
 from tokenyard.finetune.routes import router as finetune_router
 from tokenyard.gateway.app import create_app, create_inference
 from tokenyard.gateway.path.inference import Inference
-from tokenyard.limits.admission import Admission
+from tokenyard.limits.admission import RedisAdmission
 from tokenyard.settings import Settings
 from tokenyard.tenancy.operator_routes import router as tenancy_router
 from tokenyard.tenancy.operator_store import OrganizationNames
@@ -76,9 +76,9 @@ async def _inference(
 ) -> Inference:
     settings = foundation.settings
     bearer = settings.derived_secret("replica-bearer").hex()
-    admission = Admission(
+    admission = RedisAdmission(
         foundation.redis,
-        foundation.budgets,
+        foundation.budgets.load,
         spool_folder=settings.data_dir / "spool",
         lease_ms=settings.hold_lease_ms,
         renewal_ms=settings.hold_renewal_ms,

@@ -21,11 +21,13 @@ from tokenyard.catalog.replicas.registry import ReplicaBoard
 from tokenyard.clients.ray_jobs import RayJobs
 from tokenyard.clients.ray_serve import RayServe
 from tokenyard.clients.replica import ReplicaClient
+from tokenyard.core.errors import Unavailable
 from tokenyard.finetune.gate import LiveGate
 from tokenyard.finetune.loops import finetune_loops
 from tokenyard.limits.sweeper import Sweeper
 from tokenyard.metering.events import TrainingFinished
-from tokenyard.metering.stream import emit
+from tokenyard.metering.outbox import Outbox
+from tokenyard.metering.stream import event_outbox
 from tokenyard.settings import Settings
 from tokenyard.tenancy.key_versions import key_version_loop
 from tokenyard.web.app import create_app
@@ -38,15 +40,21 @@ from tokenyard_billing.invoicing.invoices import invoice_loop
 SHUTDOWN_LIMIT_S = 5
 
 
-class UsageStream:
+class TrainingCharges:
     """The usage stream as fine-tuning wants it."""
 
-    def __init__(self, foundation: Foundation) -> None:
-        self._redis = foundation.redis
+    def __init__(self, outbox: Outbox[TrainingFinished]) -> None:
+        self._outbox = outbox
 
     async def emit(self, event: TrainingFinished) -> None:
-        """Put the event on its organization's stream."""
-        await emit(self._redis, event.organization, event)
+        """Put the event on its organization's stream, or on disk until Redis is back.
+
+        Raises:
+            Unavailable: the disk takes no more.
+        """
+        if self._outbox.full:
+            raise Unavailable("Training cannot be charged now.")
+        await self._outbox.send(event)
 
 
 def worker_name() -> str:
@@ -62,6 +70,7 @@ def _billing(foundation: Foundation, name: str, registry: CollectorRegistry) -> 
         redis=foundation.redis,
         prices=foundation.prices,
         limits=foundation.spending_limits,
+        live=foundation.live_budgets,
         metrics=LedgerMetrics(registry),
         clock=foundation.clock,
         report_wait_ms=settings.replica_report_wait_ms,
@@ -82,7 +91,13 @@ def _money_loops(foundation: Foundation) -> list[Loop]:
 
 
 def _model_loops(
-    foundation: Foundation, name: str, serve: RayServe, replicas: ReplicaClient, jobs: RayJobs
+    foundation: Foundation,
+    name: str,
+    serve: RayServe,
+    replicas: ReplicaClient,
+    jobs: RayJobs,
+    *,
+    usage: TrainingCharges,
 ) -> list[Loop]:
     database, clock, bases = foundation.database, foundation.clock, foundation.base_models
     return [
@@ -104,7 +119,7 @@ def _model_loops(
             runs=jobs,
             adapters=foundation.adapters,
             gate=LiveGate(ReplicaBoard(foundation.redis), replicas),
-            usage=UsageStream(foundation),
+            usage=usage,
             policy=training_policy(foundation.settings),
         ),
     ]
@@ -122,13 +137,16 @@ async def work(settings: Settings) -> None:
         token = settings.ray_token_file.read_text().strip()
         serve = await stack.enter_async_context(RayServe(settings.effective_ray_url, token))
         replicas = await stack.enter_async_context(ReplicaClient(settings.derived_secret("replica-bearer").hex()))
+        training = event_outbox(foundation.redis, settings.data_dir / "spool" / "training", TrainingFinished)
+        training.start()
+        stack.push_async_callback(training.close)
         billing = _billing(foundation, name, registry)
         await billing.start()
         stack.push_async_callback(billing.stop)
         loops = [
             *billing.loops(),
             *_money_loops(foundation),
-            *_model_loops(foundation, name, serve, replicas, jobs),
+            *_model_loops(foundation, name, serve, replicas, jobs, usage=TrainingCharges(training)),
         ]
         running = asyncio.create_task(run_loops(loops, lambda loop: failures.labels(loop).inc()))
         try:

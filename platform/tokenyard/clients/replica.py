@@ -1,29 +1,32 @@
 """The internal routes of replicas: what they hold and do, adapters in and out, and the canary."""
 
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
 import msgspec
 
 from tokenyard.clients.bearer_session import LOSSES, BearerSession
 from tokenyard.core.adapters import AdapterRef
-from tokenyard.core.replica import AdapterRefused, Replica, ReplicaLost, ReplicaState, ReplicaTarget
+from tokenyard.core.errors import ErrorBody
+from tokenyard.core.replica import (
+    CANARY_PATH,
+    LOAD_PATH,
+    STATS_PATH,
+    UNLOAD_PATH,
+    AdapterRefused,
+    AdapterUnload,
+    CanaryAnswer,
+    CanaryRequest,
+    Replica,
+    ReplicaLost,
+    ReplicaState,
+    ReplicaTarget,
+)
 
 # A load brings the files from the blob store and waits for room; a canary waits for a slot.
 ANSWER_TIMEOUT_S = 180.0
 
 Shape = TypeVar("Shape")
-
-
-class _Error(msgspec.Struct):
-    message: str = ""
-
-
-class _Refusal(msgspec.Struct):
-    error: _Error
-
-
-class _Canary(msgspec.Struct):
-    logprobs: list[float]
 
 
 class ReplicaClient(BearerSession):
@@ -38,7 +41,7 @@ class ReplicaClient(BearerSession):
         Raises:
             ReplicaLost: it does not answer, or is not ready.
         """
-        status, body = await self._call("GET", target.url, "/internal/stats")
+        status, body = await self._call("GET", target.url, STATS_PATH)
         if status != 200:
             raise ReplicaLost(f"{target.name} answered {status}")
         return _decoded(body, ReplicaState)
@@ -50,7 +53,7 @@ class ReplicaClient(BearerSession):
             ReplicaLost: it does not answer, or its engine is gone.
             AdapterRefused: it cannot take this adapter, or has no room for it now.
         """
-        await self._tell(replica.url, "/internal/adapters/load", adapter)
+        await self._tell(replica.url, LOAD_PATH, adapter)
 
     async def unload(self, replica: Replica, name: str) -> None:
         """Unload an adapter; one that is not loaded is fine.
@@ -59,19 +62,19 @@ class ReplicaClient(BearerSession):
             ReplicaLost: it does not answer.
             AdapterRefused: requests are inside; ask again later.
         """
-        await self._tell(replica.url, "/internal/adapters/unload", {"name": name})
+        await self._tell(replica.url, UNLOAD_PATH, AdapterUnload(name))
 
-    async def canary(self, url: str, adapter: str | None, prompt: str) -> list[float]:
+    async def canary(self, url: str, adapter: str | None, prompt: str) -> Sequence[float]:
         """Return the log-probabilities of a fixed continuation of `prompt`, from a loaded adapter or from the base.
 
         Raises:
             ReplicaLost: it does not answer.
             AdapterRefused: the adapter is not loaded, or no slot became free.
         """
-        body = await self._tell(url, "/internal/canary", {"adapter": adapter, "prompt": prompt})
-        return _decoded(body, _Canary).logprobs
+        body = await self._tell(url, CANARY_PATH, CanaryRequest(prompt, adapter))
+        return _decoded(body, CanaryAnswer).logprobs
 
-    async def _tell(self, url: str, path: str, content: Any) -> bytes:
+    async def _tell(self, url: str, path: str, content: msgspec.Struct) -> bytes:
         status, body = await self._call("POST", url, path, msgspec.json.encode(content))
         if status == 200:
             return body
@@ -96,6 +99,6 @@ def _decoded(body: bytes, shape: type[Shape]) -> Shape:
 
 def _reason(body: bytes) -> str:
     try:
-        return msgspec.json.decode(body, type=_Refusal).error.message
+        return msgspec.json.decode(body, type=ErrorBody).error.message
     except msgspec.MsgspecError:
         return ""

@@ -53,13 +53,6 @@ class Admitted(msgspec.Struct, frozen=True):
     rates: RateHeaders
 
 
-class BudgetState(msgspec.Struct, frozen=True):
-    """A budget as SQL knows it: nano-dollars that may still be spent, and the version of that figure."""
-
-    ledger: NanoDollars
-    version: int
-
-
 def duration(milliseconds: int) -> str:
     """Write a duration as OpenAI does: `12ms`, `1.5s`, `6m0s`, `2h0m0s`."""
     if milliseconds < 1000:

@@ -1,9 +1,33 @@
-"""Budget names. A budget is what a request must be held on: a wallet, or a month's spending limit."""
+"""Budgets: what a request must be held on, be it a wallet or a month's spending limit. Their names, and their state."""
 
+from collections.abc import Collection
 from datetime import UTC, datetime
 
+import msgspec
+
 from tokenyard.core.ids import OrganizationId
+from tokenyard.core.money import NanoDollars
 from tokenyard.core.principal import Principal
+
+
+class BudgetState(msgspec.Struct, frozen=True):
+    """A budget as SQL knows it: nano-dollars that may still be spent, and the version of that figure."""
+
+    ledger: NanoDollars
+    version: int
+
+
+class BudgetUpdate(msgspec.Struct, frozen=True):
+    """What changes on one live budget; of two updates the one with the newer version of `state` wins.
+
+    `state` None leaves its ledger figure. The charges `charge_keys` are in SQL now, so they are no longer pending.
+    `create` makes the budget where Redis has none such.
+    """
+
+    name: str
+    state: BudgetState | None
+    charge_keys: Collection[str] = ()
+    create: bool = False
 
 
 def wallet(organization: OrganizationId) -> str:

@@ -5,6 +5,8 @@ from typing import Any
 
 import msgspec
 
+from tokenyard.core.adapters import ENGINE_RANKS, LINEAR_LAYERS, AdapterRules
+
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 
@@ -50,10 +52,11 @@ class LoraSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_loras: int = 4
     max_cpu_loras: int = 32
     max_lora_rank: int = 16
-    target_modules: tuple[str, ...] = (
-        *("q_proj", "k_proj", "v_proj", "o_proj"),
-        *("gate_proj", "up_proj", "down_proj"),
-    )
+    target_modules: tuple[str, ...] = LINEAR_LAYERS
+
+    @property
+    def rules(self) -> AdapterRules:
+        return AdapterRules(self.max_lora_rank, self.target_modules)
 
 
 class AcceleratorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -129,6 +132,8 @@ def _check(spec: ModelSpec) -> None:
         raise InvalidModelSpec(f"model {spec.id}: `default_max_tokens` must be within `context_length`")
     if spec.replicas < 0 or spec.max_waiting < 0:
         raise InvalidModelSpec(f"model {spec.id}: `replicas` and `max_waiting` must not be negative")
+    if spec.lora is not None and spec.lora.max_lora_rank not in ENGINE_RANKS:
+        raise InvalidModelSpec(f"model {spec.id}: `lora.max_lora_rank` must be one of {ENGINE_RANKS}")
     for kind, accelerator in spec.accelerators.items():
         slots = accelerator.engine.get("max_num_seqs")
         if not isinstance(slots, int) or slots < 1:

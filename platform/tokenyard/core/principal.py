@@ -1,11 +1,30 @@
-"""Who is calling."""
+"""Who is calling, and how much they may use."""
 
 from enum import StrEnum
 
 import msgspec
 
 from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId
-from tokenyard.core.limits import ScopedLimits
+from tokenyard.core.money import NanoDollars
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """`None` means without limit. Windows roll: at no moment does any window hold more than the limit."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    requests_per_day: int | None = None
+    tokens_per_day: int | None = None
+    concurrency: int | None = None
+    monthly_spend: NanoDollars | None = None
+
+
+class ScopedLimits(msgspec.Struct, frozen=True):
+    """The limits of one scope; `scope` is `key`, `project` or `organization` and `id` says which."""
+
+    scope: str
+    id: str
+    limits: Limits
 
 
 class Role(StrEnum):

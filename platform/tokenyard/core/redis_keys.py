@@ -14,7 +14,7 @@ REPLICAS = "ty:replicas"  # hash: replica name -> JSON core.replica.Replica
 REPLICAS_ROUND = "{ty:replicas}:round"  # JSON: which look at the replicas REPLICAS comes from; absent when Redis is new
 
 
-def lease(name: str) -> str:
+def work_lease(name: str) -> str:
     """String with an expiry: which process does the work `name` at the moment."""
     return f"ty:lease:{name}"
 
@@ -29,7 +29,7 @@ def bucket_tag(bucket: int) -> str:
 
 
 def usage_stream(bucket: int) -> str:
-    """Stream; each entry has one field `event`: JSON `core.usage.UsageEvent`."""
+    """Stream; each entry has one field `event`: JSON `metering.events.UsageEvent`."""
     return f"{bucket_tag(bucket)}:usage"
 
 

@@ -1,6 +1,16 @@
-"""What discovery tells the gateways about a replica."""
+"""What discovery tells the gateways about a replica, and what the platform and a replica say to each other.
+
+A replica's internal routes take and give JSON: `STATS_PATH` answers ReplicaState; `LOAD_PATH` takes an AdapterRef and
+`UNLOAD_PATH` an AdapterUnload, both answer ResidentAdapters; `CANARY_PATH` takes a CanaryRequest, answers CanaryAnswer.
+"""
 
 import msgspec
+
+INTERNAL_PREFIX = "/internal/"
+STATS_PATH = "/internal/stats"
+LOAD_PATH = "/internal/adapters/load"
+UNLOAD_PATH = "/internal/adapters/unload"
+CANARY_PATH = "/internal/canary"
 
 
 class Replica(msgspec.Struct, frozen=True):
@@ -34,10 +44,36 @@ class ReplicaTarget(msgspec.Struct, frozen=True):
 
 
 class ReplicaState(msgspec.Struct, frozen=True):
-    """What a replica answers to `GET /internal/stats`."""
+    """What a replica holds and does. `slots` is how many requests it runs at once; `waiting` wait for one."""
 
     replica: str
     model: str
     adapters: tuple[str, ...] = ()
     running: int = 0
     waiting: int = 0
+    slots: int = 0
+
+
+class AdapterUnload(msgspec.Struct, frozen=True):
+    """Which adapter to unload."""
+
+    name: str
+
+
+class ResidentAdapters(msgspec.Struct, frozen=True):
+    """The names of the adapters that the replica holds now."""
+
+    adapters: tuple[str, ...]
+
+
+class CanaryRequest(msgspec.Struct, frozen=True):
+    """Asks for the log-probabilities of a fixed continuation; without `adapter` the base model answers."""
+
+    prompt: str
+    adapter: str | None = None
+
+
+class CanaryAnswer(msgspec.Struct, frozen=True):
+    """One log-probability for each token of the continuation."""
+
+    logprobs: tuple[float, ...]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from tokenyard.core.adapters import LINEAR_LAYERS
 from tokenyard.core.ids import JobId, OrganizationId
 
 SPEC_FILE = "spec.json"
@@ -23,7 +24,6 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 MANIFEST_FILE = "manifest.json"
 
-LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 BASE_LEARNING_RATE = 4e-4  # what a learning_rate_multiplier of 1 means
 
 

@@ -79,7 +79,8 @@ def create_app(
             yield
 
     app = create_web_app(
-        title="Tokenyard gateway",
+        title="Tokenyard",
+        description="OpenAI-compatible inference, files and fine-tuning for tenants; administration for operators.",
         routers=(models_router(catalog), *routers),
         authenticator=authenticator,
         checks=checks,

@@ -13,59 +13,59 @@ from tokenyard.core.admission import AdmissionRequest, Admitted
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import bucket_of, bucket_tag
-from tokenyard.limits.budget_loader import BudgetLoader
-from tokenyard.limits.holds import Hold, admit_arguments, checked_amount, hold_of, key_of, limits_of
-from tokenyard.limits.leases import Leases
-from tokenyard.limits.outbox import Outbox
-from tokenyard.limits.ports import BudgetSource
-from tokenyard.limits.refusals import not_available, quota_exceeded, rates, refusal
+from tokenyard.limits.hold_leases import HoldLeases
+from tokenyard.limits.holds import (
+    Hold,
+    HoldSettlement,
+    admit_arguments,
+    checked_amount,
+    hold_of,
+    key_of,
+    limits_of,
+)
+from tokenyard.limits.live_budgets import BudgetSource, MissingBudgets, RedisBudgets
+from tokenyard.limits.refusals import OK, not_available, rates, refusal
 from tokenyard.limits.scripts import Argument, ScriptName, Scripts
-from tokenyard.limits.spool import Settlement, Spool
 from tokenyard.metering.events import Settled, encode_event
+from tokenyard.metering.outbox import Outbox
 from tokenyard.web.loops import Loop, run_loops
 
-CHECK_INTERVAL_S = 1.0
-_OK = b"ok"
-_MISSING = b"missing"
 
-
-class Admission:
-    """One of these a gateway process, used as `async with Admission(...) as admission`."""
+class RedisAdmission:
+    """One of these a gateway process, used as `async with`."""
 
     def __init__(
         self,
         redis: Redis,
-        budgets: BudgetSource,
+        source: BudgetSource,
         *,
         spool_folder: Path,
         lease_ms: int,
         renewal_ms: int,
     ) -> None:
         self._scripts = Scripts(redis)
-        self._loader = BudgetLoader(self._scripts, budgets)
-        self._leases = Leases(self._scripts, lease_ms=lease_ms)
-        self._outbox = Outbox(redis, self._scripts, Spool(spool_folder))
+        self._missing = MissingBudgets(RedisBudgets(redis, self._scripts), source)
+        self._leases = HoldLeases(self._scripts, lease_ms=lease_ms)
+        self._outbox = Outbox(redis, spool_folder, HoldSettlement, self._deliver, on_restart=self.renew)
         self._lease_ms = lease_ms
         self._renewal_ms = renewal_ms
-        self._loops: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Start to renew this process's holds and to send again what Redis may have lost."""
-        loops = (
-            Loop("renew holds", self.renew, self._renewal_ms / 1000),
-            Loop("resend settlements", self._check, CHECK_INTERVAL_S),
-        )
-        self._loops = asyncio.create_task(run_loops(loops))
+        renewal = Loop("renew holds", self.renew, self._renewal_ms / 1000)
+        self._renewing = asyncio.create_task(run_loops([renewal]))
+        self._outbox.start()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop. Holds that are still open expire by their lease."""
-        if self._loops is not None:
-            self._loops.cancel()
-            await asyncio.wait([self._loops])
-            self._loops = None
+        if self._renewing is not None:
+            self._renewing.cancel()
+            await asyncio.wait([self._renewing])
+            self._renewing = None
         await self._outbox.close()
 
     async def admit(self, request: AdmissionRequest) -> Admitted:
@@ -86,16 +86,11 @@ class Admission:
         hold = hold_of(request, claims, limits)
         arguments = admit_arguments(request, hold, limits, lease_ms=self._lease_ms)
         try:
-            reply = await self._ask(hold, arguments)
-            if reply[0] == _MISSING:
-                await self._load(request, reply[1:])
-                reply = await self._ask(hold, arguments)
+            reply = await self._missing.answer(hold.organization, lambda: self._ask(hold, arguments))
         except RedisError as error:
             self._leases.doubt(hold)
             raise not_available() from error
-        if reply[0] == _MISSING:
-            raise not_available()
-        if reply[0] != _OK:
+        if reply[0] != OK:
             raise refusal(reply, request, limits)
         admitted = msgspec.structs.replace(claims, admitted_at_ms=reply[1])
         if hold.key not in self._leases:
@@ -109,7 +104,7 @@ class Admission:
         being away: the event then waits in the spool. Shield it from cancellation.
         """
         claims = settled.claims
-        settlement = Settlement(
+        settlement = HoldSettlement(
             organization=claims.organization,
             key=key_of(claims),
             cost=checked_amount(cost),
@@ -118,14 +113,15 @@ class Admission:
             budgets=" ".join(claims.budgets),
         )
         self._leases.drop(settlement.key)
-        await self._outbox.deliver(settlement)
+        await self._outbox.send(settlement)
 
     async def renew(self) -> None:
         """Prolong every open hold of this process once; runs by itself while the admission is entered."""
         await self._leases.renew()
 
-    async def _check(self) -> None:
-        await self._outbox.check(restarted=self.renew)
+    async def _deliver(self, settlement: HoldSettlement) -> None:
+        tag = bucket_tag(bucket_of(settlement.organization))
+        await self._scripts.run(ScriptName.SETTLE, tag, settlement.arguments())
 
     async def _ask(self, hold: Hold, arguments: list[Argument]) -> list[Any]:
         sent = self._scripts.start(ScriptName.ADMIT, bucket_tag(bucket_of(hold.organization)), arguments)
@@ -136,9 +132,3 @@ class Admission:
             sent.add_done_callback(lambda _done: self._leases.doubt(hold))
             raise
         return reply
-
-    async def _load(self, request: AdmissionRequest, names: list[bytes]) -> None:
-        organization = request.claims.organization
-        unknown = await self._loader.load(organization, [name.decode() for name in names])
-        if unknown is not None:
-            raise quota_exceeded(unknown, request.amount, 0, organization, request.claims.project)

@@ -4,8 +4,8 @@ import msgspec
 
 from tokenyard.core.admission import AdmissionRequest
 from tokenyard.core.ids import OrganizationId, RequestId, request_of
-from tokenyard.core.limits import Limits
 from tokenyard.core.money import NanoDollars
+from tokenyard.core.principal import Limits
 from tokenyard.core.usage import MeterClaims
 from tokenyard.limits.scripts import Argument
 
@@ -51,6 +51,21 @@ class Hold(msgspec.Struct, frozen=True):
             *(self.key, self.admitted_at_ms, self.amount, self.tokens),
             *(self.claims, self.budgets, self.slots, self.windows),
         )
+
+
+class HoldSettlement(msgspec.Struct, frozen=True):
+    """What ends one hold: `event` is the encoded `Settled`, `tokens` what the request really used."""
+
+    organization: OrganizationId
+    key: str
+    cost: NanoDollars
+    tokens: int
+    event: bytes
+    budgets: str
+
+    def arguments(self) -> tuple[Argument, ...]:
+        """Return it as `settle.lua` takes it."""
+        return ("", self.key, self.cost, self.tokens, self.event, self.budgets)
 
 
 def limits_of(request: AdmissionRequest) -> tuple[Limit, ...]:

@@ -10,6 +10,9 @@ from tokenyard.core.ids import OrganizationId, ProjectId
 from tokenyard.core.money import NanoDollars, to_dollars
 from tokenyard.limits.holds import Limit, key_of
 
+# The first word of a reply.
+OK, MISSING, UNKNOWN, SETTLED = b"ok", b"missing", b"unknown", b"settled"
+
 RETRY_AFTER_S = 2.0
 _NEVER = -1
 _NAMES = {
@@ -32,21 +35,29 @@ def _window(limit: int, remaining: int, reset_ms: int) -> RateWindow | None:
 
 
 def refusal(reply: Sequence[Any], request: AdmissionRequest, limits: Sequence[Limit]) -> TokenyardError:
-    """Return the error for any reply of `admit.lua` that is neither `ok` nor `missing`."""
+    """Return the error for any reply of `admit.lua` that is not `ok`."""
     match reply:
         case [b"rate", number, used, wait_ms, *numbers]:
             return _rate_limited(limits[number], used, wait_ms, request.tokens, rates(numbers))
-        case [b"budget", name, ledger, pending, held]:
-            available = int(ledger) - int(pending) - int(held)
-            return quota_exceeded(
-                name.decode(), request.amount, available, request.claims.organization, request.claims.project
-            )
-        case [b"not_ready"]:
-            return not_available()
         case [b"revoked"]:
             return Unauthenticated("The API key was revoked or changed. Use another key.")
         case [b"settled"]:
             return Conflict(f"Request {key_of(request.claims)} has already ended.")
+    return budget_refusal(reply, request.amount, request.claims.organization, request.claims.project)
+
+
+def budget_refusal(
+    reply: Sequence[Any], amount: NanoDollars, organization: OrganizationId, project: ProjectId | None = None
+) -> TokenyardError:
+    """Return the error for a reply that speaks of budgets: one does not cover `amount`, or they are not loaded."""
+    match reply:
+        case [b"budget", name, ledger, pending, held]:
+            available = int(ledger) - int(pending) - int(held)
+            return _quota_exceeded(name.decode(), amount, available, organization, project)
+        case [b"unknown", name]:
+            return _quota_exceeded(name.decode(), amount, 0, organization, project)
+        case [b"not_ready"] | [b"missing", *_]:
+            return not_available()
     raise AssertionError(f"unknown reply of the admit script: {reply!r}")
 
 
@@ -78,10 +89,9 @@ def _rate_limited(limit: Limit, used: int, wait_ms: int, tokens: int, headers: R
     return error
 
 
-def quota_exceeded(
-    budget: str, amount: NanoDollars, available: int, organization: OrganizationId, project: ProjectId | None = None
+def _quota_exceeded(
+    budget: str, amount: NanoDollars, available: int, organization: OrganizationId, project: ProjectId | None
 ) -> QuotaExceeded:
-    """Return the error for a budget with `available` nano-dollars that does not cover `amount`."""
     whose, code = _budget_owner(budget, organization, project)
     return QuotaExceeded(
         f"{whose} does not cover this request: it may cost up to ${to_dollars(amount)}, "

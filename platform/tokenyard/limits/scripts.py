@@ -29,7 +29,7 @@ class ScriptName(StrEnum):
     RENEW = "renew"
     SWEEP = "sweep"
     RELEASE = "release"
-    LOAD = "load"
+    LEDGER = "ledger"
 
 
 class ScriptsBusy(RedisError):

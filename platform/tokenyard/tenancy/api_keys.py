@@ -2,8 +2,7 @@
 
 from tokenyard.core.clock import Clock
 from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId, new_api_key_id
-from tokenyard.core.limits import Limits
-from tokenyard.core.principal import Role
+from tokenyard.core.principal import Limits, Role
 from tokenyard.tenancy.authenticator import Authenticator
 from tokenyard.tenancy.key_versions import KeyVersions
 from tokenyard.tenancy.keys import KeyHasher, new_secret

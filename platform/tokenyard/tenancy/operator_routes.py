@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from tokenyard.core.ids import ProjectId
-from tokenyard.core.limits import Limits
+from tokenyard.core.principal import Limits
 from tokenyard.tenancy.api_keys import ApiKeys
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.organizations import Organizations

@@ -9,8 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Conflict, NotFound
 from tokenyard.core.ids import ApiKeyId, OrganizationId, new_organization_id, new_project_id
-from tokenyard.core.limits import Limits
-from tokenyard.core.principal import Role
+from tokenyard.core.principal import Limits, Role
 from tokenyard.storage.database import Database
 from tokenyard.tenancy.rows import audit_view, credential_view, key_view, organization_view, record
 from tokenyard.tenancy.store import end_keys

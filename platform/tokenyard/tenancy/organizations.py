@@ -3,7 +3,7 @@
 import logging
 
 from tokenyard.core.ids import ApiKeyId
-from tokenyard.core.limits import Limits
+from tokenyard.core.principal import Limits
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.ports import NewOrganization
 from tokenyard.tenancy.views import Organization

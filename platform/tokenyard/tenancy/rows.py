@@ -5,8 +5,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId
-from tokenyard.core.limits import ScopedLimits
-from tokenyard.core.principal import Operator, Principal, Role
+from tokenyard.core.principal import Operator, Principal, Role, ScopedLimits
 from tokenyard.tenancy.tables import ApiKeyRow, AuditRow, OrganizationRow, ProjectRow
 from tokenyard.tenancy.views import ApiKey, AuditEntry, Credential, Organization, Project, read_limits
 

@@ -6,8 +6,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from tokenyard.core.limits import Limits
 from tokenyard.core.money import InexactAmount, from_dollars, to_dollars
+from tokenyard.core.principal import Limits
 from tokenyard.tenancy.views import ApiKey, AuditEntry, Organization, Project
 
 MAX_EXPIRY_S = 31_536_000

@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import NotFound
 from tokenyard.core.ids import ApiKeyId, OrganizationId, new_project_id
-from tokenyard.core.limits import Limits
+from tokenyard.core.principal import Limits
 from tokenyard.storage.database import Database
 from tokenyard.tenancy.rows import key_view, project_view, record
 from tokenyard.tenancy.tables import ApiKeyRow, ProjectRow

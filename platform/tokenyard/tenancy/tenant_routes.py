@@ -6,8 +6,7 @@ from fastapi import APIRouter
 
 from tokenyard.core.errors import PermissionDenied
 from tokenyard.core.ids import ProjectId
-from tokenyard.core.limits import Limits
-from tokenyard.core.principal import Principal
+from tokenyard.core.principal import Limits, Principal
 from tokenyard.tenancy.api_keys import ApiKeys
 from tokenyard.tenancy.schemas import NewOwnKeyBody, shown_key, shown_project
 from tokenyard.tenancy.store import TenancyStore

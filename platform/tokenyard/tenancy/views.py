@@ -5,8 +5,7 @@ from typing import Any
 import msgspec
 
 from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId
-from tokenyard.core.limits import Limits
-from tokenyard.core.principal import Operator, Principal, Role
+from tokenyard.core.principal import Limits, Operator, Principal, Role
 from tokenyard.tenancy.keys import redacted
 
 

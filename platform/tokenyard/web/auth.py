@@ -2,7 +2,8 @@
 
 from typing import Annotated, Protocol
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPBearer
 
 from tokenyard.core.errors import Unauthenticated
 from tokenyard.core.principal import Operator, Principal
@@ -48,17 +49,24 @@ def bearer(authorization: str | None) -> str:
     return token.strip()
 
 
-async def _tenant(request: Request) -> Principal:
+# These only tell the description of the API which key a route wants: the header is read by `bearer`.
+_API_KEY = HTTPBearer(scheme_name="ApiKey", description="A tenant's key, `ty-...`.", auto_error=False)
+_OPERATOR_KEY = HTTPBearer(scheme_name="OperatorKey", description="An operator's key, `ty-...`.", auto_error=False)
+_WantsApiKey = Annotated[object, Security(_API_KEY)]
+_WantsOperatorKey = Annotated[object, Security(_OPERATOR_KEY)]
+
+
+async def _tenant(request: Request, _key: _WantsApiKey) -> Principal:
     authenticator: Authenticator = request.app.state.authenticator
     return await authenticator.tenant(bearer(request.headers.get("authorization")))
 
 
-async def _fresh_tenant(request: Request) -> Principal:
+async def _fresh_tenant(request: Request, _key: _WantsApiKey) -> Principal:
     authenticator: Authenticator = request.app.state.authenticator
     return await authenticator.fresh_tenant(bearer(request.headers.get("authorization")))
 
 
-async def _operator(request: Request) -> Operator:
+async def _operator(request: Request, _key: _WantsOperatorKey) -> Operator:
     authenticator: Authenticator = request.app.state.authenticator
     return await authenticator.operator(bearer(request.headers.get("authorization")))
 

@@ -1,29 +1,15 @@
-"""Renders every error as OpenAI does: `{"error": {"message", "type", "param", "code"}}`."""
+"""Answers every error of an app in OpenAI's shape."""
 
 import logging
 
-import orjson
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from tokenyard.core.errors import InvalidRequest, NotFound, TokenyardError
+from tokenyard.core.errors import InvalidRequest, NotFound, TokenyardError, error_body
 
 _LOG = logging.getLogger(__name__)
-
-
-def error_body(error: TokenyardError) -> bytes:
-    """Return the JSON body of `error`."""
-    param = None if error.param is None else _encodable(error.param)
-    return orjson.dumps(
-        {"error": {"message": _encodable(error.message), "type": error.type, "param": param, "code": error.code}}
-    )
-
-
-def _encodable(text: str) -> str:
-    # A client's own words may hold half a surrogate pair, which no UTF-8 can carry.
-    return text.encode("utf-8", "replace").decode()
 
 
 def error_response(error: TokenyardError) -> Response:

@@ -3,11 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Literal
 
-import orjson
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
 
 Check = Callable[[], Awaitable[bool]]
 
@@ -15,19 +14,40 @@ CHECK_TIMEOUT_S = 2.0
 _LOG = logging.getLogger(__name__)
 
 
-def health_routes(checks: Mapping[str, Check]) -> list[Route]:
-    """Return both routes; `/ready` runs all `checks` at once and says how each one ended."""
+class Health(BaseModel):
+    """This process is alive."""
 
-    async def health(_request: Request) -> Response:
-        return _answer(200, {"status": "ok"})
+    status: Literal["ok"] = "ok"
 
-    async def ready(_request: Request) -> Response:
-        results = await asyncio.gather(*(_passes(name, check) for name, check in checks.items()))
-        told = {name: "ok" if passed else "failing" for name, passed in zip(checks, results, strict=True)}
-        able = all(results)
-        return _answer(200 if able else 503, {"status": "ok" if able else "not_ready", "checks": told})
 
-    return [Route("/health", health), Route("/ready", ready)]
+class Readiness(BaseModel):
+    """Whether this process can serve, and how each of its checks ended."""
+
+    status: Literal["ok", "not_ready"]
+    checks: dict[str, Literal["ok", "failing"]]
+
+
+def health_router(checks: Mapping[str, Check]) -> APIRouter:
+    """Return both routes; `/ready` runs all `checks` at once."""
+    router = APIRouter(tags=["process"])
+
+    @router.head("/health", include_in_schema=False)
+    @router.get("/health")
+    async def health() -> Health:
+        return Health()
+
+    @router.head("/ready", include_in_schema=False)
+    @router.get("/ready", responses={503: {"model": Readiness, "description": "A check fails."}})
+    async def ready(response: Response) -> Readiness:
+        passed = await asyncio.gather(*(_passes(name, check) for name, check in checks.items()))
+        able = all(passed)
+        response.status_code = 200 if able else 503
+        return Readiness(
+            status="ok" if able else "not_ready",
+            checks={name: "ok" if one else "failing" for name, one in zip(checks, passed, strict=True)},
+        )
+
+    return router
 
 
 async def _passes(name: str, check: Check) -> bool:
@@ -37,7 +57,3 @@ async def _passes(name: str, check: Check) -> bool:
     except Exception as error:  # whatever goes wrong in a check means: not ready
         _LOG.warning("readiness check %s failed: %s", name, type(error).__name__)
         return False
-
-
-def _answer(status: int, body: object) -> Response:
-    return Response(orjson.dumps(body), status, media_type="application/json")

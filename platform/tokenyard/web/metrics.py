@@ -1,10 +1,9 @@
 """Prometheus: bounded labels, the buckets of our histograms, and the page that is scraped."""
 
+from fastapi import APIRouter, Response
+from fastapi.responses import PlainTextResponse
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
 
 REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 FIRST_TOKEN_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30)
@@ -39,10 +38,13 @@ def process_registry() -> CollectorRegistry:
     return registry
 
 
-def metrics_route(registry: CollectorRegistry) -> Route:
+def metrics_router(registry: CollectorRegistry) -> APIRouter:
     """Return `GET /metrics` over `registry`."""
+    router = APIRouter(tags=["process"])
 
-    async def metrics(_request: Request) -> Response:
+    @router.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """Prometheus' text format."""
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-    return Route("/metrics", metrics)
+    return router

@@ -18,11 +18,11 @@ from support.billing_stand import (
 )
 from support.fakes.clock import FrozenClock
 from tokenyard.core.money import NanoDollars
+from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.storage.database import Database
 from tokenyard_billing.invoicing.invoices import InvoiceDrafter, InvoiceStore
 from tokenyard_billing.tables import Invoice, InvoiceLine
 from tokenyard_billing.wallets.budgets import SqlBudgets
-from tokenyard_billing.wallets.live import LiveBudgets
 from tokenyard_billing.wallets.wallet import Wallet
 
 APRIL_MS = MARCH_MS + 31 * 86_400_000
@@ -31,7 +31,7 @@ CLOCK = FrozenClock(MARCH_MS / 1000)
 
 async def test_credit_pays_the_earlier_month_first(database: Database, redis: Redis) -> None:
     invoices = InvoiceStore(database, PRICES, CLOCK)
-    wallet = Wallet(database, SqlBudgets(database, FixedLimits()), LiveBudgets(redis), CLOCK)
+    wallet = Wallet(database, SqlBudgets(database, FixedLimits()), RedisBudgets(redis), CLOCK)
     await wallet.grant(ACME, NanoDollars(5_000), reason="paid", actor="op", idempotency_key="a")
     await send(
         redis,

@@ -10,14 +10,14 @@ from tokenyard.core.clock import SystemClock
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import BUCKETS, bucket_of, budget, ready
+from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.storage.database import Database
 from tokenyard_billing.wallets.budgets import SqlBudgets
-from tokenyard_billing.wallets.live import LiveBudgets
 from tokenyard_billing.wallets.wallet import Wallet
 
 
 async def grant(database: Database, redis: Redis, organization: OrganizationId, amount: int, key: str = "a") -> None:
-    wallet = Wallet(database, SqlBudgets(database, FixedLimits()), LiveBudgets(redis), SystemClock())
+    wallet = Wallet(database, SqlBudgets(database, FixedLimits()), RedisBudgets(redis), SystemClock())
     await wallet.grant(organization, NanoDollars(amount), reason="paid", actor="op", idempotency_key=key)
 
 

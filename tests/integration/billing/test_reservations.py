@@ -24,11 +24,11 @@ from tokenyard.core.budgets import monthly
 from tokenyard.core.errors import QuotaExceeded, Unavailable
 from tokenyard.core.ids import JobId
 from tokenyard.core.money import NanoDollars
-from tokenyard.limits.budget_holds import BudgetHolds
+from tokenyard.limits.live_budgets import RedisBudgets
+from tokenyard.limits.reservation_holds import ReservationHolds
 from tokenyard.storage.database import Database
 from tokenyard_billing.tables import Reservation
 from tokenyard_billing.wallets.budgets import SqlBudgets
-from tokenyard_billing.wallets.live import LiveBudgets
 from tokenyard_billing.wallets.reservations import Reservations
 from tokenyard_billing.wallets.wallet import Wallet
 
@@ -41,8 +41,8 @@ class Stand:
     def __init__(self, database: Database, redis: Redis, limits: FixedLimits | None = None) -> None:
         self.limits = limits or FixedLimits()
         self.budgets = SqlBudgets(database, self.limits)
-        self.holds = BudgetHolds(redis, self.budgets)
-        live = LiveBudgets(redis)
+        self.holds = ReservationHolds(redis, self.budgets.load)
+        live = RedisBudgets(redis)
         self.wallet = Wallet(database, self.budgets, live, CLOCK)
         self.reservations = Reservations(
             database=database,
@@ -124,14 +124,14 @@ async def test_a_monthly_limit_counts_what_is_reserved_until_the_charge(database
 
 
 async def test_a_process_that_died_while_holding_leaves_nothing_held(database: Database, redis: Redis) -> None:
-    class Dies(BudgetHolds):
+    class Dies(ReservationHolds):
         async def hold(self, *args: object, **kwargs: object) -> None:
             await super().hold(*args, **kwargs)  # type: ignore[arg-type]
             raise Unavailable("Redis answered too late.")
 
     stand = await Stand(database, redis).open(redis)
     half = Stand(database, redis)
-    half.reservations._holds = Dies(redis, half.budgets)
+    half.reservations._holds = Dies(redis, half.budgets.load)
     with pytest.raises(Unavailable):
         await half.reserve(4_000_000)
     assert (await live_budget(redis, ACME))["held"] == 4_000_000

@@ -11,16 +11,16 @@ from tokenyard.core.clock import SystemClock
 from tokenyard.core.errors import Conflict, InvalidRequest
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import bucket_of, budget
+from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
 from tokenyard_billing.tables import CreditGrant
 from tokenyard_billing.wallets.budgets import SqlBudgets
-from tokenyard_billing.wallets.live import LiveBudgets
 from tokenyard_billing.wallets.wallet import OpeningCredit, Wallet
 
 
 def make(database: Database, redis: Redis) -> Wallet:
-    return Wallet(database, SqlBudgets(database, FixedLimits()), LiveBudgets(redis), SystemClock())
+    return Wallet(database, SqlBudgets(database, FixedLimits()), RedisBudgets(redis), SystemClock())
 
 
 async def grant(wallet: Wallet, amount: int, key: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 from redis.asyncio import Redis
 
 from support.fakes.admission_requests import BudgetTable, open_buckets
-from tokenyard.limits.admission import Admission
+from tokenyard.limits.admission import RedisAdmission
 
 
 @pytest.fixture
@@ -15,6 +15,6 @@ def budgets() -> BudgetTable:
 
 
 @pytest.fixture
-async def admission(redis: Redis, budgets: BudgetTable, tmp_path: Path) -> Admission:
+async def admission(redis: Redis, budgets: BudgetTable, tmp_path: Path) -> RedisAdmission:
     await open_buckets(redis)
-    return Admission(redis, budgets, spool_folder=tmp_path / "spool", lease_ms=30_000, renewal_ms=5_000)
+    return RedisAdmission(redis, budgets.load, spool_folder=tmp_path / "spool", lease_ms=30_000, renewal_ms=5_000)

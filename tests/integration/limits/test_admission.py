@@ -17,11 +17,11 @@ from support.fakes.admission_requests import (
 from tokenyard.core.budgets import monthly, wallet
 from tokenyard.core.errors import Conflict, QuotaExceeded, RateLimited, Unauthenticated, Unavailable
 from tokenyard.core.ids import OrganizationId
-from tokenyard.core.limits import Limits
 from tokenyard.core.money import NanoDollars
+from tokenyard.core.principal import Limits
 from tokenyard.core.redis_keys import bucket_of, budget, holds, key_version, pending, rate, ready, usage_stream
 from tokenyard.core.usage import TokenUsage
-from tokenyard.limits.admission import Admission
+from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.holds import key_of
 from tokenyard.metering.events import Outcome, Settled, decode_event
 
@@ -38,7 +38,7 @@ def money(budgets: BudgetTable) -> None:
     budgets.set(WALLET, 1000)
 
 
-async def test_a_request_is_held_then_settled_at_its_real_cost(admission: Admission, redis: Redis) -> None:
+async def test_a_request_is_held_then_settled_at_its_real_cost(admission: RedisAdmission, redis: Redis) -> None:
     admitted = await admission.admit(admission_request(principal(), amount=100))
     assert await figures(redis) == {"ledger": 1000, "version": 1, "held": 100}
     assert admitted.claims.budgets == (WALLET,)
@@ -53,14 +53,14 @@ async def test_a_request_is_held_then_settled_at_its_real_cost(admission: Admiss
     assert await redis.zcard(holds(BUCKET)) == 0
 
 
-async def test_settling_again_changes_nothing(admission: Admission, redis: Redis) -> None:
+async def test_settling_again_changes_nothing(admission: RedisAdmission, redis: Redis) -> None:
     admitted = await admission.admit(admission_request(principal()))
     await asyncio.gather(*(admission.settle(settled(admitted.claims), NanoDollars(30)) for _ in range(3)))
     assert (await figures(redis))["pending"] == 30
     assert await redis.xlen(usage_stream(BUCKET)) == 1
 
 
-async def test_admitting_the_same_request_again_takes_nothing_more(admission: Admission, redis: Redis) -> None:
+async def test_admitting_the_same_request_again_takes_nothing_more(admission: RedisAdmission, redis: Redis) -> None:
     caller = principal(key=Limits(requests_per_minute=1, concurrency=1, tokens_per_minute=10))
     request = admission_request(caller, tokens=10)
     first = await admission.admit(request)
@@ -70,7 +70,7 @@ async def test_admitting_the_same_request_again_takes_nothing_more(admission: Ad
     assert await redis.get(rate(BUCKET, KEY, "slots")) == b"1"
 
 
-async def test_a_settled_request_cannot_come_in_again(admission: Admission) -> None:
+async def test_a_settled_request_cannot_come_in_again(admission: RedisAdmission) -> None:
     request = admission_request(principal())
     admitted = await admission.admit(request)
     await admission.settle(settled(admitted.claims), NanoDollars(30))
@@ -78,7 +78,7 @@ async def test_a_settled_request_cannot_come_in_again(admission: Admission) -> N
         await admission.admit(request)
 
 
-async def test_a_failed_request_costs_nothing_and_is_reported(admission: Admission, redis: Redis) -> None:
+async def test_a_failed_request_costs_nothing_and_is_reported(admission: RedisAdmission, redis: Redis) -> None:
     admitted = await admission.admit(admission_request(principal()))
     report = Settled(admitted.claims, Outcome.FAILED, TokenUsage(0, 0), 1)
     await admission.settle(report, NanoDollars(0))
@@ -98,7 +98,7 @@ async def test_a_failed_request_costs_nothing_and_is_reported(admission: Admissi
 )
 @pytest.mark.parametrize("scope", ["key", "project", "organization"])
 async def test_each_limit_of_each_scope_refuses(
-    admission: Admission, redis: Redis, limits: Limits, name: str, scope: str
+    admission: RedisAdmission, redis: Redis, limits: Limits, name: str, scope: str
 ) -> None:
     caller = principal(**{scope: limits})
     for _ in range(2):
@@ -115,7 +115,7 @@ async def test_each_limit_of_each_scope_refuses(
     assert await figures(redis) == before
 
 
-async def test_a_refusal_takes_nothing_of_what_was_free(admission: Admission, redis: Redis) -> None:
+async def test_a_refusal_takes_nothing_of_what_was_free(admission: RedisAdmission, redis: Redis) -> None:
     roomy = Limits(requests_per_minute=100, tokens_per_minute=1000, concurrency=100)
     caller = principal(key=roomy, project=Limits(requests_per_minute=0), organization=roomy)
     with pytest.raises(RateLimited):
@@ -125,14 +125,14 @@ async def test_a_refusal_takes_nothing_of_what_was_free(admission: Admission, re
     assert "held" not in await figures(redis)
 
 
-async def test_a_request_above_the_whole_limit_is_not_worth_a_retry(admission: Admission) -> None:
+async def test_a_request_above_the_whole_limit_is_not_worth_a_retry(admission: RedisAdmission) -> None:
     with pytest.raises(RateLimited) as refused:
         await admission.admit(admission_request(principal(key=Limits(tokens_per_minute=5)), tokens=10))
     assert refused.value.headers["x-should-retry"] == "false"
     assert "Request too large" in refused.value.message
 
 
-async def test_headers_tell_the_tightest_windows(admission: Admission) -> None:
+async def test_headers_tell_the_tightest_windows(admission: RedisAdmission) -> None:
     caller = principal(
         key=Limits(requests_per_minute=100, tokens_per_minute=500), organization=Limits(requests_per_minute=3)
     )
@@ -145,7 +145,7 @@ async def test_headers_tell_the_tightest_windows(admission: Admission) -> None:
     assert headers["x-ratelimit-reset-tokens"].startswith("1m")
 
 
-async def test_settling_gives_back_the_tokens_that_were_not_used(admission: Admission) -> None:
+async def test_settling_gives_back_the_tokens_that_were_not_used(admission: RedisAdmission) -> None:
     caller = principal(key=Limits(tokens_per_minute=25))
     admitted = await admission.admit(admission_request(caller, tokens=20))
     await admission.settle(settled(admitted.claims, prompt=4, completion=1), NanoDollars(1))
@@ -154,7 +154,7 @@ async def test_settling_gives_back_the_tokens_that_were_not_used(admission: Admi
     assert again.rates.tokens.remaining == 0
 
 
-async def test_settling_frees_the_slot(admission: Admission, redis: Redis) -> None:
+async def test_settling_frees_the_slot(admission: RedisAdmission, redis: Redis) -> None:
     caller = principal(key=Limits(concurrency=1))
     for _ in range(3):
         admitted = await admission.admit(admission_request(caller))
@@ -172,7 +172,7 @@ async def test_settling_frees_the_slot(admission: Admission, redis: Redis) -> No
     ],
 )
 async def test_each_budget_refuses_with_its_code(
-    admission: Admission, redis: Redis, budgets: BudgetTable, budget_of: str, code: str
+    admission: RedisAdmission, redis: Redis, budgets: BudgetTable, budget_of: str, code: str
 ) -> None:
     spend = Limits(monthly_spend=NanoDollars(10_000))
     caller = principal(key=spend, project=spend, organization=spend)
@@ -191,19 +191,21 @@ async def test_each_budget_refuses_with_its_code(
     assert await redis.zcard(holds(BUCKET)) == 0
 
 
-async def test_a_missing_budget_is_loaded_once_for_all_who_wait(admission: Admission, budgets: BudgetTable) -> None:
+async def test_a_missing_budget_is_loaded_once_for_all_who_wait(
+    admission: RedisAdmission, budgets: BudgetTable
+) -> None:
     await asyncio.gather(*(admission.admit(admission_request(principal(), amount=1)) for _ in range(50)))
     assert budgets.loads == 1
 
 
-async def test_an_organization_without_a_wallet_has_no_credit(admission: Admission, budgets: BudgetTable) -> None:
+async def test_an_organization_without_a_wallet_has_no_credit(admission: RedisAdmission, budgets: BudgetTable) -> None:
     budgets.states.clear()
     with pytest.raises(QuotaExceeded, match=r"\$0.00 is available"):
         await admission.admit(admission_request(principal()))
 
 
 async def test_an_older_load_never_overwrites_a_newer_figure(
-    admission: Admission, redis: Redis, budgets: BudgetTable
+    admission: RedisAdmission, redis: Redis, budgets: BudgetTable
 ) -> None:
     await redis.hset(budget(BUCKET, WALLET), mapping={"ledger": 50, "version": 9})
     with pytest.raises(QuotaExceeded):
@@ -211,14 +213,14 @@ async def test_an_older_load_never_overwrites_a_newer_figure(
     assert await figures(redis) == {"ledger": 50, "version": 9}
 
 
-async def test_an_unloaded_bucket_answers_503(admission: Admission, redis: Redis) -> None:
+async def test_an_unloaded_bucket_answers_503(admission: RedisAdmission, redis: Redis) -> None:
     await redis.delete(ready(BUCKET))
     with pytest.raises(Unavailable) as refused:
         await admission.admit(admission_request(principal()))
     assert int(refused.value.headers["retry-after"]) > 0
 
 
-async def test_a_revoked_key_is_dead_at_once(admission: Admission, redis: Redis) -> None:
+async def test_a_revoked_key_is_dead_at_once(admission: RedisAdmission, redis: Redis) -> None:
     await admission.admit(admission_request(principal(key_version=1)))
     await redis.set(key_version(BUCKET, KEY), 2)
     with pytest.raises(Unauthenticated):
@@ -226,7 +228,7 @@ async def test_a_revoked_key_is_dead_at_once(admission: Admission, redis: Redis)
     await admission.admit(admission_request(principal(key_version=2)))
 
 
-async def test_a_client_that_leaves_while_it_is_admitted_keeps_nothing(admission: Admission, redis: Redis) -> None:
+async def test_a_client_that_leaves_while_it_is_admitted_keeps_nothing(admission: RedisAdmission, redis: Redis) -> None:
     await redis.hset(budget(BUCKET, WALLET), mapping={"ledger": 1000, "version": 1})
     waiting = asyncio.create_task(admission.admit(admission_request(principal(key=Limits(concurrency=1)))))
     await asyncio.sleep(0)  # it runs until it waits for the script
@@ -240,7 +242,7 @@ async def test_a_client_that_leaves_while_it_is_admitted_keeps_nothing(admission
 
 
 async def test_one_tenant_at_its_limits_leaves_another_alone(
-    admission: Admission, redis: Redis, budgets: BudgetTable
+    admission: RedisAdmission, redis: Redis, budgets: BudgetTable
 ) -> None:
     neighbour = OrganizationId("org_neighbour")
     budgets.set(wallet(neighbour), 1000)
@@ -253,7 +255,7 @@ async def test_one_tenant_at_its_limits_leaves_another_alone(
 
 
 async def test_amounts_are_exact_far_beyond_what_lua_counts_exactly(
-    admission: Admission, redis: Redis, budgets: BudgetTable
+    admission: RedisAdmission, redis: Redis, budgets: BudgetTable
 ) -> None:
     large = 2**59 + 1
     await redis.hset(budget(BUCKET, WALLET), mapping={"ledger": large, "version": 1})
@@ -264,7 +266,7 @@ async def test_amounts_are_exact_far_beyond_what_lua_counts_exactly(
     assert (await figures(redis))["held"] == large
 
 
-async def test_a_thousand_at_once_never_overspend(admission: Admission, redis: Redis) -> None:
+async def test_a_thousand_at_once_never_overspend(admission: RedisAdmission, redis: Redis) -> None:
     answers = await asyncio.gather(
         *(admission.admit(admission_request(principal(), amount=7)) for _ in range(1000)), return_exceptions=True
     )

@@ -11,8 +11,7 @@ from sqlalchemy import event
 
 from tokenyard.core.errors import PermissionDenied, Unauthenticated, Unavailable
 from tokenyard.core.ids import ApiKeyId
-from tokenyard.core.limits import Limits
-from tokenyard.core.principal import Role
+from tokenyard.core.principal import Limits, Role
 from tokenyard.core.redis_keys import bucket_of, key_version
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis

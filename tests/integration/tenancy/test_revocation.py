@@ -12,7 +12,7 @@ from support.fakes.admission_requests import BudgetTable, admission_request, ope
 from tokenyard.core.budgets import wallet
 from tokenyard.core.errors import Unauthenticated
 from tokenyard.core.ids import ApiKeyId
-from tokenyard.limits.admission import Admission
+from tokenyard.limits.admission import RedisAdmission
 from tokenyard.tenancy.api_keys import BOOTSTRAP
 from tokenyard.tenancy.key_versions import key_version_loop
 from tokenyard.tenancy.tenant_routes import own_router
@@ -47,7 +47,7 @@ async def test_another_gateway_s_next_paid_call_is_refused(tenancy: "Tenancy", t
     budgets = BudgetTable()
     budgets.set(wallet(organization.id), 1000)
     await open_buckets(tenancy.redis)
-    admission = Admission(tenancy.redis, budgets, spool_folder=tmp_path, lease_ms=30_000, renewal_ms=5_000)
+    admission = RedisAdmission(tenancy.redis, budgets.load, spool_folder=tmp_path, lease_ms=30_000, renewal_ms=5_000)
     await admission.admit(admission_request(caller, amount=1))
 
     await end(tenancy, organization, caller.key)
@@ -66,7 +66,7 @@ async def test_redis_that_lost_a_revocation_learns_it_from_the_loop(tenancy: "Te
     await key_version_loop(tenancy.operator_store, tenancy.versions, tenancy.clock).step()
     budgets = BudgetTable()
     budgets.set(wallet(organization.id), 1000)
-    admission = Admission(tenancy.redis, budgets, spool_folder=tmp_path, lease_ms=30_000, renewal_ms=5_000)
+    admission = RedisAdmission(tenancy.redis, budgets.load, spool_folder=tmp_path, lease_ms=30_000, renewal_ms=5_000)
     with pytest.raises(Unauthenticated):
         await admission.admit(admission_request(caller, amount=1))
 

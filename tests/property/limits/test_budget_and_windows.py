@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
 
 from support.fakes.admission_requests import KEY, ORGANIZATION, PROJECT, admission_request, principal
-from tokenyard.core.budgets import wallet
-from tokenyard.core.limits import Limits
+from tokenyard.core.budgets import BudgetState, BudgetUpdate, wallet
+from tokenyard.core.money import NanoDollars
+from tokenyard.core.principal import Limits
 from tokenyard.core.redis_keys import bucket_of, bucket_tag, budget, hold, holds, pending, rate, ready, usage_stream
 from tokenyard.limits.holds import Hold, admit_arguments, hold_of, limits_of
+from tokenyard.limits.live_budgets import ledger_arguments
 from tokenyard.limits.scripts import ScriptName, script_text
 
 BUCKET = bucket_of(ORGANIZATION)
@@ -191,8 +193,9 @@ class Machine(RuleBasedStateMachine):
     def top_up(self, amount: int) -> None:
         self.ledger += amount
         version = int(self.client.hget(budget(BUCKET, WALLET), "version") or 0)
-        assert self.run(ScriptName.LOAD, WALLET, self.ledger, version + 1) == 1
-        assert self.run(ScriptName.LOAD, WALLET, 10**9, version) == 0
+        newer, older = BudgetState(NanoDollars(self.ledger), version + 1), BudgetState(NanoDollars(10**9), version)
+        assert self.run(ScriptName.LEDGER, *ledger_arguments(BudgetUpdate(WALLET, newer, create=True))) == 1
+        assert self.run(ScriptName.LEDGER, *ledger_arguments(BudgetUpdate(WALLET, older, create=True))) == 0
 
     @invariant()
     def redis_agrees(self) -> None:

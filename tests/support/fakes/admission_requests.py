@@ -2,12 +2,11 @@
 
 from redis.asyncio import Redis
 
-from tokenyard.core.admission import AdmissionRequest, BudgetState
-from tokenyard.core.budgets import budgets_of
+from tokenyard.core.admission import AdmissionRequest
+from tokenyard.core.budgets import BudgetState, budgets_of
 from tokenyard.core.ids import ApiKeyId, OrganizationId, PriceId, ProjectId, RequestId, attempt_id, new_request_id
-from tokenyard.core.limits import Limits, ScopedLimits
 from tokenyard.core.money import NanoDollars
-from tokenyard.core.principal import Principal
+from tokenyard.core.principal import Limits, Principal, ScopedLimits
 from tokenyard.core.redis_keys import BUCKETS, ready
 from tokenyard.core.usage import MeterClaims, TokenUsage
 from tokenyard.metering.events import Outcome, Settled

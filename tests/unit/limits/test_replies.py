@@ -6,8 +6,8 @@ from support.fakes.admission_requests import admission_request, principal
 from tokenyard.core.admission import RateHeaders, RateWindow, duration
 from tokenyard.core.errors import RateLimited
 from tokenyard.core.ids import OrganizationId
-from tokenyard.core.limits import Limits
 from tokenyard.core.money import NanoDollars
+from tokenyard.core.principal import Limits
 from tokenyard.limits.holds import checked_amount, limits_of
 from tokenyard.limits.refusals import refusal
 

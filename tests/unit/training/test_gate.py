@@ -11,16 +11,16 @@ import pytest
 torch = pytest.importorskip("torch")
 from safetensors.torch import save_file  # noqa: E402
 
+from tokenyard.core.adapters import AdapterRules  # noqa: E402
 from tokenyard.core.training import ADAPTER_CONFIG, ADAPTER_WEIGHTS  # noqa: E402
 from tokenyard_deployments.training.gate import (  # noqa: E402
-    GatePolicy,
     GateRefused,
     base_shapes,
     check_adapter,
     check_losses,
 )
 
-POLICY = GatePolicy(max_rank=8, target_modules=("q_proj", "down_proj"))
+RULES = AdapterRules(max_rank=8, target_modules=("q_proj", "down_proj"))
 BASE = {"model.layers.0.self_attn.q_proj.weight": (16, 12), "model.layers.0.mlp.down_proj.weight": (12, 20)}
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
 DOWN = "base_model.model.model.layers.0.mlp.down_proj"
@@ -47,13 +47,13 @@ def write(folder: Path, weights: dict[str, Any] | None = None, config: dict[str,
 
 def refusal(folder: Path) -> str:
     with pytest.raises(GateRefused) as refused:
-        check_adapter(folder, BASE, POLICY)
+        check_adapter(folder, BASE, RULES)
     assert str(folder) not in refused.value.message
     return refused.value.code
 
 
 def test_a_good_adapter_passes(tmp_path: Path) -> None:
-    check_adapter(write(tmp_path), BASE, POLICY)
+    check_adapter(write(tmp_path), BASE, RULES)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import orjson
 
 from tokenyard.web.access_log import MAX_WAITING_LINES, AccessLog
-from tokenyard.web.health import health_routes
 from tokenyard.web.metrics import BoundedLabel
 
 
@@ -27,16 +26,3 @@ async def test_the_access_log_writes_what_waits_at_the_end() -> None:
     async with AccessLog(written.append) as log:
         log.add({"n": 1})
     assert written == [b'{"n":1}\n']
-
-
-async def test_ready_tells_which_check_fails() -> None:
-    async def good() -> bool:
-        return True
-
-    async def broken() -> bool:
-        raise OSError("no route")
-
-    _, ready = health_routes({"redis": good, "replicas": broken})
-    answer = await ready.endpoint(None)
-    assert answer.status_code == 503
-    assert orjson.loads(answer.body)["checks"] == {"redis": "ok", "replicas": "failing"}

@@ -3,24 +3,20 @@
 import asyncio
 import hashlib
 import os
-import re
 import shutil
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import fsspec
 import msgspec
 
-from tokenyard.core.adapters import AdapterRef
+from tokenyard.core.adapters import AdapterNotAllowed, AdapterRef
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.model_spec import LoraSpec
 from tokenyard.core.training import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MANIFEST_FILE, AdapterManifest, adapter_digest
 
 _MAX_BYTES = 4 << 30
 _CHUNK_BYTES = 1 << 20
-_BLOB_PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class AdapterRejected(InvalidRequest):
@@ -46,7 +42,7 @@ class AdapterFiles:
             AdapterRejected: not there, not what its digest says, or not servable.
             OSError: the blob store cannot be read now.
         """
-        if not _BLOB_PATH.fullmatch(adapter.path) or not _DIGEST.fullmatch(adapter.digest):
+        if not adapter.well_formed:
             raise AdapterRejected(f"adapter {adapter.name}: malformed path or digest")
         return await asyncio.to_thread(self._bring, adapter)
 
@@ -103,17 +99,10 @@ class AdapterFiles:
 
     def _check_config(self, adapter: AdapterRef, file: Path) -> None:
         try:
-            config: dict[str, Any] = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
+            config = msgspec.json.decode(file.read_bytes(), type=dict[str, object])
         except msgspec.MsgspecError as error:
             raise AdapterRejected(f"adapter {adapter.name}: {ADAPTER_CONFIG} cannot be read: {error}") from error
-        rank, modules = config.get("r"), config.get("target_modules")
-        if config.get("peft_type") != "LORA" or not isinstance(rank, int) or not isinstance(modules, list):
-            raise AdapterRejected(f"adapter {adapter.name} is not a LoRA adapter")
-        if not 0 < rank <= self._lora.max_lora_rank:
-            raise AdapterRejected(f"adapter {adapter.name} has rank {rank}; at most {self._lora.max_lora_rank}")
-        foreign = set(map(str, modules)) - set(self._lora.target_modules)
-        if foreign:
-            raise AdapterRejected(f"adapter {adapter.name} changes {', '.join(sorted(foreign))}: not allowed")
-        unsupported = [name for name in ("use_dora", "modules_to_save", "lora_bias") if config.get(name)]
-        if config.get("bias", "none") != "none" or unsupported:
-            raise AdapterRejected(f"adapter {adapter.name} uses {', '.join(unsupported) or 'bias'}: not supported")
+        try:
+            self._lora.rules.check(config)
+        except AdapterNotAllowed as refused:
+            raise AdapterRejected(f"adapter {adapter.name}: {refused.message}") from refused

@@ -8,41 +8,22 @@ from fastapi.responses import Response
 
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.errors import InvalidRequest
+from tokenyard.core.replica import (
+    CANARY_PATH,
+    LOAD_PATH,
+    STATS_PATH,
+    UNLOAD_PATH,
+    AdapterUnload,
+    CanaryAnswer,
+    CanaryRequest,
+    ReplicaState,
+    ResidentAdapters,
+)
 from tokenyard_deployments.serving.adapters.residency import Residency
 from tokenyard_deployments.serving.front.slots import Slots
 
 Shape = TypeVar("Shape")
 CANARY_CONTINUATION = " I am here to help you with that, and this is how it works: first, one, two, three."
-
-
-class Stats(msgspec.Struct, frozen=True):
-    """The answer of `GET /internal/stats`."""
-
-    replica: str
-    model: str
-    adapters: tuple[str, ...]
-    running: int
-    waiting: int
-    slots: int
-
-
-class UnloadRequest(msgspec.Struct, frozen=True):
-    """The body of `POST /internal/adapters/unload`."""
-
-    name: str
-
-
-class CanaryRequest(msgspec.Struct, frozen=True):
-    """The body of `POST /internal/canary`; without `adapter` the base model answers."""
-
-    prompt: str
-    adapter: str | None = None
-
-
-class CanaryAnswer(msgspec.Struct, frozen=True):
-    """Log-probabilities of the tokens of a fixed continuation of the prompt."""
-
-    logprobs: list[float]
 
 
 class Canary(Protocol):
@@ -55,33 +36,33 @@ def internal_router(
     *, replica: str, model: str, capacity: int, engine: Canary, slots: Slots, residency: Residency
 ) -> APIRouter:
     """Return the routes under `/internal`."""
-    router = APIRouter(prefix="/internal", include_in_schema=False)
+    router = APIRouter(include_in_schema=False)
 
-    @router.get("/stats")
+    @router.get(STATS_PATH)
     async def stats() -> Response:
-        return _json(Stats(replica, model, residency.names, slots.running, slots.waiting, capacity))
+        return _json(ReplicaState(replica, model, residency.names, slots.running, slots.waiting, capacity))
 
-    @router.post("/adapters/load")
+    @router.post(LOAD_PATH)
     async def load(request: Request) -> Response:
         await residency.load(_read(await request.body(), AdapterRef))
-        return _json({"adapters": residency.names})
+        return _json(ResidentAdapters(residency.names))
 
-    @router.post("/adapters/unload")
+    @router.post(UNLOAD_PATH)
     async def unload(request: Request) -> Response:
-        await residency.unload(_read(await request.body(), UnloadRequest).name)
-        return _json({"adapters": residency.names})
+        await residency.unload(_read(await request.body(), AdapterUnload).name)
+        return _json(ResidentAdapters(residency.names))
 
-    @router.post("/canary")
+    @router.post(CANARY_PATH)
     async def canary(request: Request) -> Response:
         asked = _read(await request.body(), CanaryRequest)
         async with slots.hold():
             logprobs = await engine.continuation_logprobs(asked.adapter, asked.prompt, CANARY_CONTINUATION)
-        return _json(CanaryAnswer(logprobs))
+        return _json(CanaryAnswer(tuple(logprobs)))
 
     return router
 
 
-def _json(content: object) -> Response:
+def _json(content: msgspec.Struct) -> Response:
     return Response(msgspec.json.encode(content), media_type="application/json")
 
 

@@ -18,12 +18,13 @@ from tokenyard.core.errors import (
     TokenyardError,
     Unavailable,
 )
+from tokenyard.core.replica import INTERNAL_PREFIX
 from tokenyard.core.usage import MeterClaims
 from tokenyard.metering import header as meter_header
 from tokenyard.metering.events import ReplicaReported
 from tokenyard_deployments.serving.adapters.residency import Residency
 from tokenyard_deployments.serving.engine.meter import CURRENT_METER, Meter
-from tokenyard_deployments.serving.front.errors import send_error
+from tokenyard_deployments.serving.front.errors import error_response
 from tokenyard_deployments.serving.front.slots import Slots
 from tokenyard_deployments.serving.reporter import Reporter
 
@@ -34,7 +35,6 @@ _BROKEN_MODEL_RETRY_S = 30.0
 
 BILLABLE = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/embeddings"})
 FREE = frozenset({"/metrics", "/health", "/version", "/v1/models", "/tokenize", "/detokenize"})
-INTERNAL_PREFIX = "/internal/"
 
 
 class _Body(msgspec.Struct):
@@ -98,7 +98,7 @@ class MeteredRequests:
             else:
                 raise NotFound(f"This replica does not serve {scope['method']} {path}.")
         except TokenyardError as error:
-            await send_error(send, error)
+            await error_response(error)(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         claims = self._claims(scope)

@@ -4,7 +4,7 @@ import secrets
 
 from redis.asyncio import Redis
 
-from tokenyard.core.redis_keys import lease
+from tokenyard.core.redis_keys import work_lease
 
 _TAKE = """
 local holder = redis.call('GET', KEYS[1])
@@ -18,7 +18,7 @@ class Lease:
     """Held while it is taken again before `lease_ms` are over."""
 
     def __init__(self, redis: Redis, name: str, lease_ms: int) -> None:
-        self._key = lease(name)
+        self._key = work_lease(name)
         self._holder = secrets.token_hex(8)
         self._lease_ms = lease_ms
         self._take = redis.register_script(_TAKE)

@@ -5,7 +5,7 @@ import logging
 from starlette.types import Receive, Scope, Send
 
 from tokenyard.core.clock import Clock
-from tokenyard.core.errors import InvalidRequest, TokenyardError, Unavailable
+from tokenyard.core.errors import InvalidRequest, TokenyardError, Unavailable, error_body
 from tokenyard.gateway.endpoints.call import parse_call
 from tokenyard.gateway.endpoints.prompt_size import TokenCounter
 from tokenyard.gateway.endpoints.table import Endpoint
@@ -20,7 +20,6 @@ from tokenyard.gateway.path.settle import Settlement, Settler
 from tokenyard.gateway.ports import Admission, ModelCatalog
 from tokenyard.web.access_log import AccessLog
 from tokenyard.web.auth import Authenticator
-from tokenyard.web.errors import error_body
 
 MAX_IN_FLIGHT = 4096
 # Nginx's number for "the client closed the request": only ever seen in logs and metrics.

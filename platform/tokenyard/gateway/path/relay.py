@@ -6,7 +6,7 @@ from typing import NoReturn
 import msgspec
 import orjson
 
-from tokenyard.core.errors import InvalidRequest, TokenyardError, UpstreamFailed
+from tokenyard.core.errors import InvalidRequest, TokenyardError, UpstreamFailed, error_body
 from tokenyard.core.replica import Replica, ReplicaLost
 from tokenyard.core.usage import TokenUsage
 from tokenyard.gateway.endpoints.call import Call
@@ -20,7 +20,6 @@ from tokenyard.gateway.path.upstream_errors import failed, upstream_error
 from tokenyard.gateway.ports import ModelServer, Reply
 from tokenyard.metering import header as meter
 from tokenyard.metering.events import Outcome
-from tokenyard.web.errors import error_body
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024

@@ -9,19 +9,18 @@ from tokenyard.core.errors import Conflict
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import bucket_of, bucket_tag
-from tokenyard.limits.budget_loader import BudgetLoader
 from tokenyard.limits.holds import checked_amount
-from tokenyard.limits.ports import BudgetSource
-from tokenyard.limits.refusals import not_available, quota_exceeded
+from tokenyard.limits.live_budgets import BudgetSource, MissingBudgets, RedisBudgets
+from tokenyard.limits.refusals import OK, SETTLED, budget_refusal, not_available
 from tokenyard.limits.scripts import Argument, ScriptName, Scripts
 
 
-class BudgetHolds:
+class ReservationHolds:
     """Holds without a lease: they end only by `release`, so whoever takes one keeps its own record of it."""
 
     def __init__(self, redis: Redis, source: BudgetSource) -> None:
         self._scripts = Scripts(redis)
-        self._loader = BudgetLoader(self._scripts, source)
+        self._missing = MissingBudgets(RedisBudgets(redis, self._scripts), source)
 
     async def hold(
         self, organization: OrganizationId, charge_key: str, budgets: Sequence[str], amount: NanoDollars
@@ -32,37 +31,21 @@ class BudgetHolds:
             QuotaExceeded: a budget does not cover it.
             Unavailable: Redis is down or not loaded yet.
         """
+        no_key, no_lease, no_tokens, no_claims, no_limits = ("", ""), "", 0, "", ("", "")
         arguments: list[Argument] = [
-            "",
-            charge_key,
-            "",
-            "",
-            "",
-            checked_amount(amount),
-            0,
-            "",
-            " ".join(budgets),
-            "",
-            "",
+            *("", charge_key, *no_key, no_lease, checked_amount(amount)),
+            *(no_tokens, no_claims, " ".join(budgets), *no_limits),
         ]
         try:
-            reply = await self._scripts.run(ScriptName.ADMIT, _tag(organization), arguments)
-            if reply[0] == b"missing":
-                unknown = await self._loader.load(organization, [name.decode() for name in reply[1:]])
-                if unknown is not None:
-                    raise quota_exceeded(unknown, amount, 0, organization)
-                reply = await self._scripts.run(ScriptName.ADMIT, _tag(organization), arguments)
+            reply = await self._missing.answer(
+                organization, lambda: self._scripts.run(ScriptName.ADMIT, _tag(organization), arguments)
+            )
         except RedisError as error:
             raise not_available() from error
-        match reply:
-            case [b"ok", *_]:
-                return
-            case [b"budget", name, ledger, pending, held]:
-                available = int(ledger) - int(pending) - int(held)
-                raise quota_exceeded(name.decode(), amount, available, organization)
-            case [b"settled"]:
-                raise Conflict(f"{charge_key} has already ended.")
-        raise not_available()
+        if reply[0] == SETTLED:
+            raise Conflict(f"{charge_key} has already ended.")
+        if reply[0] != OK:
+            raise budget_refusal(reply, amount, organization)
 
     async def release(self, organization: OrganizationId, charge_key: str) -> None:
         """Give the hold back, if there is one.

@@ -16,11 +16,11 @@ from support.fakes.admission_requests import (
     settled,
 )
 from tokenyard.core.budgets import wallet
-from tokenyard.core.limits import Limits
 from tokenyard.core.money import NanoDollars
+from tokenyard.core.principal import Limits
 from tokenyard.core.redis_keys import bucket_of, budget, holds, pending, rate, usage_stream
 from tokenyard.core.usage import MeterClaims
-from tokenyard.limits.admission import Admission
+from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.holds import key_of
 from tokenyard.limits.sweeper import Sweeper
 from tokenyard.metering.events import HoldExpired, Settled, decode_event
@@ -60,13 +60,13 @@ async def snapshot(redis: Redis) -> dict[str, object]:
     }
 
 
-async def admit(admission: Admission, redis: Redis) -> MeterClaims:
+async def admit(admission: RedisAdmission, redis: Redis) -> MeterClaims:
     claims = (await admission.admit(admission_request(CALLER))).claims
     await admission.renew()
     return claims
 
 
-async def test_holds_rebuild_themselves_after_redis_lost_all(admission: Admission, redis: Redis) -> None:
+async def test_holds_rebuild_themselves_after_redis_lost_all(admission: RedisAdmission, redis: Redis) -> None:
     claims = await admit(admission, redis)
     hold_key = f"*:hold:{key_of(claims)}"
     await admission.settle(settled(await admit(admission, redis)), NanoDollars(1))
@@ -88,7 +88,7 @@ async def test_holds_rebuild_themselves_after_redis_lost_all(admission: Admissio
     assert (await figures(redis)) == {"held": 0, "pending": 5}
 
 
-async def test_renewing_twice_takes_nothing_more(admission: Admission, redis: Redis) -> None:
+async def test_renewing_twice_takes_nothing_more(admission: RedisAdmission, redis: Redis) -> None:
     await admit(admission, redis)
     before = await snapshot(redis)
     await admission.renew()
@@ -97,7 +97,9 @@ async def test_renewing_twice_takes_nothing_more(admission: Admission, redis: Re
 
 async def test_renewal_never_revives_a_settled_request(redis: Redis, budgets: BudgetTable, tmp_path: Path) -> None:
     await open_buckets(redis)
-    one, other = (Admission(redis, budgets, spool_folder=tmp_path, lease_ms=30_000, renewal_ms=5_000) for _ in range(2))
+    one, other = (
+        RedisAdmission(redis, budgets.load, spool_folder=tmp_path, lease_ms=30_000, renewal_ms=5_000) for _ in range(2)
+    )
     claims = (await one.admit(admission_request(CALLER))).claims
     await other.settle(settled(claims), NanoDollars(1))
     await one.renew()
@@ -105,7 +107,7 @@ async def test_renewal_never_revives_a_settled_request(redis: Redis, budgets: Bu
     assert await redis.zcard(holds(BUCKET)) == 0
 
 
-async def test_expiry_releases_and_errs_to_refusing(admission: Admission, redis: Redis, sweeper: Sweeper) -> None:
+async def test_expiry_releases_and_errs_to_refusing(admission: RedisAdmission, redis: Redis, sweeper: Sweeper) -> None:
     claims = await admit(admission, redis)
     await sweeper.sweep()
     assert await redis.zcard(holds(BUCKET)) == 1  # its lease runs
@@ -124,7 +126,7 @@ async def test_expiry_releases_and_errs_to_refusing(admission: Admission, redis:
 
 
 async def test_a_late_settlement_replaces_what_expiry_left(
-    admission: Admission, redis: Redis, sweeper: Sweeper
+    admission: RedisAdmission, redis: Redis, sweeper: Sweeper
 ) -> None:
     claims = await admit(admission, redis)
     await end_leases(redis)
@@ -137,7 +139,7 @@ async def test_a_late_settlement_replaces_what_expiry_left(
 
 
 async def test_a_gateway_that_wakes_up_late_takes_its_hold_again(
-    admission: Admission, redis: Redis, sweeper: Sweeper
+    admission: RedisAdmission, redis: Redis, sweeper: Sweeper
 ) -> None:
     claims = await admit(admission, redis)
     await end_leases(redis)
@@ -148,7 +150,7 @@ async def test_a_gateway_that_wakes_up_late_takes_its_hold_again(
     assert (await figures(redis)) == {"ledger": 1000, "version": 1, "held": 0, "pending": 30}
 
 
-async def test_two_sweepers_expire_a_hold_once(admission: Admission, redis: Redis, sweeper: Sweeper) -> None:
+async def test_two_sweepers_expire_a_hold_once(admission: RedisAdmission, redis: Redis, sweeper: Sweeper) -> None:
     await admit(admission, redis)
     await end_leases(redis)
     await sweeper.sweep()
@@ -156,14 +158,16 @@ async def test_two_sweepers_expire_a_hold_once(admission: Admission, redis: Redi
     assert await redis.xlen(usage_stream(BUCKET)) == 1
 
 
-async def test_nothing_expires_right_after_redis_came_back(admission: Admission, redis: Redis) -> None:
+async def test_nothing_expires_right_after_redis_came_back(admission: RedisAdmission, redis: Redis) -> None:
     await admit(admission, redis)
     await end_leases(redis)
     await Sweeper(redis, renewal_ms=10**9).sweep()
     assert await redis.zcard(holds(BUCKET)) == 1
 
 
-async def test_a_damaged_hold_does_not_stop_the_others(admission: Admission, redis: Redis, sweeper: Sweeper) -> None:
+async def test_a_damaged_hold_does_not_stop_the_others(
+    admission: RedisAdmission, redis: Redis, sweeper: Sweeper
+) -> None:
     await admit(admission, redis)
     await admit(admission, redis)
     (damaged, _) = sorted(await redis.keys("*:hold:*"))
@@ -173,7 +177,7 @@ async def test_a_damaged_hold_does_not_stop_the_others(admission: Admission, red
     assert await redis.keys("*:hold:*") == [damaged]
 
 
-async def test_many_holds_are_renewed_in_batches(admission: Admission, redis: Redis, budgets: BudgetTable) -> None:
+async def test_many_holds_are_renewed_in_batches(admission: RedisAdmission, redis: Redis, budgets: BudgetTable) -> None:
     for _ in range(250):
         await admission.admit(admission_request(principal(), amount=1))
     await redis.flushall()

@@ -47,6 +47,7 @@ def test_what_is_written_reads_back_the_same() -> None:
         (("created: 1", "created: 1\nturbo: true"), "turbo"),
         (("default_max_tokens: 128", "default_max_tokens: 2048"), "default_max_tokens"),
         (("max_num_seqs: 4", "max_num_seqs: 0"), "max_num_seqs"),
+        (("created: 1", "created: 1\nlora: {max_lora_rank: 12}"), "max_lora_rank"),
         (("id: tiny", "id: [tiny"), "not a model description"),
     ],
 )

@@ -17,7 +17,7 @@ MAX_DOUBTFUL = 1000
 _SETTLED = 0
 
 
-class Leases:
+class HoldLeases:
     """Knows the open holds of this process. A process that dies renews no more, so its holds expire."""
 
     def __init__(self, scripts: Scripts, *, lease_ms: int) -> None:

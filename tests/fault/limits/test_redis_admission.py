@@ -1,4 +1,4 @@
-"""Admission and settlement while Redis dies, comes back, and forgets."""
+"""RedisAdmission and settlement while Redis dies, comes back, and forgets."""
 
 import asyncio
 import shutil
@@ -25,7 +25,7 @@ from tokenyard.core.errors import Unavailable
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import bucket_of, budget, holds, pending, usage_stream
-from tokenyard.limits.admission import Admission
+from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.holds import key_of
 from tokenyard.limits.sweeper import Sweeper
 from tokenyard.metering.events import Settled, decode_event
@@ -76,8 +76,8 @@ def budgets() -> BudgetTable:
 
 
 @pytest.fixture
-def new_admission(client: Redis, budgets: BudgetTable, tmp_path: Path) -> Callable[[], Admission]:
-    return lambda: Admission(client, budgets, spool_folder=tmp_path / "spool", lease_ms=3_000, renewal_ms=200)
+def new_admission(client: Redis, budgets: BudgetTable, tmp_path: Path) -> Callable[[], RedisAdmission]:
+    return lambda: RedisAdmission(client, budgets.load, spool_folder=tmp_path / "spool", lease_ms=3_000, renewal_ms=200)
 
 
 async def reported(client: Redis, organization: OrganizationId = ORGANIZATION) -> list[str]:
@@ -90,7 +90,7 @@ async def reported(client: Redis, organization: OrganizationId = ORGANIZATION) -
 class Load:
     """Requests without end, of two organizations; remembers what was acknowledged."""
 
-    def __init__(self, admission: Admission) -> None:
+    def __init__(self, admission: RedisAdmission) -> None:
         self._admission = admission
         self.settled: dict[OrganizationId, list[str]] = {ORGANIZATION: [], OTHER: []}
         self.refused = 0
@@ -111,7 +111,7 @@ class Load:
 
 
 async def test_a_redis_killed_under_load_loses_nothing_that_was_acknowledged(
-    server: Valkey, client: Redis, new_admission: Callable[[], Admission]
+    server: Valkey, client: Redis, new_admission: Callable[[], RedisAdmission]
 ) -> None:
     async with new_admission() as admission:
         load = Load(admission)
@@ -161,7 +161,7 @@ async def _all_reported(client: Redis, organization: OrganizationId, keys: list[
 
 
 async def test_what_redis_acknowledged_and_forgot_is_sent_again(
-    server: Valkey, client: Redis, new_admission: Callable[[], Admission], tmp_path: Path
+    server: Valkey, client: Redis, new_admission: Callable[[], RedisAdmission], tmp_path: Path
 ) -> None:
     async with new_admission() as admission:
         open_one = (await admission.admit(admission_request(principal(), amount=50))).claims
@@ -192,7 +192,7 @@ async def test_what_redis_acknowledged_and_forgot_is_sent_again(
 
 
 async def test_what_was_settled_while_redis_was_away_comes_from_disk(
-    server: Valkey, client: Redis, new_admission: Callable[[], Admission]
+    server: Valkey, client: Redis, new_admission: Callable[[], RedisAdmission]
 ) -> None:
     async with new_admission() as admission:
         claims = [(await admission.admit(admission_request(principal(), amount=10))).claims for _ in range(20)]
@@ -211,7 +211,7 @@ async def test_what_was_settled_while_redis_was_away_comes_from_disk(
     assert await client.hmget(budget(BUCKET, WALLET), "held", "pending") == [b"0", b"60"]
 
 
-async def test_a_gateway_that_dies_leaves_no_hold(client: Redis, new_admission: Callable[[], Admission]) -> None:
+async def test_a_gateway_that_dies_leaves_no_hold(client: Redis, new_admission: Callable[[], RedisAdmission]) -> None:
     async with new_admission() as admission:
         await admission.admit(admission_request(principal(), amount=70))
         sweeper = Sweeper(client, renewal_ms=0)
@@ -227,7 +227,7 @@ async def test_a_gateway_that_dies_leaves_no_hold(client: Redis, new_admission: 
 
 
 async def test_a_redis_without_memory_takes_nothing_and_loses_nothing(
-    client: Redis, new_admission: Callable[[], Admission]
+    client: Redis, new_admission: Callable[[], RedisAdmission]
 ) -> None:
     async with new_admission() as admission:
         claims = (await admission.admit(admission_request(principal(), amount=10))).claims
@@ -241,7 +241,7 @@ async def test_a_redis_without_memory_takes_nothing_and_loses_nothing(
 
 
 async def test_a_redis_that_hangs_is_answered_with_503_in_time(
-    server: Valkey, client: Redis, new_admission: Callable[[], Admission]
+    server: Valkey, client: Redis, new_admission: Callable[[], RedisAdmission]
 ) -> None:
     async with new_admission() as admission:
         claims = (await admission.admit(admission_request(principal(), amount=10))).claims
@@ -263,7 +263,7 @@ async def test_a_redis_that_hangs_is_answered_with_503_in_time(
 
 
 async def test_new_work_is_refused_while_usage_has_nowhere_to_go(
-    server: Valkey, client: Redis, new_admission: Callable[[], Admission], tmp_path: Path
+    server: Valkey, client: Redis, new_admission: Callable[[], RedisAdmission], tmp_path: Path
 ) -> None:
     spool = tmp_path / "spool"
     spool.write_text("a file where the folder should be")

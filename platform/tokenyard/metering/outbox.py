@@ -1,0 +1,123 @@
+"""Brings items to Redis, and again to a Redis that was restarted, so that none is lost."""
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Generic
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from tokenyard.metering.spool import Item, Spool
+
+_LOG = logging.getLogger(__name__)
+CHECK_INTERVAL_S = 1.0
+KEPT_S = 5.0  # Redis syncs its file every second: what it acknowledged longer ago than this is safe
+MAX_KEPT = 50_000
+ROOM = 10_000  # more items than one file of the spool holds
+BATCH = 200
+
+
+class Outbox(Generic[Item]):
+    """Every item given to it is delivered at least once; `deliver` makes sure that more than once does no harm."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        folder: Path,
+        kind: type[Item],
+        deliver: Callable[[Item], Awaitable[None]],
+        *,
+        on_restart: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """`deliver` raises RedisError where Redis did not take an item; `folder` holds its spool.
+
+        `on_restart` is called when Redis was restarted, before what waits on disk is sent.
+        """
+        self._redis = redis
+        self._spool = Spool(folder, kind)
+        self._send_to_redis = deliver
+        self._on_restart = on_restart
+        self._run_id = ""
+        self._kept: deque[tuple[float, Item]] = deque()
+        self._checking: asyncio.Task[None] | None = None
+
+    @property
+    def full(self) -> bool:
+        """Whether new work must be refused, because what it leads to might have nowhere to go."""
+        return len(self._kept) >= MAX_KEPT or self._spool.full
+
+    def start(self) -> None:
+        """Begin to send again what Redis may have lost, and what waits on disk, also from processes that are gone."""
+        self._checking = asyncio.create_task(self._check_for_ever(), name="check the outbox")
+
+    async def close(self) -> None:
+        """Leave on disk, for whichever process comes next, what Redis may not have."""
+        if self._checking is not None:
+            self._checking.cancel()
+            await asyncio.wait([self._checking])
+            self._checking = None
+        try:
+            restarted = await self._current_run_id() != self._run_id
+        except (RedisError, OSError):
+            restarted = True
+        if restarted:
+            await self._move_kept_to_disk()
+        await self._spool.close()
+
+    async def send(self, item: Item) -> None:
+        """Deliver an item, or keep it on disk until Redis is back. Shield it from cancellation."""
+        try:
+            await self._deliver(item)
+        except (RedisError, OSError) as error:
+            _LOG.warning("an item waits on disk: %r", error)
+            await self._spool.append([item])
+
+    async def check(self) -> None:
+        """Do one round of what happens in the background."""
+        try:
+            run_id = await self._current_run_id()
+        except (RedisError, OSError) as error:
+            # It may come back without what it took last, and this process may not be there then to send it again.
+            _LOG.warning("Redis is away: %r", error)
+            await self._move_kept_to_disk()
+            return
+        if run_id != self._run_id:
+            await self._move_kept_to_disk()
+            if self._on_restart is not None:
+                await self._on_restart()
+            self._run_id = run_id
+        oldest = time.monotonic() - KEPT_S
+        while self._kept and self._kept[0][0] < oldest:
+            self._kept.popleft()
+        try:
+            await self._spool.replay(self._deliver_all, go_on=lambda: len(self._kept) < MAX_KEPT - ROOM)
+        except (RedisError, OSError) as error:
+            _LOG.warning("what waits on disk cannot be sent now: %r", error)
+
+    async def _check_for_ever(self) -> None:
+        while True:
+            try:
+                await self.check()
+            except Exception:  # nobody else sends what waits; it stays on disk, and the log tells why
+                _LOG.exception("a round of the outbox failed")
+            await asyncio.sleep(CHECK_INTERVAL_S)
+
+    async def _current_run_id(self) -> str:
+        return str((await self._redis.info("server"))["run_id"])
+
+    async def _move_kept_to_disk(self) -> None:
+        kept = [item for _, item in self._kept]
+        self._kept.clear()
+        await self._spool.append(kept)
+
+    async def _deliver_all(self, items: Sequence[Item]) -> None:
+        for at in range(0, len(items), BATCH):
+            await asyncio.gather(*(self._deliver(item) for item in items[at : at + BATCH]))
+
+    async def _deliver(self, item: Item) -> None:
+        await self._send_to_redis(item)
+        self._kept.append((time.monotonic(), item))

@@ -1,0 +1,115 @@
+"""What every app of ours answers by itself, and how it describes itself."""
+
+from collections.abc import AsyncIterator
+
+import aiohttp
+import pytest
+from fastapi import APIRouter
+from fastapi.openapi.models import OpenAPI
+from prometheus_client import CollectorRegistry, Counter
+from pydantic import BaseModel
+
+from support.fakes.authenticator import FixedAuthenticator
+from support.servers.asgi import running
+from tokenyard.web.app import create_app
+from tokenyard.web.auth import CurrentOperator, CurrentTenant, FreshTenant
+
+
+class Thing(BaseModel):
+    id: str
+
+
+def router() -> APIRouter:
+    routes = APIRouter()
+
+    @routes.get("/v1/things/{name}")
+    async def get_thing(name: int, _tenant: CurrentTenant) -> Thing:
+        return Thing(id=str(name))
+
+    @routes.delete("/v1/things/{name}")
+    async def delete_thing(name: int, _tenant: FreshTenant) -> Thing:
+        return Thing(id=str(name))
+
+    @routes.post("/admin/things")
+    async def create_thing(thing: Thing, _operator: CurrentOperator) -> Thing:
+        return thing
+
+    return routes
+
+
+async def good() -> bool:
+    return True
+
+
+async def broken() -> bool:
+    raise OSError("no route")
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    registry = CollectorRegistry()
+    Counter("things", "Things.", registry=registry)
+    app = create_app(
+        title="Things",
+        description="All about things.",
+        routers=[router()],
+        authenticator=FixedAuthenticator({}),
+        checks={"redis": good, "replicas": broken},
+        registry=registry,
+    )
+    async with running(app) as url, aiohttp.ClientSession(url) as session:
+        yield session
+
+
+async def test_it_tells_that_it_is_alive_and_which_check_fails(http: aiohttp.ClientSession) -> None:
+    async with http.get("/health") as reply:
+        assert (reply.status, await reply.json()) == (200, {"status": "ok"})
+    async with http.get("/ready") as reply:
+        checks = {"redis": "ok", "replicas": "failing"}
+        assert (reply.status, await reply.json()) == (503, {"status": "not_ready", "checks": checks})
+    async with http.head("/health") as reply:
+        assert reply.status == 200
+
+
+async def test_it_shows_its_metrics(http: aiohttp.ClientSession) -> None:
+    async with http.get("/metrics") as reply:
+        assert reply.content_type == "text/plain"
+        assert "things_total 0.0" in await reply.text()
+
+
+async def test_the_description_is_whole(http: aiohttp.ClientSession) -> None:
+    async with http.get("/openapi.json") as reply:
+        document = await reply.json()
+    OpenAPI.model_validate(document)
+    assert (document["info"]["title"], document["info"]["description"]) == ("Things", "All about things.")
+    assert document["info"]["version"]
+    things = document["paths"]["/v1/things/{name}"]
+    assert things["get"]["security"] == things["delete"]["security"] == [{"ApiKey": []}]
+    assert document["paths"]["/admin/things"]["post"]["security"] == [{"OperatorKey": []}]
+    assert set(document["components"]["securitySchemes"]) == {"ApiKey", "OperatorKey"}
+    assert set(document["components"]["schemas"]) == {"ErrorBody", "ErrorDetail", "Health", "Readiness", "Thing"}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert set(operation["responses"]) - {"503"} == {"200", "4XX", "5XX"}, path
+            schema = operation["responses"]["4XX"]["content"]["application/json"]["schema"]
+            assert schema == {"$ref": "#/components/schemas/ErrorBody"}
+
+
+async def test_what_it_says_of_errors_is_what_it_answers(http: aiohttp.ClientSession) -> None:
+    async with http.get("/openapi.json") as reply:
+        schemas = (await reply.json())["components"]["schemas"]
+    for method, path in (("GET", "/v1/things/1"), ("POST", "/admin/things"), ("GET", "/nowhere"), ("PUT", "/health")):
+        async with http.request(method, path) as reply:
+            body = await reply.json()
+        assert reply.status >= 400
+        assert set(body) == set(schemas["ErrorBody"]["properties"])
+        assert set(body["error"]) == set(schemas["ErrorDetail"]["properties"])
+
+
+async def test_a_small_app_describes_nothing_and_no_app_has_pages(http: aiohttp.ClientSession) -> None:
+    async with running(create_app(title="Small")) as url, aiohttp.ClientSession(url) as small:
+        async with small.get("/openapi.json") as reply:
+            assert reply.status == 404
+    for path in ("/docs", "/redoc"):
+        async with http.get(path) as reply:
+            assert reply.status == 404
