@@ -62,7 +62,6 @@ async def application(settings: Settings, routes: str) -> AsyncIterator[ASGIApp]
             inference = await _inference(foundation, replicas, registry, stack)
         yield create_app(
             authenticator=foundation.authenticator,
-            catalog=foundation.models,
             inference=inference,
             routers=() if routes == "inference" else _control_plane(foundation),
             checks=_ready(foundation, replicas),
@@ -85,7 +84,7 @@ async def _inference(
     )
     return create_inference(
         authenticator=foundation.authenticator,
-        catalog=foundation.models,
+        models=foundation.models,
         admission=await stack.enter_async_context(admission),
         replicas=replicas,
         model_server=await stack.enter_async_context(ModelServerClient(bearer)),

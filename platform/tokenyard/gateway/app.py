@@ -9,14 +9,14 @@ from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from tokenyard.core.clock import Clock
+from tokenyard.gateway.endpoints.openapi import describe_paid_endpoints
 from tokenyard.gateway.endpoints.table import ENDPOINTS
 from tokenyard.gateway.metrics import GatewayMetrics
-from tokenyard.gateway.models import router as models_router
 from tokenyard.gateway.path.client import STALL_LIMIT_S
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
-from tokenyard.gateway.path.route import Router
-from tokenyard.gateway.ports import Admission, ModelCatalog, ModelServer, Replicas
+from tokenyard.gateway.path.route import ReplicaRouter
+from tokenyard.gateway.ports import AdmissionControl, ModelResolver, ModelServer, Replicas
 from tokenyard.web.access_log import AccessLog
 from tokenyard.web.app import create_app as create_web_app
 from tokenyard.web.auth import Authenticator
@@ -26,8 +26,8 @@ from tokenyard.web.health import Check
 def create_inference(
     *,
     authenticator: Authenticator,
-    catalog: ModelCatalog,
-    admission: Admission,
+    models: ModelResolver,
+    admission: AdmissionControl,
     replicas: Replicas,
     model_server: ModelServer,
     meter_secret: bytes,
@@ -39,10 +39,10 @@ def create_inference(
     stall_limit_s: float = STALL_LIMIT_S,
 ) -> Inference:
     """Return the paid path over its collaborators."""
-    relay = Relay(model_server, Router(replicas), meter_secret=meter_secret, salt_secret=salt_secret)
+    relay = Relay(model_server, ReplicaRouter(replicas), meter_secret=meter_secret, salt_secret=salt_secret)
     return Inference(
         authenticator=authenticator,
-        catalog=catalog,
+        models=models,
         admission=admission,
         relay=relay,
         clock=clock,
@@ -56,7 +56,6 @@ def create_inference(
 def create_app(
     *,
     authenticator: Authenticator,
-    catalog: ModelCatalog,
     inference: Inference | None,
     routers: Sequence[APIRouter] = (),
     checks: Mapping[str, Check] | None = None,
@@ -80,27 +79,30 @@ def create_app(
 
     app = create_web_app(
         title="Tokenyard gateway",
-        routers=(models_router(catalog), *routers),
+        routers=routers,
         authenticator=authenticator,
         checks=checks,
         registry=registry,
         lifespan=living,
         streaming_paths=streaming_paths,
     )
-    return app if inference is None else Gateway(inference, app)
+    if inference is None:
+        return app
+    describe_paid_endpoints(app)
+    return Gateway(inference, app)
 
 
 class Gateway:
     """Sends the paid endpoints past FastAPI and all middleware, which would cost more than the rest of the path."""
 
-    def __init__(self, inference: Inference, app: ASGIApp) -> None:
+    def __init__(self, inference: Inference, app: FastAPI) -> None:
         self._inference = inference
-        self._app = app
+        self.app = app
         self._paid = {endpoint.path: endpoint for endpoint in ENDPOINTS}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._paid.get(scope["path"]) if scope["type"] == "http" else None
         if endpoint is None:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
         else:
             await self._inference(endpoint, scope, receive, send)

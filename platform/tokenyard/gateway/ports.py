@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from tokenyard.core.admission import AdmissionRequest, Admitted
-from tokenyard.core.catalog import ModelView, ResolvedModel
+from tokenyard.core.catalog import ResolvedModel
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.replica import Replica
 from tokenyard.metering.events import Settled
 
 
-class ModelCatalog(Protocol):
-    """The models of one organization: the base models and its own fine-tunes."""
+class ModelResolver(Protocol):
+    """The models of one organization: the base models, its own fine-tunes, and its aliases."""
 
     async def resolve(self, organization: OrganizationId, name: str) -> ResolvedModel:
         """Return what `name` stands for, from a local cache where possible.
@@ -22,18 +22,8 @@ class ModelCatalog(Protocol):
         """
         ...
 
-    async def list_models(self, organization: OrganizationId) -> list[ModelView]: ...
 
-    async def get(self, organization: OrganizationId, name: str) -> ModelView:
-        """Return one model.
-
-        Raises:
-            ModelNotFound: no such model, or another organization's.
-        """
-        ...
-
-
-class Admission(Protocol):
+class AdmissionControl(Protocol):
     """Limits and holds. Renewing the holds that are open is its own affair."""
 
     async def admit(self, request: AdmissionRequest) -> Admitted:

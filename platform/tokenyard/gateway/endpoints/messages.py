@@ -1,10 +1,15 @@
-"""Rebuilds chat messages, tools and formats from what is allowed, so that nothing else reaches the replica."""
+"""Chat messages, tools and formats: their types, and how they are rebuilt so that nothing else reaches the replica."""
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from tokenyard.core.errors import InvalidRequest
-from tokenyard.gateway.endpoints.parameters import (
+import msgspec
+from msgspec import Meta
+
+from tokenyard.gateway.endpoints.fields import (
+    Json,
+    RequestField,
     array_of_objects,
+    boolean,
     bounded,
     invalid,
     mapping,
@@ -18,7 +23,7 @@ MAX_MESSAGES = 4096
 MAX_TOOLS = 128
 MAX_CALLS = 128
 
-# OpenAI's newer name of the system role, which most chat templates do not know.
+# `developer` is OpenAI's newer name of the system role, which most chat templates do not know.
 _ROLES = {
     "developer": "system",
     "system": "system",
@@ -26,11 +31,106 @@ _ROLES = {
     "assistant": "assistant",
     "tool": "tool",
 }
-_MESSAGE_FIELDS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "audio"})
 _IGNORED = frozenset({"annotations", "weight", "function_call"})
 
 
-def messages(name: str, value: Any) -> list[dict[str, Any]]:
+class TextPart(msgspec.Struct, tag_field="type", tag="text"):
+    """A part of a message."""
+
+    text: str
+
+
+class RefusalPart(msgspec.Struct, tag_field="type", tag="refusal"):
+    """A part of an assistant's message in which it refused."""
+
+    refusal: str
+
+
+class CalledFunction(msgspec.Struct):
+    """`arguments` are JSON as the model wrote it, which need not be valid."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(msgspec.Struct):
+    """A function that the model called."""
+
+    id: str
+    function: CalledFunction
+    type: Literal["function"] = "function"
+
+
+class ChatMessage(msgspec.Struct, forbid_unknown_fields=True):
+    """`content` is required but for an assistant that called tools; `tool_call_id` is required of a tool.
+
+    `annotations`, `weight` and `function_call` are accepted and change nothing.
+    """
+
+    role: Literal["developer", "system", "user", "assistant", "tool"]
+    content: str | Annotated[list[TextPart | RefusalPart], Meta(min_length=1, max_length=MAX_MESSAGES)] | None = None
+    name: str | None = None
+    refusal: str | None = None
+    tool_calls: Annotated[list[ToolCall], Meta(min_length=1, max_length=MAX_CALLS)] | None = None
+    tool_call_id: str | None = None
+    annotations: Any = None
+    weight: Any = None
+    function_call: Any = None
+
+
+class FunctionDefinition(msgspec.Struct):
+    """`parameters` is a JSON schema."""
+
+    name: str
+    description: str | None = None
+    parameters: Json | None = None
+    strict: bool | None = None
+
+
+class FunctionTool(msgspec.Struct):
+    """A function that the model may call."""
+
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class ChosenFunction(msgspec.Struct):
+    """The name of a function among `tools`."""
+
+    name: str
+
+
+class ToolChoice(msgspec.Struct):
+    """The one function that the model must call."""
+
+    type: Literal["function"]
+    function: ChosenFunction
+
+
+class TextFormat(msgspec.Struct, tag_field="type", tag="text"):
+    """Any text."""
+
+
+class JsonObjectFormat(msgspec.Struct, tag_field="type", tag="json_object"):
+    """Some JSON object."""
+
+
+class JsonSchemaDefinition(msgspec.Struct):
+    """A named JSON schema."""
+
+    name: str
+    schema: Json
+    description: str | None = None
+    strict: bool | None = None
+
+
+class JsonSchemaFormat(msgspec.Struct, tag_field="type", tag="json_schema"):
+    """JSON after a schema."""
+
+    json_schema: JsonSchemaDefinition
+
+
+def messages(name: str, value: Any) -> list[Json]:
     """Return the messages with only known fields.
 
     Raises:
@@ -39,18 +139,18 @@ def messages(name: str, value: Any) -> list[dict[str, Any]]:
     return [_message(f"{name}[{place}]", one) for place, one in enumerate(array_of_objects(name, value, MAX_MESSAGES))]
 
 
-def _message(name: str, message: dict[str, Any]) -> dict[str, Any]:
+def _message(name: str, message: Json) -> Json:
     role = message.get("role")
     if role is None:
         raise missing(f"{name}.role")
     if not isinstance(role, str) or role not in _ROLES:
         listed = ", ".join(f"'{word}'" for word in _ROLES)
         raise invalid(f"{name}.role", f"Supported values are: {listed}.")
-    rebuilt: dict[str, Any] = {"role": _ROLES[role]}
+    rebuilt: Json = {"role": _ROLES[role]}
     for field, value in message.items():
         if value is None or field == "role" or field in _IGNORED:
             continue
-        if field not in _MESSAGE_FIELDS:
+        if field not in ChatMessage.__struct_fields__ and field != "audio":
             raise unknown(f"{name}.{field}")
         rebuilt[field] = _field(f"{name}.{field}", field, value)
     if "content" not in rebuilt:
@@ -78,7 +178,7 @@ def _parts(name: str, value: Any) -> list[dict[str, str]]:
     return [_part(f"{name}[{place}]", one) for place, one in enumerate(array_of_objects(name, value, MAX_MESSAGES))]
 
 
-def _part(name: str, part: dict[str, Any]) -> dict[str, str]:
+def _part(name: str, part: Json) -> dict[str, str]:
     kind = part.get("type")
     if kind not in ("text", "refusal"):
         # Nothing is ever fetched from a tenant's URL, and the served models take text only.
@@ -88,7 +188,7 @@ def _part(name: str, part: dict[str, Any]) -> dict[str, str]:
     return {"type": "text", "text": text(f"{name}.{kind}", part[kind])}
 
 
-def _tool_call(name: str, call: dict[str, Any]) -> dict[str, Any]:
+def _tool_call(name: str, call: Json) -> Json:
     if call.get("type", "function") != "function":
         raise invalid(f"{name}.type", "the supported value is 'function'.")
     function = mapping(f"{name}.function", call.get("function"))
@@ -102,82 +202,58 @@ def _tool_call(name: str, call: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def tools(name: str, value: Any) -> list[dict[str, Any]]:
+def tools(name: str, value: Any) -> list[Json]:
     """Return the function tools with only known fields."""
     bounded(name, value)
     return [_tool(f"{name}[{place}]", one) for place, one in enumerate(array_of_objects(name, value, MAX_TOOLS))]
 
 
-def _tool(name: str, tool: dict[str, Any]) -> dict[str, Any]:
-    if tool.get("type") != "function":
-        raise invalid(f"{name}.type", "the supported value is 'function'.")
-    function = mapping(f"{name}.function", tool.get("function"))
-    rebuilt: dict[str, Any] = {"name": text(f"{name}.function.name", function.get("name"))}
-    if function.get("description") is not None:
-        rebuilt["description"] = text(f"{name}.function.description", function["description"])
-    if function.get("parameters") is not None:
-        rebuilt["parameters"] = mapping(f"{name}.function.parameters", function["parameters"])
-    if function.get("strict") is not None:
-        rebuilt["strict"] = bool(function["strict"])
-    return {"type": "function", "function": rebuilt}
+def _tool(name: str, tool: Json) -> Json:
+    _is_function(name, tool)
+    return {"type": "function", "function": _definition(f"{name}.function", tool.get("function"), "parameters")}
 
 
-def tool_choice(name: str, value: Any) -> Any:
+def tool_choice(name: str, value: Any) -> str | Json:
     """Accept none, auto, required, or one named function."""
     if value in ("none", "auto", "required"):
-        return value
-    function = mapping(f"{name}.function", mapping(name, value).get("function"))
+        return str(value)
+    _is_function(name, mapping(name, value))
+    function = mapping(f"{name}.function", value.get("function"))
     return {"type": "function", "function": {"name": text(f"{name}.function.name", function.get("name"))}}
 
 
-def response_format(name: str, value: Any) -> dict[str, Any]:
+def _is_function(name: str, given: Json) -> None:
+    if given.get("type") != "function":
+        raise invalid(f"{name}.type", "the supported value is 'function'.")
+
+
+def response_format(name: str, value: Any) -> Json:
     """Accept text, json_object, or json_schema with its schema."""
     kind = mapping(name, value).get("type")
     if kind in ("text", "json_object"):
         return {"type": kind}
     if kind != "json_schema":
         raise invalid(f"{name}.type", "Supported values are: 'text', 'json_object', 'json_schema'.")
-    given = mapping(f"{name}.json_schema", value.get("json_schema"))
-    if "name" not in given:
-        raise missing(f"{name}.json_schema.name")
-    bounded(name, given)
-    return {"type": kind, "json_schema": {key: given[key] for key in _SCHEMA_FIELDS if key in given}}
+    bounded(name, value)
+    definition = _definition(f"{name}.json_schema", value.get("json_schema"), "schema")
+    if "schema" not in definition:
+        raise missing(f"{name}.json_schema.schema")
+    return {"type": kind, "json_schema": definition}
 
 
-_SCHEMA_FIELDS = ("name", "description", "schema", "strict")
+def _definition(name: str, value: Any, schema_field: str) -> Json:
+    """Return a named JSON schema with only known fields."""
+    given = mapping(name, value)
+    if given.get("name") is None:
+        raise missing(f"{name}.name")
+    checks = (("name", text), ("description", text), (schema_field, mapping), ("strict", boolean))
+    return {field: check(f"{name}.{field}", given[field]) for field, check in checks if given.get(field) is not None}
 
 
-def prompt(name: str, value: Any) -> str | list[Any]:
-    """Accept what the completions endpoint takes: text, texts, token ids, or lists of token ids."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list):
-        raise wrong_type(name, "a string or an array", value)
-    if not value:
-        raise invalid(name, "empty array. Expected an array with minimum length 1.", "empty_array")
-    if not (_is_texts(value) or _is_tokens(value) or all(_is_tokens(one) for one in value)):
-        raise InvalidRequest(
-            f"Invalid type for '{name}': expected a string, an array of strings, an array of token ids, or an array "
-            "of arrays of token ids.",
-            param=name,
-            code="invalid_type",
-        )
-    if not _is_tokens(value) and len(value) > MAX_PROMPTS:
-        raise invalid(name, f"at most {MAX_PROMPTS} prompts in one request.", "array_above_max_length")
-    return value
+_Tools = Annotated[list[FunctionTool], Meta(min_length=1, max_length=MAX_TOOLS)]
+_Messages = Annotated[list[ChatMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
 
-
-MAX_PROMPTS = 128
-
-
-def _is_texts(value: list[Any]) -> bool:
-    return all(isinstance(one, str) for one in value)
-
-
-def _is_tokens(value: Any) -> bool:
-    return (
-        isinstance(value, list) and bool(value) and all(type(one) is int and 0 <= one < MAX_TOKEN_ID for one in value)
-    )
-
-
-MAX_TOKEN_ID = 2**31
+MESSAGES = RequestField(messages, _Messages, "The conversation so far.")
+TOOLS = RequestField(tools, _Tools, "Functions that the model may call, where it can.")
+TOOL_CHOICE = RequestField(tool_choice, Literal["none", "auto", "required"] | ToolChoice, "Only with `tools`.")
+RESPONSE_FORMAT = RequestField(response_format, TextFormat | JsonObjectFormat | JsonSchemaFormat)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from support.fakes.gateway_ports import BASE
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.gateway.endpoints.call import parse_call
-from tokenyard.gateway.endpoints.prompt_size import prompt_bounds
-from tokenyard.gateway.endpoints.table import CHAT, COMPLETIONS, Endpoint
+from tokenyard.gateway.endpoints.chat import CHAT
+from tokenyard.gateway.endpoints.completions import COMPLETIONS
+from tokenyard.gateway.endpoints.endpoint import Endpoint, parse_request
 
 JSON = st.recursive(
     st.none()
@@ -22,6 +22,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
+HELLO = [{"role": "user", "content": "x"}]
 NEVER_SENT = {"cache_salt", "priority", "request_id", "kv_transfer_params", "chat_template", "vllm_xargs", "user"}
 
 
@@ -29,7 +30,7 @@ def bodies(endpoint: Endpoint) -> st.SearchStrategy[dict[str, Any]]:
     names = st.sampled_from([*endpoint.fields, *NEVER_SENT]) | st.text(max_size=10)
     good: dict[str, Any] = {
         "model": "m",
-        endpoint.input: "x" if endpoint is COMPLETIONS else [{"role": "user", "content": "x"}],
+        endpoint.input: "x" if endpoint is COMPLETIONS else HELLO,
     }
     return st.dictionaries(names, JSON, max_size=4).map(lambda odd: {**good, **odd})
 
@@ -38,9 +39,9 @@ def bodies(endpoint: Endpoint) -> st.SearchStrategy[dict[str, Any]]:
 def test_only_the_table_gets_through(case: tuple[Endpoint, dict[str, Any]]) -> None:
     endpoint, body = case
     with suppress(InvalidRequest):
-        call = parse_call(endpoint, orjson.dumps(body))
-        assert set(call.body) <= set(endpoint.fields) - NEVER_SENT
-        assert call.max_tokens is None or call.max_tokens >= 0
+        request = parse_request(endpoint, orjson.dumps(body))
+        assert set(request.body) <= set(endpoint.fields) - NEVER_SENT
+        assert request.max_tokens is None or request.max_tokens >= 0
 
 
 MESSAGE_FIELDS = st.sampled_from(["role", "content", "name", "tool_calls", "tool_call_id", "refusal"]) | st.text(
@@ -52,9 +53,9 @@ PARTS = st.lists(st.dictionaries(st.sampled_from(["type", "text", "image_url"]),
 @given(st.lists(st.dictionaries(MESSAGE_FIELDS, JSON | PARTS | st.sampled_from(["user", "tool"])), max_size=3))
 def test_odd_messages_are_refused_cleanly(messages: list[Any]) -> None:
     with suppress(InvalidRequest):
-        call = parse_call(CHAT, orjson.dumps({"model": "m", "messages": messages}))
-        assert [message["role"] for message in call.input]
-        assert prompt_bounds(call, BASE)[0] > 0
+        request = parse_request(CHAT, orjson.dumps({"model": "m", "messages": messages}))
+        assert [message["role"] for message in request.body["messages"]]
+        assert CHAT.prompts(request.body, BASE)[0].bound > 0
 
 
 @given(
@@ -66,11 +67,13 @@ def test_odd_messages_are_refused_cleanly(messages: list[Any]) -> None:
 )
 def test_odd_tools_are_refused_cleanly(odd: dict[str, Any]) -> None:
     with suppress(InvalidRequest):
-        call = parse_call(CHAT, orjson.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}], **odd}))
-        assert prompt_bounds(call, BASE)[0] > 0
+        request = parse_request(
+            CHAT, orjson.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}], **odd})
+        )
+        assert CHAT.prompts(request.body, BASE)[0].bound > 0
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_cleanly(raw: bytes) -> None:
     with suppress(InvalidRequest):
-        parse_call(CHAT, raw)
+        parse_request(CHAT, raw)

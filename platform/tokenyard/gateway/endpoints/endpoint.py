@@ -1,36 +1,73 @@
-"""Turns a request body into a call: checked, rebuilt from the endpoint's table, ready to be priced."""
+"""What a paid endpoint is, and how a request body becomes a request: checked, rebuilt from the endpoint's fields."""
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import msgspec
 import orjson
 
+from tokenyard.core.catalog import BaseModel
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.gateway.endpoints.parameters import invalid, missing, unknown, unsupported
-from tokenyard.gateway.endpoints.table import Endpoint
+from tokenyard.core.usage import TokenUsage
+from tokenyard.gateway.endpoints.fields import Json, RequestField, invalid, missing, unknown, unsupported
+from tokenyard.gateway.endpoints.usage import StreamUsage
 
 
-class Call(msgspec.Struct, frozen=True):
+class Prompt(msgspec.Struct, frozen=True):
+    """One prompt as it is counted: texts, and the tokens that come on top of theirs."""
+
+    texts: list[str]
+    tokens: int
+
+    @property
+    def bound(self) -> int:
+        """The number of tokens that the prompt cannot exceed: a token is at least one byte of text."""
+        return sum(len(text.encode()) for text in self.texts) + self.tokens
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One paid endpoint.
+
+    `input` is the required field that holds the prompt; `max_tokens_fields` are the names that the bound on the
+    completion goes by, and without one it is `default_max_tokens`, or the model's own where that is None.
+    `check` refuses what only some models do; `prompts` tells what a checked body makes the model read.
+    `reply` and `event` are the types of a whole answer and of one event of a stream; `read_usage` and `stream_usage`
+    read what they used.
+    """
+
+    path: str
+    name: str
+    summary: str
+    fields: Mapping[str, RequestField]
+    input: str
+    max_tokens_fields: tuple[str, ...]
+    check: Callable[[Json, BaseModel], None]
+    prompts: Callable[[Json, BaseModel], list[Prompt]]
+    reply: type
+    event: type
+    read_usage: Callable[[bytes], TokenUsage]
+    stream_usage: type[StreamUsage]
+    default_max_tokens: int | None = None
+
+
+class InferenceRequest(msgspec.Struct, frozen=True):
     """One request for tokens. `body` holds only allowed fields; the gateway's own are added when it is sent.
 
-    `max_tokens` is None where the client set none; `choices` is how many completions each prompt may cost.
+    `max_tokens` is None where neither client nor endpoint set one; `choices` is how many completions each prompt may
+    cost.
     """
 
     endpoint: Endpoint
     model: str
-    body: dict[str, Any]
+    body: Json
     stream: bool
     include_usage: bool
     choices: int
     max_tokens: int | None
 
-    @property
-    def input(self) -> Any:
-        """The messages or the prompt."""
-        return self.body[self.endpoint.input]
 
-
-def parse_call(endpoint: Endpoint, raw: bytes) -> Call:
+def parse_request(endpoint: Endpoint, raw: bytes) -> InferenceRequest:
     """Read and check a request body.
 
     Raises:
@@ -48,7 +85,7 @@ def parse_call(endpoint: Endpoint, raw: bytes) -> Call:
         raise InvalidRequest(
             "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
         )
-    return Call(
+    return InferenceRequest(
         endpoint=endpoint,
         model=model,
         body=body,
@@ -59,7 +96,7 @@ def parse_call(endpoint: Endpoint, raw: bytes) -> Call:
     )
 
 
-def _json(raw: bytes) -> dict[str, Any]:
+def _json(raw: bytes) -> Json:
     try:
         given = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -72,19 +109,19 @@ def _json(raw: bytes) -> dict[str, Any]:
     return given
 
 
-def _checked(endpoint: Endpoint, given: dict[str, Any]) -> dict[str, Any]:
+def _checked(endpoint: Endpoint, given: Json) -> Json:
     fields = endpoint.fields
     body = {}
     for name, value in given.items():
-        check = fields.get(name)
-        if check is None:
+        field = fields.get(name)
+        if field is None:
             raise unknown(name[:64])
-        if value is not None and (sent := check(name, value)) is not None:
+        if value is not None and (sent := field.check(name, value)) is not None:
             body[name] = sent
     return body
 
 
-def _choices(body: dict[str, Any]) -> int:
+def _choices(body: Json) -> int:
     n: int = body.get("n", 1)
     best_of = body.pop("best_of", n)
     if best_of < n:
@@ -94,7 +131,7 @@ def _choices(body: dict[str, Any]) -> int:
     return n
 
 
-def _max_tokens(endpoint: Endpoint, body: dict[str, Any]) -> int | None:
+def _max_tokens(endpoint: Endpoint, body: Json) -> int | None:
     given = {name: body.pop(name) for name in endpoint.max_tokens_fields if name in body}
     if len(given) > 1:
         raise InvalidRequest(

@@ -1,0 +1,59 @@
+"""The quick bound of a prompt, and what a call may cost at most."""
+
+import orjson
+import pytest
+
+from support.fakes.admission_requests import principal
+from support.fakes.gateway_ports import BASE, KnownModels
+from tokenyard.core.clock import SystemClock
+from tokenyard.core.errors import ContextLengthExceeded
+from tokenyard.core.ids import RequestId
+from tokenyard.gateway.endpoints.chat import CHAT
+from tokenyard.gateway.endpoints.completions import COMPLETIONS
+from tokenyard.gateway.endpoints.endpoint import InferenceRequest, parse_request
+from tokenyard.gateway.endpoints.token_counter import TokenCounter
+from tokenyard.gateway.path.admit import admission_request
+from tokenyard.gateway.path.resolve import resolve
+
+
+def _chat(*contents: object, **more: object) -> InferenceRequest:
+    messages = [{"role": "user", "content": content} for content in contents]
+    return parse_request(CHAT, orjson.dumps({"model": BASE.id, "messages": messages, **more}))
+
+
+def _completion(prompt: object, **more: object) -> InferenceRequest:
+    return parse_request(COMPLETIONS, orjson.dumps({"model": BASE.id, "prompt": prompt, **more}))
+
+
+def _bounds(request: InferenceRequest) -> list[int]:
+    return [prompt.bound for prompt in request.endpoint.prompts(request.body, BASE)]
+
+
+def test_chat_counts_bytes_and_the_template() -> None:
+    assert _bounds(_chat("añ")) == [3 + 8 + 6]
+    assert _bounds(_chat("a", [{"type": "text", "text": "bc"}])) == [3 + 8 + 12]
+
+
+def test_tools_count() -> None:
+    tool = {"type": "function", "function": {"name": "f" * 100}}
+    assert _bounds(_chat("a", tools=[tool]))[0] > _bounds(_chat("a"))[0] + 100
+
+
+def test_completions_count_each_prompt() -> None:
+    assert _bounds(_completion(["abc", "d"])) == [5, 3]
+    assert _bounds(_completion([7, 8, 9])) == [5]
+    assert _bounds(_completion([[7, 8], [9]])) == [4, 3]
+
+
+async def test_the_hold_is_the_worst_case() -> None:
+    asked = _completion(["abc", "d"], n=3, max_tokens=10)
+    resolved = await resolve(asked, principal(), KnownModels(), TokenCounter())
+    request = admission_request(resolved, principal(), RequestId("req_1"), SystemClock())
+    assert request.tokens == 8 + 2 * 3 * 10
+    assert request.amount == 8 * 100 + 60 * 1000
+    assert request.claims.attempt == "req_1.1"
+
+
+async def test_without_a_tokenizer_the_bound_stands() -> None:
+    with pytest.raises(ContextLengthExceeded):
+        await resolve(_chat("x" * 3000), principal(), KnownModels(), TokenCounter())
