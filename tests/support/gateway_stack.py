@@ -23,7 +23,7 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.limits import Limits
 from tokenyard.core.redis_keys import bucket_of, budget, holds, usage_stream
 from tokenyard.core.replica import Replica
-from tokenyard.gateway.app import create_app, create_inference
+from tokenyard.gateway.app import Gateway, create_app, create_inference
 from tokenyard.limits.admission import Admission
 from tokenyard.metering.events import Settled, decode_event
 from tokenyard.web.access_log import AccessLog
@@ -52,6 +52,7 @@ class GatewayStack:
     servers: list[MockModelServer]
     registry: CollectorRegistry
     budgets: BudgetTable
+    app: Gateway
     log: list[bytes] = field(default_factory=list)
 
     @property
@@ -137,5 +138,6 @@ async def gateway_stack(
             stall_limit_s=stall_limit_s,
         )
         app = create_app(authenticator=keys, inference=inference, registry=registry)
+        assert isinstance(app, Gateway)
         url = await stack.enter_async_context(running(app, lifespan=True))
-        yield GatewayStack(url, redis, keys, models, listed, servers, registry, budgets, log)
+        yield GatewayStack(url, redis, keys, models, listed, servers, registry, budgets, app, log)

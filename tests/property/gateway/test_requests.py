@@ -1,4 +1,4 @@
-"""No body, however odd, gets past the table, and every refusal is a clean one."""
+"""No body, however odd, gets past the table; what does is as described, and every refusal is a clean one."""
 
 from contextlib import suppress
 from typing import Any
@@ -6,12 +6,15 @@ from typing import Any
 import orjson
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from support.fakes.gateway_ports import BASE
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.gateway.endpoints.chat import CHAT
 from tokenyard.gateway.endpoints.completions import COMPLETIONS
 from tokenyard.gateway.endpoints.endpoint import Endpoint, parse_request
+from tokenyard.gateway.endpoints.openapi import schemas
+from tokenyard.gateway.endpoints.table import ENDPOINTS
 
 JSON = st.recursive(
     st.none()
@@ -23,6 +26,10 @@ JSON = st.recursive(
     max_leaves=8,
 )
 HELLO = [{"role": "user", "content": "x"}]
+DESCRIBED = {
+    one.path: Draft202012Validator({**schemas()[f"{one.name}Request"], "components": {"schemas": schemas()}})
+    for one in ENDPOINTS
+}
 NEVER_SENT = {"cache_salt", "priority", "request_id", "kv_transfer_params", "chat_template", "vllm_xargs", "user"}
 
 
@@ -42,6 +49,8 @@ def test_only_the_table_gets_through(case: tuple[Endpoint, dict[str, Any]]) -> N
         request = parse_request(endpoint, orjson.dumps(body))
         assert set(request.body) <= set(endpoint.fields) - NEVER_SENT
         assert request.max_tokens is None or request.max_tokens >= 0
+        # A refused field at null is as good as absent.
+        DESCRIBED[endpoint.path].validate({name: value for name, value in body.items() if value is not None})
 
 
 MESSAGE_FIELDS = st.sampled_from(["role", "content", "name", "tool_calls", "tool_call_id", "refusal"]) | st.text(
@@ -55,6 +64,7 @@ def test_odd_messages_are_refused_cleanly(messages: list[Any]) -> None:
     with suppress(InvalidRequest):
         request = parse_request(CHAT, orjson.dumps({"model": "m", "messages": messages}))
         assert [message["role"] for message in request.body["messages"]]
+        DESCRIBED[CHAT.path].validate({"model": "m", "messages": messages})
         assert CHAT.prompts(request.body, BASE)[0].bound > 0
 
 
@@ -67,9 +77,9 @@ def test_odd_messages_are_refused_cleanly(messages: list[Any]) -> None:
 )
 def test_odd_tools_are_refused_cleanly(odd: dict[str, Any]) -> None:
     with suppress(InvalidRequest):
-        request = parse_request(
-            CHAT, orjson.dumps({"model": "m", "messages": [{"role": "user", "content": "x"}], **odd})
-        )
+        body = {"model": "m", "messages": HELLO, **odd}
+        request = parse_request(CHAT, orjson.dumps(body))
+        DESCRIBED[CHAT.path].validate(body)
         assert CHAT.prompts(request.body, BASE)[0].bound > 0
 
 

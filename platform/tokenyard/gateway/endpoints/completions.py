@@ -46,8 +46,10 @@ def _is_tokens(value: Any) -> bool:
     )
 
 
-_Tokens = Annotated[list[Annotated[int, Meta(ge=0, le=MAX_TOKEN_ID)]], Meta(min_length=1)]
-_Prompts = Annotated[list[str] | list[_Tokens], Meta(min_length=1, max_length=MAX_PROMPTS)]
+_TEXT = {"type": "string"}
+_TOKENS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": MAX_TOKEN_ID}, "minItems": 1}
+_SEVERAL = [{"type": "array", "items": one, "minItems": 1, "maxItems": MAX_PROMPTS} for one in (_TEXT, _TOKENS)]
+_Prompt = Annotated[Any, Meta(extra_json_schema={"anyOf": [_TEXT, _TOKENS, *_SEVERAL]})]
 
 COMPLETION_FIELDS: Mapping[str, RequestField] = {
     **SHARED_FIELDS,
@@ -55,7 +57,7 @@ COMPLETION_FIELDS: Mapping[str, RequestField] = {
     "echo": BOOLEAN,
     "logprobs": integer(0, 5),
     "max_tokens": integer(0, MAX_TOKENS, f"Default: {DEFAULT_MAX_TOKENS}. 0 only with `echo`."),
-    "prompt": RequestField(prompt, str | _Tokens | _Prompts, "One prompt or several, as text or as token ids."),
+    "prompt": RequestField(prompt, _Prompt, "One prompt or several, as text or as token ids."),
     "suffix": only(""),
 }
 
