@@ -23,7 +23,9 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.limits import Limits
 from tokenyard.core.redis_keys import bucket_of, budget, holds, usage_stream
 from tokenyard.core.replica import Replica
-from tokenyard.gateway.app import Gateway, create_app, create_inference
+from tokenyard.gateway.app import Gateway, create_app
+from tokenyard.gateway.path.inference import Inference
+from tokenyard.gateway.path.relay import Relay
 from tokenyard.limits.admission import Admission
 from tokenyard.metering.events import Settled, decode_event
 from tokenyard.web.access_log import AccessLog
@@ -123,14 +125,12 @@ async def gateway_stack(
         admission = await stack.enter_async_context(
             Admission(redis, budgets, spool_folder=folder / "spool", lease_ms=30_000, renewal_ms=5_000)
         )
-        inference = create_inference(
+        server = await stack.enter_async_context(ModelServerClient(BEARER))
+        inference = Inference(
             authenticator=keys,
             models=models,
             admission=admission,
-            replicas=listed,
-            model_server=await stack.enter_async_context(ModelServerClient(BEARER)),
-            meter_secret=METER_SECRET,
-            salt_secret=SALT_SECRET,
+            relay=Relay(server, listed, meter_secret=METER_SECRET, salt_secret=SALT_SECRET),
             clock=SystemClock(),
             registry=registry,
             access_log=await stack.enter_async_context(AccessLog(log.append)),

@@ -23,8 +23,9 @@ from tokenyard.catalog.routes import router as catalog_router
 from tokenyard.clients.model_server import ModelServerClient
 from tokenyard.finetune.file_routes import FILES_PATH
 from tokenyard.finetune.routes import router as finetune_router
-from tokenyard.gateway.app import create_app, create_inference
+from tokenyard.gateway.app import create_app
 from tokenyard.gateway.path.inference import Inference
+from tokenyard.gateway.path.relay import Relay
 from tokenyard.limits.admission import Admission
 from tokenyard.settings import Settings
 from tokenyard.tenancy.operator_routes import router as tenancy_router
@@ -82,14 +83,17 @@ async def _inference(
         lease_ms=settings.hold_lease_ms,
         renewal_ms=settings.hold_renewal_ms,
     )
-    return create_inference(
+    relay = Relay(
+        await stack.enter_async_context(ModelServerClient(bearer)),
+        replicas,
+        meter_secret=settings.derived_secret("meter"),
+        salt_secret=settings.derived_secret("cache-salt"),
+    )
+    return Inference(
         authenticator=foundation.authenticator,
         models=foundation.models,
         admission=await stack.enter_async_context(admission),
-        replicas=replicas,
-        model_server=await stack.enter_async_context(ModelServerClient(bearer)),
-        meter_secret=settings.derived_secret("meter"),
-        salt_secret=settings.derived_secret("cache-salt"),
+        relay=relay,
         clock=foundation.clock,
         registry=registry,
         access_log=await stack.enter_async_context(AccessLog(sys.stdout.buffer.write, sys.stdout.buffer.flush)),

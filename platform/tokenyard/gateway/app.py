@@ -8,49 +8,12 @@ from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
-from tokenyard.core.clock import Clock
 from tokenyard.gateway.endpoints.openapi import describe_paid_endpoints
 from tokenyard.gateway.endpoints.table import ENDPOINTS
-from tokenyard.gateway.metrics import GatewayMetrics
-from tokenyard.gateway.path.client import STALL_LIMIT_S
 from tokenyard.gateway.path.inference import Inference
-from tokenyard.gateway.path.relay import Relay
-from tokenyard.gateway.path.route import ReplicaRouter
-from tokenyard.gateway.ports import AdmissionControl, ModelResolver, ModelServer, Replicas
-from tokenyard.web.access_log import AccessLog
 from tokenyard.web.app import create_app as create_web_app
 from tokenyard.web.auth import Authenticator
 from tokenyard.web.health import Check
-
-
-def create_inference(
-    *,
-    authenticator: Authenticator,
-    models: ModelResolver,
-    admission: AdmissionControl,
-    replicas: Replicas,
-    model_server: ModelServer,
-    meter_secret: bytes,
-    salt_secret: bytes,
-    clock: Clock,
-    registry: CollectorRegistry,
-    access_log: AccessLog,
-    max_request_bytes: int,
-    stall_limit_s: float = STALL_LIMIT_S,
-) -> Inference:
-    """Return the paid path over its collaborators."""
-    relay = Relay(model_server, ReplicaRouter(replicas), meter_secret=meter_secret, salt_secret=salt_secret)
-    return Inference(
-        authenticator=authenticator,
-        models=models,
-        admission=admission,
-        relay=relay,
-        clock=clock,
-        metrics=GatewayMetrics(registry),
-        access_log=access_log,
-        max_request_bytes=max_request_bytes,
-        stall_limit_s=stall_limit_s,
-    )
 
 
 def create_app(

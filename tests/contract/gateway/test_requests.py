@@ -45,7 +45,7 @@ async def test_the_request_is_rebuilt(gateway: GatewayStack, client: AsyncOpenAI
         "max_tokens": 5,
         "temperature": 0.5,
         "seed": 7,
-        "stop": ["x"],
+        "stop": "x",
         "cache_salt": cache_salt(ORGANIZATION, SALT_SECRET),
     }
     (settled,) = await gateway.settled()

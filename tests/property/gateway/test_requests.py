@@ -10,11 +10,9 @@ from jsonschema import Draft202012Validator
 
 from support.fakes.gateway_ports import BASE
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.gateway.endpoints.chat import CHAT
-from tokenyard.gateway.endpoints.completions import COMPLETIONS
-from tokenyard.gateway.endpoints.endpoint import Endpoint, parse_request
+from tokenyard.gateway.endpoints.chat import ChatBody
 from tokenyard.gateway.endpoints.openapi import schemas
-from tokenyard.gateway.endpoints.table import ENDPOINTS
+from tokenyard.gateway.endpoints.table import CHAT, COMPLETIONS, ENDPOINTS, Endpoint
 
 JSON = st.recursive(
     st.none()
@@ -27,14 +25,14 @@ JSON = st.recursive(
 )
 HELLO = [{"role": "user", "content": "x"}]
 DESCRIBED = {
-    one.path: Draft202012Validator({**schemas()[f"{one.name}Request"], "components": {"schemas": schemas()}})
+    one.path: Draft202012Validator({**schemas()[one.body.__name__], "components": {"schemas": schemas()}})
     for one in ENDPOINTS
 }
 NEVER_SENT = {"cache_salt", "priority", "request_id", "kv_transfer_params", "chat_template", "vllm_xargs", "user"}
 
 
 def bodies(endpoint: Endpoint) -> st.SearchStrategy[dict[str, Any]]:
-    names = st.sampled_from([*endpoint.fields, *NEVER_SENT]) | st.text(max_size=10)
+    names = st.sampled_from([*endpoint.body.__struct_fields__, *NEVER_SENT]) | st.text(max_size=10)
     good: dict[str, Any] = {
         "model": "m",
         endpoint.input: "x" if endpoint is COMPLETIONS else HELLO,
@@ -46,9 +44,9 @@ def bodies(endpoint: Endpoint) -> st.SearchStrategy[dict[str, Any]]:
 def test_only_the_table_gets_through(case: tuple[Endpoint, dict[str, Any]]) -> None:
     endpoint, body = case
     with suppress(InvalidRequest):
-        request = parse_request(endpoint, orjson.dumps(body))
-        assert set(request.body) <= set(endpoint.fields) - NEVER_SENT
-        assert request.max_tokens is None or request.max_tokens >= 0
+        request = endpoint.parse(orjson.dumps(body))
+        assert set(request.sent()) <= set(endpoint.body.__struct_fields__) - NEVER_SENT
+        assert request.wanted_tokens is None or request.wanted_tokens >= 0
         # A refused field at null is as good as absent.
         DESCRIBED[endpoint.path].validate({name: value for name, value in body.items() if value is not None})
 
@@ -62,10 +60,11 @@ PARTS = st.lists(st.dictionaries(st.sampled_from(["type", "text", "image_url"]),
 @given(st.lists(st.dictionaries(MESSAGE_FIELDS, JSON | PARTS | st.sampled_from(["user", "tool"])), max_size=3))
 def test_odd_messages_are_refused_cleanly(messages: list[Any]) -> None:
     with suppress(InvalidRequest):
-        request = parse_request(CHAT, orjson.dumps({"model": "m", "messages": messages}))
-        assert [message["role"] for message in request.body["messages"]]
+        request = CHAT.parse(orjson.dumps({"model": "m", "messages": messages}))
+        assert isinstance(request, ChatBody)
+        assert all(message.role in ("system", "user", "assistant", "tool") for message in request.messages)
         DESCRIBED[CHAT.path].validate({"model": "m", "messages": messages})
-        assert CHAT.prompts(request.body, BASE)[0].bound > 0
+        assert request.prompts(BASE)[0].bound > 0
 
 
 @given(
@@ -78,12 +77,12 @@ def test_odd_messages_are_refused_cleanly(messages: list[Any]) -> None:
 def test_odd_tools_are_refused_cleanly(odd: dict[str, Any]) -> None:
     with suppress(InvalidRequest):
         body = {"model": "m", "messages": HELLO, **odd}
-        request = parse_request(CHAT, orjson.dumps(body))
+        request = CHAT.parse(orjson.dumps(body))
         DESCRIBED[CHAT.path].validate(body)
-        assert CHAT.prompts(request.body, BASE)[0].bound > 0
+        assert request.prompts(BASE)[0].bound > 0
 
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_refused_cleanly(raw: bytes) -> None:
     with suppress(InvalidRequest):
-        parse_request(CHAT, raw)
+        CHAT.parse(raw)

@@ -8,25 +8,24 @@ from support.fakes.gateway_ports import BASE, KnownModels
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.errors import ContextLengthExceeded
 from tokenyard.core.ids import RequestId
-from tokenyard.gateway.endpoints.chat import CHAT
-from tokenyard.gateway.endpoints.completions import COMPLETIONS
-from tokenyard.gateway.endpoints.endpoint import InferenceRequest, parse_request
+from tokenyard.gateway.endpoints.body import GenerationBody
+from tokenyard.gateway.endpoints.table import CHAT, COMPLETIONS
 from tokenyard.gateway.endpoints.token_counter import TokenCounter
 from tokenyard.gateway.path.admit import admission_request
 from tokenyard.gateway.path.resolve import resolve
 
 
-def _chat(*contents: object, **more: object) -> InferenceRequest:
+def _chat(*contents: object, **more: object) -> GenerationBody:
     messages = [{"role": "user", "content": content} for content in contents]
-    return parse_request(CHAT, orjson.dumps({"model": BASE.id, "messages": messages, **more}))
+    return CHAT.parse(orjson.dumps({"model": BASE.id, "messages": messages, **more}))
 
 
-def _completion(prompt: object, **more: object) -> InferenceRequest:
-    return parse_request(COMPLETIONS, orjson.dumps({"model": BASE.id, "prompt": prompt, **more}))
+def _completion(prompt: object, **more: object) -> GenerationBody:
+    return COMPLETIONS.parse(orjson.dumps({"model": BASE.id, "prompt": prompt, **more}))
 
 
-def _bounds(request: InferenceRequest) -> list[int]:
-    return [prompt.bound for prompt in request.endpoint.prompts(request.body, BASE)]
+def _bounds(body: GenerationBody) -> list[int]:
+    return [prompt.bound for prompt in body.prompts(BASE)]
 
 
 def test_chat_counts_bytes_and_the_template() -> None:
@@ -46,8 +45,8 @@ def test_completions_count_each_prompt() -> None:
 
 
 async def test_the_hold_is_the_worst_case() -> None:
-    asked = _completion(["abc", "d"], n=3, max_tokens=10)
-    resolved = await resolve(asked, principal(), KnownModels(), TokenCounter())
+    body = _completion(["abc", "d"], n=3, max_tokens=10)
+    resolved = await resolve(COMPLETIONS, body, principal(), KnownModels(), TokenCounter())
     request = admission_request(resolved, principal(), RequestId("req_1"), SystemClock())
     assert request.tokens == 8 + 2 * 3 * 10
     assert request.amount == 8 * 100 + 60 * 1000
@@ -56,4 +55,4 @@ async def test_the_hold_is_the_worst_case() -> None:
 
 async def test_without_a_tokenizer_the_bound_stands() -> None:
     with pytest.raises(ContextLengthExceeded):
-        await resolve(_chat("x" * 3000), principal(), KnownModels(), TokenCounter())
+        await resolve(CHAT, _chat("x" * 3000), principal(), KnownModels(), TokenCounter())

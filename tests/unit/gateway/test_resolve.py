@@ -7,9 +7,7 @@ import pytest
 from support.fakes.admission_requests import principal
 from support.fakes.gateway_ports import BASE, KnownModels
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.gateway.endpoints.chat import CHAT
-from tokenyard.gateway.endpoints.completions import COMPLETIONS
-from tokenyard.gateway.endpoints.endpoint import Endpoint, parse_request
+from tokenyard.gateway.endpoints.table import CHAT, COMPLETIONS, Endpoint
 from tokenyard.gateway.endpoints.token_counter import TokenCounter
 from tokenyard.gateway.path.resolve import ResolvedRequest, resolve
 
@@ -18,8 +16,8 @@ TOOL = {"type": "function", "function": {"name": "f"}}
 
 
 async def _resolved(endpoint: Endpoint, models: KnownModels, **body: object) -> ResolvedRequest:
-    asked = parse_request(endpoint, orjson.dumps({"model": BASE.id, **body}))
-    return await resolve(asked, principal(), models, TokenCounter())
+    parsed = endpoint.parse(orjson.dumps({"model": BASE.id, **body}))
+    return await resolve(endpoint, parsed, principal(), models, TokenCounter())
 
 
 async def test_an_echo_alone_makes_one_token_for_each_choice() -> None:

@@ -1,43 +1,95 @@
 """`POST /v1/chat/completions`."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
-import orjson
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from tokenyard.core.catalog import BaseModel
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.gateway.endpoints.endpoint import Endpoint, Prompt
-from tokenyard.gateway.endpoints.fields import BOOLEAN, Json, RequestField, integer, only, refused
-from tokenyard.gateway.endpoints.messages import MESSAGES, RESPONSE_FORMAT, TOOL_CHOICE, TOOLS, ToolCall
-from tokenyard.gateway.endpoints.shared_fields import MAX_TOKENS, SHARED_FIELDS
-from tokenyard.gateway.endpoints.usage import CompletionUsage, StreamUsage, read_usage
+from tokenyard.gateway.endpoints.body import GenerationBody, MaxTokens, Prompt
+from tokenyard.gateway.endpoints.invalid_body import bounded
+from tokenyard.gateway.endpoints.messages import (
+    ChatMessage,
+    FunctionTool,
+    JsonSchemaFormat,
+    ResponseFormat,
+    ToolCall,
+    ToolChoice,
+    as_in_a_template,
+    texts,
+    tidy,
+)
+from tokenyard.gateway.endpoints.usage import CompletionUsage
 
-_TOOLS_INSTEAD = "use 'tools' and 'tool_choice'."
-_MAX_TOKENS = integer(1, MAX_TOKENS, "Default: the model's own, and never more than its context has room for.")
+MAX_MESSAGES = 4096
+MAX_TOOLS = 128
 
-CHAT_FIELDS: Mapping[str, RequestField] = {
-    **SHARED_FIELDS,
-    "audio": refused("this model answers in text only."),
-    "function_call": refused(_TOOLS_INSTEAD),
-    "functions": refused(_TOOLS_INSTEAD),
-    "logprobs": BOOLEAN,
-    "max_completion_tokens": _MAX_TOKENS,
-    "max_tokens": _MAX_TOKENS,
-    "messages": MESSAGES,
-    "modalities": only(["text"]),
-    "moderation": refused("it is not offered here."),
-    "parallel_tool_calls": BOOLEAN,
-    "reasoning_effort": only("none"),
-    "response_format": RESPONSE_FORMAT,
-    "tool_choice": TOOL_CHOICE,
-    "tools": TOOLS,
-    "top_logprobs": integer(0, 20),
-    "verbosity": only("medium"),
-    "web_search_options": refused("it is not offered here."),
-}
+
+class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A conversation to answer. `max_completion_tokens` and the older `max_tokens` are one thing, by default the
+    model's own and never more than its context has room for. `tool_choice` goes with `tools`.
+    """
+
+    refused: ClassVar[Mapping[str, str]] = {
+        "audio": "this model answers in text only.",
+        "function_call": "use 'tools' and 'tool_choice'.",
+        "functions": "use 'tools' and 'tool_choice'.",
+    }
+    not_sent: ClassVar[frozenset[str]] = GenerationBody.not_sent | {
+        *("max_completion_tokens", "modalities", "reasoning_effort", "verbosity")
+    }
+
+    messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
+    audio: None = None
+    function_call: None = None
+    functions: None = None
+    logprobs: bool | None = None
+    max_completion_tokens: MaxTokens | None = None
+    max_tokens: MaxTokens | None = None
+    modalities: Annotated[list[Literal["text"]], Meta(min_length=1, max_length=1)] | None = None
+    moderation: None = None
+    parallel_tool_calls: bool | None = None
+    reasoning_effort: Literal["none"] | None = None
+    response_format: ResponseFormat | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    tools: Annotated[list[FunctionTool], Meta(min_length=1, max_length=MAX_TOOLS)] | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    verbosity: Literal["medium"] | None = None
+    web_search_options: None = None
+
+    @property
+    def wanted_tokens(self) -> int | None:
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    def check(self) -> None:
+        super().check()
+        if self.max_tokens is not None and self.max_completion_tokens is not None:
+            raise InvalidRequest(
+                "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.",
+                param="max_tokens",
+            )
+        if isinstance(self.response_format, JsonSchemaFormat):
+            bounded("response_format", self.response_format.json_schema.schema)
+        bounded("tools", [tool.function.parameters for tool in self.tools or ()])
+        tidy(self.messages)
+
+    def check_model(self, model: BaseModel) -> None:
+        """Refuse tools where the model cannot call them, and a choice among none."""
+        wanted = self.tool_choice != "none" and (self.tools or self.tool_choice)
+        if wanted and not model.calls_tools:
+            raise InvalidRequest("This model does not call tools.", param="tools", code="unsupported_parameter")
+        if wanted and not self.tools:
+            raise InvalidRequest("'tool_choice' is only allowed when 'tools' are specified.", param="tool_choice")
+
+    def prompts(self, model: BaseModel) -> list[Prompt]:
+        """Return the one prompt: all texts that the template may print, and what the template adds."""
+        printed = [text for message in self.messages for text in texts(message)]
+        if self.tools:
+            printed.append(as_in_a_template(self.tools))
+        return [Prompt(printed, model.template_tokens + model.template_tokens_per_message * len(self.messages))]
+
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
 
@@ -137,52 +189,3 @@ class ChatCompletionChunk(msgspec.Struct):
     choices: list[ChatChunkChoice]
     usage: CompletionUsage | UnsetType | None = UNSET
     system_fingerprint: str | UnsetType = UNSET
-
-
-def _check(body: Json, model: BaseModel) -> None:
-    """Refuse tools where the model cannot call them, and a choice among none."""
-    wanted = body.get("tool_choice", "auto" if "tools" in body else "none") != "none"
-    if wanted and not model.calls_tools:
-        raise InvalidRequest("This model does not call tools.", param="tools", code="unsupported_parameter")
-    if wanted and "tools" not in body:
-        raise InvalidRequest("'tool_choice' is only allowed when 'tools' are specified.", param="tool_choice")
-
-
-def _prompts(body: Json, model: BaseModel) -> list[Prompt]:
-    """Return the one prompt: all texts that the template may print, and what the template adds."""
-    texts = []
-    for message in body["messages"]:
-        for field, value in message.items():
-            if field == "role":  # one of a few words, part of what the template adds
-                continue
-            if isinstance(value, str):
-                texts.append(value)
-            elif field == "content" and value is not None:
-                texts.extend(part["text"] for part in value)
-            elif value is not None:
-                texts.append(_as_in_a_template(value))
-    if "tools" in body:
-        texts.append(_as_in_a_template(body["tools"]))
-    return [Prompt(texts, model.template_tokens + model.template_tokens_per_message * len(body["messages"]))]
-
-
-def _as_in_a_template(value: Any) -> str:
-    # Templates may print JSON with an indent of four.
-    printed = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
-    return printed.replace("\n", "\n  ").replace("  ", "    ")
-
-
-CHAT = Endpoint(
-    path="/v1/chat/completions",
-    name="ChatCompletion",
-    summary="Answer a conversation",
-    fields=CHAT_FIELDS,
-    input="messages",
-    max_tokens_fields=("max_completion_tokens", "max_tokens"),
-    check=_check,
-    prompts=_prompts,
-    reply=ChatCompletion,
-    event=ChatCompletionChunk,
-    read_usage=read_usage,
-    stream_usage=StreamUsage,
-)

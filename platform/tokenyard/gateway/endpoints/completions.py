@@ -1,17 +1,15 @@
 """`POST /v1/completions`."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from tokenyard.core.catalog import BaseModel
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.gateway.endpoints.endpoint import Endpoint, Prompt
-from tokenyard.gateway.endpoints.fields import BOOLEAN, Json, RequestField, integer, only, sized, wrong_type
-from tokenyard.gateway.endpoints.shared_fields import MAX_TOKENS, SHARED_FIELDS
-from tokenyard.gateway.endpoints.usage import CompletionUsage, StreamUsage, read_usage
+from tokenyard.gateway.endpoints.body import MAX_TOKENS, GenerationBody, Prompt
+from tokenyard.gateway.endpoints.invalid_body import invalid, unsupported
+from tokenyard.gateway.endpoints.usage import CompletionUsage
 
 MAX_PROMPTS = 128
 MAX_TOKEN_ID = 2**31 - 1
@@ -19,47 +17,64 @@ DEFAULT_MAX_TOKENS = 16
 # A start token, and one more for tokenizers that put a space in front of the text.
 EXTRA_TOKENS = 2
 
-
-def prompt(name: str, value: Any) -> str | list[Any]:
-    """Accept text, texts, token ids, or lists of token ids."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list):
-        raise wrong_type(name, "a string or an array", value)
-    sized(name, value, len(value))
-    if _is_tokens(value):
-        return value
-    if not (all(isinstance(one, str) for one in value) or all(_is_tokens(one) for one in value)):
-        raise InvalidRequest(
-            f"Invalid type for '{name}': expected a string, an array of strings, an array of token ids, or an array "
-            "of arrays of token ids.",
-            param=name,
-            code="invalid_type",
-        )
-    sized(name, value, MAX_PROMPTS)
-    return value
-
-
-def _is_tokens(value: Any) -> bool:
-    return (
-        isinstance(value, list) and bool(value) and all(type(one) is int and 0 <= one <= MAX_TOKEN_ID for one in value)
-    )
-
-
 _TEXT = {"type": "string"}
 _TOKENS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": MAX_TOKEN_ID}, "minItems": 1}
 _SEVERAL = [{"type": "array", "items": one, "minItems": 1, "maxItems": MAX_PROMPTS} for one in (_TEXT, _TOKENS)]
-_Prompt = Annotated[Any, Meta(extra_json_schema={"anyOf": [_TEXT, _TOKENS, *_SEVERAL]})]
+_PROMPT = {"anyOf": [_TEXT, _TOKENS, *_SEVERAL]}
+_DEFAULT = f"Default: {DEFAULT_MAX_TOKENS}. 0 only with `echo`."
 
-COMPLETION_FIELDS: Mapping[str, RequestField] = {
-    **SHARED_FIELDS,
-    "best_of": integer(1, 20, "Only at the value of `n`."),
-    "echo": BOOLEAN,
-    "logprobs": integer(0, 5),
-    "max_tokens": integer(0, MAX_TOKENS, f"Default: {DEFAULT_MAX_TOKENS}. 0 only with `echo`."),
-    "prompt": RequestField(prompt, _Prompt, "One prompt or several, as text or as token ids."),
-    "suffix": only(""),
-}
+
+class CompletionBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One prompt or several to continue, as text or as token ids."""
+
+    not_sent: ClassVar[frozenset[str]] = GenerationBody.not_sent | {"best_of", "suffix"}
+
+    prompt: Annotated[Any, Meta(extra_json_schema=_PROMPT)]
+    best_of: Annotated[int, Meta(ge=1, le=20, description="Only at the value of `n`.")] | None = None
+    echo: bool | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+    max_tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS, description=_DEFAULT)] | None = None
+    suffix: Literal[""] | None = None
+
+    @property
+    def wanted_tokens(self) -> int | None:
+        return DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens
+
+    def check(self) -> None:
+        super().check()
+        _check_prompt(self.prompt)
+        if self.best_of is not None and self.best_of < self.choices:
+            raise invalid("best_of", f"it must be at least 'n', which is {self.choices}.")
+        if self.best_of is not None and self.best_of > self.choices:
+            raise unsupported("best_of", "it is supported only at the value of 'n'.")
+        if self.max_tokens == 0 and not self.echo:
+            raise invalid("max_tokens", "0 is supported only with 'echo'.")
+
+    def prompts(self, model: BaseModel) -> list[Prompt]:
+        several = isinstance(self.prompt, list) and not isinstance(self.prompt[0], int)
+        return [
+            Prompt([one], EXTRA_TOKENS) if isinstance(one, str) else Prompt([], len(one) + EXTRA_TOKENS)
+            for one in (self.prompt if several else [self.prompt])
+        ]
+
+
+def _check_prompt(value: object) -> None:
+    if isinstance(value, str) or _is_tokens(value):
+        return
+    if value == []:
+        raise invalid("prompt", "empty array. Expected an array with minimum length 1.", "empty_array")
+    texts = isinstance(value, list) and all(isinstance(one, str) for one in value)
+    if not (isinstance(value, list) and (texts or all(_is_tokens(one) for one in value))):
+        message = "expected a string, an array of strings, an array of token ids, or an array of arrays of token ids."
+        raise InvalidRequest(f"Invalid type for 'prompt': {message}", param="prompt", code="invalid_type")
+    if len(value) > MAX_PROMPTS:
+        raise invalid("prompt", f"at most {MAX_PROMPTS} prompts in one request.", "array_above_max_length")
+
+
+def _is_tokens(value: object) -> bool:
+    return (
+        isinstance(value, list) and bool(value) and all(type(one) is int and 0 <= one <= MAX_TOKEN_ID for one in value)
+    )
 
 
 class CompletionLogprobs(msgspec.Struct):
@@ -90,33 +105,3 @@ class Completion(msgspec.Struct):
     choices: list[CompletionChoice]
     usage: CompletionUsage | UnsetType | None = UNSET
     system_fingerprint: str | UnsetType = UNSET
-
-
-def _check(_body: Json, _model: BaseModel) -> None:
-    """Every model does all of it."""
-
-
-def _prompts(body: Json, _model: BaseModel) -> list[Prompt]:
-    given = body["prompt"]
-    several = isinstance(given, list) and not isinstance(given[0], int)
-    return [
-        Prompt([one], EXTRA_TOKENS) if isinstance(one, str) else Prompt([], len(one) + EXTRA_TOKENS)
-        for one in (given if several else [given])
-    ]
-
-
-COMPLETIONS = Endpoint(
-    path="/v1/completions",
-    name="Completion",
-    summary="Continue a text",
-    fields=COMPLETION_FIELDS,
-    input="prompt",
-    max_tokens_fields=("max_tokens",),
-    check=_check,
-    prompts=_prompts,
-    reply=Completion,
-    event=Completion,
-    read_usage=read_usage,
-    stream_usage=StreamUsage,
-    default_max_tokens=DEFAULT_MAX_TOKENS,
-)

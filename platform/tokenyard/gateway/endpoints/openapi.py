@@ -1,7 +1,5 @@
 """The paid endpoints' part of the OpenAPI description, made of the table that serves them."""
 
-from typing import Any
-
 import msgspec
 from fastapi import FastAPI
 
@@ -17,9 +15,8 @@ from tokenyard.core.errors import (
     Unavailable,
     UpstreamFailed,
 )
-from tokenyard.gateway.endpoints.endpoint import Endpoint
-from tokenyard.gateway.endpoints.fields import Json
-from tokenyard.gateway.endpoints.table import ENDPOINTS
+from tokenyard.gateway.endpoints.invalid_body import Json
+from tokenyard.gateway.endpoints.table import ENDPOINTS, Endpoint
 
 _REF = "#/components/schemas/"
 _API_KEY = "ApiKey"
@@ -62,33 +59,16 @@ def describe_paid_endpoints(app: FastAPI) -> None:
 
 
 def schemas() -> Json:
-    """Return the schemas of all bodies, by name."""
-    documented = {endpoint.path: documented_fields(endpoint) for endpoint in ENDPOINTS}
-    types = [type_ for fields in documented.values() for type_ in fields.values()]
-    replies = [type_ for endpoint in ENDPOINTS for type_ in (endpoint.reply, endpoint.event)]
-    found, components = msgspec.json.schema_components([*types, *replies, ErrorReply], ref_template=f"{_REF}{{name}}")
-    field_schemas = iter(found)
-    for endpoint in ENDPOINTS:
-        properties = {name: _property(endpoint, name, next(field_schemas)) for name in documented[endpoint.path]}
-        components[f"{endpoint.name}Request"] = {
-            "type": "object",
-            "properties": properties,
-            "required": ["model", endpoint.input],
-            "additionalProperties": False,
-        }
+    """Return the schemas of all bodies, by name; fields that are always refused are not there."""
+    types = {type_ for endpoint in ENDPOINTS for type_ in (endpoint.body, endpoint.reply, endpoint.event)}
+    _, components = msgspec.json.schema_components([*types, ErrorReply], ref_template=f"{_REF}{{name}}")
+    for schema in components.values():
+        for name, field in list(schema.get("properties", {}).items()):
+            if field.get("type") == "null":
+                del schema["properties"][name]
+            elif "default" in field and field["default"] is None:
+                del field["default"]
     return components
-
-
-def documented_fields(endpoint: Endpoint) -> dict[str, Any]:
-    """Return the types of the fields that the endpoint takes; those it always refuses are not there."""
-    return {name: field.type for name, field in endpoint.fields.items() if field.type is not None}
-
-
-def _property(endpoint: Endpoint, name: str, schema: Json) -> Json:
-    # As with OpenAI, null means the same as leaving a field out.
-    optional = schema if name in ("model", endpoint.input) else {"anyOf": [schema, {"type": "null"}]}
-    description = endpoint.fields[name].description
-    return {"description": description, **optional} if description else optional
 
 
 def _operation(endpoint: Endpoint) -> Json:
@@ -96,24 +76,22 @@ def _operation(endpoint: Endpoint) -> Json:
     for error in _ERRORS:
         reasons.setdefault(error.status, []).append((error.__doc__ or "").splitlines()[0])
     refusals = {
-        str(status): {"description": " ".join(lines), "content": _json(ErrorReply.__name__)}
-        for status, lines in reasons.items()
+        str(status): {"description": " ".join(lines), "content": _json(ErrorReply)} for status, lines in reasons.items()
     }
-    events = {"text/event-stream": {"schema": {"$ref": _REF + endpoint.event.__name__}}}
     answer = {
         "description": "The answer; with `stream`, events whose `data` is an object each, and then `[DONE]`. An event "
         "that holds an `error` ends a stream that failed.",
-        "content": {**_json(endpoint.reply.__name__), **events},
+        "content": _json(endpoint.reply) | _json(endpoint.event, "text/event-stream"),
     }
     return {
-        "operationId": f"create{endpoint.name}",
+        "operationId": endpoint.operation,
         "summary": endpoint.summary,
         "tags": ["inference"],
         "security": [{_API_KEY: []}],
-        "requestBody": {"required": True, "content": _json(f"{endpoint.name}Request")},
+        "requestBody": {"required": True, "content": _json(endpoint.body)},
         "responses": {"200": answer, **refusals},
     }
 
 
-def _json(schema_name: str) -> Json:
-    return {"application/json": {"schema": {"$ref": _REF + schema_name}}}
+def _json(type_: type, media_type: str = "application/json") -> Json:
+    return {media_type: {"schema": {"$ref": _REF + type_.__name__}}}

@@ -1,6 +1,70 @@
 """The one table of the paid endpoints. What stands in it is served, described in the OpenAPI document, and tested."""
 
-from tokenyard.gateway.endpoints.chat import CHAT
-from tokenyard.gateway.endpoints.completions import COMPLETIONS
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
+import msgspec
+
+from tokenyard.core.usage import TokenUsage
+from tokenyard.gateway.endpoints.body import GenerationBody
+from tokenyard.gateway.endpoints.chat import ChatBody, ChatCompletion, ChatCompletionChunk
+from tokenyard.gateway.endpoints.completions import Completion, CompletionBody
+from tokenyard.gateway.endpoints.invalid_body import invalid_body
+from tokenyard.gateway.endpoints.usage import StreamUsage, read_usage
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One paid endpoint: the types of its body, of a whole answer and of one event of a stream.
+
+    `input` is the field that holds the prompt; `read_usage` and `stream_usage` read what an answer used.
+    """
+
+    path: str
+    operation: str
+    summary: str
+    input: str
+    body: type[GenerationBody]
+    reply: type[msgspec.Struct]
+    event: type[msgspec.Struct]
+    read_usage: Callable[[bytes], TokenUsage] = read_usage
+    stream_usage: type[StreamUsage] = StreamUsage
+
+    @cached_property
+    def _decoder(self) -> msgspec.json.Decoder[GenerationBody]:
+        return msgspec.json.Decoder(self.body)
+
+    def parse(self, raw: bytes) -> GenerationBody:
+        """Read and check a request body.
+
+        Raises:
+            InvalidRequest: not JSON, or a field is missing, unknown or wrong; `param` names it.
+        """
+        try:
+            body = self._decoder.decode(raw)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise invalid_body(error, self.body.refused) from error
+        body.check()
+        return body
+
+
+CHAT = Endpoint(
+    path="/v1/chat/completions",
+    operation="createChatCompletion",
+    summary="Answer a conversation",
+    input="messages",
+    body=ChatBody,
+    reply=ChatCompletion,
+    event=ChatCompletionChunk,
+)
+COMPLETIONS = Endpoint(
+    path="/v1/completions",
+    operation="createCompletion",
+    summary="Continue a text",
+    input="prompt",
+    body=CompletionBody,
+    reply=Completion,
+    event=Completion,
+)
 ENDPOINTS = (CHAT, COMPLETIONS)

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 
 from tokenyard.core.catalog import BaseModel
 from tokenyard.core.errors import Unavailable
-from tokenyard.gateway.endpoints.endpoint import Prompt
+from tokenyard.gateway.endpoints.body import Prompt
 
 MAX_TOKENIZERS = 16
 MAX_COUNTING = 2

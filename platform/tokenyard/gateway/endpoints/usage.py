@@ -9,7 +9,7 @@ import orjson
 from msgspec import UNSET, UnsetType
 
 from tokenyard.core.usage import TokenUsage
-from tokenyard.gateway.endpoints.fields import Json
+from tokenyard.gateway.endpoints.invalid_body import Json
 
 DONE = b"data: [DONE]\n\n"
 MAX_FRAME_BYTES = 16 * 1024 * 1024

@@ -52,7 +52,7 @@ def admission_request(
         base_model=model.base.id,
         price=model.price.id,
         admitted_at_ms=0,
-        endpoint=request.asked.endpoint.path,
+        endpoint=request.endpoint.path,
         weight=principal.weight,
         adapter=model.adapter,
     )

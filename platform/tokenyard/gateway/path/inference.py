@@ -2,11 +2,12 @@
 
 import logging
 
+from prometheus_client import CollectorRegistry
 from starlette.types import Receive, Scope, Send
 
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import InvalidRequest, TokenyardError, Unavailable
-from tokenyard.gateway.endpoints.endpoint import Endpoint, parse_request
+from tokenyard.gateway.endpoints.table import Endpoint
 from tokenyard.gateway.endpoints.token_counter import TokenCounter
 from tokenyard.gateway.metrics import GatewayMetrics
 from tokenyard.gateway.path.admit import AdmissionStage
@@ -38,7 +39,7 @@ class Inference:
         admission: AdmissionControl,
         relay: Relay,
         clock: Clock,
-        metrics: GatewayMetrics,
+        registry: CollectorRegistry,
         access_log: AccessLog,
         max_request_bytes: int,
         max_in_flight: int = MAX_IN_FLIGHT,
@@ -48,7 +49,7 @@ class Inference:
         self._models = models
         self._relay = relay
         self._clock = clock
-        self._metrics = metrics
+        self._metrics = GatewayMetrics(registry)
         self._log = access_log
         self._max_request_bytes = max_request_bytes
         self._max_in_flight = max_in_flight
@@ -93,8 +94,8 @@ class Inference:
             raise Unavailable("The server is overloaded. Please try again shortly.")
         principal = await self._authenticator.tenant(bearer(client.header(b"authorization")))
         telemetry.caller(principal.organization, principal.project, principal.key)
-        asked = parse_request(endpoint, await client.body(self._max_request_bytes))
-        request = await resolve(asked, principal, self._models, self._counter)
+        body = endpoint.parse(await client.body(self._max_request_bytes))
+        request = await resolve(endpoint, body, principal, self._models, self._counter)
         admitted = await self._admission.admit(request, principal, telemetry.request_id)
         telemetry.admitted(request.model.name, admitted.rates.headers())
         async with RequestSettlement(self.settler, admitted.claims, request.model.price, telemetry) as settlement:

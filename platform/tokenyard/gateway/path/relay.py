@@ -8,21 +8,21 @@ import orjson
 
 from tokenyard.core.errors import InvalidRequest, TokenyardError, UpstreamFailed
 from tokenyard.core.replica import Replica, ReplicaLost
-from tokenyard.gateway.endpoints.endpoint import InferenceRequest
-from tokenyard.gateway.endpoints.shared_fields import ALWAYS_ASKED
 from tokenyard.gateway.endpoints.usage import DONE, FrameTooLong, StreamUsage
 from tokenyard.gateway.path.client import ClientConnection, Headers
 from tokenyard.gateway.path.resolve import ResolvedRequest
 from tokenyard.gateway.path.route import MAX_ATTEMPTS, ReplicaRouter, no_replica
 from tokenyard.gateway.path.settle import RequestSettlement
 from tokenyard.gateway.path.upstream_errors import failed, upstream_error
-from tokenyard.gateway.ports import ModelServer, Reply
+from tokenyard.gateway.ports import ModelServer, Replicas, Reply
 from tokenyard.metering import header as meter
 from tokenyard.metering.events import Outcome
 from tokenyard.web.errors import error_body
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
+# Of every stream, so that what passed is known exactly at any moment.
+ALWAYS_ASKED = {"include_usage": True, "continuous_usage_stats": True}
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,9 +46,9 @@ class _AttemptFailed(Exception):
 class Relay:
     """`meter_secret` signs the meter header; `salt_secret` keeps organizations' prefix caches apart."""
 
-    def __init__(self, server: ModelServer, router: ReplicaRouter, *, meter_secret: bytes, salt_secret: bytes) -> None:
+    def __init__(self, server: ModelServer, replicas: Replicas, *, meter_secret: bytes, salt_secret: bytes) -> None:
         self._server = server
-        self._router = router
+        self._router = ReplicaRouter(replicas)
         self._meter_secret = meter_secret
         self._salt_secret = salt_secret
 
@@ -61,7 +61,7 @@ class Relay:
         """
         body = self._body(request, settlement.claims.organization)
         tried: list[str] = []
-        failure: TokenyardError = no_replica(request.asked.model)
+        failure: TokenyardError = no_replica(request.body.model)
         for number in range(1, MAX_ATTEMPTS + 1):
             replica = self._router.pick(settlement.claims, tried)
             if replica is None:
@@ -84,12 +84,12 @@ class Relay:
         body = {
             # What the client says nothing of is sampled as the model's file says.
             **msgspec.to_builtins(request.model.base.sampling),
-            **request.asked.body,
+            **request.body.sent(),
             "model": request.model.name,
             "max_tokens": request.max_tokens,
             "cache_salt": meter.cache_salt(organization, self._salt_secret),
         }
-        if request.asked.stream:
+        if request.body.stream:
             body["stream"] = True
             body["stream_options"] = ALWAYS_ASKED
         return orjson.dumps(body)
@@ -105,15 +105,15 @@ class Relay:
         claims = settlement.claims
         headers = {"x-request-id": claims.attempt, meter.HEADER: meter.sign(claims, self._meter_secret)}
         try:
-            reply = await self._server.post(replica.url + request.asked.endpoint.path, body, headers)
+            reply = await self._server.post(replica.url + request.endpoint.path, body, headers)
         except ReplicaLost as lost:
             raise _AttemptFailed(failed(), eject=True) from lost
         try:
             if reply.status != 200:
                 await _refuse(reply)
-            if not request.asked.stream:
-                await _whole(request.asked, reply, client, settlement)
-            elif not await _stream(request.asked, reply, client, settlement):
+            if not request.body.stream:
+                await _whole(request, reply, client, settlement)
+            elif not await _stream(request, reply, client, settlement):
                 self._router.eject(replica)
         finally:
             reply.close()
@@ -124,10 +124,11 @@ def _why(failure: _AttemptFailed) -> str:
 
 
 async def _stream(
-    asked: InferenceRequest, reply: Reply, client: ClientConnection, settlement: RequestSettlement
+    request: ResolvedRequest, reply: Reply, client: ClientConnection, settlement: RequestSettlement
 ) -> bool:
     """Relay a stream; return whether the replica brought it to its end."""
-    stream = asked.endpoint.stream_usage(include_usage=asked.include_usage, choices_per_prompt=asked.choices)
+    body = request.body
+    stream = request.endpoint.stream_usage(include_usage=body.include_usage, choices_per_prompt=body.choices)
     try:
         await _frames(reply, stream, client, settlement)
     except (ReplicaLost, FrameTooLong) as lost:
@@ -168,12 +169,12 @@ async def _frames(reply: Reply, stream: StreamUsage, client: ClientConnection, s
 
 
 async def _whole(
-    asked: InferenceRequest, reply: Reply, client: ClientConnection, settlement: RequestSettlement
+    request: ResolvedRequest, reply: Reply, client: ClientConnection, settlement: RequestSettlement
 ) -> None:
     telemetry = settlement.telemetry
     try:
         body = await reply.body(MAX_REPLY_BYTES)
-        usage = asked.endpoint.read_usage(body)
+        usage = request.endpoint.read_usage(body)
     except (ReplicaLost, msgspec.MsgspecError) as lost:
         raise _AttemptFailed(failed(), eject=True) from lost
     settlement.usage = usage

@@ -5,19 +5,21 @@ import msgspec
 from tokenyard.core.catalog import ResolvedModel
 from tokenyard.core.errors import ContextLengthExceeded
 from tokenyard.core.principal import Principal
-from tokenyard.gateway.endpoints.endpoint import InferenceRequest
+from tokenyard.gateway.endpoints.body import GenerationBody
+from tokenyard.gateway.endpoints.table import Endpoint
 from tokenyard.gateway.endpoints.token_counter import TokenCounter
 from tokenyard.gateway.ports import ModelResolver
 
 
 class ResolvedRequest(msgspec.Struct, frozen=True):
-    """What was asked, with its model and its worst case.
+    """A request with its model and its worst case.
 
     `prompts` are the tokens that each prompt can have at most, and `exact` says that they were counted;
     `max_tokens` is what each choice may produce.
     """
 
-    asked: InferenceRequest
+    endpoint: Endpoint
+    body: GenerationBody
     model: ResolvedModel
     prompts: tuple[int, ...]
     max_tokens: int
@@ -30,11 +32,11 @@ class ResolvedRequest(msgspec.Struct, frozen=True):
     @property
     def completion_tokens(self) -> int:
         # For 0, which asks for the echo alone, the engine makes one token all the same.
-        return len(self.prompts) * self.asked.choices * max(1, self.max_tokens)
+        return len(self.prompts) * self.body.choices * max(1, self.max_tokens)
 
 
 async def resolve(
-    asked: InferenceRequest, principal: Principal, models: ModelResolver, counter: TokenCounter
+    endpoint: Endpoint, body: GenerationBody, principal: Principal, models: ModelResolver, counter: TokenCounter
 ) -> ResolvedRequest:
     """Find the model and make sure that it can do what is asked, within its context.
 
@@ -43,13 +45,12 @@ async def resolve(
         InvalidRequest: the model cannot do this.
         ContextLengthExceeded: prompt and completion do not fit, also when counted exactly.
     """
-    model = await models.resolve(principal.organization, asked.model)
+    model = await models.resolve(principal.organization, body.model)
     base = model.base
-    asked.endpoint.check(asked.body, base)
-    prompts = asked.endpoint.prompts(asked.body, base)
-    bounds = tuple(prompt.bound for prompt in prompts)
-    wanted = base.default_max_tokens if asked.max_tokens is None else asked.max_tokens
-    request = ResolvedRequest(asked, model, bounds, wanted, exact=False)
+    body.check_model(base)
+    bounds = tuple(prompt.bound for prompt in body.prompts(base))
+    wanted = base.default_max_tokens if body.wanted_tokens is None else body.wanted_tokens
+    request = ResolvedRequest(endpoint, body, model, bounds, wanted, exact=False)
     if max(bounds) + wanted <= base.context_length:
         return request
     return _fitted(await counted(request, counter) or request)
@@ -60,7 +61,7 @@ async def counted(request: ResolvedRequest, counter: TokenCounter) -> ResolvedRe
     if request.exact:
         return None
     base = request.model.base
-    counts = await counter.count(request.asked.endpoint.prompts(request.asked.body, base), base)
+    counts = await counter.count(request.body.prompts(base), base)
     return None if counts is None else msgspec.structs.replace(request, prompts=tuple(counts), exact=True)
 
 
@@ -68,14 +69,14 @@ def _fitted(request: ResolvedRequest) -> ResolvedRequest:
     """Return the request as it fits the context, for which a default of `max_tokens` gives way."""
     longest = max(request.prompts)
     room = request.model.base.context_length - longest
-    wanted = min(request.max_tokens, room) if request.asked.max_tokens is None else request.max_tokens
+    wanted = min(request.max_tokens, room) if request.body.wanted_tokens is None else request.max_tokens
     if wanted > room or room < 1:
         raise _too_long(request, longest)
     return msgspec.structs.replace(request, max_tokens=wanted)
 
 
 def _too_long(request: ResolvedRequest, prompt: int) -> ContextLengthExceeded:
-    part, wanted = request.asked.endpoint.input, request.asked.max_tokens
+    part, wanted = request.endpoint.input, request.body.wanted_tokens
     context = request.model.base.context_length
     if prompt >= context or wanted is None:
         told = f"your {part} resulted in {prompt} tokens. Please reduce the length of the {part}."
