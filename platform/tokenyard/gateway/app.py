@@ -1,12 +1,11 @@
 """The gateway as one ASGI application: the paid endpoints bare, everything else through FastAPI."""
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
-from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tokenyard.gateway.endpoints.openapi import describe_paid_endpoints
 from tokenyard.gateway.endpoints.table import ENDPOINTS
@@ -23,22 +22,18 @@ def create_app(
     routers: Sequence[APIRouter] = (),
     checks: Mapping[str, Check] | None = None,
     registry: CollectorRegistry | None = None,
-    lifespan: Lifespan[Any] | None = None,
     streaming_paths: Collection[str] = (),
 ) -> ASGIApp:
     """Return the application. Without `inference` it serves only the control plane's `routers`.
 
-    `lifespan` opens what the collaborators need; requests still under way are settled before it closes.
+    At its end, requests still under way are settled before the collaborators close.
     """
 
     @asynccontextmanager
-    async def living(app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            if lifespan is not None:
-                await stack.enter_async_context(lifespan(app))
-            if inference is not None:
-                stack.push_async_callback(inference.settler.drain)
-            yield
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        if inference is not None:
+            await inference.settler.drain()
 
     app = create_web_app(
         title="Tokenyard gateway",
@@ -46,7 +41,7 @@ def create_app(
         authenticator=authenticator,
         checks=checks,
         registry=registry,
-        lifespan=living,
+        lifespan=lifespan,
         streaming_paths=streaming_paths,
     )
     if inference is None:
@@ -60,12 +55,12 @@ class Gateway:
 
     def __init__(self, inference: Inference, app: FastAPI) -> None:
         self._inference = inference
-        self.app = app
+        self.control_plane = app
         self._paid = {endpoint.path: endpoint for endpoint in ENDPOINTS}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._paid.get(scope["path"]) if scope["type"] == "http" else None
         if endpoint is None:
-            await self.app(scope, receive, send)
+            await self.control_plane(scope, receive, send)
         else:
             await self._inference(endpoint, scope, receive, send)

@@ -40,19 +40,17 @@ class AdmissionControl(Protocol):
 
 
 class Replicas(Protocol):
-    """The last good list of replicas, in memory."""
+    """The last good list of replicas, in memory. An ejected one is not offered until discovery lists it afresh."""
 
-    def candidates(self, model: str, adapter: str | None) -> Sequence[Replica]:
-        """Return the replicas of base model `model` that may get new requests."""
-        ...
+    def candidates(self, model: str, adapter: str | None) -> Sequence[Replica]: ...
 
-    def eject(self, name: str) -> None:
-        """Stop offering a replica that failed, until discovery lists it afresh."""
-        ...
+    def eject(self, name: str) -> None: ...
 
 
 class Reply(Protocol):
-    """A model server's answer, read as it comes. `close` before the end aborts the request there."""
+    """A model server's answer, read as it comes: `chunk` returns b"" at the proper end and raises `ReplicaLost` at any
+    other, as `body` does for more than `limit` bytes. `close` before the end aborts the request there.
+    """
 
     @property
     def status(self) -> int: ...
@@ -60,21 +58,9 @@ class Reply(Protocol):
     @property
     def retry_after_s(self) -> float | None: ...
 
-    async def chunk(self) -> bytes:
-        """Return the next bytes, or b"" at the proper end.
+    async def chunk(self) -> bytes: ...
 
-        Raises:
-            ReplicaLost: the connection was cut before the end.
-        """
-        ...
-
-    async def body(self, limit: int) -> bytes:
-        """Return all of it.
-
-        Raises:
-            ReplicaLost: cut before the end, or longer than `limit` bytes.
-        """
-        ...
+    async def body(self, limit: int) -> bytes: ...
 
     def close(self) -> None: ...
 

@@ -33,19 +33,19 @@ def _properties(endpoint: Endpoint) -> dict[str, Any]:
 
 
 async def test_the_gateways_description_is_valid_openapi(gateway: GatewayStack) -> None:
-    document = gateway.app.app.openapi()
+    document = gateway.app.control_plane.openapi()
     assert document["openapi"].startswith("3.1")
     OpenAPI.model_validate(document)
     for schema in document["components"]["schemas"].values():
         Draft202012Validator.check_schema(schema)
     for ref in _refs(document):
         assert ref.removeprefix("#/components/schemas/") in document["components"]["schemas"]
-    assert gateway.app.app.openapi() == document
+    assert gateway.app.control_plane.openapi() == document
 
 
 @each_endpoint
 async def test_every_paid_endpoint_is_described(gateway: GatewayStack, endpoint: Endpoint) -> None:
-    operation = gateway.app.app.openapi()["paths"][endpoint.path]["post"]
+    operation = gateway.app.control_plane.openapi()["paths"][endpoint.path]["post"]
     assert operation["security"]
     assert set(operation["responses"]) == STATUSES
     body = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]

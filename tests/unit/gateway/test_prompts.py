@@ -1,10 +1,14 @@
 """The quick bound of a prompt, and what a call may cost at most."""
 
+import json
+
+import msgspec
 import orjson
 import pytest
 
 from support.fakes.admission_requests import principal
 from support.fakes.gateway_ports import BASE, KnownModels
+from support.gateway_stack import HELLO
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.errors import ContextLengthExceeded
 from tokenyard.core.ids import RequestId
@@ -36,6 +40,13 @@ def test_chat_counts_bytes_and_the_template() -> None:
 def test_tools_count() -> None:
     tool = {"type": "function", "function": {"name": "f" * 100}}
     assert _bounds(_chat("a", tools=[tool]))[0] > _bounds(_chat("a"))[0] + 100
+
+
+def test_a_schema_may_hold_any_number() -> None:
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"maximum": 10**30}}}
+    body = CHAT.parse(json.dumps({"model": BASE.id, "messages": HELLO, "tools": [tool]}).encode())
+    assert _bounds(body)[0] > 30
+    assert json.loads(msgspec.json.encode(body.sent()))["tools"] == [tool]
 
 
 def test_completions_count_each_prompt() -> None:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
 import msgspec
-import orjson
 from msgspec import Meta
 
 from tokenyard.gateway.endpoints.body import Ignored
@@ -144,5 +143,4 @@ def texts(message: ChatMessage) -> Iterator[str]:
 
 def as_in_a_template(value: Sequence[msgspec.Struct]) -> str:
     """Return JSON at the greatest length at which templates print it, which is with an indent of four."""
-    printed = orjson.dumps(msgspec.to_builtins(value), option=orjson.OPT_INDENT_2).decode()
-    return printed.replace("\n", "\n  ").replace("  ", "    ")
+    return msgspec.json.format(msgspec.json.encode(value), indent=4).decode().replace("\n", "\n    ")

@@ -60,7 +60,7 @@ def describe_paid_endpoints(app: FastAPI) -> None:
 
 def schemas() -> Json:
     """Return the schemas of all bodies, by name; fields that are always refused are not there."""
-    types = {type_ for endpoint in ENDPOINTS for type_ in (endpoint.body, endpoint.reply, endpoint.event)}
+    types = [type_ for endpoint in ENDPOINTS for type_ in (endpoint.body, endpoint.reply, endpoint.event)]
     _, components = msgspec.json.schema_components([*types, ErrorReply], ref_template=f"{_REF}{{name}}")
     for schema in components.values():
         for name, field in list(schema.get("properties", {}).items()):

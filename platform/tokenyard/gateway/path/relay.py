@@ -4,7 +4,6 @@ import logging
 from typing import NoReturn
 
 import msgspec
-import orjson
 
 from tokenyard.core.errors import InvalidRequest, TokenyardError, UpstreamFailed
 from tokenyard.core.replica import Replica, ReplicaLost
@@ -92,7 +91,7 @@ class Relay:
         if request.body.stream:
             body["stream"] = True
             body["stream_options"] = ALWAYS_ASKED
-        return orjson.dumps(body)
+        return msgspec.json.encode(body)
 
     async def _attempt(
         self,
