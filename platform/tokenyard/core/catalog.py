@@ -41,4 +41,3 @@ class ModelView(msgspec.Struct, frozen=True):
     id: str
     created: int
     owned_by: str
-    sampling: SamplingDefaults = SamplingDefaults()

@@ -1,4 +1,4 @@
-"""Every error a user can meet, as one tree; `web.errors` renders it in OpenAI's shape.
+"""Every error a user can meet, as one tree, and the one body in which all of them are told: OpenAI's.
 
 TokenyardError
   + InvalidRequest            400 invalid_request_error
@@ -16,6 +16,8 @@ TokenyardError
 """
 
 from collections.abc import Mapping
+
+import msgspec
 
 
 class TokenyardError(Exception):
@@ -134,3 +136,32 @@ class Unavailable(TokenyardError):
 
     def __init__(self, message: str, *, retry_after_s: float = 1.0, code: str | None = None) -> None:
         super().__init__(message, code=code, headers={"retry-after": str(max(1, round(retry_after_s)))})
+
+
+class ErrorDetail(msgspec.Struct, frozen=True):
+    """What went wrong. `param` names the field to blame, `code` is for programs."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class ErrorBody(msgspec.Struct, frozen=True):
+    """The body of every reply that is an error."""
+
+    error: ErrorDetail
+
+
+_ENCODER = msgspec.json.Encoder()
+
+
+def error_body(error: TokenyardError) -> bytes:
+    """Return the JSON body of `error`."""
+    param = None if error.param is None else _encodable(error.param)
+    return _ENCODER.encode(ErrorBody(ErrorDetail(_encodable(error.message), error.type, param, error.code)))
+
+
+def _encodable(text: str) -> str:
+    # A client's own words may hold half a surrogate pair, which no UTF-8 can carry.
+    return text.encode("utf-8", "replace").decode()

@@ -30,7 +30,7 @@ Check = Callable[[dict[str, Any]], None]
 def _types(reply: dict[str, Any]) -> None:
     if "error" in reply:
         check_openai_type(reply["error"], ErrorObject)
-        OURS.check(reply, "ErrorReply")
+        OURS.check(reply, "ErrorBody")
         return
     type_, _, ours = TYPES[reply["object"]]
     OURS.check(reply, ours)

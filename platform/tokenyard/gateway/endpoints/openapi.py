@@ -4,6 +4,7 @@ import msgspec
 from fastapi import FastAPI
 
 from tokenyard.core.errors import (
+    ErrorBody,
     InvalidRequest,
     ModelNotFound,
     PayloadTooLarge,
@@ -26,21 +27,6 @@ _ERRORS: tuple[type[TokenyardError], ...] = (
 )
 
 
-class ErrorDetail(msgspec.Struct):
-    """What went wrong. `param` names the field that is to blame, `code` is for programs."""
-
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorReply(msgspec.Struct):
-    """The one shape of every error."""
-
-    error: ErrorDetail
-
-
 def describe_paid_endpoints(app: FastAPI) -> None:
     """Let `app` describe them beside its own routes."""
     own = app.openapi
@@ -51,7 +37,7 @@ def describe_paid_endpoints(app: FastAPI) -> None:
         if not described:
             components = document.setdefault("components", {})
             components.setdefault("schemas", {}).update(schemas())
-            components.setdefault("securitySchemes", {})[_API_KEY] = {"type": "http", "scheme": "bearer"}
+            components.setdefault("securitySchemes", {}).setdefault(_API_KEY, {"type": "http", "scheme": "bearer"})
             document["paths"].update({endpoint.path: {"post": _operation(endpoint)} for endpoint in ENDPOINTS})
         return document
 
@@ -61,7 +47,7 @@ def describe_paid_endpoints(app: FastAPI) -> None:
 def schemas() -> Json:
     """Return the schemas of all bodies, by name; fields that are always refused are not there."""
     types = [type_ for endpoint in ENDPOINTS for type_ in (endpoint.body, endpoint.reply, endpoint.event)]
-    _, components = msgspec.json.schema_components([*types, ErrorReply], ref_template=f"{_REF}{{name}}")
+    _, components = msgspec.json.schema_components([*types, ErrorBody], ref_template=f"{_REF}{{name}}")
     for schema in components.values():
         for name, field in list(schema.get("properties", {}).items()):
             if field.get("type") == "null":
@@ -76,7 +62,7 @@ def _operation(endpoint: Endpoint) -> Json:
     for error in _ERRORS:
         reasons.setdefault(error.status, []).append((error.__doc__ or "").splitlines()[0])
     refusals = {
-        str(status): {"description": " ".join(lines), "content": _json(ErrorReply)} for status, lines in reasons.items()
+        str(status): {"description": " ".join(lines), "content": _json(ErrorBody)} for status, lines in reasons.items()
     }
     answer = {
         "description": "The answer; with `stream`, events whose `data` is an object each, and then `[DONE]`. An event "

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry
 from starlette.types import Receive, Scope, Send
 
 from tokenyard.core.clock import Clock
-from tokenyard.core.errors import InvalidRequest, TokenyardError, Unavailable
+from tokenyard.core.errors import InvalidRequest, TokenyardError, Unavailable, error_body
 from tokenyard.gateway.endpoints.table import Endpoint
 from tokenyard.gateway.endpoints.token_counter import TokenCounter
 from tokenyard.gateway.metrics import GatewayMetrics
@@ -19,7 +19,6 @@ from tokenyard.gateway.path.telemetry import RequestTelemetry
 from tokenyard.gateway.ports import AdmissionControl, ModelResolver
 from tokenyard.web.access_log import AccessLog
 from tokenyard.web.auth import Authenticator, bearer
-from tokenyard.web.errors import error_body
 
 MAX_IN_FLIGHT = 4096
 # Nginx's number for "the client closed the request": only ever seen in logs and metrics.

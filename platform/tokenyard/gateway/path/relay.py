@@ -5,7 +5,7 @@ from typing import NoReturn
 
 import msgspec
 
-from tokenyard.core.errors import InvalidRequest, TokenyardError, UpstreamFailed
+from tokenyard.core.errors import InvalidRequest, TokenyardError, UpstreamFailed, error_body
 from tokenyard.core.replica import Replica, ReplicaLost
 from tokenyard.gateway.endpoints.usage import DONE, FrameTooLong, StreamUsage
 from tokenyard.gateway.path.client import ClientConnection, Headers
@@ -16,7 +16,6 @@ from tokenyard.gateway.path.upstream_errors import failed, upstream_error
 from tokenyard.gateway.ports import ModelServer, Replicas, Reply
 from tokenyard.metering import header as meter
 from tokenyard.metering.events import Outcome
-from tokenyard.web.errors import error_body
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
