@@ -1,7 +1,7 @@
 """What `deployments/models/<id>.yaml` says of one served base model. Read by the catalog and by the replicas."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -61,7 +61,7 @@ class AcceleratorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How one replica runs on one kind of machine. `bundle` is what it asks Ray for; `engine` goes to vLLM as it is."""
 
     bundle: dict[str, float]
-    engine: dict[str, Any] = {}
+    engine: dict[str, object] = {}
     env: dict[str, str] = {}
 
 
@@ -128,7 +128,9 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def slots(self, kind: str) -> int:
         """Return how many requests one replica runs at once."""
-        return int(self.accelerator(kind).engine["max_num_seqs"])
+        slots = self.accelerator(kind).engine["max_num_seqs"]
+        assert isinstance(slots, int)  # `read_model_spec` has seen to it
+        return slots
 
 
 def read_model_spec(data: bytes) -> ModelSpec:
