@@ -23,7 +23,9 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.principal import Limits
 from tokenyard.core.redis_keys import bucket_of, budget, holds, usage_stream
 from tokenyard.core.replica import Replica
-from tokenyard.gateway.app import create_app, create_inference
+from tokenyard.gateway.app import Gateway, create_app
+from tokenyard.gateway.path.inference import Inference
+from tokenyard.gateway.path.relay import Relay
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.metering.events import Settled, decode_event
 from tokenyard.web.access_log import AccessLog
@@ -52,6 +54,7 @@ class GatewayStack:
     servers: list[MockModelServer]
     registry: CollectorRegistry
     budgets: BudgetTable
+    app: Gateway
     log: list[bytes] = field(default_factory=list)
 
     @property
@@ -122,20 +125,19 @@ async def gateway_stack(
         admission = await stack.enter_async_context(
             RedisAdmission(redis, budgets.load, spool_folder=folder / "spool", lease_ms=30_000, renewal_ms=5_000)
         )
-        inference = create_inference(
+        server = await stack.enter_async_context(ModelServerClient(BEARER))
+        inference = Inference(
             authenticator=keys,
-            catalog=models,
+            models=models,
             admission=admission,
-            replicas=listed,
-            model_server=await stack.enter_async_context(ModelServerClient(BEARER)),
-            meter_secret=METER_SECRET,
-            salt_secret=SALT_SECRET,
+            relay=Relay(server, listed, meter_secret=METER_SECRET, salt_secret=SALT_SECRET),
             clock=SystemClock(),
             registry=registry,
             access_log=await stack.enter_async_context(AccessLog(log.append)),
             max_request_bytes=100_000,
             stall_limit_s=stall_limit_s,
         )
-        app = create_app(authenticator=keys, catalog=models, inference=inference, registry=registry)
+        app = create_app(authenticator=keys, inference=inference, registry=registry)
+        assert isinstance(app, Gateway)
         url = await stack.enter_async_context(running(app, lifespan=True))
-        yield GatewayStack(url, redis, keys, models, listed, servers, registry, budgets, log)
+        yield GatewayStack(url, redis, keys, models, listed, servers, registry, budgets, app, log)

@@ -23,8 +23,9 @@ from tokenyard.catalog.routes import router as catalog_router
 from tokenyard.clients.model_server import ModelServerClient
 from tokenyard.finetune.file_routes import FILES_PATH
 from tokenyard.finetune.routes import router as finetune_router
-from tokenyard.gateway.app import create_app, create_inference
+from tokenyard.gateway.app import create_app
 from tokenyard.gateway.path.inference import Inference
+from tokenyard.gateway.path.relay import Relay
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.settings import Settings
 from tokenyard.tenancy.operator_routes import router as tenancy_router
@@ -62,7 +63,6 @@ async def application(settings: Settings, routes: str) -> AsyncIterator[ASGIApp]
             inference = await _inference(foundation, replicas, registry, stack)
         yield create_app(
             authenticator=foundation.authenticator,
-            catalog=foundation.models,
             inference=inference,
             routers=() if routes == "inference" else _control_plane(foundation),
             checks=_ready(foundation, replicas),
@@ -83,14 +83,17 @@ async def _inference(
         lease_ms=settings.hold_lease_ms,
         renewal_ms=settings.hold_renewal_ms,
     )
-    return create_inference(
-        authenticator=foundation.authenticator,
-        catalog=foundation.models,
-        admission=await stack.enter_async_context(admission),
-        replicas=replicas,
-        model_server=await stack.enter_async_context(ModelServerClient(bearer)),
+    relay = Relay(
+        await stack.enter_async_context(ModelServerClient(bearer)),
+        replicas,
         meter_secret=settings.derived_secret("meter"),
         salt_secret=settings.derived_secret("cache-salt"),
+    )
+    return Inference(
+        authenticator=foundation.authenticator,
+        models=foundation.models,
+        admission=await stack.enter_async_context(admission),
+        relay=relay,
         clock=foundation.clock,
         registry=registry,
         access_log=await stack.enter_async_context(AccessLog(sys.stdout.buffer.write, sys.stdout.buffer.flush)),

@@ -1,9 +1,10 @@
 """What `deployments/models/<id>.yaml` says of one served base model. Read by the catalog and by the replicas."""
 
 import re
-from typing import Any
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from tokenyard.core.adapters import ENGINE_RANKS, LINEAR_LAYERS, AdapterRules
 
@@ -63,8 +64,24 @@ class AcceleratorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How one replica runs on one kind of machine. `bundle` is what it asks Ray for; `engine` goes to vLLM as it is."""
 
     bundle: dict[str, float]
-    engine: dict[str, Any] = {}
+    engine: dict[str, object] = {}
     env: dict[str, str] = {}
+
+
+class SamplingDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a request is sampled with where its client says nothing, or null; None leaves it to the engine."""
+
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=1_000_000)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=10)] | None = None
+
+
+class ParserSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which of vLLM's parsers reads this model's output."""
+
+    parser: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 
 
 class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,6 +89,7 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `template_tokens` bounds what the chat template adds once, `template_tokens_per_message` what it adds to each
     message. `max_waiting` bounds the requests that wait for a slot in one replica; the slots are `max_num_seqs`.
+    Without `tools` the model calls no tools; without `reasoning` all that it says is its answer.
     """
 
     id: str
@@ -88,6 +106,17 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replicas: int = 1
     max_waiting: int = 256
     max_wait_s: float = 60.0
+    sampling: SamplingDefaults = SamplingDefaults()
+    tools: ParserSpec | None = None
+    reasoning: ParserSpec | None = None
+
+    @property
+    def tool_parser(self) -> str | None:
+        return None if self.tools is None else self.tools.parser
+
+    @property
+    def reasoning_parser(self) -> str | None:
+        return None if self.reasoning is None else self.reasoning.parser
 
     def accelerator(self, kind: str) -> AcceleratorSpec:
         """Return how to run on `kind` (`cpu` or `cuda`).
@@ -102,7 +131,9 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def slots(self, kind: str) -> int:
         """Return how many requests one replica runs at once."""
-        return int(self.accelerator(kind).engine["max_num_seqs"])
+        slots = self.accelerator(kind).engine["max_num_seqs"]
+        assert isinstance(slots, int)  # `read_model_spec` has seen to it
+        return slots
 
 
 def read_model_spec(data: bytes) -> ModelSpec:

@@ -4,15 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from tokenyard.core.admission import AdmissionRequest, Admitted
-from tokenyard.core.catalog import ModelView, ResolvedModel
+from tokenyard.core.catalog import ResolvedModel
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.replica import Replica
 from tokenyard.metering.events import Settled
 
 
-class ModelCatalog(Protocol):
-    """The models of one organization: the base models and its own fine-tunes."""
+class ModelResolver(Protocol):
+    """The models of one organization: the base models, its own fine-tunes, and its aliases."""
 
     async def resolve(self, organization: OrganizationId, name: str) -> ResolvedModel:
         """Return what `name` stands for, from a local cache where possible.
@@ -22,18 +22,8 @@ class ModelCatalog(Protocol):
         """
         ...
 
-    async def list_models(self, organization: OrganizationId) -> list[ModelView]: ...
 
-    async def get(self, organization: OrganizationId, name: str) -> ModelView:
-        """Return one model.
-
-        Raises:
-            ModelNotFound: no such model, or another organization's.
-        """
-        ...
-
-
-class Admission(Protocol):
+class AdmissionControl(Protocol):
     """Limits and holds. Renewing the holds that are open is its own affair."""
 
     async def admit(self, request: AdmissionRequest) -> Admitted:
@@ -50,19 +40,17 @@ class Admission(Protocol):
 
 
 class Replicas(Protocol):
-    """The last good list of replicas, in memory."""
+    """The last good list of replicas, in memory. An ejected one is not offered until discovery lists it afresh."""
 
-    def candidates(self, model: str, adapter: str | None) -> Sequence[Replica]:
-        """Return the replicas of base model `model` that may get new requests."""
-        ...
+    def candidates(self, model: str, adapter: str | None) -> Sequence[Replica]: ...
 
-    def eject(self, name: str) -> None:
-        """Stop offering a replica that failed, until discovery lists it afresh."""
-        ...
+    def eject(self, name: str) -> None: ...
 
 
 class Reply(Protocol):
-    """A model server's answer, read as it comes. `close` before the end aborts the request there."""
+    """A model server's answer, read as it comes: `chunk` returns b"" at the proper end and raises `ReplicaLost` at any
+    other, as `body` does for more than `limit` bytes. `close` before the end aborts the request there.
+    """
 
     @property
     def status(self) -> int: ...
@@ -70,21 +58,9 @@ class Reply(Protocol):
     @property
     def retry_after_s(self) -> float | None: ...
 
-    async def chunk(self) -> bytes:
-        """Return the next bytes, or b"" at the proper end.
+    async def chunk(self) -> bytes: ...
 
-        Raises:
-            ReplicaLost: the connection was cut before the end.
-        """
-        ...
-
-    async def body(self, limit: int) -> bytes:
-        """Return all of it.
-
-        Raises:
-            ReplicaLost: cut before the end, or longer than `limit` bytes.
-        """
-        ...
+    async def body(self, limit: int) -> bytes: ...
 
     def close(self) -> None: ...
 

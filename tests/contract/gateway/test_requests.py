@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 from openai import AsyncOpenAI
 
@@ -10,6 +11,7 @@ from support.fakes.gateway_ports import BASE
 from support.gateway_stack import HELLO, KEY, OTHER_KEY, SALT_SECRET, GatewayStack
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import AdapterId
+from tokenyard.core.model_spec import SamplingDefaults
 from tokenyard.core.usage import TokenUsage
 from tokenyard.metering.header import cache_salt
 
@@ -43,7 +45,7 @@ async def test_the_request_is_rebuilt(gateway: GatewayStack, client: AsyncOpenAI
         "max_tokens": 5,
         "temperature": 0.5,
         "seed": 7,
-        "stop": ["x"],
+        "stop": "x",
         "cache_salt": cache_salt(ORGANIZATION, SALT_SECRET),
     }
     (settled,) = await gateway.settled()
@@ -149,11 +151,14 @@ async def test_tools_get_through(gateway: GatewayStack, client: AsyncOpenAI) -> 
     assert sent.body["response_format"] == {"type": "json_object"}
 
 
-async def test_models(gateway: GatewayStack, client: AsyncOpenAI) -> None:
-    gateway.models.fine_tuned[ORGANIZATION, FINE_TUNED] = AdapterRef(AdapterId("1"), FINE_TUNED, "p", "d")
-    listed = [model.id async for model in client.models.list()]
-    assert listed == [BASE.id, FINE_TUNED]
-    model = await client.models.retrieve(FINE_TUNED)
-    assert (model.id, model.object, model.owned_by) == (FINE_TUNED, "model", "tokenyard")
-    other = [model.id async for model in client.with_options(api_key=OTHER_KEY).models.list()]
-    assert other == [BASE.id]
+@pytest.mark.parametrize("silent", [{}, {"temperature": None, "top_k": None}], ids=["absent", "null"])
+async def test_where_the_client_is_silent_the_model_says_how_to_sample(
+    gateway: GatewayStack, client: AsyncOpenAI, silent: dict[str, None]
+) -> None:
+    gateway.models.base = msgspec.structs.replace(BASE, sampling=SamplingDefaults(temperature=0.2, top_p=0.9, top_k=40))
+    await client.chat.completions.create(model=BASE.id, messages=HELLO, top_p=0.5, extra_body=silent)
+    await client.completions.create(model=BASE.id, prompt="x", temperature=0)
+    chat, completion = (sent.body for sent in gateway.server.log)
+    assert (chat["temperature"], chat["top_p"], chat["top_k"]) == (0.2, 0.5, 40)
+    assert (completion["temperature"], completion["top_p"]) == (0, 0.9)
+    assert "min_p" not in chat

@@ -6,12 +6,12 @@ import httpx
 import openai
 import pytest
 from fastapi import FastAPI
+from tokenyard.gateway.models import router as models_router
 
 from tokenyard.catalog.routes import router
 from tokenyard.core.errors import PermissionDenied
 from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId
 from tokenyard.core.principal import Operator, Principal
-from tokenyard.gateway.models import router as models_router
 from tokenyard.web.errors import install_error_handlers
 
 if TYPE_CHECKING:

@@ -1,6 +1,7 @@
-"""A model server without a model: OpenAI's wire format, faults on demand, and its own log of the tokens it sent.
+"""A model server without a model: OpenAI's wire format with no field besides, faults on demand, and a log.
 
-The log is the oracle of the tests: what it says was sent is what has to be charged.
+It answers as a replica does, which strips what is vLLM's own. Its log of the tokens it sent is the oracle of the tests:
+what it says was sent is what has to be charged.
 """
 
 import asyncio
@@ -110,7 +111,7 @@ class MockModelServer:
                 await self._witness(sent)
 
     async def _whole(self, sent: Sent, behaviour: Behaviour, gone: "asyncio.Future[None]", send: Send) -> None:
-        async for _choice, _number in _tokens(sent, behaviour, gone):
+        async for _ in _tokens(sent, behaviour, gone):
             pass
         if sent.aborted:
             return
@@ -124,9 +125,7 @@ class MockModelServer:
     async def _stream(self, sent: Sent, behaviour: Behaviour, gone: "asyncio.Future[None]", send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS_EVENTS})
         options = sent.body.get("stream_options") or {}
-        counts: dict[int, int] = {}
         async for choice, number in _tokens(sent, behaviour, gone):
-            counts[choice] = number
             frame = _frame(sent, [_piece(sent, behaviour, choice, number)])
             if options.get("continuous_usage_stats") and behaviour.tells_usage:
                 frame["usage"] = _usage(TokenUsage(sent.prompt_tokens, number), behaviour)
@@ -143,8 +142,7 @@ class MockModelServer:
 
 async def _tokens(sent: Sent, behaviour: Behaviour, gone: "asyncio.Future[None]") -> AsyncIterator[tuple[int, int]]:
     """Yield (choice, how many tokens it has now) for each token, at the behaviour's pace."""
-    each = min(behaviour.tokens, sent.body.get("max_tokens", behaviour.tokens))
-    for number in range(1, each + 1):
+    for number in range(1, _each(sent, behaviour) + 1):
         for choice in range(sent.body.get("n", 1) * _prompts(sent.body)):
             if behaviour.token_delay_s:
                 await asyncio.wait({gone}, timeout=behaviour.token_delay_s)
@@ -159,6 +157,14 @@ async def _tokens(sent: Sent, behaviour: Behaviour, gone: "asyncio.Future[None]"
                 return
             sent.completion_tokens += 1
             yield choice, number
+
+
+def _each(sent: Sent, behaviour: Behaviour) -> int:
+    return int(min(behaviour.tokens, sent.body.get("max_tokens", behaviour.tokens)))
+
+
+def _finish_reason(sent: Sent, behaviour: Behaviour) -> str:
+    return "length" if sent.body.get("max_tokens", behaviour.tokens + 1) <= behaviour.tokens else "stop"
 
 
 def _prompts(body: dict[str, Any]) -> int:
@@ -188,17 +194,19 @@ def _frame(sent: Sent, choices: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _piece(sent: Sent, behaviour: Behaviour, choice: int, number: int) -> dict[str, Any]:
     text = f"{behaviour.content}{number} "
-    piece: dict[str, Any] = {"index": choice, "logprobs": None, "finish_reason": None}
-    piece.update({"delta": {"role": "assistant", "content": text}} if "messages" in sent.body else {"text": text})
-    return piece
+    finish = _finish_reason(sent, behaviour) if number == _each(sent, behaviour) else None
+    piece: dict[str, Any] = {"index": choice, "logprobs": None, "finish_reason": finish}
+    if "messages" not in sent.body:
+        return {**piece, "text": text}
+    return {**piece, "delta": {"role": "assistant", "content": text} if number == 1 else {"content": text}}
 
 
 def _choices(sent: Sent, behaviour: Behaviour) -> list[dict[str, Any]]:
     choices = sent.body.get("n", 1) * _prompts(sent.body)
     text = "".join(f"{behaviour.content}{at + 1} " for at in range(sent.completion_tokens // max(1, choices)))
-    finish = {"logprobs": None, "finish_reason": "stop"}
+    finish = {"logprobs": None, "finish_reason": _finish_reason(sent, behaviour)}
     if "messages" in sent.body:
-        message = {"role": "assistant", "content": text}
+        message = {"role": "assistant", "content": text, "refusal": None}
         return [{"index": choice, "message": message, **finish} for choice in range(choices)]
     return [{"index": choice, "text": text, **finish} for choice in range(choices)]
 

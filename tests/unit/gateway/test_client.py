@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tokenyard.core.errors import InvalidRequest, PayloadTooLarge
-from tokenyard.gateway.path.client import Client, ClientLeft
+from tokenyard.gateway.path.client import ClientConnection, ClientLeft
 
 SCOPE = {"type": "http", "headers": [(b"x-a", b"1")]}
 
@@ -33,31 +33,31 @@ def _part(data: bytes, *, more: bool) -> dict[str, Any]:
 
 
 async def test_a_body_in_parts() -> None:
-    client = Client(SCOPE, _receiving(_part(b"a", more=True), _part(b"b", more=False)), _ignore)
+    client = ClientConnection(SCOPE, _receiving(_part(b"a", more=True), _part(b"b", more=False)), _ignore)
     assert await client.body(2) == b"ab"
     assert (client.header(b"x-a"), client.header(b"x-b")) == ("1", None)
 
 
 async def test_a_body_over_the_limit_is_not_read_on() -> None:
-    client = Client(SCOPE, _receiving(_part(b"abc", more=True)), _ignore)
+    client = ClientConnection(SCOPE, _receiving(_part(b"abc", more=True)), _ignore)
     with pytest.raises(PayloadTooLarge):
         await client.body(2)
 
 
 async def test_a_body_that_never_comes() -> None:
-    client = Client(SCOPE, _receiving(_part(b"a", more=True)), _ignore, upload_timeout_s=0.01)
+    client = ClientConnection(SCOPE, _receiving(_part(b"a", more=True)), _ignore, upload_timeout_s=0.01)
     with pytest.raises(InvalidRequest, match="in time"):
         await client.body(10)
 
 
 async def test_a_body_that_is_cut() -> None:
-    client = Client(SCOPE, _receiving(_part(b"a", more=True), {"type": "http.disconnect"}), _ignore)
+    client = ClientConnection(SCOPE, _receiving(_part(b"a", more=True), {"type": "http.disconnect"}), _ignore)
     with pytest.raises(ClientLeft):
         await client.body(10)
 
 
 async def test_leaving_ends_what_is_done_for_it() -> None:
-    client = Client(SCOPE, _receiving({"type": "http.disconnect"}), _ignore)
+    client = ClientConnection(SCOPE, _receiving({"type": "http.disconnect"}), _ignore)
     with pytest.raises(ClientLeft):
         async with client.watched():
             await asyncio.Event().wait()
@@ -65,7 +65,7 @@ async def test_leaving_ends_what_is_done_for_it() -> None:
 
 
 async def test_the_end_of_an_answer_is_not_leaving() -> None:
-    client = Client(SCOPE, _receiving({"type": "http.disconnect"}), _ignore)
+    client = ClientConnection(SCOPE, _receiving({"type": "http.disconnect"}), _ignore)
     async with client.watched():
         await client.finish()
         await asyncio.sleep(0.01)
@@ -75,14 +75,14 @@ async def test_a_stall_ends_it() -> None:
     async def stuck(_message: Any) -> None:
         await asyncio.Event().wait()
 
-    client = Client(SCOPE, _receiving(), stuck, stall_limit_s=0.01)
+    client = ClientConnection(SCOPE, _receiving(), stuck, stall_limit_s=0.01)
     with pytest.raises(ClientLeft):
         async with client.watched():
             await client.write(b"x")
 
 
 async def test_cancellation_from_elsewhere_stays_one() -> None:
-    client = Client(SCOPE, _receiving(), _ignore)
+    client = ClientConnection(SCOPE, _receiving(), _ignore)
     inside = asyncio.Event()
 
     async def serve() -> None:

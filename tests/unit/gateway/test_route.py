@@ -7,7 +7,7 @@ from support.fakes.gateway_ports import BASE, KnownReplicas
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import AdapterId
 from tokenyard.core.replica import Replica
-from tokenyard.gateway.path.route import Router
+from tokenyard.gateway.path.route import ReplicaRouter
 
 ADAPTER = AdapterRef(AdapterId("1"), "ft:x", "path", "digest")
 CLAIMS = msgspec.structs.replace(admission_request(principal()).claims, base_model=BASE.id)
@@ -19,7 +19,7 @@ def _replica(name: str, *, adapters: tuple[str, ...] = (), running: int = 0, wai
 
 
 def _picked(claims: object, *replicas: Replica, tried: tuple[str, ...] = ()) -> str | None:
-    picked = Router(KnownReplicas(replicas)).pick(claims, tried)  # type: ignore[arg-type]
+    picked = ReplicaRouter(KnownReplicas(replicas)).pick(claims, tried)  # type: ignore[arg-type]
     return picked.name if picked is not None else None
 
 
@@ -38,7 +38,7 @@ def test_then_the_least_loaded() -> None:
 
 def test_what_this_gateway_has_under_way_counts() -> None:
     first, second = _replica("a"), _replica("b")
-    router = Router(KnownReplicas([first, second]))
+    router = ReplicaRouter(KnownReplicas([first, second]))
     with router.using(first):
         assert router.pick(CLAIMS, ()) == second
         with router.using(second), router.using(second):

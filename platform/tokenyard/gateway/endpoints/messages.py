@@ -1,183 +1,146 @@
-"""Rebuilds chat messages, tools and formats from what is allowed, so that nothing else reaches the replica."""
+"""Chat messages, tools and formats as the chat endpoint takes them."""
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal
 
-from tokenyard.core.errors import InvalidRequest
-from tokenyard.gateway.endpoints.parameters import (
-    array_of_objects,
-    bounded,
-    invalid,
-    mapping,
-    missing,
-    text,
-    unknown,
-    wrong_type,
-)
+import msgspec
+from msgspec import Meta
 
-MAX_MESSAGES = 4096
-MAX_TOOLS = 128
+from tokenyard.gateway.endpoints.body import Ignored
+from tokenyard.gateway.endpoints.invalid_body import Json, missing
+
+MAX_PARTS = 4096
 MAX_CALLS = 128
 
-# OpenAI's newer name of the system role, which most chat templates do not know.
-_ROLES = {
-    "developer": "system",
-    "system": "system",
-    "user": "user",
-    "assistant": "assistant",
-    "tool": "tool",
-}
-_MESSAGE_FIELDS = frozenset({"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "audio"})
-_IGNORED = frozenset({"annotations", "weight", "function_call"})
+
+class TextPart(msgspec.Struct, tag_field="type", tag="text"):
+    """A part of a message."""
+
+    text: str
 
 
-def messages(name: str, value: Any) -> list[dict[str, Any]]:
-    """Return the messages with only known fields.
+class RefusalPart(msgspec.Struct, tag_field="type", tag="refusal"):
+    """A part of an assistant's message in which it refused."""
+
+    refusal: str
+
+
+class CalledFunction(msgspec.Struct):
+    """`arguments` are JSON as the model wrote it, which need not be valid."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(msgspec.Struct):
+    """A function that the model called."""
+
+    id: str
+    function: CalledFunction
+    type: Literal["function"] = "function"
+
+
+class ChatMessage(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """`content` is required but for an assistant that called tools; `tool_call_id` is required of a tool."""
+
+    role: Literal["developer", "system", "user", "assistant", "tool"]
+    content: str | Annotated[list[TextPart | RefusalPart], Meta(min_length=1, max_length=MAX_PARTS)] | None = None
+    name: str | None = None
+    refusal: str | None = None
+    tool_calls: Annotated[list[ToolCall], Meta(min_length=1, max_length=MAX_CALLS)] | None = None
+    tool_call_id: str | None = None
+    audio: None = None
+    annotations: Ignored = None
+    weight: Ignored = None
+    function_call: Ignored = None
+
+
+class FunctionDefinition(msgspec.Struct, omit_defaults=True):
+    """`parameters` is a JSON schema."""
+
+    name: str
+    description: str | None = None
+    parameters: Json | None = None
+    strict: bool | None = None
+
+
+class FunctionTool(msgspec.Struct):
+    """A function that the model may call."""
+
+    type: Literal["function"]
+    function: FunctionDefinition
+
+
+class ChosenFunction(msgspec.Struct):
+    """The name of a function among `tools`."""
+
+    name: str
+
+
+class ToolChoice(msgspec.Struct):
+    """The one function that the model must call."""
+
+    type: Literal["function"]
+    function: ChosenFunction
+
+
+class TextFormat(msgspec.Struct, tag_field="type", tag="text"):
+    """Any text."""
+
+
+class JsonObjectFormat(msgspec.Struct, tag_field="type", tag="json_object"):
+    """Some JSON object."""
+
+
+class JsonSchemaDefinition(msgspec.Struct, omit_defaults=True):
+    """A named JSON schema."""
+
+    name: str
+    schema: Json
+    description: str | None = None
+    strict: bool | None = None
+
+
+class JsonSchemaFormat(msgspec.Struct, tag_field="type", tag="json_schema"):
+    """JSON after a schema."""
+
+    json_schema: JsonSchemaDefinition
+
+
+ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat
+
+
+def tidy(messages: Sequence[ChatMessage]) -> None:
+    """Make of each message what chat templates know, without what is only accepted.
 
     Raises:
-        InvalidRequest: names the message and what is wrong with it.
+        InvalidRequest: a message lacks what its role requires.
     """
-    return [_message(f"{name}[{place}]", one) for place, one in enumerate(array_of_objects(name, value, MAX_MESSAGES))]
+    for place, message in enumerate(messages):
+        if message.content is None and not (message.role == "assistant" and message.tool_calls):
+            raise missing(f"messages[{place}].content")
+        if message.role == "tool" and message.tool_call_id is None:
+            raise missing(f"messages[{place}].tool_call_id")
+        if message.role == "developer":  # OpenAI's newer name of the system role
+            message.role = "system"
+        if isinstance(message.content, list):
+            message.content = [
+                part if isinstance(part, TextPart) else TextPart(part.refusal) for part in message.content
+            ]
+        message.annotations = message.weight = message.function_call = None
 
 
-def _message(name: str, message: dict[str, Any]) -> dict[str, Any]:
-    role = message.get("role")
-    if role is None:
-        raise missing(f"{name}.role")
-    if not isinstance(role, str) or role not in _ROLES:
-        listed = ", ".join(f"'{word}'" for word in _ROLES)
-        raise invalid(f"{name}.role", f"Supported values are: {listed}.")
-    rebuilt: dict[str, Any] = {"role": _ROLES[role]}
-    for field, value in message.items():
-        if value is None or field == "role" or field in _IGNORED:
-            continue
-        if field not in _MESSAGE_FIELDS:
-            raise unknown(f"{name}.{field}")
-        rebuilt[field] = _field(f"{name}.{field}", field, value)
-    if "content" not in rebuilt:
-        if role != "assistant" or "tool_calls" not in rebuilt:
-            raise missing(f"{name}.content")
-        rebuilt["content"] = None
-    if role == "tool" and "tool_call_id" not in rebuilt:
-        raise missing(f"{name}.tool_call_id")
-    return rebuilt
+def texts(message: ChatMessage) -> Iterator[str]:
+    """Yield every text of a message that a chat template may print, but for its role."""
+    if isinstance(message.content, str):
+        yield message.content
+    else:
+        yield from (part.text for part in message.content or () if isinstance(part, TextPart))
+    yield from (text for text in (message.name, message.refusal, message.tool_call_id) if text is not None)
+    if message.tool_calls:
+        yield as_in_a_template(message.tool_calls)
 
 
-def _field(name: str, field: str, value: Any) -> Any:
-    if field == "content":
-        return value if isinstance(value, str) else _parts(name, value)
-    if field == "tool_calls":
-        return [_tool_call(f"{name}[{at}]", one) for at, one in enumerate(array_of_objects(name, value, MAX_CALLS))]
-    if field == "audio":
-        raise invalid(name, "this model takes text only.")
-    return text(name, value)
-
-
-def _parts(name: str, value: Any) -> list[dict[str, str]]:
-    if not isinstance(value, list):
-        raise wrong_type(name, "a string or an array of objects", value)
-    return [_part(f"{name}[{place}]", one) for place, one in enumerate(array_of_objects(name, value, MAX_MESSAGES))]
-
-
-def _part(name: str, part: dict[str, Any]) -> dict[str, str]:
-    kind = part.get("type")
-    if kind not in ("text", "refusal"):
-        # Nothing is ever fetched from a tenant's URL, and the served models take text only.
-        raise invalid(f"{name}.type", "this model takes text only: the supported value is 'text'.")
-    if kind not in part:
-        raise missing(f"{name}.{kind}")
-    return {"type": "text", "text": text(f"{name}.{kind}", part[kind])}
-
-
-def _tool_call(name: str, call: dict[str, Any]) -> dict[str, Any]:
-    if call.get("type", "function") != "function":
-        raise invalid(f"{name}.type", "the supported value is 'function'.")
-    function = mapping(f"{name}.function", call.get("function"))
-    return {
-        "id": text(f"{name}.id", call.get("id")),
-        "type": "function",
-        "function": {
-            "name": text(f"{name}.function.name", function.get("name")),
-            "arguments": text(f"{name}.function.arguments", function.get("arguments")),
-        },
-    }
-
-
-def tools(name: str, value: Any) -> list[dict[str, Any]]:
-    """Return the function tools with only known fields."""
-    bounded(name, value)
-    return [_tool(f"{name}[{place}]", one) for place, one in enumerate(array_of_objects(name, value, MAX_TOOLS))]
-
-
-def _tool(name: str, tool: dict[str, Any]) -> dict[str, Any]:
-    if tool.get("type") != "function":
-        raise invalid(f"{name}.type", "the supported value is 'function'.")
-    function = mapping(f"{name}.function", tool.get("function"))
-    rebuilt: dict[str, Any] = {"name": text(f"{name}.function.name", function.get("name"))}
-    if function.get("description") is not None:
-        rebuilt["description"] = text(f"{name}.function.description", function["description"])
-    if function.get("parameters") is not None:
-        rebuilt["parameters"] = mapping(f"{name}.function.parameters", function["parameters"])
-    if function.get("strict") is not None:
-        rebuilt["strict"] = bool(function["strict"])
-    return {"type": "function", "function": rebuilt}
-
-
-def tool_choice(name: str, value: Any) -> Any:
-    """Accept none, auto, required, or one named function."""
-    if value in ("none", "auto", "required"):
-        return value
-    function = mapping(f"{name}.function", mapping(name, value).get("function"))
-    return {"type": "function", "function": {"name": text(f"{name}.function.name", function.get("name"))}}
-
-
-def response_format(name: str, value: Any) -> dict[str, Any]:
-    """Accept text, json_object, or json_schema with its schema."""
-    kind = mapping(name, value).get("type")
-    if kind in ("text", "json_object"):
-        return {"type": kind}
-    if kind != "json_schema":
-        raise invalid(f"{name}.type", "Supported values are: 'text', 'json_object', 'json_schema'.")
-    given = mapping(f"{name}.json_schema", value.get("json_schema"))
-    if "name" not in given:
-        raise missing(f"{name}.json_schema.name")
-    bounded(name, given)
-    return {"type": kind, "json_schema": {key: given[key] for key in _SCHEMA_FIELDS if key in given}}
-
-
-_SCHEMA_FIELDS = ("name", "description", "schema", "strict")
-
-
-def prompt(name: str, value: Any) -> str | list[Any]:
-    """Accept what the completions endpoint takes: text, texts, token ids, or lists of token ids."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, list):
-        raise wrong_type(name, "a string or an array", value)
-    if not value:
-        raise invalid(name, "empty array. Expected an array with minimum length 1.", "empty_array")
-    if not (_is_texts(value) or _is_tokens(value) or all(_is_tokens(one) for one in value)):
-        raise InvalidRequest(
-            f"Invalid type for '{name}': expected a string, an array of strings, an array of token ids, or an array "
-            "of arrays of token ids.",
-            param=name,
-            code="invalid_type",
-        )
-    if not _is_tokens(value) and len(value) > MAX_PROMPTS:
-        raise invalid(name, f"at most {MAX_PROMPTS} prompts in one request.", "array_above_max_length")
-    return value
-
-
-MAX_PROMPTS = 128
-
-
-def _is_texts(value: list[Any]) -> bool:
-    return all(isinstance(one, str) for one in value)
-
-
-def _is_tokens(value: Any) -> bool:
-    return (
-        isinstance(value, list) and bool(value) and all(type(one) is int and 0 <= one < MAX_TOKEN_ID for one in value)
-    )
-
-
-MAX_TOKEN_ID = 2**31
+def as_in_a_template(value: Sequence[msgspec.Struct]) -> str:
+    """Return JSON at the greatest length at which templates print it, which is with an indent of four."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=4).decode().replace("\n", "\n    ")

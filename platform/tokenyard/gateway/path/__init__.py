@@ -1,1 +1,1 @@
-"""The stages that every paid request goes through, one a file."""
+"""The stages that every paid request goes through, one a file; the first, authentication, is `web.auth` alone."""

@@ -8,41 +8,43 @@ from tokenyard.core.ids import RequestId, attempt_id
 from tokenyard.core.price import worst_case_cost
 from tokenyard.core.principal import Principal
 from tokenyard.core.usage import MeterClaims
-from tokenyard.gateway.endpoints.prompt_size import TokenCounter
-from tokenyard.gateway.path.resolve import Order, counted
-from tokenyard.gateway.ports import Admission
+from tokenyard.gateway.endpoints.token_counter import TokenCounter
+from tokenyard.gateway.path.resolve import ResolvedRequest, counted
+from tokenyard.gateway.ports import AdmissionControl
 
 
-class Gate:
-    """Lets calls in."""
+class AdmissionStage:
+    """Lets requests in."""
 
-    def __init__(self, admission: Admission, counter: TokenCounter, clock: Clock) -> None:
-        self._admission = admission
+    def __init__(self, control: AdmissionControl, counter: TokenCounter, clock: Clock) -> None:
+        self._control = control
         self._counter = counter
         self._clock = clock
 
-    async def admit(self, order: Order, principal: Principal, request: RequestId) -> Admitted:
+    async def admit(self, request: ResolvedRequest, principal: Principal, request_id: RequestId) -> Admitted:
         """Take the hold; where the quick bound of the prompt is refused, count exactly and try once more.
 
         Raises:
             RateLimited, QuotaExceeded, Unauthenticated, Unavailable
         """
         try:
-            return await self._admission.admit(admission_request(order, principal, request, self._clock))
+            return await self._control.admit(admission_request(request, principal, request_id, self._clock))
         except (RateLimited, QuotaExceeded) as refusal:
             if isinstance(refusal, RateLimited) and refusal.type != "tokens":
                 raise
-            smaller = await counted(order, self._counter)
-            if smaller is None or smaller.prompt_tokens >= order.prompt_tokens:
+            smaller = await counted(request, self._counter)
+            if smaller is None or smaller.prompt_tokens >= request.prompt_tokens:
                 raise
-            return await self._admission.admit(admission_request(smaller, principal, request, self._clock))
+            return await self._control.admit(admission_request(smaller, principal, request_id, self._clock))
 
 
-def admission_request(order: Order, principal: Principal, request: RequestId, clock: Clock) -> AdmissionRequest:
-    """Return what has to be held for `order`."""
-    model = order.model
+def admission_request(
+    request: ResolvedRequest, principal: Principal, request_id: RequestId, clock: Clock
+) -> AdmissionRequest:
+    """Return what has to be held for `request`."""
+    model, prompt, completion = request.model, request.prompt_tokens, request.completion_tokens
     claims = MeterClaims(
-        attempt=attempt_id(request, 1),
+        attempt=attempt_id(request_id, 1),
         organization=principal.organization,
         project=principal.project,
         key=principal.key,
@@ -50,10 +52,9 @@ def admission_request(order: Order, principal: Principal, request: RequestId, cl
         base_model=model.base.id,
         price=model.price.id,
         admitted_at_ms=0,
-        endpoint=order.call.endpoint.path,
+        endpoint=request.endpoint.path,
         weight=principal.weight,
         adapter=model.adapter,
     )
-    amount = worst_case_cost(model.price, prompt_tokens=order.prompt_tokens, completion_tokens=order.completion_tokens)
-    tokens = order.prompt_tokens + order.completion_tokens
-    return AdmissionRequest(principal, claims, tokens, amount, budgets_of(principal, clock.now_ms()))
+    amount = worst_case_cost(model.price, prompt_tokens=prompt, completion_tokens=completion)
+    return AdmissionRequest(principal, claims, prompt + completion, amount, budgets_of(principal, clock.now_ms()))

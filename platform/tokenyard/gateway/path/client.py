@@ -18,7 +18,7 @@ class ClientLeft(Exception):
     """The client closed the connection, or took nothing for `STALL_LIMIT_S`."""
 
 
-class Client:
+class ClientConnection:
     """One request's client. Inside `async with client.watched():` its leaving raises `ClientLeft`."""
 
     def __init__(
@@ -32,7 +32,7 @@ class Client:
     ) -> None:
         self._receive = receive
         self._send = send
-        self._stall_limit_s = stall_limit_s
+        self.stall_limit_s = stall_limit_s
         self._upload_timeout_s = upload_timeout_s
         self._sending_since: float | None = None
         self._headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
@@ -105,9 +105,9 @@ class Client:
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
         self._sending_since = None
 
-    def watched(self) -> "Watch":
+    def watched(self) -> "DisconnectWatch":
         """Return a context in which the client's leaving, or not taking anything, raises `ClientLeft`."""
-        return Watch(self)
+        return DisconnectWatch(self)
 
     async def left(self) -> None:
         """Wait until the client closes the connection."""
@@ -116,17 +116,13 @@ class Client:
 
     def stalled(self, now: float) -> bool:
         """Tell whether one send has waited for the client longer than is allowed."""
-        return self._sending_since is not None and now - self._sending_since > self._stall_limit_s
-
-    @property
-    def stall_limit_s(self) -> float:
-        return self._stall_limit_s
+        return self._sending_since is not None and now - self._sending_since > self.stall_limit_s
 
 
-class Watch:
+class DisconnectWatch:
     """Cancels the task inside it when the client leaves, and turns that cancellation into `ClientLeft`."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: ClientConnection) -> None:
         self._client = client
         self._gone = False
 

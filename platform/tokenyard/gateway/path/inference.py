@@ -2,24 +2,23 @@
 
 import logging
 
+from prometheus_client import CollectorRegistry
 from starlette.types import Receive, Scope, Send
 
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import InvalidRequest, TokenyardError, Unavailable, error_body
-from tokenyard.gateway.endpoints.call import parse_call
-from tokenyard.gateway.endpoints.prompt_size import TokenCounter
 from tokenyard.gateway.endpoints.table import Endpoint
+from tokenyard.gateway.endpoints.token_counter import TokenCounter
 from tokenyard.gateway.metrics import GatewayMetrics
-from tokenyard.gateway.path.admit import Gate
-from tokenyard.gateway.path.authenticate import authenticate
-from tokenyard.gateway.path.client import STALL_LIMIT_S, Client, ClientLeft
-from tokenyard.gateway.path.observe import Exchange
+from tokenyard.gateway.path.admit import AdmissionStage
+from tokenyard.gateway.path.client import STALL_LIMIT_S, ClientConnection, ClientLeft
 from tokenyard.gateway.path.relay import Relay
 from tokenyard.gateway.path.resolve import resolve
-from tokenyard.gateway.path.settle import Settlement, Settler
-from tokenyard.gateway.ports import Admission, ModelCatalog
+from tokenyard.gateway.path.settle import RequestSettlement, Settler
+from tokenyard.gateway.path.telemetry import RequestTelemetry
+from tokenyard.gateway.ports import AdmissionControl, ModelResolver
 from tokenyard.web.access_log import AccessLog
-from tokenyard.web.auth import Authenticator
+from tokenyard.web.auth import Authenticator, bearer
 
 MAX_IN_FLIGHT = 4096
 # Nginx's number for "the client closed the request": only ever seen in logs and metrics.
@@ -35,79 +34,81 @@ class Inference:
         self,
         *,
         authenticator: Authenticator,
-        catalog: ModelCatalog,
-        admission: Admission,
+        models: ModelResolver,
+        admission: AdmissionControl,
         relay: Relay,
         clock: Clock,
-        metrics: GatewayMetrics,
+        registry: CollectorRegistry,
         access_log: AccessLog,
         max_request_bytes: int,
         max_in_flight: int = MAX_IN_FLIGHT,
         stall_limit_s: float = STALL_LIMIT_S,
     ) -> None:
         self._authenticator = authenticator
-        self._catalog = catalog
+        self._models = models
         self._relay = relay
         self._clock = clock
-        self._metrics = metrics
+        self._metrics = GatewayMetrics(registry)
         self._log = access_log
         self._max_request_bytes = max_request_bytes
         self._max_in_flight = max_in_flight
         self._stall_limit_s = stall_limit_s
         self._counter = TokenCounter()
-        self._gate = Gate(admission, self._counter, clock)
+        self._admission = AdmissionStage(admission, self._counter, clock)
         self._in_flight = 0
         self.settler = Settler(admission, clock)
 
     async def __call__(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; every way it can end is answered, counted and logged."""
-        client = Client(scope, receive, send, stall_limit_s=self._stall_limit_s)
-        exchange = Exchange(endpoint.path, self._metrics, self._log, self._clock.now_ms() / 1000)
-        exchange.note_client_id(client.header(b"x-client-request-id"))
+        client = ClientConnection(scope, receive, send, stall_limit_s=self._stall_limit_s)
+        telemetry = RequestTelemetry(endpoint.path, self._metrics, self._log, self._clock.now_ms() / 1000)
+        telemetry.note_client_id(client.header(b"x-client-request-id"))
         self._count(+1)
         try:
-            await self._serve(endpoint, scope["method"], client, exchange)
+            await self._serve(endpoint, scope["method"], client, telemetry)
         except ClientLeft:
             client.status = CLIENT_CLOSED_REQUEST
         except TokenyardError as error:
-            exchange.refused(error)
-            await _say(error, client, exchange)
+            telemetry.refused(error)
+            await _send_error(error, client, telemetry)
         except Exception:  # the last resort of this path: the client learns nothing of our inside
-            _LOG.exception("request %s failed", exchange.request)
+            _LOG.exception("request %s failed", telemetry.request_id)
             unforeseen = TokenyardError("The server had an error while processing your request.")
-            exchange.refused(unforeseen)
-            await _say(unforeseen, client, exchange)
+            telemetry.refused(unforeseen)
+            await _send_error(unforeseen, client, telemetry)
         finally:
             self._count(-1)
-            exchange.ended(client.status)
+            telemetry.ended(client.status)
 
     def _count(self, change: int) -> None:
         self._in_flight += change
         self._metrics.set_in_flight(self._in_flight)
 
-    async def _serve(self, endpoint: Endpoint, method: str, client: Client, exchange: Exchange) -> None:
+    async def _serve(
+        self, endpoint: Endpoint, method: str, client: ClientConnection, telemetry: RequestTelemetry
+    ) -> None:
         if method != "POST":
             raise _wrong_method(method, endpoint)
         if self._in_flight > self._max_in_flight:
             raise Unavailable("The server is overloaded. Please try again shortly.")
-        principal = await authenticate(client, self._authenticator)
-        exchange.caller(principal.organization, principal.project, principal.key)
-        call = parse_call(endpoint, await client.body(self._max_request_bytes))
-        order = await resolve(call, principal, self._catalog, self._counter)
-        admitted = await self._gate.admit(order, principal, exchange.request)
-        exchange.admitted(order.model.name, admitted.rates.headers())
-        async with Settlement(self.settler, admitted.claims, order.model.price, exchange) as settlement:
+        principal = await self._authenticator.tenant(bearer(client.header(b"authorization")))
+        telemetry.caller(principal.organization, principal.project, principal.key)
+        body = endpoint.parse(await client.body(self._max_request_bytes))
+        request = await resolve(endpoint, body, principal, self._models, self._counter)
+        admitted = await self._admission.admit(request, principal, telemetry.request_id)
+        telemetry.admitted(request.model.name, admitted.rates.headers())
+        async with RequestSettlement(self.settler, admitted.claims, request.model.price, telemetry) as settlement:
             async with client.watched():
-                await self._relay.run(order, client, settlement)
+                await self._relay.run(request, client, settlement)
 
 
-async def _say(error: TokenyardError, client: Client, exchange: Exchange) -> None:
+async def _send_error(error: TokenyardError, client: ClientConnection, telemetry: RequestTelemetry) -> None:
     if client.started:
         return
     body = error_body(error)
     own = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     own.extend((name.encode(), value.encode()) for name, value in error.headers.items())
-    await client.start(error.status, exchange.headers(own))
+    await client.start(error.status, telemetry.headers(own))
     await client.finish(body)
 
 

@@ -4,25 +4,23 @@ import logging
 from typing import NoReturn
 
 import msgspec
-import orjson
 
 from tokenyard.core.errors import InvalidRequest, TokenyardError, UpstreamFailed, error_body
 from tokenyard.core.replica import Replica, ReplicaLost
-from tokenyard.core.usage import TokenUsage
-from tokenyard.gateway.endpoints.call import Call
-from tokenyard.gateway.endpoints.sse import DONE, FrameTooLong, UsageScanner, usage_of
-from tokenyard.gateway.endpoints.stream_options import ALWAYS_ASKED
-from tokenyard.gateway.path.client import Client, Headers
-from tokenyard.gateway.path.resolve import Order
-from tokenyard.gateway.path.route import MAX_ATTEMPTS, Router, no_replica
-from tokenyard.gateway.path.settle import Settlement
+from tokenyard.gateway.endpoints.usage import DONE, FrameTooLong, StreamUsage
+from tokenyard.gateway.path.client import ClientConnection, Headers
+from tokenyard.gateway.path.resolve import ResolvedRequest
+from tokenyard.gateway.path.route import MAX_ATTEMPTS, ReplicaRouter, no_replica
+from tokenyard.gateway.path.settle import RequestSettlement
 from tokenyard.gateway.path.upstream_errors import failed, upstream_error
-from tokenyard.gateway.ports import ModelServer, Reply
+from tokenyard.gateway.ports import ModelServer, Replicas, Reply
 from tokenyard.metering import header as meter
 from tokenyard.metering.events import Outcome
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
 MAX_ERROR_BYTES = 64 * 1024
+# Of every stream, so that what passed is known exactly at any moment.
+ALWAYS_ASKED = {"include_usage": True, "continuous_usage_stats": True}
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,7 +32,7 @@ _EVENTS: Headers = [
 ]
 
 
-class _Failed(Exception):
+class _AttemptFailed(Exception):
     """This attempt failed before the client was sent anything; `error` is what to say if no other one helps."""
 
     def __init__(self, error: TokenyardError, *, eject: bool) -> None:
@@ -46,22 +44,22 @@ class _Failed(Exception):
 class Relay:
     """`meter_secret` signs the meter header; `salt_secret` keeps organizations' prefix caches apart."""
 
-    def __init__(self, server: ModelServer, router: Router, *, meter_secret: bytes, salt_secret: bytes) -> None:
+    def __init__(self, server: ModelServer, replicas: Replicas, *, meter_secret: bytes, salt_secret: bytes) -> None:
         self._server = server
-        self._router = router
+        self._router = ReplicaRouter(replicas)
         self._meter_secret = meter_secret
         self._salt_secret = salt_secret
 
-    async def run(self, order: Order, client: Client, settlement: Settlement) -> None:
+    async def run(self, request: ResolvedRequest, client: ClientConnection, settlement: RequestSettlement) -> None:
         """Serve the request, writing into `settlement` what was relayed.
 
         Raises:
             TokenyardError: nothing was sent to the client yet, and no replica can do it.
             ClientLeft: the client is gone.
         """
-        body = self._body(order, settlement.claims.organization)
+        body = self._body(request, settlement.claims.organization)
         tried: list[str] = []
-        failure: TokenyardError = no_replica(order.call.model)
+        failure: TokenyardError = no_replica(request.body.model)
         for number in range(1, MAX_ATTEMPTS + 1):
             replica = self._router.pick(settlement.claims, tried)
             if replica is None:
@@ -70,121 +68,119 @@ class Relay:
             settlement.begin_attempt(number)
             try:
                 with self._router.using(replica):
-                    await self._attempt(order, body, replica, client, settlement)
+                    await self._attempt(request, body, replica, client, settlement)
                 return
-            except _Failed as attempt:
+            except _AttemptFailed as attempt:
                 failure = attempt.error
-                settlement.exchange.upstream_failed(failure)
+                settlement.telemetry.upstream_failed(failure)
                 _LOG.warning("attempt %s failed on %s: %s", settlement.claims.attempt, replica.name, _why(attempt))
                 if attempt.eject:
                     self._router.eject(replica)
         raise failure
 
-    def _body(self, order: Order, organization: str) -> bytes:
+    def _body(self, request: ResolvedRequest, organization: str) -> bytes:
         body = {
-            **order.call.body,
-            "model": order.model.name,
-            "max_tokens": order.max_tokens,
+            # What the client says nothing of is sampled as the model's file says.
+            **msgspec.to_builtins(request.model.base.sampling),
+            **request.body.sent(),
+            "model": request.model.name,
+            "max_tokens": request.max_tokens,
             "cache_salt": meter.cache_salt(organization, self._salt_secret),
         }
-        if order.call.stream:
+        if request.body.stream:
             body["stream"] = True
             body["stream_options"] = ALWAYS_ASKED
-        return orjson.dumps(body)
+        return msgspec.json.encode(body)
 
     async def _attempt(
-        self, order: Order, body: bytes, replica: Replica, client: Client, settlement: Settlement
+        self,
+        request: ResolvedRequest,
+        body: bytes,
+        replica: Replica,
+        client: ClientConnection,
+        settlement: RequestSettlement,
     ) -> None:
         claims = settlement.claims
         headers = {"x-request-id": claims.attempt, meter.HEADER: meter.sign(claims, self._meter_secret)}
         try:
-            reply = await self._server.post(replica.url + order.call.endpoint.path, body, headers)
+            reply = await self._server.post(replica.url + request.endpoint.path, body, headers)
         except ReplicaLost as lost:
-            raise _Failed(failed(), eject=True) from lost
+            raise _AttemptFailed(failed(), eject=True) from lost
         try:
             if reply.status != 200:
                 await _refuse(reply)
-            if not order.call.stream:
-                await _whole(reply, client, settlement)
-            elif not await _stream(order.call, reply, client, settlement):
+            if not request.body.stream:
+                await _whole(request, reply, client, settlement)
+            elif not await _stream(request, reply, client, settlement):
                 self._router.eject(replica)
         finally:
             reply.close()
 
 
-def _why(failure: _Failed) -> str:
+def _why(failure: _AttemptFailed) -> str:
     return str(failure.__cause__ or failure.error.code)
 
 
-async def _stream(call: Call, reply: Reply, client: Client, settlement: Settlement) -> bool:
+async def _stream(
+    request: ResolvedRequest, reply: Reply, client: ClientConnection, settlement: RequestSettlement
+) -> bool:
     """Relay a stream; return whether the replica brought it to its end."""
-    scanner = UsageScanner(include_usage=call.include_usage, choices_per_prompt=call.choices)
+    body = request.body
+    stream = request.endpoint.stream_usage(include_usage=body.include_usage, choices_per_prompt=body.choices)
     try:
-        await _frames(reply, scanner, client, settlement)
+        await _frames(reply, stream, client, settlement)
     except (ReplicaLost, FrameTooLong) as lost:
         error = failed()
         if not client.started:
-            raise _Failed(error, eject=True) from lost
-        settlement.exchange.upstream_failed(error)
+            raise _AttemptFailed(error, eject=True) from lost
+        settlement.telemetry.upstream_failed(error)
         _LOG.warning("attempt %s was lost in its stream: %s", settlement.claims.attempt, lost)
         await client.finish(b"data: " + error_body(error) + b"\n\n")
         return False
     return True
 
 
-async def _frames(reply: Reply, scanner: UsageScanner, client: Client, settlement: Settlement) -> None:
-    exchange = settlement.exchange
+async def _frames(reply: Reply, stream: StreamUsage, client: ClientConnection, settlement: RequestSettlement) -> None:
+    telemetry = settlement.telemetry
     try:
         while data := await reply.chunk():
-            sent = scanner.feed(data)
+            sent = stream.feed(data)
             if not sent:
                 continue
-            exchange.frames()
+            telemetry.received()
             if not client.started:
                 # From here on the client has something, and whatever happens it costs what was relayed.
                 settlement.outcome = Outcome.REPLICA_LOST
-                await client.start(200, exchange.headers(_EVENTS))
-            if scanner.done:
+                await client.start(200, telemetry.headers(_EVENTS))
+            if stream.done:
                 settlement.outcome = Outcome.COMPLETED
-                settlement.usage = scanner.usage
+                settlement.usage = stream.usage
                 await client.finish(sent)
                 return
             await client.write(sent)
     finally:
-        settlement.usage = scanner.usage
-    if scanner.failed or not scanner.complete:
+        settlement.usage = stream.usage
+    if stream.failed or not stream.complete:
         raise ReplicaLost("the stream ended before its end")
     settlement.outcome = Outcome.COMPLETED
     await client.finish(DONE)
 
 
-class _Usage(msgspec.Struct):
-    usage: dict[str, object] | None = None
-
-
-_USAGE = msgspec.json.Decoder(_Usage)
-
-
-async def _whole(reply: Reply, client: Client, settlement: Settlement) -> None:
-    exchange = settlement.exchange
+async def _whole(
+    request: ResolvedRequest, reply: Reply, client: ClientConnection, settlement: RequestSettlement
+) -> None:
+    telemetry = settlement.telemetry
     try:
         body = await reply.body(MAX_REPLY_BYTES)
-        usage = _usage_in(body)
+        usage = request.endpoint.read_usage(body)
     except (ReplicaLost, msgspec.MsgspecError) as lost:
-        raise _Failed(failed(), eject=True) from lost
+        raise _AttemptFailed(failed(), eject=True) from lost
     settlement.usage = usage
     settlement.outcome = Outcome.COMPLETED
-    exchange.frames()
+    telemetry.received()
     length = (b"content-length", str(len(body)).encode())
-    await client.start(200, exchange.headers([_JSON, length]))
+    await client.start(200, telemetry.headers([_JSON, length]))
     await client.finish(body)
-
-
-def _usage_in(body: bytes) -> TokenUsage:
-    usage = _USAGE.decode(body).usage
-    if usage is None:
-        raise ReplicaLost("the reply tells no usage")
-    return usage_of(usage)
 
 
 async def _refuse(reply: Reply) -> NoReturn:
@@ -196,4 +192,4 @@ async def _refuse(reply: Reply) -> NoReturn:
     error = upstream_error(reply.status, body, reply.retry_after_s)
     if isinstance(error, InvalidRequest):
         raise error
-    raise _Failed(error, eject=isinstance(error, UpstreamFailed))
+    raise _AttemptFailed(error, eject=isinstance(error, UpstreamFailed))

@@ -1,24 +1,25 @@
-"""Stage 2: which model, at which price, and how many tokens the call may use."""
+"""Stage 2: which model, at which price, and how many tokens the request may use."""
 
 import msgspec
 
-from tokenyard.core.catalog import BaseModel, ResolvedModel
+from tokenyard.core.catalog import ResolvedModel
 from tokenyard.core.errors import ContextLengthExceeded
 from tokenyard.core.principal import Principal
-from tokenyard.gateway.endpoints.call import Call
-from tokenyard.gateway.endpoints.prompt_size import TokenCounter, prompt_bounds
-from tokenyard.gateway.endpoints.table import CHAT
-from tokenyard.gateway.ports import ModelCatalog
+from tokenyard.gateway.endpoints.body import GenerationBody
+from tokenyard.gateway.endpoints.table import Endpoint
+from tokenyard.gateway.endpoints.token_counter import TokenCounter
+from tokenyard.gateway.ports import ModelResolver
 
 
-class Order(msgspec.Struct, frozen=True):
-    """A call with its model and its worst case.
+class ResolvedRequest(msgspec.Struct, frozen=True):
+    """A request with its model and its worst case.
 
     `prompts` are the tokens that each prompt can have at most, and `exact` says that they were counted;
     `max_tokens` is what each choice may produce.
     """
 
-    call: Call
+    endpoint: Endpoint
+    body: GenerationBody
     model: ResolvedModel
     prompts: tuple[int, ...]
     max_tokens: int
@@ -31,50 +32,58 @@ class Order(msgspec.Struct, frozen=True):
     @property
     def completion_tokens(self) -> int:
         # For 0, which asks for the echo alone, the engine makes one token all the same.
-        return len(self.prompts) * self.call.choices * max(1, self.max_tokens)
+        return len(self.prompts) * self.body.choices * max(1, self.max_tokens)
 
 
-async def resolve(call: Call, principal: Principal, catalog: ModelCatalog, counter: TokenCounter) -> Order:
-    """Find the model and make sure that the call fits its context.
+async def resolve(
+    endpoint: Endpoint, body: GenerationBody, principal: Principal, models: ModelResolver, counter: TokenCounter
+) -> ResolvedRequest:
+    """Find the model and make sure that it can do what is asked, within its context.
 
     Raises:
         ModelNotFound: no such model for this organization.
+        InvalidRequest: the model cannot do this.
         ContextLengthExceeded: prompt and completion do not fit, also when counted exactly.
     """
-    model = await catalog.resolve(principal.organization, call.model)
-    bounds = prompt_bounds(call, model.base)
-    wanted = call.max_tokens if call.max_tokens is not None else model.base.default_max_tokens
-    if max(bounds) + wanted <= model.base.context_length:
-        return Order(call, model, tuple(bounds), wanted, exact=False)
-    counted = await counter.count(call, model.base)
-    return _fitted(call, model, bounds if counted is None else counted, wanted, exact=counted is not None)
+    model = await models.resolve(principal.organization, body.model)
+    base = model.base
+    body.check_model(base)
+    bounds = tuple(prompt.bound for prompt in body.prompts(base))
+    wanted = base.default_max_tokens if body.wanted_tokens is None else body.wanted_tokens
+    request = ResolvedRequest(endpoint, body, model, bounds, wanted, exact=False)
+    if max(bounds) + wanted <= base.context_length:
+        return request
+    return _fitted(await counted(request, counter) or request)
 
 
-async def counted(order: Order, counter: TokenCounter) -> Order | None:
-    """Return the order with counted prompts, or None where that would tell nothing new."""
-    if order.exact:
+async def counted(request: ResolvedRequest, counter: TokenCounter) -> ResolvedRequest | None:
+    """Return the request with counted prompts, or None where that would tell nothing new."""
+    if request.exact:
         return None
-    counts = await counter.count(order.call, order.model.base)
-    return None if counts is None else msgspec.structs.replace(order, prompts=tuple(counts), exact=True)
+    base = request.model.base
+    counts = await counter.count(request.body.prompts(base), base)
+    return None if counts is None else msgspec.structs.replace(request, prompts=tuple(counts), exact=True)
 
 
-def _fitted(call: Call, model: ResolvedModel, prompts: list[int], wanted: int, *, exact: bool) -> Order:
-    room = model.base.context_length - max(prompts)
-    if call.max_tokens is None:
-        wanted = min(wanted, room)
+def _fitted(request: ResolvedRequest) -> ResolvedRequest:
+    """Return the request as it fits the context, for which a default of `max_tokens` gives way."""
+    longest = max(request.prompts)
+    room = request.model.base.context_length - longest
+    wanted = min(request.max_tokens, room) if request.body.wanted_tokens is None else request.max_tokens
     if wanted > room or room < 1:
-        raise _too_long(call, model.base, max(prompts), wanted)
-    return Order(call, model, tuple(prompts), wanted, exact=exact)
+        raise _too_long(request, longest)
+    return msgspec.structs.replace(request, max_tokens=wanted)
 
 
-def _too_long(call: Call, base: BaseModel, prompt: int, wanted: int) -> ContextLengthExceeded:
-    part = "messages" if call.endpoint is CHAT else "prompt"
-    limit = f"This model's maximum context length is {base.context_length} tokens."
-    if prompt >= base.context_length or call.max_tokens is None:
-        asked = f"However, your {part} resulted in {prompt} tokens. Please reduce the length of the {part}."
+def _too_long(request: ResolvedRequest, prompt: int) -> ContextLengthExceeded:
+    part, wanted = request.endpoint.input, request.body.wanted_tokens
+    context = request.model.base.context_length
+    if prompt >= context or wanted is None:
+        told = f"your {part} resulted in {prompt} tokens. Please reduce the length of the {part}."
     else:
-        asked = (
-            f"However, you requested {prompt + wanted} tokens ({prompt} in the {part}, {wanted} in the completion). "
+        told = (
+            f"you requested {prompt + wanted} tokens ({prompt} in the {part}, {wanted} in the completion). "
             f"Please reduce the length of the {part} or completion."
         )
-    return ContextLengthExceeded(f"{limit} {asked}", param=part)
+    message = f"This model's maximum context length is {context} tokens. However, {told}"
+    return ContextLengthExceeded(message, param=part)

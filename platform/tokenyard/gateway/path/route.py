@@ -14,7 +14,7 @@ MAX_ATTEMPTS = 2
 NO_REPLICA_RETRY_AFTER_S = 5.0
 
 
-class Router:
+class ReplicaRouter:
     """Picks replicas, and knows what this gateway itself has under way on each."""
 
     def __init__(self, replicas: Replicas) -> None:

@@ -11,8 +11,8 @@ from tokenyard.core.money import NanoDollars
 from tokenyard.core.price import Price, inference_cost
 from tokenyard.core.usage import MeterClaims, TokenUsage
 from tokenyard.gateway.path.client import ClientLeft
-from tokenyard.gateway.path.observe import Exchange
-from tokenyard.gateway.ports import Admission
+from tokenyard.gateway.path.telemetry import RequestTelemetry
+from tokenyard.gateway.ports import AdmissionControl
 from tokenyard.metering.events import Outcome, Settled
 
 DRAIN_TIMEOUT_S = 10.0
@@ -22,16 +22,16 @@ _NOTHING = TokenUsage(0, 0)
 class Settler:
     """Settles requests in tasks of their own, which no cancellation of a request reaches."""
 
-    def __init__(self, admission: Admission, clock: Clock) -> None:
-        self._admission = admission
+    def __init__(self, control: AdmissionControl, clock: Clock) -> None:
+        self._control = control
         self._clock = clock
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def settle(self, settled: "Settlement") -> None:
+    async def settle(self, settlement: "RequestSettlement") -> None:
         """Settle, also when the caller is cancelled while it waits."""
-        event = Settled(settled.claims, settled.outcome, settled.usage, self._clock.now_ms())
-        settled.exchange.settled(event)
-        task = asyncio.ensure_future(self._admission.settle(event, settled.cost))
+        event = Settled(settlement.claims, settlement.outcome, settlement.usage, self._clock.now_ms())
+        settlement.telemetry.settled(event)
+        task = asyncio.ensure_future(self._control.settle(event, settlement.cost))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         await asyncio.shield(task)
@@ -42,13 +42,13 @@ class Settler:
             await asyncio.wait(self._tasks, timeout=DRAIN_TIMEOUT_S)
 
 
-class Settlement:
+class RequestSettlement:
     """`async with` around everything that happens after admission. The relay writes down how far it came."""
 
-    def __init__(self, settler: Settler, claims: MeterClaims, price: Price, exchange: Exchange) -> None:
+    def __init__(self, settler: Settler, claims: MeterClaims, price: Price, telemetry: RequestTelemetry) -> None:
         self._settler = settler
         self._price = price
-        self.exchange = exchange
+        self.telemetry = telemetry
         self.claims = claims
         self.outcome = Outcome.FAILED
         self.usage = _NOTHING
@@ -64,7 +64,7 @@ class Settlement:
             self.claims = msgspec.structs.replace(self.claims, attempt=attempt)
         self.usage = _NOTHING
 
-    async def __aenter__(self) -> "Settlement":
+    async def __aenter__(self) -> "RequestSettlement":
         return self
 
     async def __aexit__(

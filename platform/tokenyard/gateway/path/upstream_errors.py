@@ -21,16 +21,16 @@ _INSIDE = re.compile(
 _CONTEXT = re.compile(r"maximum context length|context length|longer than the maximum model length", re.IGNORECASE)
 
 
-class _Error(msgspec.Struct):
+class _ReplicaError(msgspec.Struct):
     message: str = ""
     param: str | None = None
 
 
-class _Body(msgspec.Struct):
-    error: _Error
+class _ReplicaErrorBody(msgspec.Struct):
+    error: _ReplicaError
 
 
-_DECODER = msgspec.json.Decoder(_Body)
+_DECODER = msgspec.json.Decoder(_ReplicaErrorBody)
 
 
 def upstream_error(status: int, body: bytes, retry_after_s: float | None) -> TokenyardError:
@@ -47,11 +47,11 @@ def failed() -> UpstreamFailed:
     return UpstreamFailed("The model server failed while processing your request. Please try again.")
 
 
-def _decoded(body: bytes) -> _Error:
+def _decoded(body: bytes) -> _ReplicaError:
     try:
         return _DECODER.decode(body).error
     except msgspec.MsgspecError:
-        return _Error()
+        return _ReplicaError()
 
 
 def _busy(status: int, retry_after_s: float | None) -> TokenyardError:
@@ -62,7 +62,7 @@ def _busy(status: int, retry_after_s: float | None) -> TokenyardError:
     return Unavailable(message, retry_after_s=wait_s)
 
 
-def _refused(error: _Error) -> TokenyardError:
+def _refused(error: _ReplicaError) -> TokenyardError:
     message = error.message.strip()[:MAX_MESSAGE_CHARS]
     shown = message if message and not _INSIDE.search(message) else "The model refused the request's parameters."
     param = error.param if error.param and error.param.isidentifier() else None

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenyard.core.usage import TokenUsage
-from tokenyard.gateway.endpoints.sse import UsageScanner
+from tokenyard.gateway.endpoints.usage import StreamUsage
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=12) | st.sampled_from(
     ["\n\n", "data: [DONE]\n\n", '"usage":{"completion_tokens":9}', "[DONE]", "data: ", "\r\n"]
@@ -43,7 +43,7 @@ def test_cuts_change_nothing(
     stream: tuple[list[dict[str, object]], int, int, list[bytes]], include_usage: bool
 ) -> None:
     plain, prompt, total, pieces = stream
-    scanner = UsageScanner(include_usage=include_usage, choices_per_prompt=3)
+    scanner = StreamUsage(include_usage=include_usage, choices_per_prompt=3)
     sent = b"".join(scanner.feed(piece) for piece in pieces)
     assert scanner.done
     assert scanner.complete
@@ -64,7 +64,7 @@ def test_a_cut_stream_is_counted_as_far_as_it_came(
     _, prompt, total, pieces = stream
     raw = b"".join(pieces)
     kept = raw[: data.draw(st.integers(0, len(raw)))]
-    scanner = UsageScanner(include_usage=False, choices_per_prompt=3)
+    scanner = StreamUsage(include_usage=False, choices_per_prompt=3)
     scanner.feed(kept)
     last: dict[int, int] = {}
     for event in kept.split(b"\n\n")[:-1]:
@@ -79,8 +79,8 @@ def test_a_cut_stream_is_counted_as_far_as_it_came(
 
 @given(st.binary(max_size=400), st.integers(0, 400))
 def test_any_bytes_are_survived(raw: bytes, cut: int) -> None:
-    scanner = UsageScanner(include_usage=False)
+    scanner = StreamUsage(include_usage=False)
     whole = scanner.feed(raw[:cut]) + scanner.feed(raw[cut:])
-    other = UsageScanner(include_usage=False)
+    other = StreamUsage(include_usage=False)
     assert other.feed(raw) == whole
     assert other.usage == scanner.usage

@@ -15,19 +15,19 @@ OPENAI_VERSION = b"2020-10-01"
 _NOTABLE = re.compile(r"[\x21-\x7e]{1,128}")
 
 
-class Exchange:
-    """One request and its reply. The gateway makes the request's id; the client's own id is only noted."""
+class RequestTelemetry:
+    """Kept from arrival to end. The gateway makes the request's id; the client's own id is only noted."""
 
-    def __init__(self, endpoint: str, metrics: GatewayMetrics, log: AccessLog, clock: float) -> None:
-        self.request = new_request_id()
+    def __init__(self, endpoint: str, metrics: GatewayMetrics, log: AccessLog, at_s: float) -> None:
+        self.request_id = new_request_id()
         self._endpoint = endpoint
         self._metrics = metrics
         self._log = log
-        self._at = clock
+        self._at_s = at_s
         self._began = time.perf_counter()
         self._last: float | None = None
         self._reply: list[tuple[bytes, bytes]] = [
-            (b"x-request-id", self.request.encode()),
+            (b"x-request-id", self.request_id.encode()),
             (b"openai-version", OPENAI_VERSION),
         ]
         self._noted: dict[str, object] = {}
@@ -51,7 +51,7 @@ class Exchange:
         spent_ms = round((time.perf_counter() - self._began) * 1000)
         return [*own, *self._reply, (b"openai-processing-ms", str(spent_ms).encode())]
 
-    def frames(self) -> None:
+    def received(self) -> None:
         """Note that something arrived from the model server."""
         now = time.perf_counter()
         if self._last is None:
@@ -86,8 +86,8 @@ class Exchange:
         self._metrics.ended(self._endpoint, status, seconds)
         self._log.add(
             {
-                "time": round(self._at, 3),
-                "request": self.request,
+                "time": round(self._at_s, 3),
+                "request": self.request_id,
                 "endpoint": self._endpoint,
                 "status": status,
                 "ms": round(seconds * 1000, 1),

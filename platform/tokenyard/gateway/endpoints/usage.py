@@ -1,14 +1,15 @@
-"""Reads usage out of a stream of server-sent events while it passes, however its bytes are cut up. Pure.
+"""Reads usage out of what a replica answers to chat and completions, whole or while its events pass. Pure.
 
-Every frame of the replica carries the usage so far, so the count is exact at any moment; the client gets the frames
+Every event of the replica carries the usage so far, so the count is exact at any moment; the client gets the events
 without it, as OpenAI sends them.
 """
 
-from typing import Any
-
+import msgspec
 import orjson
+from msgspec import UNSET, UnsetType
 
 from tokenyard.core.usage import TokenUsage
+from tokenyard.gateway.endpoints.invalid_body import Json
 
 DONE = b"data: [DONE]\n\n"
 MAX_FRAME_BYTES = 16 * 1024 * 1024
@@ -21,7 +22,48 @@ class FrameTooLong(ValueError):
     """One frame grew over `MAX_FRAME_BYTES`."""
 
 
-class UsageScanner:
+class PromptTokensDetails(msgspec.Struct):
+    """`cached_tokens` are part of the prompt's tokens."""
+
+    cached_tokens: int = 0
+
+
+class CompletionTokensDetails(msgspec.Struct):
+    """`reasoning_tokens` are part of the completion's tokens."""
+
+    reasoning_tokens: int = 0
+
+
+class CompletionUsage(msgspec.Struct):
+    """What the request used, over all of its choices."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails | UnsetType = UNSET
+    completion_tokens_details: CompletionTokensDetails | UnsetType = UNSET
+
+
+class _WholeReply(msgspec.Struct):
+    usage: Json | None = None
+
+
+_WHOLE_REPLY = msgspec.json.Decoder(_WholeReply)
+
+
+def read_usage(body: bytes) -> TokenUsage:
+    """Return the usage in a whole reply.
+
+    Raises:
+        msgspec.MsgspecError: it tells none, or is no JSON.
+    """
+    usage = _WHOLE_REPLY.decode(body).usage
+    if usage is None:
+        raise msgspec.ValidationError("the reply tells no usage")
+    return usage_of(usage)
+
+
+class StreamUsage:
     """Feed it what the replica sends; it returns what the client gets.
 
     `include_usage` says whether the client asked for usage. `choices_per_prompt` tells which choices share a prompt,
@@ -90,7 +132,7 @@ class UsageScanner:
             return b""
         return self._count(chunk, frame)
 
-    def _count(self, chunk: dict[str, Any], frame: bytes) -> bytes:
+    def _count(self, chunk: Json, frame: bytes) -> bytes:
         choices = chunk.get("choices")
         if choices:
             self.frames += 1
@@ -99,7 +141,9 @@ class UsageScanner:
             return frame + _END
         if not choices:
             self._final = usage_of(usage)
-            return frame + _END if self._include_usage else b""
+            if not self._include_usage:
+                return b""
+            return _DATA + orjson.dumps({**chunk, "usage": _as_openai(self._final, usage)}) + _END
         index = choices[0].get("index", 0)
         self._completions[index] = usage.get("completion_tokens") or 0
         self._prompts[index // self._choices_per_prompt] = usage.get("prompt_tokens") or 0
@@ -110,7 +154,7 @@ class UsageScanner:
         return _DATA + orjson.dumps(chunk) + _END
 
 
-def usage_of(usage: dict[str, Any]) -> TokenUsage:
+def usage_of(usage: Json) -> TokenUsage:
     """Read OpenAI's `usage` object."""
     details = usage.get("prompt_tokens_details") or {}
     return TokenUsage(
@@ -118,3 +162,16 @@ def usage_of(usage: dict[str, Any]) -> TokenUsage:
         completion_tokens=usage.get("completion_tokens") or 0,
         cached_tokens=details.get("cached_tokens") or 0,
     )
+
+
+def _as_openai(counted: TokenUsage, usage: Json) -> Json:
+    details = usage.get("completion_tokens_details") or {}
+    shown = CompletionUsage(
+        prompt_tokens=counted.prompt_tokens,
+        completion_tokens=counted.completion_tokens,
+        total_tokens=counted.total_tokens,
+        prompt_tokens_details=PromptTokensDetails(counted.cached_tokens),
+        completion_tokens_details=CompletionTokensDetails(details.get("reasoning_tokens") or 0),
+    )
+    built: Json = msgspec.to_builtins(shown)
+    return built

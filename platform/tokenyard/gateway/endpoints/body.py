@@ -1,0 +1,124 @@
+"""What both ways of generating text take: the shared fields, and what the request path asks of a body."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+from msgspec import Meta
+
+from tokenyard.core.catalog import BaseModel
+from tokenyard.core.errors import InvalidRequest
+from tokenyard.gateway.endpoints.invalid_body import Json
+
+MAX_CHOICES = 128
+MAX_TOKENS = 10_000_000
+_INT64 = 2**63
+_MODELS_OWN = "Default: the model's own `sampling`, as `GET /v1/models/{model}` shows it."
+
+MaxTokens = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
+Ignored = Annotated[Any, Meta(description="Accepted for compatibility; it changes nothing.")]
+_Penalty = Annotated[float, Meta(ge=-2, le=2)]
+_Share = Annotated[float, Meta(ge=0, le=1, description=_MODELS_OWN)]
+_Stop = Annotated[str, Meta(min_length=1)]
+_TokenId = Annotated[str, Meta(pattern="^[0-9]+$")]
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """One prompt as it is counted: texts, and the tokens that come on top of theirs."""
+
+    texts: list[str]
+    tokens: int
+
+    @property
+    def bound(self) -> int:
+        """The number of tokens that the prompt cannot exceed: a token is at least one byte of text."""
+        return sum(len(text.encode()) for text in self.texts) + self.tokens
+
+
+class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
+    """`include_usage` adds a last event with the usage of the whole request; `include_obfuscation` changes nothing."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+
+
+class GenerationBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """As with OpenAI, null is the same as leaving a field out, and other fields are refused by name."""
+
+    # These types are the check and the description. One of None is of a field that OpenAI knows and this platform does
+    # not offer: `refused` says why.
+    refused: ClassVar[Mapping[str, str]] = {}
+    # The gateway sets these itself, or they are for the gateway alone.
+    not_sent: ClassVar[frozenset[str]] = frozenset(
+        {
+            *("model", "stream", "stream_options", "max_tokens", "metadata", "prediction", "prompt_cache_key"),
+            *("prompt_cache_options", "prompt_cache_retention", "safety_identifier", "service_tier", "store", "user"),
+        }
+    )
+
+    model: Annotated[str, Meta(min_length=1, description="A base model, a fine-tuned model, or an alias of your own.")]
+    frequency_penalty: _Penalty | None = None
+    logit_bias: dict[_TokenId, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES, description="Choices for each prompt. Default: 1.")] | None = None
+    presence_penalty: _Penalty | None = None
+    seed: Annotated[int, Meta(ge=-_INT64, le=_INT64 - 1)] | None = None
+    stop: _Stop | Annotated[list[_Stop], Meta(max_length=4)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2, description=_MODELS_OWN)] | None = None
+    top_p: _Share | None = None
+    # Not OpenAI's, but what users of open models ask for; they cost nothing.
+    min_p: _Share | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=10, description=_MODELS_OWN)] | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=1_000_000, description=_MODELS_OWN)] | None = None
+    # Bookkeeping of OpenAI's own platform, and hints.
+    metadata: Ignored = None
+    prediction: Ignored = None
+    prompt_cache_key: Ignored = None
+    prompt_cache_options: Ignored = None
+    prompt_cache_retention: Ignored = None
+    safety_identifier: Ignored = None
+    service_tier: Ignored = None
+    store: Ignored = None
+    user: Ignored = None
+
+    @property
+    def choices(self) -> int:
+        """How many completions each prompt may cost."""
+        return self.n or 1
+
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def wanted_tokens(self) -> int | None:
+        """The bound on each completion, or None where the model's own default is to be taken."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Refuse what no single field tells.
+
+        Raises:
+            InvalidRequest: fields do not go together.
+        """
+        if self.stream_options is not None and not self.stream:
+            raise InvalidRequest(
+                "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
+            )
+
+    def check_model(self, model: BaseModel) -> None:
+        """Refuse what `model` cannot do; by default there is no such thing.
+
+        Raises:
+            InvalidRequest: it cannot.
+        """
+
+    def prompts(self, model: BaseModel) -> list[Prompt]:
+        """Return what the model is made to read."""
+        raise NotImplementedError
+
+    def sent(self) -> Json:
+        """Return the fields that go to the replica."""
+        given: Json = msgspec.to_builtins(self)
+        return {name: value for name, value in given.items() if name not in self.not_sent}

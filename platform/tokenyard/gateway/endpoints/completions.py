@@ -1,0 +1,107 @@
+"""`POST /v1/completions`."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from tokenyard.core.catalog import BaseModel
+from tokenyard.core.errors import InvalidRequest
+from tokenyard.gateway.endpoints.body import MAX_TOKENS, GenerationBody, Prompt
+from tokenyard.gateway.endpoints.invalid_body import invalid, unsupported
+from tokenyard.gateway.endpoints.usage import CompletionUsage
+
+MAX_PROMPTS = 128
+MAX_TOKEN_ID = 2**31 - 1
+DEFAULT_MAX_TOKENS = 16
+# A start token, and one more for tokenizers that put a space in front of the text.
+EXTRA_TOKENS = 2
+
+_TEXT = {"type": "string"}
+_TOKENS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": MAX_TOKEN_ID}, "minItems": 1}
+_SEVERAL = [{"type": "array", "items": one, "minItems": 1, "maxItems": MAX_PROMPTS} for one in (_TEXT, _TOKENS)]
+_PROMPT = {"anyOf": [_TEXT, _TOKENS, *_SEVERAL]}
+_DEFAULT = f"Default: {DEFAULT_MAX_TOKENS}. 0 only with `echo`."
+
+
+class CompletionBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One prompt or several to continue, as text or as token ids."""
+
+    not_sent: ClassVar[frozenset[str]] = GenerationBody.not_sent | {"best_of", "suffix"}
+
+    prompt: Annotated[Any, Meta(extra_json_schema=_PROMPT)]
+    best_of: Annotated[int, Meta(ge=1, le=20, description="Only at the value of `n`.")] | None = None
+    echo: bool | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+    max_tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS, description=_DEFAULT)] | None = None
+    suffix: Literal[""] | None = None
+
+    @property
+    def wanted_tokens(self) -> int | None:
+        return DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens
+
+    def check(self) -> None:
+        super().check()
+        _check_prompt(self.prompt)
+        if self.best_of is not None and self.best_of < self.choices:
+            raise invalid("best_of", f"it must be at least 'n', which is {self.choices}.")
+        if self.best_of is not None and self.best_of > self.choices:
+            raise unsupported("best_of", "it is supported only at the value of 'n'.")
+        if self.max_tokens == 0 and not self.echo:
+            raise invalid("max_tokens", "0 is supported only with 'echo'.")
+
+    def prompts(self, model: BaseModel) -> list[Prompt]:
+        several = isinstance(self.prompt, list) and not isinstance(self.prompt[0], int)
+        return [
+            Prompt([one], EXTRA_TOKENS) if isinstance(one, str) else Prompt([], len(one) + EXTRA_TOKENS)
+            for one in (self.prompt if several else [self.prompt])
+        ]
+
+
+def _check_prompt(value: object) -> None:
+    if isinstance(value, str) or _is_tokens(value):
+        return
+    if value == []:
+        raise invalid("prompt", "empty array. Expected an array with minimum length 1.", "empty_array")
+    texts = isinstance(value, list) and all(isinstance(one, str) for one in value)
+    if not (isinstance(value, list) and (texts or all(_is_tokens(one) for one in value))):
+        message = "expected a string, an array of strings, an array of token ids, or an array of arrays of token ids."
+        raise InvalidRequest(f"Invalid type for 'prompt': {message}", param="prompt", code="invalid_type")
+    if len(value) > MAX_PROMPTS:
+        raise invalid("prompt", f"at most {MAX_PROMPTS} prompts in one request.", "array_above_max_length")
+
+
+def _is_tokens(value: object) -> bool:
+    return (
+        isinstance(value, list) and bool(value) and all(type(one) is int and 0 <= one <= MAX_TOKEN_ID for one in value)
+    )
+
+
+class CompletionLogprobs(msgspec.Struct):
+    """Log probabilities of a text's tokens, one of each list a token; a first token that was given has none."""
+
+    text_offset: list[int]
+    token_logprobs: list[float | None]
+    tokens: list[str]
+    top_logprobs: list[dict[str, float] | None]
+
+
+class CompletionChoice(msgspec.Struct):
+    """One text, or in a stream more of it: there `finish_reason` is null before its end."""
+
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: Literal["stop", "length", "content_filter"] | None
+
+
+class Completion(msgspec.Struct):
+    """A whole answer, or one event of a stream, of which only the last one before `[DONE]` may tell the usage."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: CompletionUsage | UnsetType | None = UNSET
+    system_fingerprint: str | UnsetType = UNSET

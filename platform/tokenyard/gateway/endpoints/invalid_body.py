@@ -1,0 +1,111 @@
+"""Says in OpenAI's words what is wrong with a request body: `param` names the field, `code` is for programs."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from tokenyard.core.errors import InvalidRequest
+
+Json = dict[str, Any]
+"""JSON of the client's own shape, such as a schema, or what is sent to a replica."""
+
+MAX_DEPTH = 64
+MAX_NODES = 20_000
+_MAX_NAME = 64
+
+# How `msgspec` words its findings; a test holds each of them.
+_WHERE = re.compile(r"(.*?)(?: - at (?:`key` in )?`\$\.?(.*?)(?:\[\.\.\.\])*`)?", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(.*)`")
+_UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_WRONG_TYPE = re.compile(r"Expected `(.*)`, got `(.*)`")
+_OUTSIDE = re.compile(r"Expected `(int|float)` ([<>]=) (\S+)")
+_LENGTH = re.compile(r"Expected `array` of length ([<>]=) (\d+)")
+_TYPES = {
+    "object": "an object",
+    "array": "an array",
+    "str": "a string",
+    "bool": "a boolean",
+    "int": "an integer",
+    "float": "a decimal",
+    "null": "null",
+}
+
+
+def invalid(name: str | None, why: str, code: str = "invalid_value") -> InvalidRequest:
+    return InvalidRequest(f"Invalid '{name}': {why}", param=name, code=code)
+
+
+def missing(name: str) -> InvalidRequest:
+    return InvalidRequest(f"Missing required parameter: '{name}'.", param=name, code="missing_required_parameter")
+
+
+def unsupported(name: str, why: str) -> InvalidRequest:
+    return InvalidRequest(f"Unsupported parameter: '{name}': {why}", param=name, code="unsupported_parameter")
+
+
+def invalid_body(error: Exception, refused: Mapping[str, str]) -> InvalidRequest:
+    """Return what to answer to a body that `msgspec` cannot read; `refused` says why a field is not offered here."""
+    if not isinstance(error, msgspec.ValidationError):
+        return InvalidRequest(
+            "We could not parse the JSON body of your request. The API expects a JSON payload, but what was sent was "
+            "not valid JSON."
+        )
+    matched = _WHERE.fullmatch(str(error))
+    assert matched is not None  # it matches anything
+    finding, where = matched[1], matched[2]
+    if found := _MISSING.fullmatch(finding):
+        return missing(_inside(where, found[1]))
+    if found := _UNKNOWN.fullmatch(finding):
+        name = _inside(where, found[1])
+        return InvalidRequest(f"Unknown parameter: '{name}'.", param=name, code="unknown_parameter")
+    if not where:
+        return InvalidRequest("The JSON body of your request must be an object.")
+    if found := _WRONG_TYPE.fullmatch(finding):
+        return _wrong_type(where, found[1], found[2], refused)
+    return _invalid_value(where, finding)
+
+
+def _inside(where: str | None, field: str) -> str:
+    return f"{where}.{field[:_MAX_NAME]}" if where else field[:_MAX_NAME]
+
+
+def _wrong_type(name: str, expected: str, got: str, refused: Mapping[str, str]) -> InvalidRequest:
+    if expected == "null":
+        return unsupported(name, refused.get(name, "it is not offered here."))
+    kinds = " or ".join(_TYPES.get(one, one) for one in expected.split(" | ") if one != "null")
+    message = f"Invalid type for '{name}': expected {kinds}, but got {_TYPES.get(got, got)} instead."
+    return InvalidRequest(message, param=name, code="invalid_type")
+
+
+def _invalid_value(name: str, finding: str) -> InvalidRequest:
+    if found := _OUTSIDE.fullmatch(finding):
+        kind = "integer" if found[1] == "int" else "decimal"
+        side, limit = ("below", "min") if found[2] == ">=" else ("above", "max")
+        why = f"{kind} {side} {limit}imum value. Expected a value {found[2]} {found[3]}."
+        return invalid(name, why, f"{kind}_{side}_{limit}_value")
+    if found := _LENGTH.fullmatch(finding):
+        if found[1] == ">=":
+            return invalid(name, f"empty array. Expected an array with minimum length {found[2]}.", "empty_array")
+        why = f"array too long. Expected an array with maximum length {found[2]}."
+        return invalid(name, why, "array_above_max_length")
+    return invalid(name, f"{finding[0].lower()}{finding[1:_MAX_NAME].replace('`', '')}.")
+
+
+def bounded(name: str, value: object) -> None:
+    """Refuse JSON of the client's own shape that is too deep or too large to be printed and compiled."""
+    nodes, level = 0, [value]
+    for _ in range(MAX_DEPTH):
+        nodes += len(level)
+        if nodes > MAX_NODES:
+            raise invalid(name, f"more than {MAX_NODES} values.")
+        level = [
+            inner
+            for one in level
+            if isinstance(one, dict | list)
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return
+    raise invalid(name, f"nested more than {MAX_DEPTH} levels deep.")

@@ -1,0 +1,83 @@
+"""The paid endpoints' part of the OpenAPI description, made of the table that serves them."""
+
+import msgspec
+from fastapi import FastAPI
+
+from tokenyard.core.errors import (
+    ErrorBody,
+    InvalidRequest,
+    ModelNotFound,
+    PayloadTooLarge,
+    PermissionDenied,
+    QuotaExceeded,
+    RateLimited,
+    TokenyardError,
+    Unauthenticated,
+    Unavailable,
+    UpstreamFailed,
+)
+from tokenyard.gateway.endpoints.invalid_body import Json
+from tokenyard.gateway.endpoints.table import ENDPOINTS, Endpoint
+
+_REF = "#/components/schemas/"
+_API_KEY = "ApiKey"
+_ERRORS: tuple[type[TokenyardError], ...] = (
+    *(InvalidRequest, Unauthenticated, PermissionDenied, ModelNotFound, PayloadTooLarge),
+    *(RateLimited, QuotaExceeded, UpstreamFailed, Unavailable),
+)
+
+
+def describe_paid_endpoints(app: FastAPI) -> None:
+    """Let `app` describe them beside its own routes."""
+    own = app.openapi
+
+    def openapi() -> Json:
+        described = app.openapi_schema is not None
+        document = own()
+        if not described:
+            components = document.setdefault("components", {})
+            components.setdefault("schemas", {}).update(schemas())
+            components.setdefault("securitySchemes", {}).setdefault(_API_KEY, {"type": "http", "scheme": "bearer"})
+            document["paths"].update({endpoint.path: {"post": _operation(endpoint)} for endpoint in ENDPOINTS})
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend a description
+
+
+def schemas() -> Json:
+    """Return the schemas of all bodies, by name; fields that are always refused are not there."""
+    types = [type_ for endpoint in ENDPOINTS for type_ in (endpoint.body, endpoint.reply, endpoint.event)]
+    _, components = msgspec.json.schema_components([*types, ErrorBody], ref_template=f"{_REF}{{name}}")
+    for schema in components.values():
+        for name, field in list(schema.get("properties", {}).items()):
+            if field.get("type") == "null":
+                del schema["properties"][name]
+            elif "default" in field and field["default"] is None:
+                del field["default"]
+    return components
+
+
+def _operation(endpoint: Endpoint) -> Json:
+    reasons: dict[int, list[str]] = {}
+    for error in _ERRORS:
+        reasons.setdefault(error.status, []).append((error.__doc__ or "").splitlines()[0])
+    refusals = {
+        str(status): {"description": " ".join(lines), "content": _json(ErrorBody)} for status, lines in reasons.items()
+    }
+    answer = {
+        "description": "The answer; with `stream`, events whose `data` is an object each, and then `[DONE]`. An event "
+        "that holds an `error` ends a stream that failed.",
+        "content": _json(endpoint.reply) | _json(endpoint.event, "text/event-stream"),
+    }
+    return {
+        "operationId": endpoint.operation,
+        "summary": endpoint.summary,
+        "tags": ["inference"],
+        "security": [{_API_KEY: []}],
+        "requestBody": {"required": True, "content": _json(endpoint.body)},
+        "responses": {"200": answer, **refusals},
+    }
+
+
+def _json(type_: type, media_type: str = "application/json") -> Json:
+    return {media_type: {"schema": {"$ref": _REF + type_.__name__}}}
