@@ -117,7 +117,7 @@ async def _prepare(settings: Settings, replica_url: str) -> str:
     async with Foundation.opened(settings) as foundation:
         wallet = Wallet(foundation.database, foundation.budgets, foundation.live_budgets, foundation.clock)
         credit = OpeningCredit(wallet, settings.opening_credit_dollars)
-        organizations = Organizations(foundation.tenancy_operator, credit)
+        organizations = Organizations(foundation.tenancy_operator, credit.created)
         organization = await organizations.create(name="Bench", slug="bench", actor=ACTOR)
         projects = await foundation.tenancy.projects(organization.id, after=None, limit=1)
         _key, secret = await foundation.api_keys.create(organization.id, projects[0].id, name="bench", actor=ACTOR)

@@ -13,7 +13,7 @@ from tokenyard.finetune.jobs import Job
 from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.finetune.states import JobState
 from tokenyard.settings import Settings
-from tokenyard.tenancy.operator_store import OrganizationNames, TenancyOperatorStore
+from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard_dashboard.app import create_app
 from tokenyard_dashboard.pages import Sources
 from tokenyard_dashboard.ports import JobRow
@@ -61,7 +61,7 @@ class LiveOperatorKeys:
         """Tell whether `key` is an operator key that is neither revoked nor expired."""
         now = self._clock.now_ms() // 1000
         keys = await self._store.operator_keys()
-        return any(one.id == key and (one.expires is None or one.expires > now) for one in keys)
+        return any(one.id == key and (one.expires_at is None or one.expires_at > now) for one in keys)
 
 
 async def serve(settings: Settings) -> None:
@@ -70,7 +70,7 @@ async def serve(settings: Settings) -> None:
         sources = Sources(
             Usages(foundation.database),
             Invoices(foundation.database),
-            OrganizationNames(foundation.database),
+            foundation.tenancy_operator,
             RecentJobs(JobOperatorStore(foundation.database, foundation.clock)),
             foundation.clock,
         )

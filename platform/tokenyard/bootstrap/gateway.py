@@ -27,9 +27,8 @@ from tokenyard.gateway.app import create_app, create_inference
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.limits.admission import Admission
 from tokenyard.settings import Settings
-from tokenyard.tenancy.operator_routes import router as tenancy_router
-from tokenyard.tenancy.operator_store import OrganizationNames
-from tokenyard.tenancy.tenant_routes import own_router
+from tokenyard.tenancy.operator_routes import operator_router as tenancy_operator_router
+from tokenyard.tenancy.tenant_routes import tenant_router as tenancy_router
 from tokenyard.web.access_log import AccessLog
 from tokenyard.web.health import Check
 from tokenyard.web.metrics import process_registry
@@ -101,13 +100,13 @@ async def _inference(
 def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
     settings, clock, database = foundation.settings, foundation.clock, foundation.database
     return (
-        tenancy_router(
+        tenancy_operator_router(
             foundation.organizations,
             foundation.tenancy,
             foundation.tenancy_operator,
             foundation.api_keys,
         ),
-        own_router(foundation.tenancy, foundation.api_keys),
+        tenancy_router(foundation.tenancy, foundation.api_keys),
         catalog_router(foundation.models, foundation.adapters, foundation.catalog_store, foundation.base_models),
         admin_router(CatalogOperatorStore(database, clock), foundation.base_models, foundation.prices, clock),
         finetune_router(
@@ -117,7 +116,7 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
             models=foundation.base_models,
             prices=foundation.prices,
             reservations=foundation.reservations,
-            organizations=OrganizationNames(database),
+            organizations=foundation.tenancy_operator,
             policy=training_policy(settings),
             max_upload_bytes=settings.max_upload_bytes,
         ),

@@ -27,7 +27,7 @@ from tokenyard.limits.sweeper import Sweeper
 from tokenyard.metering.events import TrainingFinished
 from tokenyard.metering.stream import emit
 from tokenyard.settings import Settings
-from tokenyard.tenancy.key_versions import key_version_loop
+from tokenyard.tenancy.loops import tenancy_loops
 from tokenyard.web.app import create_app
 from tokenyard.web.loops import Loop, run_loops
 from tokenyard.web.metrics import process_registry
@@ -61,7 +61,7 @@ def _billing(foundation: Foundation, name: str, registry: CollectorRegistry) -> 
         database=foundation.database,
         redis=foundation.redis,
         prices=foundation.prices,
-        limits=foundation.spending_limits,
+        limits=foundation.tenancy,
         metrics=LedgerMetrics(registry),
         clock=foundation.clock,
         report_wait_ms=settings.replica_report_wait_ms,
@@ -76,8 +76,12 @@ def _money_loops(foundation: Foundation) -> list[Loop]:
         Sweeper(foundation.redis, renewal_ms=foundation.settings.hold_renewal_ms).loop(),
         foundation.reservations.loop(),
         invoice_loop(foundation.database, foundation.prices, clock),
-        foundation.organizations.loop(),
-        key_version_loop(foundation.tenancy_operator, foundation.key_versions, clock),
+        *tenancy_loops(
+            organizations=foundation.organizations,
+            store=foundation.tenancy_operator,
+            versions=foundation.key_versions,
+            clock=clock,
+        ),
     ]
 
 

@@ -4,13 +4,13 @@ from tokenyard.core.clock import Clock
 from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId, new_api_key_id
 from tokenyard.core.limits import Limits
 from tokenyard.core.principal import Role
-from tokenyard.tenancy.authenticator import Authenticator
+from tokenyard.tenancy.authenticator import KeyAuthenticator
 from tokenyard.tenancy.key_versions import KeyVersions
-from tokenyard.tenancy.keys import KeyHasher, new_secret
+from tokenyard.tenancy.keys import KeyHasher, KeyVersion, new_secret
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.store import TenancyStore
 from tokenyard.tenancy.tables import ApiKeyRow
-from tokenyard.tenancy.views import ApiKey, KeyVersion, write_limits
+from tokenyard.tenancy.views import OperatorKeyView, ProjectKeyDetails
 
 FIRST_VERSION = 1
 BOOTSTRAP = ApiKeyId("bootstrap")
@@ -28,7 +28,7 @@ class ApiKeys:
         versions: KeyVersions,
         hasher: KeyHasher,
         clock: Clock,
-        authenticator: Authenticator | None = None,
+        authenticator: KeyAuthenticator | None = None,
     ) -> None:
         self._store = store
         self._operator_store = operator_store
@@ -46,7 +46,7 @@ class ApiKeys:
         actor: ApiKeyId,
         limits: Limits | None = None,
         expires_in_s: int | None = None,
-    ) -> tuple[ApiKey, str]:
+    ) -> tuple[ProjectKeyDetails, str]:
         """Make a tenant's key; return it and its secret, which is not stored anywhere.
 
         Raises:
@@ -60,7 +60,7 @@ class ApiKeys:
 
     async def create_operator(
         self, *, name: str, actor: ApiKeyId, expires_in_s: int | None = None
-    ) -> tuple[ApiKey, str]:
+    ) -> tuple[OperatorKeyView, str]:
         """Make an operator's key; return it and its secret, which is not stored anywhere."""
         row, secret = self._new(Role.OPERATOR, name, Limits(), expires_in_s)
         return await self._operator_store.add_operator_key(row, actor=actor), secret
@@ -109,7 +109,7 @@ class ApiKeys:
             hash=self._hasher.hash(secret),
             pepper_version=self._hasher.version,
             version=FIRST_VERSION,
-            limits=write_limits(limits),
+            limits=limits,
             created=now_ms // 1000,
             expires=None if expires_in_s is None else now_ms // 1000 + expires_in_s,
             changed_ms=now_ms,

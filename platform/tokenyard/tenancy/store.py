@@ -1,16 +1,22 @@
 """Projects and API keys of one organization."""
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from collections.abc import Callable, Mapping
+
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import NotFound
-from tokenyard.core.ids import ApiKeyId, OrganizationId, new_project_id
+from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId, new_project_id
 from tokenyard.core.limits import Limits
+from tokenyard.core.money import NanoDollars
 from tokenyard.storage.database import Database
-from tokenyard.tenancy.rows import key_view, project_view, record
-from tokenyard.tenancy.tables import ApiKeyRow, ProjectRow
-from tokenyard.tenancy.views import ApiKey, KeyVersion, Project, write_limits
+from tokenyard.storage.paging import beyond
+from tokenyard.tenancy.keys import KeyVersion
+from tokenyard.tenancy.tables import ApiKeyRow, AuditRow, OrganizationRow, ProjectRow, stored_limits
+from tokenyard.tenancy.views import ProjectDetails, ProjectKeyDetails
+
+LimitsChange = Callable[[Limits], Limits]
 
 
 class TenancyStore:
@@ -22,18 +28,16 @@ class TenancyStore:
 
     async def create_project(
         self, organization: OrganizationId, *, name: str, limits: Limits, actor: ApiKeyId
-    ) -> Project:
+    ) -> ProjectDetails:
         """Create a project in an existing organization."""
         now = self._clock.now_ms() // 1000
-        row = ProjectRow(
-            id=new_project_id(), organization=organization, name=name, limits=write_limits(limits), created=now
-        )
+        row = ProjectRow(id=new_project_id(), organization=organization, name=name, limits=limits, created=now)
         async with self._database.transaction() as session:
             session.add(row)
             record(session, organization=organization, actor=actor, action="project.created", resource=row.id, at=now)
-            return project_view(row)
+            return ProjectDetails.of(row)
 
-    async def projects(self, organization: OrganizationId, *, after: str | None, limit: int) -> list[Project]:
+    async def projects(self, organization: OrganizationId, *, after: str | None, limit: int) -> list[ProjectDetails]:
         """Return projects in the order of their creation, beginning behind the one called `after`.
 
         Raises:
@@ -42,18 +46,20 @@ class TenancyStore:
         query = select(ProjectRow).where(ProjectRow.organization == organization)
         async with self._database.reading() as session:
             if after is not None:
-                query = query.where(_behind(ProjectRow, await _project(session, organization, after)))
+                last = await _project(session, organization, after)
+                cursor = (last.created, last.id)
+                query = query.where(beyond(ProjectRow.created, ProjectRow.id, cursor, newest_first=False))
             rows = await session.scalars(query.order_by(ProjectRow.created, ProjectRow.id).limit(limit))
-            return [project_view(row) for row in rows]
+            return [ProjectDetails.of(row) for row in rows]
 
-    async def project(self, organization: OrganizationId, project: str) -> Project:
+    async def project(self, organization: OrganizationId, project: str) -> ProjectDetails:
         """Return one project.
 
         Raises:
             NotFound: the organization has none with this id.
         """
         async with self._database.reading() as session:
-            return project_view(await _project(session, organization, project))
+            return ProjectDetails.of(await _project(session, organization, project))
 
     async def change_project(
         self,
@@ -61,10 +67,10 @@ class TenancyStore:
         project: str,
         *,
         name: str | None,
-        limits: Limits | None,
+        limits: LimitsChange | None,
         archived: bool | None,
         actor: ApiKeyId,
-    ) -> tuple[Project, list[KeyVersion]]:
+    ) -> tuple[ProjectDetails, list[KeyVersion]]:
         """Change what is not None; return the project and the versions of the keys that this ended.
 
         Raises:
@@ -73,12 +79,10 @@ class TenancyStore:
         now_ms = self._clock.now_ms()
         ended: list[KeyVersion] = []
         async with self._database.transaction() as session:
-            row = await _project(session, organization, project)
-            if name is not None:
-                row.name = name
-            if limits is not None:
-                row.limits = write_limits(limits)
+            row = await _project(session, organization, project, to_change=True)
+            details = write_changes(row, name=name, limits=limits)
             if archived is not None and archived != (row.archived is not None):
+                details["archived"] = archived
                 row.archived = now_ms // 1000 if archived else None
                 if archived:
                     ended = await end_keys(session, organization, now_ms, ApiKeyRow.project == row.id)
@@ -89,11 +93,11 @@ class TenancyStore:
                 action="project.archived" if archived else "project.updated",
                 resource=row.id,
                 at=now_ms // 1000,
-                details=_given(name=name, limits=limits and write_limits(limits), archived=archived),
+                details=details,
             )
-            return project_view(row), ended
+            return ProjectDetails.of(row), ended
 
-    async def add_key(self, organization: OrganizationId, row: ApiKeyRow, *, actor: ApiKeyId) -> ApiKey:
+    async def add_key(self, organization: OrganizationId, row: ApiKeyRow, *, actor: ApiKeyId) -> ProjectKeyDetails:
         """Store a new key of a live project of the organization.
 
         Raises:
@@ -114,11 +118,11 @@ class TenancyStore:
                 at=row.created,
                 details={"name": row.name, "project": project.id},
             )
-            return key_view(row)
+            return ProjectKeyDetails.of(row)
 
     async def keys(
         self, organization: OrganizationId, *, project: str | None, after: str | None, limit: int
-    ) -> list[ApiKey]:
+    ) -> list[ProjectKeyDetails]:
         """Return keys that are not revoked, in the order of their creation, beginning behind `after`.
 
         Raises:
@@ -129,19 +133,23 @@ class TenancyStore:
             query = query.where(ApiKeyRow.project == project)
         async with self._database.reading() as session:
             if after is not None:
-                query = query.where(_behind(ApiKeyRow, await _key(session, organization, after)))
+                last = await _key(session, organization, after)
+                cursor = (last.created, last.id)
+                query = query.where(beyond(ApiKeyRow.created, ApiKeyRow.id, cursor, newest_first=False))
             rows = await session.scalars(query.order_by(ApiKeyRow.created, ApiKeyRow.id).limit(limit))
-            return [key_view(row) for row in rows]
+            return [ProjectKeyDetails.of(row) for row in rows]
 
-    async def key(self, organization: OrganizationId, key: str, *, project: str | None = None) -> ApiKey:
+    async def key(
+        self, organization: OrganizationId, key: str, *, project: ProjectId | None = None
+    ) -> ProjectKeyDetails:
         """Return one key, also a revoked one; of `project` only, where that is given.
 
         Raises:
             NotFound: the organization, or the project, has none with this id.
         """
         async with self._database.reading() as session:
-            found = key_view(await _key(session, organization, key))
-        if project is not None and found.project != project:
+            found = ProjectKeyDetails.of(await _key(session, organization, key))
+        if project is not None and found.project_id != project:
             raise NotFound(f"No such API key: `{key}`.")
         return found
 
@@ -168,6 +176,52 @@ class TenancyStore:
                 )
             return KeyVersion(organization, ApiKeyId(row.id), row.version)
 
+    async def monthly(self, organization: OrganizationId) -> Mapping[str, NanoDollars]:
+        """Return the monthly spending limit of each scope that has one: organization, projects and live keys, by id."""
+        queries = (
+            select(OrganizationRow.id, OrganizationRow.limits).where(OrganizationRow.id == organization),
+            select(ProjectRow.id, ProjectRow.limits).where(ProjectRow.organization == organization),
+            select(ApiKeyRow.id, ApiKeyRow.limits).where(
+                ApiKeyRow.organization == organization, ApiKeyRow.revoked.is_(None)
+            ),
+        )
+        found: dict[str, NanoDollars] = {}
+        async with self._database.reading() as session:
+            for query in queries:
+                for scope, limits in await session.execute(query):
+                    if limits.monthly_spend is not None:
+                        found[scope] = limits.monthly_spend
+        return found
+
+
+def write_changes(
+    row: OrganizationRow | ProjectRow, *, limits: LimitsChange | None, **fields: str | int | None
+) -> dict[str, object]:
+    """Write the `fields` that are not None, and the limits; return what the audit log says of it."""
+    details: dict[str, object] = {name: value for name, value in fields.items() if value is not None}
+    for name, value in details.items():
+        setattr(row, name, value)
+    if limits is not None:
+        row.limits = limits(row.limits)
+        details["limits"] = stored_limits(row.limits)
+    return details
+
+
+def record(
+    session: AsyncSession,
+    *,
+    organization: OrganizationId | None,
+    actor: ApiKeyId,
+    action: str,
+    resource: str,
+    at: int,
+    details: dict[str, object] | None = None,
+) -> None:
+    """Add to the audit log, in the transaction of the change itself. `details` never hold secrets."""
+    session.add(
+        AuditRow(organization=organization, actor=actor, action=action, resource=resource, at=at, details=details or {})
+    )
+
 
 async def end_keys(
     session: AsyncSession, organization: OrganizationId, now_ms: int, which: ColumnElement[bool]
@@ -182,10 +236,11 @@ async def end_keys(
     return [KeyVersion(organization, ApiKeyId(key), version) for key, version in rows]
 
 
-async def _project(session: AsyncSession, organization: OrganizationId, project: str) -> ProjectRow:
-    row = await session.scalar(
-        select(ProjectRow).where(ProjectRow.organization == organization, ProjectRow.id == project)
-    )
+async def _project(
+    session: AsyncSession, organization: OrganizationId, project: str, *, to_change: bool = False
+) -> ProjectRow:
+    query = select(ProjectRow).where(ProjectRow.organization == organization, ProjectRow.id == project)
+    row = await session.scalar(query.with_for_update() if to_change else query)
     if row is None:
         raise NotFound(f"No such project: `{project}`.")
     return row
@@ -196,11 +251,3 @@ async def _key(session: AsyncSession, organization: OrganizationId, key: str) ->
     if row is None:
         raise NotFound(f"No such API key: `{key}`.")
     return row
-
-
-def _behind(table: type[ProjectRow] | type[ApiKeyRow], row: ProjectRow | ApiKeyRow) -> ColumnElement[bool]:
-    return or_(table.created > row.created, and_(table.created == row.created, table.id > row.id))
-
-
-def _given(**fields: object) -> dict[str, object]:
-    return {name: value for name, value in fields.items() if value is not None}

@@ -1,10 +1,37 @@
 """Tables of tenancy: organizations, projects, API keys and the audit log."""
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String
-from sqlalchemy.orm import Mapped, mapped_column
+from typing import Annotated
 
+import msgspec
+from sqlalchemy import JSON, BigInteger, Dialect, ForeignKey, Index, Integer, String
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from tokenyard.core.limits import Limits
 from tokenyard.storage.columns import Id, Json, UnixMs, UnixSeconds
 from tokenyard.storage.database import Base
+
+
+def stored_limits(limits: Limits) -> dict[str, int]:
+    """Return limits as SQL keeps them: only those that are set."""
+    return {name: value for name, value in msgspec.structs.asdict(limits).items() if value is not None}
+
+
+class LimitsColumn(TypeDecorator[Limits]):
+    """Limits as a JSON object."""
+
+    impl = JSON().with_variant(JSONB(), "postgresql")
+    cache_ok = True
+
+    def process_bind_param(self, value: Limits | None, dialect: Dialect) -> dict[str, int] | None:
+        return None if value is None else stored_limits(value)
+
+    def process_result_value(self, value: object, dialect: Dialect) -> Limits | None:
+        return None if value is None else msgspec.convert(value, Limits)
+
+
+StoredLimits = Annotated[Limits, mapped_column(LimitsColumn)]
 
 
 class OrganizationRow(Base):
@@ -18,7 +45,7 @@ class OrganizationRow(Base):
     default_project: Mapped[Id]
     weight: Mapped[int]
     timezone: Mapped[str] = mapped_column(String(64))
-    limits: Mapped[Json]
+    limits: Mapped[StoredLimits]
     created: Mapped[UnixSeconds]
     archived: Mapped[UnixSeconds | None]
     announced: Mapped[UnixSeconds | None] = mapped_column(index=True)  # when the other slices had been told of it
@@ -32,7 +59,7 @@ class ProjectRow(Base):
     id: Mapped[Id] = mapped_column(primary_key=True)
     organization: Mapped[Id] = mapped_column(ForeignKey("tenancy_organizations.id"), index=True)
     name: Mapped[str] = mapped_column(String(200))
-    limits: Mapped[Json]
+    limits: Mapped[StoredLimits]
     created: Mapped[UnixSeconds]
     archived: Mapped[UnixSeconds | None]
 
@@ -52,7 +79,7 @@ class ApiKeyRow(Base):
     hash: Mapped[str] = mapped_column(String(64), unique=True)
     pepper_version: Mapped[int]
     version: Mapped[int]  # grows when the key must die in every cache at once
-    limits: Mapped[Json]
+    limits: Mapped[StoredLimits]
     created: Mapped[UnixSeconds]
     expires: Mapped[UnixSeconds | None]
     revoked: Mapped[UnixSeconds | None]

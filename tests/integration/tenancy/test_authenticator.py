@@ -17,9 +17,8 @@ from tokenyard.core.redis_keys import bucket_of, key_version
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
 from tokenyard.tenancy.api_keys import BOOTSTRAP
-from tokenyard.tenancy.key_versions import KeyVersions, key_version_loop
-from tokenyard.tenancy.keys import KeyHasher, Pepper, new_secret
-from tokenyard.tenancy.views import KeyVersion
+from tokenyard.tenancy.key_versions import KeyVersions
+from tokenyard.tenancy.keys import KeyHasher, KeyVersion, Pepper, new_secret
 
 if TYPE_CHECKING:
     from conftest import Tenancy
@@ -43,7 +42,8 @@ def counted_queries(database: Database) -> Iterator[list[str]]:
 async def test_a_key_tells_its_holder_with_the_limits_of_all_three_scopes(tenancy: "Tenancy") -> None:
     organization, _ = await tenancy.new_tenant("acme")
     await tenancy.operator_store.change_organization(
-        organization.id, name=None, weight=3, timezone=None, limits=Limits(requests_per_minute=9), archived=None,
+        organization.id, name=None, weight=3, timezone=None, limits=lambda _limits: Limits(requests_per_minute=9),
+        archived=None,
         actor=BOOTSTRAP,
     )  # fmt: skip
     project = await tenancy.store.create_project(
@@ -103,7 +103,7 @@ async def test_the_two_kinds_of_key_do_not_open_each_other_s_doors(tenancy: "Ten
 async def test_an_expired_key_is_dead_also_where_it_is_cached(tenancy: "Tenancy") -> None:
     organization, _ = await tenancy.new_tenant("acme")
     _, secret = await tenancy.keys.create(
-        organization.id, organization.default_project, name="short", actor=BOOTSTRAP, expires_in_s=10
+        organization.id, organization.default_project_id, name="short", actor=BOOTSTRAP, expires_in_s=10
     )
     await tenancy.authenticator.tenant(secret)
     tenancy.clock.advance(10)
@@ -147,7 +147,7 @@ async def test_a_revocation_that_redis_did_not_hear_is_repeated_by_the_loop(tena
     deaf = KeyVersions(connect_redis("redis://127.0.0.1:1/0"))
     with pytest.raises(Unavailable):
         await deaf.publish([await tenancy.store.revoke_key(organization.id, key, actor=BOOTSTRAP)])
-    await key_version_loop(tenancy.operator_store, tenancy.versions, tenancy.clock).step()
+    await tenancy.run_loops_once()
     assert int(await tenancy.redis.get(key_version(bucket_of(organization.id), key))) == 2
 
 
