@@ -58,4 +58,6 @@ def _base_model(spec: ModelSpec, models_folder: Path) -> BaseModel:
         template_tokens_per_message=spec.template_tokens_per_message,
         max_lora_rank=0 if spec.lora is None else spec.lora.max_lora_rank,
         created=spec.created,
+        sampling=spec.sampling,
+        calls_tools=spec.tools is not None,
     )

@@ -11,6 +11,7 @@ from tokenyard.core.catalog import BaseModel, ModelView, ResolvedModel
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import ModelNotFound
 from tokenyard.core.ids import OrganizationId
+from tokenyard.core.model_spec import SamplingDefaults
 from tokenyard.core.price import Price
 from tokenyard.storage.read_cache import ReadCache
 
@@ -70,7 +71,7 @@ class ModelCatalog:
         own = await self._cache.get(organization, fresh_s=NEW_MODEL_S)
         bases = [_base_view(base) for base in self._bases.all() if self._price(base.id, fine_tuned=False)]
         adapters = () if own is None else own.adapters.values()
-        return bases + [_adapter_view(adapter) for adapter in adapters if self._callable(adapter)]
+        return bases + [self._adapter_view(adapter) for adapter in adapters if self._callable(adapter)]
 
     async def get(self, organization: OrganizationId, name: str) -> ModelView:
         """Return one model; an alias answers as what it stands for.
@@ -84,7 +85,7 @@ class ModelCatalog:
         _, adapter = await self._own(organization, resolved.name)
         if adapter is None:
             raise model_not_found(name)
-        return _adapter_view(adapter)
+        return self._adapter_view(adapter)
 
     async def own_adapter(self, organization: OrganizationId, name: str) -> Adapter | None:
         """Return the organization's live fine-tune called exactly `name`, as SQL has it now, or None."""
@@ -108,6 +109,11 @@ class ModelCatalog:
 
     def _callable(self, adapter: Adapter) -> bool:
         return self._bases.get(adapter.base) is not None and self._price(adapter.base, fine_tuned=True) is not None
+
+    def _adapter_view(self, adapter: Adapter) -> ModelView:
+        base = self._bases.get(adapter.base)
+        sampling = SamplingDefaults() if base is None else base.sampling
+        return ModelView(adapter.name, adapter.created_ms // 1000, adapter.organization, sampling)
 
     def _price(self, base: str, *, fine_tuned: bool) -> Price | None:
         return self._prices.price(base, fine_tuned=fine_tuned, at_ms=self._clock.now_ms())
@@ -136,8 +142,4 @@ def _resolved(asked: str, base: BaseModel | None, price: Price | None, adapter: 
 
 
 def _base_view(base: BaseModel) -> ModelView:
-    return ModelView(base.id, base.created, OWNER)
-
-
-def _adapter_view(adapter: Adapter) -> ModelView:
-    return ModelView(adapter.name, adapter.created_ms // 1000, adapter.organization)
+    return ModelView(base.id, base.created, OWNER, base.sampling)

@@ -3,6 +3,7 @@
 import msgspec
 
 from tokenyard.core.adapters import AdapterRef
+from tokenyard.core.model_spec import SamplingDefaults
 from tokenyard.core.price import Price
 
 
@@ -21,6 +22,8 @@ class BaseModel(msgspec.Struct, frozen=True):
     template_tokens_per_message: int
     max_lora_rank: int
     created: int
+    sampling: SamplingDefaults = SamplingDefaults()
+    calls_tools: bool = False
 
 
 class ResolvedModel(msgspec.Struct, frozen=True):
@@ -38,3 +41,4 @@ class ModelView(msgspec.Struct, frozen=True):
     id: str
     created: int
     owned_by: str
+    sampling: SamplingDefaults = SamplingDefaults()

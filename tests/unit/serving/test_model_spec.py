@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tokenyard.core.model_spec import InvalidModelSpec, PackageSource, read_model_spec, write_model_spec
@@ -48,6 +49,12 @@ def test_what_is_written_reads_back_the_same() -> None:
         (("default_max_tokens: 128", "default_max_tokens: 2048"), "default_max_tokens"),
         (("max_num_seqs: 4", "max_num_seqs: 0"), "max_num_seqs"),
         (("id: tiny", "id: [tiny"), "not a model description"),
+        (("created: 1", "created: 1\nsampling: {temperature: 3}"), "sampling.temperature"),
+        (("created: 1", "created: 1\nsampling: {top_p: 0}"), "sampling.top_p"),
+        (("created: 1", "created: 1\nsampling: {seed: 1}"), "seed"),
+        (("created: 1", "created: 1\ntools: {}"), "parser"),
+        (("created: 1", "created: 1\ntools: {parser: '--flag'}"), "tools.parser"),
+        (("created: 1", "created: 1\nreasoning: {parser: ''}"), "reasoning.parser"),
     ],
 )
 def test_a_wrong_description_is_refused_with_the_field_named(change: tuple[str, str], message: str) -> None:
@@ -58,3 +65,16 @@ def test_a_wrong_description_is_refused_with_the_field_named(change: tuple[str, 
 def test_an_accelerator_it_does_not_know_is_an_error() -> None:
     with pytest.raises(InvalidModelSpec, match="cuda"):
         read_model_spec(MINIMAL.encode()).accelerator("cuda")
+
+
+def test_parsers_are_named_or_absent() -> None:
+    plain = read_model_spec(MINIMAL.encode())
+    assert (plain.tool_parser, plain.reasoning_parser) == (None, None)
+    able = read_model_spec((MINIMAL + "tools: {parser: hermes}\nreasoning: {parser: deepseek_r1}\n").encode())
+    assert (able.tool_parser, able.reasoning_parser) == ("hermes", "deepseek_r1")
+
+
+def test_sampling_says_only_what_the_file_says() -> None:
+    spec = read_model_spec((MINIMAL + "sampling: {temperature: 0, top_k: 40}\n").encode())
+    assert msgspec.to_builtins(spec.sampling) == {"temperature": 0.0, "top_k": 40}
+    assert msgspec.to_builtins(read_model_spec(MINIMAL.encode()).sampling) == {}
