@@ -24,7 +24,7 @@ import psutil
 from support.servers.free_ports import free_port
 from support.servers.valkey import running_valkey
 from tokenyard.bootstrap.foundation import Foundation
-from tokenyard.catalog.replicas.registry import ReplicaBoard
+from tokenyard.catalog.replicas.registry import ReplicaRegistry, ReplicaSnapshot
 from tokenyard.core.ids import ApiKeyId
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.core.replica import Replica
@@ -123,7 +123,8 @@ async def _prepare(settings: Settings, replica_url: str) -> str:
         _key, secret = await foundation.api_keys.create(organization.id, projects[0].id, name="bench", actor=ACTOR)
         await foundation.live_budgets.set_ready(bucket_of(organization.id))
         replica = Replica(name="canned", model=MODEL, url=replica_url)
-        await ReplicaBoard(foundation.redis).publish([replica], at_ms=int(time.time() * 1000), complete=True)
+        snapshot = ReplicaSnapshot((replica,), at_ms=int(time.time() * 1000), complete=True)
+        await ReplicaRegistry(foundation.redis).publish(snapshot)
         return secret
 
 

@@ -15,11 +15,12 @@ from starlette.types import ASGIApp
 from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
 from tokenyard.bootstrap.training_policy import training_policy
+from tokenyard.catalog.operator_routes import operator_router as catalog_operator_router
 from tokenyard.catalog.operator_store import CatalogOperatorStore
-from tokenyard.catalog.replicas.registry import ReplicaBoard
+from tokenyard.catalog.replicas.registry import ReplicaRegistry
 from tokenyard.catalog.replicas.replica_list import ReplicaList
-from tokenyard.catalog.routes import admin_router
-from tokenyard.catalog.routes import router as catalog_router
+from tokenyard.catalog.tenant_routes import models_router
+from tokenyard.catalog.tenant_routes import tenant_router as catalog_router
 from tokenyard.clients.model_server import ModelServerClient
 from tokenyard.finetune.file_routes import FILES_PATH
 from tokenyard.finetune.routes import router as finetune_router
@@ -57,13 +58,13 @@ async def application(settings: Settings, routes: str) -> AsyncIterator[ASGIApp]
         replicas: ReplicaList | None = None
         inference: Inference | None = None
         if routes != "control":
-            replicas = await stack.enter_async_context(ReplicaList(ReplicaBoard(foundation.redis)))
+            replicas = await stack.enter_async_context(ReplicaList(ReplicaRegistry(foundation.redis)))
             inference = await _inference(foundation, replicas, registry, stack)
         yield create_app(
             authenticator=foundation.authenticator,
             catalog=foundation.models,
             inference=inference,
-            routers=() if routes == "inference" else _control_plane(foundation),
+            routers=(models_router(foundation.models), *(() if routes == "inference" else _control_plane(foundation))),
             checks=_ready(foundation, replicas),
             registry=registry,
             streaming_paths=(FILES_PATH,),
@@ -99,6 +100,7 @@ async def _inference(
 
 def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
     settings, clock, database = foundation.settings, foundation.clock, foundation.database
+    bases = foundation.base_models
     return (
         tenancy_operator_router(
             foundation.organizations,
@@ -107,13 +109,13 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
             foundation.api_keys,
         ),
         tenancy_router(foundation.tenancy, foundation.api_keys),
-        catalog_router(foundation.models, foundation.adapters, foundation.catalog_store, foundation.base_models),
-        admin_router(CatalogOperatorStore(database, clock), foundation.base_models, foundation.prices, clock),
+        catalog_router(foundation.models, foundation.adapters, foundation.catalog_store, bases),
+        catalog_operator_router(CatalogOperatorStore(database, clock), bases, foundation.prices, clock),
         finetune_router(
             database=database,
             blobs=foundation.blobs,
             clock=clock,
-            models=foundation.base_models,
+            models=bases,
             prices=foundation.prices,
             reservations=foundation.reservations,
             organizations=foundation.tenancy_operator,

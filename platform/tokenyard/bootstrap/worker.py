@@ -16,8 +16,8 @@ from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
 from tokenyard.bootstrap.training_policy import training_policy
 from tokenyard.catalog.loops import catalog_loops
-from tokenyard.catalog.replicas.prometheus_targets import prometheus_router
-from tokenyard.catalog.replicas.registry import ReplicaBoard
+from tokenyard.catalog.replicas.prometheus_routes import prometheus_router
+from tokenyard.catalog.replicas.registry import ReplicaRegistry
 from tokenyard.clients.ray_jobs import RayJobs
 from tokenyard.clients.ray_serve import RayServe
 from tokenyard.clients.replica import ReplicaClient
@@ -107,7 +107,7 @@ def _model_loops(
             models=bases,
             runs=jobs,
             adapters=foundation.adapters,
-            gate=LiveGate(ReplicaBoard(foundation.redis), replicas),
+            gate=LiveGate(ReplicaRegistry(foundation.redis), replicas),
             usage=UsageStream(foundation),
             policy=training_policy(foundation.settings),
         ),
@@ -149,7 +149,7 @@ async def _serve_metrics(foundation: Foundation, registry: CollectorRegistry, ru
 
     app = create_app(
         title="Tokenyard worker",
-        routers=[prometheus_router(ReplicaBoard(foundation.redis))],
+        routers=[prometheus_router(ReplicaRegistry(foundation.redis))],
         checks={"loops": loops_run},
         registry=registry,
     )

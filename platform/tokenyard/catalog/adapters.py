@@ -4,9 +4,8 @@ from contextlib import suppress
 
 from tokenyard.catalog.base_models import BaseModels
 from tokenyard.catalog.models import ModelCatalog, model_not_found
-from tokenyard.catalog.ports import PriceList
+from tokenyard.catalog.ports import PriceLookup
 from tokenyard.catalog.store import CatalogStore
-from tokenyard.catalog.views import Adapter
 from tokenyard.core.adapters import AdapterRef, FineTunedName, parse_fine_tuned, valid_suffix
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
@@ -22,7 +21,7 @@ class AdapterCatalog:
         bases: BaseModels,
         store: CatalogStore,
         models: ModelCatalog,
-        prices: PriceList,
+        prices: PriceLookup,
         clock: Clock,
     ) -> None:
         self._bases = bases
@@ -73,7 +72,7 @@ class AdapterCatalog:
         with suppress(NotFound):
             await self._retire(organization, adapter, reason)
 
-    async def delete(self, organization: OrganizationId, name: str) -> Adapter:
+    async def delete(self, organization: OrganizationId, name: str) -> None:
         """Retire a live fine-tune by its full name, because its owner says so.
 
         Raises:
@@ -85,17 +84,8 @@ class AdapterCatalog:
         found = await self._models.own_adapter(organization, name)
         if found is None:
             raise model_not_found(name)
-        return await self._retire(organization, found.id, "deleted by its owner")
+        await self._retire(organization, found.id, "deleted by its owner")
 
-    async def get(self, organization: OrganizationId, adapter: AdapterId) -> Adapter:
-        """Return an adapter in whatever state.
-
-        Raises:
-            NotFound: the organization has no such adapter.
-        """
-        return await self._store.adapter(organization, adapter)
-
-    async def _retire(self, organization: OrganizationId, adapter: AdapterId, reason: str) -> Adapter:
-        retired = await self._store.retire(organization, adapter, reason=reason)
+    async def _retire(self, organization: OrganizationId, adapter: AdapterId, reason: str) -> None:
+        await self._store.retire(organization, adapter, reason=reason)
         self._models.forget(organization)
-        return retired

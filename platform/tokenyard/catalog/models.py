@@ -4,9 +4,8 @@ import time
 from collections.abc import Callable
 
 from tokenyard.catalog.base_models import BaseModels
-from tokenyard.catalog.ports import PriceList
-from tokenyard.catalog.store import CatalogStore
-from tokenyard.catalog.views import Adapter, OwnModels
+from tokenyard.catalog.ports import PriceLookup
+from tokenyard.catalog.store import Adapter, CatalogStore, OwnModels
 from tokenyard.core.catalog import BaseModel, ModelView, ResolvedModel
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import ModelNotFound
@@ -35,7 +34,7 @@ class ModelCatalog:
         self,
         bases: BaseModels,
         store: CatalogStore,
-        prices: PriceList,
+        prices: PriceLookup,
         clock: Clock,
         *,
         now: Callable[[], float] = time.monotonic,

@@ -52,7 +52,7 @@ class Admission(Protocol):
 class Replicas(Protocol):
     """The last good list of replicas, in memory."""
 
-    def candidates(self, model: str, adapter: str | None) -> Sequence[Replica]:
+    def candidates(self, model: str) -> Sequence[Replica]:
         """Return the replicas of base model `model` that may get new requests."""
         ...
 

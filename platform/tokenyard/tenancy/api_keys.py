@@ -54,7 +54,7 @@ class ApiKeys:
             Unavailable: Redis does not answer; nothing was made.
         """
         row, secret = self._new(Role.TENANT, name, limits or Limits(), expires_in_s)
-        row.project = project
+        row.project_id = project
         await self._versions.publish([KeyVersion(organization, ApiKeyId(row.id), row.version)])
         return await self._store.add_key(organization, row, actor=actor), secret
 
@@ -110,8 +110,8 @@ class ApiKeys:
             pepper_version=self._hasher.version,
             version=FIRST_VERSION,
             limits=limits,
-            created=now_ms // 1000,
-            expires=None if expires_in_s is None else now_ms // 1000 + expires_in_s,
+            created_at=now_ms // 1000,
+            expires_at=None if expires_in_s is None else now_ms // 1000 + expires_in_s,
             changed_ms=now_ms,
         )
         return row, secret

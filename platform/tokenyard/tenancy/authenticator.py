@@ -20,7 +20,8 @@ class KeyAuthenticator:
     """`web.auth.Authenticator` for every app, and for the request path.
 
     Malformed keys are refused without a look-up. Unknown ones are remembered as long as known ones. While SQL is down
-    what is cached serves on for ten minutes. The cache holds hashes, never keys.
+    what is cached serves on for ten minutes; a key that is not cached then raises `Unavailable`. The cache holds
+    hashes, never keys.
     """
 
     def __init__(
@@ -40,31 +41,16 @@ class KeyAuthenticator:
         )
 
     async def tenant(self, secret: str) -> Principal:
-        """Return the principal of a tenant's key.
-
-        Raises:
-            Unauthenticated: unknown, malformed, revoked or expired key.
-            PermissionDenied: an operator's key.
-            Unavailable: the key is not cached and the database is down.
-        """
         holder = await self._holder(secret)
         if isinstance(holder, Principal):
             return holder
         raise PermissionDenied("This is an operator's key. Use a key of an organization here.")
 
     async def fresh_tenant(self, secret: str) -> Principal:
-        """Return the principal of a tenant's key as SQL has it at this moment. Raises as `tenant` does."""
         self._cache.forget(self._hasher.hashes(secret[:MAX_LENGTH]))
         return await self.tenant(secret)
 
     async def operator(self, secret: str) -> Operator:
-        """Return the operator that holds the key.
-
-        Raises:
-            Unauthenticated: unknown, malformed, revoked or expired key.
-            PermissionDenied: a tenant's key.
-            Unavailable: the key is not cached and the database is down.
-        """
         holder = await self._holder(secret)
         if isinstance(holder, Operator):
             return holder

@@ -43,11 +43,11 @@ class TenancyOperatorStore:
             id=organization,
             slug=slug,
             name=name,
-            default_project=project,
+            default_project_id=project,
             weight=weight,
             timezone=timezone,
             limits=limits,
-            created=now,
+            created_at=now,
         )
         try:
             async with self._database.transaction() as session:
@@ -55,21 +55,14 @@ class TenancyOperatorStore:
                 await session.flush()
                 session.add(
                     ProjectRow(
-                        id=project, organization=organization, name=DEFAULT_PROJECT, limits=Limits(), created=now
+                        id=project, organization_id=organization, name=DEFAULT_PROJECT, limits=Limits(), created_at=now
                     )
                 )
-                record(
-                    session,
-                    organization=organization,
-                    actor=actor,
-                    action="organization.created",
-                    resource=organization,
-                    at=now,
-                    details={"name": name, "slug": slug},
-                )
+                details: dict[str, object] = {"name": name, "slug": slug}
+                record(session, organization, actor, "organization.created", organization, at=now, details=details)
         except IntegrityError as error:
             raise Conflict(f"The slug `{slug}` is taken; slugs are never given twice.", param="slug") from error
-        return OrganizationView.of(row)
+        return OrganizationView.model_validate(row)
 
     async def organizations(self, *, after: str | None, limit: int) -> list[OrganizationView]:
         """Return organizations in the order of their creation, beginning behind the reference `after`.
@@ -81,10 +74,10 @@ class TenancyOperatorStore:
         async with self._database.reading() as session:
             if after is not None:
                 last = await _organization(session, after)
-                cursor = (last.created, last.id)
-                query = query.where(beyond(OrganizationRow.created, OrganizationRow.id, cursor, newest_first=False))
-            rows = await session.scalars(query.order_by(OrganizationRow.created, OrganizationRow.id).limit(limit))
-            return [OrganizationView.of(row) for row in rows]
+                cursor = (last.created_at, last.id)
+                query = query.where(beyond(OrganizationRow.created_at, OrganizationRow.id, cursor, newest_first=False))
+            rows = await session.scalars(query.order_by(OrganizationRow.created_at, OrganizationRow.id).limit(limit))
+            return [OrganizationView.model_validate(row) for row in rows]
 
     async def organization(self, reference: str) -> OrganizationView:
         """Return one organization.
@@ -93,7 +86,7 @@ class TenancyOperatorStore:
             NotFound: there is none.
         """
         async with self._database.reading() as session:
-            return OrganizationView.of(await _organization(session, reference))
+            return OrganizationView.model_validate(await _organization(session, reference))
 
     async def slug(self, organization: OrganizationId) -> str:
         """Return the slug that stands in the names of the organization's models.
@@ -130,42 +123,27 @@ class TenancyOperatorStore:
         async with self._database.transaction() as session:
             row = await _organization(session, reference, to_change=True)
             details = write_changes(row, name=name, weight=weight, timezone=timezone, limits=limits)
-            if archived is not None and archived != (row.archived is not None):
+            if archived is not None and archived != (row.archived_at is not None):
                 details["archived"] = archived
-                row.archived = now_ms // 1000 if archived else None
+                row.archived_at = now_ms // 1000 if archived else None
                 if archived:
                     ended = await end_keys(session, OrganizationId(row.id), now_ms, true())
-            record(
-                session,
-                organization=OrganizationId(row.id),
-                actor=actor,
-                action="organization.archived" if archived else "organization.updated",
-                resource=row.id,
-                at=now_ms // 1000,
-                details=details,
-            )
-            return OrganizationView.of(row), ended
+            action = "organization.archived" if archived else "organization.updated"
+            record(session, OrganizationId(row.id), actor, action, row.id, at=now_ms // 1000, details=details)
+            return OrganizationView.model_validate(row), ended
 
     async def add_operator_key(self, row: ApiKeyRow, *, actor: ApiKeyId) -> OperatorKeyView:
         """Store a new operator's key."""
         async with self._database.transaction() as session:
             session.add(row)
-            record(
-                session,
-                organization=None,
-                actor=actor,
-                action="operator_key.created",
-                resource=row.id,
-                at=row.created,
-                details={"name": row.name},
-            )
-        return OperatorKeyView.of(row)
+            record(session, None, actor, "operator_key.created", row.id, at=row.created_at, details={"name": row.name})
+        return OperatorKeyView.model_validate(row)
 
     async def operator_keys(self) -> list[OperatorKeyView]:
         """Return the operators' keys that are neither revoked nor expired, oldest first."""
-        query = select(ApiKeyRow).where(self._live_operator_key()).order_by(ApiKeyRow.created, ApiKeyRow.id)
+        query = select(ApiKeyRow).where(self._live_operator_key()).order_by(ApiKeyRow.created_at, ApiKeyRow.id)
         async with self._database.reading() as session:
-            return [OperatorKeyView.of(row) for row in await session.scalars(query)]
+            return [OperatorKeyView.model_validate(row) for row in await session.scalars(query)]
 
     async def revoke_operator_key(self, key: str, *, actor: ApiKeyId) -> None:
         """End an operator's key for ever; doing it again changes nothing.
@@ -181,13 +159,13 @@ class TenancyOperatorStore:
             row = await session.scalar(select(ApiKeyRow).where(ApiKeyRow.role == Role.OPERATOR, ApiKeyRow.id == key))
             if row is None:
                 raise NotFound(f"No such operator key: `{key}`.")
-            if row.revoked is None:
+            if row.revoked_at is None:
                 others = and_(self._live_operator_key(), ApiKeyRow.id != row.id)
                 if not await session.scalar(select(func.count()).where(others)):
                     raise Conflict("This is the last operator key. Create another one first.")
-                row.revoked = now
+                row.revoked_at = now
                 row.version += 1
-                record(session, organization=None, actor=actor, action="operator_key.deleted", resource=row.id, at=now)
+                record(session, None, actor, "operator_key.deleted", row.id, at=now)
 
     async def audit_log(self, *, organization: str | None, before: int | None, limit: int) -> list[AuditEntry]:
         """Return changes, newest first, older than the one with the id `before`; `organization` is a reference.
@@ -198,31 +176,31 @@ class TenancyOperatorStore:
         query = select(AuditRow).order_by(AuditRow.id.desc()).limit(limit)
         async with self._database.reading() as session:
             if organization is not None:
-                query = query.where(AuditRow.organization == (await _organization(session, organization)).id)
+                query = query.where(AuditRow.organization_id == (await _organization(session, organization)).id)
             if before is not None:
                 query = query.where(AuditRow.id < before)
             return [AuditEntry.of(row) for row in await session.scalars(query)]
 
     def _live_operator_key(self) -> ColumnElement[bool]:
-        unexpired = or_(ApiKeyRow.expires.is_(None), ApiKeyRow.expires > self._clock.now_ms() // 1000)
-        return and_(ApiKeyRow.role == Role.OPERATOR, ApiKeyRow.revoked.is_(None), unexpired)
+        unexpired = or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > self._clock.now_ms() // 1000)
+        return and_(ApiKeyRow.role == Role.OPERATOR, ApiKeyRow.revoked_at.is_(None), unexpired)
 
     async def versions_changed_since(self, changed_ms: int) -> list[KeyVersion]:
         """Return the versions of tenants' keys that were created, revoked or archived since then."""
         async with self._database.reading() as session:
             rows = await session.execute(
-                select(ApiKeyRow.organization, ApiKeyRow.id, ApiKeyRow.version).where(
+                select(ApiKeyRow.organization_id, ApiKeyRow.id, ApiKeyRow.version).where(
                     ApiKeyRow.changed_ms >= changed_ms, ApiKeyRow.role == Role.TENANT
                 )
             )
-            return [KeyVersion(OrganizationId(row.organization), ApiKeyId(row.id), row.version) for row in rows]
+            return [KeyVersion(OrganizationId(row.organization_id), ApiKeyId(row.id), row.version) for row in rows]
 
     async def credential(self, hashes: Sequence[str]) -> Credential | None:
         """Return who holds the key with one of these hashes; None where it is unknown or has ended."""
         query = (
             select(ApiKeyRow, ProjectRow, OrganizationRow)
-            .outerjoin(ProjectRow, ProjectRow.id == ApiKeyRow.project)
-            .outerjoin(OrganizationRow, OrganizationRow.id == ApiKeyRow.organization)
+            .outerjoin(ProjectRow, ProjectRow.id == ApiKeyRow.project_id)
+            .outerjoin(OrganizationRow, OrganizationRow.id == ApiKeyRow.organization_id)
             .where(ApiKeyRow.hash.in_(hashes))
         )
         async with self._database.reading() as session:
@@ -231,24 +209,24 @@ class TenancyOperatorStore:
 
     async def unannounced(self, limit: int) -> list[OrganizationId]:
         """Return organizations that the other slices may not have heard of, oldest first."""
-        query = select(OrganizationRow.id).where(OrganizationRow.announced.is_(None))
+        query = select(OrganizationRow.id).where(OrganizationRow.announced_at.is_(None))
         async with self._database.reading() as session:
-            rows = await session.scalars(query.order_by(OrganizationRow.created).limit(limit))
+            rows = await session.scalars(query.order_by(OrganizationRow.created_at).limit(limit))
             return [OrganizationId(row) for row in rows]
 
     async def announced(self, organization: OrganizationId) -> None:
         """Note that the other slices have heard of it."""
         async with self._database.transaction() as session:
             row = await _organization(session, organization)
-            row.announced = self._clock.now_ms() // 1000
+            row.announced_at = self._clock.now_ms() // 1000
 
 
 def _credential(key: ApiKeyRow, project: ProjectRow | None, organization: OrganizationRow | None) -> Credential | None:
-    if key.revoked is not None:
+    if key.revoked_at is not None:
         return None
     if key.role == Role.OPERATOR:
-        return Credential(Operator(ApiKeyId(key.id)), key.expires)
-    if project is None or organization is None or project.archived is not None or organization.archived is not None:
+        return Credential(Operator(ApiKeyId(key.id)), key.expires_at)
+    if project is None or organization is None or (project.archived_at or organization.archived_at) is not None:
         return None
     principal = Principal(
         organization=OrganizationId(organization.id),
@@ -262,7 +240,7 @@ def _credential(key: ApiKeyRow, project: ProjectRow | None, organization: Organi
         ),
         weight=organization.weight,
     )
-    return Credential(principal, key.expires)
+    return Credential(principal, key.expires_at)
 
 
 async def _organization(session: AsyncSession, reference: str, *, to_change: bool = False) -> OrganizationRow:

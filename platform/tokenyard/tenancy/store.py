@@ -31,11 +31,11 @@ class TenancyStore:
     ) -> ProjectDetails:
         """Create a project in an existing organization."""
         now = self._clock.now_ms() // 1000
-        row = ProjectRow(id=new_project_id(), organization=organization, name=name, limits=limits, created=now)
+        row = ProjectRow(id=new_project_id(), organization_id=organization, name=name, limits=limits, created_at=now)
         async with self._database.transaction() as session:
             session.add(row)
-            record(session, organization=organization, actor=actor, action="project.created", resource=row.id, at=now)
-            return ProjectDetails.of(row)
+            record(session, organization, actor, "project.created", row.id, at=now)
+            return ProjectDetails.model_validate(row)
 
     async def projects(self, organization: OrganizationId, *, after: str | None, limit: int) -> list[ProjectDetails]:
         """Return projects in the order of their creation, beginning behind the one called `after`.
@@ -43,14 +43,14 @@ class TenancyStore:
         Raises:
             NotFound: there is no project `after`.
         """
-        query = select(ProjectRow).where(ProjectRow.organization == organization)
+        query = select(ProjectRow).where(ProjectRow.organization_id == organization)
         async with self._database.reading() as session:
             if after is not None:
                 last = await _project(session, organization, after)
-                cursor = (last.created, last.id)
-                query = query.where(beyond(ProjectRow.created, ProjectRow.id, cursor, newest_first=False))
-            rows = await session.scalars(query.order_by(ProjectRow.created, ProjectRow.id).limit(limit))
-            return [ProjectDetails.of(row) for row in rows]
+                cursor = (last.created_at, last.id)
+                query = query.where(beyond(ProjectRow.created_at, ProjectRow.id, cursor, newest_first=False))
+            rows = await session.scalars(query.order_by(ProjectRow.created_at, ProjectRow.id).limit(limit))
+            return [ProjectDetails.model_validate(row) for row in rows]
 
     async def project(self, organization: OrganizationId, project: str) -> ProjectDetails:
         """Return one project.
@@ -59,7 +59,7 @@ class TenancyStore:
             NotFound: the organization has none with this id.
         """
         async with self._database.reading() as session:
-            return ProjectDetails.of(await _project(session, organization, project))
+            return ProjectDetails.model_validate(await _project(session, organization, project))
 
     async def change_project(
         self,
@@ -81,21 +81,14 @@ class TenancyStore:
         async with self._database.transaction() as session:
             row = await _project(session, organization, project, to_change=True)
             details = write_changes(row, name=name, limits=limits)
-            if archived is not None and archived != (row.archived is not None):
+            if archived is not None and archived != (row.archived_at is not None):
                 details["archived"] = archived
-                row.archived = now_ms // 1000 if archived else None
+                row.archived_at = now_ms // 1000 if archived else None
                 if archived:
-                    ended = await end_keys(session, organization, now_ms, ApiKeyRow.project == row.id)
-            record(
-                session,
-                organization=organization,
-                actor=actor,
-                action="project.archived" if archived else "project.updated",
-                resource=row.id,
-                at=now_ms // 1000,
-                details=details,
-            )
-            return ProjectDetails.of(row), ended
+                    ended = await end_keys(session, organization, now_ms, ApiKeyRow.project_id == row.id)
+            action = "project.archived" if archived else "project.updated"
+            record(session, organization, actor, action, row.id, at=now_ms // 1000, details=details)
+            return ProjectDetails.model_validate(row), ended
 
     async def add_key(self, organization: OrganizationId, row: ApiKeyRow, *, actor: ApiKeyId) -> ProjectKeyDetails:
         """Store a new key of a live project of the organization.
@@ -104,21 +97,14 @@ class TenancyStore:
             NotFound: the organization has no such project, or it is archived.
         """
         async with self._database.transaction() as session:
-            project = await _project(session, organization, row.project or "")
-            if project.archived is not None:
+            project = await _project(session, organization, row.project_id or "")
+            if project.archived_at is not None:
                 raise NotFound(f"The project `{project.id}` is archived.")
-            row.organization = organization
+            row.organization_id = organization
             session.add(row)
-            record(
-                session,
-                organization=organization,
-                actor=actor,
-                action="api_key.created",
-                resource=row.id,
-                at=row.created,
-                details={"name": row.name, "project": project.id},
-            )
-            return ProjectKeyDetails.of(row)
+            details: dict[str, object] = {"name": row.name, "project": project.id}
+            record(session, organization, actor, "api_key.created", row.id, at=row.created_at, details=details)
+            return ProjectKeyDetails.model_validate(row)
 
     async def keys(
         self, organization: OrganizationId, *, project: str | None, after: str | None, limit: int
@@ -128,16 +114,16 @@ class TenancyStore:
         Raises:
             NotFound: there is no key `after`.
         """
-        query = select(ApiKeyRow).where(ApiKeyRow.organization == organization, ApiKeyRow.revoked.is_(None))
+        query = select(ApiKeyRow).where(ApiKeyRow.organization_id == organization, ApiKeyRow.revoked_at.is_(None))
         if project is not None:
-            query = query.where(ApiKeyRow.project == project)
+            query = query.where(ApiKeyRow.project_id == project)
         async with self._database.reading() as session:
             if after is not None:
                 last = await _key(session, organization, after)
-                cursor = (last.created, last.id)
-                query = query.where(beyond(ApiKeyRow.created, ApiKeyRow.id, cursor, newest_first=False))
-            rows = await session.scalars(query.order_by(ApiKeyRow.created, ApiKeyRow.id).limit(limit))
-            return [ProjectKeyDetails.of(row) for row in rows]
+                cursor = (last.created_at, last.id)
+                query = query.where(beyond(ApiKeyRow.created_at, ApiKeyRow.id, cursor, newest_first=False))
+            rows = await session.scalars(query.order_by(ApiKeyRow.created_at, ApiKeyRow.id).limit(limit))
+            return [ProjectKeyDetails.model_validate(row) for row in rows]
 
     async def key(
         self, organization: OrganizationId, key: str, *, project: ProjectId | None = None
@@ -148,7 +134,7 @@ class TenancyStore:
             NotFound: the organization, or the project, has none with this id.
         """
         async with self._database.reading() as session:
-            found = ProjectKeyDetails.of(await _key(session, organization, key))
+            found = ProjectKeyDetails.model_validate(await _key(session, organization, key))
         if project is not None and found.project_id != project:
             raise NotFound(f"No such API key: `{key}`.")
         return found
@@ -162,27 +148,20 @@ class TenancyStore:
         now_ms = self._clock.now_ms()
         async with self._database.transaction() as session:
             row = await _key(session, organization, key)
-            if row.revoked is None:
-                row.revoked = now_ms // 1000
+            if row.revoked_at is None:
+                row.revoked_at = now_ms // 1000
                 row.version += 1
                 row.changed_ms = now_ms
-                record(
-                    session,
-                    organization=organization,
-                    actor=actor,
-                    action="api_key.deleted",
-                    resource=row.id,
-                    at=now_ms // 1000,
-                )
+                record(session, organization, actor, "api_key.deleted", row.id, at=now_ms // 1000)
             return KeyVersion(organization, ApiKeyId(row.id), row.version)
 
     async def monthly(self, organization: OrganizationId) -> Mapping[str, NanoDollars]:
         """Return the monthly spending limit of each scope that has one: organization, projects and live keys, by id."""
         queries = (
             select(OrganizationRow.id, OrganizationRow.limits).where(OrganizationRow.id == organization),
-            select(ProjectRow.id, ProjectRow.limits).where(ProjectRow.organization == organization),
+            select(ProjectRow.id, ProjectRow.limits).where(ProjectRow.organization_id == organization),
             select(ApiKeyRow.id, ApiKeyRow.limits).where(
-                ApiKeyRow.organization == organization, ApiKeyRow.revoked.is_(None)
+                ApiKeyRow.organization_id == organization, ApiKeyRow.revoked_at.is_(None)
             ),
         )
         found: dict[str, NanoDollars] = {}
@@ -209,18 +188,18 @@ def write_changes(
 
 def record(
     session: AsyncSession,
-    *,
     organization: OrganizationId | None,
     actor: ApiKeyId,
     action: str,
     resource: str,
+    *,
     at: int,
     details: dict[str, object] | None = None,
 ) -> None:
-    """Add to the audit log, in the transaction of the change itself. `details` never hold secrets."""
-    session.add(
-        AuditRow(organization=organization, actor=actor, action=action, resource=resource, at=at, details=details or {})
-    )
+    """Add to the audit log, in the transaction of the change itself, at `at` unix seconds. No secrets in `details`."""
+    row = AuditRow(organization_id=organization, actor=actor, action=action, resource=resource, at=at)
+    row.details = details or {}
+    session.add(row)
 
 
 async def end_keys(
@@ -229,7 +208,7 @@ async def end_keys(
     """Make every cached copy of the organization's keys `which` invalid at once."""
     rows = await session.execute(
         update(ApiKeyRow)
-        .where(ApiKeyRow.organization == organization, which)
+        .where(ApiKeyRow.organization_id == organization, which)
         .values(version=ApiKeyRow.version + 1, changed_ms=now_ms)
         .returning(ApiKeyRow.id, ApiKeyRow.version)
     )
@@ -239,7 +218,7 @@ async def end_keys(
 async def _project(
     session: AsyncSession, organization: OrganizationId, project: str, *, to_change: bool = False
 ) -> ProjectRow:
-    query = select(ProjectRow).where(ProjectRow.organization == organization, ProjectRow.id == project)
+    query = select(ProjectRow).where(ProjectRow.organization_id == organization, ProjectRow.id == project)
     row = await session.scalar(query.with_for_update() if to_change else query)
     if row is None:
         raise NotFound(f"No such project: `{project}`.")
@@ -247,7 +226,7 @@ async def _project(
 
 
 async def _key(session: AsyncSession, organization: OrganizationId, key: str) -> ApiKeyRow:
-    row = await session.scalar(select(ApiKeyRow).where(ApiKeyRow.organization == organization, ApiKeyRow.id == key))
+    row = await session.scalar(select(ApiKeyRow).where(ApiKeyRow.organization_id == organization, ApiKeyRow.id == key))
     if row is None:
         raise NotFound(f"No such API key: `{key}`.")
     return row

@@ -4,14 +4,12 @@ from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId
 from tokenyard.core.limits import Limits
 from tokenyard.core.money import InexactAmount, from_dollars, to_dollars
-from tokenyard.core.principal import Role
-from tokenyard.tenancy.keys import redacted
-from tokenyard.tenancy.tables import ApiKeyRow, AuditRow, OrganizationRow, ProjectRow
+from tokenyard.tenancy.tables import AuditRow
 from tokenyard.web.pages import Identified
 
 MAX_EXPIRY_S = 31_536_000
@@ -75,6 +73,13 @@ class LimitsView(_Body):
         return msgspec.structs.replace(limits, **changes)
 
 
+def _limits_view(value: object) -> object:
+    return LimitsView.of(value) if isinstance(value, Limits) else value
+
+
+LimitsField = Annotated[LimitsView, BeforeValidator(_limits_view)]
+
+
 class NewOrganization(_Body):
     """`POST /admin/organizations`."""
 
@@ -124,8 +129,14 @@ class NewLimitedKey(NewKey):
     limits: LimitsView = LimitsView()
 
 
-class OrganizationView(Identified):
-    """A tenant. Times here and below are unix seconds."""
+class _View(Identified):
+    """Made from a row, whose attributes have the same names. Times are unix seconds."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+
+class OrganizationView(_View):
+    """A tenant."""
 
     id: OrganizationId
     object: Literal["organization"] = "organization"
@@ -134,26 +145,12 @@ class OrganizationView(Identified):
     default_project_id: ProjectId
     weight: int
     timezone: str
-    limits: LimitsView
+    limits: LimitsField
     created_at: int
     archived_at: int | None
 
-    @classmethod
-    def of(cls, row: OrganizationRow) -> Self:
-        return cls(
-            id=OrganizationId(row.id),
-            slug=row.slug,
-            name=row.name,
-            default_project_id=ProjectId(row.default_project),
-            weight=row.weight,
-            timezone=row.timezone,
-            limits=LimitsView.of(row.limits),
-            created_at=row.created,
-            archived_at=row.archived,
-        )
 
-
-class ProjectView(Identified):
+class ProjectView(_View):
     """OpenAI's project."""
 
     id: ProjectId
@@ -167,25 +164,14 @@ class ProjectView(Identified):
 class ProjectDetails(ProjectView):
     """A project with its limits."""
 
-    limits: LimitsView
-
-    @classmethod
-    def of(cls, row: ProjectRow) -> Self:
-        return cls(
-            id=ProjectId(row.id),
-            name=row.name,
-            status="active" if row.archived is None else "archived",
-            limits=LimitsView.of(row.limits),
-            created_at=row.created,
-            archived_at=row.archived,
-        )
+    limits: LimitsField
 
 
 class KeyOwner(BaseModel):
     """Empty: keys belong to projects here, not to persons. OpenAI's clients expect the object."""
 
 
-class ProjectKeyView(Identified):
+class ProjectKeyView(_View):
     """OpenAI's API key of a project. When it was last used is not recorded."""
 
     id: ApiKeyId
@@ -203,24 +189,9 @@ class ProjectKeyDetails(ProjectKeyView):
 
     organization_id: OrganizationId
     project_id: ProjectId
-    limits: LimitsView
+    limits: LimitsField
     expires_at: int | None
     revoked_at: int | None
-
-    @classmethod
-    def of(cls, row: ApiKeyRow) -> Self:
-        return cls(
-            id=ApiKeyId(row.id),
-            name=row.name,
-            redacted_value=redacted(Role.TENANT, row.last4),
-            owner_project_access="active" if row.revoked is None else "inactive",
-            organization_id=OrganizationId(row.organization or ""),
-            project_id=ProjectId(row.project or ""),
-            limits=LimitsView.of(row.limits),
-            created_at=row.created,
-            expires_at=row.expires,
-            revoked_at=row.revoked,
-        )
 
 
 class ProjectKeyCreated(ProjectKeyDetails):
@@ -236,7 +207,7 @@ class ProjectKeyDeleted(Identified):
     deleted: bool = True
 
 
-class OperatorKeyView(Identified):
+class OperatorKeyView(_View):
     """An operator's key, as OpenAI shows admin keys, and when it was revoked."""
 
     id: ApiKeyId
@@ -248,17 +219,6 @@ class OperatorKeyView(Identified):
     expires_at: int | None
     revoked_at: int | None
     last_used_at: None = None
-
-    @classmethod
-    def of(cls, row: ApiKeyRow) -> Self:
-        return cls(
-            id=ApiKeyId(row.id),
-            name=row.name,
-            redacted_value=redacted(Role.OPERATOR, row.last4),
-            created_at=row.created,
-            expires_at=row.expires,
-            revoked_at=row.revoked,
-        )
 
 
 class OperatorKeyCreated(OperatorKeyView):
@@ -304,7 +264,7 @@ class AuditEntry(Identified):
             id=str(row.id),
             type=row.action,
             effective_at=row.at,
-            organization_id=None if row.organization is None else OrganizationId(row.organization),
+            organization_id=None if row.organization_id is None else OrganizationId(row.organization_id),
             actor=AuditActor(api_key=ActingKey(id=row.actor)),
             resource_id=row.resource,
             details=row.details,
