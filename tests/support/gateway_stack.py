@@ -136,6 +136,6 @@ async def gateway_stack(
             max_request_bytes=100_000,
             stall_limit_s=stall_limit_s,
         )
-        app = create_app(authenticator=keys, catalog=models, inference=inference, registry=registry)
+        app = create_app(authenticator=keys, inference=inference, registry=registry)
         url = await stack.enter_async_context(running(app, lifespan=True))
         yield GatewayStack(url, redis, keys, models, listed, servers, registry, budgets, log)

@@ -62,7 +62,6 @@ async def application(settings: Settings, routes: str) -> AsyncIterator[ASGIApp]
             inference = await _inference(foundation, replicas, registry, stack)
         yield create_app(
             authenticator=foundation.authenticator,
-            catalog=foundation.models,
             inference=inference,
             routers=(models_router(foundation.models), *(() if routes == "inference" else _control_plane(foundation))),
             checks=_ready(foundation, replicas),

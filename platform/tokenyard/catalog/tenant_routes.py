@@ -12,7 +12,6 @@ from tokenyard.catalog.views import (
     ModelDeleted,
     ModelDetails,
     ModelList,
-    ModelListItem,
     NewAlias,
 )
 from tokenyard.core.errors import Conflict
@@ -26,13 +25,12 @@ def models_router(models: ModelCatalog) -> APIRouter:
 
     @routes.get("")
     async def listing(tenant: CurrentTenant) -> ModelList:
-        found = await models.list_models(tenant.organization)
-        return ModelList(data=[ModelListItem.of(model) for model in found])
+        return ModelList(data=[*await models.list_models(tenant.organization)])
 
     @routes.get("/{name:path}", response_model_exclude_none=True)
     async def one(tenant: CurrentTenant, name: str) -> ModelDetails:
         """Show one model; an alias answers as what it stands for."""
-        return ModelDetails.of(await models.get(tenant.organization, name))
+        return await models.get(tenant.organization, name)
 
     return routes
 

@@ -7,7 +7,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tokenyard.catalog.tables import AdapterRow, AdapterState, AliasRow
 from tokenyard.core.catalog import BaseModel as ServedModel
-from tokenyard.core.catalog import ModelView
 from tokenyard.core.ids import AdapterId, JobId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.price import Price
 from tokenyard.web.pages import Identified
@@ -19,10 +18,6 @@ class ModelListItem(Identified):
     object: Literal["model"] = "model"
     created: int
     owned_by: str
-
-    @classmethod
-    def of(cls, model: ModelView) -> Self:
-        return cls(id=model.id, created=model.created, owned_by=model.owned_by)
 
 
 class ModelList(BaseModel):
@@ -43,16 +38,14 @@ class SamplingView(BaseModel):
 
 
 class ModelDetails(ModelListItem):
-    """OpenAI's model with its default sampling, which is absent where the model states none."""
+    """OpenAI's model with its default sampling, which is absent where the model's file states none."""
 
-    sampling: SamplingView | None = None
+    sampling: SamplingView | None
 
     @classmethod
-    def of(cls, model: ModelView) -> Self:
-        found = super().of(model)
-        stated = msgspec.to_builtins(model.sampling)
-        found.sampling = SamplingView(**stated) if stated else None
-        return found
+    def of(cls, name: str, base: ServedModel, *, created: int, owner: str) -> Self:
+        stated = msgspec.to_builtins(base.sampling)
+        return cls(id=name, created=created, owned_by=owner, sampling=SamplingView(**stated) if stated else None)
 
 
 class ModelDeleted(Identified):

@@ -11,7 +11,6 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 from tokenyard.core.clock import Clock
 from tokenyard.gateway.endpoints.table import ENDPOINTS
 from tokenyard.gateway.metrics import GatewayMetrics
-from tokenyard.gateway.models import router as models_router
 from tokenyard.gateway.path.client import STALL_LIMIT_S
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
@@ -56,7 +55,6 @@ def create_inference(
 def create_app(
     *,
     authenticator: Authenticator,
-    catalog: ModelCatalog,
     inference: Inference | None,
     routers: Sequence[APIRouter] = (),
     checks: Mapping[str, Check] | None = None,
@@ -80,7 +78,7 @@ def create_app(
 
     app = create_web_app(
         title="Tokenyard gateway",
-        routers=(models_router(catalog), *routers),
+        routers=routers,
         authenticator=authenticator,
         checks=checks,
         registry=registry,

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from tokenyard.core.admission import AdmissionRequest, Admitted
-from tokenyard.core.catalog import ModelView, ResolvedModel
+from tokenyard.core.catalog import ResolvedModel
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.replica import Replica
@@ -16,16 +16,6 @@ class ModelCatalog(Protocol):
 
     async def resolve(self, organization: OrganizationId, name: str) -> ResolvedModel:
         """Return what `name` stands for, from a local cache where possible.
-
-        Raises:
-            ModelNotFound: no such model, or another organization's.
-        """
-        ...
-
-    async def list_models(self, organization: OrganizationId) -> list[ModelView]: ...
-
-    async def get(self, organization: OrganizationId, name: str) -> ModelView:
-        """Return one model.
 
         Raises:
             ModelNotFound: no such model, or another organization's.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tokenyard.core.adapters import AdapterRef
-from tokenyard.core.catalog import BaseModel, ModelView, ResolvedModel
+from tokenyard.core.catalog import BaseModel, ResolvedModel
 from tokenyard.core.errors import ModelNotFound
 from tokenyard.core.ids import OrganizationId, PriceId
 from tokenyard.core.money import NanoDollars
@@ -41,16 +41,6 @@ class KnownModels:
         if adapter is None:
             raise ModelNotFound(f"The model '{name}' does not exist or you do not have access to it.", param="model")
         return ResolvedModel(name, self.base, price_of(name), adapter)
-
-    async def list_models(self, organization: OrganizationId) -> list[ModelView]:
-        mine = [name for owner, name in self.fine_tuned if owner == organization]
-        return [self._view(name) for name in (self.base.id, *mine)]
-
-    async def get(self, organization: OrganizationId, name: str) -> ModelView:
-        return self._view((await self.resolve(organization, name)).name)
-
-    def _view(self, name: str) -> ModelView:
-        return ModelView(name, self.base.created, "tokenyard")
 
 
 class KnownReplicas:
