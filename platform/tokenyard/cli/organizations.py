@@ -41,10 +41,9 @@ async def create(
     name: Name,
     slug: Annotated[str | None, typer.Option(help="Part of its models' names; default: made of the name.")] = None,
     weight: Annotated[int, typer.Option(help="Its share of busy replicas, against others'.")] = 1,
-    timezone: Annotated[str, typer.Option(help="IANA time zone of its invoices.")] = "UTC",
 ) -> Shown:
     """Create an organization; it gets the stated opening credit."""
-    body = {"name": name, "slug": slug or slug_of(name), "weight": weight, "timezone": timezone}
+    body = {"name": name, "slug": slug or slug_of(name), "weight": weight}
     return shown_organization(await call.api.post("/admin/organizations", body))
 
 

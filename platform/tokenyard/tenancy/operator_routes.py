@@ -53,7 +53,6 @@ def _organization_routes(
             name=body.name,
             slug=body.slug,
             weight=body.weight,
-            timezone=body.timezone,
             limits=body.limits.applied_to(Limits()),
             actor=operator.key,
         )
@@ -73,7 +72,6 @@ def _organization_routes(
             organization,
             name=body.name,
             weight=body.weight,
-            timezone=body.timezone,
             limits=None if body.limits is None else body.limits.applied_to,
             archived=body.archived,
             actor=operator.key,

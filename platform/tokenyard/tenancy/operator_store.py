@@ -30,7 +30,7 @@ class TenancyOperatorStore:
         self._clock = clock
 
     async def create_organization(
-        self, *, name: str, slug: str, weight: int, timezone: str, limits: Limits, actor: ApiKeyId
+        self, *, name: str, slug: str, weight: int, limits: Limits, actor: ApiKeyId
     ) -> OrganizationView:
         """Create an organization with its default project.
 
@@ -45,7 +45,6 @@ class TenancyOperatorStore:
             name=name,
             default_project_id=project,
             weight=weight,
-            timezone=timezone,
             limits=limits,
             created_at=now,
         )
@@ -108,7 +107,6 @@ class TenancyOperatorStore:
         *,
         name: str | None,
         weight: int | None,
-        timezone: str | None,
         limits: LimitsChange | None,
         archived: bool | None,
         actor: ApiKeyId,
@@ -122,7 +120,7 @@ class TenancyOperatorStore:
         ended: list[KeyVersion] = []
         async with self._database.transaction() as session:
             row = await _organization(session, reference, to_change=True)
-            details = write_changes(row, name=name, weight=weight, timezone=timezone, limits=limits)
+            details = write_changes(row, name=name, weight=weight, limits=limits)
             if archived is not None and archived != (row.archived_at is not None):
                 details["archived"] = archived
                 row.archived_at = now_ms // 1000 if archived else None

@@ -27,7 +27,6 @@ class Organizations:
         slug: str,
         actor: ApiKeyId,
         weight: int = 1,
-        timezone: str = "UTC",
         limits: Limits | None = None,
     ) -> OrganizationView:
         """Create an organization with its default project.
@@ -36,7 +35,7 @@ class Organizations:
             Conflict: the slug was given before.
         """
         organization = await self._store.create_organization(
-            name=name, slug=slug, weight=weight, timezone=timezone, limits=limits or Limits(), actor=actor
+            name=name, slug=slug, weight=weight, limits=limits or Limits(), actor=actor
         )
         try:
             await self._announce(organization.id)

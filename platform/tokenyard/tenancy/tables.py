@@ -46,7 +46,6 @@ class OrganizationRow(Base):
     name: Mapped[str] = mapped_column(String(200))
     default_project_id: Mapped[Id] = mapped_column("default_project")
     weight: Mapped[int]
-    timezone: Mapped[str] = mapped_column(String(64))
     limits: Mapped[StoredLimits]
     created_at: Mapped[UnixSeconds] = mapped_column("created")
     archived_at: Mapped[UnixSeconds | None] = mapped_column("archived")

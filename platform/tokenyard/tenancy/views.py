@@ -1,7 +1,6 @@
 """The API's shapes of tenancy. The lists of `/v1` hold exactly OpenAI's fields; what is read singly tells more."""
 
 from typing import Annotated, Any, Literal, Self
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -16,14 +15,6 @@ MAX_EXPIRY_S = 31_536_000
 JsonObject = dict[str, object]
 
 
-def _known_timezone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError):
-        raise ValueError(f"{name!r} is not an IANA time zone such as Europe/Berlin") from None
-    return name
-
-
 def _dollars(text: str) -> str:
     try:
         amount = from_dollars(text)
@@ -36,7 +27,6 @@ def _dollars(text: str) -> str:
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Slug = Annotated[str, Field(max_length=40, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
-Timezone = Annotated[str, Field(max_length=64), AfterValidator(_known_timezone)]
 Weight = Annotated[int, Field(ge=1, le=1000)]
 ExpiresIn = Annotated[int, Field(ge=1, le=MAX_EXPIRY_S)]
 _Limit = Annotated[int, Field(ge=0, lt=2**53)]
@@ -86,7 +76,6 @@ class NewOrganization(_Body):
     name: Name
     slug: Slug
     weight: Weight = 1
-    timezone: Timezone = "UTC"
     limits: LimitsView = LimitsView()
 
 
@@ -95,7 +84,6 @@ class OrganizationChanges(_Body):
 
     name: Name | None = None
     weight: Weight | None = None
-    timezone: Timezone | None = None
     limits: LimitsView | None = None
     archived: bool | None = None
 
@@ -144,7 +132,6 @@ class OrganizationView(_View):
     name: str
     default_project_id: ProjectId
     weight: int
-    timezone: str
     limits: LimitsField
     created_at: int
     archived_at: int | None

@@ -75,15 +75,15 @@ def answer(*command: str) -> Any:
 
 @pytest.fixture(scope="module")
 def acme(settings: Settings) -> dict[str, Any]:
-    made: dict[str, Any] = answer("org", "create", "Acme Corp.", "--timezone", "Europe/Berlin")
+    made: dict[str, Any] = answer("org", "create", "Acme Corp.", "--weight", "3")
     return made
 
 
 def test_organizations(acme: dict[str, Any]) -> None:
-    assert (acme["slug"], acme["timezone"]) == ("acme-corp", "Europe/Berlin")
+    assert (acme["slug"], acme["weight"]) == ("acme-corp", 3)
     assert "acme-corp" in run("org", "list").output
     assert answer("org", "show", acme["id"]) == answer("org", "show", "acme-corp")
-    assert "timezone: Europe/Berlin" in run("org", "show", "acme-corp").output
+    assert "weight: 3" in run("org", "show", "acme-corp").output
 
 
 def test_limits_of_organizations_and_projects(acme: dict[str, Any]) -> None:

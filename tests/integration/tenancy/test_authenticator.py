@@ -42,7 +42,7 @@ def counted_queries(database: Database) -> Iterator[list[str]]:
 async def test_a_key_tells_its_holder_with_the_limits_of_all_three_scopes(tenancy: "Tenancy") -> None:
     organization, _ = await tenancy.new_tenant("acme")
     await tenancy.operator_store.change_organization(
-        organization.id, name=None, weight=3, timezone=None, limits=lambda _limits: Limits(requests_per_minute=9),
+        organization.id, name=None, weight=3, limits=lambda _limits: Limits(requests_per_minute=9),
         archived=None,
         actor=BOOTSTRAP,
     )  # fmt: skip
