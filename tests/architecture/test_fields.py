@@ -7,7 +7,7 @@ from functools import cache
 
 from support.source_tree import ROOT, SourceFile, classes_by_name, descends, fields, listed, source_files
 
-SPECS = re.compile(r"\w+(Spec|Source)|SamplingDefaults")
+SPECS = re.compile(r"\w+(Spec|Source)")
 """Structs that are read from a file or sent to a job, and carry what somebody stated there."""
 KNOWN = {
     "NewOrganization.weight": "sent to the replica in the meter header, for its scheduler",

@@ -14,7 +14,9 @@ from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
 from tokenyard.web.loops import Loop
 
+DISCOVERY_S = 1.0
 DISCOVERY_LEASE_MS = 10_000
+PLACEMENT_S = 2.0
 PLACEMENT_LEASE_MS = 60_000
 
 
@@ -40,4 +42,4 @@ def catalog_loops(
         lease=WorkLease(redis, "adapters", PLACEMENT_LEASE_MS),
         clock=clock,
     )
-    return [discovery.loop(), placement.loop()]
+    return [Loop("discovery", discovery.step, DISCOVERY_S), Loop("adapters", placement.step, PLACEMENT_S)]

@@ -12,7 +12,7 @@ from tokenyard.tenancy.tables import AuditRow
 from tokenyard.web.pages import Identified
 
 MAX_EXPIRY_S = 31_536_000
-JsonObject = dict[str, object]
+Json = dict[str, object]
 
 
 def _dollars(text: str) -> str:
@@ -243,7 +243,7 @@ class AuditEntry(Identified):
     organization_id: OrganizationId | None
     actor: AuditActor
     resource_id: str
-    details: JsonObject
+    details: Json
 
     @classmethod
     def of(cls, row: AuditRow) -> Self:

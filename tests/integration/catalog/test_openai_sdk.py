@@ -49,6 +49,7 @@ async def test_models_through_the_sdk(catalog: "Catalog") -> None:
             check_openai_schema(sent, "Model")
         deleted = await own.models.delete(name)
         assert (deleted.id, deleted.object, deleted.deleted) == (name, "model", True)
+        check_openai_schema(deleted.to_dict(), "DeleteModelResponse")
         assert [model.id async for model in own.models.list()] == ["smol"]
         with pytest.raises(openai.PermissionDeniedError):
             await own.models.delete("smol")

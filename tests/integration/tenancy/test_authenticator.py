@@ -1,7 +1,6 @@
 """Who holds a key: real SQL and Redis, the cache's ages, and what happens when a key or a database ends."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -185,12 +184,3 @@ async def test_while_sql_is_down_cached_keys_serve_for_ten_minutes(tenancy: "Ten
     tenancy.clock.advance(2)
     with pytest.raises(Unavailable):
         await tenancy.authenticator.tenant(secret)
-
-
-async def test_a_cached_key_costs_microseconds(tenancy: "Tenancy") -> None:
-    _, secret = await tenancy.new_tenant("acme")
-    await tenancy.authenticator.tenant(secret)
-    started = time.perf_counter()
-    for _ in range(2_000):
-        await tenancy.authenticator.tenant(secret)
-    assert (time.perf_counter() - started) / 2_000 < 100e-6

@@ -12,10 +12,8 @@ from tokenyard.catalog.replicas.work_lease import WorkLease
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.replica import Replica, ReplicaLost, ReplicaState, ReplicaTarget
-from tokenyard.web.loops import Loop
 
 _LOG = logging.getLogger(__name__)
-INTERVAL_S = 1.0
 SERVE_TIMEOUT_S = 3.0
 STATS_TIMEOUT_S = 2.0
 MISSES_ALLOWED = 2
@@ -40,10 +38,6 @@ class Discovery:
         self._targets: Sequence[ReplicaTarget] | None = None
         self._seen: dict[str, Replica] = {}
         self._misses: dict[str, int] = {}
-
-    def loop(self) -> Loop:
-        """Return the worker's loop."""
-        return Loop("discovery", self.step, INTERVAL_S)
 
     async def step(self) -> None:
         """Look once and publish, unless another worker does. Without Redis there is nobody to tell: look again soon."""

@@ -12,10 +12,8 @@ from tokenyard.catalog.store import Adapter
 from tokenyard.core.clock import Clock
 from tokenyard.core.replica import AdapterRefused, Replica, ReplicaLost
 from tokenyard.storage.blobs import BlobStore
-from tokenyard.web.loops import Loop
 
 _LOG = logging.getLogger(__name__)
-INTERVAL_S = 2.0
 LOADS_A_STEP = 4
 LOAD_TIMEOUT_S = 60.0
 UNLOAD_TIMEOUT_S = 10.0
@@ -55,10 +53,6 @@ class Placement:
         self._clock = clock
         self._failures: dict[tuple[str, str], int] = {}
         self._not_before_ms: dict[tuple[str, str], int] = {}
-
-    def loop(self) -> Loop:
-        """Return the worker's loop."""
-        return Loop("adapters", self.step, INTERVAL_S)
 
     async def step(self) -> None:
         """Bring every replica one step nearer to what it should hold."""
