@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 
 from tokenyard.core.limits import Limits
 from tokenyard.tenancy.api_keys import ApiKeys
@@ -36,8 +36,7 @@ def operator_router(
     """Return tenancy's operator routes; `{organization}` is an id or a slug."""
     routes = APIRouter(prefix="/admin", tags=["tenancy"])
     _organization_routes(routes, organizations, operator_store, keys)
-    _project_routes(routes, store, operator_store, keys)
-    _key_routes(routes, store, operator_store, keys)
+    _tenant_routes(routes, store, operator_store, keys)
     _operator_key_routes(routes, operator_store, keys)
     _audit_routes(routes, operator_store)
     return routes
@@ -80,29 +79,29 @@ def _organization_routes(
         return changed
 
 
-def _project_routes(
-    routes: APIRouter, store: TenancyStore, operator_store: TenancyOperatorStore, keys: ApiKeys
-) -> None:
+def _tenant_routes(routes: APIRouter, store: TenancyStore, operator_store: TenancyOperatorStore, keys: ApiKeys) -> None:
+    """Routes below one organization."""
+
+    async def named(_operator: CurrentOperator, organization: str) -> OrganizationView:
+        return await operator_store.organization(organization)
+
+    Owner = Annotated[OrganizationView, Depends(named)]
+
     @routes.post("/organizations/{organization}/projects")
-    async def create(operator: CurrentOperator, organization: str, body: NewProject) -> ProjectDetails:
-        owner = (await operator_store.organization(organization)).id
+    async def create_project(operator: CurrentOperator, owner: Owner, body: NewProject) -> ProjectDetails:
         limits = body.limits.applied_to(Limits())
-        return await store.create_project(owner, name=body.name, limits=limits, actor=operator.key)
+        return await store.create_project(owner.id, name=body.name, limits=limits, actor=operator.key)
 
     @routes.get("/organizations/{organization}/projects")
-    async def listing(
-        _operator: CurrentOperator, organization: str, after: After = None, limit: PageSize = 20
-    ) -> Page[ProjectDetails]:
-        owner = (await operator_store.organization(organization)).id
-        return Page[ProjectDetails].of(await store.projects(owner, after=after, limit=limit + 1), limit)
+    async def projects(owner: Owner, after: After = None, limit: PageSize = 20) -> Page[ProjectDetails]:
+        return Page[ProjectDetails].of(await store.projects(owner.id, after=after, limit=limit + 1), limit)
 
     @routes.patch("/organizations/{organization}/projects/{project}")
-    async def change(
-        operator: CurrentOperator, organization: str, project: str, body: ProjectChanges
+    async def change_project(
+        operator: CurrentOperator, owner: Owner, project: str, body: ProjectChanges
     ) -> ProjectDetails:
-        owner = (await operator_store.organization(organization)).id
         changed, ended = await store.change_project(
-            owner,
+            owner.id,
             project,
             name=body.name,
             limits=None if body.limits is None else body.limits.applied_to,
@@ -112,12 +111,9 @@ def _project_routes(
         await keys.ended(ended)
         return changed
 
-
-def _key_routes(routes: APIRouter, store: TenancyStore, operator_store: TenancyOperatorStore, keys: ApiKeys) -> None:
     @routes.post("/organizations/{organization}/api_keys")
-    async def create(operator: CurrentOperator, organization: str, body: NewLimitedKey) -> ProjectKeyCreated:
+    async def create_key(operator: CurrentOperator, owner: Owner, body: NewLimitedKey) -> ProjectKeyCreated:
         """Make a key. `value` is shown here and never again."""
-        owner = await operator_store.organization(organization)
         key, secret = await keys.create(
             owner.id,
             owner.default_project_id if body.project is None else body.project,
@@ -129,22 +125,18 @@ def _key_routes(routes: APIRouter, store: TenancyStore, operator_store: TenancyO
         return ProjectKeyCreated(**dict(key), value=secret)
 
     @routes.get("/organizations/{organization}/api_keys")
-    async def listing(
-        _operator: CurrentOperator, organization: str, after: After = None, limit: PageSize = 20
-    ) -> Page[ProjectKeyDetails]:
-        owner = (await operator_store.organization(organization)).id
-        found = await store.keys(owner, project=None, after=after, limit=limit + 1)
+    async def list_keys(owner: Owner, after: After = None, limit: PageSize = 20) -> Page[ProjectKeyDetails]:
+        found = await store.keys(owner.id, project=None, after=after, limit=limit + 1)
         return Page[ProjectKeyDetails].of(found, limit)
 
     @routes.get("/organizations/{organization}/api_keys/{key}")
-    async def one(_operator: CurrentOperator, organization: str, key: str) -> ProjectKeyDetails:
-        return await store.key((await operator_store.organization(organization)).id, key)
+    async def one_key(owner: Owner, key: str) -> ProjectKeyDetails:
+        return await store.key(owner.id, key)
 
     @routes.delete("/organizations/{organization}/api_keys/{key}")
-    async def revoke(operator: CurrentOperator, organization: str, key: str) -> ProjectKeyDeleted:
+    async def revoke_key(operator: CurrentOperator, owner: Owner, key: str) -> ProjectKeyDeleted:
         """End a key at once, for ever."""
-        owner = (await operator_store.organization(organization)).id
-        await keys.revoke(owner, key, actor=operator.key)
+        await keys.revoke(owner.id, key, actor=operator.key)
         return ProjectKeyDeleted(id=key)
 
 
