@@ -133,10 +133,4 @@ class Foundation:
 
     @cached_property
     def adapters(self) -> AdapterCatalog:
-        return AdapterCatalog(
-            bases=self.base_models,
-            store=self.catalog_store,
-            models=self.models,
-            prices=self.prices,
-            clock=self.clock,
-        )
+        return AdapterCatalog(self.base_models, self.catalog_store, self.models)

@@ -4,10 +4,8 @@ from contextlib import suppress
 
 from tokenyard.catalog.base_models import BaseModels
 from tokenyard.catalog.models import ModelCatalog, model_not_found
-from tokenyard.catalog.ports import PriceLookup
 from tokenyard.catalog.store import CatalogStore
 from tokenyard.core.adapters import AdapterRef, FineTunedName, parse_fine_tuned, valid_suffix
-from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
 from tokenyard.core.ids import AdapterId, JobId, OrganizationId, ProjectId
 
@@ -15,20 +13,10 @@ from tokenyard.core.ids import AdapterId, JobId, OrganizationId, ProjectId
 class AdapterCatalog:
     """Every step may be repeated: a caller that died in between simply calls again."""
 
-    def __init__(
-        self,
-        *,
-        bases: BaseModels,
-        store: CatalogStore,
-        models: ModelCatalog,
-        prices: PriceLookup,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, bases: BaseModels, store: CatalogStore, models: ModelCatalog) -> None:
         self._bases = bases
         self._store = store
         self._models = models
-        self._prices = prices
-        self._clock = clock
 
     async def register(
         self,
@@ -61,8 +49,7 @@ class AdapterCatalog:
             Conflict: it is retired, or nothing says what it costs.
         """
         found = await self._store.adapter(organization, adapter)
-        at_ms = self._clock.now_ms()
-        if self._prices.price(found.base, fine_tuned=True, at_ms=at_ms) is None:
+        if not self._models.may_serve(found):
             raise Conflict(f"The rate card has no price for fine-tunes of `{found.base}`, so it cannot go live.")
         await self._store.promote(organization, adapter)
         self._models.forget(organization)

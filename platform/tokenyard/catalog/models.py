@@ -81,6 +81,10 @@ class ModelCatalog:
         own = await self._cache.get(organization, fresh_s=0.0)
         return None if own is None else own.adapters.get(name)
 
+    def may_serve(self, adapter: Adapter) -> bool:
+        """Tell whether the adapter's base model is served here and has a price for fine-tunes."""
+        return self._served(adapter.base, adapter) is not None
+
     def forget(self, organization: OrganizationId) -> None:
         """Drop the organization from this process's cache, because something of it was just changed."""
         self._cache.forget(organization)

@@ -28,7 +28,7 @@ class ApiKeys:
         versions: KeyVersions,
         hasher: KeyHasher,
         clock: Clock,
-        authenticator: KeyAuthenticator | None = None,
+        authenticator: KeyAuthenticator,
     ) -> None:
         self._store = store
         self._operator_store = operator_store
@@ -82,7 +82,7 @@ class ApiKeys:
             Conflict: it is the last one.
         """
         await self._operator_store.revoke_operator_key(key, actor=actor)
-        self._forget(ApiKeyId(key))
+        self._authenticator.forget(ApiKeyId(key))
 
     async def ended(self, versions: list[KeyVersion]) -> None:
         """Tell everybody of keys that just ended in SQL.
@@ -91,12 +91,8 @@ class ApiKeys:
             Unavailable: Redis does not answer.
         """
         for version in versions:
-            self._forget(version.key)
+            self._authenticator.forget(version.key)
         await self._versions.publish(versions)
-
-    def _forget(self, key: ApiKeyId) -> None:
-        if self._authenticator is not None:
-            self._authenticator.forget(key)
 
     def _new(self, role: Role, name: str, limits: Limits, expires_in_s: int | None) -> tuple[ApiKeyRow, str]:
         now_ms = self._clock.now_ms()

@@ -95,7 +95,7 @@ def catalog(database: Database, redis: Redis, tmp_path: Path) -> Catalog:
     prices = Prices()
     store = CatalogStore(database, clock)
     models = ModelCatalog(bases, store, prices, clock, now=clock)
-    adapters = AdapterCatalog(bases=bases, store=store, models=models, prices=prices, clock=clock)
+    adapters = AdapterCatalog(bases, store, models)
     return Catalog(
         database=database,
         redis=redis,
