@@ -1,23 +1,16 @@
-"""Who may import whom, and what may never stand in the tree."""
+"""Who may import whom."""
 
-import ast
-import re
 import subprocess
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-SOURCES = [
-    path
-    for root in ("platform", "deployments", "billing")
-    for path in sorted((ROOT / root).rglob("*.py"))
-    if "migrations/versions" not in path.as_posix()
-]
+from support.source_tree import ROOT, SourceFile, listed, source_files
+
 HEAVY = {"ray", "torch", "vllm", "transformers", "peft", "trl"}
-BANNED_NAMES = {"utils", "common", "helpers", "manager", "http", "types", "queue"}
-MAX_LINES = 400
+SLICES = ("tenancy", "catalog", "limits", "gateway", "files", "finetune", "batches", "clients")
 
 
 def test_the_import_contracts_hold() -> None:
@@ -27,28 +20,48 @@ def test_the_import_contracts_hold() -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_platform_is_not_a_package() -> None:
-    """It would shadow Python's own `platform` for everything started from the root."""
-    assert not (ROOT / "platform" / "__init__.py").exists()
+def test_slices_do_not_import_each_other() -> None:
+    """Also those that the import contracts do not name yet, and packages that are no slice of `tokenyard`."""
+    owners = [f"tokenyard.{name}" for name in SLICES]
+    owners += ["tokenyard_billing", "tokenyard_dashboard", "tokenyard_deployments"]
+    allowed = {("tokenyard_dashboard", "tokenyard.clients")}
+    found = [
+        f"{file.name}: {name}"
+        for file in source_files()
+        for name in file.imports()
+        for here in owners
+        for there in owners
+        if _inside(file.module, here) and _inside(name, there) and here != there and (here, there) not in allowed
+    ]
+    assert not found, listed(found)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT).as_posix())
-def test_a_source_file_has_one_clear_job(path: Path) -> None:
-    text = path.read_text()
-    assert ast.get_docstring(ast.parse(text)), "says its job in its docstring"
-    assert len(text.splitlines()) <= MAX_LINES
-    assert path.stem not in BANNED_NAMES
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    files = {file.module: file for file in source_files()}
+    assert _circle({module: _known(file, files) - {module} for module, file in files.items()}) is None
+
+
+def test_no_rooms_import_each_other_in_a_circle() -> None:
+    """A room is a folder below a package. A file beside the rooms is one of its own."""
+    files = {file.module: file for file in source_files()}
+    arrows: dict[str, set[str]] = {}
+    for module, file in files.items():
+        if file.path.name == "__init__.py":
+            continue
+        room = _room(file)
+        arrows.setdefault(room, set()).update(_room(files[name]) for name in _known(file, files) if name != module)
+    assert _circle({room: others - {room} for room, others in arrows.items()}) is None
 
 
 def test_only_deployments_imports_the_model_libraries() -> None:
     found = [
-        f"{path.relative_to(ROOT)}: {name}"
-        for path in SOURCES
-        if "tokenyard_deployments" not in path.parts
-        for name in _imported(path)
+        f"{file.name}: {name}"
+        for file in source_files()
+        if "tokenyard_deployments" not in file.path.parts
+        for name in file.imports()
         if name.split(".")[0] in HEAVY
     ]
-    assert found == []
+    assert not found, listed(found)
 
 
 @pytest.mark.parametrize("process", ["gateway", "worker", "dashboard"])
@@ -60,40 +73,21 @@ def test_a_process_starts_without_the_model_libraries(process: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_tenant_stores_take_the_organization_first() -> None:
-    """A query that forgets the tenant is a leak: stores of `operator_store.py` alone may look across."""
-    found = []
-    for path in SOURCES:
-        if path.name == "operator_store.py":
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ClassDef) and re.fullmatch(r"(?!Blob).*(?<!Operator)Store", node.name):
-                found += [
-                    f"{path.relative_to(ROOT)}: {node.name}.{method.name}"
-                    for method in node.body
-                    if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef)
-                    and not method.name.startswith("_")
-                    and (len(method.args.args) < 2 or method.args.args[1].arg != "organization")
-                ]
-    assert found == []
+def _inside(module: str, owner: str) -> bool:
+    return module == owner or module.startswith(f"{owner}.")
 
 
-def test_operator_stores_live_in_operator_files() -> None:
-    found = [
-        path.relative_to(ROOT).as_posix()
-        for path in SOURCES
-        if path.name != "operator_store.py"
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ClassDef) and node.name.endswith("OperatorStore")
-    ]
-    assert found == []
+def _known(file: SourceFile, files: dict[str, SourceFile]) -> set[str]:
+    return {name for name in file.imports() if name in files and files[name].path.name != "__init__.py"}
 
 
-def _imported(path: Path) -> list[str]:
-    names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names.append(node.module)
-    return names
+def _room(file: SourceFile) -> str:
+    return ".".join(file.module.split(".")[:2])
+
+
+def _circle(arrows: dict[str, set[str]]) -> str | None:
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as error:
+        return " <- ".join(error.args[1])
+    return None

@@ -24,7 +24,7 @@ import psutil
 from support.servers.free_ports import free_port
 from support.servers.valkey import running_valkey
 from tokenyard.bootstrap.foundation import Foundation
-from tokenyard.catalog.replicas.registry import ReplicaBoard
+from tokenyard.catalog.replicas.registry import ReplicaRegistry, ReplicaSnapshot
 from tokenyard.core.ids import ApiKeyId
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.core.replica import Replica
@@ -117,13 +117,14 @@ async def _prepare(settings: Settings, replica_url: str) -> str:
     async with Foundation.opened(settings) as foundation:
         wallet = Wallet(foundation.database, foundation.budgets, foundation.live_budgets, foundation.clock)
         credit = OpeningCredit(wallet, settings.opening_credit_dollars)
-        organizations = Organizations(foundation.tenancy_operator, credit)
+        organizations = Organizations(foundation.tenancy_operator, credit.created)
         organization = await organizations.create(name="Bench", slug="bench", actor=ACTOR)
         projects = await foundation.tenancy.projects(organization.id, after=None, limit=1)
         _key, secret = await foundation.api_keys.create(organization.id, projects[0].id, name="bench", actor=ACTOR)
         await foundation.live_budgets.set_ready(bucket_of(organization.id))
         replica = Replica(name="canned", model=MODEL, url=replica_url)
-        await ReplicaBoard(foundation.redis).publish([replica], at_ms=int(time.time() * 1000), complete=True)
+        snapshot = ReplicaSnapshot((replica,), at_ms=int(time.time() * 1000), complete=True)
+        await ReplicaRegistry(foundation.redis).publish(snapshot)
         return secret
 
 

@@ -20,12 +20,11 @@ from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
 from tokenyard.tenancy.api_keys import ApiKeys
-from tokenyard.tenancy.authenticator import Authenticator
+from tokenyard.tenancy.authenticator import KeyAuthenticator
 from tokenyard.tenancy.key_versions import KeyVersions
 from tokenyard.tenancy.keys import KeyHasher, Pepper
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.organizations import Organizations
-from tokenyard.tenancy.spending_limits import SpendingLimits
 from tokenyard.tenancy.store import TenancyStore
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.budgets import SqlBudgets
@@ -69,8 +68,8 @@ class Foundation:
         return TenancyOperatorStore(self.database, self.clock)
 
     @cached_property
-    def authenticator(self) -> Authenticator:
-        return Authenticator(self.tenancy_operator, self.hasher, self.clock)
+    def authenticator(self) -> KeyAuthenticator:
+        return KeyAuthenticator(self.tenancy_operator, self.hasher, self.clock)
 
     @cached_property
     def key_versions(self) -> KeyVersions:
@@ -88,12 +87,8 @@ class Foundation:
         )
 
     @cached_property
-    def spending_limits(self) -> SpendingLimits:
-        return SpendingLimits(self.database)
-
-    @cached_property
     def budgets(self) -> SqlBudgets:
-        return SqlBudgets(self.database, self.spending_limits)
+        return SqlBudgets(self.database, self.tenancy)
 
     @cached_property
     def live_budgets(self) -> RedisBudgets:
@@ -115,7 +110,7 @@ class Foundation:
     @cached_property
     def organizations(self) -> Organizations:
         credit = OpeningCredit(self.wallet, self.settings.opening_credit_dollars)
-        return Organizations(self.tenancy_operator, credit)
+        return Organizations(self.tenancy_operator, credit.created)
 
     @cached_property
     def reservations(self) -> Reservations:
@@ -124,7 +119,7 @@ class Foundation:
             budgets=self.budgets,
             live=self.live_budgets,
             holds=ReservationHolds(self.redis, self.budgets.load),
-            limits=self.spending_limits,
+            limits=self.tenancy,
             clock=self.clock,
         )
 
@@ -138,10 +133,4 @@ class Foundation:
 
     @cached_property
     def adapters(self) -> AdapterCatalog:
-        return AdapterCatalog(
-            bases=self.base_models,
-            store=self.catalog_store,
-            models=self.models,
-            prices=self.prices,
-            clock=self.clock,
-        )
+        return AdapterCatalog(self.base_models, self.catalog_store, self.models)

@@ -15,11 +15,12 @@ from starlette.types import ASGIApp
 from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
 from tokenyard.bootstrap.training_policy import training_policy
+from tokenyard.catalog.operator_routes import operator_router as catalog_operator_router
 from tokenyard.catalog.operator_store import CatalogOperatorStore
-from tokenyard.catalog.replicas.registry import ReplicaBoard
+from tokenyard.catalog.replicas.registry import ReplicaRegistry
 from tokenyard.catalog.replicas.replica_list import ReplicaList
-from tokenyard.catalog.routes import admin_router
-from tokenyard.catalog.routes import router as catalog_router
+from tokenyard.catalog.tenant_routes import models_router
+from tokenyard.catalog.tenant_routes import tenant_router as catalog_router
 from tokenyard.clients.model_server import ModelServerClient
 from tokenyard.finetune.file_routes import FILES_PATH
 from tokenyard.finetune.routes import router as finetune_router
@@ -28,9 +29,8 @@ from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.settings import Settings
-from tokenyard.tenancy.operator_routes import router as tenancy_router
-from tokenyard.tenancy.operator_store import OrganizationNames
-from tokenyard.tenancy.tenant_routes import own_router
+from tokenyard.tenancy.operator_routes import operator_router as tenancy_operator_router
+from tokenyard.tenancy.tenant_routes import tenant_router as tenancy_router
 from tokenyard.web.access_log import AccessLog
 from tokenyard.web.health import Check
 from tokenyard.web.metrics import process_registry
@@ -59,12 +59,12 @@ async def application(settings: Settings, routes: str) -> AsyncIterator[ASGIApp]
         replicas: ReplicaList | None = None
         inference: Inference | None = None
         if routes != "control":
-            replicas = await stack.enter_async_context(ReplicaList(ReplicaBoard(foundation.redis)))
+            replicas = await stack.enter_async_context(ReplicaList(ReplicaRegistry(foundation.redis)))
             inference = await _inference(foundation, replicas, registry, stack)
         yield create_app(
             authenticator=foundation.authenticator,
             inference=inference,
-            routers=() if routes == "inference" else _control_plane(foundation),
+            routers=(models_router(foundation.models), *(() if routes == "inference" else _control_plane(foundation))),
             checks=_ready(foundation, replicas),
             registry=registry,
             streaming_paths=(FILES_PATH,),
@@ -103,24 +103,25 @@ async def _inference(
 
 def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
     settings, clock, database = foundation.settings, foundation.clock, foundation.database
+    bases = foundation.base_models
     return (
-        tenancy_router(
+        tenancy_operator_router(
             foundation.organizations,
             foundation.tenancy,
             foundation.tenancy_operator,
             foundation.api_keys,
         ),
-        own_router(foundation.tenancy, foundation.api_keys),
-        catalog_router(foundation.models, foundation.adapters, foundation.catalog_store, foundation.base_models),
-        admin_router(CatalogOperatorStore(database, clock), foundation.base_models, foundation.prices, clock),
+        tenancy_router(foundation.tenancy, foundation.api_keys),
+        catalog_router(foundation.models, foundation.adapters, foundation.catalog_store, bases),
+        catalog_operator_router(CatalogOperatorStore(database, clock), bases, foundation.prices, clock),
         finetune_router(
             database=database,
             blobs=foundation.blobs,
             clock=clock,
-            models=foundation.base_models,
+            models=bases,
             prices=foundation.prices,
             reservations=foundation.reservations,
-            organizations=OrganizationNames(database),
+            organizations=foundation.tenancy_operator,
             policy=training_policy(settings),
             max_upload_bytes=settings.max_upload_bytes,
         ),

@@ -16,7 +16,7 @@ SESSION_S = 3600
 async def first_admin_key(settings: Settings) -> str | None:
     """Make the installation's first lasting operator key; return None where there is one already."""
     async with Foundation.opened(settings) as foundation:
-        if any(key.expires is None for key in await foundation.tenancy_operator.operator_keys()):
+        if any(key.expires_at is None for key in await foundation.tenancy_operator.operator_keys()):
             return None
         _key, secret = await foundation.api_keys.create_operator(name=ADMIN_KEY_NAME, actor=BOOTSTRAP)
         return secret

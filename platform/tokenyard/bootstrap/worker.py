@@ -16,8 +16,8 @@ from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
 from tokenyard.bootstrap.training_policy import training_policy
 from tokenyard.catalog.loops import catalog_loops
-from tokenyard.catalog.replicas.prometheus_targets import prometheus_router
-from tokenyard.catalog.replicas.registry import ReplicaBoard
+from tokenyard.catalog.replicas.prometheus_routes import prometheus_router
+from tokenyard.catalog.replicas.registry import ReplicaRegistry
 from tokenyard.clients.ray_jobs import RayJobs
 from tokenyard.clients.ray_serve import RayServe
 from tokenyard.clients.replica import ReplicaClient
@@ -29,7 +29,7 @@ from tokenyard.metering.events import TrainingFinished
 from tokenyard.metering.outbox import Outbox
 from tokenyard.metering.stream import event_outbox
 from tokenyard.settings import Settings
-from tokenyard.tenancy.key_versions import key_version_loop
+from tokenyard.tenancy.loops import tenancy_loops
 from tokenyard.web.app import create_app
 from tokenyard.web.loops import Loop, run_loops
 from tokenyard.web.metrics import process_registry
@@ -69,7 +69,7 @@ def _billing(foundation: Foundation, name: str, registry: CollectorRegistry) -> 
         database=foundation.database,
         redis=foundation.redis,
         prices=foundation.prices,
-        limits=foundation.spending_limits,
+        limits=foundation.tenancy,
         live=foundation.live_budgets,
         metrics=LedgerMetrics(registry),
         clock=foundation.clock,
@@ -85,8 +85,12 @@ def _money_loops(foundation: Foundation) -> list[Loop]:
         Sweeper(foundation.redis, renewal_ms=foundation.settings.hold_renewal_ms).loop(),
         foundation.reservations.loop(),
         invoice_loop(foundation.database, foundation.prices, clock),
-        foundation.organizations.loop(),
-        key_version_loop(foundation.tenancy_operator, foundation.key_versions, clock),
+        *tenancy_loops(
+            organizations=foundation.organizations,
+            store=foundation.tenancy_operator,
+            versions=foundation.key_versions,
+            clock=clock,
+        ),
     ]
 
 
@@ -118,7 +122,7 @@ def _model_loops(
             models=bases,
             runs=jobs,
             adapters=foundation.adapters,
-            gate=LiveGate(ReplicaBoard(foundation.redis), replicas),
+            gate=LiveGate(ReplicaRegistry(foundation.redis), replicas),
             usage=usage,
             policy=training_policy(foundation.settings),
         ),
@@ -163,7 +167,7 @@ async def _serve_metrics(foundation: Foundation, registry: CollectorRegistry, ru
 
     app = create_app(
         title="Tokenyard worker",
-        routers=[prometheus_router(ReplicaBoard(foundation.redis))],
+        routers=[prometheus_router(ReplicaRegistry(foundation.redis))],
         checks={"loops": loops_run},
         registry=registry,
     )

@@ -4,11 +4,8 @@ from contextlib import suppress
 
 from tokenyard.catalog.base_models import BaseModels
 from tokenyard.catalog.models import ModelCatalog, model_not_found
-from tokenyard.catalog.ports import PriceList
 from tokenyard.catalog.store import CatalogStore
-from tokenyard.catalog.views import Adapter
 from tokenyard.core.adapters import AdapterRef, FineTunedName, parse_fine_tuned, valid_suffix
-from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
 from tokenyard.core.ids import AdapterId, JobId, OrganizationId, ProjectId
 
@@ -16,20 +13,10 @@ from tokenyard.core.ids import AdapterId, JobId, OrganizationId, ProjectId
 class AdapterCatalog:
     """Every step may be repeated: a caller that died in between simply calls again."""
 
-    def __init__(
-        self,
-        *,
-        bases: BaseModels,
-        store: CatalogStore,
-        models: ModelCatalog,
-        prices: PriceList,
-        clock: Clock,
-    ) -> None:
+    def __init__(self, bases: BaseModels, store: CatalogStore, models: ModelCatalog) -> None:
         self._bases = bases
         self._store = store
         self._models = models
-        self._prices = prices
-        self._clock = clock
 
     async def register(
         self,
@@ -62,8 +49,7 @@ class AdapterCatalog:
             Conflict: it is retired, or nothing says what it costs.
         """
         found = await self._store.adapter(organization, adapter)
-        at_ms = self._clock.now_ms()
-        if self._prices.price(found.base, fine_tuned=True, at_ms=at_ms) is None:
+        if not self._models.may_serve(found):
             raise Conflict(f"The rate card has no price for fine-tunes of `{found.base}`, so it cannot go live.")
         await self._store.promote(organization, adapter)
         self._models.forget(organization)
@@ -73,7 +59,7 @@ class AdapterCatalog:
         with suppress(NotFound):
             await self._retire(organization, adapter, reason)
 
-    async def delete(self, organization: OrganizationId, name: str) -> Adapter:
+    async def delete(self, organization: OrganizationId, name: str) -> None:
         """Retire a live fine-tune by its full name, because its owner says so.
 
         Raises:
@@ -85,17 +71,8 @@ class AdapterCatalog:
         found = await self._models.own_adapter(organization, name)
         if found is None:
             raise model_not_found(name)
-        return await self._retire(organization, found.id, "deleted by its owner")
+        await self._retire(organization, found.id, "deleted by its owner")
 
-    async def get(self, organization: OrganizationId, adapter: AdapterId) -> Adapter:
-        """Return an adapter in whatever state.
-
-        Raises:
-            NotFound: the organization has no such adapter.
-        """
-        return await self._store.adapter(organization, adapter)
-
-    async def _retire(self, organization: OrganizationId, adapter: AdapterId, reason: str) -> Adapter:
-        retired = await self._store.retire(organization, adapter, reason=reason)
+    async def _retire(self, organization: OrganizationId, adapter: AdapterId, reason: str) -> None:
+        await self._store.retire(organization, adapter, reason=reason)
         self._models.forget(organization)
-        return retired

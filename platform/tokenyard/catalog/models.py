@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable
 
 from tokenyard.catalog.base_models import BaseModels
-from tokenyard.catalog.ports import PriceList
-from tokenyard.catalog.store import CatalogStore
-from tokenyard.catalog.views import Adapter, OwnModels
-from tokenyard.core.catalog import BaseModel, ModelView, ResolvedModel
+from tokenyard.catalog.ports import PriceLookup
+from tokenyard.catalog.store import Adapter, CatalogStore, OwnModels
+from tokenyard.catalog.views import ModelDetails
+from tokenyard.core.catalog import BaseModel, ResolvedModel
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import ModelNotFound
 from tokenyard.core.ids import OrganizationId
@@ -34,7 +34,7 @@ class ModelCatalog:
         self,
         bases: BaseModels,
         store: CatalogStore,
-        prices: PriceList,
+        prices: PriceLookup,
         clock: Clock,
         *,
         now: Callable[[], float] = time.monotonic,
@@ -54,90 +54,75 @@ class ModelCatalog:
             ModelNotFound: no such model, another organization's, or one without a price.
             Unavailable: it is not cached and the database is down.
         """
-        base = self._bases.get(name)
-        if base is not None:
-            return _resolved(name, base, self._price(name, fine_tuned=False))
-        if len(name) > MAX_NAME_LENGTH:
-            raise model_not_found(name)
-        target, adapter = await self._own(organization, name)
+        base, price, adapter = await self._find(organization, name)
         if adapter is None:
-            return _resolved(name, self._bases.get(target), self._price(target, fine_tuned=False))
-        price = self._price(adapter.base, fine_tuned=True)
-        return _resolved(name, self._bases.get(adapter.base), price, adapter)
+            return ResolvedModel(base.id, base, price)
+        return ResolvedModel(adapter.name, base, price, adapter.ref)
 
-    async def list_models(self, organization: OrganizationId) -> list[ModelView]:
+    async def list_models(self, organization: OrganizationId) -> list[ModelDetails]:
         """Return everything the organization may call by its proper name: base models, then its own, oldest first."""
         own = await self._cache.get(organization, fresh_s=NEW_MODEL_S)
-        bases = [_base_view(base) for base in self._bases.all() if self._price(base.id, fine_tuned=False)]
         adapters = () if own is None else own.adapters.values()
-        return bases + [_adapter_view(adapter) for adapter in adapters if self._callable(adapter)]
+        offered = [(base.id, None) for base in self._bases.all()] + [(one.base, one) for one in adapters]
+        served = [(self._served(base, adapter), adapter) for base, adapter in offered]
+        return [_details(found[0], adapter) for found, adapter in served if found is not None]
 
-    async def get(self, organization: OrganizationId, name: str) -> ModelView:
+    async def get(self, organization: OrganizationId, name: str) -> ModelDetails:
         """Return one model; an alias answers as what it stands for.
 
         Raises:
             ModelNotFound: no such model, another organization's, or one without a price.
         """
-        resolved = await self.resolve(organization, name)
-        if resolved.adapter is None:
-            return _base_view(resolved.base)
-        _, adapter = await self._own(organization, resolved.name)
-        if adapter is None:
-            raise model_not_found(name)
-        return _adapter_view(adapter)
+        base, _price, adapter = await self._find(organization, name)
+        return _details(base, adapter)
 
     async def own_adapter(self, organization: OrganizationId, name: str) -> Adapter | None:
         """Return the organization's live fine-tune called exactly `name`, as SQL has it now, or None."""
         own = await self._cache.get(organization, fresh_s=0.0)
         return None if own is None else own.adapters.get(name)
 
+    def may_serve(self, adapter: Adapter) -> bool:
+        """Tell whether the adapter's base model is served here and has a price for fine-tunes."""
+        return self._served(adapter.base, adapter) is not None
+
     def forget(self, organization: OrganizationId) -> None:
         """Drop the organization from this process's cache, because something of it was just changed."""
         self._cache.forget(organization)
 
-    async def _own(self, organization: OrganizationId, name: str) -> tuple[str, Adapter | None]:
-        """Return the proper name behind `name`, and its adapter; without one it is a base model's."""
-        own = await self._cache.get(organization)
-        found = None if own is None else _find(own, name)
-        if found is None:
-            own = await self._cache.get(organization, fresh_s=NEW_MODEL_S)
-            found = None if own is None else _find(own, name)
-        if found is None:
+    async def _find(self, organization: OrganizationId, name: str) -> tuple[BaseModel, Price, Adapter | None]:
+        base, adapter = (name, None) if self._bases.get(name) else await self._own(organization, name)
+        served = self._served(base, adapter)
+        if served is None:
             raise model_not_found(name)
-        return found
+        return *served, adapter
 
-    def _callable(self, adapter: Adapter) -> bool:
-        return self._bases.get(adapter.base) is not None and self._price(adapter.base, fine_tuned=True) is not None
+    async def _own(self, organization: OrganizationId, name: str) -> tuple[str, Adapter | None]:
+        """Return the base model behind a name of the organization's own, and the adapter where it is a fine-tune."""
+        if len(name) <= MAX_NAME_LENGTH:
+            for fresh_s in (FRESH_S, NEW_MODEL_S):
+                own = await self._cache.get(organization, fresh_s=fresh_s)
+                target = name if own is None else own.aliases.get(name, name)
+                adapter = None if own is None else own.adapters.get(target)
+                if adapter is not None:
+                    return adapter.base, adapter
+                if target != name:
+                    return target, None
+        raise model_not_found(name)
 
-    def _price(self, base: str, *, fine_tuned: bool) -> Price | None:
-        return self._prices.price(base, fine_tuned=fine_tuned, at_ms=self._clock.now_ms())
+    def _served(self, base: str, adapter: Adapter | None) -> tuple[BaseModel, Price] | None:
+        """Return a base model and what it, or an adapter of it, costs; None where it is not served or has no price."""
+        found = self._bases.get(base)
+        price = self._prices.price(base, fine_tuned=adapter is not None, at_ms=self._clock.now_ms())
+        return None if found is None or price is None else (found, price)
 
 
 def model_not_found(name: str) -> ModelNotFound:
     """Return the one answer to a name that does not exist and to one of somebody else."""
-    shown = name if len(name) <= MAX_NAME_LENGTH else f"{name[:MAX_NAME_LENGTH]}..."
-    return ModelNotFound(f"The model `{shown}` does not exist or you do not have access to it.", param="model")
+    asked = name if len(name) <= MAX_NAME_LENGTH else f"{name[:MAX_NAME_LENGTH]}..."
+    return ModelNotFound(f"The model `{asked}` does not exist or you do not have access to it.", param="model")
 
 
-def _find(own: OwnModels, name: str) -> tuple[str, Adapter | None] | None:
-    target = own.aliases.get(name, name)
-    adapter = own.adapters.get(target)
-    if adapter is not None or target != name:
-        return target, adapter
-    return None
-
-
-def _resolved(asked: str, base: BaseModel | None, price: Price | None, adapter: Adapter | None = None) -> ResolvedModel:
-    if base is None or price is None:
-        raise model_not_found(asked)
+def _details(base: BaseModel, adapter: Adapter | None) -> ModelDetails:
     if adapter is None:
-        return ResolvedModel(base.id, base, price)
-    return ResolvedModel(adapter.name, base, price, adapter.ref)
-
-
-def _base_view(base: BaseModel) -> ModelView:
-    return ModelView(base.id, base.created, OWNER)
-
-
-def _adapter_view(adapter: Adapter) -> ModelView:
-    return ModelView(adapter.name, adapter.created_ms // 1000, adapter.organization)
+        return ModelDetails.of(base.id, base, created=base.created, owner=OWNER)
+    return ModelDetails.of(adapter.name, base, created=adapter.created_ms // 1000, owner=adapter.organization)

@@ -2,15 +2,16 @@
 
 from collections.abc import Iterable
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
+from sqlalchemy import Select, func, select, update
 
-from tokenyard.catalog.rows import adapter_view
-from tokenyard.catalog.tables import AdapterRow
-from tokenyard.catalog.views import Adapter, AdapterState
+from tokenyard.catalog.store import Adapter
+from tokenyard.catalog.tables import AdapterRow, AdapterState
+from tokenyard.catalog.views import AdapterView
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import NotFound
 from tokenyard.core.ids import AdapterId
 from tokenyard.storage.database import Database
+from tokenyard.storage.paging import beyond
 
 
 class CatalogOperatorStore:
@@ -51,7 +52,7 @@ class CatalogOperatorStore:
 
     async def adapters(
         self, *, organization: str | None, state: AdapterState | None, after: str | None, limit: int
-    ) -> list[Adapter]:
+    ) -> list[AdapterView]:
         """Return adapters, newest first, beginning behind the one with the id `after`.
 
         Raises:
@@ -62,29 +63,25 @@ class CatalogOperatorStore:
             query = query.where(AdapterRow.organization == organization)
         if state is not None:
             query = query.where(AdapterRow.state == state)
-        if after is not None:
-            query = query.where(await self._behind(after))
-        return await self._adapters(query.order_by(AdapterRow.created_ms.desc(), AdapterRow.id).limit(limit))
+        async with self._database.reading() as session:
+            if after is not None:
+                last = await session.get(AdapterRow, after)
+                if last is None:
+                    raise NotFound(f"No such adapter: `{after}`.")
+                cursor = (last.created_ms, last.id)
+                query = query.where(beyond(AdapterRow.created_ms, AdapterRow.id, cursor, newest_first=True))
+            query = query.order_by(AdapterRow.created_ms.desc(), AdapterRow.id.desc()).limit(limit)
+            return [AdapterView.of(row) for row in await session.scalars(query)]
 
-    async def counts(self) -> dict[str, dict[str, int]]:
+    async def counts(self) -> dict[str, dict[AdapterState, int]]:
         """Return how many adapters each base model has in each state."""
         query = select(AdapterRow.base, AdapterRow.state, func.count()).group_by(AdapterRow.base, AdapterRow.state)
-        found: dict[str, dict[str, int]] = {}
+        found: dict[str, dict[AdapterState, int]] = {}
         async with self._database.reading() as session:
             for base, state, count in await session.execute(query):
-                found.setdefault(base, {})[state] = count
+                found.setdefault(base, {})[AdapterState(state)] = count
         return found
-
-    async def _behind(self, after: str) -> ColumnElement[bool]:
-        async with self._database.reading() as session:
-            cursor = await session.get(AdapterRow, after)
-        if cursor is None:
-            raise NotFound(f"No such adapter: `{after}`.")
-        return or_(
-            AdapterRow.created_ms < cursor.created_ms,
-            and_(AdapterRow.created_ms == cursor.created_ms, AdapterRow.id > cursor.id),
-        )
 
     async def _adapters(self, query: Select[AdapterRow]) -> list[Adapter]:
         async with self._database.reading() as session:
-            return [adapter_view(row) for row in await session.scalars(query)]
+            return [Adapter.of(row) for row in await session.scalars(query)]

@@ -8,7 +8,7 @@ from tokenyard.core.price import Price
 from tokenyard.core.replica import Replica, ReplicaState, ReplicaTarget
 
 
-class PriceList(Protocol):
+class PriceLookup(Protocol):
     """Knows prices, in memory (billing)."""
 
     def price(self, model: str, *, fine_tuned: bool, at_ms: int) -> Price | None:
@@ -29,21 +29,16 @@ class ServeTargets(Protocol):
 
 
 class ReplicaControl(Protocol):
-    """Speaks to the internal routes of replicas (clients)."""
+    """The internal routes of replicas (clients). Every method raises `ReplicaLost` where the replica is away."""
 
     async def stats(self, target: ReplicaTarget) -> ReplicaState:
-        """Return what a replica holds and does.
-
-        Raises:
-            ReplicaLost: it does not answer, or is not ready.
-        """
+        """Return what a replica holds and does."""
         ...
 
     async def load(self, replica: Replica, adapter: AdapterRef) -> None:
         """Load an adapter; one that is loaded already is fine.
 
         Raises:
-            ReplicaLost: it does not answer.
             AdapterRefused: it cannot take this adapter.
         """
         ...
@@ -52,7 +47,6 @@ class ReplicaControl(Protocol):
         """Unload an adapter; one that is not loaded is fine.
 
         Raises:
-            ReplicaLost: it does not answer.
             AdapterRefused: requests are inside; ask again later.
         """
         ...

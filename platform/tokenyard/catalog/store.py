@@ -1,20 +1,57 @@
-"""Adapters and aliases of one organization."""
+"""Adapters and aliases of one organization, as values for the request path and as the API shows them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import msgspec
 from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tokenyard.catalog.rows import adapter_view, bump_revision
-from tokenyard.catalog.tables import AdapterRow, AliasRow, RevisionRow
-from tokenyard.catalog.views import Adapter, AdapterState, Alias, OwnModels
+from tokenyard.catalog.tables import AdapterRow, AdapterState, AliasRow, RevisionRow
+from tokenyard.catalog.views import AliasView
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Conflict, NotFound
 from tokenyard.core.ids import AdapterId, JobId, OrganizationId, ProjectId
+from tokenyard.storage.bulk import add_up
 from tokenyard.storage.database import Database
 
 MAX_ALIASES = 1000
+
+
+class Adapter(msgspec.Struct, frozen=True):
+    """A tenant's fine-tuned model. Times are unix milliseconds."""
+
+    ref: AdapterRef
+    organization: OrganizationId
+    base: str
+    created_ms: int
+    live_ms: int | None
+
+    @classmethod
+    def of(cls, row: AdapterRow) -> "Adapter":
+        return cls(
+            ref=AdapterRef(id=AdapterId(row.id), name=row.name, path=row.path, digest=row.digest),
+            organization=OrganizationId(row.organization),
+            base=row.base,
+            created_ms=row.created_ms,
+            live_ms=row.live_ms,
+        )
+
+    @property
+    def id(self) -> AdapterId:
+        return self.ref.id
+
+    @property
+    def name(self) -> str:
+        return self.ref.name
+
+
+class OwnModels(msgspec.Struct, frozen=True):
+    """All that one organization may call besides the base models, at one revision."""
+
+    revision: int
+    adapters: Mapping[str, Adapter]
+    aliases: Mapping[str, str]
 
 
 class CatalogStore:
@@ -40,19 +77,13 @@ class CatalogStore:
             aliases = await session.scalars(select(AliasRow).where(AliasRow.organization == organization))
             return OwnModels(
                 revision or 0,
-                {row.name: adapter_view(row) for row in adapters},
+                {row.name: Adapter.of(row) for row in adapters},
                 {row.alias: row.model for row in aliases},
             )
 
     async def add_adapter(
-        self,
-        organization: OrganizationId,
-        ref: AdapterRef,
-        *,
-        project: ProjectId,
-        job: JobId,
-        base: str,
-    ) -> Adapter:
+        self, organization: OrganizationId, ref: AdapterRef, *, project: ProjectId, job: JobId, base: str
+    ) -> None:
         """Add an adapter that is to be checked; adding the very same one again changes nothing.
 
         Raises:
@@ -71,19 +102,13 @@ class CatalogStore:
                     path=ref.path,
                     digest=ref.digest,
                     state=AdapterState.CHECKING,
-                    created_ms=self._now_ms(),
+                    created_ms=self._clock.now_ms(),
                 )
                 session.add(row)
-            elif (row.organization, row.name, row.path, row.digest) != (
-                organization,
-                ref.name,
-                ref.path,
-                ref.digest,
-            ):
+            elif row.organization != organization or Adapter.of(row).ref != ref:
                 raise Conflict(f"Another adapter has the id {ref.id}.")
-            return adapter_view(row)
 
-    async def promote(self, organization: OrganizationId, adapter: AdapterId) -> Adapter:
+    async def promote(self, organization: OrganizationId, adapter: AdapterId) -> None:
         """Make a checked adapter callable; one that is live already stays so.
 
         Raises:
@@ -96,11 +121,10 @@ class CatalogStore:
                 raise Conflict(f"The model `{row.name}` is retired.")
             if row.state != AdapterState.LIVE:
                 row.state = AdapterState.LIVE
-                row.live_ms = self._now_ms()
-                await self._bump(session, organization)
-            return adapter_view(row)
+                row.live_ms = self._clock.now_ms()
+                await _bump(session, organization)
 
-    async def retire(self, organization: OrganizationId, adapter: AdapterId, *, reason: str) -> Adapter:
+    async def retire(self, organization: OrganizationId, adapter: AdapterId, *, reason: str) -> None:
         """End an adapter for ever, with the aliases that name it; ending it again changes nothing.
 
         Raises:
@@ -110,13 +134,12 @@ class CatalogStore:
             row = await _adapter(session, organization, adapter)
             if row.state != AdapterState.RETIRED:
                 row.state = AdapterState.RETIRED
-                row.retired_ms = self._now_ms()
+                row.retired_ms = self._clock.now_ms()
                 row.reason = reason[:1000]
                 await session.execute(
                     delete(AliasRow).where(AliasRow.organization == organization, AliasRow.adapter == row.id)
                 )
-                await self._bump(session, organization)
-            return adapter_view(row)
+                await _bump(session, organization)
 
     async def adapter(self, organization: OrganizationId, adapter: AdapterId) -> Adapter:
         """Return one adapter in whatever state.
@@ -125,11 +148,11 @@ class CatalogStore:
             NotFound: the organization has no such adapter.
         """
         async with self._database.reading() as session:
-            return adapter_view(await _adapter(session, organization, adapter))
+            return Adapter.of(await _adapter(session, organization, adapter))
 
     async def set_alias(
         self, organization: OrganizationId, alias: str, *, model: str, adapter: AdapterId | None
-    ) -> Alias:
+    ) -> AliasView:
         """Let `alias` name a model from now on, whatever it named before.
 
         Raises:
@@ -144,20 +167,20 @@ class CatalogStore:
                 count = select(func.count()).where(AliasRow.organization == organization)
                 if (await session.scalar(count) or 0) >= MAX_ALIASES:
                     raise Conflict(f"An organization can have {MAX_ALIASES} aliases.")
-                row = AliasRow(organization=organization, alias=alias, created_ms=self._now_ms())
+                row = AliasRow(organization=organization, alias=alias, created_ms=self._clock.now_ms())
                 session.add(row)
             row.model = model
             row.adapter = adapter
-            await self._bump(session, organization)
-            return Alias(row.alias, row.model, row.created_ms)
+            await _bump(session, organization)
+            return AliasView.of(row)
 
-    async def aliases(self, organization: OrganizationId) -> Sequence[Alias]:
+    async def aliases(self, organization: OrganizationId) -> Sequence[AliasView]:
         """Return all aliases, by name."""
         async with self._database.reading() as session:
             rows = await session.scalars(
                 select(AliasRow).where(AliasRow.organization == organization).order_by(AliasRow.alias)
             )
-            return [Alias(row.alias, row.model, row.created_ms) for row in rows]
+            return [AliasView.of(row) for row in rows]
 
     async def delete_alias(self, organization: OrganizationId, alias: str) -> None:
         """Forget an alias.
@@ -170,13 +193,12 @@ class CatalogStore:
             if row is None:
                 raise NotFound(f"No such alias: `{alias}`.")
             await session.delete(row)
-            await self._bump(session, organization)
+            await _bump(session, organization)
 
-    async def _bump(self, session: AsyncSession, organization: OrganizationId) -> None:
-        await bump_revision(session, organization, is_sqlite=self._database.is_sqlite)
 
-    def _now_ms(self) -> int:
-        return self._clock.now_ms()
+async def _bump(session: AsyncSession, organization: OrganizationId) -> None:
+    """Tell caches, in the transaction of the change itself, that what the organization may call has changed."""
+    await add_up(session, RevisionRow, [{"organization": organization, "revision": 1}], add=["revision"])
 
 
 async def _adapter(session: AsyncSession, organization: OrganizationId, adapter: AdapterId) -> AdapterRow:

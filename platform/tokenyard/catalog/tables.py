@@ -1,10 +1,20 @@
 """Tables of the catalog: adapters, aliases, and a revision for each organization. Base models are files."""
 
+from enum import StrEnum
+
 from sqlalchemy import ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tokenyard.storage.columns import Count, Id, UnixMs
 from tokenyard.storage.database import Base
+
+
+class AdapterState(StrEnum):
+    """The life of an adapter: it is checked on a replica before it goes live, and never comes back from retired."""
+
+    CHECKING = "checking"
+    LIVE = "live"
+    RETIRED = "retired"
 
 
 class AdapterRow(Base):
@@ -25,7 +35,7 @@ class AdapterRow(Base):
     name: Mapped[str] = mapped_column(String(255), unique=True)
     path: Mapped[str] = mapped_column(String(255))
     digest: Mapped[str] = mapped_column(String(64))
-    state: Mapped[str] = mapped_column(String(16))  # views.AdapterState
+    state: Mapped[str] = mapped_column(String(16))  # AdapterState
     reason: Mapped[str | None] = mapped_column(String(1000))  # why it never went live, or who retired it
     created_ms: Mapped[UnixMs]
     live_ms: Mapped[UnixMs | None]

@@ -33,11 +33,3 @@ class ResolvedModel(msgspec.Struct, frozen=True):
     base: BaseModel
     price: Price
     adapter: AdapterRef | None = None
-
-
-class ModelView(msgspec.Struct, frozen=True):
-    """One row of `GET /v1/models`."""
-
-    id: str
-    created: int
-    owned_by: str

@@ -10,8 +10,7 @@ from tokenyard.core.ids import ApiKeyId, OrganizationId, RequestId
 
 BUCKETS = 64
 CONSUMER_GROUP = "ledger"
-REPLICAS = "ty:replicas"  # hash: replica name -> JSON core.replica.Replica
-REPLICAS_ROUND = "{ty:replicas}:round"  # JSON: which look at the replicas REPLICAS comes from; absent when Redis is new
+REPLICAS = "ty:replica-snapshot"  # JSON catalog.replicas.registry.ReplicaSnapshot; absent when Redis is new
 
 
 def work_lease(name: str) -> str:

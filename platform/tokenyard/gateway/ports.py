@@ -42,7 +42,9 @@ class AdmissionControl(Protocol):
 class Replicas(Protocol):
     """The last good list of replicas, in memory. An ejected one is not offered until discovery lists it afresh."""
 
-    def candidates(self, model: str, adapter: str | None) -> Sequence[Replica]: ...
+    def candidates(self, model: str) -> Sequence[Replica]:
+        """Return the replicas of base model `model` that may be asked now, in no order."""
+        ...
 
     def eject(self, name: str) -> None: ...
 

@@ -3,13 +3,13 @@
 from tokenyard.core.clock import Clock
 from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId, new_api_key_id
 from tokenyard.core.principal import Limits, Role
-from tokenyard.tenancy.authenticator import Authenticator
+from tokenyard.tenancy.authenticator import KeyAuthenticator
 from tokenyard.tenancy.key_versions import KeyVersions
-from tokenyard.tenancy.keys import KeyHasher, new_secret
+from tokenyard.tenancy.keys import KeyHasher, KeyVersion, new_secret
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.store import TenancyStore
 from tokenyard.tenancy.tables import ApiKeyRow
-from tokenyard.tenancy.views import ApiKey, KeyVersion, write_limits
+from tokenyard.tenancy.views import OperatorKeyView, ProjectKeyDetails
 
 FIRST_VERSION = 1
 BOOTSTRAP = ApiKeyId("bootstrap")
@@ -27,7 +27,7 @@ class ApiKeys:
         versions: KeyVersions,
         hasher: KeyHasher,
         clock: Clock,
-        authenticator: Authenticator | None = None,
+        authenticator: KeyAuthenticator,
     ) -> None:
         self._store = store
         self._operator_store = operator_store
@@ -45,7 +45,7 @@ class ApiKeys:
         actor: ApiKeyId,
         limits: Limits | None = None,
         expires_in_s: int | None = None,
-    ) -> tuple[ApiKey, str]:
+    ) -> tuple[ProjectKeyDetails, str]:
         """Make a tenant's key; return it and its secret, which is not stored anywhere.
 
         Raises:
@@ -53,13 +53,13 @@ class ApiKeys:
             Unavailable: Redis does not answer; nothing was made.
         """
         row, secret = self._new(Role.TENANT, name, limits or Limits(), expires_in_s)
-        row.project = project
+        row.project_id = project
         await self._versions.publish([KeyVersion(organization, ApiKeyId(row.id), row.version)])
         return await self._store.add_key(organization, row, actor=actor), secret
 
     async def create_operator(
         self, *, name: str, actor: ApiKeyId, expires_in_s: int | None = None
-    ) -> tuple[ApiKey, str]:
+    ) -> tuple[OperatorKeyView, str]:
         """Make an operator's key; return it and its secret, which is not stored anywhere."""
         row, secret = self._new(Role.OPERATOR, name, Limits(), expires_in_s)
         return await self._operator_store.add_operator_key(row, actor=actor), secret
@@ -81,7 +81,7 @@ class ApiKeys:
             Conflict: it is the last one.
         """
         await self._operator_store.revoke_operator_key(key, actor=actor)
-        self._forget(ApiKeyId(key))
+        self._authenticator.forget(ApiKeyId(key))
 
     async def ended(self, versions: list[KeyVersion]) -> None:
         """Tell everybody of keys that just ended in SQL.
@@ -90,12 +90,8 @@ class ApiKeys:
             Unavailable: Redis does not answer.
         """
         for version in versions:
-            self._forget(version.key)
+            self._authenticator.forget(version.key)
         await self._versions.publish(versions)
-
-    def _forget(self, key: ApiKeyId) -> None:
-        if self._authenticator is not None:
-            self._authenticator.forget(key)
 
     def _new(self, role: Role, name: str, limits: Limits, expires_in_s: int | None) -> tuple[ApiKeyRow, str]:
         now_ms = self._clock.now_ms()
@@ -108,9 +104,9 @@ class ApiKeys:
             hash=self._hasher.hash(secret),
             pepper_version=self._hasher.version,
             version=FIRST_VERSION,
-            limits=write_limits(limits),
-            created=now_ms // 1000,
-            expires=None if expires_in_s is None else now_ms // 1000 + expires_in_s,
+            limits=limits,
+            created_at=now_ms // 1000,
+            expires_at=None if expires_in_s is None else now_ms // 1000 + expires_in_s,
             changed_ms=now_ms,
         )
         return row, secret

@@ -8,20 +8,20 @@ from tokenyard.core.errors import PermissionDenied, Unauthenticated
 from tokenyard.core.ids import ApiKeyId
 from tokenyard.core.principal import Operator, Principal
 from tokenyard.storage.read_cache import ReadCache
-from tokenyard.tenancy.keys import MAX_LENGTH, KeyHasher, redacted_guess, role_of
+from tokenyard.tenancy.keys import MAX_LENGTH, Credential, KeyHasher, redacted_guess, role_of
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
-from tokenyard.tenancy.views import Credential
 
 FRESH_S = 30.0
 STALE_S = 600.0
 CACHED_KEYS = 10_000
 
 
-class Authenticator:
+class KeyAuthenticator:
     """`web.auth.Authenticator` for every app, and for the request path.
 
     Malformed keys are refused without a look-up. Unknown ones are remembered as long as known ones. While SQL is down
-    what is cached serves on for ten minutes. The cache holds hashes, never keys.
+    what is cached serves on for ten minutes; a key that is not cached then raises `Unavailable`. The cache holds
+    hashes, never keys.
     """
 
     def __init__(
@@ -41,31 +41,16 @@ class Authenticator:
         )
 
     async def tenant(self, secret: str) -> Principal:
-        """Return the principal of a tenant's key.
-
-        Raises:
-            Unauthenticated: unknown, malformed, revoked or expired key.
-            PermissionDenied: an operator's key.
-            Unavailable: the key is not cached and the database is down.
-        """
         holder = await self._holder(secret)
         if isinstance(holder, Principal):
             return holder
         raise PermissionDenied("This is an operator's key. Use a key of an organization here.")
 
     async def fresh_tenant(self, secret: str) -> Principal:
-        """Return the principal of a tenant's key as SQL has it at this moment. Raises as `tenant` does."""
         self._cache.forget(self._hasher.hashes(secret[:MAX_LENGTH]))
         return await self.tenant(secret)
 
     async def operator(self, secret: str) -> Operator:
-        """Return the operator that holds the key.
-
-        Raises:
-            Unauthenticated: unknown, malformed, revoked or expired key.
-            PermissionDenied: a tenant's key.
-            Unavailable: the key is not cached and the database is down.
-        """
         holder = await self._holder(secret)
         if isinstance(holder, Operator):
             return holder
@@ -80,11 +65,9 @@ class Authenticator:
             raise _incorrect(secret)
         hashes = self._hasher.hashes(secret)
         credential = self._cache.peek(hashes)
-        if credential is None:
-            credential = await self._cache.get(hashes) if role_of(secret) is not None else None
-        if credential is None:
-            raise _incorrect(secret)
-        if credential.expires is not None and credential.expires * 1000 <= self._clock.now_ms():
+        if credential is None and role_of(secret) is not None:
+            credential = await self._cache.get(hashes)
+        if credential is None or (credential.expires is not None and credential.expires * 1000 <= self._clock.now_ms()):
             raise _incorrect(secret)
         return credential.holder
 

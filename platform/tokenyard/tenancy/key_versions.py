@@ -9,17 +9,11 @@ from collections.abc import Sequence
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.redis_keys import bucket_of, key_version
-from tokenyard.tenancy.operator_store import TenancyOperatorStore
-from tokenyard.tenancy.views import KeyVersion
-from tokenyard.web.loops import Loop
+from tokenyard.tenancy.keys import KeyVersion
 
-REPEAT_S = 5.0
 BATCH = 500
-# No cache serves a key for longer than 10 minutes.
-LOOK_BACK_S = 15 * 60
 
 # Versions only grow, in whatever order their writers arrive.
 _RAISE = """
@@ -51,13 +45,3 @@ class KeyVersions:
                     await pipe.execute()
         except RedisError as error:
             raise Unavailable("The gateways could not be told at once. Please send the request again.") from error
-
-
-def key_version_loop(store: TenancyOperatorStore, versions: KeyVersions, clock: Clock) -> Loop:
-    """Return the worker's loop that repeats the versions that changed lately."""
-
-    async def step() -> None:
-        since_ms = clock.now_ms() - LOOK_BACK_S * 1000
-        await versions.publish(await store.versions_changed_since(since_ms))
-
-    return Loop("key-versions", step, REPEAT_S)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tokenyard.core.ids import random_text
-from tokenyard.core.principal import Role
+from tokenyard.core.ids import ApiKeyId, OrganizationId, random_text
+from tokenyard.core.principal import Operator, Principal, Role
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _RANDOM_LENGTH = 30
@@ -20,6 +20,21 @@ _CHECKSUM_LENGTH = 6  # 62^6 > 2^32
 _PREFIXES = {Role.TENANT: "ty-", Role.OPERATOR: "ty-admin-"}
 _KEY = re.compile(rf"ty-(admin-)?[0-9A-Za-z]{{{_RANDOM_LENGTH + _CHECKSUM_LENGTH}}}", re.ASCII)
 MAX_LENGTH = len(_PREFIXES[Role.OPERATOR]) + _RANDOM_LENGTH + _CHECKSUM_LENGTH
+
+
+class Credential(msgspec.Struct, frozen=True):
+    """Who holds a live key, and until when (unix seconds)."""
+
+    holder: Principal | Operator
+    expires: int | None = None
+
+
+class KeyVersion(msgspec.Struct, frozen=True):
+    """The version that a key's holder must know; an older one means that the key is dead."""
+
+    organization: OrganizationId
+    key: ApiKeyId
+    version: int
 
 
 class Pepper(msgspec.Struct, frozen=True):

@@ -1,39 +1,42 @@
 """Operator routes: organizations, their projects and keys, and the operators' own keys."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query
 
-from tokenyard.core.ids import ProjectId
 from tokenyard.core.principal import Limits
 from tokenyard.tenancy.api_keys import ApiKeys
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.organizations import Organizations
-from tokenyard.tenancy.schemas import (
-    NewKeyBody,
-    NewOrganizationBody,
-    NewOwnKeyBody,
-    NewProjectBody,
-    OrganizationChanges,
-    ProjectChanges,
-    shown_audit,
-    shown_key,
-    shown_organization,
-    shown_project,
-)
 from tokenyard.tenancy.store import TenancyStore
+from tokenyard.tenancy.views import (
+    AuditEntry,
+    NewKey,
+    NewLimitedKey,
+    NewOrganization,
+    NewProject,
+    OperatorKeyCreated,
+    OperatorKeyDeleted,
+    OperatorKeyView,
+    OrganizationChanges,
+    OrganizationView,
+    ProjectChanges,
+    ProjectDetails,
+    ProjectKeyCreated,
+    ProjectKeyDeleted,
+    ProjectKeyDetails,
+)
 from tokenyard.web.auth import CurrentOperator
-from tokenyard.web.pages import After, PageSize, page
+from tokenyard.web.pages import After, Page, PageSize
 
 
-def router(
+def operator_router(
     organizations: Organizations, store: TenancyStore, operator_store: TenancyOperatorStore, keys: ApiKeys
 ) -> APIRouter:
     """Return tenancy's operator routes; `{organization}` is an id or a slug."""
     routes = APIRouter(prefix="/admin", tags=["tenancy"])
     _organization_routes(routes, organizations, operator_store, keys)
-    _project_routes(routes, store, operator_store, keys)
-    _key_routes(routes, store, operator_store, keys)
+    _tenant_routes(routes, store, operator_store, keys)
     _operator_key_routes(routes, operator_store, keys)
     _audit_routes(routes, operator_store)
     return routes
@@ -43,133 +46,118 @@ def _organization_routes(
     routes: APIRouter, organizations: Organizations, operator_store: TenancyOperatorStore, keys: ApiKeys
 ) -> None:
     @routes.post("/organizations")
-    async def create(operator: CurrentOperator, body: NewOrganizationBody) -> dict[str, Any]:
+    async def create(operator: CurrentOperator, body: NewOrganization) -> OrganizationView:
         """Create an organization with a default project; billing grants its opening credit."""
-        organization = await organizations.create(
+        return await organizations.create(
             name=body.name,
             slug=body.slug,
             weight=body.weight,
-            timezone=body.timezone,
             limits=body.limits.applied_to(Limits()),
             actor=operator.key,
         )
-        return shown_organization(organization)
 
     @routes.get("/organizations")
-    async def listing(_operator: CurrentOperator, after: After = None, limit: PageSize = 20) -> dict[str, Any]:
-        found = await operator_store.organizations(after=after, limit=limit + 1)
-        return page([shown_organization(organization) for organization in found], limit)
+    async def listing(_operator: CurrentOperator, after: After = None, limit: PageSize = 20) -> Page[OrganizationView]:
+        return Page[OrganizationView].of(await operator_store.organizations(after=after, limit=limit + 1), limit)
 
     @routes.get("/organizations/{organization}")
-    async def one(_operator: CurrentOperator, organization: str) -> dict[str, Any]:
-        return shown_organization(await operator_store.organization(organization))
+    async def one(_operator: CurrentOperator, organization: str) -> OrganizationView:
+        return await operator_store.organization(organization)
 
     @routes.patch("/organizations/{organization}")
-    async def change(operator: CurrentOperator, organization: str, body: OrganizationChanges) -> dict[str, Any]:
+    async def change(operator: CurrentOperator, organization: str, body: OrganizationChanges) -> OrganizationView:
         """Change what the body names. Archiving ends every key at once and keeps all data."""
-        before = await operator_store.organization(organization)
         changed, ended = await operator_store.change_organization(
-            before.id,
+            organization,
             name=body.name,
             weight=body.weight,
-            timezone=body.timezone,
-            limits=None if body.limits is None else body.limits.applied_to(before.limits),
+            limits=None if body.limits is None else body.limits.applied_to,
             archived=body.archived,
             actor=operator.key,
         )
         await keys.ended(ended)
-        return shown_organization(changed)
+        return changed
 
 
-def _project_routes(
-    routes: APIRouter, store: TenancyStore, operator_store: TenancyOperatorStore, keys: ApiKeys
-) -> None:
+def _tenant_routes(routes: APIRouter, store: TenancyStore, operator_store: TenancyOperatorStore, keys: ApiKeys) -> None:
+    """Routes below one organization."""
+
+    async def named(_operator: CurrentOperator, organization: str) -> OrganizationView:
+        return await operator_store.organization(organization)
+
+    Owner = Annotated[OrganizationView, Depends(named)]
+
     @routes.post("/organizations/{organization}/projects")
-    async def create(operator: CurrentOperator, organization: str, body: NewProjectBody) -> dict[str, Any]:
-        owner = (await operator_store.organization(organization)).id
+    async def create_project(operator: CurrentOperator, owner: Owner, body: NewProject) -> ProjectDetails:
         limits = body.limits.applied_to(Limits())
-        return shown_project(await store.create_project(owner, name=body.name, limits=limits, actor=operator.key))
+        return await store.create_project(owner.id, name=body.name, limits=limits, actor=operator.key)
 
     @routes.get("/organizations/{organization}/projects")
-    async def listing(
-        _operator: CurrentOperator, organization: str, after: After = None, limit: PageSize = 20
-    ) -> dict[str, Any]:
-        owner = (await operator_store.organization(organization)).id
-        found = await store.projects(owner, after=after, limit=limit + 1)
-        return page([shown_project(project) for project in found], limit)
+    async def projects(owner: Owner, after: After = None, limit: PageSize = 20) -> Page[ProjectDetails]:
+        return Page[ProjectDetails].of(await store.projects(owner.id, after=after, limit=limit + 1), limit)
 
     @routes.patch("/organizations/{organization}/projects/{project}")
-    async def change(
-        operator: CurrentOperator, organization: str, project: str, body: ProjectChanges
-    ) -> dict[str, Any]:
-        owner = (await operator_store.organization(organization)).id
-        before = await store.project(owner, project)
+    async def change_project(
+        operator: CurrentOperator, owner: Owner, project: str, body: ProjectChanges
+    ) -> ProjectDetails:
         changed, ended = await store.change_project(
-            owner,
+            owner.id,
             project,
             name=body.name,
-            limits=None if body.limits is None else body.limits.applied_to(before.limits),
+            limits=None if body.limits is None else body.limits.applied_to,
             archived=body.archived,
             actor=operator.key,
         )
         await keys.ended(ended)
-        return shown_project(changed)
+        return changed
 
-
-def _key_routes(routes: APIRouter, store: TenancyStore, operator_store: TenancyOperatorStore, keys: ApiKeys) -> None:
     @routes.post("/organizations/{organization}/api_keys")
-    async def create(operator: CurrentOperator, organization: str, body: NewKeyBody) -> dict[str, Any]:
+    async def create_key(operator: CurrentOperator, owner: Owner, body: NewLimitedKey) -> ProjectKeyCreated:
         """Make a key. `value` is shown here and never again."""
-        owner = await operator_store.organization(organization)
         key, secret = await keys.create(
             owner.id,
-            ProjectId(body.project) if body.project is not None else owner.default_project,
+            owner.default_project_id if body.project is None else body.project,
             name=body.name,
             limits=body.limits.applied_to(Limits()),
             expires_in_s=body.expires_in_seconds,
             actor=operator.key,
         )
-        return shown_key(key, secret)
+        return ProjectKeyCreated(**dict(key), value=secret)
 
     @routes.get("/organizations/{organization}/api_keys")
-    async def listing(
-        _operator: CurrentOperator, organization: str, after: After = None, limit: PageSize = 20
-    ) -> dict[str, Any]:
-        owner = (await operator_store.organization(organization)).id
-        found = await store.keys(owner, project=None, after=after, limit=limit + 1)
-        return page([shown_key(key) for key in found], limit)
+    async def list_keys(owner: Owner, after: After = None, limit: PageSize = 20) -> Page[ProjectKeyDetails]:
+        found = await store.keys(owner.id, project=None, after=after, limit=limit + 1)
+        return Page[ProjectKeyDetails].of(found, limit)
 
     @routes.get("/organizations/{organization}/api_keys/{key}")
-    async def one(_operator: CurrentOperator, organization: str, key: str) -> dict[str, Any]:
-        owner = (await operator_store.organization(organization)).id
-        return shown_key(await store.key(owner, key))
+    async def one_key(owner: Owner, key: str) -> ProjectKeyDetails:
+        return await store.key(owner.id, key)
 
     @routes.delete("/organizations/{organization}/api_keys/{key}")
-    async def revoke(operator: CurrentOperator, organization: str, key: str) -> dict[str, Any]:
+    async def revoke_key(operator: CurrentOperator, owner: Owner, key: str) -> ProjectKeyDeleted:
         """End a key at once, for ever."""
-        owner = (await operator_store.organization(organization)).id
-        await keys.revoke(owner, key, actor=operator.key)
-        return {"id": key, "object": "organization.project.api_key.deleted", "deleted": True}
+        await keys.revoke(owner.id, key, actor=operator.key)
+        return ProjectKeyDeleted(id=key)
 
 
 def _operator_key_routes(routes: APIRouter, operator_store: TenancyOperatorStore, keys: ApiKeys) -> None:
     @routes.post("/operator_keys")
-    async def create(operator: CurrentOperator, body: NewOwnKeyBody) -> dict[str, Any]:
+    async def create(operator: CurrentOperator, body: NewKey) -> OperatorKeyCreated:
         """Make an operator's key. `value` is shown here and never again."""
         key, secret = await keys.create_operator(
             name=body.name, actor=operator.key, expires_in_s=body.expires_in_seconds
         )
-        return shown_key(key, secret)
+        return OperatorKeyCreated(**dict(key), value=secret)
 
     @routes.get("/operator_keys")
-    async def listing(_operator: CurrentOperator) -> dict[str, Any]:
-        found = [shown_key(key) for key in await operator_store.operator_keys()]
-        return page(found, len(found))
+    async def listing(_operator: CurrentOperator) -> Page[OperatorKeyView]:
+        found = await operator_store.operator_keys()
+        return Page[OperatorKeyView].of(found, len(found))
 
     @routes.delete("/operator_keys/{key}")
-    async def revoke(operator: CurrentOperator, key: str) -> dict[str, Any]:
+    async def revoke(operator: CurrentOperator, key: str) -> OperatorKeyDeleted:
         await keys.revoke_operator(key, actor=operator.key)
-        return {"id": key, "object": "organization.admin_api_key.deleted", "deleted": True}
+        return OperatorKeyDeleted(id=key)
 
 
 def _audit_routes(routes: APIRouter, operator_store: TenancyOperatorStore) -> None:
@@ -179,7 +167,7 @@ def _audit_routes(routes: APIRouter, operator_store: TenancyOperatorStore) -> No
         organization: Annotated[str | None, Query(max_length=96)] = None,
         after: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
         limit: PageSize = 20,
-    ) -> dict[str, Any]:
+    ) -> Page[AuditEntry]:
         """List who changed what, newest first."""
         found = await operator_store.audit_log(organization=organization, before=after, limit=limit + 1)
-        return page([shown_audit(entry) for entry in found], limit)
+        return Page[AuditEntry].of(found, limit)

@@ -1,16 +1,22 @@
 """Projects and API keys of one organization."""
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from collections.abc import Callable, Mapping
+
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import NotFound
-from tokenyard.core.ids import ApiKeyId, OrganizationId, new_project_id
+from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId, new_project_id
+from tokenyard.core.money import NanoDollars
 from tokenyard.core.principal import Limits
 from tokenyard.storage.database import Database
-from tokenyard.tenancy.rows import key_view, project_view, record
-from tokenyard.tenancy.tables import ApiKeyRow, ProjectRow
-from tokenyard.tenancy.views import ApiKey, KeyVersion, Project, write_limits
+from tokenyard.storage.paging import beyond
+from tokenyard.tenancy.keys import KeyVersion
+from tokenyard.tenancy.tables import ApiKeyRow, AuditRow, OrganizationRow, ProjectRow, stored_limits
+from tokenyard.tenancy.views import ProjectDetails, ProjectKeyDetails
+
+LimitsChange = Callable[[Limits], Limits]
 
 
 class TenancyStore:
@@ -22,38 +28,38 @@ class TenancyStore:
 
     async def create_project(
         self, organization: OrganizationId, *, name: str, limits: Limits, actor: ApiKeyId
-    ) -> Project:
+    ) -> ProjectDetails:
         """Create a project in an existing organization."""
         now = self._clock.now_ms() // 1000
-        row = ProjectRow(
-            id=new_project_id(), organization=organization, name=name, limits=write_limits(limits), created=now
-        )
+        row = ProjectRow(id=new_project_id(), organization_id=organization, name=name, limits=limits, created_at=now)
         async with self._database.transaction() as session:
             session.add(row)
-            record(session, organization=organization, actor=actor, action="project.created", resource=row.id, at=now)
-            return project_view(row)
+            record(session, organization, actor, "project.created", row.id, at=now)
+            return ProjectDetails.model_validate(row)
 
-    async def projects(self, organization: OrganizationId, *, after: str | None, limit: int) -> list[Project]:
+    async def projects(self, organization: OrganizationId, *, after: str | None, limit: int) -> list[ProjectDetails]:
         """Return projects in the order of their creation, beginning behind the one called `after`.
 
         Raises:
             NotFound: there is no project `after`.
         """
-        query = select(ProjectRow).where(ProjectRow.organization == organization)
+        query = select(ProjectRow).where(ProjectRow.organization_id == organization)
         async with self._database.reading() as session:
             if after is not None:
-                query = query.where(_behind(ProjectRow, await _project(session, organization, after)))
-            rows = await session.scalars(query.order_by(ProjectRow.created, ProjectRow.id).limit(limit))
-            return [project_view(row) for row in rows]
+                last = await _project(session, organization, after)
+                cursor = (last.created_at, last.id)
+                query = query.where(beyond(ProjectRow.created_at, ProjectRow.id, cursor, newest_first=False))
+            rows = await session.scalars(query.order_by(ProjectRow.created_at, ProjectRow.id).limit(limit))
+            return [ProjectDetails.model_validate(row) for row in rows]
 
-    async def project(self, organization: OrganizationId, project: str) -> Project:
+    async def project(self, organization: OrganizationId, project: str) -> ProjectDetails:
         """Return one project.
 
         Raises:
             NotFound: the organization has none with this id.
         """
         async with self._database.reading() as session:
-            return project_view(await _project(session, organization, project))
+            return ProjectDetails.model_validate(await _project(session, organization, project))
 
     async def change_project(
         self,
@@ -61,10 +67,10 @@ class TenancyStore:
         project: str,
         *,
         name: str | None,
-        limits: Limits | None,
+        limits: LimitsChange | None,
         archived: bool | None,
         actor: ApiKeyId,
-    ) -> tuple[Project, list[KeyVersion]]:
+    ) -> tuple[ProjectDetails, list[KeyVersion]]:
         """Change what is not None; return the project and the versions of the keys that this ended.
 
         Raises:
@@ -73,75 +79,63 @@ class TenancyStore:
         now_ms = self._clock.now_ms()
         ended: list[KeyVersion] = []
         async with self._database.transaction() as session:
-            row = await _project(session, organization, project)
-            if name is not None:
-                row.name = name
-            if limits is not None:
-                row.limits = write_limits(limits)
-            if archived is not None and archived != (row.archived is not None):
-                row.archived = now_ms // 1000 if archived else None
+            row = await _project(session, organization, project, to_change=True)
+            details = write_changes(row, name=name, limits=limits)
+            if archived is not None and archived != (row.archived_at is not None):
+                details["archived"] = archived
+                row.archived_at = now_ms // 1000 if archived else None
                 if archived:
-                    ended = await end_keys(session, organization, now_ms, ApiKeyRow.project == row.id)
-            record(
-                session,
-                organization=organization,
-                actor=actor,
-                action="project.archived" if archived else "project.updated",
-                resource=row.id,
-                at=now_ms // 1000,
-                details=_given(name=name, limits=limits and write_limits(limits), archived=archived),
-            )
-            return project_view(row), ended
+                    ended = await end_keys(session, organization, now_ms, ApiKeyRow.project_id == row.id)
+            action = "project.archived" if archived else "project.updated"
+            record(session, organization, actor, action, row.id, at=now_ms // 1000, details=details)
+            return ProjectDetails.model_validate(row), ended
 
-    async def add_key(self, organization: OrganizationId, row: ApiKeyRow, *, actor: ApiKeyId) -> ApiKey:
+    async def add_key(self, organization: OrganizationId, row: ApiKeyRow, *, actor: ApiKeyId) -> ProjectKeyDetails:
         """Store a new key of a live project of the organization.
 
         Raises:
             NotFound: the organization has no such project, or it is archived.
         """
         async with self._database.transaction() as session:
-            project = await _project(session, organization, row.project or "")
-            if project.archived is not None:
+            project = await _project(session, organization, row.project_id or "")
+            if project.archived_at is not None:
                 raise NotFound(f"The project `{project.id}` is archived.")
-            row.organization = organization
+            row.organization_id = organization
             session.add(row)
-            record(
-                session,
-                organization=organization,
-                actor=actor,
-                action="api_key.created",
-                resource=row.id,
-                at=row.created,
-                details={"name": row.name, "project": project.id},
-            )
-            return key_view(row)
+            details: dict[str, object] = {"name": row.name, "project": project.id}
+            record(session, organization, actor, "api_key.created", row.id, at=row.created_at, details=details)
+            return ProjectKeyDetails.model_validate(row)
 
     async def keys(
         self, organization: OrganizationId, *, project: str | None, after: str | None, limit: int
-    ) -> list[ApiKey]:
+    ) -> list[ProjectKeyDetails]:
         """Return keys that are not revoked, in the order of their creation, beginning behind `after`.
 
         Raises:
             NotFound: there is no key `after`.
         """
-        query = select(ApiKeyRow).where(ApiKeyRow.organization == organization, ApiKeyRow.revoked.is_(None))
+        query = select(ApiKeyRow).where(ApiKeyRow.organization_id == organization, ApiKeyRow.revoked_at.is_(None))
         if project is not None:
-            query = query.where(ApiKeyRow.project == project)
+            query = query.where(ApiKeyRow.project_id == project)
         async with self._database.reading() as session:
             if after is not None:
-                query = query.where(_behind(ApiKeyRow, await _key(session, organization, after)))
-            rows = await session.scalars(query.order_by(ApiKeyRow.created, ApiKeyRow.id).limit(limit))
-            return [key_view(row) for row in rows]
+                last = await _key(session, organization, after)
+                cursor = (last.created_at, last.id)
+                query = query.where(beyond(ApiKeyRow.created_at, ApiKeyRow.id, cursor, newest_first=False))
+            rows = await session.scalars(query.order_by(ApiKeyRow.created_at, ApiKeyRow.id).limit(limit))
+            return [ProjectKeyDetails.model_validate(row) for row in rows]
 
-    async def key(self, organization: OrganizationId, key: str, *, project: str | None = None) -> ApiKey:
+    async def key(
+        self, organization: OrganizationId, key: str, *, project: ProjectId | None = None
+    ) -> ProjectKeyDetails:
         """Return one key, also a revoked one; of `project` only, where that is given.
 
         Raises:
             NotFound: the organization, or the project, has none with this id.
         """
         async with self._database.reading() as session:
-            found = key_view(await _key(session, organization, key))
-        if project is not None and found.project != project:
+            found = ProjectKeyDetails.model_validate(await _key(session, organization, key))
+        if project is not None and found.project_id != project:
             raise NotFound(f"No such API key: `{key}`.")
         return found
 
@@ -154,19 +148,58 @@ class TenancyStore:
         now_ms = self._clock.now_ms()
         async with self._database.transaction() as session:
             row = await _key(session, organization, key)
-            if row.revoked is None:
-                row.revoked = now_ms // 1000
+            if row.revoked_at is None:
+                row.revoked_at = now_ms // 1000
                 row.version += 1
                 row.changed_ms = now_ms
-                record(
-                    session,
-                    organization=organization,
-                    actor=actor,
-                    action="api_key.deleted",
-                    resource=row.id,
-                    at=now_ms // 1000,
-                )
+                record(session, organization, actor, "api_key.deleted", row.id, at=now_ms // 1000)
             return KeyVersion(organization, ApiKeyId(row.id), row.version)
+
+    async def monthly(self, organization: OrganizationId) -> Mapping[str, NanoDollars]:
+        """Return the monthly spending limit of each scope that has one: organization, projects and live keys, by id."""
+        queries = (
+            select(OrganizationRow.id, OrganizationRow.limits).where(OrganizationRow.id == organization),
+            select(ProjectRow.id, ProjectRow.limits).where(ProjectRow.organization_id == organization),
+            select(ApiKeyRow.id, ApiKeyRow.limits).where(
+                ApiKeyRow.organization_id == organization, ApiKeyRow.revoked_at.is_(None)
+            ),
+        )
+        found: dict[str, NanoDollars] = {}
+        async with self._database.reading() as session:
+            for query in queries:
+                for scope, limits in await session.execute(query):
+                    if limits.monthly_spend is not None:
+                        found[scope] = limits.monthly_spend
+        return found
+
+
+def write_changes(
+    row: OrganizationRow | ProjectRow, *, limits: LimitsChange | None, **fields: str | int | None
+) -> dict[str, object]:
+    """Write the `fields` that are not None, and the limits; return what the audit log says of it."""
+    details: dict[str, object] = {name: value for name, value in fields.items() if value is not None}
+    for name, value in details.items():
+        setattr(row, name, value)
+    if limits is not None:
+        row.limits = limits(row.limits)
+        details["limits"] = stored_limits(row.limits)
+    return details
+
+
+def record(
+    session: AsyncSession,
+    organization: OrganizationId | None,
+    actor: ApiKeyId,
+    action: str,
+    resource: str,
+    *,
+    at: int,
+    details: dict[str, object] | None = None,
+) -> None:
+    """Add to the audit log, in the transaction of the change itself, at `at` unix seconds. No secrets in `details`."""
+    row = AuditRow(organization_id=organization, actor=actor, action=action, resource=resource, at=at)
+    row.details = details or {}
+    session.add(row)
 
 
 async def end_keys(
@@ -175,32 +208,25 @@ async def end_keys(
     """Make every cached copy of the organization's keys `which` invalid at once."""
     rows = await session.execute(
         update(ApiKeyRow)
-        .where(ApiKeyRow.organization == organization, which)
+        .where(ApiKeyRow.organization_id == organization, which)
         .values(version=ApiKeyRow.version + 1, changed_ms=now_ms)
         .returning(ApiKeyRow.id, ApiKeyRow.version)
     )
     return [KeyVersion(organization, ApiKeyId(key), version) for key, version in rows]
 
 
-async def _project(session: AsyncSession, organization: OrganizationId, project: str) -> ProjectRow:
-    row = await session.scalar(
-        select(ProjectRow).where(ProjectRow.organization == organization, ProjectRow.id == project)
-    )
+async def _project(
+    session: AsyncSession, organization: OrganizationId, project: str, *, to_change: bool = False
+) -> ProjectRow:
+    query = select(ProjectRow).where(ProjectRow.organization_id == organization, ProjectRow.id == project)
+    row = await session.scalar(query.with_for_update() if to_change else query)
     if row is None:
         raise NotFound(f"No such project: `{project}`.")
     return row
 
 
 async def _key(session: AsyncSession, organization: OrganizationId, key: str) -> ApiKeyRow:
-    row = await session.scalar(select(ApiKeyRow).where(ApiKeyRow.organization == organization, ApiKeyRow.id == key))
+    row = await session.scalar(select(ApiKeyRow).where(ApiKeyRow.organization_id == organization, ApiKeyRow.id == key))
     if row is None:
         raise NotFound(f"No such API key: `{key}`.")
     return row
-
-
-def _behind(table: type[ProjectRow] | type[ApiKeyRow], row: ProjectRow | ApiKeyRow) -> ColumnElement[bool]:
-    return or_(table.created > row.created, and_(table.created == row.created, table.id > row.id))
-
-
-def _given(**fields: object) -> dict[str, object]:
-    return {name: value for name, value in fields.items() if value is not None}

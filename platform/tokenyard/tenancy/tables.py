@@ -1,10 +1,38 @@
-"""Tables of tenancy: organizations, projects, API keys and the audit log."""
+"""Tables of tenancy: organizations, projects, API keys and the audit log. Attributes are called as in the API."""
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer, String
+from typing import Annotated
+
+import msgspec
+from sqlalchemy import JSON, BigInteger, Dialect, ForeignKey, Index, Integer, String
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
 
+from tokenyard.core.principal import Limits, Role
 from tokenyard.storage.columns import Id, Json, UnixMs, UnixSeconds
 from tokenyard.storage.database import Base
+from tokenyard.tenancy.keys import redacted
+
+
+def stored_limits(limits: Limits) -> dict[str, int]:
+    """Return limits as SQL keeps them: only those that are set."""
+    return {name: value for name, value in msgspec.structs.asdict(limits).items() if value is not None}
+
+
+class LimitsColumn(TypeDecorator[Limits]):
+    """Limits as a JSON object."""
+
+    impl = JSON().with_variant(JSONB(), "postgresql")
+    cache_ok = True
+
+    def process_bind_param(self, value: Limits | None, dialect: Dialect) -> dict[str, int] | None:
+        return None if value is None else stored_limits(value)
+
+    def process_result_value(self, value: object, dialect: Dialect) -> Limits | None:
+        return None if value is None else msgspec.convert(value, Limits)
+
+
+StoredLimits = Annotated[Limits, mapped_column(LimitsColumn)]
 
 
 class OrganizationRow(Base):
@@ -15,13 +43,13 @@ class OrganizationRow(Base):
     id: Mapped[Id] = mapped_column(primary_key=True)
     slug: Mapped[str] = mapped_column(String(40), unique=True)
     name: Mapped[str] = mapped_column(String(200))
-    default_project: Mapped[Id]
+    default_project_id: Mapped[Id] = mapped_column("default_project")
     weight: Mapped[int]
-    timezone: Mapped[str] = mapped_column(String(64))
-    limits: Mapped[Json]
-    created: Mapped[UnixSeconds]
-    archived: Mapped[UnixSeconds | None]
-    announced: Mapped[UnixSeconds | None] = mapped_column(index=True)  # when the other slices had been told of it
+    limits: Mapped[StoredLimits]
+    created_at: Mapped[UnixSeconds] = mapped_column("created")
+    archived_at: Mapped[UnixSeconds | None] = mapped_column("archived")
+    # When the other slices had been told of it.
+    announced_at: Mapped[UnixSeconds | None] = mapped_column("announced", index=True)
 
 
 class ProjectRow(Base):
@@ -30,11 +58,15 @@ class ProjectRow(Base):
     __tablename__ = "tenancy_projects"
 
     id: Mapped[Id] = mapped_column(primary_key=True)
-    organization: Mapped[Id] = mapped_column(ForeignKey("tenancy_organizations.id"), index=True)
+    organization_id: Mapped[Id] = mapped_column("organization", ForeignKey("tenancy_organizations.id"), index=True)
     name: Mapped[str] = mapped_column(String(200))
-    limits: Mapped[Json]
-    created: Mapped[UnixSeconds]
-    archived: Mapped[UnixSeconds | None]
+    limits: Mapped[StoredLimits]
+    created_at: Mapped[UnixSeconds] = mapped_column("created")
+    archived_at: Mapped[UnixSeconds | None] = mapped_column("archived")
+
+    @property
+    def status(self) -> str:
+        return "active" if self.archived_at is None else "archived"
 
 
 class ApiKeyRow(Base):
@@ -44,19 +76,27 @@ class ApiKeyRow(Base):
     __table_args__ = (Index("ix_tenancy_api_keys_owner", "organization", "project"),)
 
     id: Mapped[Id] = mapped_column(primary_key=True)
-    organization: Mapped[Id | None] = mapped_column(ForeignKey("tenancy_organizations.id"))
-    project: Mapped[Id | None] = mapped_column(ForeignKey("tenancy_projects.id"))
+    organization_id: Mapped[Id | None] = mapped_column("organization", ForeignKey("tenancy_organizations.id"))
+    project_id: Mapped[Id | None] = mapped_column("project", ForeignKey("tenancy_projects.id"))
     role: Mapped[str] = mapped_column(String(16))
     name: Mapped[str] = mapped_column(String(200))
     last4: Mapped[str] = mapped_column(String(4))
     hash: Mapped[str] = mapped_column(String(64), unique=True)
     pepper_version: Mapped[int]
     version: Mapped[int]  # grows when the key must die in every cache at once
-    limits: Mapped[Json]
-    created: Mapped[UnixSeconds]
-    expires: Mapped[UnixSeconds | None]
-    revoked: Mapped[UnixSeconds | None]
+    limits: Mapped[StoredLimits]
+    created_at: Mapped[UnixSeconds] = mapped_column("created")
+    expires_at: Mapped[UnixSeconds | None] = mapped_column("expires")
+    revoked_at: Mapped[UnixSeconds | None] = mapped_column("revoked")
     changed_ms: Mapped[UnixMs] = mapped_column(index=True)  # when `version` was last written
+
+    @property
+    def owner_project_access(self) -> str:
+        return "active" if self.revoked_at is None else "inactive"
+
+    @property
+    def redacted_value(self) -> str:
+        return redacted(Role(self.role), self.last4)
 
 
 class AuditRow(Base):
@@ -66,7 +106,7 @@ class AuditRow(Base):
     __table_args__ = (Index("ix_tenancy_audit_log_organization", "organization", "id"),)
 
     id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True)
-    organization: Mapped[Id | None]
+    organization_id: Mapped[Id | None] = mapped_column("organization")
     actor: Mapped[Id]
     action: Mapped[str] = mapped_column(String(64))
     resource: Mapped[Id]

@@ -11,7 +11,7 @@ from tokenyard.catalog.adapters import AdapterCatalog
 from tokenyard.catalog.base_models import BaseModels
 from tokenyard.catalog.models import ModelCatalog
 from tokenyard.catalog.operator_store import CatalogOperatorStore
-from tokenyard.catalog.replicas.registry import ReplicaBoard
+from tokenyard.catalog.replicas.registry import ReplicaRegistry
 from tokenyard.catalog.store import CatalogStore
 from tokenyard.core.adapters import FineTunedName
 from tokenyard.core.ids import AdapterId, JobId, OrganizationId, PriceId, ProjectId, new_adapter_id
@@ -66,7 +66,7 @@ class Catalog:
     operator_store: CatalogOperatorStore
     models: ModelCatalog
     adapters: AdapterCatalog
-    board: ReplicaBoard
+    registry: ReplicaRegistry
     blobs: BlobStore
 
     def another_gateway(self) -> ModelCatalog:
@@ -95,7 +95,7 @@ def catalog(database: Database, redis: Redis, tmp_path: Path) -> Catalog:
     prices = Prices()
     store = CatalogStore(database, clock)
     models = ModelCatalog(bases, store, prices, clock, now=clock)
-    adapters = AdapterCatalog(bases=bases, store=store, models=models, prices=prices, clock=clock)
+    adapters = AdapterCatalog(bases, store, models)
     return Catalog(
         database=database,
         redis=redis,
@@ -106,6 +106,6 @@ def catalog(database: Database, redis: Redis, tmp_path: Path) -> Catalog:
         operator_store=CatalogOperatorStore(database, clock),
         models=models,
         adapters=adapters,
-        board=ReplicaBoard(redis),
+        registry=ReplicaRegistry(redis),
         blobs=BlobStore(f"file://{tmp_path / 'blobs'}"),
     )

@@ -4,13 +4,16 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import httpx
+import msgspec
 import pytest
 from fastapi import FastAPI
 
-from tokenyard.catalog.routes import admin_router, router
-from tokenyard.core.errors import PermissionDenied, Unauthenticated
+from support.fakes.authenticator import FixedAuthenticator
+from tokenyard.catalog.operator_routes import operator_router
+from tokenyard.catalog.tenant_routes import models_router, tenant_router
 from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId
-from tokenyard.core.principal import Operator, Principal
+from tokenyard.core.model_spec import SamplingDefaults
+from tokenyard.core.principal import Principal
 from tokenyard.web.errors import install_error_handlers
 
 if TYPE_CHECKING:
@@ -19,18 +22,8 @@ if TYPE_CHECKING:
 ACME = OrganizationId("org_acme")
 
 
-class Doors:
-    """The secret is the organization's id, or `operator`."""
-
-    async def tenant(self, secret: str) -> Principal:
-        if not secret.startswith("org_"):
-            raise Unauthenticated("no")
-        return Principal(OrganizationId(secret), ProjectId("proj_1"), ApiKeyId("key_1"), 1)
-
-    async def operator(self, secret: str) -> Operator:
-        if secret != "operator":
-            raise PermissionDenied("no")
-        return Operator(ApiKeyId("key_0"))
+def tenant(organization: str) -> Principal:
+    return Principal(OrganizationId(organization), ProjectId("proj_1"), ApiKeyId("key_1"), 1)
 
 
 def by(who: str) -> dict[str, str]:
@@ -40,10 +33,11 @@ def by(who: str) -> dict[str, str]:
 @pytest.fixture
 async def http(catalog: "Catalog") -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
-    app.state.authenticator = Doors()
+    app.state.authenticator = FixedAuthenticator({who: tenant(who) for who in ("org_acme", "org_umbra")}, "operator")
     install_error_handlers(app)
-    app.include_router(router(catalog.models, catalog.adapters, catalog.store, catalog.bases))
-    app.include_router(admin_router(catalog.operator_store, catalog.bases, catalog.prices, catalog.clock))
+    app.include_router(models_router(catalog.models))
+    app.include_router(tenant_router(catalog.models, catalog.adapters, catalog.store, catalog.bases))
+    app.include_router(operator_router(catalog.operator_store, catalog.bases, catalog.prices, catalog.clock))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
         yield client
 
@@ -61,6 +55,21 @@ async def test_a_tenant_deletes_its_own_fine_tune_and_nobody_else_s(
     deleted = await http.delete(f"/v1/models/{name}", headers=by("org_acme"))
     assert deleted.json() == {"id": name, "object": "model", "deleted": True}
     assert (await http.delete(f"/v1/models/{name}", headers=by("org_acme"))).status_code == 404
+
+
+async def test_a_model_tells_the_default_sampling_that_its_file_states(
+    http: httpx.AsyncClient, catalog: "Catalog"
+) -> None:
+    path = "/v1/models/{}".format
+    fine_tune = str(await catalog.live())
+    assert set((await http.get(path("smol"), headers=by("org_acme"))).json()) == {"id", "object", "created", "owned_by"}
+    sampling = SamplingDefaults(temperature=0.2, top_k=40)
+    catalog.bases._models["smol"] = msgspec.structs.replace(catalog.bases._models["smol"], sampling=sampling)
+    for model in ("smol", fine_tune):
+        told = (await http.get(path(model), headers=by("org_acme"))).json()
+        assert told["sampling"] == {"temperature": 0.2, "top_k": 40}
+    listed = (await http.get("/v1/models", headers=by("org_acme"))).json()
+    assert [sorted(model) for model in listed["data"]] == [["created", "id", "object", "owned_by"]] * 2
 
 
 async def test_aliases_are_the_organization_s_own(http: httpx.AsyncClient, catalog: "Catalog") -> None:

@@ -26,11 +26,11 @@ from tokenyard.finetune.jobs import Job
 from tokenyard.finetune.routes import router as finetune_router
 from tokenyard.storage.database import Base, Database
 from tokenyard.tenancy.api_keys import BOOTSTRAP, ApiKeys
-from tokenyard.tenancy.authenticator import Authenticator
+from tokenyard.tenancy.authenticator import KeyAuthenticator
 from tokenyard.tenancy.key_versions import KeyVersions
 from tokenyard.tenancy.keys import KeyHasher, Pepper
-from tokenyard.tenancy.operator_routes import router as tenancy_router
-from tokenyard.tenancy.operator_store import OrganizationNames, TenancyOperatorStore
+from tokenyard.tenancy.operator_routes import operator_router as tenancy_router
+from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.organizations import Organizations
 from tokenyard.tenancy.store import TenancyStore
 from tokenyard.web.errors import install_error_handlers
@@ -39,11 +39,8 @@ LIMIT_S = 120.0
 COMMAND = Path(sys.executable).parent / "tokenyard-train"
 
 
-class NoOne:
-    """Listens for new organizations."""
-
-    async def created(self, organization: OrganizationId) -> None:
-        pass
+async def tell_no_one(_organization: OrganizationId) -> None:
+    """Listen for new organizations."""
 
 
 @dataclass
@@ -103,7 +100,7 @@ async def plane(redis: Redis, tmp_path: Path) -> AsyncIterator[ControlPlane]:
     app, keys, organizations = _control_plane(stack, redis)
     acme = await organizations.create(name="Acme", slug="acme", actor=BOOTSTRAP)
     _, admin_key = await keys.create_operator(name="operator", actor=BOOTSTRAP)
-    _, tenant_key = await keys.create(acme.id, acme.default_project, name="first", actor=BOOTSTRAP)
+    _, tenant_key = await keys.create(acme.id, acme.default_project_id, name="first", actor=BOOTSTRAP)
     dataset = tmp_path / "teach.jsonl"
     dataset.write_bytes(rows(12))
     async with running(app) as url:
@@ -114,7 +111,7 @@ async def plane(redis: Redis, tmp_path: Path) -> AsyncIterator[ControlPlane]:
 def _control_plane(stack: FinetuneStack, redis: Redis) -> tuple[FastAPI, ApiKeys, Organizations]:
     hasher = KeyHasher([Pepper(1, b"p" * 32)])
     store, operator_store = TenancyStore(stack.database, stack.clock), TenancyOperatorStore(stack.database, stack.clock)
-    authenticator = Authenticator(operator_store, hasher, stack.clock, now=stack.clock)
+    authenticator = KeyAuthenticator(operator_store, hasher, stack.clock, now=stack.clock)
     keys = ApiKeys(
         store=store,
         operator_store=operator_store,
@@ -123,7 +120,7 @@ def _control_plane(stack: FinetuneStack, redis: Redis) -> tuple[FastAPI, ApiKeys
         clock=stack.clock,
         authenticator=authenticator,
     )
-    organizations = Organizations(operator_store, NoOne())
+    organizations = Organizations(operator_store, tell_no_one)
     app = FastAPI()
     app.state.authenticator = authenticator
     install_error_handlers(app)
@@ -136,7 +133,7 @@ def _control_plane(stack: FinetuneStack, redis: Redis) -> tuple[FastAPI, ApiKeys
             models=FixedModels(),
             prices=FixedPrices(),
             reservations=MemoryReservations(),
-            organizations=OrganizationNames(stack.database),
+            organizations=operator_store,
             policy=POLICY,
             max_upload_bytes=1_000_000,
         )

@@ -4,14 +4,18 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from tokenyard.bootstrap.tables import import_all_tables
+from tokenyard.core.clock import SystemClock
 from tokenyard.storage.database import Base, Database
-from tokenyard.storage.migrate import upgrade
+from tokenyard.storage.migrate import alembic_config, upgrade
+from tokenyard.tenancy.operator_store import TenancyOperatorStore
+from tokenyard.tenancy.store import TenancyStore
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -47,3 +51,32 @@ def test_the_history_ends_where_the_code_is(empty_database_url: str) -> None:
         return found
 
     assert asyncio.run(compare()) == []
+
+
+def test_an_organization_with_projects_and_keys_lives_on(empty_database_url: str) -> None:
+    command.upgrade(alembic_config(empty_database_url), "0001")
+    rows = (
+        """INSERT INTO tenancy_organizations (id, slug, name, default_project, weight, timezone, limits, created)
+           VALUES ('org_1', 'acme', 'Acme', 'proj_1', 3, 'UTC', '{"concurrency": 2}', 1)""",
+        """INSERT INTO tenancy_projects (id, organization, name, limits, created)
+           VALUES ('proj_1', 'org_1', 'Default', '{}', 1)""",
+    )
+
+    async def write() -> None:
+        database = Database(empty_database_url)
+        async with database.transaction() as session:
+            for row in rows:
+                await session.execute(text(row))
+        await database.close()
+
+    async def read() -> tuple[str, list[str]]:
+        database = Database(empty_database_url)
+        store = TenancyOperatorStore(database, SystemClock())
+        found = await store.organization("acme")
+        projects = await TenancyStore(database, SystemClock()).projects(found.id, after=None, limit=10)
+        await database.close()
+        return f"{found.name} {found.weight} {found.limits.concurrency}", [project.id for project in projects]
+
+    asyncio.run(write())
+    upgrade(empty_database_url)
+    assert asyncio.run(read()) == ("Acme 3 2", ["proj_1"])

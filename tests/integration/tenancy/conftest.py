@@ -13,15 +13,16 @@ from support.fakes.clock import FrozenClock
 from tokenyard.core.ids import OrganizationId
 from tokenyard.storage.database import Database
 from tokenyard.tenancy.api_keys import BOOTSTRAP, ApiKeys
-from tokenyard.tenancy.authenticator import Authenticator
+from tokenyard.tenancy.authenticator import KeyAuthenticator
 from tokenyard.tenancy.key_versions import KeyVersions
 from tokenyard.tenancy.keys import KeyHasher, Pepper
-from tokenyard.tenancy.operator_routes import router
+from tokenyard.tenancy.loops import tenancy_loops
+from tokenyard.tenancy.operator_routes import operator_router
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.organizations import Organizations
 from tokenyard.tenancy.store import TenancyStore
-from tokenyard.tenancy.tenant_routes import own_router
-from tokenyard.tenancy.views import Organization
+from tokenyard.tenancy.tenant_routes import tenant_router
+from tokenyard.tenancy.views import OrganizationView
 from tokenyard.web.errors import install_error_handlers
 
 
@@ -48,7 +49,7 @@ class Tenancy:
     store: TenancyStore
     operator_store: TenancyOperatorStore
     hasher: KeyHasher
-    authenticator: Authenticator
+    authenticator: KeyAuthenticator
     versions: KeyVersions
     keys: ApiKeys
     listener: Listener
@@ -59,14 +60,22 @@ class Tenancy:
     async def as_operator(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
         return await self.http.request(method, path, json=body, headers=bearer(self.operator_secret))
 
-    async def new_tenant(self, slug: str) -> tuple[Organization, str]:
+    async def new_tenant(self, slug: str) -> tuple[OrganizationView, str]:
         organization = await self.organizations.create(name=slug.title(), slug=slug, actor=BOOTSTRAP)
-        _, secret = await self.keys.create(organization.id, organization.default_project, name="first", actor=BOOTSTRAP)
+        project = organization.default_project_id
+        _, secret = await self.keys.create(organization.id, project, name="first", actor=BOOTSTRAP)
         return organization, secret
 
-    def another_process(self) -> Authenticator:
+    def another_process(self) -> KeyAuthenticator:
         """An authenticator whose cache nobody tells anything."""
-        return Authenticator(self.operator_store, self.hasher, self.clock, now=self.clock)
+        return KeyAuthenticator(self.operator_store, self.hasher, self.clock, now=self.clock)
+
+    async def run_loops_once(self) -> None:
+        """One round of the worker's loops."""
+        for loop in tenancy_loops(
+            organizations=self.organizations, store=self.operator_store, versions=self.versions, clock=self.clock
+        ):
+            await loop.step()
 
 
 def bearer(secret: str) -> dict[str, str]:
@@ -78,7 +87,7 @@ async def tenancy(database: Database, redis: Redis) -> AsyncIterator[Tenancy]:
     clock = FrozenClock()
     hasher = KeyHasher([Pepper(1, b"p" * 32)])
     store, operator_store = TenancyStore(database, clock), TenancyOperatorStore(database, clock)
-    authenticator = Authenticator(operator_store, hasher, clock, now=clock)
+    authenticator = KeyAuthenticator(operator_store, hasher, clock, now=clock)
     versions = KeyVersions(redis)
     keys = ApiKeys(
         store=store,
@@ -89,12 +98,12 @@ async def tenancy(database: Database, redis: Redis) -> AsyncIterator[Tenancy]:
         authenticator=authenticator,
     )
     listener = Listener()
-    organizations = Organizations(operator_store, listener)
+    organizations = Organizations(operator_store, listener.created)
     app = FastAPI()
     app.state.authenticator = authenticator
     install_error_handlers(app)
-    app.include_router(router(organizations, store, operator_store, keys))
-    app.include_router(own_router(store, keys))
+    app.include_router(operator_router(organizations, store, operator_store, keys))
+    app.include_router(tenant_router(store, keys))
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
         made = Tenancy(

@@ -1,7 +1,6 @@
 """Who holds a key: real SQL and Redis, the cache's ages, and what happens when a key or a database ends."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,9 +15,8 @@ from tokenyard.core.redis_keys import bucket_of, key_version
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
 from tokenyard.tenancy.api_keys import BOOTSTRAP
-from tokenyard.tenancy.key_versions import KeyVersions, key_version_loop
-from tokenyard.tenancy.keys import KeyHasher, Pepper, new_secret
-from tokenyard.tenancy.views import KeyVersion
+from tokenyard.tenancy.key_versions import KeyVersions
+from tokenyard.tenancy.keys import KeyHasher, KeyVersion, Pepper, new_secret
 
 if TYPE_CHECKING:
     from conftest import Tenancy
@@ -42,7 +40,8 @@ def counted_queries(database: Database) -> Iterator[list[str]]:
 async def test_a_key_tells_its_holder_with_the_limits_of_all_three_scopes(tenancy: "Tenancy") -> None:
     organization, _ = await tenancy.new_tenant("acme")
     await tenancy.operator_store.change_organization(
-        organization.id, name=None, weight=3, timezone=None, limits=Limits(requests_per_minute=9), archived=None,
+        organization.id, name=None, weight=3, limits=lambda _limits: Limits(requests_per_minute=9),
+        archived=None,
         actor=BOOTSTRAP,
     )  # fmt: skip
     project = await tenancy.store.create_project(
@@ -102,7 +101,7 @@ async def test_the_two_kinds_of_key_do_not_open_each_other_s_doors(tenancy: "Ten
 async def test_an_expired_key_is_dead_also_where_it_is_cached(tenancy: "Tenancy") -> None:
     organization, _ = await tenancy.new_tenant("acme")
     _, secret = await tenancy.keys.create(
-        organization.id, organization.default_project, name="short", actor=BOOTSTRAP, expires_in_s=10
+        organization.id, organization.default_project_id, name="short", actor=BOOTSTRAP, expires_in_s=10
     )
     await tenancy.authenticator.tenant(secret)
     tenancy.clock.advance(10)
@@ -146,7 +145,7 @@ async def test_a_revocation_that_redis_did_not_hear_is_repeated_by_the_loop(tena
     deaf = KeyVersions(connect_redis("redis://127.0.0.1:1/0"))
     with pytest.raises(Unavailable):
         await deaf.publish([await tenancy.store.revoke_key(organization.id, key, actor=BOOTSTRAP)])
-    await key_version_loop(tenancy.operator_store, tenancy.versions, tenancy.clock).step()
+    await tenancy.run_loops_once()
     assert int(await tenancy.redis.get(key_version(bucket_of(organization.id), key))) == 2
 
 
@@ -184,12 +183,3 @@ async def test_while_sql_is_down_cached_keys_serve_for_ten_minutes(tenancy: "Ten
     tenancy.clock.advance(2)
     with pytest.raises(Unavailable):
         await tenancy.authenticator.tenant(secret)
-
-
-async def test_a_cached_key_costs_microseconds(tenancy: "Tenancy") -> None:
-    _, secret = await tenancy.new_tenant("acme")
-    await tenancy.authenticator.tenant(secret)
-    started = time.perf_counter()
-    for _ in range(2_000):
-        await tenancy.authenticator.tenant(secret)
-    assert (time.perf_counter() - started) / 2_000 < 100e-6

@@ -14,28 +14,27 @@ from tokenyard.core.errors import Unauthenticated
 from tokenyard.core.ids import ApiKeyId
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.tenancy.api_keys import BOOTSTRAP
-from tokenyard.tenancy.key_versions import key_version_loop
-from tokenyard.tenancy.tenant_routes import own_router
-from tokenyard.tenancy.views import Organization
+from tokenyard.tenancy.tenant_routes import tenant_router
+from tokenyard.tenancy.views import OrganizationView
 from tokenyard.web.errors import install_error_handlers
 
 if TYPE_CHECKING:
     from conftest import Tenancy
 
-Ending = Callable[["Tenancy", Organization, ApiKeyId], Awaitable[object]]
+Ending = Callable[["Tenancy", OrganizationView, ApiKeyId], Awaitable[object]]
 
 
-async def _revoke(tenancy: "Tenancy", organization: Organization, key: ApiKeyId) -> None:
+async def _revoke(tenancy: "Tenancy", organization: OrganizationView, key: ApiKeyId) -> None:
     await tenancy.keys.revoke(organization.id, key, actor=BOOTSTRAP)
 
 
-async def _archive(tenancy: "Tenancy", organization: Organization, _key: ApiKeyId) -> None:
+async def _archive(tenancy: "Tenancy", organization: OrganizationView, _key: ApiKeyId) -> None:
     path = f"/admin/organizations/{organization.id}"
     assert (await tenancy.as_operator("PATCH", path, {"archived": True})).status_code == 200
 
 
-async def _archive_project(tenancy: "Tenancy", organization: Organization, _key: ApiKeyId) -> None:
-    path = f"/admin/organizations/{organization.id}/projects/{organization.default_project}"
+async def _archive_project(tenancy: "Tenancy", organization: OrganizationView, _key: ApiKeyId) -> None:
+    path = f"/admin/organizations/{organization.id}/projects/{organization.default_project_id}"
     assert (await tenancy.as_operator("PATCH", path, {"archived": True})).status_code == 200
 
 
@@ -63,7 +62,7 @@ async def test_redis_that_lost_a_revocation_learns_it_from_the_loop(tenancy: "Te
     await _revoke(tenancy, organization, caller.key)
     await tenancy.redis.flushall()
     await open_buckets(tenancy.redis)
-    await key_version_loop(tenancy.operator_store, tenancy.versions, tenancy.clock).step()
+    await tenancy.run_loops_once()
     budgets = BudgetTable()
     budgets.set(wallet(organization.id), 1000)
     admission = RedisAdmission(tenancy.redis, budgets.load, spool_folder=tmp_path, lease_ms=30_000, renewal_ms=5_000)
@@ -83,7 +82,7 @@ async def test_an_ended_key_neither_makes_nor_ends_keys(tenancy: "Tenancy", end:
     app = FastAPI()
     app.state.authenticator = gateway
     install_error_handlers(app)
-    app.include_router(own_router(tenancy.store, tenancy.keys))
+    app.include_router(tenant_router(tenancy.store, tenancy.keys))
     headers = {"authorization": f"Bearer {secret}"}
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://gateway", headers=headers

@@ -51,7 +51,7 @@ class KnownReplicas:
         self.listed = list(replicas)
         self.ejected: list[str] = []
 
-    def candidates(self, model: str, adapter: str | None) -> Sequence[Replica]:
+    def candidates(self, model: str) -> Sequence[Replica]:
         return [one for one in self.listed if one.model == model and one.name not in self.ejected]
 
     def eject(self, name: str) -> None:

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from redis.exceptions import RedisError
 
 from tokenyard.catalog.ports import ReplicaControl, ServeTargets
-from tokenyard.catalog.replicas.lease import Lease
-from tokenyard.catalog.replicas.registry import ReplicaBoard
+from tokenyard.catalog.replicas.registry import ReplicaRegistry, ReplicaSnapshot
+from tokenyard.catalog.replicas.work_lease import WorkLease
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.replica import Replica, ReplicaLost, ReplicaState, ReplicaTarget
-from tokenyard.web.loops import Loop
 
 _LOG = logging.getLogger(__name__)
-INTERVAL_S = 1.0
 SERVE_TIMEOUT_S = 3.0
 STATS_TIMEOUT_S = 2.0
 MISSES_ALLOWED = 2
@@ -30,20 +28,16 @@ class Discovery:
     """
 
     def __init__(
-        self, serve: ServeTargets, replicas: ReplicaControl, board: ReplicaBoard, lease: Lease, clock: Clock
+        self, serve: ServeTargets, replicas: ReplicaControl, registry: ReplicaRegistry, lease: WorkLease, clock: Clock
     ) -> None:
         self._serve = serve
         self._replicas = replicas
-        self._board = board
+        self._registry = registry
         self._lease = lease
         self._clock = clock
         self._targets: Sequence[ReplicaTarget] | None = None
         self._seen: dict[str, Replica] = {}
         self._misses: dict[str, int] = {}
-
-    def loop(self) -> Loop:
-        """Return the worker's loop."""
-        return Loop("discovery", self.step, INTERVAL_S)
 
     async def step(self) -> None:
         """Look once and publish, unless another worker does. Without Redis there is nobody to tell: look again soon."""
@@ -64,10 +58,12 @@ class Discovery:
         names = {target.name for target in targets}
         self._seen = {name: replica for name, replica in self._seen.items() if name in names}
         self._misses = {name: count for name, count in self._misses.items() if name in names}
-        await self._board.publish(
-            [replica for replica in listed if replica is not None],
-            at_ms=self._clock.now_ms(),
-            complete=known and all(state is not None for state in states),
+        await self._registry.publish(
+            ReplicaSnapshot(
+                replicas=tuple(replica for replica in listed if replica is not None),
+                at_ms=self._clock.now_ms(),
+                complete=known and all(state is not None for state in states),
+            )
         )
 
     async def _ask_serve(self) -> bool:

@@ -6,16 +6,14 @@ import logging
 from tokenyard.catalog.base_models import BaseModels
 from tokenyard.catalog.operator_store import CatalogOperatorStore
 from tokenyard.catalog.ports import ReplicaControl
-from tokenyard.catalog.replicas.lease import Lease
-from tokenyard.catalog.replicas.registry import Board, ReplicaBoard
-from tokenyard.catalog.views import Adapter
+from tokenyard.catalog.replicas.registry import ReplicaRegistry, ReplicaSnapshot
+from tokenyard.catalog.replicas.work_lease import WorkLease
+from tokenyard.catalog.store import Adapter
 from tokenyard.core.clock import Clock
 from tokenyard.core.replica import AdapterRefused, Replica, ReplicaLost
 from tokenyard.storage.blobs import BlobStore
-from tokenyard.web.loops import Loop
 
 _LOG = logging.getLogger(__name__)
-INTERVAL_S = 2.0
 LOADS_A_STEP = 4
 LOAD_TIMEOUT_S = 60.0
 UNLOAD_TIMEOUT_S = 10.0
@@ -23,7 +21,7 @@ NEW_S = 60.0
 """An adapter this young is loaded even where that pushes out an idle one."""
 RETRY_S = 5
 MAX_RETRY_S = 300
-BOARD_MAX_AGE_S = 10.0
+SNAPSHOT_MAX_AGE_S = 10.0
 DELETE_AFTER_S = 15 * 60
 """No gateway's cache, however stale, asks for an adapter that has been retired this long."""
 DELETES_A_STEP = 20
@@ -41,40 +39,36 @@ class Placement:
         bases: BaseModels,
         store: CatalogOperatorStore,
         replicas: ReplicaControl,
-        board: ReplicaBoard,
+        registry: ReplicaRegistry,
         blobs: BlobStore,
-        lease: Lease,
+        lease: WorkLease,
         clock: Clock,
     ) -> None:
         self._bases = bases
         self._store = store
         self._replicas = replicas
-        self._board = board
+        self._registry = registry
         self._blobs = blobs
         self._lease = lease
         self._clock = clock
         self._failures: dict[tuple[str, str], int] = {}
         self._not_before_ms: dict[tuple[str, str], int] = {}
 
-    def loop(self) -> Loop:
-        """Return the worker's loop."""
-        return Loop("adapters", self.step, INTERVAL_S)
-
     async def step(self) -> None:
         """Bring every replica one step nearer to what it should hold."""
         if not await self._lease.take():
             return
-        board = await self._board.read()
-        if board is None or self._clock.now_ms() - board.round.at_ms > BOARD_MAX_AGE_S * 1000:
+        snapshot = await self._registry.read()
+        if snapshot is None or self._clock.now_ms() - snapshot.at_ms > SNAPSHOT_MAX_AGE_S * 1000:
             return
-        await asyncio.gather(*(self._tend(replica, board) for replica in board.replicas))
-        await self._delete_files(board)
-        self._forget_old_failures(board)
+        await asyncio.gather(*(self._tend(replica, snapshot) for replica in snapshot.replicas))
+        await self._delete_files(snapshot)
+        self._forget_old_failures(snapshot)
 
-    async def _tend(self, replica: Replica, board: Board) -> None:
+    async def _tend(self, replica: Replica, snapshot: ReplicaSnapshot) -> None:
         try:
             await self._unload_ended(replica)
-            await self._load_newest(replica, board)
+            await self._load_newest(replica, snapshot)
         except ReplicaLost as error:
             _LOG.info("replica %s does not answer: %s", replica.name, error)
 
@@ -89,7 +83,7 @@ class Placement:
             except (AdapterRefused, TimeoutError) as error:
                 _LOG.info("%s stays on %s for now: %s", name, replica.name, error)
 
-    async def _load_newest(self, replica: Replica, board: Board) -> None:
+    async def _load_newest(self, replica: Replica, snapshot: ReplicaSnapshot) -> None:
         room = self._bases.max_resident(replica.model)
         if room == 0:
             return
@@ -100,15 +94,15 @@ class Placement:
                 return
             if adapter.name in replica.adapters or not self._may_try(replica, adapter):
                 continue
-            if free <= 0 and not self._must_make_room(adapter, board):
+            if free <= 0 and not self._must_make_room(adapter, snapshot):
                 return
             loads += 1
             free -= 1
             await self._load(replica, adapter)
 
-    def _must_make_room(self, adapter: Adapter, board: Board) -> bool:
+    def _must_make_room(self, adapter: Adapter, snapshot: ReplicaSnapshot) -> bool:
         young = adapter.live_ms is not None and self._clock.now_ms() - adapter.live_ms < NEW_S * 1000
-        return young and not any(adapter.name in replica.adapters for replica in board.replicas)
+        return young and not any(adapter.name in replica.adapters for replica in snapshot.replicas)
 
     async def _load(self, replica: Replica, adapter: Adapter) -> None:
         key = (replica.name, adapter.name)
@@ -122,17 +116,17 @@ class Placement:
             _LOG.warning("%s does not load on %s, next try in %d s: %s", adapter.name, replica.name, wait_s, error)
         else:
             self._failures.pop(key, None)
-            # The board shows it only after the next look.
+            # The list shows it only after the next look.
             self._not_before_ms[key] = self._clock.now_ms() + RETRY_S * 1000
             _LOG.info("loaded %s on %s", adapter.name, replica.name)
 
     def _may_try(self, replica: Replica, adapter: Adapter) -> bool:
         return self._clock.now_ms() >= self._not_before_ms.get((replica.name, adapter.name), 0)
 
-    async def _delete_files(self, board: Board) -> None:
-        if not board.round.complete:
+    async def _delete_files(self, snapshot: ReplicaSnapshot) -> None:
+        if not snapshot.complete:
             return  # a replica that did not answer may hold anything
-        held = {name for replica in board.replicas for name in replica.adapters}
+        held = {name for replica in snapshot.replicas for name in replica.adapters}
         before_ms = self._clock.now_ms() - DELETE_AFTER_S * 1000
         for adapter in await self._store.with_files_to_delete(before_ms, DELETES_A_STEP):
             if adapter.name not in held:
@@ -140,8 +134,8 @@ class Placement:
                 await self._store.files_deleted(adapter.id)
                 _LOG.info("deleted the files of %s", adapter.name)
 
-    def _forget_old_failures(self, board: Board) -> None:
-        names = {replica.name for replica in board.replicas}
+    def _forget_old_failures(self, snapshot: ReplicaSnapshot) -> None:
+        names = {replica.name for replica in snapshot.replicas}
         now_ms = self._clock.now_ms()
         for key in [
             key for key, at in self._not_before_ms.items() if key[0] not in names or now_ms > at + MAX_RETRY_S * 1000

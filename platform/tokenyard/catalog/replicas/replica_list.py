@@ -9,32 +9,32 @@ from types import TracebackType
 import msgspec
 from redis.exceptions import RedisError
 
-from tokenyard.catalog.replicas.registry import Board, ReplicaBoard
+from tokenyard.catalog.replicas.registry import ReplicaRegistry, ReplicaSnapshot
 from tokenyard.core.replica import Replica
 
 _LOG = logging.getLogger(__name__)
 POLL_S = 0.5
 EJECTED_FOR_S = 10.0
 """The longest ejection, should discovery itself be away."""
-ROUNDS_TO_RETURN = 2
+LOOKS_TO_RETURN = 2
 """The look under way when a replica was ejected may have begun before it failed."""
 
 
 class _Ejection(msgspec.Struct):
     until: float
-    rounds: int = 0
+    looks: int = 0
 
 
 class ReplicaList:
     """Used as `async with`. Reading it never waits."""
 
     def __init__(
-        self, board: ReplicaBoard, *, poll_s: float = POLL_S, now: Callable[[], float] = time.monotonic
+        self, registry: ReplicaRegistry, *, poll_s: float = POLL_S, now: Callable[[], float] = time.monotonic
     ) -> None:
-        self._board = board
+        self._registry = registry
         self._poll_s = poll_s
         self._now = now
-        self._round = 0
+        self._seen_at_ms = 0
         self._by_model: dict[str, tuple[Replica, ...]] = {}
         self._ejected: dict[str, _Ejection] = {}
         self._task: asyncio.Task[None] | None = None
@@ -52,17 +52,12 @@ class ReplicaList:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def candidates(self, model: str, adapter: str | None = None) -> Sequence[Replica]:
-        """Return the replicas of a base model that may get requests: holders of `adapter` first, then by load."""
-        offered = self._by_model.get(model, ())
-        if self._ejected:
-            offered = tuple(replica for replica in offered if not self._is_ejected(replica.name))
-        if len(offered) < 2:
-            return offered
-        return sorted(
-            offered,
-            key=lambda one: (adapter is not None and adapter not in one.adapters, one.running + one.waiting),
-        )
+    def candidates(self, model: str) -> Sequence[Replica]:
+        """Return the replicas of a base model that may get requests, in no order that means anything."""
+        listed = self._by_model.get(model, ())
+        if not self._ejected:
+            return listed
+        return tuple(replica for replica in listed if not self._is_ejected(replica.name))
 
     def eject(self, name: str) -> None:
         """Stop offering a replica that failed, until discovery has seen it afresh."""
@@ -75,26 +70,26 @@ class ReplicaList:
     async def refresh(self) -> None:
         """Read the list now; where it cannot be read the last one stays."""
         try:
-            board = await self._board.read()
+            snapshot = await self._registry.read()
         except (RedisError, OSError, msgspec.MsgspecError) as error:
             if not self._failing:
                 _LOG.warning("the list of replicas cannot be read, the last one is used: %s", error)
             self._failing = True
             return
         self._failing = False
-        if board is not None and board.round.number != self._round:
-            self._take(board)
+        if snapshot is not None and snapshot.at_ms != self._seen_at_ms:
+            self._take(snapshot)
 
-    def _take(self, board: Board) -> None:
-        self._round = board.round.number
+    def _take(self, snapshot: ReplicaSnapshot) -> None:
+        self._seen_at_ms = snapshot.at_ms
         by_model: dict[str, list[Replica]] = {}
-        for replica in board.replicas:
+        for replica in snapshot.replicas:
             by_model.setdefault(replica.model, []).append(replica)
         self._by_model = {model: tuple(replicas) for model, replicas in by_model.items()}
-        listed = {replica.name for replica in board.replicas}
+        listed = {replica.name for replica in snapshot.replicas}
         for name, ejection in list(self._ejected.items()):
-            ejection.rounds = ejection.rounds + 1 if name in listed else 0
-            if ejection.rounds >= ROUNDS_TO_RETURN or self._now() >= ejection.until:
+            ejection.looks = ejection.looks + 1 if name in listed else 0
+            if ejection.looks >= LOOKS_TO_RETURN or self._now() >= ejection.until:
                 del self._ejected[name]
 
     def _is_ejected(self, name: str) -> bool:

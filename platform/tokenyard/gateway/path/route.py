@@ -24,7 +24,7 @@ class ReplicaRouter:
     def pick(self, claims: MeterClaims, tried: Sequence[str]) -> Replica | None:
         """Return the best replica that is not in `tried`, or None."""
         adapter = claims.adapter.name if claims.adapter is not None else None
-        offered = [one for one in self._replicas.candidates(claims.base_model, adapter) if one.name not in tried]
+        offered = [one for one in self._replicas.candidates(claims.base_model) if one.name not in tried]
         if len(offered) < 2:
             return offered[0] if offered else None
         return min(offered, key=lambda one: self._order(one, adapter))

@@ -1,4 +1,4 @@
-"""Advisory locks need no table."""
+"""Advisory locks need no table, and organizations have no time zone."""
 
 from alembic import op
 
@@ -10,3 +10,4 @@ depends_on = None
 
 def upgrade() -> None:
     op.drop_table("finetune_turns")
+    op.drop_column("tenancy_organizations", "timezone")

@@ -14,7 +14,7 @@ return 1
 """
 
 
-class Lease:
+class WorkLease:
     """Held while it is taken again before `lease_ms` are over."""
 
     def __init__(self, redis: Redis, name: str, lease_ms: int) -> None:
