@@ -47,7 +47,7 @@ from tokenyard_billing.tables import DeadEvent
 
 USED = usage(10, 5)
 COST = inference_cost(RATE, USED)
-STEP = Path(__file__).parents[2] / "support" / "billing_process.py"
+TESTS = Path(__file__).parents[2]
 
 
 def events(count: int, start: int = 0) -> list[UsageEvent]:
@@ -162,7 +162,14 @@ async def test_killed_with_signal_nine_at_any_moment_under_load(
 async def _consume(database_url: str, redis_url: str, name: str, kill_after_s: float | None = None) -> None:
     """Run a worker process; kill it so long after it began to consume, or let it finish."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(STEP), database_url, redis_url, name, stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        "-m",
+        "support.billing_process",
+        database_url,
+        redis_url,
+        name,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=TESTS,
     )
     assert process.stdout is not None
     assert await process.stdout.readline() == b"consuming\n"

@@ -35,7 +35,7 @@ async def test_the_same_idempotency_key_grants_once(database: Database, redis: R
     assert await balance(database, ACME, "granted") == -570
     assert await journal_sum(database) == 0
     assert len(await rows(database, CreditGrant)) == 2
-    assert [found.amount for found in await wallet.grants(ACME)] == [70, 500]
+    assert [found.amount for found in await wallet.grants(ACME, limit=9)] == [70, 500]
     with pytest.raises(Conflict):
         await grant(wallet, 501, "a")
 
