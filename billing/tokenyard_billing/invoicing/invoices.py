@@ -12,8 +12,7 @@ from tokenyard.core.money import NanoDollars
 from tokenyard.storage import bulk
 from tokenyard.storage.database import Database
 from tokenyard.web.loops import Loop
-from tokenyard_billing.charging.batch import TIME_ZONE
-from tokenyard_billing.periods import period_end_ms
+from tokenyard_billing.periods import TIME_ZONE, period_end_ms
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.pricing.rating import RatedLine, rated_lines
 from tokenyard_billing.tables import Charge, CreditGrant, Invoice, InvoiceLine
@@ -173,11 +172,6 @@ class InvoiceDrafter:
         for organization, period in changed:
             await self._invoices.keep(OrganizationId(organization), period)
         self._drawn_to_ms = newest_ms
-
-
-def invoice_loop(database: Database, prices: PriceList, clock: Clock) -> Loop:
-    """Return the worker's loop that keeps drafts up to date."""
-    return InvoiceDrafter(database, InvoiceStore(database, prices, clock)).loop()
 
 
 async def _credit_before(session: AsyncSession, organization: OrganizationId, period: str) -> int:

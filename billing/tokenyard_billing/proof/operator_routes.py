@@ -8,7 +8,7 @@ from tokenyard.web.pages import After, Page
 from tokenyard_billing.proof.operator_store import BillingOperatorStore
 from tokenyard_billing.proof.reconcile import Reconciler
 from tokenyard_billing.proof.views import AlarmView, DeadLetterResent, DeadLetterView, ReconciliationView, RequestView
-from tokenyard_billing.tables import Alarm, DeadEvent
+from tokenyard_billing.tables import Alarm, DeadLetter
 from tokenyard_billing.views import ListSize
 
 
@@ -40,14 +40,14 @@ def router(store: BillingOperatorStore, reconciler: Reconciler) -> APIRouter:
         found = await store.newest(Alarm, after, limit + 1)
         return Page[AlarmView].of([AlarmView.model_validate(one) for one in found], limit)
 
-    @routes.get("/dead_events")
+    @routes.get("/dead_letters")
     async def dead_letters(
         _operator: CurrentOperator, after: After = None, limit: ListSize = 100
     ) -> Page[DeadLetterView]:
-        found = await store.newest(DeadEvent, after, limit + 1)
+        found = await store.newest(DeadLetter, after, limit + 1)
         return Page[DeadLetterView].of([DeadLetterView.model_validate(one) for one in found], limit)
 
-    @routes.post("/dead_events/send_again")
+    @routes.post("/dead_letters/send_again")
     async def send_again(_operator: CurrentOperator, body: DeadLetterBody) -> DeadLetterResent:
         """Put a dead letter back on its stream, after its cause was mended."""
         await store.send_again(body.stream, body.entry)

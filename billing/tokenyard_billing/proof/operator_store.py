@@ -14,9 +14,9 @@ from tokenyard.storage.database import Database
 from tokenyard.storage.paging import beyond
 from tokenyard_billing.charging.dead_letters import send_again
 from tokenyard_billing.charging.reports import Report, load_reports
-from tokenyard_billing.tables import Alarm, Charge, DeadEvent, OpenRequest, Reservation, Transaction, Waste
+from tokenyard_billing.tables import Alarm, Charge, DeadLetter, OpenRequest, Reservation, Transaction, Waste
 
-Listed = TypeVar("Listed", Alarm, DeadEvent)
+Listed = TypeVar("Listed", Alarm, DeadLetter)
 
 
 class RequestStory(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from tokenyard.core.budgets import wallet
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.redis_keys import BUCKETS, bucket_of, budget, usage_stream
 from tokenyard.storage.database import Database
-from tokenyard_billing.charging.reports import Witness
+from tokenyard_billing.charging.reports import ReportWitness
 from tokenyard_billing.ledger.journal import AccountName
 from tokenyard_billing.tables import (
     Balance,
@@ -219,7 +219,7 @@ def _by_organization(table: type[Charge] | type[HourlyUsage]) -> Any:
 
 async def _witnesses(session: AsyncSession) -> tuple[TokenSums, list[Difference]]:
     """Explain every token that a replica reported, and every charge that no replica vouches for."""
-    replica = UsageReport.witness == Witness.REPLICA
+    replica = UsageReport.witness == ReportWitness.REPLICA
     said = UsageReport.prompt_tokens + UsageReport.completion_tokens
     billed = Charge.prompt_tokens + Charge.completion_tokens
     wasted = Waste.prompt_tokens + Waste.completion_tokens

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, BeforeValidator
 
 from tokenyard.web.pages import Identified
-from tokenyard_billing.charging.reports import Report, Witness
+from tokenyard_billing.charging.reports import Report, ReportWitness
 from tokenyard_billing.invoicing.invoices import invoice_id
 from tokenyard_billing.proof.operator_store import RequestStory
 from tokenyard_billing.views import Dollars, View, of
@@ -38,7 +38,7 @@ class DeadLetterView(View, Identified):
 class DeadLetterResent(BaseModel):
     """A dead letter that is back on its stream."""
 
-    object: Literal["dead_event"] = "dead_event"
+    object: Literal["dead_letter"] = "dead_letter"
     stream: str
     entry: str
     sent_again: Literal[True] = True
@@ -48,7 +48,7 @@ class ReportView(BaseModel):
     """What one witness said of an attempt; `at_ms` is by its own clock, `received_at_ms` by Redis."""
 
     attempt: str
-    witness: Witness
+    witness: ReportWitness
     outcome: str
     prompt_tokens: int
     cached_tokens: int
@@ -116,9 +116,9 @@ class AttemptView(BaseModel):
             price=claims.price,
             endpoint=claims.endpoint,
             admitted_at_ms=claims.admitted_at_ms,
-            gateway=shown.get(Witness.GATEWAY),
-            replica=shown.get(Witness.REPLICA),
-            hold_expired=shown.get(Witness.HOLD),
+            gateway=shown.get(ReportWitness.GATEWAY),
+            replica=shown.get(ReportWitness.REPLICA),
+            hold_expired=shown.get(ReportWitness.HOLD),
             charged=story.charge is not None and story.charge.attempt == attempt,
             waste=WasteView.model_validate(wasted) if wasted else None,
         )

@@ -150,7 +150,7 @@ async def test_alarms_and_dead_letters_in_pages(database: Database, redis: Redis
         await redis.xadd(usage_stream(bucket), {"event": b"{broken"})
     await worker(database, redis).consumer.step()
     async with billing_api(database, redis) as api:
-        for path in ("/admin/alarms", "/admin/dead_events"):
+        for path in ("/admin/alarms", "/admin/dead_letters"):
             _, both = await api.get(path)
             _, first = await api.get(path, limit="1")
             _, second = await api.get(path, limit="1", after=first["last_id"])

@@ -43,7 +43,7 @@ from tokenyard.storage.redis import connect_redis
 from tokenyard_billing.charging.bucket_leases import LeaseLost
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.proof.reconcile import Reconciler
-from tokenyard_billing.tables import DeadEvent
+from tokenyard_billing.tables import DeadLetter
 
 USED = usage(10, 5)
 COST = inference_cost(RATE, USED)
@@ -156,7 +156,7 @@ async def test_killed_with_signal_nine_at_any_moment_under_load(
         await sending
         await _consume(url, redis_url, "w6")
     await assert_charged_once(database, redis, count)
-    assert await rows(database, DeadEvent) == []
+    assert await rows(database, DeadLetter) == []
 
 
 async def _consume(database_url: str, redis_url: str, name: str, kill_after_s: float | None = None) -> None:
@@ -257,6 +257,6 @@ async def test_an_event_that_sql_cannot_take_stops_nobody(
         while await stream_length(redis, ACME):
             await stand.consumer.step()
     assert list(await charges(database)) == ["req_fine"]
-    [dead] = await rows(database, DeadEvent)
+    [dead] = await rows(database, DeadLetter)
     assert dead.deliveries == 5
     assert "req_huge" in dead.event

@@ -1,4 +1,4 @@
-"""Advisory locks need no table."""
+"""Advisory locks need no table; dead events are called dead letters."""
 
 from alembic import op
 
@@ -10,3 +10,4 @@ depends_on = None
 
 def upgrade() -> None:
     op.drop_table("finetune_turns")
+    op.rename_table("billing_dead_events", "billing_dead_letters")
