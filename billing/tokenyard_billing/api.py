@@ -9,8 +9,8 @@ from tokenyard.core.clock import Clock
 from tokenyard.storage.database import Database
 from tokenyard_billing.invoicing import operator_routes as invoices_for_operators
 from tokenyard_billing.invoicing import tenant_routes as invoices_for_tenants
-from tokenyard_billing.invoicing.invoices import InvoiceStore
 from tokenyard_billing.invoicing.operator_store import InvoiceOperatorStore
+from tokenyard_billing.invoicing.store import InvoiceStore
 from tokenyard_billing.ports import OrganizationDirectory
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.proof import operator_routes as proof_for_operators
@@ -23,7 +23,7 @@ from tokenyard_billing.usage.store import UsageStore
 from tokenyard_billing.wallets import operator_routes as wallets_for_operators
 from tokenyard_billing.wallets import tenant_routes as wallets_for_tenants
 from tokenyard_billing.wallets.operator_store import WalletOperatorStore
-from tokenyard_billing.wallets.wallet import Wallet
+from tokenyard_billing.wallets.store import Wallet
 
 
 def billing_routers(

@@ -11,7 +11,8 @@ from tokenyard_billing.charging.intake import Intake
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.charging.open_requests import OpenRequests
 from tokenyard_billing.charging.streams import UsageStreams
-from tokenyard_billing.invoicing.invoices import InvoiceDrafter, InvoiceStore
+from tokenyard_billing.invoicing.loops import InvoiceDrafter
+from tokenyard_billing.invoicing.store import InvoiceStore
 from tokenyard_billing.ports import SpendingLimits
 from tokenyard_billing.pricing.checksums import compare
 from tokenyard_billing.pricing.prices import PriceList

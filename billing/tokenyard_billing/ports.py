@@ -15,7 +15,7 @@ class SpendingLimits(Protocol):
         ...
 
 
-class BudgetHolds(Protocol):
+class JobHolds(Protocol):
     """Holds money of live budgets for a training job (limits)."""
 
     async def hold(

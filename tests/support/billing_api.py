@@ -20,7 +20,7 @@ from tokenyard.web.errors import install_error_handlers
 from tokenyard_billing.api import billing_routers
 from tokenyard_billing.wallets.budgets import SqlBudgets
 from tokenyard_billing.wallets.live import LiveBudgets
-from tokenyard_billing.wallets.wallet import Wallet
+from tokenyard_billing.wallets.store import Wallet
 
 TENANT = "ty-acme"
 OTHER_TENANT = "ty-globex"

@@ -4,8 +4,8 @@ from fastapi import APIRouter
 
 from tokenyard.web.auth import CurrentOperator
 from tokenyard.web.pages import After, Page
-from tokenyard_billing.invoicing.invoices import InvoiceStore
 from tokenyard_billing.invoicing.operator_store import InvoiceOperatorStore
+from tokenyard_billing.invoicing.store import InvoiceStore
 from tokenyard_billing.invoicing.views import InvoiceHead, InvoiceView
 from tokenyard_billing.ports import OrganizationDirectory
 from tokenyard_billing.views import ListSize, Month

@@ -7,7 +7,7 @@ from pydantic import BaseModel, BeforeValidator
 
 from tokenyard.web.pages import Identified
 from tokenyard_billing.charging.reports import Report, ReportWitness
-from tokenyard_billing.invoicing.invoices import invoice_id
+from tokenyard_billing.invoicing.store import invoice_id
 from tokenyard_billing.proof.operator_store import RequestStory
 from tokenyard_billing.views import Dollars, View, of
 

@@ -11,8 +11,7 @@ from tokenyard.core.clock import Clock
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import OrganizationId
 from tokenyard.web.auth import CurrentTenant
-from tokenyard_billing.pricing.prices import PriceList
-from tokenyard_billing.pricing.rating import rated_lines
+from tokenyard_billing.pricing.prices import PriceList, rated_lines
 from tokenyard_billing.usage.store import UsageFilter, UsageStore, UsageSum
 from tokenyard_billing.usage.views import BucketPage, CompletionsResult, CostResult
 from tokenyard_billing.usage.windows import WIDTHS_MS, Window
@@ -131,6 +130,7 @@ def _bounded(limit: int | None, default: int, most: int) -> int:
 
 def _by_line(prices: PriceList, found: UsageSum) -> list[CostResult]:
     lines = rated_lines(
+        found.model or "",
         prices.by_id(found.price or ""),
         prompt_tokens=found.prompt_tokens,
         cached_tokens=found.cached_tokens,
@@ -138,6 +138,6 @@ def _by_line(prices: PriceList, found: UsageSum) -> list[CostResult]:
         trained_tokens=found.trained_tokens,
     )
     return [
-        CostResult.of(found, line.amount, line_item=f"{found.model}, {line.kind}", quantity=line.quantity)
+        CostResult.of(found, line.amount, line_item=f"{line.model}, {line.kind}", quantity=line.quantity)
         for line in lines
     ]

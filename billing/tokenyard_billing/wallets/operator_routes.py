@@ -13,8 +13,8 @@ from tokenyard.web.pages import After, Page
 from tokenyard_billing.ports import OrganizationDirectory
 from tokenyard_billing.views import ListSize
 from tokenyard_billing.wallets.operator_store import WalletOperatorStore
+from tokenyard_billing.wallets.store import Wallet
 from tokenyard_billing.wallets.views import BalanceView, GrantView
-from tokenyard_billing.wallets.wallet import Wallet
 
 
 class CreditBody(BaseModel):

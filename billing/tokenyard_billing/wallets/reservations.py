@@ -18,7 +18,7 @@ from tokenyard.storage.database import Database
 from tokenyard.web.loops import Loop
 from tokenyard_billing.ledger import journal
 from tokenyard_billing.ledger.projections import SpendingChanges
-from tokenyard_billing.ports import BudgetHolds, SpendingLimits
+from tokenyard_billing.ports import JobHolds, SpendingLimits
 from tokenyard_billing.tables import Reservation
 from tokenyard_billing.wallets.budgets import SqlBudgets
 from tokenyard_billing.wallets.live import BudgetUpdate, LiveBudgets
@@ -40,7 +40,7 @@ class ReservationState(StrEnum):
     CHARGED = "charged"
 
 
-class Reservations:
+class JobReservations:
     """Every step is written down before the next, so that whoever dies in between leaves nothing held for ever."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Reservations:
         database: Database,
         budgets: SqlBudgets,
         live: LiveBudgets,
-        holds: BudgetHolds,
+        holds: JobHolds,
         limits: SpendingLimits,
         clock: Clock,
     ) -> None:

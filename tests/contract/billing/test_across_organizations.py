@@ -9,7 +9,8 @@ from tokenyard.core.clock import SystemClock
 from tokenyard.core.money import to_dollars
 from tokenyard.core.redis_keys import usage_stream
 from tokenyard.storage.database import Database
-from tokenyard_billing.invoicing.invoices import InvoiceDrafter, InvoiceStore
+from tokenyard_billing.invoicing.loops import InvoiceDrafter
+from tokenyard_billing.invoicing.store import InvoiceStore
 from tokenyard_billing.usage import operator_routes
 
 DAY_S = 86_400

@@ -19,11 +19,12 @@ from support.billing_stand import (
 from support.fakes.clock import FrozenClock
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage.database import Database
-from tokenyard_billing.invoicing.invoices import InvoiceDrafter, InvoiceStore
+from tokenyard_billing.invoicing.loops import InvoiceDrafter
+from tokenyard_billing.invoicing.store import InvoiceStore
 from tokenyard_billing.tables import Invoice, InvoiceLine
 from tokenyard_billing.wallets.budgets import SqlBudgets
 from tokenyard_billing.wallets.live import LiveBudgets
-from tokenyard_billing.wallets.wallet import Wallet
+from tokenyard_billing.wallets.store import Wallet
 
 APRIL_MS = MARCH_MS + 31 * 86_400_000
 CLOCK = FrozenClock(MARCH_MS / 1000)

@@ -16,7 +16,7 @@ from tokenyard.storage.redis import connect_redis
 from tokenyard_billing.tables import CreditGrant
 from tokenyard_billing.wallets.budgets import SqlBudgets
 from tokenyard_billing.wallets.live import LiveBudgets
-from tokenyard_billing.wallets.wallet import OpeningCredit, Wallet
+from tokenyard_billing.wallets.store import OpeningCredit, Wallet
 
 
 def make(database: Database, redis: Redis) -> Wallet:

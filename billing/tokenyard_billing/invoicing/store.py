@@ -11,31 +11,16 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage import bulk
 from tokenyard.storage.database import Database
-from tokenyard.web.loops import Loop
 from tokenyard_billing.periods import TIME_ZONE, period_end_ms
-from tokenyard_billing.pricing.prices import PriceList
-from tokenyard_billing.pricing.rating import RatedLine, rated_lines
+from tokenyard_billing.pricing.prices import PriceList, RatedLine, rated_lines
 from tokenyard_billing.tables import Charge, CreditGrant, Invoice, InvoiceLine
 
-DRAFT_INTERVAL_S = 60.0
 DRAFT = "draft"
 MAX_PERIODS = 24
-_OVERLAP_MS = 120_000  # charges of a transaction that committed while the last drafts were made
 
 
 class InvoiceMismatch(AssertionError):
     """The lines do not sum to the charges: something is wrong with the books, and no invoice may hide it."""
-
-
-class LineView(msgspec.Struct, frozen=True):
-    """One line; money in nano-dollars. `kind`: input, cached_input, output or training."""
-
-    model: str
-    price: str
-    kind: str
-    quantity: int
-    rate: NanoDollars
-    amount: NanoDollars
 
 
 class DrawnInvoice(msgspec.Struct, frozen=True):
@@ -46,7 +31,7 @@ class DrawnInvoice(msgspec.Struct, frozen=True):
     period: str
     time_zone: str
     state: str
-    lines: tuple[LineView, ...]
+    lines: tuple[RatedLine, ...]
     total: NanoDollars
     credit_applied: NanoDollars
     amount_due: NanoDollars
@@ -118,7 +103,7 @@ class InvoiceStore:
 
     async def _lines(
         self, session: AsyncSession, organization: OrganizationId, period: str
-    ) -> tuple[list[LineView], int]:
+    ) -> tuple[list[RatedLine], int]:
         sums = (
             Charge.prompt_tokens,
             Charge.cached_tokens,
@@ -132,46 +117,20 @@ class InvoiceStore:
             .group_by(Charge.model, Charge.price)
             .order_by(Charge.model, Charge.price)
         )
-        lines: list[LineView] = []
+        lines: list[RatedLine] = []
         charged = 0
         for row in (await session.execute(query)).all():
             model, price, prompt, cached, completion, trained, amount = tuple(row)
             charged += int(amount)
-            rated = rated_lines(
+            lines += rated_lines(
+                model,
                 self._prices.by_id(price),
                 prompt_tokens=int(prompt),
                 cached_tokens=int(cached),
                 completion_tokens=int(completion),
                 trained_tokens=int(trained),
             )
-            lines += (_line(model, price, line) for line in rated)
         return lines, charged
-
-
-class InvoiceDrafter:
-    """Keeps the drafts of every organization with new charges up to date: a worker loop."""
-
-    def __init__(self, database: Database, invoices: InvoiceStore) -> None:
-        self._database = database
-        self._invoices = invoices
-        self._drawn_to_ms: int | None = None
-
-    def loop(self) -> Loop:
-        """Return the loop that a worker runs."""
-        return Loop("draft invoices", self.step, DRAFT_INTERVAL_S)
-
-    async def step(self) -> None:
-        """Write new drafts for what was charged since the last step."""
-        async with self._database.reading() as session:
-            since_ms = self._drawn_to_ms
-            if since_ms is None:
-                since_ms = await session.scalar(select(func.max(Invoice.drafted_at_ms))) or 0
-            newest_ms = await session.scalar(select(func.max(Charge.charged_at_ms))) or 0
-            query = select(Charge.organization, Charge.period).where(Charge.charged_at_ms > since_ms - _OVERLAP_MS)
-            changed = (await session.execute(query.distinct())).all()
-        for organization, period in changed:
-            await self._invoices.keep(OrganizationId(organization), period)
-        self._drawn_to_ms = newest_ms
 
 
 async def _credit_before(session: AsyncSession, organization: OrganizationId, period: str) -> int:
@@ -192,10 +151,7 @@ async def _write(session: AsyncSession, view: DrawnInvoice) -> None:
     await session.execute(statement.values(head).on_conflict_do_update(index_elements=["id"], set_=changes))
     await session.execute(delete(InvoiceLine).where(InvoiceLine.invoice == view.id))
     rows = [
-        {"invoice": view.id, "number": number, **msgspec.structs.asdict(line)} for number, line in enumerate(view.lines)
+        {"invoice": view.id, "number": number, "amount": line.amount, **msgspec.structs.asdict(line)}
+        for number, line in enumerate(view.lines)
     ]
     await bulk.insert(session, InvoiceLine, rows)
-
-
-def _line(model: str, price: str, line: RatedLine) -> LineView:
-    return LineView(model, price, line.kind, line.quantity, line.rate, line.amount)
