@@ -15,7 +15,7 @@ from tokenyard_billing.ports import OrganizationDirectory
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.proof import operator_routes as proof_for_operators
 from tokenyard_billing.proof.operator_store import BillingOperatorStore
-from tokenyard_billing.proof.reconcile import Reconciler
+from tokenyard_billing.proof.reconcile import LedgerReconciler
 from tokenyard_billing.usage import operator_routes as usage_for_operators
 from tokenyard_billing.usage import tenant_routes as usage_for_tenants
 from tokenyard_billing.usage.operator_store import UsageOperatorStore
@@ -45,5 +45,5 @@ def billing_routers(
         usage_for_operators.router(organizations, usage, UsageOperatorStore(database), clock),
         invoices_for_operators.router(organizations, invoices, InvoiceOperatorStore(database)),
         wallets_for_operators.router(organizations, wallet, WalletOperatorStore(database)),
-        proof_for_operators.router(BillingOperatorStore(database, redis), Reconciler(database, redis)),
+        proof_for_operators.router(BillingOperatorStore(database, redis), LedgerReconciler(database, redis)),
     )

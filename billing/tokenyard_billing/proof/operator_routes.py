@@ -6,8 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from tokenyard.web.auth import CurrentOperator
 from tokenyard.web.pages import After, Page
 from tokenyard_billing.proof.operator_store import BillingOperatorStore
-from tokenyard_billing.proof.reconcile import Reconciler
-from tokenyard_billing.proof.views import AlarmView, DeadLetterResent, DeadLetterView, ReconciliationView, RequestView
+from tokenyard_billing.proof.reconcile import LedgerReconciler
+from tokenyard_billing.proof.views import AlarmView, DeadLetterResent, DeadLetterView, Reconciliation, RequestView
 from tokenyard_billing.tables import Alarm, DeadLetter
 from tokenyard_billing.views import ListSize
 
@@ -21,19 +21,19 @@ class DeadLetterBody(BaseModel):
     entry: str = Field(max_length=48)
 
 
-def router(store: BillingOperatorStore, reconciler: Reconciler) -> APIRouter:
+def router(store: BillingOperatorStore, reconciler: LedgerReconciler) -> APIRouter:
     routes = APIRouter(prefix="/admin", tags=["billing"])
 
     @routes.get("/requests/{request}")
     async def story(_operator: CurrentOperator, request: str) -> RequestView:
         """Tell a request's or a training job's whole story."""
-        return RequestView.of(await store.request(request))
+        return RequestView.model_validate(await store.request(request))
 
     @routes.get("/reconcile")
     @routes.post("/reconcile")
-    async def reconcile(_operator: CurrentOperator) -> ReconciliationView:
+    async def reconcile(_operator: CurrentOperator) -> Reconciliation:
         """Check the invariants of the money; it changes nothing."""
-        return ReconciliationView.model_validate(await reconciler.reconcile())
+        return await reconciler.reconcile()
 
     @routes.get("/alarms")
     async def alarms(_operator: CurrentOperator, after: After = None, limit: ListSize = 100) -> Page[AlarmView]:

@@ -42,7 +42,7 @@ from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
 from tokenyard_billing.charging.bucket_leases import LeaseLost
 from tokenyard_billing.pricing.prices import PriceList
-from tokenyard_billing.proof.reconcile import Reconciler
+from tokenyard_billing.proof.reconcile import LedgerReconciler
 from tokenyard_billing.tables import DeadLetter
 
 USED = usage(10, 5)
@@ -67,7 +67,7 @@ async def assert_charged_once(database: Database, redis: Redis, count: int) -> N
         assert await balance(database, organization) == -own
         assert await stream_length(redis, organization) == 0
     assert await journal_sum(database) == 0
-    books = await Reconciler(database, redis).reconcile()
+    books = await LedgerReconciler(database, redis).reconcile()
     assert books.ok
     assert books.tokens.unexplained == 0
     assert set(books.tokens.named.values()) == {0}
