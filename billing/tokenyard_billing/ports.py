@@ -1,6 +1,6 @@
 """What billing needs from others; `bootstrap` gives it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from tokenyard.core.ids import OrganizationId
@@ -15,7 +15,7 @@ class SpendingLimits(Protocol):
         ...
 
 
-class JobHolds(Protocol):
+class BudgetHolds(Protocol):
     """Holds money of live budgets for a training job (limits)."""
 
     async def hold(
@@ -34,22 +34,5 @@ class JobHolds(Protocol):
         ...
 
 
-class KnownOrganization(Protocol):
-    """What billing wants to know of an organization."""
-
-    @property
-    def id(self) -> OrganizationId:
-        """Return its id."""
-        ...
-
-
-class OrganizationDirectory(Protocol):
-    """Knows organizations by id and by slug (tenancy)."""
-
-    async def organization(self, reference: str, /) -> KnownOrganization:
-        """Return the organization with this id or slug.
-
-        Raises:
-            NotFound: there is none.
-        """
-        ...
+OrganizationLookup = Callable[[str], Awaitable[OrganizationId]]
+"""Returns the id of the organization with an id or slug; raises `NotFound` (tenancy)."""

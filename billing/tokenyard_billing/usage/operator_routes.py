@@ -11,7 +11,7 @@ from tokenyard.core.errors import InvalidRequest
 from tokenyard.web.auth import CurrentOperator
 from tokenyard.web.pages import Page
 from tokenyard_billing.periods import month_of
-from tokenyard_billing.ports import OrganizationDirectory
+from tokenyard_billing.ports import OrganizationLookup
 from tokenyard_billing.usage.operator_store import UsageOperatorStore
 from tokenyard_billing.usage.store import UsageFilter, UsageStore
 from tokenyard_billing.usage.views import BucketPage, ModelUsage, UsageResult
@@ -50,9 +50,7 @@ class UsageQuery(BaseModel):
         return Window.whole(self.start_time, end_s)
 
 
-def router(
-    organizations: OrganizationDirectory, usage: UsageStore, everybodys: UsageOperatorStore, clock: Clock
-) -> APIRouter:
+def router(find: OrganizationLookup, usage: UsageStore, everybodys: UsageOperatorStore, clock: Clock) -> APIRouter:
     """Return the operator's usage routes; `organization` is an id or a slug."""
     routes = APIRouter(prefix="/admin", tags=["usage"])
 
@@ -60,7 +58,7 @@ def router(
     async def across(_operator: CurrentOperator, query: Annotated[UsageQuery, Query()]) -> BucketPage[UsageResult]:
         """Sum usage of all organizations or of one. A page may end early where its buckets hold many groups."""
         window = query.window(clock.now_ms())
-        owner = None if query.organization is None else (await organizations.organization(query.organization)).id
+        owner = None if query.organization is None else await find(query.organization)
         sums = await everybodys.sums(
             UsageFilter(window.start_ms, window.end_ms),
             owner,
@@ -78,7 +76,7 @@ def router(
     @routes.get("/organizations/{organization}/usage")
     async def of_month(_operator: CurrentOperator, organization: str, month: Month = None) -> Page[ModelUsage]:
         """Sum a UTC month's usage by model; default: this month."""
-        owner = (await organizations.organization(organization)).id
+        owner = await find(organization)
         wanted = month or month_of(clock.now_ms())
         found = [ModelUsage.model_validate(one) for one in await usage.month(owner, wanted)]
         return Page[ModelUsage].of(found, len(found))

@@ -18,7 +18,7 @@ from tokenyard.storage.database import Database
 from tokenyard.web.loops import Loop
 from tokenyard_billing.ledger import journal
 from tokenyard_billing.ledger.projections import SpendingChanges
-from tokenyard_billing.ports import JobHolds, SpendingLimits
+from tokenyard_billing.ports import BudgetHolds, SpendingLimits
 from tokenyard_billing.tables import Reservation
 from tokenyard_billing.wallets.budgets import SqlBudgets
 from tokenyard_billing.wallets.live import BudgetUpdate, LiveBudgets
@@ -49,7 +49,7 @@ class JobReservations:
         database: Database,
         budgets: SqlBudgets,
         live: LiveBudgets,
-        holds: JobHolds,
+        holds: BudgetHolds,
         limits: SpendingLimits,
         clock: Clock,
     ) -> None:

@@ -21,6 +21,7 @@ from tokenyard.catalog.replicas.replica_list import ReplicaList
 from tokenyard.catalog.routes import admin_router
 from tokenyard.catalog.routes import router as catalog_router
 from tokenyard.clients.model_server import ModelServerClient
+from tokenyard.core.ids import OrganizationId
 from tokenyard.finetune.file_routes import FILES_PATH
 from tokenyard.finetune.routes import router as finetune_router
 from tokenyard.gateway.app import create_app, create_inference
@@ -100,6 +101,10 @@ async def _inference(
 
 def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
     settings, clock, database = foundation.settings, foundation.clock, foundation.database
+
+    async def find_organization(reference: str) -> OrganizationId:
+        return OrganizationId((await foundation.tenancy_operator.organization(reference)).id)
+
     return (
         tenancy_router(
             foundation.organizations,
@@ -126,7 +131,7 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
             redis=foundation.redis,
             prices=foundation.prices,
             wallet=foundation.wallet,
-            organizations=foundation.tenancy_operator,
+            find_organization=find_organization,
             clock=clock,
         ),
     )
