@@ -35,7 +35,7 @@ async def keep_dead_letter(session: AsyncSession, entry: StreamEntry, reason: st
 
 
 async def send_again(database: Database, redis: Redis, stream: str, entry: str) -> None:
-    """Put a dead letter back on its stream, after its cause was mended; one that fails again is kept again.
+    """Put a dead letter back on its stream, after its cause was fixed; one that fails again is kept again.
 
     Raises:
         NotFound: there is no such dead letter.

@@ -1,7 +1,5 @@
 """Drafts invoices: charges of one organization and month, grouped into lines of tokens x rate."""
 
-from collections.abc import Sequence
-
 import msgspec
 from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -51,35 +49,23 @@ class InvoiceStore:
         self._prices = prices
         self._clock = clock
 
-    async def periods(self, organization: OrganizationId) -> Sequence[str]:
-        """Return the periods that have charges, newest first."""
-        query = select(Charge.period).where(Charge.organization == organization).distinct()
-        async with self._database.reading() as session:
-            return (await session.scalars(query.order_by(Charge.period.desc()).limit(MAX_PERIODS))).all()
-
-    async def drawn(self, organization: OrganizationId, period: str | None) -> list[DrawnInvoice]:
-        """Return the newest invoices up to now, or that of one period where it has charges."""
-        return [
-            await self.draw(organization, found)
-            for found in await self.periods(organization)
-            if period in {None, found}
-        ]
-
-    async def draw(self, organization: OrganizationId, period: str) -> DrawnInvoice:
-        """Return the invoice of `period` up to now.
+    async def drawn(self, organization: OrganizationId, period: str | None = None) -> list[DrawnInvoice]:
+        """Return the newest invoices up to now, or that of one period; without charges there is none.
 
         Raises:
             InvoiceMismatch: the lines do not sum to the charges.
         """
+        query = select(Charge.period).where(Charge.organization == organization).distinct()
+        if period is not None:
+            query = query.where(Charge.period == period)
         async with self._database.reading() as session:
-            return await self._draw(session, organization, period)
+            periods = (await session.scalars(query.order_by(Charge.period.desc()).limit(MAX_PERIODS))).all()
+            return [await self._draw(session, organization, found) for found in periods]
 
-    async def keep(self, organization: OrganizationId, period: str) -> DrawnInvoice:
+    async def keep(self, organization: OrganizationId, period: str) -> None:
         """Draw the invoice up and write it down in place of the last draft."""
         async with self._database.transaction() as session:
-            view = await self._draw(session, organization, period)
-            await _write(session, view)
-        return view
+            await _write(session, await self._draw(session, organization, period))
 
     async def _draw(self, session: AsyncSession, organization: OrganizationId, period: str) -> DrawnInvoice:
         lines, charged = await self._lines(session, organization, period)
@@ -144,14 +130,14 @@ async def _credit_before(session: AsyncSession, organization: OrganizationId, pe
     return int(await session.scalar(granted) or 0) - int(await session.scalar(used) or 0)
 
 
-async def _write(session: AsyncSession, view: DrawnInvoice) -> None:
-    head = {name: getattr(view, name) for name in view.__struct_fields__ if name != "lines"}
-    statement = bulk.upsert(session, Invoice)
+async def _write(session: AsyncSession, drawn: DrawnInvoice) -> None:
+    head = {name: getattr(drawn, name) for name in drawn.__struct_fields__ if name != "lines"}
     changes = {name: value for name, value in head.items() if name not in {"id", "organization", "period"}}
-    await session.execute(statement.values(head).on_conflict_do_update(index_elements=["id"], set_=changes))
-    await session.execute(delete(InvoiceLine).where(InvoiceLine.invoice == view.id))
+    statement = bulk.upsert(session, Invoice).values(head)
+    await session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changes))
+    await session.execute(delete(InvoiceLine).where(InvoiceLine.invoice == drawn.id))
     rows = [
-        {"invoice": view.id, "number": number, "amount": line.amount, **msgspec.structs.asdict(line)}
-        for number, line in enumerate(view.lines)
+        {"invoice": drawn.id, "number": number, "amount": line.amount, **msgspec.structs.asdict(line)}
+        for number, line in enumerate(drawn.lines)
     ]
     await bulk.insert(session, InvoiceLine, rows)

@@ -49,7 +49,7 @@ def router(store: BillingOperatorStore, reconciler: LedgerReconciler) -> APIRout
 
     @routes.post("/dead_letters/send_again")
     async def send_again(_operator: CurrentOperator, body: DeadLetterBody) -> DeadLetterResent:
-        """Put a dead letter back on its stream, after its cause was mended."""
+        """Put a dead letter back on its stream, after its cause was fixed."""
         await store.send_again(body.stream, body.entry)
         return DeadLetterResent(stream=body.stream, entry=body.entry)
 

@@ -102,7 +102,7 @@ class BillingOperatorStore:
             return (await session.scalars(query)).all()
 
     async def send_again(self, stream: str, entry: str) -> None:
-        """Put a dead letter back on its stream, after its cause was mended.
+        """Put a dead letter back on its stream, after its cause was fixed.
 
         Raises:
             NotFound: there is no such dead letter.

@@ -50,16 +50,16 @@ class UsageQuery(BaseModel):
         return Window.whole(self.start_time, end_s)
 
 
-def router(find: OrganizationLookup, usage: UsageStore, everybodys: UsageOperatorStore, clock: Clock) -> APIRouter:
+def router(find: OrganizationLookup, usage: UsageStore, across: UsageOperatorStore, clock: Clock) -> APIRouter:
     """Return the operator's usage routes; `organization` is an id or a slug."""
     routes = APIRouter(prefix="/admin", tags=["usage"])
 
     @routes.get("/usage")
-    async def across(_operator: CurrentOperator, query: Annotated[UsageQuery, Query()]) -> BucketPage[UsageResult]:
+    async def of_all(_operator: CurrentOperator, query: Annotated[UsageQuery, Query()]) -> BucketPage[UsageResult]:
         """Sum usage of all organizations or of one. A page may end early where its buckets hold many groups."""
         window = query.window(clock.now_ms())
         owner = None if query.organization is None else await find(query.organization)
-        sums = await everybodys.sums(
+        sums = await across.sums(
             UsageFilter(window.start_ms, window.end_ms),
             owner,
             width_ms=window.width_ms,
