@@ -9,13 +9,13 @@ from tokenyard.core.clock import Clock
 from tokenyard.storage.database import Database
 from tokenyard_billing.invoicing import operator_routes as invoices_for_operators
 from tokenyard_billing.invoicing import tenant_routes as invoices_for_tenants
-from tokenyard_billing.invoicing.invoices import InvoiceStore
 from tokenyard_billing.invoicing.operator_store import InvoiceOperatorStore
-from tokenyard_billing.ports import OrganizationDirectory
+from tokenyard_billing.invoicing.store import InvoiceStore
+from tokenyard_billing.ports import OrganizationLookup
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.proof import operator_routes as proof_for_operators
 from tokenyard_billing.proof.operator_store import BillingOperatorStore
-from tokenyard_billing.proof.reconcile import Reconciler
+from tokenyard_billing.proof.reconcile import LedgerReconciler
 from tokenyard_billing.usage import operator_routes as usage_for_operators
 from tokenyard_billing.usage import tenant_routes as usage_for_tenants
 from tokenyard_billing.usage.operator_store import UsageOperatorStore
@@ -23,7 +23,7 @@ from tokenyard_billing.usage.store import UsageStore
 from tokenyard_billing.wallets import operator_routes as wallets_for_operators
 from tokenyard_billing.wallets import tenant_routes as wallets_for_tenants
 from tokenyard_billing.wallets.operator_store import WalletOperatorStore
-from tokenyard_billing.wallets.wallet import Wallet
+from tokenyard_billing.wallets.store import Wallet
 
 
 def billing_routers(
@@ -32,7 +32,7 @@ def billing_routers(
     redis: Redis,
     prices: PriceList,
     wallet: Wallet,
-    organizations: OrganizationDirectory,
+    find_organization: OrganizationLookup,
     clock: Clock,
 ) -> Sequence[APIRouter]:
     """Return all of billing's routers: tenants' usage and invoices, and the operator's."""
@@ -42,8 +42,8 @@ def billing_routers(
         usage_for_tenants.router(usage, prices, clock),
         invoices_for_tenants.router(invoices),
         wallets_for_tenants.router(wallet),
-        usage_for_operators.router(organizations, usage, UsageOperatorStore(database), clock),
-        invoices_for_operators.router(organizations, invoices, InvoiceOperatorStore(database)),
-        wallets_for_operators.router(organizations, wallet, WalletOperatorStore(database)),
-        proof_for_operators.router(BillingOperatorStore(database, redis), Reconciler(database, redis)),
+        usage_for_operators.router(find_organization, usage, UsageOperatorStore(database), clock),
+        invoices_for_operators.router(find_organization, invoices, InvoiceOperatorStore(database)),
+        wallets_for_operators.router(find_organization, wallet, WalletOperatorStore(database)),
+        proof_for_operators.router(BillingOperatorStore(database, redis), LedgerReconciler(database, redis)),
     )

@@ -6,12 +6,13 @@ from zoneinfo import ZoneInfo
 
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
+TIME_ZONE = "UTC"  # of every organization's months: budgets, usage and invoices must agree on them
 _QUARTER_MS = HOUR_MS // 4  # no time zone in use has a finer offset
 
 
 def month_of(at_ms: int) -> str:
-    """Return the UTC month of `at_ms`, as `core.budgets.monthly` counts it."""
-    return period_of(at_ms, "UTC")
+    """Return the month of `at_ms`, as `core.budgets.monthly` counts it."""
+    return period_of(at_ms, TIME_ZONE)
 
 
 def period_of(at_ms: int, time_zone: str) -> str:

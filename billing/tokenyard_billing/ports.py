@@ -1,6 +1,6 @@
 """What billing needs from others; `bootstrap` gives it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from tokenyard.core.budgets import BudgetUpdate
@@ -56,22 +56,5 @@ class LiveBudgets(Protocol):
         ...
 
 
-class KnownOrganization(Protocol):
-    """What billing wants to know of an organization."""
-
-    @property
-    def id(self) -> OrganizationId:
-        """Return its id."""
-        ...
-
-
-class OrganizationDirectory(Protocol):
-    """Knows organizations by id and by slug (tenancy)."""
-
-    async def organization(self, reference: str, /) -> KnownOrganization:
-        """Return the organization with this id or slug.
-
-        Raises:
-            NotFound: there is none.
-        """
-        ...
+OrganizationLookup = Callable[[str], Awaitable[OrganizationId]]
+"""Returns the id of the organization with an id or slug; raises `NotFound` (tenancy)."""

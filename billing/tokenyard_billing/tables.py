@@ -125,10 +125,10 @@ class Alarm(Base):
     id: Mapped[str] = column_property(kind + "/" + subject)
 
 
-class DeadEvent(Base):
+class DeadLetter(Base):
     """An event that could not be taken in. Belongs to no organization: its content may be anything."""
 
-    __tablename__ = "billing_dead_events"
+    __tablename__ = "billing_dead_letters"
 
     stream: Mapped[str] = mapped_column(String(64), primary_key=True)
     entry: Mapped[str] = mapped_column(String(48), primary_key=True)
@@ -317,8 +317,8 @@ class InvoiceLine(Base):
     amount: Mapped[Nano]
 
 
-class RateCardSeal(Base):
-    """The content hash of a rate card at its first use: a used card may never change. Belongs to no organization."""
+class RateCardChecksum(Base):
+    """The checksum of a rate card at its first use: a used card may never change. Belongs to no organization."""
 
     __tablename__ = "billing_rate_cards"
 

@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import Query
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AliasPath, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
 from tokenyard.core.money import to_dollars
@@ -15,9 +15,9 @@ Dollars = Annotated[str, BeforeValidator(to_dollars)]
 """Nano-dollars as exact text; stands beside the amount itself: `Annotated[Dollars, of("amount")]`."""
 
 
-def of(field: str) -> FieldInfo:
-    """Make a field from the value of another one."""
-    info: FieldInfo = Field(validation_alias=field)
+def of(*path: str) -> FieldInfo:
+    """Make a field from another one, or from one inside another: `of("usage", "prompt_tokens")`."""
+    info: FieldInfo = Field(validation_alias=AliasPath(*path))
     return info
 
 

@@ -32,7 +32,7 @@ from tokenyard.settings import Settings
 from tokenyard.stack.installation import environment_of
 from tokenyard.storage.migrate import upgrade
 from tokenyard.tenancy.organizations import Organizations
-from tokenyard_billing.wallets.wallet import OpeningCredit, Wallet
+from tokenyard_billing.wallets.store import OpeningCredit, Wallet
 
 HERE = Path(__file__).parent
 MODEL = "smollm2-135m-instruct"

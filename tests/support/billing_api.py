@@ -20,26 +20,19 @@ from tokenyard.storage.database import Database
 from tokenyard.web.errors import install_error_handlers
 from tokenyard_billing.api import billing_routers
 from tokenyard_billing.wallets.budgets import SqlBudgets
-from tokenyard_billing.wallets.wallet import Wallet
+from tokenyard_billing.wallets.store import Wallet
 
 TENANT = "ty-acme"
 OTHER_TENANT = "ty-globex"
 OPERATOR = "ty-operator"
 
 
-@dataclass(frozen=True)
-class _Known:
-    id: OrganizationId
-
-
-class Directory:
-    """`ports.OrganizationDirectory` with two organizations; slugs are the ids without `org_`."""
-
-    async def organization(self, reference: str, /) -> _Known:
-        for known in (ACME, GLOBEX):
-            if reference in {known, known.removeprefix("org_")}:
-                return _Known(known)
-        raise NotFound(f"No organization {reference}.")
+async def find_organization(reference: str) -> OrganizationId:
+    """Know two organizations; slugs are the ids without `org_`."""
+    for known in (ACME, GLOBEX):
+        if reference in {known, known.removeprefix("org_")}:
+            return known
+    raise NotFound(f"No organization {reference}.")
 
 
 @dataclass(frozen=True)
@@ -74,7 +67,7 @@ async def billing_api(database: Database, redis: Redis) -> AsyncIterator[Api]:
         redis=redis,
         prices=PRICES,
         wallet=wallet,
-        organizations=Directory(),
+        find_organization=find_organization,
         clock=SystemClock(),
     ):
         app.include_router(router)

@@ -1,4 +1,4 @@
-"""A worker's ledger consumer as a process of its own, to be killed: `billing_process.py <database> <redis> <name>`.
+"""A worker's ledger consumer as a process of its own, to be killed: `-m support.billing_process DATABASE REDIS NAME`.
 
 Takes every bucket at once, as a worker does when its predecessor's leases have run out, and ends when all is taken in.
 """

@@ -20,7 +20,7 @@ from tokenyard.metering.events import HoldExpired, Outcome, ReplicaReported, Set
 from tokenyard.metering.stream import emit
 from tokenyard.storage.database import Database
 from tokenyard_billing.charging.metrics import LedgerMetrics
-from tokenyard_billing.charging.worker import BillingWorker
+from tokenyard_billing.loops import BillingWorker
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.tables import Balance, Charge, Entry
 

@@ -1,8 +1,7 @@
-"""The rows of one billing transaction in the making, and the one place that writes them."""
+"""All that one billing transaction writes, and the one place that writes it."""
 
-import json
-from collections.abc import Iterable
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from sqlalchemy import delete, func, update
@@ -11,21 +10,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tokenyard.core.budgets import wallet
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
-from tokenyard.core.price import inference_cost, training_cost
+from tokenyard.core.price import Price, inference_cost, training_cost
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.metering.events import TrainingFinished
 from tokenyard.storage import bulk
-from tokenyard_billing.charging.decision import NOTHING, Decision, Finding, Rule
-from tokenyard_billing.charging.reports import Report, row_of
+from tokenyard_billing.charging.charges import NewCharge, write_charges
+from tokenyard_billing.charging.decision import Decision, Finding, Rule
+from tokenyard_billing.charging.reports import Report, insert_reports
 from tokenyard_billing.ledger import journal
-from tokenyard_billing.ledger.projections import SpendingChanges, add_hourly_usage
-from tokenyard_billing.periods import period_of
-from tokenyard_billing.pricing.checksums import RateCardSeals
+from tokenyard_billing.ledger.projections import SpendingChanges
+from tokenyard_billing.pricing.checksums import record_use
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.pricing.rate_cards import RateCard
-from tokenyard_billing.tables import Alarm, Charge, OpenRequest, Reservation, UsageReport, Waste
-
-TIME_ZONE = "UTC"  # every organization's, until it can choose one
+from tokenyard_billing.tables import Alarm, OpenRequest, Reservation, Waste
 
 
 class Taken(msgspec.Struct):
@@ -35,9 +32,8 @@ class Taken(msgspec.Struct):
     """
 
     settled: dict[OrganizationId, dict[str, set[str]]] = msgspec.field(default_factory=dict)
-    charges: dict[str, int] = msgspec.field(default_factory=dict)
-    alarms: dict[str, int] = msgspec.field(default_factory=dict)
-    sealed: list[str] = msgspec.field(default_factory=list)
+    charges: Counter[str] = msgspec.field(default_factory=Counter)
+    alarms: Counter[str] = msgspec.field(default_factory=Counter)
 
 
 class OpenReservation(msgspec.Struct, frozen=True):
@@ -49,28 +45,27 @@ class OpenReservation(msgspec.Struct, frozen=True):
     budgets: tuple[str, ...]
 
 
-class Batch:
-    """Collects rows; `write` writes them all."""
+class LedgerBatch:
+    """Collects what is to be written; `write` writes it all."""
 
     def __init__(self, prices: PriceList, now_ms: int) -> None:
         self.taken = Taken()
         self._prices = prices
         self._now_ms = now_ms
-        self._reports: list[dict[str, Any]] = []
-        self._charges: list[dict[str, Any]] = []
-        self._waste: list[dict[str, Any]] = []
-        self._alarms: list[dict[str, Any]] = []
-        self._opened: list[dict[str, Any]] = []
+        self._reports: list[Report] = []
+        self._charges: list[NewCharge] = []
+        self._waste: list[Report] = []
+        self._alarms: list[tuple[OrganizationId | None, Finding]] = []
+        self._opened: list[tuple[Report, int | None]] = []
         self._closed: list[str] = []
         self._finished_jobs: list[str] = []
         self._cards: dict[str, RateCard] = {}
         self._spending = SpendingChanges()
-        self._postings: list[journal.Posting] = []
-        self._posted_charges: list[list[dict[str, Any]]] = []  # for each posting, the charges that it posts
+        self._postings: list[tuple[journal.Posting, Sequence[NewCharge]]] = []
 
     def report(self, report: Report) -> None:
         """Keep what a witness said."""
-        self._reports.append(row_of(report))
+        self._reports.append(report)
 
     def settled(self, organization: OrganizationId, budgets: Iterable[str], charge_key: str) -> None:
         """Note that `charge_key` needs no pending amount on the wallet and `budgets` any more."""
@@ -80,9 +75,7 @@ class Batch:
 
     def wait(self, report: Report, deadline_ms: int | None) -> None:
         """Note that the report's request cannot be decided yet, or only after `deadline_ms`."""
-        organization = report.claims.organization
-        row = {"request": report.request, "organization": organization, "bucket": bucket_of(organization)}
-        self._opened.append({**row, "looked_at_ms": report.received_at_ms, "deadline_ms": deadline_ms})
+        self._opened.append((report, deadline_ms))
 
     def close(self, request: str) -> None:
         """Note that nothing is waited for any more."""
@@ -90,39 +83,24 @@ class Batch:
 
     def charge(self, request: str, decision: Decision) -> None:
         """Charge a request as decided."""
-        claims, usage = decision.claims, decision.usage
-        amount = inference_cost(self._price(claims.price), usage)
-        row = self._charge_row(request, claims, amount, decision.rule) | {
-            "kind": "inference",
-            "endpoint": claims.endpoint,
-            "attempt": decision.attempt,
-            "prompt_tokens": usage.prompt_tokens,
-            "cached_tokens": usage.cached_tokens,
-            "completion_tokens": usage.completion_tokens,
-            "budgets": json.dumps(claims.budgets),
-        }
-        self._charges.append(row)
-        self._spending.add(_scopes(row), claims.admitted_at_ms, spent=amount)
+        claims = decision.claims
+        amount = inference_cost(self._price(claims.price), decision.usage)
+        charge = NewCharge(request, claims, decision.rule, amount, claims.budgets, decision.attempt, decision.usage)
+        self._add(charge)
+        self.alarm(claims.organization, decision.findings)
         for report in decision.waste:
             self.waste(report)
-        self.find(decision.findings, claims.organization)
 
     def charge_training(self, event: TrainingFinished, reservation: OpenReservation | None) -> None:
         """Charge a finished job from its reservation, or from the wallet where there is none."""
         amount = training_cost(self._price(event.price), event.trained_tokens)
         budgets = tuple(dict.fromkeys((*event.budgets, *(reservation.budgets if reservation else ()))))
-        row = self._charge_row(event.job, event, amount, Rule.TRAINING) | {
-            "kind": "training",
-            "trained_tokens": event.trained_tokens,
-            "budgets": json.dumps(budgets),
-        }
-        self._charges.append(row)
-        self._spending.add(_scopes(row), event.admitted_at_ms, spent=amount)
+        charge = NewCharge(event.job, event, Rule.TRAINING, amount, budgets)
+        self._add(charge)
         reserved = reservation.amount if reservation else NanoDollars(0)
         posting = journal.reservation_closed(event.organization, reserved=reserved, cost=amount, reference=event.job)
         if posting:
-            self._postings.append(posting)
-            self._posted_charges.append([row])
+            self._postings.append((posting, [charge]))
         if reservation:
             self._spending.add(reservation.scopes, reservation.reserved_at_ms, reserved=-reserved)
             self._finished_jobs.append(event.job)
@@ -130,98 +108,98 @@ class Batch:
 
     def waste(self, report: Report) -> None:
         """Keep a replica's work that nobody pays."""
-        claims, usage = report.claims, report.usage
-        self._waste.append(
-            {
-                "attempt": report.attempt,
-                "request": report.request,
-                "organization": claims.organization,
-                "model": claims.model,
-                "prompt_tokens": usage.prompt_tokens,
-                "cached_tokens": usage.cached_tokens,
-                "completion_tokens": usage.completion_tokens,
-                "amount": inference_cost(self._price(claims.price), usage),
-                "at_ms": report.at_ms,
-            }
-        )
+        self._waste.append(report)
 
-    def find(self, findings: Iterable[Finding], organization: OrganizationId) -> None:
+    def alarm(self, organization: OrganizationId, findings: Iterable[Finding]) -> None:
         """Raise an alarm for each finding."""
         for finding in findings:
-            self.taken.alarms[finding.kind] = self.taken.alarms.get(finding.kind, 0) + 1
-            row = {"organization": organization, "at_ms": self._now_ms}
-            self._alarms.append(row | msgspec.structs.asdict(finding))
+            self.taken.alarms[finding.kind] += 1
+            self._alarms.append((organization, finding))
 
-    async def write(self, session: AsyncSession, seals: RateCardSeals) -> Taken:
-        """Write everything in the session's transaction."""
-        self.taken.sealed = await seals.use(session, self._cards.values(), self._now_ms)
-        self._post_usage()
-        identities = await journal.post(session, self._postings, self._now_ms)
-        for identity, charges in zip(identities, self._posted_charges, strict=True):
-            for charge in charges:
-                charge["transaction"] = identity
-        await bulk.insert(session, UsageReport, self._reports)
-        await bulk.insert(session, Charge, self._charges)
-        await bulk.insert_new(session, Waste, self._waste)
-        await bulk.insert_new(session, Alarm, self._alarms)
+    async def write(self, session: AsyncSession) -> Taken:
+        """Write everything in the session's transaction.
+
+        Raises:
+            InvalidRateCard: a rate card was edited after its first use.
+        """
+        wasted = [self._waste_row(report) for report in self._waste]
+        await record_use(session, self._cards.values(), self._now_ms)
+        await self._post(session)
+        await insert_reports(session, self._reports)
+        await write_charges(session, self._charges, self._now_ms)
+        await bulk.insert_new(session, Waste, wasted)
+        await raise_alarms(session, self._alarms, self._now_ms)
         await self._write_open_requests(session)
         if self._finished_jobs:
             done = {"state": "charged", "closed_at_ms": self._now_ms}
             await session.execute(update(Reservation).where(Reservation.job.in_(self._finished_jobs)).values(done))
         await self._spending.write(session)
-        await add_hourly_usage(session, self._charges)
         return self.taken
 
-    def _post_usage(self) -> None:
-        by_organization: dict[OrganizationId, list[dict[str, Any]]] = {}
+    async def _post(self, session: AsyncSession) -> None:
+        used: dict[OrganizationId, list[NewCharge]] = {}
         for charge in self._charges:
-            if charge["kind"] == "inference" and charge["amount"]:
-                by_organization.setdefault(charge["organization"], []).append(charge)
-        for organization, charges in sorted(by_organization.items()):
-            amount = NanoDollars(sum(charge["amount"] for charge in charges))
-            reference = f"{charges[0]['charge_key']} and {len(charges) - 1} more"
-            self._postings.append(journal.usage_charged(organization, amount, reference=reference))
-            self._posted_charges.append(charges)
+            if charge.kind == "inference" and charge.amount:
+                used.setdefault(charge.source.organization, []).append(charge)
+        for organization, charges in sorted(used.items()):
+            amount = NanoDollars(sum(charge.amount for charge in charges))
+            reference = f"{charges[0].key} and {len(charges) - 1} more"
+            self._postings.append((journal.usage_charged(organization, amount, reference=reference), charges))
+        identities = await journal.post(session, [posting for posting, _ in self._postings], self._now_ms)
+        for identity, (_, posted) in zip(identities, self._postings, strict=True):
+            for charge in posted:
+                charge.transaction = identity
 
     async def _write_open_requests(self, session: AsyncSession) -> None:
         if self._closed:
             await session.execute(delete(OpenRequest).where(OpenRequest.request.in_(self._closed)))
         if self._opened:
+            rows = [
+                {
+                    "request": report.request,
+                    "organization": report.claims.organization,
+                    "bucket": bucket_of(report.claims.organization),
+                    "looked_at_ms": report.received_at_ms,
+                    "deadline_ms": deadline_ms,
+                }
+                for report, deadline_ms in self._opened
+            ]
             statement = bulk.upsert(session, OpenRequest)
             deadline = func.coalesce(statement.excluded.deadline_ms, OpenRequest.deadline_ms)
             statement = statement.on_conflict_do_update(index_elements=["request"], set_={"deadline_ms": deadline})
-            await (await session.connection()).execute(statement, self._opened)
+            await (await session.connection()).execute(statement, rows)
 
-    def _price(self, identity: str) -> Any:
+    def _add(self, charge: NewCharge) -> None:
+        self.taken.charges[charge.rule.value] += 1
+        self._charges.append(charge)
+        self._spending.add(charge.scopes, charge.source.admitted_at_ms, spent=charge.amount)
+
+    def _price(self, identity: str) -> Price:
         card = self._prices.card_of(identity)
         self._cards[card.version] = card
         return self._prices.by_id(identity)
 
-    def _charge_row(self, key: str, source: Any, amount: int, rule: Rule) -> dict[str, Any]:
-        self.taken.charges[rule.value] = self.taken.charges.get(rule.value, 0) + 1
+    def _waste_row(self, report: Report) -> dict[str, object]:
+        claims, usage = report.claims, report.usage
         return {
-            "charge_key": key,
-            "organization": source.organization,
-            "project": source.project,
-            "key": source.key,
-            "rule": rule.value,
-            "endpoint": "",
-            "model": source.model,
-            "base_model": source.base_model,
-            "price": source.price,
-            "attempt": None,
-            "prompt_tokens": NOTHING.prompt_tokens,
-            "cached_tokens": NOTHING.cached_tokens,
-            "completion_tokens": NOTHING.completion_tokens,
-            "trained_tokens": 0,
-            "amount": amount,
-            "admitted_at_ms": source.admitted_at_ms,
-            "charged_at_ms": self._now_ms,
-            "period": period_of(source.admitted_at_ms, TIME_ZONE),
-            "time_zone": TIME_ZONE,
-            "transaction": None,
+            "attempt": report.attempt,
+            "request": report.request,
+            "organization": claims.organization,
+            "model": claims.model,
+            "prompt_tokens": usage.prompt_tokens,
+            "cached_tokens": usage.cached_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "amount": inference_cost(self._price(claims.price), usage),
+            "at_ms": report.at_ms,
         }
 
 
-def _scopes(charge: dict[str, Any]) -> tuple[str, str, str]:
-    return charge["organization"], charge["project"], charge["key"]
+async def raise_alarms(
+    session: AsyncSession, alarms: Iterable[tuple[OrganizationId | None, Finding]], at_ms: int
+) -> None:
+    """Write alarms that are not there yet: one for a kind and subject."""
+    rows = [
+        {"organization": organization, "at_ms": at_ms, **msgspec.structs.asdict(finding)}
+        for organization, finding in alarms
+    ]
+    await bulk.insert_new(session, Alarm, rows)

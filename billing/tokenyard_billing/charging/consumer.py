@@ -15,7 +15,7 @@ from tokenyard.storage.database import Database
 from tokenyard.web.loops import Loop
 from tokenyard_billing.charging.batch import Taken
 from tokenyard_billing.charging.bucket_leases import BucketLeases
-from tokenyard_billing.charging.dead_letters import bury
+from tokenyard_billing.charging.dead_letters import keep_dead_letter
 from tokenyard_billing.charging.intake import Intake, Received
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.charging.open_requests import OpenRequests
@@ -34,7 +34,7 @@ MAX_DELIVERIES = 5
 STEP_S = 3.0  # bounds one step, so that leases are renewed in time under any load
 RETRY_IDLE_MS = 2_000
 
-_Screened = list[tuple[StreamEntry, Received]]
+_Valid = list[tuple[StreamEntry, Received]]
 
 
 class LedgerConsumer:
@@ -125,14 +125,14 @@ class LedgerConsumer:
     async def _take(self, entries: Sequence[StreamEntry]) -> None:
         if not entries:
             return
-        screened = await self._screen(entries)
+        valid = await self._validate(entries)
         try:
-            await self._commit(screened)
+            await self._commit(valid)
         except Exception as error:
             if not _is_of_the_event(error):
                 raise
-            _LOG.warning("a batch of %d events failed, taking them one by one: %s", len(screened), error)
-            for entry, received in screened:
+            _LOG.warning("a batch of %d events failed, taking them one by one: %s", len(valid), error)
+            for entry, received in valid:
                 await self._take_alone(entry, received)
 
     async def _take_alone(self, entry: StreamEntry, received: Received) -> None:
@@ -143,8 +143,8 @@ class LedgerConsumer:
                 raise
             await self._give_up_or_put_off(entry, f"{type(error).__name__}: {error}")
 
-    async def _screen(self, entries: Sequence[StreamEntry]) -> _Screened:
-        screened: _Screened = []
+    async def _validate(self, entries: Sequence[StreamEntry]) -> _Valid:
+        valid: _Valid = []
         for entry in entries:
             if entry.fields is None:
                 await self._streams.acknowledge([entry])
@@ -152,27 +152,26 @@ class LedgerConsumer:
             try:
                 event = read_event(entry.fields, entry.bucket, self._prices)
             except Malformed as error:
-                await self._bury(entry, str(error))
+                await self._give_up(entry, str(error))
             except UnknownPrice as error:
                 await self._give_up_or_put_off(entry, str(error))
             else:
-                screened.append((entry, Received(event, entry.at_ms)))
-        return screened
+                valid.append((entry, Received(event, entry.at_ms)))
+        return valid
 
-    async def _commit(self, screened: _Screened) -> None:
+    async def _commit(self, valid: _Valid) -> None:
         """Bring events into SQL, then the live budgets up to SQL, then acknowledge."""
-        if not screened:
+        if not valid:
             return
         now_ms = await self._streams.now_ms()
         async with self._database.transaction() as session:
-            await self._leases.fence(session, {entry.bucket for entry, _ in screened})
-            taken = await self._intake.take(session, [received for _, received in screened], now_ms)
-        self._metrics.taken(len(screened), taken)
+            await self._leases.fence(session, {entry.bucket for entry, _ in valid})
+            taken = await self._intake.take(session, [received for _, received in valid], now_ms)
+        self._metrics.taken(len(valid), taken)
         await self._apply(taken)
-        await self._streams.acknowledge(entry for entry, _ in screened)
+        await self._streams.acknowledge(entry for entry, _ in valid)
 
     async def _apply(self, taken: Taken) -> None:
-        self._intake.keep(taken)
         if not taken.settled:
             return
         states = await self._budgets.states(taken.settled)
@@ -188,7 +187,7 @@ class LedgerConsumer:
 
     async def _give_up_or_put_off(self, entry: StreamEntry, reason: str) -> None:
         if entry.deliveries >= MAX_DELIVERIES:
-            await self._bury(entry, reason)
+            await self._give_up(entry, reason)
         else:
             _LOG.warning(
                 "entry %s of bucket %d failed, delivery %d: %s", entry.id, entry.bucket, entry.deliveries, reason
@@ -196,12 +195,12 @@ class LedgerConsumer:
             self._put_off.add(entry.bucket)
             self._metrics.put_off()
 
-    async def _bury(self, entry: StreamEntry, reason: str) -> None:
+    async def _give_up(self, entry: StreamEntry, reason: str) -> None:
         _LOG.error("entry %s of bucket %d is dead: %s", entry.id, entry.bucket, reason)
         now_ms = await self._streams.now_ms()
         async with self._database.transaction() as session:
             await self._leases.fence(session, {entry.bucket})
-            await bury(session, entry, reason, now_ms)
+            await keep_dead_letter(session, entry, reason, now_ms)
         self._metrics.dead()
         await self._streams.acknowledge([entry])
 

@@ -9,14 +9,16 @@ from tokenyard.core.redis_keys import usage_stream
 from tokenyard.metering.stream import FIELD
 from tokenyard.storage import bulk
 from tokenyard.storage.database import Database
+from tokenyard_billing.charging.batch import raise_alarms
+from tokenyard_billing.charging.decision import Finding
 from tokenyard_billing.charging.streams import StreamEntry
-from tokenyard_billing.tables import Alarm, DeadEvent
+from tokenyard_billing.tables import DeadLetter
 
 MAX_EVENT_CHARACTERS = 64 * 1024
 
 
-async def bury(session: AsyncSession, entry: StreamEntry, reason: str, now_ms: int) -> None:
-    """Write the entry to the dead events and raise an alarm; doing it again changes nothing."""
+async def keep_dead_letter(session: AsyncSession, entry: StreamEntry, reason: str, now_ms: int) -> None:
+    """Write the entry down and raise an alarm; doing it again changes nothing."""
     stream = usage_stream(entry.bucket)
     fields = entry.fields or {}
     text = fields.get(FIELD, repr(dict(fields)).encode()).decode(errors="replace").replace("\x00", "\ufffd")
@@ -28,28 +30,21 @@ async def bury(session: AsyncSession, entry: StreamEntry, reason: str, now_ms: i
         "deliveries": entry.deliveries,
         "at_ms": now_ms,
     }
-    await bulk.insert_new(session, DeadEvent, [row])
-    alarm = {
-        "kind": "dead_event",
-        "subject": f"{stream}/{entry.id}",
-        "organization": None,
-        "message": row["reason"],
-        "at_ms": now_ms,
-    }
-    await bulk.insert_new(session, Alarm, [alarm])
+    await bulk.insert_new(session, DeadLetter, [row])
+    await raise_alarms(session, [(None, Finding("dead_letter", f"{stream}/{entry.id}", str(row["reason"])))], now_ms)
 
 
 async def send_again(database: Database, redis: Redis, stream: str, entry: str) -> None:
-    """Put a dead event back on its stream, after its cause was mended; one that is dead again is buried anew.
+    """Put a dead letter back on its stream, after its cause was fixed; one that fails again is kept again.
 
     Raises:
-        NotFound: there is no such dead event.
+        NotFound: there is no such dead letter.
     """
     async with database.reading() as session:
-        found = await session.get(DeadEvent, (stream, entry))
+        found = await session.get(DeadLetter, (stream, entry))
     if found is None:
-        raise NotFound(f"No dead event {entry} of {stream}.")
+        raise NotFound(f"No dead letter {entry} of {stream}.")
     # Sent first: a crash in between sends it twice at most, and the ledger drops repeats.
     await redis.xadd(stream, {FIELD: found.event})
     async with database.transaction() as session:
-        await session.execute(delete(DeadEvent).where(DeadEvent.stream == stream, DeadEvent.entry == entry))
+        await session.execute(delete(DeadLetter).where(DeadLetter.stream == stream, DeadLetter.entry == entry))

@@ -8,7 +8,7 @@ import msgspec
 from tokenyard.core.ids import AttemptId
 from tokenyard.core.usage import MeterClaims, TokenUsage
 from tokenyard.metering.events import Outcome
-from tokenyard_billing.charging.reports import Report, Witness
+from tokenyard_billing.charging.reports import Report, ReportWitness
 
 NOTHING = TokenUsage(0, 0)
 
@@ -51,7 +51,15 @@ class Decision(msgspec.Struct, frozen=True):
     findings: tuple[Finding, ...] = ()
 
 
-class Afterthought(msgspec.Struct, frozen=True):
+class Charged(msgspec.Struct, frozen=True):
+    """A charge that stands."""
+
+    rule: Rule
+    attempt: str | None
+    usage: TokenUsage
+
+
+class LateReport(msgspec.Struct, frozen=True):
     """What a report means that came after the charge: it never changes it."""
 
     waste: bool = False
@@ -64,9 +72,9 @@ def decide(reports: Iterable[Report], *, waited: bool) -> Decision | None:
     `waited` says that the time for the missing report is over. None means that it must be waited for.
     """
     said = list(reports)
-    replicas = {report.attempt: report for report in said if report.witness is Witness.REPLICA}
-    settled = max((r for r in said if r.witness is Witness.GATEWAY), key=_number, default=None)
-    expired = max((r for r in said if r.witness is Witness.HOLD), key=_number, default=None)
+    replicas = {report.attempt: report for report in said if report.witness is ReportWitness.REPLICA}
+    settled = max((r for r in said if r.witness is ReportWitness.GATEWAY), key=_number, default=None)
+    expired = max((r for r in said if r.witness is ReportWitness.HOLD), key=_number, default=None)
     if settled is not None:
         decision = _by_gateway(settled, replicas.get(settled.attempt), waited=waited)
     elif expired is not None and waited:
@@ -78,23 +86,23 @@ def decide(reports: Iterable[Report], *, waited: bool) -> Decision | None:
     return _with_consequences(decision, replicas.values())
 
 
-def afterthought(rule: Rule, attempt: str | None, usage: TokenUsage, report: Report) -> Afterthought:
-    """Say what `report` means for a request that was already charged for `attempt` with `usage` by `rule`."""
-    subject = report.attempt
-    if report.witness is Witness.HOLD:
-        return Afterthought()
-    if report.witness is Witness.GATEWAY:
+def judge_late(charged: Charged, report: Report) -> LateReport:
+    """Say what `report` means for a request that is already charged."""
+    rule, usage, subject = charged.rule, charged.usage, report.attempt
+    if report.witness is ReportWitness.HOLD:
+        return LateReport()
+    if report.witness is ReportWitness.GATEWAY:
         message = f"the gateway settled as {report.outcome} after the request was charged by the rule {rule}"
-        return Afterthought(findings=(Finding("late_settlement", subject, message),))
-    if report.attempt != attempt:
+        return LateReport(findings=(Finding("late_settlement", subject, message),))
+    if subject != charged.attempt:
         if rule not in {Rule.GATEWAY_LOST, Rule.UNREPORTED}:
-            return Afterthought(waste=True)
+            return LateReport(waste=True)
         message = f"a replica reported another attempt after the request was charged by the rule {rule}"
-        return Afterthought(waste=True, findings=(Finding("late_report", subject, message),))
+        return LateReport(waste=True, findings=(Finding("late_report", subject, message),))
     if rule in _ESTIMATED:
         message = f"the replica counted {_text(report.usage)} after {_text(usage)} was charged without its report"
-        return Afterthought(findings=(Finding("late_report", subject, message),))
-    return Afterthought(findings=_disagreement(rule, usage, report))
+        return LateReport(findings=(Finding("late_report", subject, message),))
+    return LateReport(findings=_disagreement(rule, usage, report))
 
 
 def _by_gateway(settled: Report, replica: Report | None, *, waited: bool) -> Decision | None:

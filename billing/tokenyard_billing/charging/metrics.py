@@ -35,7 +35,7 @@ class LedgerMetrics:
     def dead(self) -> None:
         """Count an event that was given up."""
         self._events.labels("dead").inc()
-        self._alarms.labels("dead_event").inc()
+        self._alarms.labels("dead_letter").inc()
 
     def put_off(self) -> None:
         """Count an event that failed and will be delivered again."""

@@ -1,4 +1,4 @@
-"""Requests that wait for a report: which of them have waited long enough, and which nobody will speak of again."""
+"""Requests that wait for a report: which of them have waited long enough, and which will never get another report."""
 
 from collections.abc import Iterable, Mapping
 

@@ -1,8 +1,7 @@
-"""What a witness said of an attempt: made from a usage event, kept as a row, read back as evidence."""
+"""What a witness said of an attempt: made from a usage event, kept as a row and read back."""
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any
 
 import msgspec
 from sqlalchemy import select
@@ -11,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tokenyard.core.ids import AttemptId, RequestId, request_of
 from tokenyard.core.usage import MeterClaims, TokenUsage
 from tokenyard.metering.events import HoldExpired, ReplicaReported, Settled
+from tokenyard.storage import bulk
 from tokenyard_billing.tables import UsageReport
 
 _NOTHING = TokenUsage(0, 0)
@@ -18,7 +18,7 @@ _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[MeterClaims] = msgspec.json.Decoder(MeterClaims)
 
 
-class Witness(StrEnum):
+class ReportWitness(StrEnum):
     """Who speaks. `HOLD` is the hold's lease that ran out: it says only that the gateway is gone."""
 
     GATEWAY = "gateway"
@@ -29,7 +29,7 @@ class Witness(StrEnum):
 class Report(msgspec.Struct, frozen=True):
     """One witness on one attempt. `outcome`: a gateway's `core.usage.Outcome`; a replica's `finished` or `aborted`."""
 
-    witness: Witness
+    witness: ReportWitness
     claims: MeterClaims
     usage: TokenUsage
     outcome: str
@@ -50,31 +50,34 @@ def report_of(event: Settled | ReplicaReported | HoldExpired, received_at_ms: in
     """Return what `event` says."""
     match event:
         case Settled(claims, outcome, usage, at_ms):
-            return Report(Witness.GATEWAY, claims, usage, outcome.value, "", at_ms, received_at_ms)
+            return Report(ReportWitness.GATEWAY, claims, usage, outcome.value, "", at_ms, received_at_ms)
         case ReplicaReported(claims, usage, replica, finished, at_ms):
             ending = "finished" if finished else "aborted"
-            return Report(Witness.REPLICA, claims, usage, ending, replica, at_ms, received_at_ms)
+            return Report(ReportWitness.REPLICA, claims, usage, ending, replica, at_ms, received_at_ms)
         case HoldExpired(claims, at_ms):
-            return Report(Witness.HOLD, claims, _NOTHING, "expired", "", at_ms, received_at_ms)
+            return Report(ReportWitness.HOLD, claims, _NOTHING, "expired", "", at_ms, received_at_ms)
 
 
-def row_of(report: Report) -> dict[str, Any]:
-    """Return the report as a row of `UsageReport`."""
-    claims, usage = report.claims, report.usage
-    return {
-        "attempt": claims.attempt,
-        "witness": report.witness.value,
-        "request": report.request,
-        "organization": claims.organization,
-        "outcome": report.outcome,
-        "prompt_tokens": usage.prompt_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "claims": _ENCODER.encode(claims).decode(),
-        "replica": report.replica,
-        "at_ms": report.at_ms,
-        "received_at_ms": report.received_at_ms,
-    }
+async def insert_reports(session: AsyncSession, reports: Iterable[Report]) -> None:
+    """Write what was said."""
+    rows = [
+        {
+            "attempt": report.attempt,
+            "witness": report.witness.value,
+            "request": report.request,
+            "organization": report.claims.organization,
+            "outcome": report.outcome,
+            "prompt_tokens": report.usage.prompt_tokens,
+            "cached_tokens": report.usage.cached_tokens,
+            "completion_tokens": report.usage.completion_tokens,
+            "claims": _ENCODER.encode(report.claims).decode(),
+            "replica": report.replica,
+            "at_ms": report.at_ms,
+            "received_at_ms": report.received_at_ms,
+        }
+        for report in reports
+    ]
+    await bulk.insert(session, UsageReport, rows)
 
 
 async def load_reports(session: AsyncSession, requests: Iterable[str]) -> dict[str, list[Report]]:
@@ -94,6 +97,6 @@ async def load_reports(session: AsyncSession, requests: Iterable[str]) -> dict[s
     ).where(table.request.in_(list(requests)))
     found: dict[str, list[Report]] = {}
     for request, witness, claims, prompt, completion, cached, *rest in await session.execute(query):
-        report = Report(Witness(witness), _DECODER.decode(claims), TokenUsage(prompt, completion, cached), *rest)
+        report = Report(ReportWitness(witness), _DECODER.decode(claims), TokenUsage(prompt, completion, cached), *rest)
         found.setdefault(request, []).append(report)
     return found

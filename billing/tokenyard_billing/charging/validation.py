@@ -16,7 +16,8 @@ MAX_TOKENS = 10**12  # far above any context; keeps every sum within 64 bits
 MAX_MS = 253_402_300_800_000  # the year 10000
 _ID_LENGTH = 96
 _BUDGET_LENGTH = 256
-_TRAINING_TEXTS = (
+_ENDPOINT_LENGTH = 64
+_TEXTS = (
     ("organization", _ID_LENGTH),
     ("project", _ID_LENGTH),
     ("key", _ID_LENGTH),
@@ -24,7 +25,6 @@ _TRAINING_TEXTS = (
     ("base_model", MODEL_LENGTH),
     ("price", PRICE_LENGTH),
 )
-_CLAIMS_TEXTS = (*_TRAINING_TEXTS, ("endpoint", 64))
 
 
 class Malformed(ValueError):
@@ -54,14 +54,25 @@ def read_event(fields: Mapping[bytes, bytes], bucket: int, prices: PriceList) ->
 def _problem(event: UsageEvent, bucket: int) -> str | None:
     """Return what is wrong, or None. It runs for every event, so it is plain loops."""
     if isinstance(event, TrainingFinished):
-        counted = _bad_count("trained_tokens", event.trained_tokens)
-        return counted or _bad_text("job", event.job, _ID_LENGTH) or _bad_source(event, _TRAINING_TEXTS, bucket)
-    counted = None if isinstance(event, HoldExpired) else _bad_usage(event.usage)
-    return counted or _bad_attempt(event.claims.attempt) or _bad_source(event.claims, _CLAIMS_TEXTS, bucket)
+        source: MeterClaims | TrainingFinished = event
+        counts: tuple[str, ...] = ("trained_tokens",)
+        counted: TrainingFinished | TokenUsage = event
+        texts = _bad_text("job", event.job, _ID_LENGTH)
+    else:
+        source = event.claims
+        counted = TokenUsage(0, 0) if isinstance(event, HoldExpired) else event.usage
+        counts = ("prompt_tokens", "completion_tokens", "cached_tokens")
+        texts = _bad_attempt(source.attempt) or _bad_text("endpoint", source.endpoint, _ENDPOINT_LENGTH)
+        if counted.cached_tokens > counted.prompt_tokens:
+            return "more cached tokens than prompt tokens"
+    for name in counts:
+        if not 0 <= getattr(counted, name) <= MAX_TOKENS:
+            return f"{name} is {getattr(counted, name)}"
+    return texts or _bad_source(source, bucket)
 
 
-def _bad_source(source: MeterClaims | TrainingFinished, texts: tuple[tuple[str, int], ...], bucket: int) -> str | None:
-    for name, length in texts:
+def _bad_source(source: MeterClaims | TrainingFinished, bucket: int) -> str | None:
+    for name, length in _TEXTS:
         if found := _bad_text(name, getattr(source, name), length):
             return found
     for budget in source.budgets:
@@ -79,20 +90,6 @@ def _bad_attempt(attempt: AttemptId) -> str | None:
     if not request or not (number.isascii() and number.isdigit()) or int(number) < 1:
         return f"{attempt!r} is not an attempt's id"
     return _bad_text("attempt", attempt, _ID_LENGTH)
-
-
-def _bad_usage(usage: TokenUsage) -> str | None:
-    if usage.cached_tokens > usage.prompt_tokens:
-        return "more cached tokens than prompt tokens"
-    return (
-        _bad_count("prompt_tokens", usage.prompt_tokens)
-        or _bad_count("completion_tokens", usage.completion_tokens)
-        or _bad_count("cached_tokens", usage.cached_tokens)
-    )
-
-
-def _bad_count(name: str, value: int) -> str | None:
-    return None if 0 <= value <= MAX_TOKENS else f"{name} is {value}"
 
 
 def _bad_text(name: str, value: str, length: int) -> str | None:

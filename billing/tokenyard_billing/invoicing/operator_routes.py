@@ -4,14 +4,14 @@ from fastapi import APIRouter
 
 from tokenyard.web.auth import CurrentOperator
 from tokenyard.web.pages import After, Page
-from tokenyard_billing.invoicing.invoices import InvoiceStore
 from tokenyard_billing.invoicing.operator_store import InvoiceOperatorStore
+from tokenyard_billing.invoicing.store import InvoiceStore
 from tokenyard_billing.invoicing.views import InvoiceHead, InvoiceView
-from tokenyard_billing.ports import OrganizationDirectory
+from tokenyard_billing.ports import OrganizationLookup
 from tokenyard_billing.views import ListSize, Month
 
 
-def router(organizations: OrganizationDirectory, invoices: InvoiceStore, store: InvoiceOperatorStore) -> APIRouter:
+def router(find: OrganizationLookup, invoices: InvoiceStore, store: InvoiceOperatorStore) -> APIRouter:
     """Return the routes; an organization is named by its id or slug."""
     routes = APIRouter(prefix="/admin", tags=["billing"])
 
@@ -24,7 +24,7 @@ def router(organizations: OrganizationDirectory, invoices: InvoiceStore, store: 
         limit: ListSize = 100,
     ) -> Page[InvoiceHead]:
         """List invoices as they were last drafted, the newest month first."""
-        owner = None if organization is None else (await organizations.organization(organization)).id
+        owner = None if organization is None else await find(organization)
         found = await store.heads(organization=owner, month=month, after=after, limit=limit + 1)
         return Page[InvoiceHead].of([InvoiceHead.model_validate(one) for one in found], limit)
 
@@ -38,7 +38,7 @@ def router(organizations: OrganizationDirectory, invoices: InvoiceStore, store: 
         _operator: CurrentOperator, organization: str, period: Month = None, month: Month = None
     ) -> Page[InvoiceView]:
         """List an organization's invoices, drawn up to now; `period` (or `month`) names one."""
-        owner = (await organizations.organization(organization)).id
+        owner = await find(organization)
         found = [InvoiceView.model_validate(one) for one in await invoices.drawn(owner, period or month)]
         return Page[InvoiceView].of(found, len(found))
 

@@ -4,7 +4,7 @@ from fastapi import APIRouter
 
 from tokenyard.web.auth import CurrentTenant
 from tokenyard.web.pages import Page
-from tokenyard_billing.invoicing.invoices import InvoiceStore
+from tokenyard_billing.invoicing.store import InvoiceStore
 from tokenyard_billing.invoicing.views import InvoiceView
 from tokenyard_billing.views import Month
 

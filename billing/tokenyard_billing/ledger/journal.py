@@ -14,6 +14,8 @@ from tokenyard.core.redis_keys import bucket_of
 from tokenyard.storage import bulk
 from tokenyard_billing.tables import Account, Balance, Entry, Transaction
 
+_HEAD = ("organization", "template", "reference", "reason", "actor")
+
 
 class AccountName(StrEnum):
     """An organization's accounts. Positive means: owed to it (wallet, reserved), earned from it, given to it (-)."""
@@ -121,21 +123,31 @@ async def balances(
 
 
 async def _write(session: AsyncSession, postings: Sequence[tuple[str, Posting]], at_ms: int) -> None:
-    moved: dict[tuple[OrganizationId, str], int] = {}
-    for _, posting in postings:
-        for account, amount in posting.entries:
-            key = (posting.organization, account.value)
-            moved[key] = moved.get(key, 0) + amount
-    keys = sorted(moved)
-    await bulk.insert_new(
-        session, Account, [{"organization": org, "name": name, "opened_at_ms": at_ms} for org, name in keys]
-    )
-    await bulk.insert(session, Transaction, [_head(identity, posting, at_ms) for identity, posting in postings])
-    await bulk.insert(session, Entry, [row for identity, posting in postings for row in _lines(identity, posting)])
-    projected = [
+    moved: dict[tuple[OrganizationId, AccountName], int] = {}
+    heads, lines = [], []
+    for identity, posting in postings:
+        organization = posting.organization
+        heads.append({"id": identity, "posted_at_ms": at_ms, **{name: getattr(posting, name) for name in _HEAD}})
+        for number, (account, amount) in enumerate(posting.entries):
+            lines.append(
+                {
+                    "transaction": identity,
+                    "number": number,
+                    "organization": organization,
+                    "account": account.value,
+                    "amount": amount,
+                }
+            )
+            moved[organization, account] = moved.get((organization, account), 0) + amount
+    keys = sorted(moved)  # two writers that lock balances in different order would block each other
+    accounts = [{"organization": owner, "name": account.value, "opened_at_ms": at_ms} for owner, account in keys]
+    await bulk.insert_new(session, Account, accounts)
+    await bulk.insert(session, Transaction, heads)
+    await bulk.insert(session, Entry, lines)
+    balances = [
         {
             "organization": organization,
-            "account": account,
+            "account": account.value,
             "bucket": bucket_of(organization),
             "amount": moved[organization, account],
             "version": 1,
@@ -143,29 +155,4 @@ async def _write(session: AsyncSession, postings: Sequence[tuple[str, Posting]],
         }
         for organization, account in keys
     ]
-    await bulk.add_up(session, Balance, projected, add=("amount", "version"), replace=("updated_at_ms",))
-
-
-def _head(identity: str, posting: Posting, at_ms: int) -> dict[str, object]:
-    return {
-        "id": identity,
-        "organization": posting.organization,
-        "template": posting.template,
-        "reference": posting.reference,
-        "reason": posting.reason,
-        "actor": posting.actor,
-        "posted_at_ms": at_ms,
-    }
-
-
-def _lines(identity: str, posting: Posting) -> list[dict[str, object]]:
-    return [
-        {
-            "transaction": identity,
-            "number": number,
-            "organization": posting.organization,
-            "account": account.value,
-            "amount": amount,
-        }
-        for number, (account, amount) in enumerate(posting.entries)
-    ]
+    await bulk.add_up(session, Balance, balances, add=("amount", "version"), replace=("updated_at_ms",))

@@ -1,16 +1,14 @@
-"""Sums over charges, kept in the charges' own transaction: spending by month and scope, usage by hour."""
+"""What each scope spent in a month, kept in the transaction that spends."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from sqlalchemy import select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.storage import bulk
-from tokenyard_billing.periods import HOUR_MS, month_of
-from tokenyard_billing.tables import HourlyUsage, Spending
-
-_SUMMED = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens", "amount")
+from tokenyard_billing.periods import month_of
+from tokenyard_billing.tables import Spending
 
 
 class SpendingKey(NamedTuple):
@@ -36,7 +34,7 @@ class SpendingChanges:
         self._changes: dict[SpendingKey, list[int]] = {}
 
     def add(self, scopes: tuple[str, str, str], at_ms: int, *, spent: int = 0, reserved: int = 0) -> None:
-        """Count amounts for `scopes` (organization, project, key) in the UTC month of `at_ms`."""
+        """Count amounts for `scopes` (organization, project, key) in the month of `at_ms`."""
         month = month_of(at_ms)
         for scope in scopes:
             sums = self._changes.setdefault(SpendingKey(scopes[0], scope, month), [0, 0])
@@ -64,22 +62,3 @@ async def load_spending(session: AsyncSession, keys: Iterable[SpendingKey]) -> d
         SpendingKey(organization, scope, month): SpendingState(*state)
         for organization, scope, month, *state in await session.execute(query)
     }
-
-
-async def add_hourly_usage(session: AsyncSession, charges: Sequence[Mapping[str, Any]]) -> None:
-    """Add `charges` (rows of `Charge`) to their hours; what used nothing is no usage."""
-    hours: dict[tuple[Any, ...], list[int]] = {}
-    for charge in charges:
-        tokens = (charge["prompt_tokens"], charge["cached_tokens"], charge["completion_tokens"])
-        if not any(tokens) and not charge["trained_tokens"]:
-            continue
-        hour_ms = charge["admitted_at_ms"] // HOUR_MS * HOUR_MS
-        key = (*(charge[name] for name in _KEY[:-1]), hour_ms)
-        sums = hours.setdefault(key, [0] * len(_SUMMED))
-        for index, value in enumerate((1, *tokens, charge["trained_tokens"], charge["amount"])):
-            sums[index] += value
-    rows = [dict(zip((*_KEY, *_SUMMED), (*key, *sums), strict=True)) for key, sums in sorted(hours.items())]
-    await bulk.add_up(session, HourlyUsage, rows, add=_SUMMED)
-
-
-_KEY = ("organization", "project", "key", "kind", "model", "price", "hour_ms")

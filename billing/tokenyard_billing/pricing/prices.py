@@ -1,9 +1,13 @@
-"""Which price holds for a model at a moment, and which one an id names. In memory, without I/O."""
+"""Which price holds for a model at a moment, which one an id names, and tokens x rate. In memory, without I/O."""
 
 from bisect import bisect_right
 from pathlib import Path
+from typing import Self
+
+import msgspec
 
 from tokenyard.core.ids import PriceId
+from tokenyard.core.money import NanoDollars
 from tokenyard.core.price import Price
 from tokenyard_billing.pricing.rate_cards import RateCard, load_rate_cards
 
@@ -18,12 +22,10 @@ class PriceList:
     def __init__(self, cards: tuple[RateCard, ...]) -> None:
         self.cards = cards
         self._starts_ms = [card.effective_from_ms for card in cards]
-        self._of_card = [{price.id: price for price in card.prices} for card in cards]
-        self._by_id = {price.id: price for card in cards for price in card.prices}
-        self._card_of = {price.id: card for card in cards for price in card.prices}
+        self._by_id = {price.id: (card, price) for card in cards for price in card.prices}
 
     @classmethod
-    def load(cls, folder: Path) -> "PriceList":
+    def load(cls, folder: Path) -> Self:
         """Read a folder of cards.
 
         Raises:
@@ -36,8 +38,9 @@ class PriceList:
         index = bisect_right(self._starts_ms, at_ms) - 1
         if index < 0:
             return None
-        identity = f"{self.cards[index].version}/{model}"
-        return self._of_card[index].get(PriceId(f"{identity}/fine-tuned" if fine_tuned else identity))
+        identity = f"{self.cards[index].version}/{model}{'/fine-tuned' if fine_tuned else ''}"
+        _, price = self._by_id.get(PriceId(identity), (None, None))
+        return price
 
     def by_id(self, price: str) -> Price:
         """Return the price called `price`.
@@ -45,10 +48,7 @@ class PriceList:
         Raises:
             UnknownPrice: no card has it.
         """
-        try:
-            return self._by_id[PriceId(price)]
-        except KeyError:
-            raise UnknownPrice(f"no rate card has the price {price!r}") from None
+        return self._found(price)[1]
 
     def card_of(self, price: str) -> RateCard:
         """Return the card that the price called `price` stands on.
@@ -56,7 +56,40 @@ class PriceList:
         Raises:
             UnknownPrice: no card has it.
         """
+        return self._found(price)[0]
+
+    def _found(self, price: str) -> tuple[RateCard, Price]:
         try:
-            return self._card_of[PriceId(price)]
+            return self._by_id[PriceId(price)]
         except KeyError:
             raise UnknownPrice(f"no rate card has the price {price!r}") from None
+
+
+class RatedLine(msgspec.Struct, frozen=True):
+    """`quantity` tokens x `rate` nano-dollars = `amount`. `kind`: input, cached_input, output or training."""
+
+    model: str
+    price: PriceId
+    kind: str
+    quantity: int
+    rate: NanoDollars
+
+    @property
+    def amount(self) -> NanoDollars:
+        return NanoDollars(self.quantity * self.rate)
+
+
+def rated_lines(
+    model: str, price: Price, *, prompt_tokens: int, cached_tokens: int, completion_tokens: int, trained_tokens: int
+) -> tuple[RatedLine, ...]:
+    """Split what `model` used into what a bill lists; kinds without tokens are left out.
+
+    The hold, the charge and these lines all come to the same figure, because all are exact.
+    """
+    kinds = (
+        ("input", prompt_tokens - cached_tokens, price.input),
+        ("cached_input", cached_tokens, price.cached_input),
+        ("output", completion_tokens, price.output),
+        ("training", trained_tokens, price.training),
+    )
+    return tuple(RatedLine(model, price.id, kind, quantity, rate) for kind, quantity, rate in kinds if quantity)

@@ -1,7 +1,6 @@
 """Reads dated rate cards from YAML; refuses what is not exact."""
 
 import hashlib
-from collections.abc import Mapping
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +10,7 @@ import msgspec
 import yaml
 
 from tokenyard.core.ids import PriceId
-from tokenyard.core.money import InexactAmount, rate_from_dollars_per_million
+from tokenyard.core.money import InexactAmount, NanoDollars, rate_from_dollars_per_million
 from tokenyard.core.price import Price
 
 
@@ -22,18 +21,15 @@ class InvalidRateCard(ValueError):
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 
 
-class _FineTunedRates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     input: str
     cached_input: str
     output: str
 
 
-class _ModelRates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    input: str
-    cached_input: str
-    output: str
+class _ModelRates(_Rates, frozen=True, forbid_unknown_fields=True):
     training: str
-    fine_tuned: _FineTunedRates
+    fine_tuned: _Rates
 
 
 class _CardFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,17 +69,15 @@ def load_rate_cards(folder: Path) -> tuple[RateCard, ...]:
 def _load(path: Path) -> RateCard:
     try:
         # The base loader keeps every scalar as text, so that 0.15 never passes through a float.
-        file = msgspec.convert(_read(path), _CardFile)
+        text = yaml.load(path.read_text(), Loader=_UniqueKeys)  # noqa: S506 - it makes nothing but text
+        file = msgspec.convert(text, _CardFile)
         if file.currency != "USD":
             raise InvalidRateCard(f"currency {file.currency}: only USD is supported")
         prices = tuple(price for model in sorted(file.models) for price in _prices(file, model))
-        return RateCard(file.version, _instant_ms(file.effective_from), prices, _digest(file, prices))
+        start_ms = _instant_ms(file.effective_from)
+        return RateCard(file.version, start_ms, prices, _digest(file.version, start_ms, prices))
     except (msgspec.ValidationError, InexactAmount, InvalidRateCard, yaml.YAMLError) as error:
         raise InvalidRateCard(f"{path.name}: {error}") from error
-
-
-def _read(path: Path) -> Any:
-    return yaml.load(path.read_text(), Loader=_UniqueKeys)  # noqa: S506 - a base loader: it makes nothing but text
 
 
 class _UniqueKeys(yaml.BaseLoader):
@@ -99,29 +93,27 @@ class _UniqueKeys(yaml.BaseLoader):
 def _prices(file: _CardFile, model: str) -> tuple[Price, Price]:
     rates = file.models[model]
     base = f"{file.version}/{model}"
-    training = _rate(model, "training", rates.training)
 
-    def price(identity: str, source: _ModelRates | _FineTunedRates) -> Price:
+    def rate(what: str, text: str) -> NanoDollars:
+        try:
+            found = rate_from_dollars_per_million(text)
+        except InexactAmount as error:
+            raise InvalidRateCard(f"{model}: {what}: {error}") from error
+        if found < 0:
+            raise InvalidRateCard(f"{model}: {what} is negative")
+        return found
+
+    def price(identity: str, source: _Rates) -> Price:
         return Price(
             id=PriceId(identity),
             model=model,
-            input=_rate(model, "input", source.input),
-            cached_input=_rate(model, "cached_input", source.cached_input),
-            output=_rate(model, "output", source.output),
-            training=training,
+            input=rate("input", source.input),
+            cached_input=rate("cached_input", source.cached_input),
+            output=rate("output", source.output),
+            training=rate("training", rates.training),
         )
 
     return price(base, rates), price(f"{base}/fine-tuned", rates.fine_tuned)
-
-
-def _rate(model: str, what: str, text: str) -> Any:
-    try:
-        rate = rate_from_dollars_per_million(text)
-    except InexactAmount as error:
-        raise InvalidRateCard(f"{model}: {what}: {error}") from error
-    if rate < 0:
-        raise InvalidRateCard(f"{model}: {what} is negative")
-    return rate
 
 
 def _instant_ms(text: str) -> int:
@@ -134,10 +126,7 @@ def _instant_ms(text: str) -> int:
     return round(instant.timestamp() * 1000)
 
 
-def _digest(file: _CardFile, prices: tuple[Price, ...]) -> str:
-    content: Mapping[str, Any] = {
-        "version": file.version,
-        "effective_from_ms": _instant_ms(file.effective_from),
-        "prices": [msgspec.to_builtins(price) for price in prices],
-    }
-    return hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()
+def _digest(version: str, effective_from_ms: int, prices: tuple[Price, ...]) -> str:
+    builtins = [msgspec.to_builtins(price) for price in prices]  # mappings, whose keys are sorted
+    rates = {"version": version, "effective_from_ms": effective_from_ms, "prices": builtins}
+    return hashlib.sha256(msgspec.json.encode(rates, order="deterministic")).hexdigest()

@@ -1,1 +1,1 @@
-"""Checks of the books, and the evidence behind each charge."""
+"""Checks of the books, and the story behind each charge."""

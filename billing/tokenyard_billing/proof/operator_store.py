@@ -10,26 +10,48 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
 from tokenyard.core.errors import InvalidRequest, NotFound
+from tokenyard.core.ids import AttemptId
+from tokenyard.core.usage import MeterClaims
 from tokenyard.storage.database import Database
 from tokenyard.storage.paging import beyond
 from tokenyard_billing.charging.dead_letters import send_again
-from tokenyard_billing.charging.reports import Report, load_reports
-from tokenyard_billing.tables import Alarm, Charge, DeadEvent, OpenRequest, Reservation, Transaction, Waste
+from tokenyard_billing.charging.reports import Report, ReportWitness, load_reports
+from tokenyard_billing.invoicing.store import invoice_id
+from tokenyard_billing.tables import Alarm, Charge, DeadLetter, OpenRequest, Reservation, Transaction, Waste
 
-Listed = TypeVar("Listed", Alarm, DeadEvent)
+Listed = TypeVar("Listed", Alarm, DeadLetter)
+
+
+class AttemptStory(msgspec.Struct, frozen=True):
+    """One attempt: whose it was, what each witness said of it, and whether it is the charged one."""
+
+    id: AttemptId
+    claims: MeterClaims
+    gateway: Report | None
+    replica: Report | None
+    hold_expired: Report | None
+    charged: bool
+    waste: Waste | None
 
 
 class RequestStory(msgspec.Struct, frozen=True):
-    """All that is known of a request or a training job. `transactions` posted its charge or moved its reservation."""
+    """All that is known of a request or a training job. `journal` posted its charge or moved its reservation."""
 
-    key: str
-    reports: Sequence[Report]
-    waste: Sequence[Waste]
+    id: str
+    attempts: Sequence[AttemptStory]
     charge: Charge | None
     waiting: OpenRequest | None
     reservation: Reservation | None
-    transactions: Sequence[Transaction]
+    journal: Sequence[Transaction]
     alarms: Sequence[Alarm]
+
+    @property
+    def state(self) -> str:
+        return "charged" if self.charge else "waiting" if self.waiting else "reserved"
+
+    @property
+    def invoice(self) -> str | None:
+        return invoice_id(self.charge.organization, self.charge.period) if self.charge else None
 
 
 class BillingOperatorStore:
@@ -51,16 +73,17 @@ class BillingOperatorStore:
             reservation = await session.get(Reservation, key)
             if not reports and charge is None and reservation is None:
                 raise NotFound(f"No request {key}: it was never admitted, or its usage has not arrived yet.")
-            subjects = {key, *(report.attempt for report in reports)}
+            attempts = sorted({report.attempt for report in reports})
+            waste = {row.attempt: row for row in await session.scalars(select(Waste).where(Waste.request == key))}
+            alarms = await session.scalars(select(Alarm).where(Alarm.subject.in_([key, *attempts])))
             return RequestStory(
                 key,
-                reports,
-                (await session.scalars(select(Waste).where(Waste.request == key))).all(),
+                [_attempt(attempt, reports, charge, waste.get(attempt)) for attempt in attempts],
                 charge,
                 await session.get(OpenRequest, key),
                 reservation,
-                await _transactions(session, charge, key),
-                (await session.scalars(select(Alarm).where(Alarm.subject.in_(subjects)))).all(),
+                await _journal(session, charge, key),
+                alarms.all(),
             )
 
     async def newest(self, table: type[Listed], after: str | None, limit: int) -> Sequence[Listed]:
@@ -79,7 +102,7 @@ class BillingOperatorStore:
             return (await session.scalars(query)).all()
 
     async def send_again(self, stream: str, entry: str) -> None:
-        """Put a dead letter back on its stream, after its cause was mended.
+        """Put a dead letter back on its stream, after its cause was fixed.
 
         Raises:
             NotFound: there is no such dead letter.
@@ -87,7 +110,20 @@ class BillingOperatorStore:
         await send_again(self._database, self._redis, stream, entry)
 
 
-async def _transactions(session: AsyncSession, charge: Charge | None, key: str) -> Sequence[Transaction]:
+def _attempt(attempt: AttemptId, reports: Sequence[Report], charge: Charge | None, waste: Waste | None) -> AttemptStory:
+    said = {report.witness: report for report in reports if report.attempt == attempt}
+    return AttemptStory(
+        attempt,
+        next(iter(said.values())).claims,
+        said.get(ReportWitness.GATEWAY),
+        said.get(ReportWitness.REPLICA),
+        said.get(ReportWitness.HOLD),
+        charge is not None and charge.attempt == attempt,
+        waste,
+    )
+
+
+async def _journal(session: AsyncSession, charge: Charge | None, key: str) -> Sequence[Transaction]:
     wanted = (Transaction.reference == key) & Transaction.template.in_(("reserve", "close_reservation"))
     if charge is not None and charge.transaction is not None:
         wanted |= Transaction.id == charge.transaction  # it posted other charges of its batch too

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 from redis.asyncio import Redis
 from sqlalchemy import and_, exists, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -13,8 +12,9 @@ from tokenyard.core.budgets import wallet
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.redis_keys import BUCKETS, bucket_of, budget, usage_stream
 from tokenyard.storage.database import Database
-from tokenyard_billing.charging.reports import Witness
+from tokenyard_billing.charging.reports import ReportWitness
 from tokenyard_billing.ledger.journal import AccountName
+from tokenyard_billing.proof.views import Difference, Reconciliation, TokenSums
 from tokenyard_billing.tables import (
     Balance,
     Charge,
@@ -29,45 +29,7 @@ EXAMPLES = 20  # of each kind; the sums count all
 PAGE = 500
 
 
-class Difference(msgspec.Struct, frozen=True):
-    """Something that does not agree. `name` is stable; `subject` says where; `broken`: it must never be.
-
-    What is not broken has an honest reason and is only named, so that the sums add up.
-    """
-
-    name: str
-    subject: str
-    detail: str
-    broken: bool
-
-
-class TokenSums(msgspec.Struct, frozen=True):
-    """I2 in tokens (prompt + completion): reported = charged + waste + the sum of the named differences."""
-
-    reported: int
-    charged: int
-    waste: int
-    named: dict[str, int]
-
-    @property
-    def unexplained(self) -> int:
-        """Tokens that replicas reported and that stand nowhere; 0 in books that agree."""
-        return self.reported - self.charged - self.waste - sum(self.named.values())
-
-
-class Reconciliation(msgspec.Struct, frozen=True):
-    """The outcome of all checks."""
-
-    differences: tuple[Difference, ...]
-    tokens: TokenSums
-
-    @property
-    def ok(self) -> bool:
-        """Tell whether nothing is broken."""
-        return not any(difference.broken for difference in self.differences)
-
-
-class Reconciler:
+class LedgerReconciler:
     """Runs the checks in one snapshot of SQL; Redis is compared where no event and no hold is on its way."""
 
     def __init__(self, database: Database, redis: Redis) -> None:
@@ -83,9 +45,10 @@ class Reconciler:
             tokens, named = await _witnesses(session)
         found += named
         if tokens.unexplained:
-            found.append(Difference("tokens_unexplained", "all", f"{tokens.unexplained} tokens", broken=True))
+            found.append(_broken("tokens_unexplained", "all", f"{tokens.unexplained} tokens"))
         found += await self._live()
-        return Reconciliation(tuple(found), tokens)
+        ok = not any(difference.broken for difference in found)
+        return Reconciliation(ok=ok, differences=found, tokens=tokens)
 
     async def _live(self) -> list[Difference]:
         """Compare every wallet in Redis with its balance, twice: what moved in between is on its way, not different."""
@@ -94,7 +57,7 @@ class Reconciler:
             return []
         still = await self._differing_wallets(list(suspects))
         return [
-            Difference("live_budget", wallet(organization), detail, broken=True)
+            _broken("live_budget", wallet(organization), detail)
             for organization, detail in still.items()
             if suspects[organization] == detail
         ]
@@ -137,6 +100,10 @@ class Reconciler:
         return {bucket for bucket, length in enumerate(lengths) if not length and bucket not in waiting}
 
 
+def _broken(name: str, subject: str, detail: str) -> Difference:
+    return Difference(name=name, subject=subject, detail=detail, broken=True)
+
+
 async def _journal(session: AsyncSession) -> list[Difference]:
     unbalanced = (
         select(Entry.transaction, func.sum(Entry.amount))
@@ -145,7 +112,7 @@ async def _journal(session: AsyncSession) -> list[Difference]:
         .limit(EXAMPLES)
     )
     found = [
-        Difference("transaction_not_zero", transaction, f"sums to {total} nano-dollars", broken=True)
+        _broken("transaction_not_zero", transaction, f"sums to {total} nano-dollars")
         for transaction, total in await session.execute(unbalanced)
     ]
     sums = (
@@ -161,7 +128,7 @@ async def _journal(session: AsyncSession) -> list[Difference]:
         .limit(EXAMPLES)
     )
     return found + [
-        Difference("balance_not_entries", f"{name}/{account}", f"balance {amount}, entries {total}", broken=True)
+        _broken("balance_not_entries", f"{name}/{account}", f"balance {amount}, entries {total}")
         for name, account, total, amount in await session.execute(stale)
     ]
 
@@ -187,13 +154,12 @@ async def _charges(session: AsyncSession) -> list[Difference]:
         .limit(EXAMPLES)
     )
     found = [
-        Difference("charges_not_revenue", transaction, f"charges {total}, revenue {amount}", broken=True)
+        _broken("charges_not_revenue", transaction, f"charges {total}, revenue {amount}")
         for transaction, total, amount in await session.execute(query)
     ]
     unposted = select(Charge.charge_key).where(Charge.transaction.is_(None), Charge.amount != 0).limit(EXAMPLES)
     return found + [
-        Difference("charge_not_posted", key, "has an amount and no transaction", broken=True)
-        for key in await session.scalars(unposted)
+        _broken("charge_not_posted", key, "has an amount and no transaction") for key in await session.scalars(unposted)
     ]
 
 
@@ -208,7 +174,7 @@ async def _projections(session: AsyncSession) -> list[Difference]:
         .limit(EXAMPLES)
     )
     return [
-        Difference("usage_not_charges", organization, f"charges {total}, hourly usage {hours}", broken=True)
+        _broken("usage_not_charges", organization, f"charges {total}, hourly usage {hours}")
         for organization, total, hours in await session.execute(query)
     ]
 
@@ -219,7 +185,7 @@ def _by_organization(table: type[Charge] | type[HourlyUsage]) -> Any:
 
 async def _witnesses(session: AsyncSession) -> tuple[TokenSums, list[Difference]]:
     """Explain every token that a replica reported, and every charge that no replica vouches for."""
-    replica = UsageReport.witness == Witness.REPLICA
+    replica = UsageReport.witness == ReportWitness.REPLICA
     said = UsageReport.prompt_tokens + UsageReport.completion_tokens
     billed = Charge.prompt_tokens + Charge.completion_tokens
     wasted = Waste.prompt_tokens + Waste.completion_tokens
@@ -245,10 +211,12 @@ async def _witnesses(session: AsyncSession) -> tuple[TokenSums, list[Difference]
         listed = query.subquery()
         named[name] = await _total(session, select(func.sum(listed.c[1])))
         found += [
-            Difference(name, str(attempt), f"{tokens:+} tokens", broken=False)
+            Difference(name=name, subject=str(attempt), detail=f"{tokens:+} tokens", broken=False)
             for attempt, tokens in await session.execute(query.limit(EXAMPLES))
         ]
-    return TokenSums(reported, charged, waste, named), found
+    unexplained = reported - charged - waste - sum(named.values())
+    sums = TokenSums(reported=reported, charged=charged, waste=waste, named=named, unexplained=unexplained)
+    return sums, found
 
 
 async def _total(session: AsyncSession, query: Any) -> int:

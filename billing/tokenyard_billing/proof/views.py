@@ -1,14 +1,12 @@
 """A request's story, alarms, dead letters and the outcome of all checks, as the API shows them."""
 
 import json
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator
 
 from tokenyard.web.pages import Identified
-from tokenyard_billing.charging.reports import Report, Witness
-from tokenyard_billing.invoicing.invoices import invoice_id
-from tokenyard_billing.proof.operator_store import RequestStory
+from tokenyard_billing.charging.reports import ReportWitness
 from tokenyard_billing.views import Dollars, View, of
 
 _Names = Annotated[list[str], BeforeValidator(json.loads)]
@@ -38,38 +36,24 @@ class DeadLetterView(View, Identified):
 class DeadLetterResent(BaseModel):
     """A dead letter that is back on its stream."""
 
-    object: Literal["dead_event"] = "dead_event"
+    object: Literal["dead_letter"] = "dead_letter"
     stream: str
     entry: str
     sent_again: Literal[True] = True
 
 
-class ReportView(BaseModel):
+class ReportView(View):
     """What one witness said of an attempt; `at_ms` is by its own clock, `received_at_ms` by Redis."""
 
     attempt: str
-    witness: Witness
+    witness: ReportWitness
     outcome: str
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
+    prompt_tokens: Annotated[int, of("usage", "prompt_tokens")]
+    cached_tokens: Annotated[int, of("usage", "cached_tokens")]
+    completion_tokens: Annotated[int, of("usage", "completion_tokens")]
     replica: str
     at_ms: int
     received_at_ms: int
-
-    @classmethod
-    def of(cls, report: Report) -> Self:
-        return cls(
-            attempt=report.attempt,
-            witness=report.witness,
-            outcome=report.outcome,
-            prompt_tokens=report.usage.prompt_tokens,
-            cached_tokens=report.usage.cached_tokens,
-            completion_tokens=report.usage.completion_tokens,
-            replica=report.replica,
-            at_ms=report.at_ms,
-            received_at_ms=report.received_at_ms,
-        )
 
 
 class WasteView(View):
@@ -84,10 +68,9 @@ class WasteView(View):
     at_ms: int
 
 
-class AttemptView(BaseModel):
-    """One attempt: whose it was by the signed claims, what each witness said, and whether it is the charged one."""
+class ClaimsView(View):
+    """Whose attempt it was, by the claims that the gateway signed."""
 
-    id: str
     organization: str
     project: str
     key: str
@@ -95,33 +78,18 @@ class AttemptView(BaseModel):
     price: str
     endpoint: str
     admitted_at_ms: int
+
+
+class AttemptView(View):
+    """One attempt: what each witness said of it, and whether it is the charged one."""
+
+    id: str
+    claims: ClaimsView
     gateway: ReportView | None
     replica: ReportView | None
     hold_expired: ReportView | None
     charged: bool
     waste: WasteView | None
-
-    @classmethod
-    def of(cls, attempt: str, story: RequestStory) -> Self:
-        said = {report.witness: report for report in story.reports if report.attempt == attempt}
-        shown = {witness: ReportView.of(report) for witness, report in said.items()}
-        claims = next(iter(said.values())).claims
-        wasted = next((waste for waste in story.waste if waste.attempt == attempt), None)
-        return cls(
-            id=attempt,
-            organization=claims.organization,
-            project=claims.project,
-            key=claims.key,
-            model=claims.model,
-            price=claims.price,
-            endpoint=claims.endpoint,
-            admitted_at_ms=claims.admitted_at_ms,
-            gateway=shown.get(Witness.GATEWAY),
-            replica=shown.get(Witness.REPLICA),
-            hold_expired=shown.get(Witness.HOLD),
-            charged=story.charge is not None and story.charge.attempt == attempt,
-            waste=WasteView.model_validate(wasted) if wasted else None,
-        )
 
 
 class ChargeView(View):
@@ -193,7 +161,7 @@ class TransactionView(View):
     entries: list[EntryView]
 
 
-class RequestView(BaseModel):
+class RequestView(View):
     """The whole story of a request or a training job."""
 
     object: Literal["request"] = "request"
@@ -207,25 +175,12 @@ class RequestView(BaseModel):
     invoice: str | None
     alarms: list[AlarmView]
 
-    @classmethod
-    def of(cls, story: RequestStory) -> Self:
-        charge, waiting, reservation = story.charge, story.waiting, story.reservation
-        attempts = sorted({report.attempt for report in story.reports})
-        return cls(
-            id=story.key,
-            state="charged" if charge else "waiting" if waiting else "reserved",
-            attempts=[AttemptView.of(attempt, story) for attempt in attempts],
-            charge=ChargeView.model_validate(charge) if charge else None,
-            waiting=WaitingView.model_validate(waiting) if waiting else None,
-            reservation=ReservationView.model_validate(reservation) if reservation else None,
-            journal=[TransactionView.model_validate(one) for one in story.transactions],
-            invoice=invoice_id(charge.organization, charge.period) if charge else None,
-            alarms=[AlarmView.model_validate(alarm) for alarm in story.alarms],
-        )
 
+class Difference(BaseModel):
+    """Something that does not agree. `name` is stable; `subject` says where; `broken`: it must never be.
 
-class DifferenceView(View):
-    """Something that does not agree. `name` is stable; `broken`: it must never be."""
+    What is not broken has an honest reason and is only named, so that the sums add up.
+    """
 
     name: str
     subject: str
@@ -233,8 +188,11 @@ class DifferenceView(View):
     broken: bool
 
 
-class TokenSumsView(View):
-    """Tokens: reported = charged + waste + the named differences + unexplained."""
+class TokenSums(BaseModel):
+    """Tokens (prompt + completion): reported = charged + waste + the named differences + unexplained.
+
+    `unexplained` are tokens that replicas reported and that stand nowhere; 0 in books that agree.
+    """
 
     reported: int
     charged: int
@@ -243,10 +201,10 @@ class TokenSumsView(View):
     unexplained: int
 
 
-class ReconciliationView(View):
-    """The outcome of all checks."""
+class Reconciliation(BaseModel):
+    """The outcome of all checks; `ok`: nothing is broken."""
 
     object: Literal["reconciliation"] = "reconciliation"
     ok: bool
-    differences: list[DifferenceView]
-    tokens: TokenSumsView
+    differences: list[Difference]
+    tokens: TokenSums

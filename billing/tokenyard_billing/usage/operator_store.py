@@ -9,7 +9,7 @@ from tokenyard_billing.usage.store import UsageFilter, UsageSum, load_sums
 
 
 class UsageOperatorStore:
-    """Everybody's usage, or one organization's."""
+    """Usage of all organizations, or of one."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

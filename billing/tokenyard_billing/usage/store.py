@@ -7,7 +7,7 @@ from sqlalchemy import ColumnElement, func, null, select
 
 from tokenyard.core.ids import OrganizationId
 from tokenyard.storage.database import Database
-from tokenyard_billing.periods import period_end_ms, period_start_ms
+from tokenyard_billing.periods import TIME_ZONE, period_end_ms, period_start_ms
 from tokenyard_billing.tables import HourlyUsage
 
 _GROUPS = ("organization", "project", "key", "model", "price")
@@ -57,7 +57,7 @@ class UsageStore:
 
     async def month(self, organization: OrganizationId, month: str) -> list[UsageSum]:
         """Sum a UTC month by model."""
-        wanted = UsageFilter(period_start_ms(month, "UTC"), period_end_ms(month, "UTC"))
+        wanted = UsageFilter(period_start_ms(month, TIME_ZONE), period_end_ms(month, TIME_ZONE))
         return await self.sums(organization, wanted, width_ms=wanted.to_ms - wanted.from_ms, group_by=("model",))
 
 

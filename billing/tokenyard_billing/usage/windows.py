@@ -1,9 +1,11 @@
 """The buckets of time that one page of usage has, and where the next page begins."""
 
+import math
 from collections.abc import Sequence
 from typing import Self
 
 import msgspec
+from pydantic import BaseModel, Field
 
 from tokenyard.core.errors import InvalidRequest
 from tokenyard_billing.periods import DAY_MS, HOUR_MS
@@ -54,6 +56,21 @@ class Window(msgspec.Struct, frozen=True):
     def until(self, end_ms: int) -> Self:
         """Return the buckets before `end_ms`; the next page begins there."""
         return msgspec.structs.replace(self, count=(end_ms - self.start_ms) // self.width_ms, next_ms=end_ms)
+
+
+class SpanQuery(BaseModel):
+    """Which time is asked for, in unix seconds; without an end it is up to now."""
+
+    start_time: int = Field(ge=0, le=10**10)
+    end_time: int | None = Field(default=None, ge=0, le=10**10)
+    page: str | None = Field(default=None, max_length=64, description="`next_page` of the page before.")
+
+    def end_s(self, now_ms: int) -> int:
+        return math.ceil(now_ms / 1000) if self.end_time is None else self.end_time
+
+    def buckets(self, now_ms: int, *, width_ms: int, limit: int) -> Window:
+        """Return at most `limit` buckets. Raises as `Window.page` does."""
+        return Window.page(self.start_time, self.end_s(now_ms), self.page, width_ms=width_ms, limit=limit)
 
 
 def _read_page(page: str) -> int:

@@ -10,11 +10,11 @@ from tokenyard.core.ids import random_text
 from tokenyard.core.money import InexactAmount, NanoDollars, from_dollars
 from tokenyard.web.auth import CurrentOperator
 from tokenyard.web.pages import After, Page
-from tokenyard_billing.ports import OrganizationDirectory
+from tokenyard_billing.ports import OrganizationLookup
 from tokenyard_billing.views import ListSize
 from tokenyard_billing.wallets.operator_store import WalletOperatorStore
+from tokenyard_billing.wallets.store import Wallet
 from tokenyard_billing.wallets.views import BalanceView, GrantView
-from tokenyard_billing.wallets.wallet import Wallet
 
 
 class CreditBody(BaseModel):
@@ -41,7 +41,7 @@ class CreditBody(BaseModel):
             raise InvalidRequest(str(error), param="amount_dollars") from error
 
 
-def router(organizations: OrganizationDirectory, wallet: Wallet, store: WalletOperatorStore) -> APIRouter:
+def router(find: OrganizationLookup, wallet: Wallet, store: WalletOperatorStore) -> APIRouter:
     """Return the routes; `{organization}` is an id or a slug."""
     routes = APIRouter(prefix="/admin", tags=["billing"])
 
@@ -53,13 +53,13 @@ def router(organizations: OrganizationDirectory, wallet: Wallet, store: WalletOp
 
     @routes.get("/organizations/{organization}/balance")
     async def balance(_operator: CurrentOperator, organization: str) -> BalanceView:
-        return BalanceView.model_validate(await wallet.balance((await organizations.organization(organization)).id))
+        return BalanceView.model_validate(await wallet.balance(await find(organization)))
 
     @routes.post("/organizations/{organization}/credits")
     async def grant(operator: CurrentOperator, organization: str, body: CreditBody) -> GrantView:
         """Grant credit; with an idempotency key, once however often it is sent."""
         granted = await wallet.grant(
-            (await organizations.organization(organization)).id,
+            await find(organization),
             body.nano_dollars(),
             reason=body.reason,
             actor=operator.key,
@@ -71,7 +71,7 @@ def router(organizations: OrganizationDirectory, wallet: Wallet, store: WalletOp
     async def grants(
         _operator: CurrentOperator, organization: str, after: After = None, limit: ListSize = 100
     ) -> Page[GrantView]:
-        owner = (await organizations.organization(organization)).id
+        owner = await find(organization)
         found = await wallet.grants(owner, after=after, limit=limit + 1)
         return Page[GrantView].of([GrantView.model_validate(one) for one in found], limit)
 

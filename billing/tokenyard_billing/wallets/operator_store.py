@@ -7,7 +7,7 @@ from tokenyard.core.money import NanoDollars
 from tokenyard.storage.database import Database
 from tokenyard_billing.ledger.journal import AccountName
 from tokenyard_billing.tables import Balance
-from tokenyard_billing.wallets.wallet import WalletBalance
+from tokenyard_billing.wallets.store import WalletBalance
 
 
 class WalletOperatorStore:

@@ -39,7 +39,7 @@ class ReservationState(StrEnum):
     CHARGED = "charged"
 
 
-class Reservations:
+class JobReservations:
     """Every step is written down before the next, so that whoever dies in between leaves nothing held for ever."""
 
     def __init__(

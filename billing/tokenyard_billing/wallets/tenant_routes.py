@@ -3,8 +3,8 @@
 from fastapi import APIRouter
 
 from tokenyard.web.auth import CurrentTenant
+from tokenyard_billing.wallets.store import Wallet
 from tokenyard_billing.wallets.views import BalanceView
-from tokenyard_billing.wallets.wallet import Wallet
 
 
 def router(wallet: Wallet) -> APIRouter:

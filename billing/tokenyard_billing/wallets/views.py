@@ -21,6 +21,7 @@ class BalanceView(View, Identified):
 class GrantView(View, Identified):
     """A credit grant; `id` is that of its journal transaction."""
 
+    id: Annotated[str, of("transaction")]
     object: Literal["credit_grant"] = "credit_grant"
     organization: str
     idempotency_key: str

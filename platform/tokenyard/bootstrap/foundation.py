@@ -28,8 +28,8 @@ from tokenyard.tenancy.organizations import Organizations
 from tokenyard.tenancy.store import TenancyStore
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.budgets import SqlBudgets
-from tokenyard_billing.wallets.reservations import Reservations
-from tokenyard_billing.wallets.wallet import OpeningCredit, Wallet
+from tokenyard_billing.wallets.reservations import JobReservations
+from tokenyard_billing.wallets.store import OpeningCredit, Wallet
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ class Foundation:
         return Organizations(self.tenancy_operator, credit.created)
 
     @cached_property
-    def reservations(self) -> Reservations:
-        return Reservations(
+    def reservations(self) -> JobReservations:
+        return JobReservations(
             database=self.database,
             budgets=self.budgets,
             live=self.live_budgets,

@@ -22,6 +22,7 @@ from tokenyard.catalog.replicas.replica_list import ReplicaList
 from tokenyard.catalog.tenant_routes import models_router
 from tokenyard.catalog.tenant_routes import tenant_router as catalog_router
 from tokenyard.clients.model_server import ModelServerClient
+from tokenyard.core.ids import OrganizationId
 from tokenyard.finetune.file_routes import FILES_PATH
 from tokenyard.finetune.routes import router as finetune_router
 from tokenyard.gateway.app import create_app
@@ -104,6 +105,10 @@ async def _inference(
 def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
     settings, clock, database = foundation.settings, foundation.clock, foundation.database
     bases = foundation.base_models
+
+    async def find_organization(reference: str) -> OrganizationId:
+        return OrganizationId((await foundation.tenancy_operator.organization(reference)).id)
+
     return (
         tenancy_operator_router(
             foundation.organizations,
@@ -130,7 +135,7 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
             redis=foundation.redis,
             prices=foundation.prices,
             wallet=foundation.wallet,
-            organizations=foundation.tenancy_operator,
+            find_organization=find_organization,
             clock=clock,
         ),
     )

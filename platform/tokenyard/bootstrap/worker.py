@@ -34,8 +34,7 @@ from tokenyard.web.app import create_app
 from tokenyard.web.loops import Loop, run_loops
 from tokenyard.web.metrics import process_registry
 from tokenyard_billing.charging.metrics import LedgerMetrics
-from tokenyard_billing.charging.worker import BillingWorker
-from tokenyard_billing.invoicing.invoices import invoice_loop
+from tokenyard_billing.loops import BillingWorker
 
 SHUTDOWN_LIMIT_S = 5
 
@@ -80,16 +79,14 @@ def _billing(foundation: Foundation, name: str, registry: CollectorRegistry) -> 
 
 
 def _money_loops(foundation: Foundation) -> list[Loop]:
-    clock = foundation.clock
     return [
         Sweeper(foundation.redis, renewal_ms=foundation.settings.hold_renewal_ms).loop(),
         foundation.reservations.loop(),
-        invoice_loop(foundation.database, foundation.prices, clock),
         *tenancy_loops(
             organizations=foundation.organizations,
             store=foundation.tenancy_operator,
             versions=foundation.key_versions,
-            clock=clock,
+            clock=foundation.clock,
         ),
     ]
 

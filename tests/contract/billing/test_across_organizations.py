@@ -9,7 +9,8 @@ from tokenyard.core.clock import SystemClock
 from tokenyard.core.money import to_dollars
 from tokenyard.core.redis_keys import usage_stream
 from tokenyard.storage.database import Database
-from tokenyard_billing.invoicing.invoices import InvoiceDrafter, InvoiceStore
+from tokenyard_billing.invoicing.loops import InvoiceDrafter
+from tokenyard_billing.invoicing.store import InvoiceStore
 from tokenyard_billing.usage import operator_routes
 
 DAY_S = 86_400
@@ -150,7 +151,7 @@ async def test_alarms_and_dead_letters_in_pages(database: Database, redis: Redis
         await redis.xadd(usage_stream(bucket), {"event": b"{broken"})
     await worker(database, redis).consumer.step()
     async with billing_api(database, redis) as api:
-        for path in ("/admin/alarms", "/admin/dead_events"):
+        for path in ("/admin/alarms", "/admin/dead_letters"):
             _, both = await api.get(path)
             _, first = await api.get(path, limit="1")
             _, second = await api.get(path, limit="1", after=first["last_id"])

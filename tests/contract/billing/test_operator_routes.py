@@ -99,20 +99,20 @@ async def test_the_story_of_a_request(database: Database, redis: Redis) -> None:
         assert [alarm["kind"] for alarm in (await api.get("/admin/alarms"))[1]["data"]] == ["witnesses_differ"]
 
 
-async def test_a_dead_event_can_be_sent_again(database: Database, redis: Redis) -> None:
+async def test_a_dead_letter_can_be_sent_again(database: Database, redis: Redis) -> None:
     stream = usage_stream(bucket_of(ACME))
     await redis.xadd(stream, {"event": b"{broken"})
     stand = worker(database, redis)
     await stand.consumer.step()
     async with billing_api(database, redis) as api:
-        [dead] = (await api.get("/admin/dead_events"))[1]["data"]
+        [dead] = (await api.get("/admin/dead_letters"))[1]["data"]
         assert dead["event"] == "{broken"
         named = {"stream": dead["stream"], "entry": dead["entry"]}
-        assert (await api.post("/admin/dead_events/send_again", named))[0] == 200
-        assert (await api.post("/admin/dead_events/send_again", named))[0] == 404
+        assert (await api.post("/admin/dead_letters/send_again", named))[0] == 200
+        assert (await api.post("/admin/dead_letters/send_again", named))[0] == 404
         assert await redis.xlen(stream) == 1
         await stand.consumer.step()
-        assert len((await api.get("/admin/dead_events"))[1]["data"]) == 1
+        assert len((await api.get("/admin/dead_letters"))[1]["data"]) == 1
 
 
 async def test_books_that_agree_are_ok(database: Database, redis: Redis) -> None:

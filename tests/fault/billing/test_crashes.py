@@ -42,12 +42,12 @@ from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
 from tokenyard_billing.charging.bucket_leases import LeaseLost
 from tokenyard_billing.pricing.prices import PriceList
-from tokenyard_billing.proof.reconcile import Reconciler
-from tokenyard_billing.tables import DeadEvent
+from tokenyard_billing.proof.reconcile import LedgerReconciler
+from tokenyard_billing.tables import DeadLetter
 
 USED = usage(10, 5)
 COST = inference_cost(RATE, USED)
-STEP = Path(__file__).parents[2] / "support" / "billing_process.py"
+TESTS = Path(__file__).parents[2]
 
 
 def events(count: int, start: int = 0) -> list[UsageEvent]:
@@ -67,7 +67,7 @@ async def assert_charged_once(database: Database, redis: Redis, count: int) -> N
         assert await balance(database, organization) == -own
         assert await stream_length(redis, organization) == 0
     assert await journal_sum(database) == 0
-    books = await Reconciler(database, redis).reconcile()
+    books = await LedgerReconciler(database, redis).reconcile()
     assert books.ok
     assert books.tokens.unexplained == 0
     assert set(books.tokens.named.values()) == {0}
@@ -156,13 +156,20 @@ async def test_killed_with_signal_nine_at_any_moment_under_load(
         await sending
         await _consume(url, redis_url, "w6")
     await assert_charged_once(database, redis, count)
-    assert await rows(database, DeadEvent) == []
+    assert await rows(database, DeadLetter) == []
 
 
 async def _consume(database_url: str, redis_url: str, name: str, kill_after_s: float | None = None) -> None:
     """Run a worker process; kill it so long after it began to consume, or let it finish."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, str(STEP), database_url, redis_url, name, stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        "-m",
+        "support.billing_process",
+        database_url,
+        redis_url,
+        name,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=TESTS,
     )
     assert process.stdout is not None
     assert await process.stdout.readline() == b"consuming\n"
@@ -250,6 +257,6 @@ async def test_an_event_that_sql_cannot_take_stops_nobody(
         while await stream_length(redis, ACME):
             await stand.consumer.step()
     assert list(await charges(database)) == ["req_fine"]
-    [dead] = await rows(database, DeadEvent)
+    [dead] = await rows(database, DeadLetter)
     assert dead.deliveries == 5
     assert "req_huge" in dead.event

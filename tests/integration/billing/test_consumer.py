@@ -32,7 +32,7 @@ from tokenyard.core.price import inference_cost
 from tokenyard.core.redis_keys import bucket_of, ready, usage_stream
 from tokenyard.metering.events import Outcome, UsageEvent
 from tokenyard.storage.database import Database
-from tokenyard_billing.tables import Alarm, DeadEvent, HourlyUsage, OpenRequest, UsageReport, Waste
+from tokenyard_billing.tables import Alarm, DeadLetter, HourlyUsage, OpenRequest, UsageReport, Waste
 
 EVENTS: dict[str, list[UsageEvent]] = {
     "completed": [settled(claims("req_a"), usage(10, 5, 4)), reported(claims("req_a"), usage(10, 5, 4))],
@@ -193,8 +193,8 @@ async def test_a_malformed_event_is_buried_and_stops_nobody(database: Database, 
     await send(redis, settled(claims("req_y"), usage(1, -1)), settled(claims("req_z"), usage(1, 1)))
     await worker(database, redis).consumer.step()
     assert list(await charges(database)) == ["req_z"]
-    assert len(await rows(database, DeadEvent)) == 4
-    assert {alarm.kind for alarm in await rows(database, Alarm)} == {"dead_event"}
+    assert len(await rows(database, DeadLetter)) == 4
+    assert {alarm.kind for alarm in await rows(database, Alarm)} == {"dead_letter"}
     assert await stream_length(redis, ACME) == 0
 
 
@@ -207,10 +207,10 @@ async def test_an_event_that_cannot_be_rated_is_given_up_after_five_deliveries(
     await send(redis, settled(claims("req_b"), usage(1, 1)))
     for _ in range(4):
         await stand.consumer.step()
-        assert await rows(database, DeadEvent) == []
+        assert await rows(database, DeadLetter) == []
         assert await stream_length(redis, ACME) == 2
     await stand.consumer.step()
-    [dead] = await rows(database, DeadEvent)
+    [dead] = await rows(database, DeadLetter)
     assert dead.deliveries == 5
     assert list(await charges(database)) == ["req_b"]
     assert await stream_length(redis, ACME) == 0

@@ -20,10 +20,11 @@ from support.fakes.clock import FrozenClock
 from tokenyard.core.money import NanoDollars
 from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.storage.database import Database
-from tokenyard_billing.invoicing.invoices import InvoiceDrafter, InvoiceStore
+from tokenyard_billing.invoicing.loops import InvoiceDrafter
+from tokenyard_billing.invoicing.store import InvoiceStore
 from tokenyard_billing.tables import Invoice, InvoiceLine
 from tokenyard_billing.wallets.budgets import SqlBudgets
-from tokenyard_billing.wallets.wallet import Wallet
+from tokenyard_billing.wallets.store import Wallet
 
 APRIL_MS = MARCH_MS + 31 * 86_400_000
 CLOCK = FrozenClock(MARCH_MS / 1000)
@@ -40,12 +41,12 @@ async def test_credit_pays_the_earlier_month_first(database: Database, redis: Re
         trained("ftjob-1", 0),
     )
     await worker(database, redis).consumer.step()
-    march, april = [await invoices.draw(ACME, period) for period in ("2026-03", "2026-04")]
+    april, march = await invoices.drawn(ACME)
+    assert (april.period, march.period) == ("2026-04", "2026-03")
     assert (march.total, march.credit_applied, march.amount_due) == (4_000, 4_000, 0)
     assert (april.total, april.credit_applied, april.amount_due) == (2_000, 1_000, 1_000)
-    assert await invoices.periods(ACME) == ["2026-04", "2026-03"]
-    empty = await invoices.draw(GLOBEX, "2026-03")
-    assert (empty.total, empty.lines) == (0, ())
+    assert await invoices.drawn(ACME, "2026-03") == [march]
+    assert await invoices.drawn(ACME, "2026-05") == await invoices.drawn(GLOBEX) == []
 
 
 async def test_drafts_are_kept_up_to_date(database: Database, redis: Redis) -> None:

@@ -13,7 +13,7 @@ from tokenyard.core.redis_keys import BUCKETS, bucket_of, budget, ready
 from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.storage.database import Database
 from tokenyard_billing.wallets.budgets import SqlBudgets
-from tokenyard_billing.wallets.wallet import Wallet
+from tokenyard_billing.wallets.store import Wallet
 
 
 async def grant(database: Database, redis: Redis, organization: OrganizationId, amount: int, key: str = "a") -> None:

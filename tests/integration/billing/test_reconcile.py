@@ -20,7 +20,7 @@ from tokenyard.core.budgets import wallet
 from tokenyard.core.redis_keys import bucket_of, budget
 from tokenyard.metering.events import Outcome
 from tokenyard.storage.database import Database
-from tokenyard_billing.proof.reconcile import Reconciler
+from tokenyard_billing.proof.reconcile import LedgerReconciler
 
 
 async def filled(database: Database, redis: Redis) -> None:
@@ -40,7 +40,7 @@ async def filled(database: Database, redis: Redis) -> None:
 
 async def test_honest_books_add_up_with_every_difference_named(database: Database, redis: Redis) -> None:
     await filled(database, redis)
-    books = await Reconciler(database, redis).reconcile()
+    books = await LedgerReconciler(database, redis).reconcile()
     assert books.ok
     assert books.tokens.unexplained == 0
     assert books.tokens.named == {"replica_silent": -6, "counts_differ": 2, "undecided": 0}
@@ -64,7 +64,7 @@ async def test_tampering_is_found_and_named(database: Database, redis: Redis, ta
     await filled(database, redis)
     async with database.transaction() as session:
         await session.execute(text(tampering.replace("transaction =", '"transaction" =')))
-    books = await Reconciler(database, redis).reconcile()
+    books = await LedgerReconciler(database, redis).reconcile()
     assert not books.ok
     assert name in {difference.name for difference in books.differences if difference.broken}
 
@@ -73,7 +73,7 @@ async def test_a_live_budget_that_drifted_is_found_when_nothing_is_on_its_way(da
     await filled(database, redis)
     await redis.hincrby(budget(bucket_of(ACME), wallet(ACME)), "ledger", 5)
     assert (await live_budget(redis, ACME))["version"] > 0
-    books = await Reconciler(database, redis).reconcile()
+    books = await LedgerReconciler(database, redis).reconcile()
     assert [difference.name for difference in books.differences if difference.broken] == ["live_budget"]
     await send(redis, expired(claims("req_w")))  # on its way: Redis and SQL may differ meanwhile
-    assert (await Reconciler(database, redis).reconcile()).ok
+    assert (await LedgerReconciler(database, redis).reconcile()).ok

@@ -29,8 +29,8 @@ from tokenyard.limits.reservation_holds import ReservationHolds
 from tokenyard.storage.database import Database
 from tokenyard_billing.tables import Reservation
 from tokenyard_billing.wallets.budgets import SqlBudgets
-from tokenyard_billing.wallets.reservations import Reservations
-from tokenyard_billing.wallets.wallet import Wallet
+from tokenyard_billing.wallets.reservations import JobReservations
+from tokenyard_billing.wallets.store import Wallet
 
 JOB = JobId("ftjob-1")
 CREDIT = 10_000_000
@@ -44,7 +44,7 @@ class Stand:
         self.holds = ReservationHolds(redis, self.budgets.load)
         live = RedisBudgets(redis)
         self.wallet = Wallet(database, self.budgets, live, CLOCK)
-        self.reservations = Reservations(
+        self.reservations = JobReservations(
             database=database,
             budgets=self.budgets,
             live=live,

@@ -26,8 +26,7 @@ from tokenyard.storage.database import Database
 from tokenyard_billing.charging.decision import decide
 from tokenyard_billing.charging.intake import Intake, Received
 from tokenyard_billing.charging.reports import report_of
-from tokenyard_billing.pricing.checksums import RateCardSeals
-from tokenyard_billing.proof.reconcile import Reconciler
+from tokenyard_billing.proof.reconcile import LedgerReconciler
 
 COUNTS = st.builds(
     lambda fresh, cached, completion: usage(fresh + cached, completion, cached),
@@ -83,7 +82,7 @@ async def test_any_order_any_batches_three_deliveries(
     deliveries = data.draw(st.permutations(events * 3))
     size = data.draw(st.integers(1, max(1, len(deliveries))))
 
-    intake = Intake(PRICES, RateCardSeals(), report_wait_ms=WAIT_MS)
+    intake = Intake(PRICES, report_wait_ms=WAIT_MS)
     for start in range(0, len(deliveries), size):
         await _take(database, intake, deliveries[start : start + size])
     async with database.transaction() as session:
@@ -96,7 +95,7 @@ async def test_any_order_any_batches_three_deliveries(
         for key, charge in found.items()
     } == expected
     assert await journal_sum(database) == 0
-    books = await Reconciler(database, redis).reconcile()
+    books = await LedgerReconciler(database, redis).reconcile()
     assert [difference for difference in books.differences if difference.broken] == []
     assert books.tokens.unexplained == 0
 

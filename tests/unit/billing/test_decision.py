@@ -7,7 +7,7 @@ import pytest
 from support.billing_stand import claims, expired, reported, settled, usage
 from tokenyard.core.usage import TokenUsage
 from tokenyard.metering.events import HoldExpired, Outcome, ReplicaReported, Settled
-from tokenyard_billing.charging.decision import NOTHING, Rule, afterthought, decide
+from tokenyard_billing.charging.decision import NOTHING, Charged, Rule, decide, judge_late
 from tokenyard_billing.charging.reports import Report, report_of
 
 RELAYED = usage(10, 5)
@@ -96,21 +96,23 @@ def test_a_report_that_comes_late_is_accounted_for_as_if_it_had_come_in_time(sai
         decision = decide(rest, waited=True)
         if late.witness != "replica" or decision is None:
             continue
-        thought = afterthought(decision.rule, decision.attempt, decision.usage, late)
-        assert thought.waste == (late.attempt != decision.attempt)
+        judged = judge_late(Charged(decision.rule, decision.attempt, decision.usage), late)
+        assert judged.waste == (late.attempt != decision.attempt)
 
 
 def test_a_late_report_where_the_charge_was_an_estimate_is_an_alarm() -> None:
     late = report_of(reported(FIRST, COUNTED), 0)
     for rule in (Rule.CLIENT_LEFT_UNREPORTED, Rule.UNREPORTED):
-        assert [finding.kind for finding in afterthought(rule, "req_a.1", RELAYED, late).findings] == ["late_report"]
-    assert afterthought(Rule.COMPLETED, "req_a.1", COUNTED, late).findings == ()
-    differs = afterthought(Rule.COMPLETED, "req_a.1", RELAYED, late)
+        assert [finding.kind for finding in judge_late(Charged(rule, "req_a.1", RELAYED), late).findings] == [
+            "late_report"
+        ]
+    assert judge_late(Charged(Rule.COMPLETED, "req_a.1", COUNTED), late).findings == ()
+    differs = judge_late(Charged(Rule.COMPLETED, "req_a.1", RELAYED), late)
     assert [finding.kind for finding in differs.findings] == ["witnesses_differ"]
 
 
 def test_a_gateway_that_settles_after_it_was_given_up_is_an_alarm() -> None:
     late = report_of(settled(FIRST, RELAYED), 0)
     for rule in (Rule.GATEWAY_LOST, Rule.UNREPORTED):
-        findings = afterthought(rule, "req_a.1", NOTHING, late).findings
+        findings = judge_late(Charged(rule, "req_a.1", NOTHING), late).findings
         assert [finding.kind for finding in findings] == ["late_settlement"]

@@ -40,6 +40,13 @@ def test_the_shipped_cards_load_and_price_the_default_model() -> None:
     assert prices.by_id(base.id) == base
 
 
+def test_a_cards_checksum_never_changes_with_the_code(tmp_path: Path) -> None:
+    """Installations remember it: another one would refuse every card in use as edited."""
+    write(tmp_path, "a.yaml", version="2026-01", start="2026-01-01T00:00:00Z")
+    [card] = load_rate_cards(tmp_path)
+    assert card.sha256 == "456744302e63a5069f42cc0b66532053943d166d8f5ed2e30644de2f998c747c"
+
+
 def test_the_newest_card_in_force_decides(tmp_path: Path) -> None:
     write(tmp_path, "b.yaml", version="2026-02", start="2026-02-01T00:00:00Z", rate="0.30")
     write(tmp_path, "a.yaml", version="2026-01", start="2026-01-01T00:00:00Z")

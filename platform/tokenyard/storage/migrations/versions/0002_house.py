@@ -1,4 +1,4 @@
-"""Advisory locks need no table, and organizations have no time zone."""
+"""Advisory locks need no table, organizations have no time zone, dead events are called dead letters."""
 
 from alembic import op
 
@@ -11,3 +11,4 @@ depends_on = None
 def upgrade() -> None:
     op.drop_table("finetune_turns")
     op.drop_column("tenancy_organizations", "timezone")
+    op.rename_table("billing_dead_events", "billing_dead_letters")

@@ -9,7 +9,7 @@ from support.billing_stand import MODEL, charges, claims, rows, send, settled, u
 from tokenyard.storage.database import Database
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.pricing.rate_cards import InvalidRateCard
-from tokenyard_billing.tables import DeadEvent, RateCardSeal
+from tokenyard_billing.tables import DeadLetter, RateCardChecksum
 
 SHIPPED = Path(__file__).parents[3] / "billing" / "prices" / "2026-01-01.yaml"
 
@@ -22,8 +22,8 @@ async def test_an_edited_card_is_refused_after_its_first_use(database: Database,
     await worker(database, redis).start()
     await send(redis, settled(claims("req_a"), usage(10, 5)))
     await worker(database, redis, name="a").consumer.step()
-    [seal] = await rows(database, RateCardSeal)
-    assert seal.version == "2026-01-01"
+    [used] = await rows(database, RateCardChecksum)
+    assert used.version == "2026-01-01"
     with pytest.raises(InvalidRateCard, match="edited after it was used"):
         await edited.start()
     card.write_text(SHIPPED.read_text() + "\n# a comment\n")
@@ -45,5 +45,5 @@ async def test_a_worker_with_an_edited_card_charges_nothing_by_it(
         with pytest.raises(InvalidRateCard):
             await second.consumer.step()
     assert list(await charges(database)) == ["req_a"]
-    assert await rows(database, DeadEvent) == []
+    assert await rows(database, DeadLetter) == []
     assert prices.price(MODEL, fine_tuned=False, at_ms=prices.cards[0].effective_from_ms) is not None

@@ -1,7 +1,5 @@
 """Drafts invoices: charges of one organization and month, grouped into lines of tokens x rate."""
 
-from collections.abc import Sequence
-
 import msgspec
 from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -11,32 +9,16 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage import bulk
 from tokenyard.storage.database import Database
-from tokenyard.web.loops import Loop
-from tokenyard_billing.charging.batch import TIME_ZONE
-from tokenyard_billing.periods import period_end_ms
-from tokenyard_billing.pricing.prices import PriceList
-from tokenyard_billing.pricing.rating import RatedLine, rated_lines
+from tokenyard_billing.periods import TIME_ZONE, period_end_ms
+from tokenyard_billing.pricing.prices import PriceList, RatedLine, rated_lines
 from tokenyard_billing.tables import Charge, CreditGrant, Invoice, InvoiceLine
 
-DRAFT_INTERVAL_S = 60.0
 DRAFT = "draft"
 MAX_PERIODS = 24
-_OVERLAP_MS = 120_000  # charges of a transaction that committed while the last drafts were made
 
 
 class InvoiceMismatch(AssertionError):
     """The lines do not sum to the charges: something is wrong with the books, and no invoice may hide it."""
-
-
-class LineView(msgspec.Struct, frozen=True):
-    """One line; money in nano-dollars. `kind`: input, cached_input, output or training."""
-
-    model: str
-    price: str
-    kind: str
-    quantity: int
-    rate: NanoDollars
-    amount: NanoDollars
 
 
 class DrawnInvoice(msgspec.Struct, frozen=True):
@@ -47,7 +29,7 @@ class DrawnInvoice(msgspec.Struct, frozen=True):
     period: str
     time_zone: str
     state: str
-    lines: tuple[LineView, ...]
+    lines: tuple[RatedLine, ...]
     total: NanoDollars
     credit_applied: NanoDollars
     amount_due: NanoDollars
@@ -67,35 +49,23 @@ class InvoiceStore:
         self._prices = prices
         self._clock = clock
 
-    async def periods(self, organization: OrganizationId) -> Sequence[str]:
-        """Return the periods that have charges, newest first."""
-        query = select(Charge.period).where(Charge.organization == organization).distinct()
-        async with self._database.reading() as session:
-            return (await session.scalars(query.order_by(Charge.period.desc()).limit(MAX_PERIODS))).all()
-
-    async def drawn(self, organization: OrganizationId, period: str | None) -> list[DrawnInvoice]:
-        """Return the newest invoices up to now, or that of one period where it has charges."""
-        return [
-            await self.draw(organization, found)
-            for found in await self.periods(organization)
-            if period in {None, found}
-        ]
-
-    async def draw(self, organization: OrganizationId, period: str) -> DrawnInvoice:
-        """Return the invoice of `period` up to now.
+    async def drawn(self, organization: OrganizationId, period: str | None = None) -> list[DrawnInvoice]:
+        """Return the newest invoices up to now, or that of one period; without charges there is none.
 
         Raises:
             InvoiceMismatch: the lines do not sum to the charges.
         """
+        query = select(Charge.period).where(Charge.organization == organization).distinct()
+        if period is not None:
+            query = query.where(Charge.period == period)
         async with self._database.reading() as session:
-            return await self._draw(session, organization, period)
+            periods = (await session.scalars(query.order_by(Charge.period.desc()).limit(MAX_PERIODS))).all()
+            return [await self._draw(session, organization, found) for found in periods]
 
-    async def keep(self, organization: OrganizationId, period: str) -> DrawnInvoice:
+    async def keep(self, organization: OrganizationId, period: str) -> None:
         """Draw the invoice up and write it down in place of the last draft."""
         async with self._database.transaction() as session:
-            view = await self._draw(session, organization, period)
-            await _write(session, view)
-        return view
+            await _write(session, await self._draw(session, organization, period))
 
     async def _draw(self, session: AsyncSession, organization: OrganizationId, period: str) -> DrawnInvoice:
         lines, charged = await self._lines(session, organization, period)
@@ -119,7 +89,7 @@ class InvoiceStore:
 
     async def _lines(
         self, session: AsyncSession, organization: OrganizationId, period: str
-    ) -> tuple[list[LineView], int]:
+    ) -> tuple[list[RatedLine], int]:
         sums = (
             Charge.prompt_tokens,
             Charge.cached_tokens,
@@ -133,51 +103,20 @@ class InvoiceStore:
             .group_by(Charge.model, Charge.price)
             .order_by(Charge.model, Charge.price)
         )
-        lines: list[LineView] = []
+        lines: list[RatedLine] = []
         charged = 0
         for row in (await session.execute(query)).all():
             model, price, prompt, cached, completion, trained, amount = tuple(row)
             charged += int(amount)
-            rated = rated_lines(
+            lines += rated_lines(
+                model,
                 self._prices.by_id(price),
                 prompt_tokens=int(prompt),
                 cached_tokens=int(cached),
                 completion_tokens=int(completion),
                 trained_tokens=int(trained),
             )
-            lines += (_line(model, price, line) for line in rated)
         return lines, charged
-
-
-class InvoiceDrafter:
-    """Keeps the drafts of every organization with new charges up to date: a worker loop."""
-
-    def __init__(self, database: Database, invoices: InvoiceStore) -> None:
-        self._database = database
-        self._invoices = invoices
-        self._drawn_to_ms: int | None = None
-
-    def loop(self) -> Loop:
-        """Return the loop that a worker runs."""
-        return Loop("draft invoices", self.step, DRAFT_INTERVAL_S)
-
-    async def step(self) -> None:
-        """Write new drafts for what was charged since the last step."""
-        async with self._database.reading() as session:
-            since_ms = self._drawn_to_ms
-            if since_ms is None:
-                since_ms = await session.scalar(select(func.max(Invoice.drafted_at_ms))) or 0
-            newest_ms = await session.scalar(select(func.max(Charge.charged_at_ms))) or 0
-            query = select(Charge.organization, Charge.period).where(Charge.charged_at_ms > since_ms - _OVERLAP_MS)
-            changed = (await session.execute(query.distinct())).all()
-        for organization, period in changed:
-            await self._invoices.keep(OrganizationId(organization), period)
-        self._drawn_to_ms = newest_ms
-
-
-def invoice_loop(database: Database, prices: PriceList, clock: Clock) -> Loop:
-    """Return the worker's loop that keeps drafts up to date."""
-    return InvoiceDrafter(database, InvoiceStore(database, prices, clock)).loop()
 
 
 async def _credit_before(session: AsyncSession, organization: OrganizationId, period: str) -> int:
@@ -191,17 +130,14 @@ async def _credit_before(session: AsyncSession, organization: OrganizationId, pe
     return int(await session.scalar(granted) or 0) - int(await session.scalar(used) or 0)
 
 
-async def _write(session: AsyncSession, view: DrawnInvoice) -> None:
-    head = {name: getattr(view, name) for name in view.__struct_fields__ if name != "lines"}
-    statement = bulk.upsert(session, Invoice)
+async def _write(session: AsyncSession, drawn: DrawnInvoice) -> None:
+    head = {name: getattr(drawn, name) for name in drawn.__struct_fields__ if name != "lines"}
     changes = {name: value for name, value in head.items() if name not in {"id", "organization", "period"}}
-    await session.execute(statement.values(head).on_conflict_do_update(index_elements=["id"], set_=changes))
-    await session.execute(delete(InvoiceLine).where(InvoiceLine.invoice == view.id))
+    statement = bulk.upsert(session, Invoice).values(head)
+    await session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changes))
+    await session.execute(delete(InvoiceLine).where(InvoiceLine.invoice == drawn.id))
     rows = [
-        {"invoice": view.id, "number": number, **msgspec.structs.asdict(line)} for number, line in enumerate(view.lines)
+        {"invoice": drawn.id, "number": number, "amount": line.amount, **msgspec.structs.asdict(line)}
+        for number, line in enumerate(drawn.lines)
     ]
     await bulk.insert(session, InvoiceLine, rows)
-
-
-def _line(model: str, price: str, line: RatedLine) -> LineView:
-    return LineView(model, price, line.kind, line.quantity, line.rate, line.amount)

@@ -1,6 +1,7 @@
 """Gives credit to organizations: by hand, and once when an organization is made."""
 
 import logging
+from collections.abc import Sequence
 
 import msgspec
 from redis.exceptions import RedisError
@@ -13,7 +14,6 @@ from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Conflict, InvalidRequest
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars, from_dollars
-from tokenyard.storage import bulk
 from tokenyard.storage.database import Database
 from tokenyard.storage.paging import beyond
 from tokenyard_billing.ledger import journal
@@ -23,22 +23,6 @@ from tokenyard_billing.wallets.budgets import SqlBudgets
 
 _LOG = logging.getLogger(__name__)
 MAX_GRANT = NanoDollars(10**17)  # a hundred million dollars: keeps every balance within 64 bits
-
-
-class Grant(msgspec.Struct, frozen=True):
-    """A credit grant as it stands."""
-
-    organization: OrganizationId
-    idempotency_key: str
-    amount: NanoDollars
-    reason: str
-    actor: str
-    transaction: str
-    granted_at_ms: int
-
-    @property
-    def id(self) -> str:
-        return self.transaction
 
 
 class WalletBalance(msgspec.Struct, frozen=True):
@@ -65,7 +49,9 @@ class Wallet:
             found = [await journal.balances(session, [organization], name) for name in names]
         return WalletBalance(organization, *(of.get(organization, (NanoDollars(0), 0))[0] for of in found))
 
-    async def grants(self, organization: OrganizationId, *, after: str | None = None, limit: int) -> list[Grant]:
+    async def grants(
+        self, organization: OrganizationId, *, after: str | None = None, limit: int
+    ) -> Sequence[CreditGrant]:
         """Return at most `limit` credit grants, newest first.
 
         Raises:
@@ -82,11 +68,11 @@ class Wallet:
                     beyond(CreditGrant.granted_at_ms, CreditGrant.transaction, place, newest_first=True)
                 )
             newest = query.order_by(CreditGrant.granted_at_ms.desc(), CreditGrant.transaction.desc())
-            return [_view(row) for row in await session.scalars(newest.limit(limit))]
+            return (await session.scalars(newest.limit(limit))).all()
 
     async def grant(
         self, organization: OrganizationId, amount: NanoDollars, *, reason: str, actor: str, idempotency_key: str
-    ) -> Grant:
+    ) -> CreditGrant:
         """Add credit. The same idempotency key again gives the same grant and adds nothing.
 
         Raises:
@@ -97,18 +83,21 @@ class Wallet:
             raise InvalidRequest("A credit must be above 0 and at most 100 million dollars.", param="amount_dollars")
         if not 0 < len(idempotency_key) <= 128:
             raise InvalidRequest("An idempotency key has 1 to 128 characters.", param="idempotency_key")
-        now_ms = self._clock.now_ms()
+        wanted = CreditGrant(
+            organization=organization,
+            idempotency_key=idempotency_key,
+            amount=amount,
+            reason=reason,
+            actor=actor,
+            granted_at_ms=self._clock.now_ms(),
+        )
+        key = (organization, idempotency_key)
         try:
             async with self._database.transaction() as session:
-                found = await _find(session, organization, idempotency_key)
-                if found is None:
-                    found = Grant(organization, idempotency_key, amount, reason, actor, "", now_ms)
-                    found = await _post(session, found)
+                found = await session.get(CreditGrant, key) or await _post(session, wanted)
         except IntegrityError:  # the same key at the same moment: the other one won
             async with self._database.reading() as session:
-                found = await _find(session, organization, idempotency_key)
-            if found is None:
-                raise
+                found = await session.get_one(CreditGrant, key)
         if found.amount != amount:
             raise Conflict(f"The idempotency key {idempotency_key!r} was used for another amount.")
         await self._push(organization)
@@ -142,36 +131,14 @@ class OpeningCredit:
             )
 
 
-async def _find(session: AsyncSession, organization: OrganizationId, idempotency_key: str) -> Grant | None:
-    row = await session.scalar(
-        select(CreditGrant).where(
-            CreditGrant.organization == organization, CreditGrant.idempotency_key == idempotency_key
-        )
-    )
-    return _view(row) if row is not None else None
-
-
-def _view(row: CreditGrant) -> Grant:
-    return Grant(
-        OrganizationId(row.organization),
-        row.idempotency_key,
-        NanoDollars(row.amount),
-        row.reason,
-        row.actor,
-        row.transaction,
-        row.granted_at_ms,
-    )
-
-
-async def _post(session: AsyncSession, grant: Grant) -> Grant:
+async def _post(session: AsyncSession, grant: CreditGrant) -> CreditGrant:
     posting = journal.credit_granted(
-        grant.organization,
-        grant.amount,
+        OrganizationId(grant.organization),
+        NanoDollars(grant.amount),
         reference=f"grant:{grant.idempotency_key}"[:128],
         reason=grant.reason,
         actor=grant.actor,
     )
-    [transaction] = await journal.post(session, [posting], grant.granted_at_ms)
-    posted = msgspec.structs.replace(grant, transaction=transaction)
-    await bulk.insert(session, CreditGrant, [msgspec.structs.asdict(posted)])
-    return posted
+    [grant.transaction] = await journal.post(session, [posting], grant.granted_at_ms)
+    session.add(grant)
+    return grant

@@ -1,4 +1,4 @@
-"""Puts the parts of a worker's billing together."""
+"""Puts the loops of a worker's billing together."""
 
 from redis.asyncio import Redis
 
@@ -11,8 +11,10 @@ from tokenyard_billing.charging.intake import Intake
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.charging.open_requests import OpenRequests
 from tokenyard_billing.charging.streams import UsageStreams
+from tokenyard_billing.invoicing.loops import InvoiceDrafter
+from tokenyard_billing.invoicing.store import InvoiceStore
 from tokenyard_billing.ports import LiveBudgets, SpendingLimits
-from tokenyard_billing.pricing.checksums import RateCardSeals
+from tokenyard_billing.pricing.checksums import compare
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.budgets import SqlBudgets
 from tokenyard_billing.wallets.loader import BudgetLoader
@@ -39,13 +41,12 @@ class BillingWorker:
         """`lease_ms` and `renewal_ms` are those of holds; `report_wait_ms` is how long a report is awaited."""
         self._database = database
         self._prices = prices
-        self._seals = RateCardSeals()
         self.leases = BucketLeases(database, clock, name)
         self.consumer = LedgerConsumer(
             database=database,
             leases=self.leases,
             streams=UsageStreams(redis, name),
-            intake=Intake(prices, self._seals, report_wait_ms=report_wait_ms),
+            intake=Intake(prices, report_wait_ms=report_wait_ms),
             prices=prices,
             budgets=SqlBudgets(database, limits),
             live=live,
@@ -53,6 +54,7 @@ class BillingWorker:
             open_requests=OpenRequests(database, redis, live, orphan_ms=lease_ms + report_wait_ms),
         )
         self.loader = BudgetLoader(database, self.leases, live, clock, renewal_ms=renewal_ms)
+        self.drafter = InvoiceDrafter(database, InvoiceStore(database, prices, clock))
 
     async def start(self) -> None:
         """Check before the first charge that no used rate card was edited.
@@ -60,11 +62,12 @@ class BillingWorker:
         Raises:
             InvalidRateCard: one was.
         """
-        await self._seals.check(self._database, self._prices.cards)
+        async with self._database.reading() as session:
+            await compare(session, self._prices.cards)
 
     def loops(self) -> list[Loop]:
         """Return the loops to run: `web.loops.run_loops`."""
-        return [self.consumer.loop(), self.loader.loop()]
+        return [self.consumer.loop(), self.loader.loop(), self.drafter.loop()]
 
     async def stop(self) -> None:
         """Hand the buckets over at once, after the loops have ended."""

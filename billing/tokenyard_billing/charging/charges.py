@@ -1,0 +1,90 @@
+"""Charges in the making, the one place that writes them, and their sums by hour."""
+
+import json
+from collections.abc import Sequence
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tokenyard.core.money import NanoDollars
+from tokenyard.core.usage import MeterClaims, TokenUsage
+from tokenyard.metering.events import TrainingFinished
+from tokenyard.storage import bulk
+from tokenyard_billing.charging.decision import NOTHING, Rule
+from tokenyard_billing.periods import HOUR_MS, TIME_ZONE, period_of
+from tokenyard_billing.tables import Charge, HourlyUsage
+
+_HOUR = ("organization", "project", "key", "kind", "model", "price", "hour_ms")
+_SUMMED = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens", "amount")
+
+
+class NewCharge(msgspec.Struct):
+    """A charge before it is written. `source` says whose it is; `transaction` is set when it is posted."""
+
+    key: str
+    source: MeterClaims | TrainingFinished
+    rule: Rule
+    amount: NanoDollars
+    budgets: Sequence[str]
+    attempt: str | None = None
+    usage: TokenUsage = NOTHING
+    transaction: str | None = None
+
+    @property
+    def trained_tokens(self) -> int:
+        return self.source.trained_tokens if isinstance(self.source, TrainingFinished) else 0
+
+    @property
+    def kind(self) -> str:
+        return "training" if isinstance(self.source, TrainingFinished) else "inference"
+
+    @property
+    def scopes(self) -> tuple[str, str, str]:
+        """Return organization, project and key."""
+        return self.source.organization, self.source.project, self.source.key
+
+
+async def write_charges(session: AsyncSession, charges: Sequence[NewCharge], at_ms: int) -> None:
+    """Insert `charges` and add them to their hours; what used nothing is no usage."""
+    await bulk.insert(session, Charge, [_row(charge, at_ms) for charge in charges])
+    hours: dict[tuple[str | int, ...], list[int]] = {}
+    for charge in charges:
+        usage, source = charge.usage, charge.source
+        used = (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, charge.trained_tokens)
+        if any(used):
+            hour_ms = source.admitted_at_ms // HOUR_MS * HOUR_MS
+            sums = hours.setdefault(
+                (*charge.scopes, charge.kind, source.model, source.price, hour_ms), [0] * len(_SUMMED)
+            )
+            for index, value in enumerate((1, *used, charge.amount)):
+                sums[index] += value
+    rows = [dict(zip((*_HOUR, *_SUMMED), (*key, *sums), strict=True)) for key, sums in sorted(hours.items())]
+    await bulk.add_up(session, HourlyUsage, rows, add=_SUMMED)
+
+
+def _row(charge: NewCharge, at_ms: int) -> dict[str, object]:
+    source, usage = charge.source, charge.usage
+    return {
+        "charge_key": charge.key,
+        "organization": source.organization,
+        "project": source.project,
+        "key": source.key,
+        "kind": charge.kind,
+        "rule": charge.rule.value,
+        "endpoint": source.endpoint if isinstance(source, MeterClaims) else "",
+        "model": source.model,
+        "base_model": source.base_model,
+        "price": source.price,
+        "attempt": charge.attempt,
+        "prompt_tokens": usage.prompt_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "trained_tokens": charge.trained_tokens,
+        "amount": charge.amount,
+        "budgets": json.dumps(charge.budgets),
+        "admitted_at_ms": source.admitted_at_ms,
+        "charged_at_ms": at_ms,
+        "period": period_of(source.admitted_at_ms, TIME_ZONE),
+        "time_zone": TIME_ZONE,
+        "transaction": charge.transaction,
+    }
