@@ -9,7 +9,7 @@ from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
 from tokenyard.core.clock import Clock
 from tokenyard.core.ids import ApiKeyId, OrganizationId
-from tokenyard.finetune.jobs import Job
+from tokenyard.finetune.job import Job
 from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.finetune.states import JobState
 from tokenyard.settings import Settings
@@ -31,7 +31,7 @@ class RecentJobs:
 
     async def recent(self, organization: OrganizationId | None, limit: int) -> Sequence[JobRow]:
         """Return the newest jobs of one organization, or of all."""
-        jobs, _more = await self._store.page(organization=organization, limit=limit)
+        jobs = await self._store.page(organization=organization, limit=limit)
         return [_row(job) for job in jobs]
 
 

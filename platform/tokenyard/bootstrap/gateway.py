@@ -12,17 +12,16 @@ from fastapi import APIRouter
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
+from tokenyard.bootstrap.finetuning import file_and_job_routers, training_policy
 from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
-from tokenyard.bootstrap.training_policy import training_policy
 from tokenyard.catalog.operator_store import CatalogOperatorStore
 from tokenyard.catalog.replicas.registry import ReplicaBoard
 from tokenyard.catalog.replicas.replica_list import ReplicaList
 from tokenyard.catalog.routes import admin_router
 from tokenyard.catalog.routes import router as catalog_router
 from tokenyard.clients.model_server import ModelServerClient
-from tokenyard.finetune.file_routes import FILES_PATH
-from tokenyard.finetune.routes import router as finetune_router
+from tokenyard.files.tenant_routes import FILES_PATH
 from tokenyard.gateway.app import create_app, create_inference
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.limits.admission import Admission
@@ -110,7 +109,7 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
         own_router(foundation.tenancy, foundation.api_keys),
         catalog_router(foundation.models, foundation.adapters, foundation.catalog_store, foundation.base_models),
         admin_router(CatalogOperatorStore(database, clock), foundation.base_models, foundation.prices, clock),
-        finetune_router(
+        *file_and_job_routers(
             database=database,
             blobs=foundation.blobs,
             clock=clock,

@@ -12,17 +12,15 @@ import uvicorn
 import uvloop
 from prometheus_client import CollectorRegistry, Counter
 
+from tokenyard.bootstrap.finetuning import file_and_job_loops, training_policy
 from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
-from tokenyard.bootstrap.training_policy import training_policy
 from tokenyard.catalog.loops import catalog_loops
 from tokenyard.catalog.replicas.prometheus_targets import prometheus_router
 from tokenyard.catalog.replicas.registry import ReplicaBoard
 from tokenyard.clients.ray_jobs import RayJobs
 from tokenyard.clients.ray_serve import RayServe
 from tokenyard.clients.replica import ReplicaClient
-from tokenyard.finetune.gate import LiveGate
-from tokenyard.finetune.loops import finetune_loops
 from tokenyard.limits.sweeper import Sweeper
 from tokenyard.metering.events import TrainingFinished
 from tokenyard.metering.stream import emit
@@ -95,7 +93,7 @@ def _model_loops(
             replicas=replicas,
             clock=clock,
         ),
-        *finetune_loops(
+        *file_and_job_loops(
             owner=name,
             database=database,
             blobs=foundation.blobs,
@@ -103,7 +101,8 @@ def _model_loops(
             models=bases,
             runs=jobs,
             adapters=foundation.adapters,
-            gate=LiveGate(ReplicaBoard(foundation.redis), replicas),
+            replicas=ReplicaBoard(foundation.redis),
+            canary=replicas,
             usage=UsageStream(foundation),
             policy=training_policy(foundation.settings),
         ),

@@ -35,9 +35,7 @@ class RayJobs:
         self._jobs = f"{url.rstrip('/')}/api/jobs/"
         self._token_file = token_file
 
-    async def submit(
-        self, submission_id: str, entrypoint: str, *, env: Mapping[str, str], metadata: Mapping[str, str]
-    ) -> None:
+    async def submit(self, submission_id: str, entrypoint: str, *, metadata: Mapping[str, str]) -> None:
         """Start a job; submitting an id again changes nothing.
 
         Raises:
@@ -49,7 +47,7 @@ class RayJobs:
             "submission_id": submission_id,
             "entrypoint": entrypoint,
             "metadata": dict(metadata),
-            "runtime_env": {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), **env}},
+            "runtime_env": {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}},
         }
         code, answer = await self._call("POST", "", body)
         if code >= 400 and await self.status(submission_id) is None:

@@ -3,17 +3,47 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from tokenyard.core.adapters import AdapterRef, FineTunedName
 from tokenyard.core.catalog import BaseModel
-from tokenyard.core.ids import AdapterId, ApiKeyId, JobId, OrganizationId, ProjectId
+from tokenyard.core.ids import AdapterId, ApiKeyId, FileId, JobId, OrganizationId, ProjectId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.price import Price
 from tokenyard.core.replica import Replica
 from tokenyard.core.training import RunStatus
+from tokenyard.finetune.methods.method import Json
 from tokenyard.metering.events import TrainingFinished
 
 
-class BaseModels(Protocol):
+class TrainingFile(Protocol):
+    """An uploaded file."""
+
+    @property
+    def summary(self) -> Json | None:
+        """What `methods.dataset.check_upload` found in it; None where it was uploaded for another purpose."""
+        ...
+
+
+class TrainingFiles(Protocol):
+    """Uploaded files (files)."""
+
+    async def get(
+        self, organization: OrganizationId, file: FileId, session: AsyncSession | None = None
+    ) -> TrainingFile:
+        """Return a file. While `session` holds the organization's lock, the file cannot be deleted.
+
+        Raises:
+            NotFound: there is none, or it belongs to another organization.
+        """
+        ...
+
+    def path(self, organization: OrganizationId, file: FileId) -> str:
+        """Return the blob path of a file's bytes."""
+        ...
+
+
+class TrainableModels(Protocol):
     """The served base models (catalog)."""
 
     def get(self, model: str) -> BaseModel | None:
@@ -29,7 +59,7 @@ class TrainingPrices(Protocol):
         ...
 
 
-class Reservations(Protocol):
+class TrainingReservations(Protocol):
     """Sets money aside for a job (billing). The job's `TrainingFinished` event closes it."""
 
     async def reserve(
@@ -43,7 +73,7 @@ class Reservations(Protocol):
         ...
 
 
-class OrganizationNames(Protocol):
+class OrganizationSlugs(Protocol):
     """Names of organizations (tenancy)."""
 
     async def slug(self, organization: OrganizationId) -> str:
@@ -52,36 +82,22 @@ class OrganizationNames(Protocol):
 
 
 class TrainingRuns(Protocol):
-    """Runs training attempts in the cluster (Ray's Jobs API)."""
+    """Runs training attempts (Ray's Jobs API). Every call raises Unavailable where the cluster does not answer."""
 
-    async def submit(
-        self, submission_id: str, entrypoint: str, *, env: Mapping[str, str], metadata: Mapping[str, str]
-    ) -> None:
-        """Start an attempt; submitting an id again changes nothing.
-
-        Raises:
-            Unavailable: the cluster does not answer; the attempt may have been started.
-        """
+    async def submit(self, submission_id: str, entrypoint: str, *, metadata: Mapping[str, str]) -> None:
+        """Start an attempt; submitting an id again changes nothing. Where it fails, the attempt may have started."""
         ...
 
     async def status(self, submission_id: str) -> RunStatus | None:
-        """Return how an attempt is, or None where the cluster does not know it.
-
-        Raises:
-            Unavailable: the cluster does not answer.
-        """
+        """Return how an attempt is, or None where the cluster does not know it."""
         ...
 
     async def stop(self, submission_id: str) -> None:
-        """Ask an attempt to stop; fine where it does not run.
-
-        Raises:
-            Unavailable: the cluster does not answer.
-        """
+        """Ask an attempt to stop; fine where it does not run."""
         ...
 
 
-class AdapterCatalog(Protocol):
+class AdapterLives(Protocol):
     """The life of adapters: training, checking, live, retired (catalog). Every call may be repeated."""
 
     async def register(
@@ -106,7 +122,7 @@ class AdapterCatalog(Protocol):
         ...
 
 
-class ReplicaList(Protocol):
+class CanaryReplicas(Protocol):
     """Which replicas there are (worker's discovery)."""
 
     async def of(self, model: str) -> Sequence[Replica]:
@@ -114,14 +130,13 @@ class ReplicaList(Protocol):
         ...
 
 
-class ReplicaControl(Protocol):
-    """The internal routes of replicas (clients)."""
+class CanaryClient(Protocol):
+    """The internal routes of replicas (clients). Every call raises ReplicaLost where the replica does not answer."""
 
     async def load(self, replica: Replica, adapter: AdapterRef) -> None:
         """Load an adapter; one that is loaded already is fine.
 
         Raises:
-            ReplicaLost: it does not answer.
             AdapterRefused: it cannot take this adapter, or has no room for it now.
         """
         ...
@@ -130,21 +145,7 @@ class ReplicaControl(Protocol):
         """Return the log-probabilities of a fixed continuation of `prompt`, from a loaded adapter or from the base.
 
         Raises:
-            ReplicaLost: it does not answer.
             AdapterRefused: the adapter is not loaded, or no slot became free.
-        """
-        ...
-
-
-class AdapterGate(Protocol):
-    """The last check before an adapter is live."""
-
-    async def check(self, base_model: str, adapter: AdapterRef) -> None:
-        """Prove the adapter on a running replica.
-
-        Raises:
-            GateRefused: it must not go live.
-            NoReplica: there is no replica to prove it on now.
         """
         ...
 

@@ -18,7 +18,7 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Outcome(StrEnum):
+class JobOutcome(StrEnum):
     """The end a job is heading for. Once decided it never changes."""
 
     SUCCEEDED = "succeeded"
@@ -51,7 +51,7 @@ TRAINING = frozenset((JobState.RUNNING, JobState.STOPPING))
 """States in which something may run in Ray, so that a slot is held."""
 
 
-def check_transition(before: JobState, after: JobState, outcome: Outcome | None) -> None:
+def check_transition(before: JobState, after: JobState, outcome: JobOutcome | None) -> None:
     """Check one step.
 
     Raises:
@@ -64,19 +64,19 @@ def check_transition(before: JobState, after: JobState, outcome: Outcome | None)
         raise IllegalTransition(f"{after} with outcome {outcome}")
     if after in FINISHED and outcome is not None and after.value != outcome.value:
         raise IllegalTransition(f"{after} with outcome {outcome}")
-    if outcome is Outcome.SUCCEEDED and after is JobState.SETTLING and before is not JobState.CHECKING:
+    if outcome is JobOutcome.SUCCEEDED and after is JobState.SETTLING and before is not JobState.CHECKING:
         raise IllegalTransition(f"success without the gate, from {before}")
-    if outcome is Outcome.SUCCEEDED and after is JobState.STOPPING:
+    if outcome is JobOutcome.SUCCEEDED and after is JobState.STOPPING:
         raise IllegalTransition("success does not stop anything")
 
 
-def outward(state: JobState, outcome: Outcome | None) -> str:
+def outward(state: JobState, outcome: JobOutcome | None) -> str:
     """Return OpenAI's status.
 
     A cancelled job says so at once: that its model will never exist is certain from then on. Success and failure are
     said last, when the bill is on its way.
     """
-    if outcome is Outcome.CANCELLED:
+    if outcome is JobOutcome.CANCELLED:
         return "cancelled"
     if state is JobState.CREATING:
         return "validating_files"

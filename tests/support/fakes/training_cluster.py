@@ -43,9 +43,7 @@ class TrainingCluster:
         self.submissions: list[str] = []
         self.stops: list[str] = []
 
-    async def submit(
-        self, submission_id: str, entrypoint: str, *, env: Mapping[str, str], metadata: Mapping[str, str]
-    ) -> None:
+    async def submit(self, submission_id: str, entrypoint: str, *, metadata: Mapping[str, str]) -> None:
         self._answer()
         if submission_id in self.runs:
             return

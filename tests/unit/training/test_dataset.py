@@ -10,7 +10,7 @@ pytest.importorskip("transformers")
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from tokenyard.core.training import row_token_bound
+from tokenyard.finetune.methods.supervised import text_token_bound
 from tokenyard_deployments.training.dataset import IGNORED, Example, count_tokens, encode, read_rows
 from tokenyard_deployments.training.failures import TrainingFailed
 
@@ -85,9 +85,7 @@ def test_a_long_row_is_cut_and_counts_as_cut() -> None:
 def test_the_count_is_within_the_bound_that_was_reserved() -> None:
     using = tokenizer()
     rows = [row(("user", "häöü" * n), ("assistant", "ok" * n)) for n in range(1, 9)]
-    bounds = [
-        row_token_bound(one, template_tokens=0, template_tokens_per_message=12, max_seq_length=60) for one in rows
-    ]
+    bounds = [min(60, text_token_bound(one) + 12 * len(one["messages"])) for one in rows]
     for example, bound in zip(encode(rows, using, 60), bounds, strict=True):
         assert count_tokens([example]) <= bound
 

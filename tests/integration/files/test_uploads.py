@@ -8,8 +8,8 @@ import pytest
 from support.finetune_stack import FinetuneStack, principal
 from support.training_rows import rows
 from tokenyard.core.errors import InvalidRequest, RateLimited
-from tokenyard.finetune.operator_store import STALE_UPLOAD_MS
-from tokenyard.finetune.uploads import MAX_UPLOADS_OF_ONE, Uploads
+from tokenyard.files.operator_store import STALE_UPLOAD_MS
+from tokenyard.files.uploads import MAX_UPLOADS_OF_ONE
 
 MIB = 1024 * 1024
 
@@ -23,7 +23,7 @@ async def _large(purpose: str, block: bytes, times: int):
 
 
 async def test_a_large_file_is_streamed_in_little_memory(stack) -> None:
-    uploads = Uploads(stack.files, stack.blobs, max_bytes=64 * MIB)
+    uploads = stack.uploads(max_bytes=64 * MIB)
     body = _large("user_data", b"x" * 65536, 1000)
     tracemalloc.start()
     try:
@@ -36,10 +36,10 @@ async def test_a_large_file_is_streamed_in_little_memory(stack) -> None:
 
 
 async def test_a_large_training_file_is_checked_to_its_last_line(stack) -> None:
-    uploads = Uploads(stack.files, stack.blobs, max_bytes=64 * MIB)
+    uploads = stack.uploads(max_bytes=64 * MIB)
     body = _large("fine-tune", rows(500), 100)
     view = await uploads.receive(principal(), "multipart/form-data; boundary=b", None, body)
-    assert view.summary.rows == 50_000
+    assert view.summary["rows"] == 50_000
 
 
 async def test_a_slow_upload_has_one_time_of_creation(stack) -> None:
@@ -48,7 +48,7 @@ async def test_a_slow_upload_has_one_time_of_creation(stack) -> None:
             stack.clock.advance(10)
             yield chunk
 
-    uploads = Uploads(stack.files, stack.blobs, max_bytes=MIB)
+    uploads = stack.uploads(max_bytes=MIB)
     view = await uploads.receive(principal(), "multipart/form-data; boundary=b", None, slow())
     assert await stack.files.get(principal().organization, view.id) == view
 
@@ -63,7 +63,7 @@ async def test_a_client_that_leaves_leaves_nothing(stack) -> None:
                 raise ClientLeft
             yield chunk
 
-    uploads = Uploads(stack.files, stack.blobs, max_bytes=64 * MIB)
+    uploads = stack.uploads(max_bytes=64 * MIB)
     with pytest.raises(ClientLeft):
         await uploads.receive(principal(), "multipart/form-data; boundary=b", None, cut_off())
     assert await stack.blobs.names("files/org_acme") == []
@@ -83,8 +83,7 @@ async def test_what_a_dead_gateway_left_is_cleaned_up_later(stack) -> None:
 
 
 async def _leftovers(stack: FinetuneStack):
-    files, _ = await stack.files.page(principal().organization, purpose=None, limit=10, after=None, newest_first=True)
-    return files
+    return await stack.files.page(principal().organization, purpose=None, limit=10, after=None, newest_first=True)
 
 
 async def test_an_upload_that_stalls_is_ended(stack) -> None:
@@ -92,7 +91,7 @@ async def test_an_upload_that_stalls_is_ended(stack) -> None:
         yield b'--b\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\nabc'
         await asyncio.Event().wait()
 
-    uploads = Uploads(stack.files, stack.blobs, max_bytes=MIB, stall_limit_s=0.05)
+    uploads = stack.uploads(max_bytes=MIB, stall_limit_s=0.05)
     with pytest.raises(InvalidRequest, match="stalled"):
         await uploads.receive(principal(), "multipart/form-data; boundary=b", None, stalled())
     assert await _leftovers(stack) == []
@@ -108,7 +107,7 @@ async def test_one_organization_cannot_take_every_place(stack) -> None:
         async for chunk in _large("user_data", b"x", 1):
             yield chunk
 
-    uploads = Uploads(stack.files, stack.blobs, max_bytes=MIB)
+    uploads = stack.uploads(max_bytes=MIB)
 
     def upload(who: str):
         return uploads.receive(principal(who), "multipart/form-data; boundary=b", None, slow())

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, select
 
 from support.training_rows import rows
-from tokenyard.finetune.tables import FileRow
+from tokenyard.files.tables import FileRow
 
 
 async def test_a_file_lives_from_upload_to_deletion(platform) -> None:

@@ -7,7 +7,6 @@ import msgspec
 
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.errors import Conflict, InvalidRequest
-from tokenyard.core.ids import AdapterId, OrganizationId
 from tokenyard.core.training import (
     ADAPTER_CONFIG,
     ADAPTER_FOLDER,
@@ -17,12 +16,11 @@ from tokenyard.core.training import (
     adapter_digest,
     job_folder,
 )
-from tokenyard.finetune.endings import fail, wait_for
-from tokenyard.finetune.gate import GateRefused, NoReplica
-from tokenyard.finetune.jobs import Job, JobError
-from tokenyard.finetune.operator_store import JobOperatorStore
-from tokenyard.finetune.ports import AdapterCatalog, AdapterGate, BaseModels
-from tokenyard.finetune.states import JobState, Outcome
+from tokenyard.finetune.job import Job, JobError
+from tokenyard.finetune.ports import AdapterLives, TrainableModels
+from tokenyard.finetune.progress import JobProgress, fail, wait_for
+from tokenyard.finetune.states import JobOutcome, JobState
+from tokenyard.finetune.steps.canary import CanaryCheck, CanaryFailed, NoReplica
 from tokenyard.storage.blobs import BlobStore
 
 _FILES = {ADAPTER_WEIGHTS, ADAPTER_CONFIG}
@@ -33,56 +31,40 @@ class UnusableAdapter(ValueError):
     """What training left behind is not an adapter we may serve."""
 
 
-def adapter_path(organization: OrganizationId, adapter: AdapterId) -> str:
-    """Return the blob path of a published adapter."""
-    return f"adapters/{organization}/{adapter}"
-
-
 class Publishing:
     """`checking` -> `settling`. Every step may be repeated after a death in between."""
 
     def __init__(
-        self,
-        *,
-        store: JobOperatorStore,
-        blobs: BlobStore,
-        catalog: AdapterCatalog,
-        gate: AdapterGate,
-        models: BaseModels,
+        self, *, blobs: BlobStore, adapters: AdapterLives, canary: CanaryCheck, models: TrainableModels
     ) -> None:
-        self._store = store
         self._blobs = blobs
-        self._catalog = catalog
-        self._gate = gate
+        self._adapters = adapters
+        self._canary = canary
         self._models = models
 
-    async def advance(self, job: Job) -> Job:
-        """Bring a trained job's adapter to life.
-
-        Raises:
-            JobChanged: somebody else changed the job.
-        """
+    async def advance(self, job: Job) -> JobProgress:
+        """Bring a trained job's adapter to life."""
         try:
             await self._make_live(job)
         except NoReplica as missing:
-            return await wait_for(self._store, job, str(missing))
-        except (UnusableAdapter, GateRefused) as refused:
-            return await fail(self._store, job, JobError(_CHECK_FAILED, str(refused)))
+            return wait_for(job, str(missing))
+        except (UnusableAdapter, CanaryFailed) as refused:
+            return fail(job, JobError(_CHECK_FAILED, str(refused)))
         except (InvalidRequest, Conflict) as refused:
-            return await fail(self._store, job, JobError(_CHECK_FAILED, refused.message))
-        after = msgspec.structs.replace(job, state=JobState.SETTLING, outcome=Outcome.SUCCEEDED, waits_for=None)
-        return await self._store.save(job, after)
+            return fail(job, JobError(_CHECK_FAILED, refused.message))
+        after = msgspec.structs.replace(job, state=JobState.SETTLING, outcome=JobOutcome.SUCCEEDED, waits_for=None)
+        return JobProgress(after)
 
     async def _make_live(self, job: Job) -> None:
         name = job.model_name
         assert name is not None, "a job is checked only after it has an adapter"
-        path = adapter_path(job.organization, name.id)
+        path = f"adapters/{job.organization}/{name.id}"
         digest = await self._publish(job, path)
-        await self._catalog.register(
+        await self._adapters.register(
             job.organization, project=job.project, name=name, path=path, digest=digest, job=job.id
         )
-        await self._gate.check(job.model, AdapterRef(id=name.id, name=str(name), path=path, digest=digest))
-        await self._catalog.promote(job.organization, name.id)
+        await self._canary.check(job.model, AdapterRef(id=name.id, name=str(name), path=path, digest=digest))
+        await self._adapters.promote(job.organization, name.id)
 
     async def _publish(self, job: Job, target: str) -> str:
         source = f"{job_folder(job.organization, job.id, job.attempt)}/{ADAPTER_FOLDER}"

@@ -3,7 +3,7 @@
 import pytest
 
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.finetune.multipart import (
+from tokenyard.files.multipart import (
     MAX_FIELD_BYTES,
     MAX_PARTS,
     Field,

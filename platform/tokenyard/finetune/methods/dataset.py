@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
 
 import msgspec
 
-from tokenyard.core.training import row_token_bound
-from tokenyard.finetune.dataset_row import RowProblem, check_row
+from tokenyard.core.errors import InvalidRequest
+from tokenyard.finetune.methods import METHODS
+from tokenyard.finetune.methods.method import FineTuneMethod, Json, RowProblem
 
 MAX_LINE_BYTES = 1024 * 1024
 MAX_ROWS = 1_000_000
@@ -17,11 +17,12 @@ _DECODER = msgspec.json.Decoder()
 
 
 class DatasetSummary(msgspec.Struct, frozen=True):
-    """A dataset in figures. `text_tokens` bounds the tokens of its text from above, without the chat template."""
+    """A dataset of `method` in figures; `text_tokens` is the sum of `RowSize.text_tokens`."""
 
     rows: int
     messages: int
     text_tokens: int
+    method: str = "supervised"
 
     def token_bound(self, *, template_tokens: int, template_tokens_per_message: int) -> int:
         """Bound from above what one epoch trains on."""
@@ -46,10 +47,15 @@ class InvalidDataset(ValueError):
         self.problems = tuple(problems)
 
 
-class DatasetCheck:
-    """Takes a file in chunks of any size. Holds one line in memory at most, and stops at the tenth problem."""
+class DatasetReader:
+    """Takes a file in chunks of any size. Holds one line in memory at most, and stops at the tenth problem.
 
-    def __init__(self) -> None:
+    Its first good row decides which of the methods the file is for.
+    """
+
+    def __init__(self, methods: Sequence[FineTuneMethod] = METHODS) -> None:
+        self._methods = methods
+        self._method = methods[0]
         self._rest = bytearray()
         self._skipping = False  # inside a line that is already known to be too long
         self._line = 0
@@ -85,7 +91,7 @@ class DatasetCheck:
             self._problems.append(LineProblem(1, "the file is empty"))
         if self._problems:
             raise InvalidDataset(self._problems)
-        return DatasetSummary(self._rows, self._messages, self._text_tokens)
+        return DatasetSummary(self._rows, self._messages, self._text_tokens, self._method.name)
 
     def _append(self, data: bytes) -> None:
         if self._skipping:
@@ -115,16 +121,16 @@ class DatasetCheck:
             self._problem(self._line, f"more than {MAX_ROWS} rows")
             return
         try:
-            self._count(check_row(_decoded(line)))
+            row = _decoded(line)
+            if not self._rows and isinstance(row, dict):
+                self._method = next((one for one in self._methods if one.row_field in row), self._method)
+            size = self._method.check_row(row)
         except RowProblem as problem:
             self._problem(self._line, str(problem))
-
-    def _count(self, row: dict[str, Any]) -> None:
-        self._rows += 1
-        self._messages += len(row["messages"])
-        self._text_tokens += row_token_bound(
-            row, template_tokens=0, template_tokens_per_message=0, max_seq_length=MAX_LINE_BYTES
-        )
+        else:
+            self._rows += 1
+            self._messages += size.messages
+            self._text_tokens += size.text_tokens
 
     def _problem(self, line: int, message: str) -> None:
         if not self.is_over:
@@ -137,19 +143,34 @@ async def check_dataset(chunks: AsyncIterator[bytes]) -> DatasetSummary:
     Raises:
         InvalidDataset: naming up to ten wrong lines.
     """
-    check = DatasetCheck()
+    reader = DatasetReader()
     async for chunk in chunks:
-        await asyncio.to_thread(check.feed, chunk)
-        if check.is_over:
+        await asyncio.to_thread(reader.feed, chunk)
+        if reader.is_over:
             break
-    return await asyncio.to_thread(check.finish)
+    return await asyncio.to_thread(reader.finish)
 
 
-def _decoded(line: bytes) -> Any:
+async def check_upload(chunks: AsyncIterator[bytes]) -> Json:
+    """Check a training file while it is uploaded; return its summary as JSON.
+
+    Raises:
+        InvalidRequest: naming up to ten wrong lines.
+    """
+    try:
+        return msgspec.structs.asdict(await check_dataset(chunks))
+    except InvalidDataset as error:
+        problems = "\n".join(str(problem) for problem in error.problems)
+        message = f"The training file cannot be used:\n{problems}"
+        raise InvalidRequest(message, code="invalid_training_file", param="file") from error
+
+
+def _decoded(line: bytes) -> object:
     if line.startswith(_BYTE_ORDER_MARK):
         raise RowProblem("begins with a byte order mark; save the file as UTF-8 without it")
     try:
-        return _DECODER.decode(line.decode())
+        row: object = _DECODER.decode(line.decode())
+        return row
     except UnicodeDecodeError as error:
         raise RowProblem(f"not UTF-8 (byte {error.start + 1} of the line)") from None
     except (msgspec.MsgspecError, RecursionError) as error:

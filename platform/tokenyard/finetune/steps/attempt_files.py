@@ -19,8 +19,8 @@ from tokenyard.core.training import (
     event_file,
     job_folder,
 )
-from tokenyard.finetune.files import file_path
-from tokenyard.finetune.jobs import Job
+from tokenyard.finetune.job import Job
+from tokenyard.finetune.ports import TrainingFiles
 from tokenyard.storage.blobs import BlobStore
 
 _LOG = logging.getLogger(__name__)
@@ -30,29 +30,30 @@ _EVENT = msgspec.json.Decoder(TrainingEvent)
 _RESULT = msgspec.json.Decoder(TrainingResult)
 
 
-class AttemptFolder:
+class AttemptFiles:
     """Reads and writes the attempts' folders of all jobs."""
 
-    def __init__(self, blobs: BlobStore) -> None:
+    def __init__(self, blobs: BlobStore, files: TrainingFiles) -> None:
         self._blobs = blobs
+        self._files = files
 
     async def write_spec(self, job: Job, model: BaseModel, resources: TrainingResources) -> str:
         """Write the current attempt's spec; return the command that runs it. Nothing in it is a tenant's text."""
         folder = _folder(job)
-        validation = job.validation_file
+        urls = {name: self._blobs.url_of(self._files.path(job.organization, file)) for name, file in job.files.items()}
         spec = TrainingSpec(
             job=job.id,
             attempt=job.attempt,
             organization=job.organization,
             base_model=model.id,
             base_model_path=model.path,
-            training_url=self._blobs.url_of(file_path(job.organization, job.training_file)),
-            validation_url=self._blobs.url_of(file_path(job.organization, validation)) if validation else None,
+            training_url=urls["training_file"],
+            validation_url=urls.get("validation_file"),
             output_url=self._blobs.url_of(folder),
             resume_url=job.resume_url,
+            method=job.method,
             hyperparameters=job.hyperparameters,
             seed=job.seed,
-            suffix=job.suffix,
             max_seq_length=model.context_length,
             max_lora_rank=model.max_lora_rank,
             lora=LoraSettings(rank=min(LoraSettings().rank, model.max_lora_rank)),

@@ -1,6 +1,4 @@
-"""A fine-tuning job as a value, and as OpenAI's object."""
-
-from typing import Any
+"""A fine-tuning job as a value, and its row."""
 
 import msgspec
 
@@ -8,8 +6,8 @@ from tokenyard.core.adapters import FineTunedName
 from tokenyard.core.ids import AdapterId, ApiKeyId, FileId, JobId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.training import Hyperparameters
-from tokenyard.finetune.states import JobState, Outcome, outward
-from tokenyard.finetune.tables import CheckpointRow, EventRow, JobRow
+from tokenyard.finetune.states import JobOutcome, JobState, outward
+from tokenyard.finetune.tables import JobRow
 
 
 class JobError(msgspec.Struct, frozen=True):
@@ -33,6 +31,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     suffix: str
     seed: int
     training_file: FileId
+    method: str
     hyperparameters: Hyperparameters
     price: PriceId
     reserved_tokens: int
@@ -41,7 +40,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
 
     state: JobState = JobState.CREATING
-    outcome: Outcome | None = None
+    outcome: JobOutcome | None = None
     error: JobError | None = None
     finished_at: int | None = None
     admitted_at_ms: int = 0
@@ -63,38 +62,17 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return outward(self.state, self.outcome)
 
     @property
+    def files(self) -> dict[str, FileId]:
+        """The files it needs, by the field of the request that names them."""
+        files = {"training_file": self.training_file}
+        return files if self.validation_file is None else files | {"validation_file": self.validation_file}
+
+    @property
     def model_name(self) -> FineTunedName | None:
         """The name of its model, known once it has an adapter."""
         if self.adapter is None:
             return None
         return FineTunedName(self.model, self.organization_slug, self.suffix, self.adapter)
-
-    def as_openai(self) -> dict[str, Any]:
-        """Return OpenAI's job object."""
-        hyperparameters = msgspec.to_builtins(self.hyperparameters)
-        done = self.state is JobState.SUCCEEDED
-        failed = self.status == "failed" and self.error is not None
-        return {
-            "id": self.id,
-            "object": "fine_tuning.job",
-            "created_at": self.created_at_ms // 1000,
-            "finished_at": self.finished_at,
-            "model": self.model,
-            "fine_tuned_model": str(self.model_name) if done else None,
-            "organization_id": self.organization,
-            "status": self.status,
-            "training_file": self.training_file,
-            "validation_file": self.validation_file,
-            "result_files": [],
-            "trained_tokens": self.trained_tokens if self.finished_at is not None else None,
-            "error": msgspec.to_builtins(self.error) if failed else None,
-            "hyperparameters": hyperparameters,
-            "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
-            "seed": self.seed,
-            "estimated_finish": None,
-            "integrations": [],
-            "metadata": self.metadata or None,
-        }
 
 
 _PROGRESS = (
@@ -103,13 +81,13 @@ _PROGRESS = (
 )
 _FIXED = (
     *("id", "organization", "project", "key", "organization_slug", "created_at_ms", "model", "suffix", "seed"),
-    *("training_file", "validation_file", "price", "reserved_tokens", "reserved_amount"),
+    *("training_file", "validation_file", "method", "price", "reserved_tokens", "reserved_amount"),
 )
 
 
-def progress_columns(job: Job) -> dict[str, Any]:
+def progress_columns(job: Job) -> dict[str, object]:
     """Return the columns that change in a job's life."""
-    columns = {name: getattr(job, name) for name in _PROGRESS}
+    columns: dict[str, object] = {name: getattr(job, name) for name in _PROGRESS}
     return columns | {"error": msgspec.to_builtins(job.error)}
 
 
@@ -131,30 +109,3 @@ def job_of(row: JobRow) -> Job:
     """Return what a row says."""
     found = {name: getattr(row, name) for name in (*_FIXED, *_PROGRESS, "error", "hyperparameters", "version")}
     return msgspec.convert(found | {"metadata": row.details}, Job)
-
-
-def event_as_openai(row: EventRow) -> dict[str, Any]:
-    """Return OpenAI's event object."""
-    return {
-        "id": row.id,
-        "object": "fine_tuning.job.event",
-        "created_at": row.created_at,
-        "level": row.level,
-        "message": row.message,
-        "type": row.type,
-        "data": row.data,
-    }
-
-
-def checkpoint_as_openai(row: CheckpointRow, job: Job) -> dict[str, Any]:
-    """Return OpenAI's checkpoint object."""
-    model = str(job.model_name) if job.model_name is not None else f"ft:{job.model}"
-    return {
-        "id": row.id,
-        "object": "fine_tuning.job.checkpoint",
-        "created_at": row.created_at,
-        "fine_tuned_model_checkpoint": f"{model}:ckpt-step-{row.step_number}",
-        "step_number": row.step_number,
-        "metrics": {"step": row.step_number, **row.metrics},
-        "fine_tuning_job_id": row.job,
-    }

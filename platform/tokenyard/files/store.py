@@ -1,7 +1,7 @@
-"""The records of uploaded files. A record without its bytes, or bytes without a record, is cleaned up by the worker."""
+"""Uploaded files of one organization. A record without its bytes, or bytes without a record, the worker cleans up."""
 
+from contextlib import nullcontext
 from enum import StrEnum
-from typing import Any
 
 import msgspec
 from sqlalchemy import ColumnElement, delete, or_, select, update
@@ -10,15 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import InvalidRequest, NotFound
 from tokenyard.core.ids import FileId, OrganizationId, ProjectId
-from tokenyard.finetune.dataset import DatasetSummary
-from tokenyard.finetune.states import UNFINISHED
-from tokenyard.finetune.tables import FileRow, JobRow
-from tokenyard.storage.advisory_lock import advisory_lock
+from tokenyard.files.ports import FilesInUse, Json
+from tokenyard.files.tables import FileRow
+from tokenyard.storage.advisory_lock import organization_lock
 from tokenyard.storage.database import Database
-from tokenyard.storage.paging import beyond, cut
-
-PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
-FINE_TUNE = "fine-tune"
+from tokenyard.storage.paging import beyond
 
 
 class FileState(StrEnum):
@@ -29,49 +25,29 @@ class FileState(StrEnum):
     DELETING = "deleting"
 
 
-class FileView(msgspec.Struct, frozen=True):
-    """An uploaded file. `summary` is there where it is a training file."""
+class StoredFile(msgspec.Struct, frozen=True):
+    """An uploaded file. `summary` is there where it was checked as a training file; times are unix seconds."""
 
     id: FileId
-    organization: OrganizationId
     filename: str
     purpose: str
     bytes: int
     created_at: int
     expires_at: int | None
-    summary: DatasetSummary | None
-
-    def as_openai(self) -> dict[str, Any]:
-        """Return OpenAI's file object."""
-        return {
-            "id": self.id,
-            "object": "file",
-            "bytes": self.bytes,
-            "created_at": self.created_at,
-            "expires_at": self.expires_at,
-            "filename": self.filename,
-            "purpose": self.purpose,
-            "status": "processed",
-            "status_details": None,
-        }
-
-
-def file_path(organization: OrganizationId, file: FileId) -> str:
-    """Return the blob path of a file's bytes."""
-    return f"files/{organization}/{file}"
-
-
-def file_not_found(file: str, param: str | None = "id") -> NotFound:
-    """Return the error for a file that is not there, or is somebody else's."""
-    return NotFound(f"No such File object: {file[:64]}", param=param)
+    summary: Json | None
 
 
 class FileStore:
     """Files of one organization at a time."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, in_use: FilesInUse) -> None:
         self._database = database
         self._clock = clock
+        self._in_use = in_use
+
+    def path(self, organization: OrganizationId, file: FileId) -> str:
+        """Return the blob path of a file's bytes."""
+        return f"files/{organization}/{file}"
 
     async def begin(self, organization: OrganizationId, project: ProjectId, file: FileId) -> int:
         """Note that bytes are about to be written, so that they are never forgotten; return `created_at`."""
@@ -90,31 +66,35 @@ class FileStore:
             session.add(row)
         return created_at_ms // 1000
 
-    async def complete(self, organization: OrganizationId, view: FileView) -> None:
+    async def complete(self, organization: OrganizationId, file: StoredFile) -> None:
         """Make the file visible: its bytes are all there."""
         statement = (
             update(FileRow)
-            .where(FileRow.id == view.id, FileRow.organization == organization)
+            .where(FileRow.id == file.id, FileRow.organization == organization)
             .values(
-                filename=view.filename,
-                purpose=view.purpose,
-                bytes=view.bytes,
-                expires_at=view.expires_at,
-                summary=msgspec.to_builtins(view.summary),
+                filename=file.filename,
+                purpose=file.purpose,
+                bytes=file.bytes,
+                expires_at=file.expires_at,
+                summary=file.summary,
                 state=FileState.PROCESSED,
             )
         )
         async with self._database.transaction() as session:
             await session.execute(statement)
 
-    async def get(self, organization: OrganizationId, file: FileId) -> FileView:
-        """Return a file.
+    async def get(self, organization: OrganizationId, file: FileId, session: AsyncSession | None = None) -> StoredFile:
+        """Return a file, as part of the caller's transaction where a session is given.
 
         Raises:
             NotFound: there is none, or it belongs to another organization.
         """
-        async with self._database.reading() as session:
-            return await find_file(session, organization, file, self._clock.now_ms() // 1000)
+        statement = select(FileRow).where(FileRow.id == file, *self._visible(organization))
+        async with nullcontext(session) if session is not None else self._database.reading() as reading:
+            row = await reading.scalar(statement)
+            if row is None:
+                raise NotFound(f"No such File object: {file[:64]}", param="id")
+            return _stored(row)
 
     async def page(
         self,
@@ -122,16 +102,15 @@ class FileStore:
         *,
         purpose: str | None,
         limit: int,
-        after: FileId | None,
+        after: str | None,
         newest_first: bool,
-    ) -> tuple[list[FileView], bool]:
-        """Return one page and whether there is more.
+    ) -> list[StoredFile]:
+        """Return up to `limit` files that follow `after`.
 
         Raises:
             InvalidRequest: `after` is not a file of this organization.
         """
-        now = self._clock.now_ms() // 1000
-        statement = select(FileRow).where(*_visible(organization, now))
+        statement = select(FileRow).where(*self._visible(organization))
         if purpose is not None:
             statement = statement.where(FileRow.purpose == purpose)
         async with self._database.reading() as session:
@@ -143,8 +122,7 @@ class FileStore:
                 statement = statement.where(beyond(FileRow.created_at_ms, FileRow.id, place, newest_first=newest_first))
             columns = (FileRow.created_at_ms, FileRow.id)
             order = [column.desc() if newest_first else column.asc() for column in columns]
-            rows = await session.scalars(statement.order_by(*order).limit(limit + 1))
-            return cut([view_of(row) for row in rows], limit)
+            return [_stored(row) for row in await session.scalars(statement.order_by(*order).limit(limit))]
 
     async def begin_delete(self, organization: OrganizationId, file: FileId) -> None:
         """Hide the file for ever; its bytes go next.
@@ -153,16 +131,11 @@ class FileStore:
             NotFound: there is none, or it belongs to another organization.
             InvalidRequest: an unfinished job needs it.
         """
+        in_use = self._in_use()
         async with self._database.transaction() as session:
-            await advisory_lock(session, f"organization:{organization}")
-            await find_file(session, organization, file, self._clock.now_ms() // 1000)
-            job = await session.scalar(
-                select(JobRow.id).where(
-                    JobRow.organization == organization,
-                    JobRow.state.in_(UNFINISHED),
-                    or_(JobRow.training_file == file, JobRow.validation_file == file),
-                )
-            )
+            await organization_lock(session, organization)
+            await self.get(organization, file, session)
+            job = await session.scalar(select(in_use.c.job).where(in_use.c.file == file).limit(1))
             if job is not None:
                 raise InvalidRequest(f"The file is in use by the fine-tuning job {job}.", code="file_in_use")
             await session.execute(
@@ -176,36 +149,21 @@ class FileStore:
         async with self._database.transaction() as session:
             await session.execute(delete(FileRow).where(FileRow.id == file, FileRow.organization == organization))
 
-
-async def find_file(session: AsyncSession, organization: OrganizationId, file: str, now: int) -> FileView:
-    """Return a file within an open transaction.
-
-    Raises:
-        NotFound: there is none, or it belongs to another organization.
-    """
-    row = await session.scalar(select(FileRow).where(FileRow.id == file, *_visible(organization, now)))
-    if row is None:
-        raise file_not_found(file)
-    return view_of(row)
+    def _visible(self, organization: OrganizationId) -> list[ColumnElement[bool]]:
+        return [
+            FileRow.organization == organization,
+            FileRow.state == FileState.PROCESSED,
+            or_(FileRow.expires_at.is_(None), FileRow.expires_at > self._clock.now_ms() // 1000),
+        ]
 
 
-def _visible(organization: OrganizationId, now: int) -> list[ColumnElement[bool]]:
-    return [
-        FileRow.organization == organization,
-        FileRow.state == FileState.PROCESSED,
-        or_(FileRow.expires_at.is_(None), FileRow.expires_at > now),
-    ]
-
-
-def view_of(row: FileRow) -> FileView:
-    """Return what a row says."""
-    return FileView(
+def _stored(row: FileRow) -> StoredFile:
+    return StoredFile(
         id=FileId(row.id),
-        organization=OrganizationId(row.organization),
         filename=row.filename,
         purpose=row.purpose,
         bytes=row.bytes,
         created_at=row.created_at_ms // 1000,
         expires_at=row.expires_at,
-        summary=msgspec.convert(row.summary, DatasetSummary) if row.summary else None,
+        summary=row.summary,
     )

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from tokenyard.core.errors import InvalidRequest, PayloadTooLarge, RateLimited, Unavailable
 from tokenyard.core.ids import FileId, OrganizationId, new_file_id
 from tokenyard.core.principal import Principal
-from tokenyard.finetune.dataset import DatasetSummary, InvalidDataset, check_dataset
-from tokenyard.finetune.files import FINE_TUNE, PURPOSES, FileStore, FileView, file_path
-from tokenyard.finetune.multipart import Field, FileChunk, FileEnd, FileStart, Part, read_multipart
+from tokenyard.files.multipart import Field, FileChunk, FileEnd, FileStart, Part, read_multipart
+from tokenyard.files.ports import UploadCheck
+from tokenyard.files.store import FileStore, StoredFile
 from tokenyard.storage.blobs import CHUNK_BYTES, BlobStore
 
+PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
 MAX_UPLOADS_AT_ONCE = 16
 # So that one organization with slow connections cannot take them all.
 MAX_UPLOADS_OF_ONE = 8
@@ -36,17 +37,25 @@ class Uploads:
     """Receives files. Never holds more than about a megabyte of one in memory."""
 
     def __init__(
-        self, files: FileStore, blobs: BlobStore, *, max_bytes: int, stall_limit_s: float = STALL_LIMIT_S
+        self,
+        files: FileStore,
+        blobs: BlobStore,
+        check: UploadCheck,
+        *,
+        max_bytes: int,
+        stall_limit_s: float = STALL_LIMIT_S,
     ) -> None:
+        """Take `check`, which training files must pass."""
         self._files = files
         self._blobs = blobs
+        self._check = check
         self._max_bytes = max_bytes
         self._stall_limit_s = stall_limit_s
         self._running: Counter[OrganizationId] = Counter()
 
     async def receive(
         self, principal: Principal, content_type: str, content_length: int | None, body: AsyncIterator[bytes]
-    ) -> FileView:
+    ) -> StoredFile:
         """Store an upload and return its file.
 
         Raises:
@@ -57,11 +66,11 @@ class Uploads:
         """
         if content_length is not None and content_length > self._max_bytes + _FORM_BYTES:
             raise self._too_large()
-        with self._turn(principal.organization):
-            return await self._receive(principal, content_type, self._steady(body))
+        with self._slot(principal.organization):
+            return await self._receive(principal, content_type, self._without_stalls(body))
 
     @contextmanager
-    def _turn(self, organization: OrganizationId) -> Iterator[None]:
+    def _slot(self, organization: OrganizationId) -> Iterator[None]:
         if self._running[organization] >= MAX_UPLOADS_OF_ONE:
             raise RateLimited(
                 f"At most {MAX_UPLOADS_OF_ONE} uploads of an organization at once.", headers={"retry-after": "5"}
@@ -76,7 +85,7 @@ class Uploads:
             if not self._running[organization]:
                 del self._running[organization]
 
-    async def _steady(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def _without_stalls(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Pass the body on, and end it where nothing comes for too long."""
         while True:
             try:
@@ -88,21 +97,19 @@ class Uploads:
                 raise InvalidRequest("The upload stalled.") from None
             yield chunk
 
-    async def _receive(self, principal: Principal, content_type: str, body: AsyncIterator[bytes]) -> FileView:
+    async def _receive(self, principal: Principal, content_type: str, body: AsyncIterator[bytes]) -> StoredFile:
         file = new_file_id()
+        path = self._files.path(principal.organization, file)
         created_at = await self._files.begin(principal.organization, principal.project, file)
         try:
-            form = await self._store(file_path(principal.organization, file), read_multipart(content_type, body))
-            view = await self._checked(principal, file, form, created_at)
-            await self._files.complete(principal.organization, view)
+            form = await self._store(path, read_multipart(content_type, body))
+            stored = await self._checked(path, file, form, created_at)
+            await self._files.complete(principal.organization, stored)
         except BaseException:
-            await self._discard(principal, file)
+            await self._blobs.delete(path)
+            await self._files.forget(principal.organization, file)
             raise
-        return view
-
-    async def _discard(self, principal: Principal, file: FileId) -> None:
-        await self._blobs.delete(file_path(principal.organization, file))
-        await self._files.forget(principal.organization, file)
+        return stored
 
     async def _store(self, path: str, parts: AsyncIterator[Part]) -> _Form:
         form = _Form(fields={})
@@ -132,7 +139,7 @@ class Uploads:
         if gathered:
             yield bytes(gathered)
 
-    async def _checked(self, principal: Principal, file: FileId, form: _Form, created_at: int) -> FileView:
+    async def _checked(self, path: str, file: FileId, form: _Form, created_at: int) -> StoredFile:
         purpose = form.fields.get("purpose")
         if purpose not in PURPOSES:
             given = f"'{purpose[:32]}' is not one of" if purpose else "Missing required field `purpose`: one of"
@@ -141,33 +148,21 @@ class Uploads:
             raise InvalidRequest("Missing required field `file`.", param="file")
         if not form.size:
             raise InvalidRequest("The file is empty.", param="file")
-        return FileView(
+        training = purpose == "fine-tune"
+        if training and not form.filename.lower().endswith(".jsonl"):
+            raise InvalidRequest("A training file must be a .jsonl file: one JSON object a line.", param="file")
+        return StoredFile(
             id=file,
-            organization=principal.organization,
             filename=form.filename,
             purpose=purpose,
             bytes=form.size,
             created_at=created_at,
             expires_at=_expiry(form.fields, created_at),
-            summary=await self._summary(principal, file, form.filename) if purpose == FINE_TUNE else None,
+            summary=await self._check(self._blobs.read_stream(path)) if training else None,
         )
-
-    async def _summary(self, principal: Principal, file: FileId, filename: str) -> DatasetSummary:
-        if not filename.lower().endswith(".jsonl"):
-            raise InvalidRequest("A training file must be a .jsonl file: one JSON object a line.", param="file")
-        try:
-            return await check_dataset(self._blobs.read_stream(file_path(principal.organization, file)))
-        except InvalidDataset as error:
-            raise invalid_dataset(error, "file") from error
 
     def _too_large(self) -> PayloadTooLarge:
         return PayloadTooLarge(f"The file is larger than {self._max_bytes} bytes.", param="file")
-
-
-def invalid_dataset(error: InvalidDataset, param: str) -> InvalidRequest:
-    """Return the error a user sees, with its lines."""
-    found = "\n".join(str(problem) for problem in error.problems)
-    return InvalidRequest(f"The training file cannot be used:\n{found}", code="invalid_training_file", param=param)
 
 
 async def _file_of(parts: AsyncIterator[Part]) -> AsyncIterator[bytes]:
