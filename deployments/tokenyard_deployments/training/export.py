@@ -1,4 +1,4 @@
-"""Puts the last checkpoint's adapter through the gate and publishes it: manifest last."""
+"""Puts the last checkpoint's adapter through the gate and into the attempt's folder: manifest last."""
 
 import hashlib
 import json
@@ -22,8 +22,8 @@ from tokenyard_deployments.training.attempt import AttemptFolder
 from tokenyard_deployments.training.gate import GatePolicy, base_shapes, check_adapter
 
 
-def publish(spec: TrainingSpec, folder: AttemptFolder, checkpoint: TrainingCheckpoint) -> str:
-    """Publish a checkpoint's adapter as the attempt's; return its digest.
+def export_adapter(spec: TrainingSpec, folder: AttemptFolder, checkpoint: TrainingCheckpoint) -> str:
+    """Make a checkpoint's adapter the attempt's result; return its digest.
 
     Raises:
         GateRefused: the adapter must not be served.

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from tokenyard.finetune.methods.supervised import text_token_bound
-from tokenyard_deployments.training.dataset import IGNORED, Example, count_tokens, encode, read_rows
+from tokenyard_deployments.training.examples import IGNORED, Example, count_tokens, encode, read_rows
 from tokenyard_deployments.training.failures import TrainingFailed
 
 CHATML = (
@@ -78,7 +78,7 @@ def test_a_long_row_is_cut_and_counts_as_cut() -> None:
         [row(("user", "a" * 50), ("assistant", "b" * 50)), row(("user", "a"), ("assistant", "b"))], using, 30
     )
     assert [len(example.input_ids) for example in examples] == [30, 23]
-    assert [example.is_taught for example in examples] == [False, True]
+    assert [example.has_lesson for example in examples] == [False, True]
     assert count_tokens(examples) == 53
 
 

@@ -19,7 +19,7 @@ class Example(msgspec.Struct, frozen=True):
     labels: list[int]
 
     @property
-    def is_taught(self) -> bool:
+    def has_lesson(self) -> bool:
         """Tell whether anything is learnt: the first token never is, as nothing predicts it."""
         return any(label != IGNORED for label in self.labels[1:])
 
@@ -49,9 +49,9 @@ def encode(rows: Iterable[dict[str, Any]], tokenizer: Any, max_seq_length: int) 
     for number, row in enumerate(rows, start=1):
         try:
             examples.append(_example(row, tokenizer, max_seq_length))
-        except _Unusable as error:
+        except _UnusableRow as error:
             raise TrainingFailed("invalid_training_file", f"line {number}: {error}") from None
-    if not any(example.is_taught for example in examples):
+    if not any(example.has_lesson for example in examples):
         message = f"In no row is there anything to learn within the first {max_seq_length} tokens."
         raise TrainingFailed("invalid_training_file", message)
     return examples
@@ -62,7 +62,7 @@ def count_tokens(examples: Sequence[Example]) -> int:
     return sum(len(example.input_ids) for example in examples)
 
 
-class _Unusable(ValueError):
+class _UnusableRow(ValueError):
     """What is wrong with a row, as a sentence."""
 
 
@@ -90,7 +90,7 @@ def _example(row: dict[str, Any], tokenizer: Any, max_seq_length: int) -> Exampl
 
 def _render(row: dict[str, Any], tokenizer: Any) -> tuple[str, list[tuple[int, int]]]:
     """Return the whole conversation and where in it the learnt text stands, end-of-turn mark included."""
-    messages = [_bare(message) for message in row["messages"]]
+    messages = [_without_weight(message) for message in row["messages"]]
     tools = row.get("tools") or None
     text = _template(tokenizer, messages, tools)
     _check_shown(text, row)
@@ -99,11 +99,11 @@ def _render(row: dict[str, Any], tokenizer: Any) -> tuple[str, list[tuple[int, i
         if message["role"] != "assistant" or message.get("weight", 1) == 0:
             continue
         if index == 0:
-            raise _Unusable("the first message must not be from the assistant")
+            raise _UnusableRow("the first message must not be from the assistant")
         before = _template(tokenizer, messages[:index], tools, opened=True)
         upto = _template(tokenizer, messages[: index + 1], tools)
         if not (text.startswith(upto.rstrip()) and upto.startswith(before)):
-            raise _Unusable("this model's chat template changes earlier turns, so only a last answer can be learnt")
+            raise _UnusableRow("this model's chat template changes earlier turns, so only a last answer can be learnt")
         spans.append((len(before), len(upto.rstrip())))
     return text, spans
 
@@ -112,7 +112,7 @@ def _template(tokenizer: Any, messages: list[dict[str, Any]], tools: Any, *, ope
     try:
         text: str = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=opened)
     except Exception:  # a template is a program of its own, and raises what it likes
-        raise _Unusable("this model's chat template cannot show these messages") from None
+        raise _UnusableRow("this model's chat template cannot show these messages") from None
     return text
 
 
@@ -123,8 +123,8 @@ def _check_shown(text: str, row: dict[str, Any]) -> None:
         call.get("function", {}).get("name") for message in row["messages"] for call in message.get("tool_calls") or ()
     ]
     if any(isinstance(name, str) and name not in text for name in (*tools, *calls)):
-        raise _Unusable("this model's chat template does not show tools")
+        raise _UnusableRow("this model's chat template does not show tools")
 
 
-def _bare(message: dict[str, Any]) -> dict[str, Any]:
+def _without_weight(message: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in message.items() if name != "weight"}
