@@ -5,8 +5,10 @@ import json
 import httpx
 import openai
 import pytest
+from openai.types import FileDeleted, FileObject
 from sqlalchemy import func, select
 
+from support.openai_schema import check_openai_schema, check_openai_type
 from support.training_rows import rows
 from tokenyard.files.tables import FileRow
 
@@ -28,6 +30,24 @@ async def test_a_file_lives_from_upload_to_deletion(platform) -> None:
     with pytest.raises(openai.NotFoundError):
         await platform.acme.files.retrieve(made.id)
     assert [path for path in platform.folder.rglob("*") if path.is_file()] == []
+
+
+async def test_files_are_exactly_openais(platform) -> None:
+    async with httpx.AsyncClient(base_url=platform.url, headers={"authorization": "Bearer ty-acme"}) as http:
+        expiry = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
+        for fields in ({"purpose": "fine-tune"}, {"purpose": "user_data"} | expiry):
+            made = (await http.post("/v1/files", data=fields, files={"file": ("a.jsonl", rows(1))})).json()
+            check_openai_type(made, FileObject)
+            check_openai_schema(made, "OpenAIFile")
+            assert ("expires_at" in made) == ("expires_after[anchor]" in fields)
+            assert (await http.get(f"/v1/files/{made['id']}")).json() == made
+        listed = (await http.get("/v1/files")).json()
+        deleted = (await http.delete(f"/v1/files/{made['id']}")).json()
+    check_openai_schema(listed, "ListFilesResponse")
+    assert listed["data"][0] == made
+    assert (listed["first_id"], listed["last_id"]) == (listed["data"][0]["id"], listed["data"][1]["id"])
+    check_openai_type(deleted, FileDeleted)
+    check_openai_schema(deleted, "DeleteFileResponse")
 
 
 async def test_another_organizations_file_is_as_if_it_were_not_there(platform) -> None:

@@ -198,6 +198,44 @@ async def test_a_run_that_started_while_its_job_was_cancelled_is_stopped(stack) 
     assert not any(run.state.is_active for run in stack.cluster.runs.values())
 
 
+async def test_a_run_that_a_worker_starts_after_its_lease_and_its_job_ended_is_stopped(stack) -> None:
+    job = await stack.create()
+    await stack.round()
+    submit = stack.cluster.submit
+
+    async def paused(submission: str, *rest: object, **more: object) -> None:
+        stack.cluster.submit = submit
+        stack.outlive_leases()
+        await stack.jobs.cancel(job.organization, job.id)
+        other = stack.new_worker()
+        for _ in range(3):
+            await stack.round(other)
+        assert (await stack.job(job.id)).state is JobState.CANCELLED
+        await submit(submission, *rest, **more)
+
+    stack.cluster.submit = paused
+    await stack.rounds(2)
+    assert stack.cluster.submissions == stack.cluster.stops == [f"{job.id}-1"]
+    assert not any(run.state.is_active for run in stack.cluster.runs.values())
+
+
+async def test_a_run_that_two_workers_start_goes_on(stack) -> None:
+    job = await stack.create()
+    await stack.round()
+    submit = stack.cluster.submit
+
+    async def paused(submission: str, *rest: object, **more: object) -> None:
+        stack.cluster.submit = submit
+        stack.outlive_leases()
+        await stack.round(stack.new_worker())
+        await submit(submission, *rest, **more)
+
+    stack.cluster.submit = paused
+    await stack.rounds(2)
+    assert (stack.cluster.submissions, stack.cluster.stops) == ([f"{job.id}-1"], [])
+    assert (await stack.job(job.id)).state is JobState.RUNNING
+
+
 async def test_training_that_takes_too_long_is_stopped(stack) -> None:
     job = await stack.create()
     await stack.rounds(2)

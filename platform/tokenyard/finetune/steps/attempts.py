@@ -124,12 +124,8 @@ class Attempts:
             waits_for=None,
             deadline_ms=self._clock.now_ms() + int(self._policy.checking_timeout_s * 1000),
         )
-        notes = [Note(message=f"Trained on {after.trained_tokens} tokens; checking the model", source="trained")]
-        valid, base = result.metrics.get("valid_loss"), result.metrics.get("base_valid_loss")
-        if valid is not None and base is not None and valid >= base:
-            message = f"The loss on the validation file ({valid:.4f}) is no better than the base model's ({base:.4f})"
-            notes.append(Note(message=message, level="warn", source="no-better"))
-        return JobProgress(after, tuple(notes), result.checkpoints)
+        note = Note(message=f"Trained on {after.trained_tokens} tokens; checking the model", source="trained")
+        return JobProgress(after, (note,), result.checkpoints)
 
     async def _try_again(self, job: Job, what: str) -> JobProgress:
         if job.attempt >= self._policy.max_attempts:
