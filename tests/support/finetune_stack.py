@@ -16,15 +16,17 @@ from support.fakes.finetune_ports import (
 )
 from support.fakes.training_cluster import TrainingCluster
 from support.training_rows import rows
-from tokenyard.bootstrap.finetuning import file_and_job_loops
 from tokenyard.core.ids import ApiKeyId, FileId, JobId, OrganizationId, ProjectId, random_text
 from tokenyard.core.principal import Principal
 from tokenyard.core.training import TrainingResources
+from tokenyard.files.loops import cleaning_loop
+from tokenyard.files.operator_store import FileOperatorStore
 from tokenyard.files.store import FileStore
 from tokenyard.files.uploads import Uploads
 from tokenyard.finetune.creation import JobCreation
 from tokenyard.finetune.job import Job
 from tokenyard.finetune.job_request import JobRequest
+from tokenyard.finetune.loops import finetune_loops
 from tokenyard.finetune.methods.dataset import check_upload
 from tokenyard.finetune.operator_store import LEASE_MS, JobOperatorStore, files_in_use
 from tokenyard.finetune.scheduling import TrainingPolicy
@@ -76,6 +78,7 @@ class FinetuneStack:
             "database": self.database,
             "blobs": self.blobs,
             "clock": self.clock,
+            "files": self.files,
             "models": FixedModels(),
             "runs": self.cluster,
             "adapters": self.catalog,
@@ -84,7 +87,9 @@ class FinetuneStack:
             "usage": self.usage,
             "policy": self.policy,
         }
-        return file_and_job_loops(**{**parts, **replaced})  # type: ignore[arg-type]
+        leftovers = FileOperatorStore(self.database, self.clock, files_in_use)
+        loops = finetune_loops(**{**parts, **replaced})  # type: ignore[arg-type]
+        return [*loops, cleaning_loop(leftovers, self.files, self.blobs)]
 
     def uploads(self, *, max_bytes: int, stall_limit_s: float = 30.0) -> Uploads:
         return Uploads(self.files, self.blobs, check_upload, max_bytes=max_bytes, stall_limit_s=stall_limit_s)

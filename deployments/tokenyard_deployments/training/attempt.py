@@ -52,7 +52,7 @@ class AttemptFolder:
     """Writes whole files only. One process at a time writes events."""
 
     def __init__(self, url: str) -> None:
-        self.fs, self.root = fsspec.core.url_to_fs(url, auto_mkdir=True)
+        self.fs, self.root = fsspec.core.url_to_fs(url, **({"auto_mkdir": True} if url.startswith("file:") else {}))
         self._seq = max((_number(name) for name in self._names(EVENTS_FOLDER)), default=0)
 
     def add_event(
@@ -93,17 +93,13 @@ class AttemptFolder:
     def save_checkpoint(self, source: Path, checkpoint: TrainingCheckpoint) -> None:
         """Put a trainer's checkpoint up; only the newest one keeps what is needed to go on from it."""
         earlier = self.checkpoints()
-        self.remove(f"{_UPLOADING}/step-{checkpoint.step_number}")
-        partial = f"{self.root}/{_UPLOADING}/step-{checkpoint.step_number}"
-        self.fs.makedirs(partial, exist_ok=True)
+        target = f"{self.root}/{checkpoint.path}"
+        self.remove(checkpoint.path)
+        self.fs.makedirs(target, exist_ok=True)
         for file in (source / name for name in (*_KEPT, *_RESUME_STATE)):
             if file.is_file():
-                self.fs.put_file(str(file), f"{partial}/{file.name}")
-        self.fs.pipe_file(f"{partial}/{_CHECKPOINT}", msgspec.json.encode(checkpoint))
-        self.remove(checkpoint.path)
-        target = f"{self.root}/{checkpoint.path}"
-        self.fs.makedirs(_parent(target), exist_ok=True)
-        self.fs.mv(partial, target, recursive=True)
+                self.fs.put_file(str(file), f"{target}/{file.name}")
+        self.write(f"{checkpoint.path}/{_CHECKPOINT}", msgspec.json.encode(checkpoint))
         for old in earlier:
             for name in _RESUME_STATE:
                 self.remove(f"{old.path}/{name}")

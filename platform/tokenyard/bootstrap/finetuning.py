@@ -4,26 +4,18 @@ from fastapi import APIRouter
 
 from tokenyard.core.clock import Clock
 from tokenyard.core.training import TrainingResources
-from tokenyard.files.loops import cleaning_loop
-from tokenyard.files.operator_store import FileOperatorStore
 from tokenyard.files.store import FileStore
 from tokenyard.files.tenant_routes import file_router
 from tokenyard.files.uploads import Uploads
 from tokenyard.finetune.creation import JobCreation
-from tokenyard.finetune.loops import finetune_loops
 from tokenyard.finetune.methods.dataset import check_upload
 from tokenyard.finetune.operator_routes import operator_job_router
 from tokenyard.finetune.operator_store import JobOperatorStore, files_in_use
 from tokenyard.finetune.ports import (
-    AdapterLives,
-    CanaryClient,
-    CanaryReplicas,
     OrganizationSlugs,
     TrainableModels,
     TrainingPrices,
     TrainingReservations,
-    TrainingRuns,
-    UsageSink,
 )
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.store import JobStore
@@ -31,7 +23,6 @@ from tokenyard.finetune.tenant_routes import job_router
 from tokenyard.settings import Settings
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
-from tokenyard.web.loops import Loop
 
 
 def training_policy(settings: Settings) -> TrainingPolicy:
@@ -74,39 +65,4 @@ def file_and_job_routers(
         file_router(files, Uploads(files, blobs, check_upload, max_bytes=max_upload_bytes), blobs),
         job_router(jobs, creation),
         operator_job_router(JobOperatorStore(database, clock), jobs),
-    ]
-
-
-def file_and_job_loops(
-    *,
-    owner: str,
-    database: Database,
-    blobs: BlobStore,
-    clock: Clock,
-    models: TrainableModels,
-    runs: TrainingRuns,
-    adapters: AdapterLives,
-    replicas: CanaryReplicas,
-    canary: CanaryClient,
-    usage: UsageSink,
-    policy: TrainingPolicy,
-) -> list[Loop]:
-    """Return the loops of a worker: jobs brought further, and files cleaned up. No two workers share `owner`."""
-    files = FileStore(database, clock, files_in_use)
-    return [
-        *finetune_loops(
-            owner=owner,
-            database=database,
-            blobs=blobs,
-            clock=clock,
-            files=files,
-            models=models,
-            runs=runs,
-            adapters=adapters,
-            replicas=replicas,
-            canary=canary,
-            usage=usage,
-            policy=policy,
-        ),
-        cleaning_loop(FileOperatorStore(database, clock, files_in_use), files, blobs),
     ]

@@ -12,7 +12,7 @@ import uvicorn
 import uvloop
 from prometheus_client import CollectorRegistry, Counter
 
-from tokenyard.bootstrap.finetuning import file_and_job_loops, training_policy
+from tokenyard.bootstrap.finetuning import training_policy
 from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
 from tokenyard.catalog.loops import catalog_loops
@@ -21,6 +21,11 @@ from tokenyard.catalog.replicas.registry import ReplicaBoard
 from tokenyard.clients.ray_jobs import RayJobs
 from tokenyard.clients.ray_serve import RayServe
 from tokenyard.clients.replica import ReplicaClient
+from tokenyard.files.loops import cleaning_loop
+from tokenyard.files.operator_store import FileOperatorStore
+from tokenyard.files.store import FileStore
+from tokenyard.finetune.loops import finetune_loops
+from tokenyard.finetune.operator_store import files_in_use
 from tokenyard.limits.sweeper import Sweeper
 from tokenyard.metering.events import TrainingFinished
 from tokenyard.metering.stream import emit
@@ -83,6 +88,7 @@ def _model_loops(
     foundation: Foundation, name: str, serve: RayServe, replicas: ReplicaClient, jobs: RayJobs
 ) -> list[Loop]:
     database, clock, bases = foundation.database, foundation.clock, foundation.base_models
+    files = FileStore(database, clock, files_in_use)
     return [
         *catalog_loops(
             redis=foundation.redis,
@@ -93,11 +99,12 @@ def _model_loops(
             replicas=replicas,
             clock=clock,
         ),
-        *file_and_job_loops(
+        *finetune_loops(
             owner=name,
             database=database,
             blobs=foundation.blobs,
             clock=clock,
+            files=files,
             models=bases,
             runs=jobs,
             adapters=foundation.adapters,
@@ -106,6 +113,7 @@ def _model_loops(
             usage=UsageStream(foundation),
             policy=training_policy(foundation.settings),
         ),
+        cleaning_loop(FileOperatorStore(database, clock, files_in_use), files, foundation.blobs),
     ]
 
 

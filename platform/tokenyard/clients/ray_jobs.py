@@ -93,16 +93,6 @@ class RayJobs:
         _expect_ok(code)
         return msgspec.json.decode(data, type=dict[str, str]).get("logs", "")
 
-    async def delete(self, submission_id: str) -> None:
-        """Make Ray forget a job that has ended; fine where it knows none.
-
-        Raises:
-            Unavailable: Ray does not answer, or the job has not ended.
-        """
-        code, _ = await self._call("DELETE", submission_id)
-        if code != 404:
-            _expect_ok(code)
-
     async def _call(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
         url = self._jobs + quote(path)
         headers = await self._headers()

@@ -6,7 +6,7 @@ from tokenyard.core.adapters import FineTunedName
 from tokenyard.core.ids import AdapterId, ApiKeyId, FileId, JobId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.training import Hyperparameters
-from tokenyard.finetune.states import JobOutcome, JobState, outward
+from tokenyard.finetune.states import JobOutcome, JobState, JobStatus, outward
 from tokenyard.finetune.tables import JobRow
 
 
@@ -57,8 +57,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     version: int = 0
 
     @property
-    def status(self) -> str:
-        """OpenAI's status."""
+    def status(self) -> JobStatus:
         return outward(self.state, self.outcome)
 
     @property

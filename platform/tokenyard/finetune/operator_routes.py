@@ -1,6 +1,6 @@
 """`/admin/jobs`: the operator's view of all fine-tuning jobs."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Query
 
@@ -8,13 +8,13 @@ from tokenyard.core.errors import NotFound
 from tokenyard.core.ids import JobId, OrganizationId
 from tokenyard.finetune.job import Job
 from tokenyard.finetune.operator_store import JobOperatorStore
+from tokenyard.finetune.states import JobStatus
 from tokenyard.finetune.store import JobStore
 from tokenyard.finetune.views import EventView, OperatorJobView
 from tokenyard.web.auth import CurrentOperator
 from tokenyard.web.pages import After, Page
 
 _Limit = Annotated[int, Query(ge=1, le=1000)]
-_Status = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
 
 
 def operator_job_router(jobs: JobOperatorStore, owned: JobStore) -> APIRouter:
@@ -25,7 +25,7 @@ def operator_job_router(jobs: JobOperatorStore, owned: JobStore) -> APIRouter:
     async def list_all_jobs(
         _operator: CurrentOperator,
         organization: str | None = None,
-        status: _Status | None = None,
+        status: JobStatus | None = None,
         limit: _Limit = 100,
         after: After = None,
     ) -> Page[OperatorJobView]:
@@ -48,7 +48,7 @@ def operator_job_router(jobs: JobOperatorStore, owned: JobStore) -> APIRouter:
     ) -> Page[EventView]:
         found = await _find(jobs, job)
         rows = await owned.events(found.organization, found.id, limit=limit + 1, after=after or None)
-        return Page[EventView].of([EventView.of(row) for row in rows], limit)
+        return Page[EventView].of([EventView.model_validate(row) for row in rows], limit)
 
     return router
 

@@ -7,7 +7,7 @@ from tokenyard.core.ids import JobId, OrganizationId
 from tokenyard.finetune.job import Job, job_of
 from tokenyard.finetune.progress import JobProgress, save
 from tokenyard.finetune.scheduling import TrainingPolicy, decide
-from tokenyard.finetune.states import UNFINISHED, JobOutcome, JobState, outward
+from tokenyard.finetune.states import UNFINISHED, JobOutcome, JobState, JobStatus, outward
 from tokenyard.finetune.store import newest_first
 from tokenyard.finetune.tables import JobRow
 from tokenyard.storage.advisory_lock import advisory_lock
@@ -89,7 +89,7 @@ class JobOperatorStore:
         self,
         *,
         organization: OrganizationId | None = None,
-        status: str | None = None,
+        status: JobStatus | None = None,
         limit: int,
         after: str | None = None,
     ) -> list[Job]:
@@ -113,7 +113,7 @@ def files_in_use() -> Subquery:
     return training.union_all(validation).subquery()
 
 
-def _has_status(status: str) -> ColumnElement[bool]:
+def _has_status(status: JobStatus) -> ColumnElement[bool]:
     cancelled = JobRow.outcome == JobOutcome.CANCELLED
     if status == "cancelled":
         return cancelled

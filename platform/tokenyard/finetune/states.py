@@ -1,6 +1,10 @@
 """The state machine of a fine-tuning job: pure, and the only place that says what may follow what."""
 
 from enum import StrEnum
+from typing import Literal, cast
+
+JobStatus = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
+"""OpenAI's words."""
 
 
 class JobState(StrEnum):
@@ -70,7 +74,7 @@ def check_transition(before: JobState, after: JobState, outcome: JobOutcome | No
         raise IllegalTransition("success does not stop anything")
 
 
-def outward(state: JobState, outcome: JobOutcome | None) -> str:
+def outward(state: JobState, outcome: JobOutcome | None) -> JobStatus:
     """Return OpenAI's status.
 
     A cancelled job says so at once: that its model will never exist is certain from then on. Success and failure are
@@ -80,4 +84,4 @@ def outward(state: JobState, outcome: JobOutcome | None) -> str:
         return "cancelled"
     if state is JobState.CREATING:
         return "validating_files"
-    return "running" if state in _OUTWARD_RUNNING else state.value
+    return "running" if state in _OUTWARD_RUNNING else cast(JobStatus, state.value)

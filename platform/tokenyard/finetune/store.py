@@ -1,10 +1,12 @@
 """Fine-tuning jobs of one organization: create, look at, cancel."""
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import msgspec
 from sqlalchemy import Select, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import InvalidRequest, NotFound, RateLimited
@@ -18,6 +20,7 @@ from tokenyard.storage.advisory_lock import organization_lock
 from tokenyard.storage.database import Database
 from tokenyard.storage.paging import beyond
 
+_Part = TypeVar("_Part", EventRow, CheckpointRow)
 CREATION_LEASE_MS = 60_000
 """After this long without confirmation the worker ends a job whose creator is gone."""
 
@@ -138,14 +141,7 @@ class JobStore:
         Raises:
             InvalidRequest: `after` is not an event of this job.
         """
-        statement = select(EventRow).where(EventRow.organization == organization, EventRow.job == job)
-        async with self._database.reading() as session:
-            if after is not None:
-                cursor = await session.get(EventRow, after)
-                if cursor is None or cursor.job != job:
-                    raise InvalidRequest(f"No such event: {after[:64]}", param="after")
-                statement = statement.where(EventRow.number < cursor.number)
-            return list(await session.scalars(statement.order_by(EventRow.number.desc()).limit(limit)))
+        return await self._newest(EventRow, EventRow.number, organization, job, limit=limit, after=after)
 
     async def checkpoints(
         self, organization: OrganizationId, job: JobId, *, limit: int, after: str | None
@@ -155,14 +151,26 @@ class JobStore:
         Raises:
             InvalidRequest: `after` is not a checkpoint of this job.
         """
-        statement = select(CheckpointRow).where(CheckpointRow.organization == organization, CheckpointRow.job == job)
+        return await self._newest(CheckpointRow, CheckpointRow.step_number, organization, job, limit=limit, after=after)
+
+    async def _newest(
+        self,
+        table: type[_Part],
+        number: InstrumentedAttribute[int],
+        organization: OrganizationId,
+        job: JobId,
+        *,
+        limit: int,
+        after: str | None,
+    ) -> list[_Part]:
+        statement = select(table).where(table.organization == organization, table.job == job)
         async with self._database.reading() as session:
             if after is not None:
-                cursor = await session.get(CheckpointRow, after)
+                cursor = await session.get(table, after)
                 if cursor is None or cursor.job != job:
-                    raise InvalidRequest(f"No such checkpoint: {after[:64]}", param="after")
-                statement = statement.where(CheckpointRow.step_number < cursor.step_number)
-            return list(await session.scalars(statement.order_by(CheckpointRow.step_number.desc()).limit(limit)))
+                    raise InvalidRequest(f"The job {job} has no {after[:64]}.", param="after")
+                statement = statement.where(number < getattr(cursor, number.key))
+            return list(await session.scalars(statement.order_by(number.desc()).limit(limit)))
 
 
 def newest_first(statement: Select[JobRow], cursor: JobRow | None) -> Select[JobRow]:

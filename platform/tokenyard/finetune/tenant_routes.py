@@ -48,7 +48,7 @@ def job_router(jobs: JobStore, creation: JobCreation) -> APIRouter:
     ) -> Page[EventView]:
         found = await jobs.get(tenant.organization, JobId(job))
         rows = await jobs.events(tenant.organization, found.id, limit=limit + 1, after=after or None)
-        return Page[EventView].of([EventView.of(row) for row in rows], limit)
+        return Page[EventView].of([EventView.model_validate(row) for row in rows], limit)
 
     @router.get("/{job}/checkpoints")
     async def list_checkpoints(

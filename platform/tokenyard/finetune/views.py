@@ -2,12 +2,11 @@
 
 from typing import Literal
 
-import msgspec
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from tokenyard.finetune.job import Job
-from tokenyard.finetune.states import JobState
-from tokenyard.finetune.tables import CheckpointRow, EventRow
+from tokenyard.finetune.states import JobState, JobStatus
+from tokenyard.finetune.tables import CheckpointRow
 from tokenyard.web.pages import Identified
 
 Json = dict[str, object]
@@ -16,6 +15,8 @@ Json = dict[str, object]
 class JobErrorView(BaseModel):
     """Why a job failed."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     code: str
     message: str
     param: str | None
@@ -23,6 +24,8 @@ class JobErrorView(BaseModel):
 
 class HyperparametersView(BaseModel):
     """What was asked for, with every "auto" decided."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     n_epochs: int
     batch_size: int
@@ -38,7 +41,7 @@ class MethodSettingsView(BaseModel):
 class MethodView(BaseModel):
     """OpenAI's method object: the settings stand under the method's name."""
 
-    type: Literal["supervised"]
+    type: str
     supervised: MethodSettingsView
 
 
@@ -51,7 +54,7 @@ class JobView(Identified):
     model: str
     fine_tuned_model: str | None
     organization_id: str
-    status: Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
+    status: JobStatus
     training_file: str
     validation_file: str | None
     result_files: list[str]
@@ -60,13 +63,32 @@ class JobView(Identified):
     hyperparameters: HyperparametersView
     method: MethodView
     seed: int
-    estimated_finish: int | None
+    estimated_finish: int | None = None
     integrations: list[Json]
     metadata: dict[str, str] | None
 
     @classmethod
     def of(cls, job: Job) -> "JobView":
-        return cls.model_validate(_job_fields(job))
+        hyperparameters = HyperparametersView.model_validate(job.hyperparameters)
+        return cls(
+            id=job.id,
+            created_at=job.created_at_ms // 1000,
+            finished_at=job.finished_at,
+            model=job.model,
+            fine_tuned_model=str(job.model_name) if job.state is JobState.SUCCEEDED else None,
+            organization_id=job.organization,
+            status=job.status,
+            training_file=job.training_file,
+            validation_file=job.validation_file,
+            result_files=[],
+            trained_tokens=job.trained_tokens if job.finished_at is not None else None,
+            error=_error(job) if job.status == "failed" else None,
+            hyperparameters=hyperparameters,
+            method=MethodView(type=job.method, supervised=MethodSettingsView(hyperparameters=hyperparameters)),
+            seed=job.seed,
+            integrations=[],
+            metadata=job.metadata or None,
+        )
 
 
 class OperatorJobView(JobView):
@@ -86,50 +108,30 @@ class OperatorJobView(JobView):
 
     @classmethod
     def of(cls, job: Job) -> "OperatorJobView":
-        return cls.model_validate(
-            {
-                **_job_fields(job),
-                "project_id": job.project,
-                "api_key_id": job.key,
-                "organization_slug": job.organization_slug,
-                "state": job.state,
-                "attempt": job.attempt,
-                "waits_for": job.waits_for,
-                "price": job.price,
-                "reserved_tokens": job.reserved_tokens,
-                "reserved_amount": job.reserved_amount,
-                "adapter": job.adapter,
-                "internal_error": msgspec.to_builtins(job.error),
-            }
+        return cls(
+            **dict(JobView.of(job)),
+            project_id=job.project,
+            api_key_id=job.key,
+            organization_slug=job.organization_slug,
+            state=job.state,
+            attempt=job.attempt,
+            waits_for=job.waits_for,
+            price=job.price,
+            reserved_tokens=job.reserved_tokens,
+            reserved_amount=job.reserved_amount,
+            adapter=job.adapter,
+            internal_error=_error(job),
         )
 
 
-def _job_fields(job: Job) -> Json:
-    hyperparameters = msgspec.to_builtins(job.hyperparameters)
-    return {
-        "id": job.id,
-        "created_at": job.created_at_ms // 1000,
-        "finished_at": job.finished_at,
-        "model": job.model,
-        "fine_tuned_model": str(job.model_name) if job.state is JobState.SUCCEEDED else None,
-        "organization_id": job.organization,
-        "status": job.status,
-        "training_file": job.training_file,
-        "validation_file": job.validation_file,
-        "result_files": [],
-        "trained_tokens": job.trained_tokens if job.finished_at is not None else None,
-        "error": msgspec.to_builtins(job.error) if job.status == "failed" else None,
-        "hyperparameters": hyperparameters,
-        "method": {"type": job.method, job.method: {"hyperparameters": hyperparameters}},
-        "seed": job.seed,
-        "estimated_finish": None,
-        "integrations": [],
-        "metadata": job.metadata or None,
-    }
+def _error(job: Job) -> JobErrorView | None:
+    return JobErrorView.model_validate(job.error) if job.error is not None else None
 
 
 class EventView(Identified):
     """OpenAI's event object."""
+
+    model_config = ConfigDict(from_attributes=True)
 
     object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
     created_at: int
@@ -137,17 +139,6 @@ class EventView(Identified):
     message: str
     type: str
     data: Json
-
-    @classmethod
-    def of(cls, row: EventRow) -> "EventView":
-        return cls(
-            id=row.id,
-            created_at=row.created_at,
-            level=row.level,
-            message=row.message,
-            type=row.type,
-            data=row.data,
-        )
 
 
 class CheckpointView(Identified):

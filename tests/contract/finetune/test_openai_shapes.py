@@ -43,6 +43,7 @@ async def api(stack: FinetuneStack):
 
 async def test_every_stage_of_a_job(stack: FinetuneStack, api) -> None:
     done = await stack.create(metadata={"team": "blue"})
+    stack.clock.advance(1)
     failed = await stack.create(principal(), method={"type": "supervised"})
     path = f"/v1/fine_tuning/jobs/{done.id}"
     seen = [await _checked_job(api, path)]

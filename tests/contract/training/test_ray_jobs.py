@@ -100,7 +100,6 @@ async def test_what_ray_does_not_know_is_none_or_nothing(jobs: RayJobs) -> None:
     assert await jobs.status("a-1") is None
     assert await jobs.logs("a-1") is None
     await jobs.stop("a-1")
-    await jobs.delete("a-1")
 
 
 async def test_logs(head: Head, jobs: RayJobs, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,4 +234,3 @@ async def test_what_ray_does_not_know(jobs: RayJobs) -> None:
     assert await jobs.status("never-submitted") is None
     assert await jobs.logs("never-submitted") is None
     await jobs.stop("never-submitted")
-    await jobs.delete("never-submitted")
