@@ -21,7 +21,7 @@ _SHOWN_BYTES = 1000
 _LOG = logging.getLogger(__name__)
 
 
-class _Details(msgspec.Struct):
+class _JobDetails(msgspec.Struct):
     status: str
     message: str | None = None
 
@@ -66,7 +66,7 @@ class RayJobs:
             return None
         _expect_ok(code)
         try:
-            details = msgspec.json.decode(data, type=_Details)
+            details = msgspec.json.decode(data, type=_JobDetails)
             return RunStatus(RunState(details.status.lower()), details.message or "")
         except (msgspec.MsgspecError, ValueError):
             raise _unavailable("gave an answer that cannot be read") from None

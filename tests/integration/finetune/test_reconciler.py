@@ -7,6 +7,7 @@ import pytest
 
 from support.finetune_stack import FinetuneStack, principal
 from support.training_rows import rows
+from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import new_job_id
 from tokenyard.core.training import RunState
 from tokenyard.finetune.job import JobError
@@ -87,6 +88,17 @@ async def test_a_file_that_changed_after_its_upload_fails_the_job_and_names_the_
     assert JobView.of(failed).error.param == "training_file"
     assert [event.trained_tokens for event in stack.usage.events] == [0]
     assert stack.cluster.submissions == []
+
+
+async def test_a_file_for_another_method_does_not_train(stack) -> None:
+    who = principal()
+    file = await stack.files.get(who.organization, await stack.upload(who, rows(20)))
+    other = msgspec.structs.replace(file, summary={**file.summary, "method": "preferences"})
+    await stack.files.complete(who.organization, other)
+    with pytest.raises(InvalidRequest, match="is for the method 'preferences'") as refused:
+        await stack.create(who, validation_file=file.id)
+    assert refused.value.param == "validation_file"
+    assert stack.reservations.open == {}
 
 
 async def test_one_job_trains_at_a_time_and_the_others_say_what_they_wait_for(stack) -> None:

@@ -1,4 +1,4 @@
-"""The last step of a job: its usage event is on its way to the ledger before its end is told.
+"""The last step of a job: its usage event is on its way to the ledger before its end is shown.
 
 Who pays: a job that succeeds pays for every token it trained on; one that its tenant cancels pays for the tokens that
 its training reported when it stopped, or nothing where it reported none; one that fails pays nothing.
