@@ -46,9 +46,7 @@ class TrainingFiles(Protocol):
 class TrainableModels(Protocol):
     """The served base models (catalog)."""
 
-    def get(self, model: str) -> BaseModel | None:
-        """Return the base model of this id, or None."""
-        ...
+    def get(self, model: str) -> BaseModel | None: ...
 
 
 class TrainingPrices(Protocol):
@@ -74,11 +72,9 @@ class TrainingReservations(Protocol):
 
 
 class OrganizationSlugs(Protocol):
-    """Names of organizations (tenancy)."""
+    """The part of a model's name that stands for its organization (tenancy)."""
 
-    async def slug(self, organization: OrganizationId) -> str:
-        """Return the part of a model's name that stands for the organization."""
-        ...
+    async def slug(self, organization: OrganizationId) -> str: ...
 
 
 class TrainingRuns(Protocol):
@@ -98,7 +94,7 @@ class TrainingRuns(Protocol):
 
 
 class AdapterLives(Protocol):
-    """The life of adapters: training, checking, live, retired (catalog). Every call may be repeated."""
+    """The life of adapters: checking, live, retired (catalog). Every call may be repeated."""
 
     async def register(
         self,
@@ -110,12 +106,10 @@ class AdapterLives(Protocol):
         digest: str,
         job: JobId,
     ) -> None:
-        """Note an adapter that is published in the blob store and is being checked."""
+        """Note an adapter that is in the blob store and is being checked."""
         ...
 
-    async def promote(self, organization: OrganizationId, adapter: AdapterId) -> None:
-        """Make a checked adapter live: its organization can call it by name from now on."""
-        ...
+    async def promote(self, organization: OrganizationId, adapter: AdapterId) -> None: ...
 
     async def fail(self, organization: OrganizationId, adapter: AdapterId, reason: str) -> None:
         """Retire an adapter that did not pass or is not wanted any more; fine where it was never registered."""
@@ -123,30 +117,21 @@ class AdapterLives(Protocol):
 
 
 class CanaryReplicas(Protocol):
-    """Which replicas there are (worker's discovery)."""
+    """The replicas of a base model that may get requests (catalog)."""
 
-    async def of(self, model: str) -> Sequence[Replica]:
-        """Return the replicas of a base model that may get requests."""
-        ...
+    async def of(self, model: str) -> Sequence[Replica]: ...
 
 
 class CanaryClient(Protocol):
-    """The internal routes of replicas (clients). Every call raises ReplicaLost where the replica does not answer."""
+    """The internal routes of replicas (clients). Every call raises ReplicaLost where the replica does not answer.
 
-    async def load(self, replica: Replica, adapter: AdapterRef) -> None:
-        """Load an adapter; one that is loaded already is fine.
+    AdapterRefused: the adapter is not loaded, cannot be, or there is no room for it now.
+    """
 
-        Raises:
-            AdapterRefused: it cannot take this adapter, or has no room for it now.
-        """
-        ...
+    async def load(self, replica: Replica, adapter: AdapterRef) -> None: ...
 
     async def canary(self, url: str, adapter: str | None, prompt: str) -> Sequence[float]:
-        """Return the log-probabilities of a fixed continuation of `prompt`, from a loaded adapter or from the base.
-
-        Raises:
-            AdapterRefused: the adapter is not loaded, or no slot became free.
-        """
+        """Return the log-probabilities of a fixed continuation of `prompt`, from a loaded adapter or from the base."""
         ...
 
 
@@ -154,9 +139,5 @@ class UsageSink(Protocol):
     """The usage stream, on the way to the ledger."""
 
     async def emit(self, event: TrainingFinished) -> None:
-        """Put the event on its way. Consumers drop a second event of the same job.
-
-        Raises:
-            Exception: it is not known to be on its way; emit again.
-        """
+        """Put the event on its way. Where it raises, emit again: consumers drop a second event of the same job."""
         ...

@@ -19,17 +19,10 @@ class RowSize(NamedTuple):
 
 
 class FineTuneMethod(Protocol):
-    """The rules of one method's training files."""
+    """The rules of one method's training files. `row_field` is the field by which its rows are known."""
 
-    @property
-    def name(self) -> str:
-        """Return what the API calls it."""
-        ...
-
-    @property
-    def row_field(self) -> str:
-        """Return the field by which a row of this method is told from another's."""
-        ...
+    name: str
+    row_field: str
 
     def check_row(self, row: object) -> RowSize:
         """Check one row and measure it.
