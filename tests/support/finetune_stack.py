@@ -1,4 +1,4 @@
-"""Fine-tuning without a cluster: the real stores, loops and blobs; the neighbours in memory; a clock that we move."""
+"""Files and fine-tuning without a cluster: real stores, loops and blobs; the rest in memory; a clock that we move."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,16 +19,18 @@ from support.training_rows import rows
 from tokenyard.core.ids import ApiKeyId, FileId, JobId, OrganizationId, ProjectId, random_text
 from tokenyard.core.principal import Principal
 from tokenyard.core.training import TrainingResources
+from tokenyard.files.loops import cleaning_loop
+from tokenyard.files.operator_store import FileOperatorStore
+from tokenyard.files.store import FileStore
+from tokenyard.files.uploads import Uploads
 from tokenyard.finetune.creation import JobCreation
-from tokenyard.finetune.files import FileStore
-from tokenyard.finetune.gate import LiveGate
+from tokenyard.finetune.job import Job
 from tokenyard.finetune.job_request import JobRequest
-from tokenyard.finetune.jobs import Job
 from tokenyard.finetune.loops import finetune_loops
-from tokenyard.finetune.operator_store import LEASE_MS, JobOperatorStore
-from tokenyard.finetune.policy import TrainingPolicy
+from tokenyard.finetune.methods.dataset import check_upload
+from tokenyard.finetune.operator_store import LEASE_MS, JobOperatorStore, files_in_use
+from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.store import JobStore
-from tokenyard.finetune.uploads import Uploads
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
 from tokenyard.web.loops import Loop
@@ -54,8 +56,8 @@ class FinetuneStack:
         self.catalog = MemoryAdapterCatalog()
         self.usage = MemoryUsage()
         self.reservations = MemoryReservations()
-        self.files = FileStore(self.database, self.clock)
-        self.jobs = JobStore(self.database, self.clock, max_unfinished=20)
+        self.files = FileStore(self.database, self.clock, files_in_use)
+        self.jobs = JobStore(self.database, self.clock, self.files, max_unfinished=20)
         self.operator = JobOperatorStore(self.database, self.clock)
         self.creation = JobCreation(
             jobs=self.jobs,
@@ -76,17 +78,24 @@ class FinetuneStack:
             "database": self.database,
             "blobs": self.blobs,
             "clock": self.clock,
+            "files": self.files,
             "models": FixedModels(),
             "runs": self.cluster,
             "adapters": self.catalog,
-            "gate": LiveGate(self.replicas, self.replicas),
+            "replicas": self.replicas,
+            "canary": self.replicas,
             "usage": self.usage,
             "policy": self.policy,
         }
-        return finetune_loops(**{**parts, **replaced})  # type: ignore[arg-type]
+        leftovers = FileOperatorStore(self.database, self.clock, files_in_use)
+        loops = finetune_loops(**{**parts, **replaced})  # type: ignore[arg-type]
+        return [*loops, cleaning_loop(leftovers, self.files, self.blobs)]
+
+    def uploads(self, *, max_bytes: int, stall_limit_s: float = 30.0) -> Uploads:
+        return Uploads(self.files, self.blobs, check_upload, max_bytes=max_bytes, stall_limit_s=stall_limit_s)
 
     async def upload(self, who: Principal, data: bytes) -> FileId:
-        uploads = Uploads(self.files, self.blobs, max_bytes=10_000_000)
+        uploads = self.uploads(max_bytes=10_000_000)
 
         async def body():
             yield b'--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
@@ -120,7 +129,7 @@ class FinetuneStack:
         assert found is not None
         return found
 
-    async def story(self, job: Job) -> list[str]:
+    async def messages(self, job: Job) -> list[str]:
         """Return the messages of all events, oldest first."""
-        events, _ = await self.jobs.events(job.organization, job.id, limit=1000, after=None)
-        return [event["message"] for event in reversed(events)]
+        events = await self.jobs.events(job.organization, job.id, limit=1000, after=None)
+        return [event.message for event in reversed(events)]

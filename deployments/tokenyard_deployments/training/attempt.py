@@ -22,11 +22,19 @@ from tokenyard.core.training import (
     event_file,
 )
 
+_SUMMARY = "summary.json"
 _CHECKPOINT = "checkpoint.json"  # written last: the checkpoint is whole when it is there
 _UPLOADING = "uploading"
 _FAILURE = "failure.json"
 _KEPT = (ADAPTER_WEIGHTS, ADAPTER_CONFIG, "trainer_state.json")
 _RESUME_STATE = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin")
+
+
+class DatasetCounts(msgspec.Struct, frozen=True):
+    """Figures that only the worker knows, because it read the data."""
+
+    tokens_per_epoch: int
+    base_valid_loss: float | None = None
 
 
 def read_spec(url: str) -> TrainingSpec:
@@ -47,7 +55,7 @@ class AttemptFolder:
         self.fs, self.root = fsspec.core.url_to_fs(url, **({"auto_mkdir": True} if url.startswith("file:") else {}))
         self._seq = max((_number(name) for name in self._names(EVENTS_FOLDER)), default=0)
 
-    def tell(
+    def add_event(
         self,
         message: str,
         *,
@@ -86,7 +94,7 @@ class AttemptFolder:
         """Put a trainer's checkpoint up; only the newest one keeps what is needed to go on from it."""
         earlier = self.checkpoints()
         target = f"{self.root}/{checkpoint.path}"
-        self._remove(target)
+        self.remove(checkpoint.path)
         self.fs.makedirs(target, exist_ok=True)
         for file in (source / name for name in (*_KEPT, *_RESUME_STATE)):
             if file.is_file():
@@ -94,10 +102,10 @@ class AttemptFolder:
         self.write(f"{checkpoint.path}/{_CHECKPOINT}", msgspec.json.encode(checkpoint))
         for old in earlier:
             for name in _RESUME_STATE:
-                self._remove(f"{self.root}/{old.path}/{name}")
+                self.remove(f"{old.path}/{name}")
 
-    def take_over(self, earlier: "AttemptFolder") -> None:
-        """Copy an earlier attempt's checkpoints, so that this one goes on from there and can tell of all of them."""
+    def copy_checkpoints(self, earlier: "AttemptFolder") -> None:
+        """Copy an earlier attempt's checkpoints, so that this one goes on from there and reports all of them."""
         for checkpoint in earlier.checkpoints():
             with tempfile.TemporaryDirectory(prefix="tokenyard-checkpoint-") as scratch:
                 earlier.download(checkpoint.path, Path(scratch))
@@ -123,21 +131,34 @@ class AttemptFolder:
         self.fs.makedirs(_parent(f"{self.root}/{path}"), exist_ok=True)
         self.fs.put_file(str(source), f"{self.root}/{path}")
 
-    def note_failure(self, error: TrainingError) -> None:
-        """Leave word for the driver why a worker gives up."""
+    def write_counts(self, counts: DatasetCounts) -> None:
+        """Leave the worker's figures for the driver, before training starts."""
+        self.write(_SUMMARY, msgspec.json.encode(counts))
+
+    def counts(self) -> DatasetCounts | None:
+        data = self.read(_SUMMARY)
+        return None if data is None else msgspec.json.decode(data, type=DatasetCounts)
+
+    def write_failure(self, error: TrainingError) -> None:
+        """Tell the driver why a worker gives up."""
         self.write(_FAILURE, msgspec.json.encode(error))
 
     def failure(self) -> TrainingError | None:
-        """Return what a worker left."""
         data = self.read(_FAILURE)
         return None if data is None else msgspec.json.decode(data, type=TrainingError)
 
-    def finish(self, result: TrainingResult) -> None:
+    def write_result(self, result: TrainingResult) -> None:
         """Write the result. Nothing is written to the folder after it."""
-        self._remove(f"{self.root}/{_UPLOADING}")
-        self._remove(f"{self.root}/{_FAILURE}")
+        self.remove(_UPLOADING)
+        self.remove(_FAILURE)
         self.fs.pipe_file(f"{self.root}/{RESULT_FILE}.partial", msgspec.json.encode(result))
         self.fs.mv(f"{self.root}/{RESULT_FILE}.partial", f"{self.root}/{RESULT_FILE}")
+
+    def remove(self, path: str) -> None:
+        """Remove a file or a folder of the attempt; fine where there is none."""
+        self.fs.invalidate_cache()
+        if self.fs.exists(f"{self.root}/{path}"):
+            self.fs.rm(f"{self.root}/{path}", recursive=True)
 
     def _names(self, folder: str) -> list[str]:
         self.fs.invalidate_cache()
@@ -146,15 +167,6 @@ class AttemptFolder:
         except FileNotFoundError:
             return []
         return sorted(entry.rstrip("/").rpartition("/")[2] for entry in entries)
-
-    def remove(self, path: str) -> None:
-        """Remove a file or a folder of the attempt; fine where there is none."""
-        self._remove(f"{self.root}/{path}")
-
-    def _remove(self, path: str) -> None:
-        self.fs.invalidate_cache()
-        if self.fs.exists(path):
-            self.fs.rm(path, recursive=True)
 
 
 def _number(name: str) -> int:

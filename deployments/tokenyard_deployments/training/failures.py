@@ -11,7 +11,7 @@ class TrainingFailed(Exception):
         self.error = TrainingError(code, message, retryable)
 
 
-class Stopped(BaseException):
+class AttemptStopped(BaseException):
     """The attempt was asked to end, by a signal or by its own deadline. Not to be caught as an error."""
 
     def __init__(self, *, timed_out: bool) -> None:
@@ -19,7 +19,7 @@ class Stopped(BaseException):
         self.timed_out = timed_out
 
 
-def broken_off() -> TrainingError:
+def interrupted() -> TrainingError:
     """Return the error for what is not the tenant's doing; the trace is in the job's log only."""
     return TrainingError("training_interrupted", "Training broke off because of a fault of the platform.", True)
 

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from types import FrameType
 
-import msgspec
-
 from tokenyard.core.training import (
     ADAPTER_FOLDER,
     TrainingError,
@@ -20,11 +18,10 @@ from tokenyard.core.training import (
     TrainingStatus,
 )
 from tokenyard_deployments.training.attempt import AttemptFolder, read_spec
-from tokenyard_deployments.training.failures import Stopped, TrainingFailed, broken_off
+from tokenyard_deployments.training.export import export_adapter
+from tokenyard_deployments.training.failures import AttemptStopped, TrainingFailed, interrupted
 from tokenyard_deployments.training.gate import GateRefused, check_losses
-from tokenyard_deployments.training.publishing import publish
-from tokenyard_deployments.training.ray_train import fit, leave
-from tokenyard_deployments.training.summary import SUMMARY_FILE, Summary
+from tokenyard_deployments.training.ray_train import disconnect, fit
 
 _LOG = logging.getLogger(__name__)
 
@@ -33,7 +30,7 @@ def main(arguments: list[str]) -> int:
     """Run the attempt; exit 0 only where it succeeded. The result file says the same in more words."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     spec = read_spec(arguments[0])
-    _end_in_time(spec.resources.timeout_s)
+    _stop_on_signals(spec.resources.timeout_s)
     return 0 if Attempt(spec).run() is TrainingStatus.SUCCEEDED else 1
 
 
@@ -46,78 +43,74 @@ class Attempt:
         self._folder = AttemptFolder(spec.output_url)
 
     def run(self) -> TrainingStatus:
-        """Train, check, publish; whatever happens, write the result."""
+        """Train, check, export; whatever happens, write the result."""
         status, error, digest = TrainingStatus.FAILED, None, None
         try:
             self._train()
-            digest = self._publish()
+            digest = self._export()
             status = TrainingStatus.SUCCEEDED
-        except Stopped as stop:
+        except AttemptStopped as stop:
             status, error = (
-                (TrainingStatus.FAILED, self._late()) if stop.timed_out else (TrainingStatus.CANCELLED, None)
+                (TrainingStatus.FAILED, self._timeout_error()) if stop.timed_out else (TrainingStatus.CANCELLED, None)
             )
         except TrainingFailed as failure:
             error = failure.error
         except Exception:
             _LOG.exception("attempt %d of %s broke off", self._spec.attempt, self._spec.job)
-            error = self._folder.failure() or broken_off()
+            error = self._folder.failure() or interrupted()
         finally:
             _ignore_signals()
-            self._end(status, error, digest)
+            self._write_result(status, error, digest)
         return status
 
     def _train(self) -> None:
         if self._spec.resume_url:
-            self._folder.take_over(AttemptFolder(self._spec.resume_url))
+            self._folder.copy_checkpoints(AttemptFolder(self._spec.resume_url))
         resources = self._spec.resources
         wanted = f"{resources.gpus:g} GPU" if resources.gpus else f"{resources.cpus:g} CPU"
-        self._folder.tell(f"Waiting for a training worker with {wanted}")
+        self._folder.add_event(f"Waiting for a training worker with {wanted}")
         try:
             _in_thread(lambda: fit(self._spec))
         finally:
-            leave()
+            disconnect()
             self._folder = AttemptFolder(self._spec.output_url)  # the worker has added events
 
-    def _publish(self) -> str:
+    def _export(self) -> str:
         checkpoints = self._folder.checkpoints()
         if not checkpoints:
             raise TrainingFailed("training_interrupted", "Training ended without a checkpoint.", retryable=True)
         try:
             metrics = self._metrics()
             check_losses(metrics.get("valid_loss"), metrics.get("base_valid_loss"))
-            digest = publish(self._spec, self._folder, checkpoints[-1])
+            digest = export_adapter(self._spec, self._folder, checkpoints[-1])
         except GateRefused as refusal:
             raise TrainingFailed(refusal.code, refusal.message) from refusal
-        self._folder.tell("The adapter passed its checks")
+        self._folder.add_event("The adapter passed its checks")
         return digest
 
-    def _summary(self) -> Summary | None:
-        data = self._folder.read(SUMMARY_FILE)
-        return None if data is None else msgspec.json.decode(data, type=Summary)
-
     def _metrics(self) -> dict[str, float]:
-        summary, checkpoints = self._summary(), self._folder.checkpoints()
+        counts, checkpoints = self._folder.counts(), self._folder.checkpoints()
         metrics = dict(checkpoints[-1].metrics) if checkpoints else {}
         metrics.pop("step", None)
-        if summary is not None and summary.base_valid_loss is not None:
-            metrics["base_valid_loss"] = summary.base_valid_loss
+        if counts is not None and counts.base_valid_loss is not None:
+            metrics["base_valid_loss"] = counts.base_valid_loss
         return metrics
 
     def _trained_tokens(self) -> int:
         """Whole epochs only, as only these left something behind."""
-        summary, checkpoints = self._summary(), self._folder.checkpoints()
-        return summary.tokens_per_epoch * checkpoints[-1].epoch if summary and checkpoints else 0
+        counts, checkpoints = self._folder.counts(), self._folder.checkpoints()
+        return counts.tokens_per_epoch * checkpoints[-1].epoch if counts and checkpoints else 0
 
-    def _late(self) -> TrainingError:
+    def _timeout_error(self) -> TrainingError:
         limit = f"{self._spec.resources.timeout_s / 60:g} minutes"
-        if self._summary() is None:
+        if self._folder.counts() is None:
             return TrainingError("training_timeout", f"No machine was free for training within {limit}.")
         return TrainingError("training_timeout", f"Training did not end within the {limit} that are allowed.")
 
-    def _end(self, status: TrainingStatus, error: TrainingError | None, digest: str | None) -> None:
+    def _write_result(self, status: TrainingStatus, error: TrainingError | None, digest: str | None) -> None:
         checkpoints = self._folder.checkpoints()
         if error is not None:
-            self._folder.tell(error.message, level="error")
+            self._folder.add_event(error.message, level="error")
         result = TrainingResult(
             job=self._spec.job,
             attempt=self._spec.attempt,
@@ -131,7 +124,7 @@ class Attempt:
             digest=digest,
             error=error,
         )
-        self._folder.finish(result)
+        self._folder.write_result(result)
 
 
 def _in_thread(work: Callable[[], None]) -> None:
@@ -149,9 +142,9 @@ def _in_thread(work: Callable[[], None]) -> None:
     outcome.result()
 
 
-def _end_in_time(timeout_s: float) -> None:
+def _stop_on_signals(timeout_s: float) -> None:
     def stop(number: int, _: FrameType | None) -> None:
-        raise Stopped(timed_out=number == signal.SIGALRM)
+        raise AttemptStopped(timed_out=number == signal.SIGALRM)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
         signal.signal(number, stop)

@@ -32,7 +32,7 @@ def worker_environment(resources: TrainingResources) -> dict[str, str]:
     }
 
 
-def settle_down(resources: TrainingResources) -> None:
+def limit_process(resources: TrainingResources) -> None:
     """Lower this process's priority and set its threads. Ray's workers may already run niced."""
     os.nice(max(0, resources.nice - os.nice(0)))
     torch.set_num_threads(thread_count(resources))

@@ -12,7 +12,8 @@ from ray.train.torch import TorchTrainer
 from tokenyard.core.training import TrainingSpec, submission_id
 from tokenyard_deployments.training.attempt import AttemptFolder
 from tokenyard_deployments.training.failures import TrainingFailed, out_of_memory
-from tokenyard_deployments.training.machine import settle_down, worker_environment
+from tokenyard_deployments.training.machine import limit_process, worker_environment
+from tokenyard_deployments.training.methods import training_method
 
 _RAY_FOLDER = "ray"
 
@@ -21,14 +22,14 @@ def fit(spec: TrainingSpec) -> None:
     """Train on the cluster; return when every worker is done.
 
     Raises:
-        ray.train.TrainingFailedError: a worker failed; it may have left word in the attempt's folder.
+        ray.train.TrainingFailedError: a worker failed; it may have written why into the attempt's folder.
     """
     folder = AttemptFolder(spec.output_url)
     resources = spec.resources
     per_worker = {"CPU": resources.cpus} | ({"GPU": resources.gpus} if resources.gpus else {})
     ray.init(address="auto", ignore_reinit_error=True)
     trainer = TorchTrainer(
-        _work,
+        _run_worker,
         train_loop_config={"spec": msgspec.json.encode(spec)},
         scaling_config=ScalingConfig(
             num_workers=resources.num_workers, use_gpu=resources.gpus > 0, resources_per_worker=per_worker
@@ -47,20 +48,17 @@ def fit(spec: TrainingSpec) -> None:
         folder.remove(_RAY_FOLDER)
 
 
-def leave() -> None:
+def disconnect() -> None:
     """Leave the cluster; whatever this attempt still runs there ends with it."""
     ray.shutdown()
 
 
-def _work(config: dict[str, bytes]) -> None:
-    """Be one worker."""
+def _run_worker(config: dict[str, bytes]) -> None:
     spec = msgspec.json.decode(config["spec"], type=TrainingSpec)
-    settle_down(spec.resources)
-    from tokenyard_deployments.training.methods.supervised import fine_tune  # noqa: PLC0415 - slow, and the driver needs none of it
-
+    limit_process(spec.resources)
     context = ray.train.get_context()
     try:
-        fine_tune(
+        training_method(spec.method)(
             spec,
             rank=context.get_world_rank(),
             workers=context.get_world_size(),
@@ -68,8 +66,8 @@ def _work(config: dict[str, bytes]) -> None:
             prepare=prepare_trainer,
         )
     except TrainingFailed as failure:
-        AttemptFolder(spec.output_url).note_failure(failure.error)
+        AttemptFolder(spec.output_url).write_failure(failure.error)
         raise
     except torch.OutOfMemoryError:
-        AttemptFolder(spec.output_url).note_failure(out_of_memory())
+        AttemptFolder(spec.output_url).write_failure(out_of_memory())
         raise

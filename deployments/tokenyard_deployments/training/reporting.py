@@ -1,4 +1,4 @@
-"""Tells the attempt's folder how training goes: a metrics event a step, a checkpoint an epoch."""
+"""Writes into the attempt's folder how training goes: a metrics event a step, a checkpoint an epoch."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,12 +10,12 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from tokenyard.core.training import CHECKPOINTS_FOLDER, TrainingCheckpoint
 from tokenyard_deployments.training.attempt import AttemptFolder
-from tokenyard_deployments.training.dataset import Example
 from tokenyard_deployments.training.evaluation.held_out import evaluate
+from tokenyard_deployments.training.examples import Example
 from tokenyard_deployments.training.failures import TrainingFailed
 
 
-class Reporting(TrainerCallback):  # type: ignore[misc]
+class TrainingReporter(TrainerCallback):  # type: ignore[misc]
     """Rank 0 writes; every rank calls `on_epoch`, as Ray Train wants."""
 
     def __init__(
@@ -33,7 +33,7 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
         self._valid: dict[str, float] = {}
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Tell one step."""
+        """Add a step's event."""
         if logs is None or "loss" not in logs:
             return
         if logs["loss"] != logs["loss"]:
@@ -42,7 +42,7 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
             metrics = {**step_metrics(logs), "step": state.global_step, "total_steps": state.max_steps}
             metrics["epoch"] = round(float(state.epoch), 4)
             message = f"Step {state.global_step}/{state.max_steps}: training loss={metrics['train_loss']:.2f}"
-            self._folder.tell(message, metrics=metrics)
+            self._folder.add_event(message, metrics=metrics)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Measure on the held-out rows, before the checkpoint is written."""
@@ -60,7 +60,9 @@ class Reporting(TrainerCallback):  # type: ignore[misc]
             self._save(args.output_dir, round(float(state.epoch)), state.global_step, metrics)
             if self._valid:
                 message = f"Epoch {round(float(state.epoch))}: validation loss={self._valid['valid_loss']:.2f}"
-                self._folder.tell(message, metrics={**metrics, "step": state.global_step, "epoch": float(state.epoch)})
+                self._folder.add_event(
+                    message, metrics={**metrics, "step": state.global_step, "epoch": float(state.epoch)}
+                )
         self._on_epoch(metrics)
 
     def _save(self, output_dir: str, epoch: int, step: int, metrics: dict[str, float]) -> None:

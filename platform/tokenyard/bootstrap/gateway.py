@@ -12,9 +12,9 @@ from fastapi import APIRouter
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
+from tokenyard.bootstrap.finetuning import file_and_job_routers, training_policy
 from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
-from tokenyard.bootstrap.training_policy import training_policy
 from tokenyard.catalog.operator_routes import operator_router as catalog_operator_router
 from tokenyard.catalog.operator_store import CatalogOperatorStore
 from tokenyard.catalog.replicas.registry import ReplicaRegistry
@@ -23,8 +23,7 @@ from tokenyard.catalog.tenant_routes import models_router
 from tokenyard.catalog.tenant_routes import tenant_router as catalog_router
 from tokenyard.clients.model_server import ModelServerClient
 from tokenyard.core.ids import OrganizationId
-from tokenyard.finetune.file_routes import FILES_PATH
-from tokenyard.finetune.routes import router as finetune_router
+from tokenyard.files.tenant_routes import FILES_PATH
 from tokenyard.gateway.app import create_app
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
@@ -119,7 +118,7 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
         tenancy_router(foundation.tenancy, foundation.api_keys),
         catalog_router(foundation.models, foundation.adapters, foundation.catalog_store, bases),
         catalog_operator_router(CatalogOperatorStore(database, clock), bases, foundation.prices, clock),
-        finetune_router(
+        *file_and_job_routers(
             database=database,
             blobs=foundation.blobs,
             clock=clock,

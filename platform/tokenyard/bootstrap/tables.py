@@ -5,6 +5,7 @@ import importlib
 _MODULES = (
     "tokenyard.tenancy.tables",
     "tokenyard.catalog.tables",
+    "tokenyard.files.tables",
     "tokenyard.finetune.tables",
     "tokenyard_billing.tables",
 )

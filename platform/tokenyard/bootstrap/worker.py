@@ -12,9 +12,9 @@ import uvicorn
 import uvloop
 from prometheus_client import CollectorRegistry, Counter
 
+from tokenyard.bootstrap.finetuning import training_policy
 from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
-from tokenyard.bootstrap.training_policy import training_policy
 from tokenyard.catalog.loops import catalog_loops
 from tokenyard.catalog.replicas.prometheus_routes import prometheus_router
 from tokenyard.catalog.replicas.registry import ReplicaRegistry
@@ -22,8 +22,11 @@ from tokenyard.clients.ray_jobs import RayJobs
 from tokenyard.clients.ray_serve import RayServe
 from tokenyard.clients.replica import ReplicaClient
 from tokenyard.core.errors import Unavailable
-from tokenyard.finetune.gate import LiveGate
+from tokenyard.files.loops import cleaning_loop
+from tokenyard.files.operator_store import FileOperatorStore
+from tokenyard.files.store import FileStore
 from tokenyard.finetune.loops import finetune_loops
+from tokenyard.finetune.operator_store import files_in_use
 from tokenyard.limits.sweeper import Sweeper
 from tokenyard.metering.events import TrainingFinished
 from tokenyard.metering.outbox import Outbox
@@ -101,6 +104,7 @@ def _model_loops(
     usage: TrainingCharges,
 ) -> list[Loop]:
     database, clock, bases = foundation.database, foundation.clock, foundation.base_models
+    files = FileStore(database, clock, files_in_use)
     return [
         *catalog_loops(
             redis=foundation.redis,
@@ -116,13 +120,16 @@ def _model_loops(
             database=database,
             blobs=foundation.blobs,
             clock=clock,
+            files=files,
             models=bases,
             runs=jobs,
             adapters=foundation.adapters,
-            gate=LiveGate(ReplicaRegistry(foundation.redis), replicas),
+            replicas=ReplicaRegistry(foundation.redis),
+            canary=replicas,
             usage=usage,
             policy=training_policy(foundation.settings),
         ),
+        cleaning_loop(FileOperatorStore(database, clock, files_in_use), files, foundation.blobs),
     ]
 
 

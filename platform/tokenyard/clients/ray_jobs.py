@@ -21,7 +21,7 @@ _SHOWN_BYTES = 1000
 _LOG = logging.getLogger(__name__)
 
 
-class _Details(msgspec.Struct):
+class _JobDetails(msgspec.Struct):
     status: str
     message: str | None = None
 
@@ -35,9 +35,7 @@ class RayJobs:
         self._jobs = f"{url.rstrip('/')}/api/jobs/"
         self._token_file = token_file
 
-    async def submit(
-        self, submission_id: str, entrypoint: str, *, env: Mapping[str, str], metadata: Mapping[str, str]
-    ) -> None:
+    async def submit(self, submission_id: str, entrypoint: str, *, metadata: Mapping[str, str]) -> None:
         """Start a job; submitting an id again changes nothing.
 
         Raises:
@@ -49,7 +47,7 @@ class RayJobs:
             "submission_id": submission_id,
             "entrypoint": entrypoint,
             "metadata": dict(metadata),
-            "runtime_env": {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S), **env}},
+            "runtime_env": {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": str(STOP_WAIT_S)}},
         }
         code, answer = await self._call("POST", "", body)
         if code >= 400 and await self.status(submission_id) is None:
@@ -68,7 +66,7 @@ class RayJobs:
             return None
         _expect_ok(code)
         try:
-            details = msgspec.json.decode(data, type=_Details)
+            details = msgspec.json.decode(data, type=_JobDetails)
             return RunStatus(RunState(details.status.lower()), details.message or "")
         except (msgspec.MsgspecError, ValueError):
             raise _unavailable("gave an answer that cannot be read") from None
@@ -94,16 +92,6 @@ class RayJobs:
             return None
         _expect_ok(code)
         return msgspec.json.decode(data, type=dict[str, str]).get("logs", "")
-
-    async def delete(self, submission_id: str) -> None:
-        """Make Ray forget a job that has ended; fine where it knows none.
-
-        Raises:
-            Unavailable: Ray does not answer, or the job has not ended.
-        """
-        code, _ = await self._call("DELETE", submission_id)
-        if code != 404:
-            _expect_ok(code)
 
     async def _call(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
         url = self._jobs + quote(path)

@@ -5,7 +5,7 @@ and, written last, `result.json` (out). Nothing else passes between the two.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -70,14 +70,13 @@ class TrainingSpec(msgspec.Struct, frozen=True, kw_only=True):
     base_model_path: str
     training_url: str
     output_url: str
+    method: str
     hyperparameters: Hyperparameters
     seed: int
     max_seq_length: int
     max_lora_rank: int
     validation_url: str | None = None
     resume_url: str | None = None
-    suffix: str = ""
-    method: Literal["supervised"] = "supervised"
     lora: LoraSettings = LoraSettings()
     resources: TrainingResources = TrainingResources()
 
@@ -174,41 +173,6 @@ def submission_id(job: JobId, attempt: int) -> str:
 def event_file(seq: int) -> str:
     """Return an event's path in the attempt's folder; names sort as the numbers do."""
     return f"{EVENTS_FOLDER}/{seq:08d}.json"
-
-
-def text_bytes(text: str) -> int:
-    """Bound a text's tokens from above: no tokenizer makes more tokens than there are UTF-8 bytes."""
-    return len(text.encode())
-
-
-def row_token_bound(
-    row: Mapping[str, Any],
-    *,
-    template_tokens: int,
-    template_tokens_per_message: int,
-    max_seq_length: int,
-    count: Callable[[str], int] = text_bytes,
-) -> int:
-    """Bound from above what one row of a dataset adds to `trained_tokens` in one epoch, without the chat template.
-
-    Everything but the bare text (tool calls, tools) counts as the JSON it renders to at most.
-    """
-    messages: Sequence[Mapping[str, Any]] = row["messages"]
-    bound = template_tokens + template_tokens_per_message * len(messages)
-    for message in messages:
-        for name, value in message.items():
-            if name not in ("role", "weight") and value is not None:
-                bound += count(value if isinstance(value, str) else msgspec.json.encode(value).decode())
-    if row.get("tools"):
-        bound += count(msgspec.json.encode(row["tools"]).decode())
-    return min(bound, max_seq_length)
-
-
-def auto_hyperparameters(rows: int) -> Hyperparameters:
-    """Return what "auto" means for a dataset of `rows`: small sets need many passes, large ones few."""
-    n_epochs = max(1, min(10, round(300 / max(1, rows))))
-    batch_size = max(1, min(32, rows // 10))
-    return Hyperparameters(n_epochs=n_epochs, batch_size=batch_size, learning_rate_multiplier=1.0)
 
 
 class RunState(StrEnum):

@@ -1,1 +1,1 @@
-"""Files, fine-tuning jobs and their way to a live model."""
+"""Fine-tuning jobs and their way to a live model."""

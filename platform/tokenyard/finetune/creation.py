@@ -15,14 +15,19 @@ from tokenyard.core.errors import InvalidRequest, ModelNotFound, NotFound, Quota
 from tokenyard.core.ids import FileId, new_job_id
 from tokenyard.core.price import Price, training_cost
 from tokenyard.core.principal import Principal
-from tokenyard.finetune.dataset import DatasetSummary
-from tokenyard.finetune.files import FINE_TUNE, FileStore
+from tokenyard.finetune.job import Job, JobError
 from tokenyard.finetune.job_request import MAX_SEED, JobRequest
-from tokenyard.finetune.jobs import Job, JobError
-from tokenyard.finetune.policy import TrainingPolicy
-from tokenyard.finetune.ports import BaseModels, OrganizationNames, Reservations, TrainingPrices
-from tokenyard.finetune.progress import JobChanged, Note
-from tokenyard.finetune.states import JobState, Outcome
+from tokenyard.finetune.methods.dataset import DatasetSummary
+from tokenyard.finetune.ports import (
+    OrganizationSlugs,
+    TrainableModels,
+    TrainingFiles,
+    TrainingPrices,
+    TrainingReservations,
+)
+from tokenyard.finetune.progress import JobChanged, JobProgress, Note, fail
+from tokenyard.finetune.scheduling import TrainingPolicy
+from tokenyard.finetune.states import JobState
 from tokenyard.finetune.store import JobStore
 
 RESERVE_TIMEOUT_S = 10.0
@@ -35,11 +40,11 @@ class JobCreation:
         self,
         *,
         jobs: JobStore,
-        files: FileStore,
-        models: BaseModels,
+        files: TrainingFiles,
+        models: TrainableModels,
         prices: TrainingPrices,
-        reservations: Reservations,
-        organizations: OrganizationNames,
+        reservations: TrainingReservations,
+        organizations: OrganizationSlugs,
         policy: TrainingPolicy,
         clock: Clock,
     ) -> None:
@@ -65,10 +70,10 @@ class JobCreation:
         request.check()
         now_ms = self._clock.now_ms()
         model, price = self._model_and_price(request.model, now_ms)
-        summary = await self._dataset(principal, request.training_file, "training_file")
+        summary = await self._dataset(principal, request, request.training_file, "training_file")
         if request.validation_file is not None:
-            await self._dataset(principal, request.validation_file, "validation_file")
-        hyperparameters = request.resolved(summary.rows)
+            await self._dataset(principal, request, request.validation_file, "validation_file")
+        hyperparameters = request.settings.resolved(summary.rows)
         tokens = hyperparameters.n_epochs * summary.token_bound(
             template_tokens=model.template_tokens, template_tokens_per_message=model.template_tokens_per_message
         )
@@ -84,6 +89,7 @@ class JobCreation:
             seed=secrets.randbelow(MAX_SEED) if request.seed is None else request.seed,
             training_file=FileId(request.training_file),
             validation_file=FileId(request.validation_file) if request.validation_file else None,
+            method=request.method_name,
             hyperparameters=hyperparameters,
             metadata=request.metadata or {},
             price=price.id,
@@ -106,14 +112,17 @@ class JobCreation:
             raise InvalidRequest(f"The model `{name}` has no price for fine-tuning.", param="model")
         return model, price
 
-    async def _dataset(self, principal: Principal, file: str, param: str) -> DatasetSummary:
+    async def _dataset(self, principal: Principal, request: JobRequest, file: str, param: str) -> DatasetSummary:
         try:
-            view = await self._files.get(principal.organization, FileId(file))
+            stored = await self._files.get(principal.organization, FileId(file))
         except NotFound as error:
             raise InvalidRequest(error.message, code="file_not_found", param=param) from error
-        if view.purpose != FINE_TUNE or view.summary is None:
-            raise InvalidRequest(f"The file {view.id} must have the purpose '{FINE_TUNE}'.", param=param)
-        return view.summary
+        if stored.summary is None:
+            raise InvalidRequest(f"The file {file} must have the purpose 'fine-tune'.", param=param)
+        summary = msgspec.convert(stored.summary, DatasetSummary)
+        if summary.method != request.method_name:
+            raise InvalidRequest(f"The file {file} is for the method '{summary.method}'.", param=param)
+        return summary
 
     async def _paid_for(self, job: Job) -> Job:
         try:
@@ -138,13 +147,11 @@ class JobCreation:
             Note(message=f"Validating training file: {job.training_file}", source="validating"),
         )
         try:
-            return await self._jobs.update(job.organization, job, after, notes)
+            return await self._jobs.update(job.organization, job, JobProgress(after, notes))
         except JobChanged as error:
             raise Unavailable("Creating the job took too long; it was given up.", retry_after_s=5) from error
 
     async def _abandon(self, job: Job) -> None:
         error = JobError("reservation_failed", "The cost of the job could not be reserved.")
-        after = msgspec.structs.replace(
-            job, state=JobState.SETTLING, outcome=Outcome.FAILED, error=error, trained_tokens=0
-        )
-        await self._jobs.update(job.organization, job, after, (Note(message=error.message, level="error"),))
+        note = Note(message=error.message, level="error")
+        await self._jobs.update(job.organization, job, JobProgress(fail(job, error).job, (note,)))

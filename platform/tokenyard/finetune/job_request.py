@@ -1,83 +1,35 @@
 """The body of `POST /v1/fine_tuning/jobs`, checked field by field."""
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 
 from tokenyard.core.adapters import valid_suffix
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.core.training import Hyperparameters, auto_hyperparameters
+from tokenyard.finetune.methods.method import Json, MethodSettings
+from tokenyard.finetune.methods.supervised import RequestedHyperparameters, SupervisedSettings
 
-MAX_EPOCHS = 50
-MAX_BATCH_SIZE = 256
 MAX_SEED = 2_147_483_647
 MAX_METADATA = 16
 MAX_METADATA_KEY = 64
 MAX_METADATA_VALUE = 512
 DEFAULT_SUFFIX = "custom"
-
-
-def _auto_or_count(value: Any) -> Any:
-    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool)):
-        return value
-    raise PydanticCustomError("auto_or_count", 'must be "auto" or a whole number')
-
-
-def _auto_or_positive(value: Any) -> Any:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if value == "auto" or (number and 0 < value <= _MAX_MULTIPLIER):
-        return value
-    raise PydanticCustomError("auto_or_positive", f'must be "auto" or a number above 0, up to {_MAX_MULTIPLIER}')
-
-
-def _within(low: int, high: int) -> BeforeValidator:
-    def check(value: Any) -> Any:
-        if _auto_or_count(value) != "auto" and not low <= value <= high:
-            raise PydanticCustomError("out_of_range", f'must be "auto" or a whole number from {low} to {high}')
-        return value
-
-    return BeforeValidator(check)
-
-
-_MAX_MULTIPLIER = 100
 _NO_NUL = r"^[^\x00]*$"
-_Epochs = Annotated[Any, _within(1, MAX_EPOCHS)]
-_BatchSize = Annotated[Any, _within(1, MAX_BATCH_SIZE)]
-_Multiplier = Annotated[Any, BeforeValidator(_auto_or_positive)]
 
 
-class RequestedHyperparameters(BaseModel):
-    """Each is a number or "auto"."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    n_epochs: _Epochs = "auto"
-    batch_size: _BatchSize = "auto"
-    learning_rate_multiplier: _Multiplier = "auto"
-
-
-class SupervisedMethod(BaseModel):
-    """How supervised fine-tuning is set."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    hyperparameters: RequestedHyperparameters | None = None
-
-
-class Method(BaseModel):
-    """The newer place of the hyperparameters."""
+class MethodRequest(BaseModel):
+    """The method and its settings."""
 
     model_config = ConfigDict(extra="forbid")
 
     type: Literal["supervised", "dpo", "reinforcement"]
-    supervised: SupervisedMethod | None = None
-    dpo: dict[str, Any] | None = None
-    reinforcement: dict[str, Any] | None = None
+    supervised: SupervisedSettings | None = None
+    dpo: Json | None = None
+    reinforcement: Json | None = None
 
 
 class JobRequest(BaseModel):
-    """What a client asks for."""
+    """What a client asks for. `hyperparameters` is the older place of those of `method.supervised`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -87,8 +39,8 @@ class JobRequest(BaseModel):
     suffix: str | None = None
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
     hyperparameters: RequestedHyperparameters | None = None
-    method: Method | None = None
-    integrations: list[Any] | None = None
+    method: MethodRequest | None = None
+    integrations: list[Json] | None = None
     metadata: dict[str, str] | None = None
 
     def check(self) -> None:
@@ -123,17 +75,16 @@ class JobRequest(BaseModel):
     def effective_suffix(self) -> str:
         return DEFAULT_SUFFIX if self.suffix is None else self.suffix.lower()
 
-    def resolved(self, rows: int) -> Hyperparameters:
-        """Return the hyperparameters with every "auto" decided for a dataset of `rows`."""
-        supervised = self.method.supervised if self.method is not None else None
-        asked = (supervised.hyperparameters if supervised else self.hyperparameters) or RequestedHyperparameters()
-        auto = auto_hyperparameters(rows)
-        multiplier = asked.learning_rate_multiplier
-        return Hyperparameters(
-            n_epochs=auto.n_epochs if asked.n_epochs == "auto" else asked.n_epochs,
-            batch_size=auto.batch_size if asked.batch_size == "auto" else asked.batch_size,
-            learning_rate_multiplier=auto.learning_rate_multiplier if multiplier == "auto" else float(multiplier),
-        )
+    @property
+    def method_name(self) -> str:
+        return "supervised" if self.method is None else self.method.type
+
+    @property
+    def settings(self) -> MethodSettings:
+        """Return what the method is set to, wherever the client said so."""
+        if self.method is None:
+            return SupervisedSettings(hyperparameters=self.hyperparameters)
+        return self.method.supervised or SupervisedSettings()
 
 
 def _check_metadata(metadata: dict[str, str]) -> None:

@@ -3,22 +3,50 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from tokenyard.core.adapters import AdapterRef, FineTunedName
 from tokenyard.core.catalog import BaseModel
-from tokenyard.core.ids import AdapterId, ApiKeyId, JobId, OrganizationId, ProjectId
+from tokenyard.core.ids import AdapterId, ApiKeyId, FileId, JobId, OrganizationId, ProjectId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.price import Price
 from tokenyard.core.replica import Replica
 from tokenyard.core.training import RunStatus
+from tokenyard.finetune.methods.method import Json
 from tokenyard.metering.events import TrainingFinished
 
 
-class BaseModels(Protocol):
+class TrainingFile(Protocol):
+    """An uploaded file."""
+
+    @property
+    def summary(self) -> Json | None:
+        """What `methods.dataset.check_upload` found in it; None where it was uploaded for another purpose."""
+        ...
+
+
+class TrainingFiles(Protocol):
+    """Uploaded files (files)."""
+
+    async def get(
+        self, organization: OrganizationId, file: FileId, session: AsyncSession | None = None
+    ) -> TrainingFile:
+        """Return a file. While `session` holds the organization's lock, the file cannot be deleted.
+
+        Raises:
+            NotFound: there is none, or it belongs to another organization.
+        """
+        ...
+
+    def path(self, organization: OrganizationId, file: FileId) -> str:
+        """Return the blob path of a file's bytes."""
+        ...
+
+
+class TrainableModels(Protocol):
     """The served base models (catalog)."""
 
-    def get(self, model: str) -> BaseModel | None:
-        """Return the base model of this id, or None."""
-        ...
+    def get(self, model: str) -> BaseModel | None: ...
 
 
 class TrainingPrices(Protocol):
@@ -29,7 +57,7 @@ class TrainingPrices(Protocol):
         ...
 
 
-class Reservations(Protocol):
+class TrainingReservations(Protocol):
     """Sets money aside for a job (billing). The job's `TrainingFinished` event closes it."""
 
     async def reserve(
@@ -43,46 +71,30 @@ class Reservations(Protocol):
         ...
 
 
-class OrganizationNames(Protocol):
-    """Names of organizations (tenancy)."""
+class OrganizationSlugs(Protocol):
+    """The part of a model's name that stands for its organization (tenancy)."""
 
-    async def slug(self, organization: OrganizationId) -> str:
-        """Return the part of a model's name that stands for the organization."""
-        ...
+    async def slug(self, organization: OrganizationId) -> str: ...
 
 
 class TrainingRuns(Protocol):
-    """Runs training attempts in the cluster (Ray's Jobs API)."""
+    """Runs training attempts (Ray's Jobs API). Every call raises Unavailable where the cluster does not answer."""
 
-    async def submit(
-        self, submission_id: str, entrypoint: str, *, env: Mapping[str, str], metadata: Mapping[str, str]
-    ) -> None:
-        """Start an attempt; submitting an id again changes nothing.
-
-        Raises:
-            Unavailable: the cluster does not answer; the attempt may have been started.
-        """
+    async def submit(self, submission_id: str, entrypoint: str, *, metadata: Mapping[str, str]) -> None:
+        """Start an attempt; submitting an id again changes nothing. Where it fails, the attempt may have started."""
         ...
 
     async def status(self, submission_id: str) -> RunStatus | None:
-        """Return how an attempt is, or None where the cluster does not know it.
-
-        Raises:
-            Unavailable: the cluster does not answer.
-        """
+        """Return how an attempt is, or None where the cluster does not know it."""
         ...
 
     async def stop(self, submission_id: str) -> None:
-        """Ask an attempt to stop; fine where it does not run.
-
-        Raises:
-            Unavailable: the cluster does not answer.
-        """
+        """Ask an attempt to stop; fine where it does not run."""
         ...
 
 
-class AdapterCatalog(Protocol):
-    """The life of adapters: training, checking, live, retired (catalog). Every call may be repeated."""
+class AdapterLives(Protocol):
+    """The life of adapters: checking, live, retired (catalog). Every call may be repeated."""
 
     async def register(
         self,
@@ -94,58 +106,32 @@ class AdapterCatalog(Protocol):
         digest: str,
         job: JobId,
     ) -> None:
-        """Note an adapter that is published in the blob store and is being checked."""
+        """Note an adapter that is in the blob store and is being checked."""
         ...
 
-    async def promote(self, organization: OrganizationId, adapter: AdapterId) -> None:
-        """Make a checked adapter live: its organization can call it by name from now on."""
-        ...
+    async def promote(self, organization: OrganizationId, adapter: AdapterId) -> None: ...
 
     async def fail(self, organization: OrganizationId, adapter: AdapterId, reason: str) -> None:
         """Retire an adapter that did not pass or is not wanted any more; fine where it was never registered."""
         ...
 
 
-class ReplicaList(Protocol):
-    """Which replicas there are (worker's discovery)."""
+class CanaryReplicas(Protocol):
+    """The replicas of a base model that may get requests (catalog)."""
 
-    async def of(self, model: str) -> Sequence[Replica]:
-        """Return the replicas of a base model that may get requests."""
-        ...
+    async def of(self, model: str) -> Sequence[Replica]: ...
 
 
-class ReplicaControl(Protocol):
-    """The internal routes of replicas (clients)."""
+class CanaryClient(Protocol):
+    """The internal routes of replicas (clients). Every call raises ReplicaLost where the replica does not answer.
 
-    async def load(self, replica: Replica, adapter: AdapterRef) -> None:
-        """Load an adapter; one that is loaded already is fine.
+    AdapterRefused: the adapter is not loaded, cannot be, or there is no room for it now.
+    """
 
-        Raises:
-            ReplicaLost: it does not answer.
-            AdapterRefused: it cannot take this adapter, or has no room for it now.
-        """
-        ...
+    async def load(self, replica: Replica, adapter: AdapterRef) -> None: ...
 
     async def canary(self, url: str, adapter: str | None, prompt: str) -> Sequence[float]:
-        """Return the log-probabilities of a fixed continuation of `prompt`, from a loaded adapter or from the base.
-
-        Raises:
-            ReplicaLost: it does not answer.
-            AdapterRefused: the adapter is not loaded, or no slot became free.
-        """
-        ...
-
-
-class AdapterGate(Protocol):
-    """The last check before an adapter is live."""
-
-    async def check(self, base_model: str, adapter: AdapterRef) -> None:
-        """Prove the adapter on a running replica.
-
-        Raises:
-            GateRefused: it must not go live.
-            NoReplica: there is no replica to prove it on now.
-        """
+        """Return the log-probabilities of a fixed continuation of `prompt`, from a loaded adapter or from the base."""
         ...
 
 
@@ -153,9 +139,5 @@ class UsageSink(Protocol):
     """The usage stream, on the way to the ledger."""
 
     async def emit(self, event: TrainingFinished) -> None:
-        """Put the event on its way. Consumers drop a second event of the same job.
-
-        Raises:
-            Exception: it is not known to be on its way; emit again.
-        """
+        """Put the event on its way. Where it raises, emit again: consumers drop a second event of the same job."""
         ...

@@ -1,7 +1,7 @@
-"""Writes a job's next state and story in one transaction, fenced by the job's version."""
+"""What a step makes of a job, and how it is written: next state and events in one transaction, fenced by version."""
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal
 
 import msgspec
 from sqlalchemy import func, select, update
@@ -9,8 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.ids import random_text
 from tokenyard.core.training import TrainingCheckpoint
-from tokenyard.finetune.jobs import Job, progress_columns
-from tokenyard.finetune.states import TRAINING, check_transition
+from tokenyard.finetune.job import Job, JobError, progress_columns
+from tokenyard.finetune.states import TRAINING, JobOutcome, JobState, check_transition
 from tokenyard.finetune.tables import CheckpointRow, EventRow, JobRow
 
 
@@ -19,27 +19,54 @@ class JobChanged(Exception):
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True):
-    """One line for the job's story. With a `source`, it is told once however often it is written."""
+    """A new event of a job. With a `source`, it is written once however often the step is repeated."""
 
     message: str
     level: Literal["info", "warn", "error"] = "info"
     type: Literal["message", "metrics"] = "message"
-    data: dict[str, Any] = {}
+    data: dict[str, object] = {}
     source: str | None = None
     created_at: int | None = None
 
 
+class JobProgress(msgspec.Struct, frozen=True):
+    """The job as it is now to be, and what there is to tell.
+
+    `undo` takes back what the step did outside where somebody else has changed the job meanwhile, so that this
+    progress cannot be saved; it is given the job as it is now.
+    """
+
+    job: Job
+    notes: tuple[Note, ...] = ()
+    checkpoints: tuple[TrainingCheckpoint, ...] = ()
+    undo: Callable[[Job | None], Awaitable[None]] | None = None
+
+    def then(self, later: "JobProgress") -> "JobProgress":
+        """Return `later`, which began with this one's job, with this one's notes before its own."""
+        return msgspec.structs.replace(later, notes=(*self.notes, *later.notes))
+
+
+def fail(job: Job, error: JobError) -> JobProgress:
+    """Decide that the job fails; whatever may still run is stopped first."""
+    state = JobState.STOPPING if job.state in TRAINING else JobState.SETTLING
+    after = msgspec.structs.replace(
+        job, state=state, outcome=JobOutcome.FAILED, error=error, trained_tokens=0, waits_for=None
+    )
+    return JobProgress(after)
+
+
+def wait_for(job: Job, what: str | None) -> JobProgress:
+    """Say what the job waits for, once for each thing; None: it waits for nothing any more."""
+    if what == job.waits_for:
+        return JobProgress(job)
+    notes = (Note(message=f"The job is waiting for {what}"),) if what else ()
+    return JobProgress(msgspec.structs.replace(job, waits_for=what), notes)
+
+
 async def save(
-    session: AsyncSession,
-    before: Job,
-    after: Job,
-    *,
-    now: int,
-    notes: Sequence[Note] = (),
-    checkpoints: Sequence[TrainingCheckpoint] = (),
-    due_ms: int | None = None,
+    session: AsyncSession, before: Job, progress: JobProgress, *, now: int, due_ms: int | None = None
 ) -> Job:
-    """Write `after` over `before`; return it with its new version.
+    """Write the progress of `before`; return the job with its new version.
 
     `now` is unix seconds; `due_ms` is when a worker may take the job up, where that changes.
 
@@ -47,6 +74,7 @@ async def save(
         JobChanged: `before` is not how the job is now; nothing is written.
         IllegalTransition: a bug in the caller.
     """
+    after = progress.job
     if after.state is not before.state:
         check_transition(before.state, after.state, after.outcome)
     slot = after.slot if after.state in TRAINING else None
@@ -62,18 +90,19 @@ async def save(
     )
     if found.first() is None:
         raise JobChanged(before.id)
-    await _tell(session, saved, notes, now)
-    await _keep(session, saved, checkpoints)
+    await _add_events(session, saved, progress.notes, now)
+    await _add_checkpoints(session, saved, progress.checkpoints)
     return saved
 
 
-async def _tell(session: AsyncSession, job: Job, notes: Sequence[Note], now: int) -> None:
+async def _add_events(session: AsyncSession, job: Job, notes: Sequence[Note], now: int) -> None:
     if not notes:
         return
     number = await session.scalar(select(func.max(EventRow.number)).where(EventRow.job == job.id)) or 0
     sources = [note.source for note in notes if note.source is not None]
-    told = await session.scalars(select(EventRow.source).where(EventRow.job == job.id, EventRow.source.in_(sources)))
-    known = set(told)
+    known = set(
+        await session.scalars(select(EventRow.source).where(EventRow.job == job.id, EventRow.source.in_(sources)))
+    )
     for note in notes:
         if note.source in known:
             continue
@@ -94,23 +123,19 @@ async def _tell(session: AsyncSession, job: Job, notes: Sequence[Note], now: int
         )
 
 
-async def _keep(session: AsyncSession, job: Job, checkpoints: Sequence[TrainingCheckpoint]) -> None:
+async def _add_checkpoints(session: AsyncSession, job: Job, checkpoints: Sequence[TrainingCheckpoint]) -> None:
     if not checkpoints:
         return
-    kept = await session.scalars(select(CheckpointRow.step_number).where(CheckpointRow.job == job.id))
-    known = set(kept)
+    known = set(await session.scalars(select(CheckpointRow.step_number).where(CheckpointRow.job == job.id)))
     for checkpoint in checkpoints:
-        if checkpoint.step_number in known:
-            continue
-        session.add(
-            CheckpointRow(
-                id=f"ftckpt_{random_text()}",
-                organization=job.organization,
-                job=job.id,
-                attempt=job.attempt,
-                step_number=checkpoint.step_number,
-                created_at=checkpoint.created_at,
-                path=checkpoint.path,
-                metrics=checkpoint.metrics,
+        if checkpoint.step_number not in known:
+            session.add(
+                CheckpointRow(
+                    id=f"ftckpt_{random_text()}",
+                    organization=job.organization,
+                    job=job.id,
+                    step_number=checkpoint.step_number,
+                    created_at=checkpoint.created_at,
+                    metrics=checkpoint.metrics,
+                )
             )
-        )

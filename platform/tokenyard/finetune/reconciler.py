@@ -1,7 +1,7 @@
-"""Brings every unfinished job one step further, again and again, whoever died in between.
+"""Brings every unfinished job one step further, again and again, whatever died in between.
 
-A job is leased to one worker at a time; what it writes is fenced by the job's version, so a worker that lost its lease
-can do no harm, and every step may be repeated.
+A job is leased to one worker at a time. Steps only say what is to become of a job; all of it is saved here, fenced by
+the job's version, so a worker that lost its lease can do no harm, and every step may be repeated.
 """
 
 import asyncio
@@ -9,11 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from tokenyard.core.clock import Clock
-from tokenyard.finetune.endings import fail
-from tokenyard.finetune.jobs import Job, JobError
+from tokenyard.finetune.job import Job, JobError
 from tokenyard.finetune.operator_store import LEASE_MS, JobOperatorStore
-from tokenyard.finetune.progress import JobChanged
-from tokenyard.finetune.states import FINISHED, JobState
+from tokenyard.finetune.progress import JobChanged, JobProgress, fail
+from tokenyard.finetune.states import JobState
 
 JOBS_AT_ONCE = 8
 LOOK_AGAIN_MS = 500
@@ -21,17 +20,15 @@ AFTER_FAILURE_MS = 5_000
 STEP_TIMEOUT_S = 900.0
 _MAX_STEPS = len(JobState)
 
-Handler = Callable[[Job], Awaitable[Job]]
+Step = Callable[[Job], Awaitable[JobProgress]]
 
 
-class Reconciler:
+class JobReconciler:
     """One worker's share of the work. `owner` names the worker in its leases."""
 
-    def __init__(
-        self, *, store: JobOperatorStore, handlers: Mapping[JobState, Handler], owner: str, clock: Clock
-    ) -> None:
+    def __init__(self, *, store: JobOperatorStore, steps: Mapping[JobState, Step], owner: str, clock: Clock) -> None:
         self._store = store
-        self._handlers = handlers
+        self._steps = steps
         self._owner = owner
         self._clock = clock
 
@@ -56,31 +53,41 @@ class Reconciler:
         except JobChanged:
             look_again_in_ms = 0
         finally:
-            await self._store.release(self._owner, job.id, look_again_in_ms=look_again_in_ms)
+            await self._store.lease(self._owner, job.id, for_ms=look_again_in_ms)
 
     async def _advance(self, job: Job) -> None:
         for _ in range(_MAX_STEPS):
-            after = await self._one_step(job)
-            if after.state is job.state or after.state in FINISHED or after.state not in self._handlers:
+            progress = await self._next(job)
+            if progress.job == job and not progress.notes:
+                return
+            after = await self._save(job, progress)
+            if after.state is job.state or after.state not in self._steps:
                 return
             job = after
 
-    async def _one_step(self, job: Job) -> Job:
-        overdue = job.deadline_ms is not None and self._clock.now_ms() > job.deadline_ms
+    async def _next(self, job: Job) -> JobProgress:
         if job.state is JobState.CREATING:
-            return await fail(self._store, job, JobError("not_created", "Creating the job was interrupted."))
+            return fail(job, JobError("not_created", "Creating the job was interrupted."))
+        overdue = job.deadline_ms is not None and self._clock.now_ms() > job.deadline_ms
         if overdue and job.state in (JobState.VALIDATING, JobState.CHECKING):
             waited = f" It waited for {job.waits_for}." if job.waits_for else ""
-            message = f"The step {job.state} took too long.{waited}"
-            return await fail(self._store, job, JobError("timeout", message))
-        return await self._handlers[job.state](job)
+            return fail(job, JobError("timeout", f"The step {job.state} took too long.{waited}"))
+        return await self._steps[job.state](job)
+
+    async def _save(self, job: Job, progress: JobProgress) -> Job:
+        try:
+            return await self._store.save(job, progress)
+        except JobChanged:
+            if progress.undo is not None:
+                await progress.undo(await self._store.get(job.id))
+            raise
 
     @asynccontextmanager
     async def _keeping_lease(self, job: Job) -> AsyncIterator[None]:
         async def renew() -> None:
             while True:
                 await asyncio.sleep(LEASE_MS / 3000)
-                await self._store.renew(self._owner, job.id)
+                await self._store.lease(self._owner, job.id, for_ms=LEASE_MS)
 
         renewal = asyncio.create_task(renew())
         try:

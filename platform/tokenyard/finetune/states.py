@@ -1,6 +1,10 @@
 """The state machine of a fine-tuning job: pure, and the only place that says what may follow what."""
 
 from enum import StrEnum
+from typing import Literal, cast
+
+JobStatus = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
+"""OpenAI's words."""
 
 
 class JobState(StrEnum):
@@ -18,7 +22,7 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Outcome(StrEnum):
+class JobOutcome(StrEnum):
     """The end a job is heading for. Once decided it never changes."""
 
     SUCCEEDED = "succeeded"
@@ -51,7 +55,7 @@ TRAINING = frozenset((JobState.RUNNING, JobState.STOPPING))
 """States in which something may run in Ray, so that a slot is held."""
 
 
-def check_transition(before: JobState, after: JobState, outcome: Outcome | None) -> None:
+def check_transition(before: JobState, after: JobState, outcome: JobOutcome | None) -> None:
     """Check one step.
 
     Raises:
@@ -64,20 +68,20 @@ def check_transition(before: JobState, after: JobState, outcome: Outcome | None)
         raise IllegalTransition(f"{after} with outcome {outcome}")
     if after in FINISHED and outcome is not None and after.value != outcome.value:
         raise IllegalTransition(f"{after} with outcome {outcome}")
-    if outcome is Outcome.SUCCEEDED and after is JobState.SETTLING and before is not JobState.CHECKING:
+    if outcome is JobOutcome.SUCCEEDED and after is JobState.SETTLING and before is not JobState.CHECKING:
         raise IllegalTransition(f"success without the gate, from {before}")
-    if outcome is Outcome.SUCCEEDED and after is JobState.STOPPING:
+    if outcome is JobOutcome.SUCCEEDED and after is JobState.STOPPING:
         raise IllegalTransition("success does not stop anything")
 
 
-def outward(state: JobState, outcome: Outcome | None) -> str:
+def outward(state: JobState, outcome: JobOutcome | None) -> JobStatus:
     """Return OpenAI's status.
 
     A cancelled job says so at once: that its model will never exist is certain from then on. Success and failure are
     said last, when the bill is on its way.
     """
-    if outcome is Outcome.CANCELLED:
+    if outcome is JobOutcome.CANCELLED:
         return "cancelled"
     if state is JobState.CREATING:
         return "validating_files"
-    return "running" if state in _OUTWARD_RUNNING else state.value
+    return "running" if state in _OUTWARD_RUNNING else cast(JobStatus, state.value)

@@ -1,24 +1,26 @@
 """Fine-tuning jobs of one organization: create, look at, cancel."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import TypeVar
 
 import msgspec
-from sqlalchemy import delete, func, select
+from sqlalchemy import Select, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import InvalidRequest, NotFound, RateLimited
 from tokenyard.core.ids import JobId, OrganizationId
-from tokenyard.finetune.files import find_file
-from tokenyard.finetune.jobs import Job, checkpoint_as_openai, event_as_openai, job_of, row_of
-from tokenyard.finetune.progress import Note, save
-from tokenyard.finetune.states import CANCELLABLE, UNFINISHED, JobState, Outcome
+from tokenyard.finetune.job import Job, job_of, row_of
+from tokenyard.finetune.ports import TrainingFiles
+from tokenyard.finetune.progress import JobProgress, Note, save
+from tokenyard.finetune.states import CANCELLABLE, UNFINISHED, JobOutcome, JobState
 from tokenyard.finetune.tables import CheckpointRow, EventRow, JobRow
-from tokenyard.storage.advisory_lock import advisory_lock
+from tokenyard.storage.advisory_lock import organization_lock
 from tokenyard.storage.database import Database
-from tokenyard.storage.paging import beyond, cut
+from tokenyard.storage.paging import beyond
 
+_Part = TypeVar("_Part", EventRow, CheckpointRow)
 CREATION_LEASE_MS = 60_000
 """After this long without confirmation the worker ends a job whose creator is gone."""
 
@@ -26,9 +28,10 @@ CREATION_LEASE_MS = 60_000
 class JobStore:
     """Jobs, events and checkpoints of one organization at a time."""
 
-    def __init__(self, database: Database, clock: Clock, *, max_unfinished: int) -> None:
+    def __init__(self, database: Database, clock: Clock, files: TrainingFiles, *, max_unfinished: int) -> None:
         self._database = database
         self._clock = clock
+        self._files = files
         self._max_unfinished = max_unfinished
 
     async def begin(self, organization: OrganizationId, job: Job) -> None:
@@ -39,10 +42,9 @@ class JobStore:
             RateLimited: the organization has too many unfinished jobs.
         """
         async with self._database.transaction() as session:
-            await advisory_lock(session, f"organization:{organization}")
-            for file in (job.training_file, job.validation_file):
-                if file is not None:
-                    await find_file(session, organization, file, self._clock.now_ms() // 1000)
+            await organization_lock(session, organization)
+            for file in job.files.values():
+                await self._files.get(organization, file, session)
             unfinished = await session.scalar(
                 select(func.count())
                 .select_from(JobRow)
@@ -55,16 +57,16 @@ class JobStore:
                 )
             session.add(row_of(job, lease_until_ms=job.created_at_ms + CREATION_LEASE_MS))
 
-    async def update(self, organization: OrganizationId, before: Job, after: Job, notes: Sequence[Note]) -> Job:
+    async def update(self, organization: OrganizationId, before: Job, progress: JobProgress) -> Job:
         """Write the creator's next step; the job is due for a worker at once.
 
         Raises:
             JobChanged: the worker ended the job meanwhile.
         """
-        assert before.organization == after.organization == organization
+        assert before.organization == progress.job.organization == organization
         async with self._database.transaction() as session:
             now = self._clock.now_ms() // 1000
-            return await save(session, before, after, now=now, notes=notes, due_ms=now * 1000)
+            return await save(session, before, progress, now=now, due_ms=now * 1000)
 
     async def discard(self, organization: OrganizationId, job: Job) -> None:
         """Remove a job for which nothing was reserved, as if it had never been."""
@@ -91,8 +93,8 @@ class JobStore:
         limit: int,
         after: str | None,
         metadata: Mapping[str, str] | None,
-    ) -> tuple[list[Job], bool]:
-        """Return one page, newest first, and whether there is more. Empty `metadata` asks for jobs without any.
+    ) -> list[Job]:
+        """Return up to `limit` jobs that follow `after`, newest first. Empty `metadata` asks for jobs without any.
 
         Raises:
             InvalidRequest: `after` is not a job of this organization.
@@ -103,15 +105,12 @@ class JobStore:
         for key, value in (metadata or {}).items():
             statement = statement.where(JobRow.details[key].as_string() == value)
         async with self._database.reading() as session:
+            cursor = None
             if after is not None:
                 cursor = await session.get(JobRow, after)
                 if cursor is None or cursor.organization != organization:
                     raise InvalidRequest(f"No such fine-tuning job: {after[:64]}", param="after")
-                place = (cursor.created_at_ms, cursor.id)
-                statement = statement.where(beyond(JobRow.created_at_ms, JobRow.id, place, newest_first=True))
-            order = (JobRow.created_at_ms.desc(), JobRow.id.desc())
-            rows = await session.scalars(statement.order_by(*order).limit(limit + 1))
-            return cut([job_of(row) for row in rows], limit)
+            return [job_of(row) for row in await session.scalars(newest_first(statement, cursor).limit(limit))]
 
     async def cancel(self, organization: OrganizationId, job: JobId) -> Job:
         """Decide that the job's model will never be; the worker stops what runs. Cancelling again is fine.
@@ -122,57 +121,64 @@ class JobStore:
         """
         now = self._clock.now_ms() // 1000
         async with self._database.transaction() as session:
-            await advisory_lock(session, f"organization:{organization}")
+            await organization_lock(session, organization)
             found = await _find(session, organization, job)
-            if found.outcome is Outcome.CANCELLED:
+            if found.outcome is JobOutcome.CANCELLED:
                 return found
             if found.state not in CANCELLABLE:
                 raise InvalidRequest(f"The job {job} has already ended.", code="job_not_cancellable")
             after = msgspec.structs.replace(
-                found, state=JobState.STOPPING, outcome=Outcome.CANCELLED, finished_at=now, waits_for=None
+                found, state=JobState.STOPPING, outcome=JobOutcome.CANCELLED, finished_at=now, waits_for=None
             )
             note = Note(message="The fine-tuning job was cancelled", source="cancelled")
-            return await save(session, found, after, now=now, notes=(note,))
+            return await save(session, found, JobProgress(after, (note,)), now=now)
 
     async def events(
         self, organization: OrganizationId, job: JobId, *, limit: int, after: str | None
-    ) -> tuple[list[dict[str, Any]], bool]:
-        """Return a page of the job's story, newest first, and whether there is more.
+    ) -> list[EventRow]:
+        """Return up to `limit` of the job's events that follow `after`, newest first.
 
         Raises:
-            NotFound: there is no such job, or it belongs to another organization.
             InvalidRequest: `after` is not an event of this job.
         """
-        statement = select(EventRow).where(EventRow.organization == organization, EventRow.job == job)
-        async with self._database.reading() as session:
-            await _find(session, organization, job)
-            if after is not None:
-                cursor = await session.get(EventRow, after)
-                if cursor is None or cursor.job != job:
-                    raise InvalidRequest(f"No such event: {after[:64]}", param="after")
-                statement = statement.where(EventRow.number < cursor.number)
-            rows = await session.scalars(statement.order_by(EventRow.number.desc()).limit(limit + 1))
-            return cut([event_as_openai(row) for row in rows], limit)
+        return await self._newest(EventRow, EventRow.number, organization, job, limit=limit, after=after)
 
     async def checkpoints(
         self, organization: OrganizationId, job: JobId, *, limit: int, after: str | None
-    ) -> tuple[list[dict[str, Any]], bool]:
-        """Return a page of the job's checkpoints, last first, and whether there is more.
+    ) -> list[CheckpointRow]:
+        """Return up to `limit` of the job's checkpoints that follow `after`, last first.
 
         Raises:
-            NotFound: there is no such job, or it belongs to another organization.
             InvalidRequest: `after` is not a checkpoint of this job.
         """
-        statement = select(CheckpointRow).where(CheckpointRow.organization == organization, CheckpointRow.job == job)
+        return await self._newest(CheckpointRow, CheckpointRow.step_number, organization, job, limit=limit, after=after)
+
+    async def _newest(
+        self,
+        table: type[_Part],
+        number: InstrumentedAttribute[int],
+        organization: OrganizationId,
+        job: JobId,
+        *,
+        limit: int,
+        after: str | None,
+    ) -> list[_Part]:
+        statement = select(table).where(table.organization == organization, table.job == job)
         async with self._database.reading() as session:
-            found = await _find(session, organization, job)
             if after is not None:
-                cursor = await session.get(CheckpointRow, after)
+                cursor = await session.get(table, after)
                 if cursor is None or cursor.job != job:
-                    raise InvalidRequest(f"No such checkpoint: {after[:64]}", param="after")
-                statement = statement.where(CheckpointRow.step_number < cursor.step_number)
-            rows = await session.scalars(statement.order_by(CheckpointRow.step_number.desc()).limit(limit + 1))
-            return cut([checkpoint_as_openai(row, found) for row in rows], limit)
+                    raise InvalidRequest(f"The job {job} has no {after[:64]}.", param="after")
+                statement = statement.where(number < getattr(cursor, number.key))
+            return list(await session.scalars(statement.order_by(number.desc()).limit(limit)))
+
+
+def newest_first(statement: Select[JobRow], cursor: JobRow | None) -> Select[JobRow]:
+    """Order a query of jobs as lists are, from behind `cursor` on."""
+    if cursor is not None:
+        place = (cursor.created_at_ms, cursor.id)
+        statement = statement.where(beyond(JobRow.created_at_ms, JobRow.id, place, newest_first=True))
+    return statement.order_by(JobRow.created_at_ms.desc(), JobRow.id.desc())
 
 
 async def _find(session: AsyncSession, organization: OrganizationId, job: str) -> Job:

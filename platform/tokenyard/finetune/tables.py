@@ -1,4 +1,4 @@
-"""Tables of finetune: files, jobs, their events and checkpoints."""
+"""Tables of finetune: jobs, their events and checkpoints."""
 
 from sqlalchemy import BigInteger, Index, Integer, String, Text, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
@@ -7,30 +7,12 @@ from tokenyard.storage.columns import Count, Id, Json, Nano, UnixMs, UnixSeconds
 from tokenyard.storage.database import Base
 
 
-class FileRow(Base):
-    """An uploaded file; its bytes are the blob `files/<organization>/<id>`. `summary` describes a checked dataset."""
-
-    __tablename__ = "finetune_files"
-    __table_args__ = (Index("ix_finetune_files_list", "organization", "created_at_ms", "id"),)
-
-    id: Mapped[Id] = mapped_column(primary_key=True)
-    organization: Mapped[Id]
-    project: Mapped[Id]
-    filename: Mapped[str] = mapped_column(String(255))
-    purpose: Mapped[str] = mapped_column(String(32))
-    state: Mapped[str] = mapped_column(String(16), index=True)  # uploading, processed, deleting
-    bytes: Mapped[Count]
-    created_at_ms: Mapped[UnixMs]
-    expires_at: Mapped[UnixSeconds | None]
-    summary: Mapped[Json | None]
-
-
 class JobRow(Base):
     """A fine-tuning job: the truth about it, whatever Ray says.
 
     `state` is a `states.JobState`; `outcome` is the end it is heading for once that is decided. `version` grows with
     every change and fences writers. `slot` is held while the job trains. `lease_until_ms` is also the earliest time of
-    the next look. `run` counts the current attempt's progress, `publication` describes the adapter once it is copied.
+    the next look. `attempt`, `submitted` and `events_taken` are about the newest attempt; `digest` is its adapter's.
     """
 
     __tablename__ = "finetune_jobs"
@@ -52,6 +34,7 @@ class JobRow(Base):
     seed: Mapped[int] = mapped_column(BigInteger)
     training_file: Mapped[Id]
     validation_file: Mapped[Id | None]
+    method: Mapped[str] = mapped_column(String(24))
     hyperparameters: Mapped[Json]
     details: Mapped[Json]  # the client's metadata
     has_details: Mapped[bool]
@@ -81,7 +64,7 @@ class JobRow(Base):
 
 
 class EventRow(Base):
-    """One line of a job's story. `source` says where it came from, so that it is told once."""
+    """One event of a job. `source` says where it came from, so that it is written once."""
 
     __tablename__ = "finetune_events"
     __table_args__ = (UniqueConstraint("job", "source"), Index("ix_finetune_events_list", "job", "number"))
@@ -107,8 +90,6 @@ class CheckpointRow(Base):
     id: Mapped[Id] = mapped_column(primary_key=True)
     organization: Mapped[Id]
     job: Mapped[Id]
-    attempt: Mapped[int] = mapped_column(Integer)
     step_number: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[UnixSeconds]
-    path: Mapped[str] = mapped_column(String(255))
     metrics: Mapped[Json]

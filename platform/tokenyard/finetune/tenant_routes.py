@@ -1,22 +1,22 @@
 """`/v1/fine_tuning/jobs`, as OpenAI's API has it."""
 
 import re
-from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import JobId
 from tokenyard.finetune.creation import JobCreation
 from tokenyard.finetune.job_request import MAX_METADATA, MAX_METADATA_KEY, JobRequest
 from tokenyard.finetune.store import JobStore
-from tokenyard.storage.paging import list_object
+from tokenyard.finetune.views import CheckpointView, EventView, JobView
 from tokenyard.web.auth import CurrentTenant, FreshTenant
+from tokenyard.web.pages import After, Page, PageSize
 
-MAX_PAGE = 100
 # SQLite's JSON paths have no way to write the others.
 _FILTERABLE = re.compile(rf'[^"\\\x00-\x1f]{{1,{MAX_METADATA_KEY}}}')
-_JOBS_LIMIT = Annotated[int, Query(ge=1, le=MAX_PAGE)]
+# OpenAI's lists of jobs and events have no cursors.
+_CURSORS = {"first_id", "last_id"}
 
 
 def job_router(jobs: JobStore, creation: JobCreation) -> APIRouter:
@@ -24,39 +24,39 @@ def job_router(jobs: JobStore, creation: JobCreation) -> APIRouter:
     router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 
     @router.post("")
-    async def create_job(body: JobRequest, tenant: FreshTenant) -> dict[str, Any]:
-        return (await creation.create(tenant, body)).as_openai()
+    async def create_job(body: JobRequest, tenant: FreshTenant) -> JobView:
+        return JobView.of(await creation.create(tenant, body))
 
-    @router.get("")
+    @router.get("", response_model_exclude=_CURSORS)
     async def list_jobs(
-        request: Request, tenant: CurrentTenant, limit: _JOBS_LIMIT = 20, after: str | None = None
-    ) -> dict[str, Any]:
-        found, has_more = await jobs.page(
-            tenant.organization, limit=limit, after=after or None, metadata=_metadata(request)
-        )
-        return {"object": "list", "data": [job.as_openai() for job in found], "has_more": has_more}
+        request: Request, tenant: CurrentTenant, limit: PageSize = 20, after: After = None
+    ) -> Page[JobView]:
+        found = await jobs.page(tenant.organization, limit=limit + 1, after=after or None, metadata=_metadata(request))
+        return Page[JobView].of([JobView.of(job) for job in found], limit)
 
     @router.get("/{job}")
-    async def retrieve_job(job: str, tenant: CurrentTenant) -> dict[str, Any]:
-        return (await jobs.get(tenant.organization, JobId(job))).as_openai()
+    async def retrieve_job(job: str, tenant: CurrentTenant) -> JobView:
+        return JobView.of(await jobs.get(tenant.organization, JobId(job)))
 
     @router.post("/{job}/cancel")
-    async def cancel_job(job: str, tenant: CurrentTenant) -> dict[str, Any]:
-        return (await jobs.cancel(tenant.organization, JobId(job))).as_openai()
+    async def cancel_job(job: str, tenant: CurrentTenant) -> JobView:
+        return JobView.of(await jobs.cancel(tenant.organization, JobId(job)))
 
-    @router.get("/{job}/events")
+    @router.get("/{job}/events", response_model_exclude=_CURSORS)
     async def list_events(
-        job: str, tenant: CurrentTenant, limit: _JOBS_LIMIT = 20, after: str | None = None
-    ) -> dict[str, Any]:
-        found, has_more = await jobs.events(tenant.organization, JobId(job), limit=limit, after=after or None)
-        return {"object": "list", "data": found, "has_more": has_more}
+        job: str, tenant: CurrentTenant, limit: PageSize = 20, after: After = None
+    ) -> Page[EventView]:
+        found = await jobs.get(tenant.organization, JobId(job))
+        rows = await jobs.events(tenant.organization, found.id, limit=limit + 1, after=after or None)
+        return Page[EventView].of([EventView.model_validate(row) for row in rows], limit)
 
     @router.get("/{job}/checkpoints")
     async def list_checkpoints(
-        job: str, tenant: CurrentTenant, limit: _JOBS_LIMIT = 10, after: str | None = None
-    ) -> dict[str, Any]:
-        found, has_more = await jobs.checkpoints(tenant.organization, JobId(job), limit=limit, after=after or None)
-        return list_object(found, has_more=has_more)
+        job: str, tenant: CurrentTenant, limit: PageSize = 10, after: After = None
+    ) -> Page[CheckpointView]:
+        found = await jobs.get(tenant.organization, JobId(job))
+        rows = await jobs.checkpoints(tenant.organization, found.id, limit=limit + 1, after=after or None)
+        return Page[CheckpointView].of([CheckpointView.of(row, found) for row in rows], limit)
 
     return router
 

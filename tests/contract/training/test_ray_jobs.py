@@ -54,14 +54,14 @@ async def jobs(head: Head, tmp_path: Path) -> AsyncIterator[RayJobs]:
 
 async def test_a_job_is_submitted_with_time_to_stop(head: Head, jobs: RayJobs) -> None:
     head.answers["POST /api/jobs/"] = (200, '{"submission_id": "a-1"}')
-    await jobs.submit("a-1", "python -m job file:///a", env={"X": "1"}, metadata={"job": "a"})
+    await jobs.submit("a-1", "python -m job file:///a", metadata={"job": "a"})
     assert head.asked[-1] == (
         "POST /api/jobs/",
         {
             "submission_id": "a-1",
             "entrypoint": "python -m job file:///a",
             "metadata": {"job": "a"},
-            "runtime_env": {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "30", "X": "1"}},
+            "runtime_env": {"env_vars": {"RAY_JOB_STOP_WAIT_TIME_S": "30"}},
         },
     )
     assert head.authorization == "Bearer secret"
@@ -69,7 +69,7 @@ async def test_a_job_is_submitted_with_time_to_stop(head: Head, jobs: RayJobs) -
 
 async def test_an_id_that_ray_knows_is_not_submitted_again(head: Head, jobs: RayJobs) -> None:
     head.answers["GET /api/jobs/a-1"] = (200, '{"status": "RUNNING", "message": "it runs"}')
-    await jobs.submit("a-1", "x", env={}, metadata={})
+    await jobs.submit("a-1", "x", metadata={})
     assert [what for what, _ in head.asked] == ["GET /api/jobs/a-1"]
     assert await jobs.status("a-1") == RunStatus(RunState.RUNNING, "it runs")
 
@@ -92,7 +92,7 @@ async def test_an_answer_that_says_nothing(head: Head, jobs: RayJobs, answer: tu
 async def test_a_refused_job_says_so(head: Head, jobs: RayJobs) -> None:
     head.answers["POST /api/jobs/"] = (500, "Traceback of Ray")
     with pytest.raises(Unavailable) as error:
-        await jobs.submit("a-1", "x", env={}, metadata={})
+        await jobs.submit("a-1", "x", metadata={})
     assert "Traceback" not in error.value.message
 
 
@@ -100,7 +100,6 @@ async def test_what_ray_does_not_know_is_none_or_nothing(jobs: RayJobs) -> None:
     assert await jobs.status("a-1") is None
     assert await jobs.logs("a-1") is None
     await jobs.stop("a-1")
-    await jobs.delete("a-1")
 
 
 async def test_logs(head: Head, jobs: RayJobs, monkeypatch: pytest.MonkeyPatch) -> None:

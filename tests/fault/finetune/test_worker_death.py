@@ -9,7 +9,6 @@ from sqlalchemy import create_engine
 
 from support.finetune_stack import FinetuneStack
 from tokenyard.bootstrap.tables import import_all_tables
-from tokenyard.finetune.gate import LiveGate
 from tokenyard.finetune.states import FINISHED, JobState
 from tokenyard.storage.database import Base, Database
 
@@ -95,7 +94,7 @@ def _mortal_worker(stack: FinetuneStack, countdown: Countdown):
         blobs=Mortal(stack.blobs, countdown),
         runs=Mortal(stack.cluster, countdown),
         adapters=Mortal(stack.catalog, countdown),
-        gate=LiveGate(stack.replicas, Mortal(stack.replicas, countdown)),
+        canary=Mortal(stack.replicas, countdown),
         usage=Mortal(stack.usage, countdown),
     )
 
@@ -141,8 +140,8 @@ async def _check(stack: FinetuneStack, job: Any, scenario: str) -> None:
     assert len(stack.cluster.submissions) == len(set(stack.cluster.submissions))
     assert {(event.job, event.trained_tokens) for event in stack.usage.events} == {(job.id, end.trained_tokens)}
     assert end.slot is None
-    story = await stack.story(end)
-    assert len(story) == len(set(story)), "everything is told once"
+    messages = await stack.messages(end)
+    assert len(messages) == len(set(messages)), "every event is there once"
     live = [adapter for adapter, life in stack.catalog.lives.items() if life[-1] == "live"]
     assert live == ([] if scenario == "cancel" else [end.adapter])
     if scenario == "lost":

@@ -18,12 +18,12 @@ from support.fakes.finetune_ports import FixedModels, FixedPrices, MemoryReserva
 from support.finetune_stack import POLICY, FinetuneStack
 from support.servers.asgi import running
 from support.training_rows import rows
+from tokenyard.bootstrap.finetuning import file_and_job_routers
 from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.clients.platform_api.connection import ApiConnection
 from tokenyard.clients.platform_api.operator_api import OperatorApi
 from tokenyard.core.ids import JobId, OrganizationId
-from tokenyard.finetune.jobs import Job
-from tokenyard.finetune.routes import router as finetune_router
+from tokenyard.finetune.job import Job
 from tokenyard.storage.database import Base, Database
 from tokenyard.tenancy.api_keys import BOOTSTRAP, ApiKeys
 from tokenyard.tenancy.authenticator import KeyAuthenticator
@@ -125,19 +125,18 @@ def _control_plane(stack: FinetuneStack, redis: Redis) -> tuple[FastAPI, ApiKeys
     app.state.authenticator = authenticator
     install_error_handlers(app)
     app.include_router(tenancy_router(organizations, store, operator_store, keys))
-    app.include_router(
-        finetune_router(
-            database=stack.database,
-            blobs=stack.blobs,
-            clock=stack.clock,
-            models=FixedModels(),
-            prices=FixedPrices(),
-            reservations=MemoryReservations(),
-            organizations=operator_store,
-            policy=POLICY,
-            max_upload_bytes=1_000_000,
-        )
-    )
+    for router in file_and_job_routers(
+        database=stack.database,
+        blobs=stack.blobs,
+        clock=stack.clock,
+        models=FixedModels(),
+        prices=FixedPrices(),
+        reservations=MemoryReservations(),
+        organizations=operator_store,
+        policy=POLICY,
+        max_upload_bytes=1_000_000,
+    ):
+        app.include_router(router)
     return app, keys, organizations
 
 
@@ -149,7 +148,7 @@ async def test_the_operator_trains_for_an_organization_and_leaves_no_key(plane: 
     )
     submission = await plane.submitted()
     spec = plane.stack.cluster.specs[submission]
-    assert (spec.organization, spec.suffix, spec.seed) == (plane.organization, "sky", 5)
+    assert (spec.organization, spec.seed) == (plane.organization, 5)
     wanted = spec.hyperparameters
     assert (wanted.n_epochs, wanted.batch_size, wanted.learning_rate_multiplier) == (2, 3, 1.5)
     assert spec.validation_url is not None

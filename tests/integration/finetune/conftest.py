@@ -1,13 +1,5 @@
-"""Fine-tuning on SQLite and on PostgreSQL."""
+"""Files and fine-tuning on SQLite and on PostgreSQL."""
 
-from pathlib import Path
+from support.finetune_fixtures import stack
 
-import pytest
-
-from support.finetune_stack import FinetuneStack
-from tokenyard.storage.database import Database
-
-
-@pytest.fixture
-def stack(database: Database, tmp_path: Path) -> FinetuneStack:
-    return FinetuneStack(database, tmp_path)
+__all__ = ["stack"]

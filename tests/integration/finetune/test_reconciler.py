@@ -7,10 +7,13 @@ import pytest
 
 from support.finetune_stack import FinetuneStack, principal
 from support.training_rows import rows
+from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import new_job_id
-from tokenyard.core.training import RunState, TrainingResources
-from tokenyard.finetune.policy import TrainingPolicy
+from tokenyard.core.training import RunState
+from tokenyard.finetune.job import JobError
+from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.states import JobState
+from tokenyard.finetune.views import CheckpointView, JobView
 
 
 async def test_a_job_becomes_a_live_model_and_a_usage_event(stack) -> None:
@@ -23,6 +26,7 @@ async def test_a_job_becomes_a_live_model_and_a_usage_event(stack) -> None:
     assert stack.cluster.entrypoints[run].startswith("python -m tokenyard_deployments.training.job file://")
     spec = stack.cluster.specs[run]
     assert (spec.base_model, spec.hyperparameters, spec.seed) == ("small-model", job.hyperparameters, job.seed)
+    assert (spec.method, spec.resources) == ("supervised", stack.policy.resources)
     await stack.cluster.tell(run, "Step 1", "Step 2")
     await stack.rounds(1)
     await stack.cluster.tell(run, "Step 3", first=3)
@@ -32,7 +36,7 @@ async def test_a_job_becomes_a_live_model_and_a_usage_event(stack) -> None:
     done = await stack.job(job.id)
     name = f"ft:small-model:acme:sky:{done.adapter}"
     assert (done.status, str(done.model_name), done.trained_tokens) == ("succeeded", name, 1234)
-    assert done.as_openai()["fine_tuned_model"] == name
+    assert JobView.of(done).fine_tuned_model == name
     assert stack.catalog.lives[done.adapter] == ["checking", "live"]
     [event] = stack.usage.events
     assert (event.job, event.trained_tokens, event.model, event.price) == (job.id, 1234, name, job.price)
@@ -41,8 +45,8 @@ async def test_a_job_becomes_a_live_model_and_a_usage_event(stack) -> None:
         "adapter_model.safetensors",
         "manifest.json",
     ]
-    story = await stack.story(done)
-    assert [line.partition(":")[0] for line in story] == [
+    messages = await stack.messages(done)
+    assert [message.partition(":")[0] for message in messages] == [
         "Created fine-tuning job",
         "Validating training file",
         "Files validated, moving job to queued state",
@@ -54,9 +58,10 @@ async def test_a_job_becomes_a_live_model_and_a_usage_event(stack) -> None:
         "New fine-tuned model created",
         "The job has successfully completed",
     ]
-    checkpoints, _ = await stack.jobs.checkpoints(job.organization, job.id, limit=10, after=None)
-    assert [checkpoint["fine_tuned_model_checkpoint"] for checkpoint in checkpoints] == [f"{name}:ckpt-step-10"]
-    assert checkpoints[0]["metrics"] == {"step": 10, "train_loss": 0.5}
+    [row] = await stack.jobs.checkpoints(job.organization, job.id, limit=10, after=None)
+    checkpoint = CheckpointView.of(row, done)
+    assert checkpoint.fine_tuned_model_checkpoint == f"{name}:ckpt-step-10"
+    assert checkpoint.metrics == {"step": 10, "train_loss": 0.5}
 
 
 async def test_success_waits_for_the_usage_stream(stack) -> None:
@@ -80,9 +85,20 @@ async def test_a_file_that_changed_after_its_upload_fails_the_job_and_names_the_
     failed = await stack.job(job.id)
     assert failed.status == "failed"
     assert "line 2: not JSON" in failed.error.message
-    assert failed.as_openai()["error"]["param"] == "training_file"
+    assert JobView.of(failed).error.param == "training_file"
     assert [event.trained_tokens for event in stack.usage.events] == [0]
     assert stack.cluster.submissions == []
+
+
+async def test_a_file_for_another_method_does_not_train(stack) -> None:
+    who = principal()
+    file = await stack.files.get(who.organization, await stack.upload(who, rows(20)))
+    other = msgspec.structs.replace(file, summary={**file.summary, "method": "preferences"})
+    await stack.files.complete(who.organization, other)
+    with pytest.raises(InvalidRequest, match="is for the method 'preferences'") as refused:
+        await stack.create(who, validation_file=file.id)
+    assert refused.value.param == "validation_file"
+    assert stack.reservations.open == {}
 
 
 async def test_one_job_trains_at_a_time_and_the_others_say_what_they_wait_for(stack) -> None:
@@ -94,8 +110,8 @@ async def test_one_job_trains_at_a_time_and_the_others_say_what_they_wait_for(st
     await stack.rounds(3)
     states = [(await stack.job(job.id)).state for job in (first, second, third)]
     assert states == [JobState.RUNNING, JobState.QUEUED, JobState.QUEUED]
-    assert (await stack.story(second))[-1] == "The job is waiting for a training slot: 1 in use"
-    assert (await stack.story(third))[-1] == (
+    assert (await stack.messages(second))[-1] == "The job is waiting for a training slot: 1 in use"
+    assert (await stack.messages(third))[-1] == (
         "The job is waiting for a training slot: 1 in use and 1 in the queue before it"
     )
     await stack.cluster.succeed(f"{first.id}-1", tokens=1)
@@ -131,7 +147,7 @@ async def test_a_lost_attempt_goes_on_from_the_last_checkpoint_until_the_third_i
     assert (failed.status, failed.error.code) == ("failed", "training_failed")
     assert len(stack.cluster.submissions) == 3
     assert [event.trained_tokens for event in stack.usage.events] == [0]
-    assert "Training was lost; starting attempt 2 from its last checkpoint" in await stack.story(failed)
+    assert "Training was lost; starting attempt 2 from its last checkpoint" in await stack.messages(failed)
 
 
 async def test_an_error_of_the_data_is_not_tried_again(stack) -> None:
@@ -140,7 +156,7 @@ async def test_an_error_of_the_data_is_not_tried_again(stack) -> None:
     await stack.cluster.fail(f"{job.id}-1", "row_too_long", "Row 3 does not fit.")
     await stack.rounds(2)
     failed = await stack.job(job.id)
-    assert failed.as_openai()["error"] == {"code": "row_too_long", "message": "Row 3 does not fit.", "param": None}
+    assert failed.error == JobError("row_too_long", "Row 3 does not fit.")
     assert len(stack.cluster.submissions) == 1
 
 
@@ -170,7 +186,7 @@ async def test_cancelling_while_the_model_is_checked_retires_it(stack) -> None:
     stack.replicas.present = False
     job = await _trained(stack)
     await stack.rounds(2)
-    assert "The job is waiting for a replica of the base model" in await stack.story(job)
+    assert "The job is waiting for a replica of the base model" in await stack.messages(job)
     await stack.jobs.cancel(job.organization, job.id)
     stack.replicas.present = True
     await stack.rounds(3)
@@ -194,6 +210,44 @@ async def test_a_run_that_started_while_its_job_was_cancelled_is_stopped(stack) 
     assert not any(run.state.is_active for run in stack.cluster.runs.values())
 
 
+async def test_a_run_that_a_worker_starts_after_its_lease_and_its_job_ended_is_stopped(stack) -> None:
+    job = await stack.create()
+    await stack.round()
+    submit = stack.cluster.submit
+
+    async def paused(submission: str, *rest: object, **more: object) -> None:
+        stack.cluster.submit = submit
+        stack.outlive_leases()
+        await stack.jobs.cancel(job.organization, job.id)
+        other = stack.new_worker()
+        for _ in range(3):
+            await stack.round(other)
+        assert (await stack.job(job.id)).state is JobState.CANCELLED
+        await submit(submission, *rest, **more)
+
+    stack.cluster.submit = paused
+    await stack.rounds(2)
+    assert stack.cluster.submissions == stack.cluster.stops == [f"{job.id}-1"]
+    assert not any(run.state.is_active for run in stack.cluster.runs.values())
+
+
+async def test_a_run_that_two_workers_start_goes_on(stack) -> None:
+    job = await stack.create()
+    await stack.round()
+    submit = stack.cluster.submit
+
+    async def paused(submission: str, *rest: object, **more: object) -> None:
+        stack.cluster.submit = submit
+        stack.outlive_leases()
+        await stack.round(stack.new_worker())
+        await submit(submission, *rest, **more)
+
+    stack.cluster.submit = paused
+    await stack.rounds(2)
+    assert (stack.cluster.submissions, stack.cluster.stops) == ([f"{job.id}-1"], [])
+    assert (await stack.job(job.id)).state is JobState.RUNNING
+
+
 async def test_training_that_takes_too_long_is_stopped(stack) -> None:
     job = await stack.create()
     await stack.rounds(2)
@@ -208,7 +262,7 @@ async def test_a_cluster_that_is_away_is_waited_for(stack) -> None:
     job = await stack.create()
     stack.cluster.down = True
     await stack.rounds(3)
-    assert "The job is waiting for the training cluster, which does not answer" in await stack.story(job)
+    assert "The job is waiting for the training cluster, which does not answer" in await stack.messages(job)
     stack.cluster.down = False
     await stack.rounds(2)
     stack.cluster.set_state(f"{job.id}-1", RunState.PENDING)
@@ -239,7 +293,7 @@ async def test_a_model_that_fails_the_canary_never_goes_live(stack, shift, said)
     assert said in failed.error.message
     assert stack.catalog.lives[failed.adapter] == ["checking", "retired"]
     assert [event.trained_tokens for event in stack.usage.events] == [0]
-    assert failed.as_openai()["fine_tuned_model"] is None
+    assert JobView.of(failed).fine_tuned_model is None
 
 
 @pytest.mark.parametrize("damage", ["weights", "manifest", "rank"])
@@ -266,7 +320,7 @@ async def test_a_replica_that_is_lost_or_full_is_tried_again_until_the_deadline(
     await stack.rounds(2)
     stack.replicas.lost, stack.replicas.full = False, True
     await stack.rounds(2)
-    assert "The job is waiting for a replica that takes the new model" in await stack.story(job)
+    assert "The job is waiting for a replica that takes the new model" in await stack.messages(job)
     stack.clock.advance(stack.policy.checking_timeout_s)
     await stack.rounds(2)
     assert (await stack.job(job.id)).error.code == "timeout"
@@ -319,7 +373,3 @@ async def _trained(stack: FinetuneStack):
 
 def job_before_reservation(job):
     return msgspec.structs.replace(job, id=new_job_id(), state=JobState.CREATING, version=0, deadline_ms=None)
-
-
-def test_resources_reach_the_spec() -> None:
-    assert TrainingPolicy().resources == TrainingResources()

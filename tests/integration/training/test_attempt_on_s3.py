@@ -12,7 +12,7 @@ def test_checkpoints_are_kept_and_taken_over(s3_url: str, tmp_path: Path) -> Non
     for name in (ADAPTER_WEIGHTS, ADAPTER_CONFIG, "optimizer.pt"):
         (local / name).write_text(name)
     first = AttemptFolder(f"{s3_url}/jobs/org/job/1")
-    first.tell("Training")
+    first.add_event("Training")
     kept = [
         TrainingCheckpoint(step_number=step, epoch=step, created_at=1, path=f"checkpoints/step-{step}", metrics={})
         for step in (1, 2)
@@ -22,7 +22,7 @@ def test_checkpoints_are_kept_and_taken_over(s3_url: str, tmp_path: Path) -> Non
     assert first.checkpoints() == kept
 
     second = AttemptFolder(f"{s3_url}/jobs/org/job/2")
-    second.take_over(first)
+    second.copy_checkpoints(first)
     assert second.checkpoints() == kept
     second.download(kept[-1].path, tmp_path / "resumed")
     assert (tmp_path / "resumed" / "optimizer.pt").read_text() == "optimizer.pt"

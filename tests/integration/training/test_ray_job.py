@@ -73,6 +73,7 @@ def spec_of(job: str, attempt: int, folder: Path, base_model: Path, dataset: Pat
         attempt=attempt,
         organization=ORGANIZATION,
         base_model="tiny",
+        method="supervised",
         base_model_path=str(base_model),
         training_url=f"file://{dataset}",
         validation_url=f"file://{dataset}",
@@ -95,7 +96,7 @@ async def start(jobs: RayJobs, spec: TrainingSpec) -> Path:
 
     async def accepted() -> bool:
         try:
-            await jobs.submit(submission_id(spec.job, spec.attempt), entrypoint, env={}, metadata={"job": spec.job})
+            await jobs.submit(submission_id(spec.job, spec.attempt), entrypoint, metadata={"job": spec.job})
         except Unavailable:  # a head node that has just started has no agent yet
             return False
         return True
@@ -181,7 +182,7 @@ async def test_killed_then_resumed_then_published(
 
 
 async def start_again_is_nothing(jobs: RayJobs, spec: TrainingSpec) -> None:
-    await jobs.submit(submission_id(spec.job, spec.attempt), "false", env={}, metadata={})
+    await jobs.submit(submission_id(spec.job, spec.attempt), "false", metadata={})
 
 
 def check_published(folder: Path, result: TrainingResult) -> None:
@@ -233,4 +234,3 @@ async def test_what_ray_does_not_know(jobs: RayJobs) -> None:
     assert await jobs.status("never-submitted") is None
     assert await jobs.logs("never-submitted") is None
     await jobs.stop("never-submitted")
-    await jobs.delete("never-submitted")

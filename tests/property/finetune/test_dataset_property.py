@@ -6,7 +6,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenyard.finetune.dataset import DatasetCheck, InvalidDataset
+from tokenyard.finetune.methods.dataset import DatasetReader, InvalidDataset
 
 TEXT = st.text(min_size=1, max_size=40).filter(lambda text: text.strip() and text.encode("utf-8", "ignore"))
 TEXT = TEXT.filter(lambda text: not any("\ud800" <= letter <= "\udfff" for letter in text))
@@ -22,7 +22,7 @@ LINE = st.one_of(
 
 
 def _outcome(chunks):
-    check = DatasetCheck()
+    check = DatasetReader()
     for chunk in chunks:
         check.feed(chunk)
     try:

@@ -3,12 +3,12 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenyard.finetune.states import FINISHED, IllegalTransition, JobState, Outcome, check_transition, outward
+from tokenyard.finetune.states import FINISHED, IllegalTransition, JobOutcome, JobState, check_transition, outward
 
 ORDER = {"validating_files": 0, "queued": 1, "running": 2, "succeeded": 3, "failed": 3, "cancelled": 3}
 
 
-@given(st.lists(st.tuples(st.sampled_from(JobState), st.sampled_from([None, *Outcome])), max_size=60))
+@given(st.lists(st.tuples(st.sampled_from(JobState), st.sampled_from([None, *JobOutcome])), max_size=60))
 def test_a_walk_only_goes_forward_and_ends_once(wishes) -> None:
     state, outcome = JobState.CREATING, None
     seen = [state]
@@ -32,11 +32,11 @@ def test_a_walk_only_goes_forward_and_ends_once(wishes) -> None:
 
 
 def test_every_state_leads_to_an_end() -> None:
-    def ends(state: JobState, outcome: Outcome | None) -> bool:
+    def ends(state: JobState, outcome: JobOutcome | None) -> bool:
         if state in FINISHED:
             return True
         for after in JobState:
-            for wanted in [outcome] if outcome else [None, *Outcome]:
+            for wanted in [outcome] if outcome else [None, *JobOutcome]:
                 try:
                     check_transition(state, after, wanted)
                 except IllegalTransition:
@@ -46,5 +46,5 @@ def test_every_state_leads_to_an_end() -> None:
         return False
 
     assert all(ends(state, None) for state in (JobState.CREATING, JobState.CHECKING))
-    assert all(ends(JobState.STOPPING, outcome) for outcome in (Outcome.FAILED, Outcome.CANCELLED))
-    assert all(ends(JobState.SETTLING, outcome) for outcome in Outcome)
+    assert all(ends(JobState.STOPPING, outcome) for outcome in (JobOutcome.FAILED, JobOutcome.CANCELLED))
+    assert all(ends(JobState.SETTLING, outcome) for outcome in JobOutcome)

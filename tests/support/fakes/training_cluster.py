@@ -29,6 +29,9 @@ from tokenyard.core.training import (
 from tokenyard.storage.blobs import BlobStore
 
 STARTED_AT = 1_750_000_000
+_CHECKPOINT = TrainingCheckpoint(
+    step_number=10, epoch=1, created_at=STARTED_AT, path="checkpoints/step-10", metrics={"train_loss": 0.5}
+)
 
 
 class TrainingCluster:
@@ -43,9 +46,7 @@ class TrainingCluster:
         self.submissions: list[str] = []
         self.stops: list[str] = []
 
-    async def submit(
-        self, submission_id: str, entrypoint: str, *, env: Mapping[str, str], metadata: Mapping[str, str]
-    ) -> None:
+    async def submit(self, submission_id: str, entrypoint: str, *, metadata: Mapping[str, str]) -> None:
         self._answer()
         if submission_id in self.runs:
             return
@@ -91,7 +92,9 @@ class TrainingCluster:
         """Write a checkpoint's folder."""
         await self._write(submission, f"checkpoints/step-{step}/{ADAPTER_CONFIG}", b"{}")
 
-    async def succeed(self, submission: str, *, tokens: int, rank: int = 8, metrics: Mapping[str, float] = {}) -> None:
+    async def succeed(
+        self, submission: str, *, tokens: int, rank: int = 8, checkpoint: TrainingCheckpoint = _CHECKPOINT
+    ) -> None:
         """End a run with an adapter whose manifest and hashes are true."""
         spec = self.specs[submission]
         contents = {ADAPTER_WEIGHTS: submission.encode() * 100, ADAPTER_CONFIG: b'{"r": 8}'}
@@ -102,14 +105,10 @@ class TrainingCluster:
         for name, content in contents.items():
             await self._write(submission, f"{ADAPTER_FOLDER}/{name}", content)
         await self._write(submission, f"{ADAPTER_FOLDER}/{MANIFEST_FILE}", msgspec.json.encode(manifest))
-        checkpoint = TrainingCheckpoint(
-            step_number=10, epoch=1, created_at=STARTED_AT, path="checkpoints/step-10", metrics={"train_loss": 0.5}
-        )
         await self._end(
             submission,
             TrainingStatus.SUCCEEDED,
             tokens=tokens,
-            metrics=dict(metrics),
             adapter=ADAPTER_FOLDER,
             digest=manifest.digest,
             checkpoints=(checkpoint,),

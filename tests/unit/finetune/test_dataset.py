@@ -5,14 +5,14 @@ import json
 import pytest
 
 from support.training_rows import rows
-from tokenyard.finetune.dataset import MAX_LINE_BYTES, MAX_PROBLEMS, DatasetCheck, InvalidDataset
+from tokenyard.finetune.methods.dataset import MAX_LINE_BYTES, MAX_PROBLEMS, DatasetReader, InvalidDataset
 
 USER = {"role": "user", "content": "Hi"}
 ANSWER = {"role": "assistant", "content": "Hello"}
 
 
 def _check(data: bytes):
-    check = DatasetCheck()
+    check = DatasetReader()
     check.feed(data)
     return check.finish()
 

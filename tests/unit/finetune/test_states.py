@@ -2,7 +2,7 @@
 
 import pytest
 
-from tokenyard.finetune.states import IllegalTransition, JobState, Outcome, check_transition, outward
+from tokenyard.finetune.states import IllegalTransition, JobOutcome, JobState, check_transition, outward
 
 
 @pytest.mark.parametrize(
@@ -13,14 +13,14 @@ from tokenyard.finetune.states import IllegalTransition, JobState, Outcome, chec
         (JobState.QUEUED, None, "queued"),
         (JobState.RUNNING, None, "running"),
         (JobState.CHECKING, None, "running"),
-        (JobState.STOPPING, Outcome.FAILED, "running"),
-        (JobState.STOPPING, Outcome.CANCELLED, "cancelled"),
-        (JobState.SETTLING, Outcome.SUCCEEDED, "running"),
-        (JobState.SETTLING, Outcome.FAILED, "running"),
-        (JobState.SETTLING, Outcome.CANCELLED, "cancelled"),
-        (JobState.SUCCEEDED, Outcome.SUCCEEDED, "succeeded"),
-        (JobState.FAILED, Outcome.FAILED, "failed"),
-        (JobState.CANCELLED, Outcome.CANCELLED, "cancelled"),
+        (JobState.STOPPING, JobOutcome.FAILED, "running"),
+        (JobState.STOPPING, JobOutcome.CANCELLED, "cancelled"),
+        (JobState.SETTLING, JobOutcome.SUCCEEDED, "running"),
+        (JobState.SETTLING, JobOutcome.FAILED, "running"),
+        (JobState.SETTLING, JobOutcome.CANCELLED, "cancelled"),
+        (JobState.SUCCEEDED, JobOutcome.SUCCEEDED, "succeeded"),
+        (JobState.FAILED, JobOutcome.FAILED, "failed"),
+        (JobState.CANCELLED, JobOutcome.CANCELLED, "cancelled"),
     ],
 )
 def test_the_outward_status(state, outcome, status) -> None:
@@ -31,14 +31,14 @@ def test_the_outward_status(state, outcome, status) -> None:
     ("before", "after", "outcome"),
     [
         (JobState.QUEUED, JobState.CHECKING, None),
-        (JobState.RUNNING, JobState.SETTLING, Outcome.SUCCEEDED),  # past the gate
-        (JobState.CHECKING, JobState.STOPPING, Outcome.SUCCEEDED),
+        (JobState.RUNNING, JobState.SETTLING, JobOutcome.SUCCEEDED),  # past the gate
+        (JobState.CHECKING, JobState.STOPPING, JobOutcome.SUCCEEDED),
         (JobState.RUNNING, JobState.STOPPING, None),
-        (JobState.VALIDATING, JobState.QUEUED, Outcome.FAILED),
-        (JobState.SETTLING, JobState.SUCCEEDED, Outcome.CANCELLED),
-        (JobState.CHECKING, JobState.SUCCEEDED, Outcome.SUCCEEDED),  # past the usage event
+        (JobState.VALIDATING, JobState.QUEUED, JobOutcome.FAILED),
+        (JobState.SETTLING, JobState.SUCCEEDED, JobOutcome.CANCELLED),
+        (JobState.CHECKING, JobState.SUCCEEDED, JobOutcome.SUCCEEDED),  # past the usage event
         (JobState.SUCCEEDED, JobState.RUNNING, None),
-        (JobState.CANCELLED, JobState.SETTLING, Outcome.CANCELLED),
+        (JobState.CANCELLED, JobState.SETTLING, JobOutcome.CANCELLED),
     ],
 )
 def test_no_state_is_skipped_or_left_again(before, after, outcome) -> None:

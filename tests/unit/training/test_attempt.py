@@ -37,10 +37,10 @@ def trained(folder: Path) -> Path:
 
 def test_events_count_on_where_another_process_left_off(tmp_path: Path) -> None:
     url = f"file://{tmp_path}/attempt"
-    AttemptFolder(url).tell("one")
+    AttemptFolder(url).add_event("one")
     second = AttemptFolder(url)
-    second.tell("two", metrics={"step": 1, "train_loss": 0.5})
-    second.tell("three", level="warn")
+    second.add_event("two", metrics={"step": 1, "train_loss": 0.5})
+    second.add_event("three", level="warn")
     events = [
         msgspec.json.decode(file.read_bytes(), type=TrainingEvent)
         for file in sorted((tmp_path / "attempt" / "events").iterdir())
@@ -75,15 +75,15 @@ def test_taking_over_keeps_all_that_the_earlier_attempt_had(tmp_path: Path) -> N
     first, second = (AttemptFolder(f"file://{tmp_path}/{number}") for number in (1, 2))
     for epoch in (1, 2, 3):
         first.save_checkpoint(trained(tmp_path / "local"), checkpoint(epoch))
-    second.take_over(first)
+    second.copy_checkpoints(first)
     assert second.checkpoints() == first.checkpoints()
     assert (tmp_path / "2/checkpoints/step-30/optimizer.pt").exists()
-    second.take_over(AttemptFolder(f"file://{tmp_path}/never-begun"))
+    second.copy_checkpoints(AttemptFolder(f"file://{tmp_path}/never-begun"))
 
 
 def test_the_result_ends_it(tmp_path: Path) -> None:
     folder = AttemptFolder(f"file://{tmp_path}/attempt")
-    folder.note_failure(out_of_memory())
+    folder.write_failure(out_of_memory())
     assert folder.failure() == out_of_memory()
     result = TrainingResult(
         job=JobId("ftjob-a"),
@@ -94,7 +94,7 @@ def test_the_result_ends_it(tmp_path: Path) -> None:
         finished_at=2,
         error=folder.failure(),
     )
-    folder.finish(result)
+    folder.write_result(result)
     assert {file.name for file in (tmp_path / "attempt").iterdir()} == {"result.json"}
     assert msgspec.json.decode((tmp_path / "attempt/result.json").read_bytes(), type=TrainingResult) == result
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import torch
 
-from tokenyard_deployments.training.dataset import IGNORED, Example
+from tokenyard_deployments.training.examples import IGNORED, Example
 
 
 class Evaluation(msgspec.Struct, frozen=True):
@@ -25,7 +25,7 @@ def evaluate(model: Any, examples: Sequence[Example]) -> Evaluation:
     try:
         with torch.no_grad():
             for example in examples:
-                if example.is_taught:
+                if example.has_lesson:
                     one = _one(model, example)
                     loss, right, count = loss + one[0], right + one[1], count + one[2]
     finally:

@@ -1,41 +1,35 @@
-"""The fine-tuning itself, in one worker: TRL's trainer and PEFT's LoRA over the frozen base model. Knows no Ray."""
+"""Supervised fine-tuning: TRL's trainer and PEFT's LoRA over the frozen base model."""
 
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from tokenyard.core.training import BASE_LEARNING_RATE, TrainingSpec
-from tokenyard_deployments.training.attempt import AttemptFolder
-from tokenyard_deployments.training.dataset import Example, count_tokens, encode, read_rows
+from tokenyard_deployments.training.attempt import AttemptFolder, DatasetCounts
 from tokenyard_deployments.training.evaluation.held_out import evaluate
+from tokenyard_deployments.training.examples import Example, count_tokens, encode, read_rows
 from tokenyard_deployments.training.failures import TrainingFailed
 from tokenyard_deployments.training.machine import base_dtype, micro_batch
-from tokenyard_deployments.training.reporting import Reporting
-from tokenyard_deployments.training.summary import SUMMARY_FILE, Summary
+from tokenyard_deployments.training.reporting import TrainingReporter
 
 _WARMUP = 0.05  # part of all steps
 
 
-def fine_tune(
+def train(
     spec: TrainingSpec,
     *,
-    rank: int = 0,
-    workers: int = 1,
-    on_epoch: Callable[[dict[str, float]], None] = lambda _: None,
-    prepare: Callable[[Any], Any] = lambda trainer: trainer,
+    rank: int,
+    workers: int,
+    on_epoch: Callable[[dict[str, float]], None],
+    prepare: Callable[[Any], Any],
 ) -> None:
-    """Train; leave events, checkpoints and a summary in the attempt's folder.
-
-    Raises:
-        TrainingFailed: the data, the settings or the model do not allow it.
-    """
+    """Train, as `TrainingMethod` says."""
     folder = AttemptFolder(spec.output_url)
     tokenizer = AutoTokenizer.from_pretrained(spec.base_model_path)
     training = encode(read_rows(spec.training_url), tokenizer, spec.max_seq_length)
@@ -49,9 +43,9 @@ def fine_tune(
             args=_settings(spec, scratch, training, workers),
             train_dataset=_dataset(training),
             processing_class=tokenizer,
-            callbacks=[Reporting(folder, validation, writes=rank == 0, on_epoch=on_epoch)],
+            callbacks=[TrainingReporter(folder, validation, writes=rank == 0, on_epoch=on_epoch)],
         )
-        checkpoint = _resume(spec, folder, Path(scratch) / "resume", tell=rank == 0)
+        checkpoint = _resume(spec, folder, Path(scratch) / "resume", report=rank == 0)
         prepare(trainer).train(resume_from_checkpoint=checkpoint)
 
 
@@ -83,19 +77,19 @@ def _begin(
 ) -> None:
     tokens = count_tokens(training)
     longest = max(len(example.input_ids) for example in training)
-    folder.tell(
+    folder.add_event(
         f"Training on {len(training)} rows of {tokens} tokens for {spec.hyperparameters.n_epochs} epochs; "
         f"the longest row has {longest} tokens"
     )
-    idle = sum(not example.is_taught for example in training)
+    idle = sum(not example.has_lesson for example in training)
     if idle:
-        folder.tell(f"In {idle} rows nothing is left to learn after cutting them", level="warn")
+        folder.add_event(f"In {idle} rows nothing is left to learn after cutting them", level="warn")
     base_loss = None
     if validation:
         with model.disable_adapter():
             base_loss = evaluate(model, validation).loss
-        folder.tell(f"Validation loss of the base model={base_loss:.2f}")
-    folder.write(SUMMARY_FILE, msgspec.json.encode(Summary(tokens, base_loss)))
+        folder.add_event(f"Validation loss of the base model={base_loss:.2f}")
+    folder.write_counts(DatasetCounts(tokens, base_loss))
 
 
 def _settings(spec: TrainingSpec, scratch: str, training: Sequence[Example], workers: int) -> SFTConfig:
@@ -136,12 +130,12 @@ def _dataset(examples: Sequence[Example]) -> Dataset:
     return Dataset.from_list([{"input_ids": example.input_ids, "labels": example.labels} for example in examples])
 
 
-def _resume(spec: TrainingSpec, folder: AttemptFolder, target: Path, *, tell: bool) -> str | None:
+def _resume(spec: TrainingSpec, folder: AttemptFolder, target: Path, *, report: bool) -> str | None:
     """Bring the newest checkpoint of the attempt; None where there is none."""
     found = folder.checkpoints()
     if not found:
         return None
     folder.download(found[-1].path, target)
-    if tell:
-        folder.tell(f"Going on after epoch {found[-1].epoch} of {spec.hyperparameters.n_epochs}")
+    if report:
+        folder.add_event(f"Going on after epoch {found[-1].epoch} of {spec.hyperparameters.n_epochs}")
     return str(target)

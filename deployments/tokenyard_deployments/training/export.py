@@ -1,0 +1,64 @@
+"""Puts the last checkpoint's adapter through the gate and into the attempt's folder: manifest last."""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from tokenyard.core.adapters import AdapterRules
+from tokenyard.core.training import (
+    ADAPTER_CONFIG,
+    ADAPTER_FOLDER,
+    ADAPTER_WEIGHTS,
+    MANIFEST_FILE,
+    AdapterManifest,
+    TrainingCheckpoint,
+    TrainingSpec,
+    adapter_digest,
+)
+from tokenyard_deployments.training.attempt import AttemptFolder
+from tokenyard_deployments.training.gate import base_shapes, check_adapter
+
+
+def export_adapter(spec: TrainingSpec, folder: AttemptFolder, checkpoint: TrainingCheckpoint) -> str:
+    """Make a checkpoint's adapter the attempt's result; return its digest.
+
+    Raises:
+        GateRefused: the adapter must not be served.
+    """
+    with tempfile.TemporaryDirectory(prefix="tokenyard-adapter-") as scratch:
+        whole, adapter = Path(scratch) / "checkpoint", Path(scratch) / "adapter"
+        folder.download(checkpoint.path, whole)
+        adapter.mkdir()
+        shutil.copy(whole / ADAPTER_WEIGHTS, adapter)
+        _write_config(whole / ADAPTER_CONFIG, adapter / ADAPTER_CONFIG, spec.base_model)
+        rules = AdapterRules(spec.max_lora_rank, spec.lora.target_modules)
+        check_adapter(adapter, base_shapes(Path(spec.base_model_path)), rules)
+        files = {file.name: _sha256(file) for file in adapter.iterdir()}
+        for name in sorted(files):
+            folder.upload(adapter / name, f"{ADAPTER_FOLDER}/{name}")
+    manifest = AdapterManifest(
+        files=files,
+        digest=adapter_digest(files),
+        base_model=spec.base_model,
+        rank=spec.lora.rank,
+        target_modules=spec.lora.target_modules,
+    )
+    folder.write(f"{ADAPTER_FOLDER}/{MANIFEST_FILE}", msgspec.json.encode(manifest))
+    return manifest.digest
+
+
+def _write_config(source: Path, target: Path, base_model: str) -> None:
+    """Copy PEFT's config with the base model's name in the place of the machine's path, and keys in a fixed order."""
+    config = json.loads(source.read_bytes())
+    config["base_model_name_or_path"] = base_model
+    config["target_modules"] = sorted(config["target_modules"])
+    target.write_text(json.dumps(config, indent=2, sort_keys=True))
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

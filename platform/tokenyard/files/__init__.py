@@ -1,0 +1,1 @@
+"""Uploaded files: kept, listed, read and deleted, whatever they are for."""

@@ -1,0 +1,110 @@
+"""A fine-tuning job as a value, and its row."""
+
+import msgspec
+
+from tokenyard.core.adapters import FineTunedName
+from tokenyard.core.ids import AdapterId, ApiKeyId, FileId, JobId, OrganizationId, PriceId, ProjectId
+from tokenyard.core.money import NanoDollars
+from tokenyard.core.training import Hyperparameters
+from tokenyard.finetune.states import JobOutcome, JobState, JobStatus, outward
+from tokenyard.finetune.tables import JobRow
+
+
+class JobError(msgspec.Struct, frozen=True):
+    """Why a job failed, in words for its tenant."""
+
+    code: str
+    message: str
+    param: str | None = None
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything about a job. See `tables.JobRow` for the fields that the worker keeps its progress in."""
+
+    id: JobId
+    organization: OrganizationId
+    project: ProjectId
+    key: ApiKeyId
+    organization_slug: str
+    created_at_ms: int
+    model: str
+    suffix: str
+    seed: int
+    training_file: FileId
+    method: str
+    hyperparameters: Hyperparameters
+    price: PriceId
+    reserved_tokens: int
+    reserved_amount: NanoDollars
+    validation_file: FileId | None = None
+    metadata: dict[str, str] = {}
+
+    state: JobState = JobState.CREATING
+    outcome: JobOutcome | None = None
+    error: JobError | None = None
+    finished_at: int | None = None
+    admitted_at_ms: int = 0
+    trained_tokens: int | None = None
+    adapter: AdapterId | None = None
+    digest: str | None = None
+    attempt: int = 0
+    submitted: bool = False
+    events_taken: int = 0
+    resume_url: str | None = None
+    deadline_ms: int | None = None
+    waits_for: str | None = None
+    slot: int | None = None
+    version: int = 0
+
+    @property
+    def status(self) -> JobStatus:
+        return outward(self.state, self.outcome)
+
+    @property
+    def files(self) -> dict[str, FileId]:
+        """The files it needs, by the field of the request that names them."""
+        files = {"training_file": self.training_file}
+        return files if self.validation_file is None else files | {"validation_file": self.validation_file}
+
+    @property
+    def model_name(self) -> FineTunedName | None:
+        """The name of its model, known once it has an adapter."""
+        if self.adapter is None:
+            return None
+        return FineTunedName(self.model, self.organization_slug, self.suffix, self.adapter)
+
+
+_PROGRESS = (
+    *("state", "outcome", "finished_at", "admitted_at_ms", "trained_tokens", "adapter", "digest", "attempt"),
+    *("submitted", "events_taken", "resume_url", "deadline_ms", "waits_for", "slot"),
+)
+_FIXED = (
+    *("id", "organization", "project", "key", "organization_slug", "created_at_ms", "model", "suffix", "seed"),
+    *("training_file", "validation_file", "method", "price", "reserved_tokens", "reserved_amount"),
+)
+
+
+def progress_columns(job: Job) -> dict[str, object]:
+    """Return the columns that change in a job's life."""
+    columns: dict[str, object] = {name: getattr(job, name) for name in _PROGRESS}
+    return columns | {"error": msgspec.to_builtins(job.error)}
+
+
+def row_of(job: Job, *, lease_until_ms: int) -> JobRow:
+    """Return a new row for a job."""
+    return JobRow(
+        **{name: getattr(job, name) for name in _FIXED},
+        **progress_columns(job),
+        hyperparameters=msgspec.to_builtins(job.hyperparameters),
+        details=job.metadata,
+        has_details=bool(job.metadata),
+        version=job.version,
+        lease_owner=None,
+        lease_until_ms=lease_until_ms,
+    )
+
+
+def job_of(row: JobRow) -> Job:
+    """Return what a row says."""
+    found = {name: getattr(row, name) for name in (*_FIXED, *_PROGRESS, "error", "hyperparameters", "version")}
+    return msgspec.convert(found | {"metadata": row.details}, Job)

@@ -1,0 +1,41 @@
+"""What a fine-tuning method is, as far as the control plane must know it; training has its own half."""
+
+from typing import NamedTuple, Protocol
+
+from tokenyard.core.training import Hyperparameters
+
+Json = dict[str, object]
+
+
+class RowProblem(ValueError):
+    """What is wrong with a row of a training file, as a sentence without its line number."""
+
+
+class RowSize(NamedTuple):
+    """`text_tokens` bounds the tokens of a row's text from above, without the chat template."""
+
+    messages: int
+    text_tokens: int
+
+
+class FineTuneMethod(Protocol):
+    """The rules of one method's training files. `row_field` is the field by which its rows are known."""
+
+    name: str
+    row_field: str
+
+    def check_row(self, row: object) -> RowSize:
+        """Check one row and measure it.
+
+        Raises:
+            RowProblem: it breaks a rule.
+        """
+        ...
+
+
+class MethodSettings(Protocol):
+    """What a client sets for a method."""
+
+    def resolved(self, rows: int) -> Hyperparameters:
+        """Return the hyperparameters with every "auto" decided for a dataset of `rows`."""
+        ...

@@ -1,0 +1,171 @@
+"""Supervised fine-tuning on chats: `{"messages": [...], "tools"?: [...], "parallel_tool_calls"?: bool}` a row."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic_core import PydanticCustomError
+
+from tokenyard.core.training import Hyperparameters
+from tokenyard.finetune.methods.method import Json, RowProblem, RowSize
+
+MAX_EPOCHS = 50
+MAX_BATCH_SIZE = 256
+MAX_MULTIPLIER = 100
+_ROW_FIELDS = frozenset(("messages", "tools", "parallel_tool_calls"))
+_PLAIN_FIELDS = frozenset(("role", "content", "name"))
+_FIELDS_OF_ROLE = {
+    "system": _PLAIN_FIELDS,
+    "developer": _PLAIN_FIELDS,
+    "user": _PLAIN_FIELDS,
+    "assistant": _PLAIN_FIELDS | {"weight", "tool_calls"},
+    "tool": _PLAIN_FIELDS | {"tool_call_id"},
+}
+_QUOTED_CHARACTERS = 40
+
+
+def _count_up_to(highest: int) -> BeforeValidator:
+    def check(value: object) -> object:
+        if value == "auto":
+            return value
+        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= highest:
+            return value
+        raise PydanticCustomError("auto_or_count", f'must be "auto" or a whole number from 1 to {highest}')
+
+    return BeforeValidator(check)
+
+
+def _check_multiplier(value: object) -> object:
+    if value == "auto":
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_MULTIPLIER:
+        return value
+    raise PydanticCustomError("auto_or_positive", f'must be "auto" or a number above 0, up to {MAX_MULTIPLIER}')
+
+
+class RequestedHyperparameters(BaseModel):
+    """Each is a number or "auto"."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    n_epochs: Annotated[int | str, _count_up_to(MAX_EPOCHS)] = "auto"
+    batch_size: Annotated[int | str, _count_up_to(MAX_BATCH_SIZE)] = "auto"
+    learning_rate_multiplier: Annotated[float | str, BeforeValidator(_check_multiplier)] = "auto"
+
+
+class SupervisedSettings(BaseModel):
+    """How supervised fine-tuning is set."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    hyperparameters: RequestedHyperparameters | None = None
+
+    def resolved(self, rows: int) -> Hyperparameters:
+        """Return the hyperparameters; "auto" gives small datasets many epochs and large ones few."""
+        asked = self.hyperparameters or RequestedHyperparameters()
+        epochs, batch, multiplier = asked.n_epochs, asked.batch_size, asked.learning_rate_multiplier
+        return Hyperparameters(
+            n_epochs=max(1, min(10, round(300 / max(1, rows)))) if epochs == "auto" else int(epochs),
+            batch_size=max(1, min(32, rows // 10)) if batch == "auto" else int(batch),
+            learning_rate_multiplier=1.0 if multiplier == "auto" else float(multiplier),
+        )
+
+
+class Supervised:
+    """Learns the assistant messages of weight 1, which is the default."""
+
+    name = "supervised"
+    row_field = "messages"
+
+    def check_row(self, row: object) -> RowSize:
+        """Check a chat and measure it.
+
+        Raises:
+            RowProblem: no model can be trained on it.
+        """
+        if not isinstance(row, dict):
+            raise RowProblem('must be a JSON object with "messages"')
+        _check_fields(row, _ROW_FIELDS, "the row")
+        messages = row.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise RowProblem('"messages" must be a list with at least one message')
+        for number, message in enumerate(messages):
+            _check_message(message, f"messages[{number}]")
+        _check_learnable(messages)
+        _check_tools(row)
+        return RowSize(len(messages), text_token_bound(row))
+
+
+def text_token_bound(row: Json) -> int:
+    """Bound a row's tokens from above, without the chat template: no tokenizer makes more tokens than UTF-8 bytes.
+
+    Everything but the bare text (tool calls, tools) counts as the JSON it renders to at most.
+    """
+    messages: Any = row["messages"]
+    texts = [
+        value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        for message in messages
+        for name, value in message.items()
+        if name not in ("role", "weight") and value is not None
+    ]
+    if row.get("tools"):
+        texts.append(msgspec.json.encode(row["tools"]).decode())
+    return sum(len(text.encode()) for text in texts)
+
+
+def _check_message(message: object, where: str) -> None:
+    if not isinstance(message, dict):
+        raise RowProblem(f"{where} must be an object with role and content")
+    role = message.get("role")
+    if not isinstance(role, str) or role not in _FIELDS_OF_ROLE:
+        raise RowProblem(f"{where}.role must be one of {', '.join(_FIELDS_OF_ROLE)}, not {_quoted(role)}")
+    _check_fields(message, _FIELDS_OF_ROLE[role], f"{where} (role {role})")
+    _check_content(message, where)
+    if "weight" in message and (message["weight"] not in (0, 1) or isinstance(message["weight"], bool)):
+        raise RowProblem(f"{where}.weight must be 0 or 1")
+    for name in ("name", "tool_call_id"):
+        if name in message and not isinstance(message[name], str):
+            raise RowProblem(f"{where}.{name} must be text")
+
+
+def _check_content(message: Json, where: str) -> None:
+    content, calls = message.get("content"), message.get("tool_calls")
+    if calls is not None:
+        if not isinstance(calls, list) or not calls or not all(isinstance(call, dict) for call in calls):
+            raise RowProblem(f"{where}.tool_calls must be a list of at least one object")
+        if content is None:
+            return
+    if not isinstance(content, str):
+        raise RowProblem(f"{where}.content must be text, not {_quoted(content)}")
+    if not content.strip() and message["role"] in ("user", "assistant"):
+        raise RowProblem(f"{where}.content is empty")
+
+
+def _check_learnable(messages: Sequence[Json]) -> None:
+    answers = [message for message in messages if message["role"] == "assistant"]
+    if not answers:
+        raise RowProblem("there is no assistant message to learn from")
+    if all(message.get("weight", 1) == 0 for message in answers):
+        raise RowProblem("every assistant message has weight 0, so there is nothing to learn from")
+    if messages[-1]["role"] != "assistant":
+        raise RowProblem(f"the last message must be from the assistant, not {_quoted(messages[-1]['role'])}")
+
+
+def _check_tools(row: Json) -> None:
+    tools = row.get("tools")
+    if tools is not None and (not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools)):
+        raise RowProblem('"tools" must be a list of objects')
+    if not isinstance(row.get("parallel_tool_calls", True), bool):
+        raise RowProblem('"parallel_tool_calls" must be true or false')
+
+
+def _check_fields(found: Json, known: frozenset[str], where: str) -> None:
+    unknown = sorted(set(found) - known)
+    if unknown:
+        raise RowProblem(f"{where} has the unknown field {_quoted(unknown[0])}")
+
+
+def _quoted(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _QUOTED_CHARACTERS else f"{text[:_QUOTED_CHARACTERS]}..."

@@ -1,0 +1,106 @@
+"""The folder through which the worker and a training attempt talk: a spec in, events and a result out."""
+
+import logging
+import shlex
+
+import msgspec
+
+from tokenyard.core.catalog import BaseModel
+from tokenyard.core.training import (
+    CHECKPOINTS_FOLDER,
+    EVENTS_FOLDER,
+    RESULT_FILE,
+    SPEC_FILE,
+    LoraSettings,
+    TrainingEvent,
+    TrainingResources,
+    TrainingResult,
+    TrainingSpec,
+    event_file,
+    job_folder,
+)
+from tokenyard.finetune.job import Job
+from tokenyard.finetune.ports import TrainingFiles
+from tokenyard.storage.blobs import BlobStore
+
+_LOG = logging.getLogger(__name__)
+ENTRYPOINT = "python -m tokenyard_deployments.training.job"
+MAX_EVENTS_AT_ONCE = 500
+_EVENT = msgspec.json.Decoder(TrainingEvent)
+_RESULT = msgspec.json.Decoder(TrainingResult)
+
+
+class AttemptFiles:
+    """Reads and writes the attempts' folders of all jobs."""
+
+    def __init__(self, blobs: BlobStore, files: TrainingFiles) -> None:
+        self._blobs = blobs
+        self._files = files
+
+    async def write_spec(self, job: Job, model: BaseModel, resources: TrainingResources) -> str:
+        """Write the current attempt's spec; return the command that runs it. Nothing in it is a tenant's text."""
+        folder = _folder(job)
+        urls = {name: self._blobs.url_of(self._files.path(job.organization, file)) for name, file in job.files.items()}
+        spec = TrainingSpec(
+            job=job.id,
+            attempt=job.attempt,
+            organization=job.organization,
+            base_model=model.id,
+            base_model_path=model.path,
+            training_url=urls["training_file"],
+            validation_url=urls.get("validation_file"),
+            output_url=self._blobs.url_of(folder),
+            resume_url=job.resume_url,
+            method=job.method,
+            hyperparameters=job.hyperparameters,
+            seed=job.seed,
+            max_seq_length=model.context_length,
+            max_lora_rank=model.max_lora_rank,
+            lora=LoraSettings(rank=min(LoraSettings().rank, model.max_lora_rank)),
+            resources=resources,
+        )
+        path = f"{folder}/{SPEC_FILE}"
+        await self._blobs.write(path, msgspec.json.encode(spec))
+        return f"{ENTRYPOINT} {shlex.quote(self._blobs.url_of(path))}"
+
+    async def events(self, job: Job) -> list[TrainingEvent]:
+        """Return the current attempt's events that were not taken yet, oldest first, a bounded number."""
+        folder = _folder(job)
+        names = await self._blobs.names(f"{folder}/{EVENTS_FOLDER}")
+        numbers = sorted(int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdecimal())
+        fresh = [number for number in numbers if number > job.events_taken][:MAX_EVENTS_AT_ONCE]
+        found = []
+        for number in fresh:
+            try:
+                found.append(_EVENT.decode(await self._blobs.read(f"{folder}/{event_file(number)}")))
+            except msgspec.MsgspecError as error:
+                _LOG.error("event %d of attempt %d of %s is malformed: %s", number, job.attempt, job.id, error)
+        return found
+
+    async def result(self, job: Job) -> TrainingResult | None:
+        """Return how the current attempt ended; None where it did not say so, or nothing that can be read."""
+        try:
+            return _RESULT.decode(await self._blobs.read(f"{_folder(job)}/{RESULT_FILE}"))
+        except FileNotFoundError:
+            return None
+        except msgspec.MsgspecError as error:
+            _LOG.error("the result of attempt %d of %s is malformed: %s", job.attempt, job.id, error)
+            return None
+
+    async def has_started(self, job: Job) -> bool:
+        """Tell whether the current attempt left any sign of life: its folder must not be used again."""
+        folder = _folder(job)
+        signs = (EVENTS_FOLDER, CHECKPOINTS_FOLDER)
+        return any([await self._blobs.names(f"{folder}/{sign}") for sign in signs])
+
+    async def last_with_checkpoint(self, job: Job) -> str | None:
+        """Return the URL of the newest attempt's folder that holds a checkpoint."""
+        for attempt in range(job.attempt, 0, -1):
+            folder = job_folder(job.organization, job.id, attempt)
+            if await self._blobs.names(f"{folder}/{CHECKPOINTS_FOLDER}"):
+                return self._blobs.url_of(folder)
+        return None
+
+
+def _folder(job: Job) -> str:
+    return job_folder(job.organization, job.id, job.attempt)

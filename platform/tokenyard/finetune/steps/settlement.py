@@ -1,0 +1,63 @@
+"""The last step of a job: its usage event is on its way to the ledger before its end is shown.
+
+Who pays: a job that succeeds pays for every token it trained on; one that its tenant cancels pays for the tokens that
+its training reported when it stopped, or nothing where it reported none; one that fails pays nothing.
+"""
+
+import msgspec
+
+from tokenyard.core.clock import Clock
+from tokenyard.finetune.job import Job
+from tokenyard.finetune.ports import AdapterLives, UsageSink
+from tokenyard.finetune.progress import JobProgress, Note
+from tokenyard.finetune.states import JobOutcome, JobState
+from tokenyard.metering.events import TrainingFinished
+
+
+class JobSettlement:
+    """`settling` -> the end. A death between the event and the end sends the event again; the ledger drops it."""
+
+    def __init__(self, *, adapters: AdapterLives, usage: UsageSink, clock: Clock) -> None:
+        self._adapters = adapters
+        self._usage = usage
+        self._clock = clock
+
+    async def advance(self, job: Job) -> JobProgress:
+        """Send the usage event, which also releases what was reserved, and end the job."""
+        assert job.outcome is not None, "a job is settled only after its outcome is decided"
+        if job.adapter is not None and job.outcome is not JobOutcome.SUCCEEDED:
+            await self._adapters.fail(job.organization, job.adapter, f"the job {job.id} {job.outcome}")
+        await self._usage.emit(_event_of(job))
+        after = msgspec.structs.replace(
+            job,
+            state=JobState(job.outcome.value),
+            finished_at=job.finished_at or self._clock.now_ms() // 1000,
+            trained_tokens=job.trained_tokens or 0,
+        )
+        return JobProgress(after, _final_notes(after))
+
+
+def _event_of(job: Job) -> TrainingFinished:
+    succeeded = job.outcome is JobOutcome.SUCCEEDED
+    return TrainingFinished(
+        organization=job.organization,
+        project=job.project,
+        key=job.key,
+        job=job.id,
+        model=str(job.model_name) if succeeded else job.model,
+        base_model=job.model,
+        price=job.price,
+        trained_tokens=job.trained_tokens or 0,
+        admitted_at_ms=job.admitted_at_ms,
+    )
+
+
+def _final_notes(job: Job) -> tuple[Note, ...]:
+    if job.outcome is JobOutcome.SUCCEEDED:
+        return (
+            Note(message=f"New fine-tuned model created: {job.model_name}", source="model"),
+            Note(message="The job has successfully completed", source="end"),
+        )
+    if job.outcome is JobOutcome.FAILED and job.error is not None:
+        return (Note(message=f"The job failed: {job.error.message}", level="error", source="end"),)
+    return (Note(message=f"The job has stopped; {job.trained_tokens} trained tokens are charged", source="end"),)

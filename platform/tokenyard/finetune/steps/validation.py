@@ -1,0 +1,37 @@
+"""The first step of a job: its files are read again, whole, before anything is spent on them."""
+
+import msgspec
+
+from tokenyard.core.ids import FileId
+from tokenyard.finetune.job import Job, JobError
+from tokenyard.finetune.methods.dataset import InvalidDataset, check_dataset
+from tokenyard.finetune.ports import TrainingFiles
+from tokenyard.finetune.progress import JobProgress, Note, fail
+from tokenyard.finetune.states import JobState
+from tokenyard.storage.blobs import BlobStore
+
+
+class JobValidation:
+    """`validating_files` -> `queued`, or failed with the lines that are wrong."""
+
+    def __init__(self, files: TrainingFiles, blobs: BlobStore) -> None:
+        self._files = files
+        self._blobs = blobs
+
+    async def advance(self, job: Job) -> JobProgress:
+        """Check the job's files."""
+        for param, file in job.files.items():
+            error = await self._problem(job, file, param)
+            if error is not None:
+                return fail(job, error)
+        after = msgspec.structs.replace(job, state=JobState.QUEUED, deadline_ms=None)
+        return JobProgress(after, (Note(message="Files validated, moving job to queued state", source="validated"),))
+
+    async def _problem(self, job: Job, file: FileId, param: str) -> JobError | None:
+        try:
+            await check_dataset(self._blobs.read_stream(self._files.path(job.organization, file)))
+        except FileNotFoundError:
+            return JobError(f"invalid_{param}", f"The file {file} is gone.", param)
+        except InvalidDataset as error:
+            return JobError(f"invalid_{param}", f"The file {file} cannot be used: {error}", param)
+        return None

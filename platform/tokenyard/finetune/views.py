@@ -1,0 +1,164 @@
+"""Jobs, their events and checkpoints as the API shows them."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from tokenyard.finetune.job import Job
+from tokenyard.finetune.states import JobState, JobStatus
+from tokenyard.finetune.tables import CheckpointRow
+from tokenyard.web.pages import Identified
+
+Json = dict[str, object]
+
+
+class JobErrorView(BaseModel):
+    """Why a job failed."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    code: str
+    message: str
+    param: str | None
+
+
+class HyperparametersView(BaseModel):
+    """What was asked for, with every "auto" decided."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    n_epochs: int
+    batch_size: int
+    learning_rate_multiplier: float
+
+
+class MethodSettingsView(BaseModel):
+    """How a method is set."""
+
+    hyperparameters: HyperparametersView
+
+
+class MethodView(BaseModel):
+    """OpenAI's method object: the settings stand under the method's name."""
+
+    type: str
+    supervised: MethodSettingsView
+
+
+class JobView(Identified):
+    """OpenAI's job object."""
+
+    object: Literal["fine_tuning.job"] = "fine_tuning.job"
+    created_at: int
+    finished_at: int | None
+    model: str
+    fine_tuned_model: str | None
+    organization_id: str
+    status: JobStatus
+    training_file: str
+    validation_file: str | None
+    result_files: list[str]
+    trained_tokens: int | None
+    error: JobErrorView | None
+    hyperparameters: HyperparametersView
+    method: MethodView
+    seed: int
+    estimated_finish: int | None = None
+    integrations: list[Json]
+    metadata: dict[str, str] | None
+
+    @classmethod
+    def of(cls, job: Job) -> "JobView":
+        hyperparameters = HyperparametersView.model_validate(job.hyperparameters)
+        return cls(
+            id=job.id,
+            created_at=job.created_at_ms // 1000,
+            finished_at=job.finished_at,
+            model=job.model,
+            fine_tuned_model=str(job.model_name) if job.state is JobState.SUCCEEDED else None,
+            organization_id=job.organization,
+            status=job.status,
+            training_file=job.training_file,
+            validation_file=job.validation_file,
+            result_files=[],
+            trained_tokens=job.trained_tokens if job.finished_at is not None else None,
+            error=_error(job) if job.status == "failed" else None,
+            hyperparameters=hyperparameters,
+            method=MethodView(type=job.method, supervised=MethodSettingsView(hyperparameters=hyperparameters)),
+            seed=job.seed,
+            integrations=[],
+            metadata=job.metadata or None,
+        )
+
+
+class OperatorJobView(JobView):
+    """A job with what the platform knows besides; `reserved_amount` in nano-dollars."""
+
+    project_id: str
+    api_key_id: str
+    organization_slug: str
+    state: JobState
+    attempt: int
+    waits_for: str | None
+    price: str
+    reserved_tokens: int
+    reserved_amount: int
+    adapter: str | None
+    internal_error: JobErrorView | None
+
+    @classmethod
+    def of(cls, job: Job) -> "OperatorJobView":
+        return cls(
+            **dict(JobView.of(job)),
+            project_id=job.project,
+            api_key_id=job.key,
+            organization_slug=job.organization_slug,
+            state=job.state,
+            attempt=job.attempt,
+            waits_for=job.waits_for,
+            price=job.price,
+            reserved_tokens=job.reserved_tokens,
+            reserved_amount=job.reserved_amount,
+            adapter=job.adapter,
+            internal_error=_error(job),
+        )
+
+
+def _error(job: Job) -> JobErrorView | None:
+    return JobErrorView.model_validate(job.error) if job.error is not None else None
+
+
+class EventView(Identified):
+    """OpenAI's event object."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
+    created_at: int
+    level: str
+    message: str
+    type: str
+    data: Json
+
+
+class CheckpointView(Identified):
+    """OpenAI's checkpoint object."""
+
+    object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
+    created_at: int
+    fine_tuned_model_checkpoint: str
+    step_number: int
+    metrics: dict[str, float | None]
+    fine_tuning_job_id: str
+
+    @classmethod
+    def of(cls, row: CheckpointRow, job: Job) -> "CheckpointView":
+        model = job.model_name or f"ft:{job.model}"
+        return cls(
+            id=row.id,
+            created_at=row.created_at,
+            fine_tuned_model_checkpoint=f"{model}:ckpt-step-{row.step_number}",
+            step_number=row.step_number,
+            metrics={"step": row.step_number, **row.metrics},
+            fine_tuning_job_id=row.job,
+        )

@@ -1,0 +1,66 @@
+"""Files and fine-tuning with and without HTTP, for the tests of both."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from openai import AsyncOpenAI
+
+from support.fakes.authenticator import FixedAuthenticator
+from support.fakes.finetune_ports import FixedModels, FixedPrices, MemoryReservations, SlugOfId
+from support.finetune_stack import FinetuneStack, principal
+from support.servers.asgi import running
+from tokenyard.bootstrap.finetuning import file_and_job_routers
+from tokenyard.core.clock import SystemClock
+from tokenyard.finetune.scheduling import TrainingPolicy
+from tokenyard.storage.blobs import BlobStore
+from tokenyard.storage.database import Database
+from tokenyard.web.errors import install_error_handlers
+
+MAX_UPLOAD_BYTES = 4 * 1024 * 1024
+
+
+@pytest.fixture
+def stack(database: Database, tmp_path: Path) -> FinetuneStack:
+    return FinetuneStack(database, tmp_path)
+
+
+@dataclass
+class Platform:
+    """Files and jobs on a real socket, for the real SDK: two tenants, everything else in memory."""
+
+    url: str
+    acme: AsyncOpenAI
+    rival: AsyncOpenAI
+    blobs: BlobStore
+    folder: Path
+    database: Database
+    reservations: MemoryReservations
+
+
+@pytest.fixture
+async def platform(database: Database, tmp_path: Path) -> AsyncIterator[Platform]:
+    blobs = BlobStore(f"file://{tmp_path}/blobs")
+    reservations = MemoryReservations()
+    app = FastAPI()
+    install_error_handlers(app)
+    app.state.authenticator = FixedAuthenticator({"ty-acme": principal("acme"), "ty-rival": principal("rival")})
+    for router in file_and_job_routers(
+        database=database,
+        blobs=blobs,
+        clock=SystemClock(),
+        models=FixedModels(),
+        prices=FixedPrices(without=["unpriced"]),
+        reservations=reservations,
+        organizations=SlugOfId(),
+        policy=TrainingPolicy(max_unfinished_per_organization=3),
+        max_upload_bytes=MAX_UPLOAD_BYTES,
+    ):
+        app.include_router(router)
+    async with running(app) as url:
+        clients = [AsyncOpenAI(api_key=f"ty-{name}", base_url=f"{url}/v1", max_retries=0) for name in ("acme", "rival")]
+        yield Platform(url, *clients, blobs, tmp_path / "blobs", database, reservations)
+        for client in clients:
+            await client.close()

@@ -1,0 +1,24 @@
+"""The methods that a spec can name."""
+
+import pytest
+
+from tokenyard.finetune.methods import METHODS as OFFERED
+from tokenyard_deployments.training.failures import TrainingFailed
+from tokenyard_deployments.training.methods import METHODS, training_method
+
+
+def test_every_method_that_the_api_offers_can_be_trained() -> None:
+    assert {method.name for method in OFFERED} == set(METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_has_its_file(name: str) -> None:
+    pytest.importorskip("trl")
+    assert training_method(name).__module__ == f"tokenyard_deployments.training.methods.{name}"
+
+
+@pytest.mark.parametrize("name", ["dpo", "..machine", ""])
+def test_any_other_name_fails_the_attempt(name: str) -> None:
+    with pytest.raises(TrainingFailed) as failed:
+        training_method(name)
+    assert (failed.value.error.code, failed.value.error.retryable) == ("method_not_available", False)
