@@ -1,6 +1,6 @@
 """The internal routes of replicas: what they hold and do, adapters in and out, and the canary."""
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -14,15 +14,15 @@ ANSWER_TIMEOUT_S = 180.0
 Shape = TypeVar("Shape")
 
 
-class _Error(msgspec.Struct):
+class _ReplicaError(msgspec.Struct):
     message: str = ""
 
 
-class _Refusal(msgspec.Struct):
-    error: _Error
+class _ReplicaRefusal(msgspec.Struct):
+    error: _ReplicaError
 
 
-class _Canary(msgspec.Struct):
+class _CanaryLogprobs(msgspec.Struct):
     logprobs: list[float]
 
 
@@ -50,16 +50,16 @@ class ReplicaClient(BearerSession):
             ReplicaLost: it does not answer, or its engine is gone.
             AdapterRefused: it cannot take this adapter, or has no room for it now.
         """
-        await self._tell(replica.url, "/internal/adapters/load", adapter)
+        await self._post(replica.url, "/internal/adapters/load", adapter)
 
     async def unload(self, replica: Replica, name: str) -> None:
         """Unload an adapter; one that is not loaded is fine.
 
         Raises:
             ReplicaLost: it does not answer.
-            AdapterRefused: requests are inside; ask again later.
+            AdapterRefused: requests use it; ask again later.
         """
-        await self._tell(replica.url, "/internal/adapters/unload", {"name": name})
+        await self._post(replica.url, "/internal/adapters/unload", {"name": name})
 
     async def canary(self, url: str, adapter: str | None, prompt: str) -> list[float]:
         """Return the log-probabilities of a fixed continuation of `prompt`, from a loaded adapter or from the base.
@@ -68,10 +68,10 @@ class ReplicaClient(BearerSession):
             ReplicaLost: it does not answer.
             AdapterRefused: the adapter is not loaded, or no slot became free.
         """
-        body = await self._tell(url, "/internal/canary", {"adapter": adapter, "prompt": prompt})
-        return _decoded(body, _Canary).logprobs
+        body = await self._post(url, "/internal/canary", {"adapter": adapter, "prompt": prompt})
+        return _decoded(body, _CanaryLogprobs).logprobs
 
-    async def _tell(self, url: str, path: str, content: Any) -> bytes:
+    async def _post(self, url: str, path: str, content: object) -> bytes:
         status, body = await self._call("POST", url, path, msgspec.json.encode(content))
         if status == 200:
             return body
@@ -96,6 +96,6 @@ def _decoded(body: bytes, shape: type[Shape]) -> Shape:
 
 def _reason(body: bytes) -> str:
     try:
-        return msgspec.json.decode(body, type=_Refusal).error.message
+        return msgspec.json.decode(body, type=_ReplicaRefusal).error.message
     except msgspec.MsgspecError:
         return ""

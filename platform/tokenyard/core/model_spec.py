@@ -1,9 +1,10 @@
 """What `deployments/models/<id>.yaml` says of one served base model. Read by the catalog and by the replicas."""
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -64,11 +65,18 @@ class AcceleratorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     env: dict[str, str] = {}
 
 
+class ParserSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which of vLLM's parsers reads this model's output."""
+
+    parser: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
+
+
 class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One served base model.
 
     `template_tokens` bounds what the chat template adds once, `template_tokens_per_message` what it adds to each
     message. `max_waiting` bounds the requests that wait for a slot in one replica; the slots are `max_num_seqs`.
+    Without `tools` the model calls no tools; without `reasoning` all that it says is its answer.
     """
 
     id: str
@@ -85,6 +93,16 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replicas: int = 1
     max_waiting: int = 256
     max_wait_s: float = 60.0
+    tools: ParserSpec | None = None
+    reasoning: ParserSpec | None = None
+
+    @property
+    def tool_parser(self) -> str | None:
+        return None if self.tools is None else self.tools.parser
+
+    @property
+    def reasoning_parser(self) -> str | None:
+        return None if self.reasoning is None else self.reasoning.parser
 
     def accelerator(self, kind: str) -> AcceleratorSpec:
         """Return how to run on `kind` (`cpu` or `cuda`).

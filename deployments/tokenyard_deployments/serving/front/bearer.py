@@ -1,11 +1,11 @@
-"""Lets in only who holds the internal bearer, on every path of the replica."""
+"""Lets in only those who hold the internal bearer, on every path of the replica."""
 
 import hmac
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tokenyard.core.errors import Unauthenticated
-from tokenyard_deployments.serving.front.errors import send_error
+from tokenyard_deployments.serving.front.errors import error_response
 
 HEADER = b"authorization"
 
@@ -21,7 +21,7 @@ class RequireBearer:
         if scope["type"] == "lifespan" or self._allowed(scope):
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
-            await send_error(send, Unauthenticated("This address is internal."))
+            await error_response(Unauthenticated("This address is internal."))(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008})
 

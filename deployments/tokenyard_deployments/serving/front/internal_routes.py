@@ -45,14 +45,14 @@ class CanaryAnswer(msgspec.Struct, frozen=True):
     logprobs: list[float]
 
 
-class Canary(Protocol):
+class CanaryEngine(Protocol):
     """The engine, as far as the canary needs it."""
 
     async def continuation_logprobs(self, adapter: str | None, prompt: str, continuation: str) -> list[float]: ...
 
 
 def internal_router(
-    *, replica: str, model: str, capacity: int, engine: Canary, slots: Slots, residency: Residency
+    *, replica: str, model: str, capacity: int, engine: CanaryEngine, slots: Slots, residency: Residency
 ) -> APIRouter:
     """Return the routes under `/internal`."""
     router = APIRouter(prefix="/internal", include_in_schema=False)
