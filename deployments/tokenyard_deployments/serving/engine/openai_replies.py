@@ -90,6 +90,8 @@ def write_openai_replies() -> None:
             _write_as(shape.model, "type", _error_type)
             # vLLM repeats the HTTP status; OpenAI has a word or nothing.
             _write_as(shape.model, "code", lambda _status: None)
+        # Messages leave out empty tool calls by a function in Python, called for each chunk: `optional` does it, too.
+        shape.model.__pydantic_decorators__.model_serializers.clear()
         shape.model.model_rebuild(force=True)
         _check_written(shape)
     # vLLM has no such field, but writes what a model is given beside its own.
