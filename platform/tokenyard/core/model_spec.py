@@ -65,6 +65,16 @@ class AcceleratorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     env: dict[str, str] = {}
 
 
+class SamplingDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a request is sampled with where its client says nothing, or null; None leaves it to the engine."""
+
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=-1, le=1_000_000)] | None = None
+    min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=10)] | None = None
+
+
 class ParserSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which of vLLM's parsers reads this model's output."""
 
@@ -93,6 +103,7 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replicas: int = 1
     max_waiting: int = 256
     max_wait_s: float = 60.0
+    sampling: SamplingDefaults = SamplingDefaults()
     tools: ParserSpec | None = None
     reasoning: ParserSpec | None = None
 
