@@ -13,7 +13,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.shared import ErrorObject
 
 from support.openai_schema import SCHEMA_VARIABLE, check_openai_schema, check_openai_type
-from support.replica_caller import COMPLETIONS, MODEL, ReplicaCaller, chat, claims
+from support.replica_caller import CHAT, COMPLETIONS, MODEL, ReplicaCaller, chat, claims
 
 pytestmark = [pytest.mark.timeout(500), pytest.mark.asyncio]
 
@@ -28,7 +28,7 @@ CHATS = {
     "top-logprobs": {"logprobs": True, "top_logprobs": 3},
     "json": {"response_format": {"type": "json_object"}, "max_tokens": 64},
     # Not OpenAI's: a gateway does not let them pass, and a replica gives nothing away that it is asked for so.
-    "own": {"return_token_ids": True, "prompt_logprobs": 1, "echo": True},
+    "own": {"return_token_ids": True, "return_prompt_text": True, "echo": True},
 }
 COMPLETED = {
     "plain": {},
@@ -38,13 +38,14 @@ COMPLETED = {
     "logprobs": {"logprobs": 2},
     "echo": {"echo": True},
     "echo-logprobs": {"echo": True, "logprobs": 1},
-    "own": {"return_token_ids": True, "prompt_logprobs": 1},
+    "own": {"return_token_ids": True},
 }
 WEATHER = {
     "type": "function",
     "function": {
         "name": "weather",
         "description": "Tells the weather of a city.",
+        "strict": True,
         "parameters": {
             "type": "object",
             "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}},
@@ -88,6 +89,13 @@ async def test_every_event_of_a_streamed_chat(caller: ReplicaCaller, kind: str, 
     assert events[-1]["choices"][0]["finish_reason"] in ("stop", "length")
 
 
+@pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS])
+async def test_what_only_whole_replies_of_vllm_have(caller: ReplicaCaller, endpoint: str) -> None:
+    body = chat(QUESTION) if endpoint == CHAT else completion("plain")
+    answer = await caller.ask({**body, "prompt_logprobs": 1, "add_special_tokens": True}, claims(endpoint=endpoint))
+    check_openai_type(answer, ChatCompletion if endpoint == CHAT else Completion)
+
+
 async def test_the_log_probabilities_of_a_stream_are_whole(caller: ReplicaCaller) -> None:
     body = chat(QUESTION, logprobs=True, top_logprobs=2)
     whole = await caller.ask(body, claims())
@@ -118,6 +126,21 @@ async def test_every_event_of_a_streamed_completion(
             check(checked, Completion, "CreateCompletionResponse")
     if options is not None:
         check_usage(events[-1]["usage"])
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+async def test_the_cache_of_every_prompt_is_told(caller: ReplicaCaller, stream: bool) -> None:
+    """As the replica reports it: the two must not differ, or one of them bills wrongly."""
+    prompts = [f"{word} goes on and on. " * 20 for word in ("This", "That")]
+    body = {"model": MODEL, "prompt": prompts, "max_tokens": 1, "temperature": 0}
+    await caller.ask(body, claims(endpoint=COMPLETIONS))
+    asked = claims(endpoint=COMPLETIONS)
+    if stream:
+        usage = (await caller.stream({**body, "stream_options": USAGE}, asked))[-1]["usage"]
+    else:
+        usage = (await caller.ask(body, asked))["usage"]
+    reported = (await caller.report(asked.attempt)).usage
+    assert reported.cached_tokens == usage["prompt_tokens_details"]["cached_tokens"] > usage["prompt_tokens"] / 2
 
 
 def completion(kind: str) -> dict[str, Any]:
@@ -176,8 +199,8 @@ def called(name: str, arguments: str) -> bool:
 
 @pytest.mark.parametrize(
     "change",
-    [{"temperature": -3}, {"messages": "hello"}, {"max_tokens": "many"}, {"top_logprobs": 99, "logprobs": True}],
-    ids=["range", "shape", "type", "too-many"],
+    [{"temperature": -3}, {"messages": "hello"}, {"max_tokens": "many"}],
+    ids=["range", "shape", "type"],
 )
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 async def test_a_refusal(caller: ReplicaCaller, change: dict[str, Any], stream: bool) -> None:
@@ -194,8 +217,11 @@ async def test_a_prompt_that_does_not_fit(caller: ReplicaCaller) -> None:
         check_error(await response.json())
 
 
-async def test_an_error_within_a_stream(caller: ReplicaCaller) -> None:
-    (event,) = await caller.stream(chat(QUESTION, logit_bias={"999999999": 1}), claims())
+@pytest.mark.parametrize(
+    "change", [{"logit_bias": {"999999999": 1}}, {"logprobs": True, "top_logprobs": 99}], ids=["token", "too-many"]
+)
+async def test_an_error_within_a_stream(caller: ReplicaCaller, change: dict[str, Any]) -> None:
+    (event,) = await caller.stream(chat(QUESTION, **change), claims())
     check_error(event)
 
 

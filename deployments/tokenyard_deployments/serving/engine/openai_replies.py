@@ -19,8 +19,10 @@ from vllm.entrypoints.generate.base import protocol as base
 from vllm.entrypoints.openai.chat_completion import protocol as chat
 from vllm.entrypoints.openai.chat_completion import serving as chat_serving
 from vllm.entrypoints.openai.completion import protocol as completion
+from vllm.entrypoints.openai.completion import serving as completion_serving
 from vllm.entrypoints.serve.engine import protocol as engine
 
+from tokenyard_deployments.serving.engine.attempt_tokens import CURRENT_ATTEMPT
 from tokenyard_deployments.serving.engine.pinned import UnknownEngine, require
 
 _SERVER_ERRORS = {
@@ -79,6 +81,7 @@ def write_openai_replies() -> None:
         UnknownEngine: they are not the models that are known here, or do not write what they should.
     """
     require(chat_serving, "ChatCompletionLogProbs")
+    require(completion_serving, "PromptTokenUsageInfo")
     for shape in _SHAPES:
         _check_known(shape)
         for name, field in shape.model.model_fields.items():
@@ -96,6 +99,13 @@ def write_openai_replies() -> None:
         _check_written(shape)
     # vLLM has no such field, but writes what a model is given beside its own.
     chat_serving.ChatCompletionLogProbs = partial(chat.ChatCompletionLogProbs, refusal=None)
+    completion_serving.PromptTokenUsageInfo = _cached_of_all_prompts
+
+
+def _cached_of_all_prompts(cached_tokens: int) -> engine.PromptTokenUsageInfo:
+    """Return the details of a completion's usage: vLLM tells what the cache gave to one of several prompts only."""
+    attempt = CURRENT_ATTEMPT.get()
+    return engine.PromptTokenUsageInfo(cached_tokens=attempt.usage.cached_tokens if attempt else cached_tokens)
 
 
 def _is_unset(value: object) -> bool:
