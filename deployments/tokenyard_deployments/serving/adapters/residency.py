@@ -20,17 +20,9 @@ ROOM_TIMEOUT_S = 30.0
 class AdapterEngine(Protocol):
     """The engine, as far as adapters go."""
 
-    async def load_adapter(self, name: str, folder: Path) -> None:
-        """Load and check an adapter; the engine then answers to `name`.
+    async def load_adapter(self, name: str, folder: Path) -> None: ...
 
-        Raises:
-            AdapterRejected: the engine does not take it.
-        """
-        ...
-
-    async def unload_adapter(self, name: str) -> None:
-        """Forget the adapter and free its memory."""
-        ...
+    async def unload_adapter(self, name: str) -> None: ...
 
 
 class AdapterSource(Protocol):
@@ -62,7 +54,7 @@ class Residency:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return the names of the resident adapters."""
+        """Resident adapters, the least recently used first."""
         return tuple(self._residents)
 
     @asynccontextmanager

@@ -57,7 +57,7 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
 
     @property
     def dead(self) -> bool:
-        """Tell whether the engine process is gone; it never comes back."""
+        """Whether the engine process is gone; it never comes back."""
         return bool(self._engine_client.errored)
 
     async def abort(self, sequences: Iterable[str]) -> None:

@@ -54,7 +54,6 @@ class CanaryEngine(Protocol):
 def internal_router(
     *, replica: str, model: str, capacity: int, engine: CanaryEngine, slots: Slots, residency: Residency
 ) -> APIRouter:
-    """Return the routes under `/internal`."""
     router = APIRouter(prefix="/internal", include_in_schema=False)
 
     @router.get("/stats")

@@ -30,12 +30,12 @@ class Slots:
 
     @property
     def running(self) -> int:
-        """Return how many slots are taken."""
+        """Slots that are taken."""
         return self._capacity - self._free
 
     @property
     def waiting(self) -> int:
-        """Return how many requests wait."""
+        """Requests, not slots."""
         return len(self._queue)
 
     @asynccontextmanager
@@ -60,7 +60,7 @@ class Slots:
 
     @property
     def retry_after_s(self) -> float:
-        """Return when a newcomer may find a slot: the requests that wait, at the pace of late."""
+        """When a newcomer may find a slot: after those that wait, at the pace of late."""
         return (self.waiting + 1) * self._mean_held_s / self._capacity
 
     async def _take(self, count: int) -> None:
