@@ -76,14 +76,14 @@ def build(args: dict[str, Any]) -> Any:
     from ray import serve  # noqa: PLC0415
     from ray.serve.llm import LLMConfig, build_llm_deployment  # noqa: PLC0415
 
-    from tokenyard_deployments.serving.replica import Replica  # noqa: PLC0415
+    from tokenyard_deployments.serving.replica import ReplicaServer  # noqa: PLC0415
 
     spec = msgspec.convert(args["spec"], ModelSpec)
     config = LLMConfig(**llm_config(spec, path=args["path"], kind=args["kind"], overrides=args.get("engine", {})))
     config.deployment_config["graceful_shutdown_timeout_s"] = args["graceful_shutdown_timeout_s"]
     return build_llm_deployment(
         config,
-        deployment_cls=serve.ingress()(Replica),
+        deployment_cls=serve.ingress()(ReplicaServer),
         bind_kwargs={"spec": spec},
     )
 
@@ -108,6 +108,10 @@ def llm_config(spec: ModelSpec, *, path: str, kind: str, overrides: dict[str, An
             "max_cpu_loras": spec.lora.max_cpu_loras,
             "max_lora_rank": spec.lora.max_lora_rank,
         }
+    if spec.tool_parser is not None:
+        engine |= {"enable_auto_tool_choice": True, "tool_call_parser": spec.tool_parser}
+    if spec.reasoning_parser is not None:
+        engine["reasoning_parser"] = spec.reasoning_parser
     return {
         "model_loading_config": {"model_id": spec.id, "model_source": path},
         "accelerator_config": {"kind": "gpu" if kind == "cuda" else kind},

@@ -1,4 +1,4 @@
-"""One replica: Ray's LLM server with vLLM's own HTTP app, our door in front of it, and a witness inside."""
+"""One replica: Ray's LLM server with vLLM's own HTTP app, our layers in front of it, and a witness inside."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ from tokenyard_deployments.serving.engine.ray_inside import keep_grpc_on_loopbac
 from tokenyard_deployments.serving.front.bearer import RequireBearer
 from tokenyard_deployments.serving.front.errors import error_response
 from tokenyard_deployments.serving.front.internal_routes import internal_router
-from tokenyard_deployments.serving.front.metered import MeteredRequests
+from tokenyard_deployments.serving.front.request_metering import RequestMetering
 from tokenyard_deployments.serving.front.slots import Slots
 from tokenyard_deployments.serving.replica_settings import ReplicaSettings
 from tokenyard_deployments.serving.reporter import Reporter
@@ -33,7 +33,7 @@ LAST_REPORTS_TIMEOUT_S = 5.0
 ENGINE_DIED = 70  # exit status
 
 
-class Replica(LLMServer):  # type: ignore[misc]
+class ReplicaServer(LLMServer):  # type: ignore[misc]
     """Serves one base model and the adapters over it."""
 
     async def __init__(  # type: ignore[misc]
@@ -49,14 +49,13 @@ class Replica(LLMServer):  # type: ignore[misc]
 
     def _get_default_engine_class(self) -> Any:
         # Imported here: the class is also unpickled where no engine runs.
-        from tokenyard_deployments.serving.engine.vllm_inside import TokenyardEngine  # noqa: PLC0415
+        from tokenyard_deployments.serving.engine.vllm_engine import TokenyardEngine  # noqa: PLC0415
 
         return TokenyardEngine
 
     async def start(self) -> None:
         """Start the engine, then all that stands around it."""
         await super().start()
-        self.engine.check_app()
         lora = self._spec.lora or LoraSpec(max_cpu_loras=0)
         self._slots = Slots(self._capacity, self._spec.max_waiting, self._spec.max_wait_s)
         files = AdapterFiles(self._settings.blob_url, self._own_folder(), self._spec.id, lora)
@@ -80,15 +79,15 @@ class Replica(LLMServer):  # type: ignore[misc]
         app.add_exception_handler(TokenyardError, _render)
         # vLLM has built the stack already; without it Starlette builds it again, with our layers around.
         app.middleware_stack = None
-        door = {
-            "secret": self._settings.meter_secret,
-            "replica": self._name,
-            "engine": self.engine,
-            "slots": self._slots,
-            "residency": self._residency,
-            "reporter": self._reporter,
-        }
-        app.add_middleware(MeteredRequests, **door)
+        app.add_middleware(
+            RequestMetering,
+            secret=self._settings.meter_secret,
+            replica=self._name,
+            engine=self.engine,
+            slots=self._slots,
+            residency=self._residency,
+            reporter=self._reporter,
+        )
         app.add_middleware(RequireBearer, bearer=self._settings.bearer)
         return app
 

@@ -53,16 +53,16 @@ class ReplicaClient(BearerSession):
             ReplicaLost: it does not answer, or its engine is gone.
             AdapterRefused: it cannot take this adapter, or has no room for it now.
         """
-        await self._tell(replica.url, LOAD_PATH, adapter)
+        await self._post(replica.url, LOAD_PATH, adapter)
 
     async def unload(self, replica: Replica, name: str) -> None:
         """Unload an adapter; one that is not loaded is fine.
 
         Raises:
             ReplicaLost: it does not answer.
-            AdapterRefused: requests are inside; ask again later.
+            AdapterRefused: requests use it; ask again later.
         """
-        await self._tell(replica.url, UNLOAD_PATH, AdapterUnload(name))
+        await self._post(replica.url, UNLOAD_PATH, AdapterUnload(name))
 
     async def canary(self, url: str, adapter: str | None, prompt: str) -> Sequence[float]:
         """Return the log-probabilities of a fixed continuation of `prompt`, from a loaded adapter or from the base.
@@ -71,10 +71,10 @@ class ReplicaClient(BearerSession):
             ReplicaLost: it does not answer.
             AdapterRefused: the adapter is not loaded, or no slot became free.
         """
-        body = await self._tell(url, CANARY_PATH, CanaryRequest(prompt, adapter))
+        body = await self._post(url, CANARY_PATH, CanaryRequest(prompt, adapter))
         return _decoded(body, CanaryAnswer).logprobs
 
-    async def _tell(self, url: str, path: str, content: msgspec.Struct) -> bytes:
+    async def _post(self, url: str, path: str, content: msgspec.Struct) -> bytes:
         status, body = await self._call("POST", url, path, msgspec.json.encode(content))
         if status == 200:
             return body

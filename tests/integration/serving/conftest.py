@@ -10,21 +10,24 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 import psutil
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from support.replica_caller import ReplicaCaller
 from support.servers.free_ports import free_ports
 from tokenyard.clients.ray_serve import RayServe
+from tokenyard.clients.replica import ReplicaClient
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import AdapterId
-from tokenyard.core.model_spec import LoraSpec, read_model_spec
+from tokenyard.core.model_spec import LoraSpec, ParserSpec, read_model_spec
 from tokenyard.core.training import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MANIFEST_FILE, AdapterManifest, adapter_digest
 from tokenyard_deployments.base_models.models import pull, shipped_specs, source_of
 from tokenyard_deployments.serving.app import ServedModel, serve_config, serve_environment
@@ -193,6 +196,7 @@ def deployed(cluster: Cluster, base_model: Path) -> Cluster:
         max_waiting=4,
         max_wait_s=180.0,
         lora=LoraSpec(max_loras=2, max_cpu_loras=3, max_lora_rank=8),
+        tools=ParserSpec("hermes"),
     )
     config = serve_config(
         [ServedModel(spec, str(base_model))],
@@ -214,3 +218,14 @@ async def _deploy(cluster: Cluster, config: dict[str, Any]) -> None:
             if status is not None and status.status == "RUNNING" and await serve.targets():
                 return
             await asyncio.sleep(0.5)
+
+
+@pytest.fixture
+async def caller(deployed: Cluster) -> AsyncIterator[ReplicaCaller]:
+    async with (
+        RayServe(deployed.dashboard_url, deployed.token) as serve,
+        ReplicaClient(deployed.bearer) as control,
+        aiohttp.ClientSession() as http,
+    ):
+        (target,) = await serve.targets()
+        yield ReplicaCaller(deployed, target, http, control)

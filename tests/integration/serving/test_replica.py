@@ -1,10 +1,9 @@
-"""A real replica under Ray Serve, spoken to on its own port: its answers, its adapters, its witness, its door."""
+"""A real replica under Ray Serve, spoken to on its own port: its answers, its adapters, its witness, its front."""
 
 import asyncio
 import hashlib
 import json
-import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,117 +11,19 @@ import aiohttp
 import msgspec
 import pytest
 import torch
-from redis.asyncio import Redis
 from safetensors.torch import load_file, save_file
 
-from tokenyard.clients.ray_serve import RayServe
-from tokenyard.clients.replica import ReplicaClient
+from support.replica_caller import CHAT, COMPLETIONS, MODEL, REPORT_TIMEOUT_S, ReplicaCaller, chat, claims
 from tokenyard.core.adapters import AdapterRef
-from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
-from tokenyard.core.redis_keys import bucket_of, usage_stream
-from tokenyard.core.replica import AdapterRefused, Replica, ReplicaTarget
+from tokenyard.core.replica import AdapterRefused
 from tokenyard.core.training import AdapterManifest, adapter_digest
-from tokenyard.core.usage import MeterClaims
 from tokenyard.metering import header as meter
-from tokenyard.metering.events import ReplicaReported, decode_event
+from tokenyard.metering.events import ReplicaReported
 from tokenyard_deployments.serving.engine.cpus import usable_cpus
 
 pytestmark = [pytest.mark.timeout(500), pytest.mark.asyncio]
 
-MODEL = "smollm2-135m-instruct"
-CHAT = "/v1/chat/completions"
-ORGANIZATION = OrganizationId("org_test")
-REPORT_TIMEOUT_S = 60.0
 LONG = "Tell me everything you know about the sea, the wind and the stars."
-
-
-def claims(adapter: AdapterRef | None = None, endpoint: str = CHAT) -> MeterClaims:
-    return MeterClaims(
-        attempt=AttemptId(f"req_{secrets.token_hex(16)}.1"),
-        organization=ORGANIZATION,
-        project=ProjectId("proj_test"),
-        key=ApiKeyId("key_test"),
-        model=adapter.name if adapter else MODEL,
-        base_model=MODEL,
-        price=PriceId("2026-01-01/test"),
-        admitted_at_ms=1,
-        endpoint=endpoint,
-        adapter=adapter,
-    )
-
-
-class Caller:
-    """Speaks to the replica as the gateway does, and reads its reports as the ledger does."""
-
-    def __init__(
-        self, cluster: Any, target: ReplicaTarget, http: aiohttp.ClientSession, control: ReplicaClient
-    ) -> None:
-        self.cluster = cluster
-        self.target = target
-        self.control = control
-        self.replica = Replica(name=target.name, model=MODEL, url=target.url)
-        self._http = http
-
-    def send(self, body: dict[str, Any], claims: MeterClaims, **headers: str) -> Any:
-        signed = meter.sign(claims, self.cluster.meter_secret)
-        sent = {
-            "authorization": f"Bearer {self.cluster.bearer}",
-            meter.HEADER: signed,
-            "x-request-id": claims.attempt,
-            **headers,
-        }
-        return self._http.post(self.target.url + claims.endpoint, json=body, headers=sent)
-
-    async def ask(self, body: dict[str, Any], claims: MeterClaims) -> dict[str, Any]:
-        async with self.send(body, claims) as response:
-            answer: dict[str, Any] = await response.json()
-            assert response.status == 200, answer
-            return answer
-
-    async def get(self, path: str) -> tuple[int, str]:
-        headers = {"authorization": f"Bearer {self.cluster.bearer}"}
-        async with self._http.get(self.target.url + path, headers=headers) as response:
-            return response.status, await response.text()
-
-    async def reports(self, attempt: str) -> list[ReplicaReported]:
-        async with Redis.from_url(self.cluster.redis_url) as redis:
-            entries = await redis.xrange(usage_stream(bucket_of(ORGANIZATION)))
-        events = [decode_event(fields[b"event"]) for _, fields in entries]
-        return [one for one in events if isinstance(one, ReplicaReported) and one.claims.attempt == attempt]
-
-    async def report(self, attempt: str) -> ReplicaReported:
-        async with asyncio.timeout(REPORT_TIMEOUT_S):
-            while not (found := await self.reports(attempt)):  # noqa: ASYNC110 - another process reports
-                await asyncio.sleep(0.05)
-        assert len(found) == 1
-        return found[0]
-
-    async def generated(self) -> float:
-        """Return how many tokens the engine says it has made."""
-        _, text = await self.get("/metrics")
-        lines = [line for line in text.splitlines() if line.startswith("vllm:generation_tokens_total")]
-        return sum(float(line.rpartition(" ")[2]) for line in lines)
-
-    async def idle(self) -> None:
-        async with asyncio.timeout(REPORT_TIMEOUT_S):
-            while (state := await self.control.stats(self.target)).running or state.waiting:  # noqa: ASYNC110
-                await asyncio.sleep(0.05)
-
-
-@pytest.fixture
-async def caller(deployed: Any) -> AsyncIterator[Caller]:
-    async with (
-        RayServe(deployed.dashboard_url, deployed.token) as serve,
-        ReplicaClient(deployed.bearer) as control,
-        aiohttp.ClientSession() as http,
-    ):
-        (target,) = await serve.targets()
-        yield Caller(deployed, target, http, control)
-
-
-def chat(content: str, *, max_tokens: int = 8, **more: Any) -> dict[str, Any]:
-    messages = [{"role": "user", "content": content}]
-    return {"model": MODEL, "messages": messages, "max_tokens": max_tokens, "temperature": 0, **more}
 
 
 def same(report: ReplicaReported, usage: dict[str, Any]) -> bool:
@@ -131,7 +32,7 @@ def same(report: ReplicaReported, usage: dict[str, Any]) -> bool:
     return counted == (usage["prompt_tokens"], usage["completion_tokens"], details.get("cached_tokens") or 0)
 
 
-async def test_it_answers_and_reports_what_the_answer_says(caller: Caller) -> None:
+async def test_it_answers_and_reports_what_the_answer_says(caller: ReplicaCaller) -> None:
     asked = claims()
     answer = await caller.ask(chat("What is the capital of France?", max_tokens=16), asked)
     assert "Paris" in answer["choices"][0]["message"]["content"]
@@ -146,13 +47,15 @@ async def test_it_answers_and_reports_what_the_answer_says(caller: Caller) -> No
     ("endpoint", "body"),
     [
         (CHAT, chat("Count to ten.", n=2, temperature=1)),
-        ("/v1/completions", {"model": MODEL, "prompt": ["One, two,", "A, B, C,"], "max_tokens": 5}),
-        ("/v1/completions", {"model": MODEL, "prompt": [1, 2, 3, 4], "max_tokens": 3, "n": 2}),
+        (COMPLETIONS, {"model": MODEL, "prompt": ["One, two,", "A, B, C,"], "max_tokens": 5}),
+        (COMPLETIONS, {"model": MODEL, "prompt": [1, 2, 3, 4], "max_tokens": 3, "n": 2}),
         ("/v1/responses", {"model": MODEL, "input": "Hello", "max_output_tokens": 6}),
     ],
     ids=["two-answers", "two-prompts", "token-ids", "responses"],
 )
-async def test_every_shape_of_request_is_counted_exactly(caller: Caller, endpoint: str, body: dict[str, Any]) -> None:
+async def test_every_shape_of_request_is_counted_exactly(
+    caller: ReplicaCaller, endpoint: str, body: dict[str, Any]
+) -> None:
     asked = claims(endpoint=endpoint)
     usage = (await caller.ask(body, asked))["usage"]
     if endpoint == "/v1/responses":
@@ -160,7 +63,7 @@ async def test_every_shape_of_request_is_counted_exactly(caller: Caller, endpoin
     assert same(await caller.report(asked.attempt), usage)
 
 
-async def test_a_cached_prompt_is_reported_as_cached(caller: Caller) -> None:
+async def test_a_cached_prompt_is_reported_as_cached(caller: ReplicaCaller) -> None:
     body = chat("Remember this. " * 40)
     await caller.ask(body, claims())
     asked = claims()
@@ -169,7 +72,7 @@ async def test_a_cached_prompt_is_reported_as_cached(caller: Caller) -> None:
     assert same(await caller.report(asked.attempt), usage)
 
 
-async def test_a_stream_is_reported_as_its_last_frame_says(caller: Caller) -> None:
+async def test_a_stream_is_reported_as_its_last_frame_says(caller: ReplicaCaller) -> None:
     asked = claims()
     body = chat(LONG, max_tokens=12, stream=True, stream_options={"include_usage": True})
     async with caller.send(body, asked) as response:
@@ -180,7 +83,7 @@ async def test_a_stream_is_reported_as_its_last_frame_says(caller: Caller) -> No
     assert report.finished
 
 
-async def test_a_stream_that_the_client_leaves_is_counted_to_the_token(caller: Caller) -> None:
+async def test_a_stream_that_the_client_leaves_is_counted_to_the_token(caller: ReplicaCaller) -> None:
     asked = claims()
     usage = {"include_usage": True, "continuous_usage_stats": True}
     body = chat(LONG, max_tokens=400, stream=True, stream_options=usage, ignore_eos=True)
@@ -200,7 +103,7 @@ async def test_a_stream_that_the_client_leaves_is_counted_to_the_token(caller: C
     await caller.idle()
 
 
-async def test_a_request_that_does_not_stream_and_is_left_is_counted_too(caller: Caller) -> None:
+async def test_a_request_that_does_not_stream_and_is_left_is_counted_too(caller: ReplicaCaller) -> None:
     asked = claims()
     before = await caller.generated()
 
@@ -219,14 +122,14 @@ async def test_a_request_that_does_not_stream_and_is_left_is_counted_too(caller:
     await caller.idle()
 
 
-async def test_a_request_that_the_engine_refuses_is_reported_as_nothing(caller: Caller) -> None:
+async def test_a_request_that_the_engine_refuses_is_reported_as_nothing(caller: ReplicaCaller) -> None:
     asked = claims()
     async with caller.send(chat("Hello", temperature=-3), asked) as response:
         assert response.status == 400
     assert (await caller.report(asked.attempt)).usage.total_tokens == 0
 
 
-async def test_the_queue_is_bounded_and_says_when_to_come_back(caller: Caller) -> None:
+async def test_the_queue_is_bounded_and_says_when_to_come_back(caller: ReplicaCaller) -> None:
     """4 slots and 4 places to wait: of 12 at once, 4 are refused and the others are served."""
 
     async def one() -> tuple[int, str | None]:
@@ -243,7 +146,7 @@ async def test_the_queue_is_bounded_and_says_when_to_come_back(caller: Caller) -
 
 
 async def test_an_adapter_is_loaded_by_the_first_request_that_needs_it(
-    caller: Caller, publish_adapter: Callable[[Path, str, int], AdapterRef]
+    caller: ReplicaCaller, publish_adapter: Callable[[Path, str, int], AdapterRef]
 ) -> None:
     adapter = publish_adapter(caller.cluster.blobs, "ft:smollm2-135m-instruct:test:cold:0000000000000011", 11)
     body = {**chat(LONG, max_tokens=12), "model": adapter.name}
@@ -259,7 +162,7 @@ async def test_an_adapter_is_loaded_by_the_first_request_that_needs_it(
 
 
 async def test_the_canary_tells_an_adapter_from_its_base(
-    caller: Caller, publish_adapter: Callable[[Path, str, int], AdapterRef]
+    caller: ReplicaCaller, publish_adapter: Callable[[Path, str, int], AdapterRef]
 ) -> None:
     adapter = publish_adapter(caller.cluster.blobs, "ft:smollm2-135m-instruct:test:canary:0000000000000012", 12)
     await caller.control.load(caller.replica, adapter)
@@ -273,7 +176,7 @@ async def test_the_canary_tells_an_adapter_from_its_base(
 
 
 async def test_more_adapters_than_memory_take_turns(
-    caller: Caller, publish_adapter: Callable[[Path, str, int], AdapterRef]
+    caller: ReplicaCaller, publish_adapter: Callable[[Path, str, int], AdapterRef]
 ) -> None:
     """Three fit: the least recently used one makes room, and comes back when it is asked for."""
     adapters = [
@@ -293,7 +196,7 @@ async def test_more_adapters_than_memory_take_turns(
 
 @pytest.mark.parametrize("damage", ["missing", "weights", "shape", "digest"])
 async def test_a_broken_adapter_harms_nobody(
-    caller: Caller, publish_adapter: Callable[[Path, str, int], AdapterRef], damage: str
+    caller: ReplicaCaller, publish_adapter: Callable[[Path, str, int], AdapterRef], damage: str
 ) -> None:
     seed = {"missing": 31, "weights": 32, "shape": 33, "digest": 34}[damage]
     adapter = publish_adapter(caller.cluster.blobs, f"ft:smollm2-135m-instruct:test:bad:{seed:016x}", seed)
@@ -328,14 +231,14 @@ def _damaged(blobs: Path, adapter: AdapterRef, damage: str) -> AdapterRef:
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/metrics", "/internal/stats", "/health", "/docs", CHAT])
-async def test_nothing_answers_without_the_bearer(caller: Caller, path: str) -> None:
+async def test_nothing_answers_without_the_bearer(caller: ReplicaCaller, path: str) -> None:
     async with aiohttp.ClientSession() as http:
         for headers in ({}, {"authorization": "Bearer " + "0" * 64}, {"authorization": caller.cluster.bearer}):
             async with http.get(caller.target.url + path, headers=headers) as response:
                 assert response.status == 401
 
 
-async def test_a_forged_or_missing_meter_serves_nothing(caller: Caller) -> None:
+async def test_a_forged_or_missing_meter_serves_nothing(caller: ReplicaCaller) -> None:
     forged = meter.sign(claims(), b"another secret, not the replica's")
     for header in (forged, "", "e30=." + "0" * 64):
         async with caller.send(chat("Hello"), claims(), **{meter.HEADER: header}) as response:
@@ -344,7 +247,7 @@ async def test_a_forged_or_missing_meter_serves_nothing(caller: Caller) -> None:
 
 
 async def test_the_body_must_name_the_model_that_is_billed(
-    caller: Caller, publish_adapter: Callable[[Path, str, int], AdapterRef]
+    caller: ReplicaCaller, publish_adapter: Callable[[Path, str, int], AdapterRef]
 ) -> None:
     adapter = publish_adapter(caller.cluster.blobs, "ft:smollm2-135m-instruct:test:other:0000000000000041", 41)
     await caller.control.load(caller.replica, adapter)
@@ -353,19 +256,19 @@ async def test_the_body_must_name_the_model_that_is_billed(
 
 
 @pytest.mark.parametrize("path", ["/v1/load_lora_adapter", "/inference/v1/generate", "/sleep", "/v1/audio/speech"])
-async def test_what_is_not_known_is_not_served(caller: Caller, path: str) -> None:
+async def test_what_is_not_known_is_not_served(caller: ReplicaCaller, path: str) -> None:
     async with caller.send(chat("Hello"), claims(endpoint=path)) as response:
         assert response.status == 404
 
 
-async def test_the_engines_own_metrics_are_there(caller: Caller) -> None:
+async def test_the_engines_own_metrics_are_there(caller: ReplicaCaller) -> None:
     status, text = await caller.get("/metrics")
     assert status == 200
     assert "vllm:generation_tokens_total" in text
     assert "vllm:num_requests_running" in text
 
 
-async def test_the_engine_leaves_one_cpu_to_the_others(caller: Caller) -> None:
+async def test_the_engine_leaves_one_cpu_to_the_others(caller: ReplicaCaller) -> None:
     """Ray would leave it a single thread on any machine."""
     (worker,) = [one for one in caller.cluster.processes() if "VLLM::Worker" in " ".join(one.cmdline())]
     assert worker.environ()["OMP_NUM_THREADS"] == str(max(1, usable_cpus() - 1))

@@ -7,24 +7,19 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
+import msgspec
 import psutil
 import pytest
-from redis.asyncio import Redis
 
+from support.replica_caller import CHAT, ORGANIZATION, chat, claims, reports
 from tokenyard.clients.ray_serve import RayServe
 from tokenyard.clients.replica import ReplicaClient
-from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
-from tokenyard.core.redis_keys import bucket_of, usage_stream
+from tokenyard.core.ids import AttemptId
 from tokenyard.core.replica import ReplicaLost, ReplicaTarget
-from tokenyard.core.usage import MeterClaims
 from tokenyard.metering import header as meter
-from tokenyard.metering.events import ReplicaReported, decode_event
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.asyncio]
 
-MODEL = "smollm2-135m-instruct"
-PATH = "/v1/chat/completions"
-ORGANIZATION = OrganizationId("org_deaths")
 GONE_TIMEOUT_S = 30.0
 REPLACED_TIMEOUT_S = 300.0
 TOKENS_BEFORE_DEATH = 8
@@ -51,30 +46,14 @@ async def answering(serve: RayServe, bearer: str, *, other_than: str = "") -> Re
 
 
 def stream(http: aiohttp.ClientSession, deployed: Any, target: ReplicaTarget, attempt: str) -> Any:
-    claims = MeterClaims(
-        attempt=AttemptId(attempt),
-        organization=ORGANIZATION,
-        project=ProjectId("p"),
-        key=ApiKeyId("k"),
-        model=MODEL,
-        base_model=MODEL,
-        price=PriceId("c/m"),
-        admitted_at_ms=1,
-        endpoint=PATH,
-    )
-    body = {
-        "model": MODEL,
-        "messages": [{"role": "user", "content": "Tell me about the sea."}],
-        "max_tokens": 900,
-        "ignore_eos": True,
-        "stream": True,
-        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
-    }
+    signed = msgspec.structs.replace(claims(), attempt=AttemptId(attempt))
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    body = chat("Tell me about the sea.", max_tokens=900, ignore_eos=True, stream=True, stream_options=options)
     headers = {
         "authorization": f"Bearer {deployed.bearer}",
-        meter.HEADER: meter.sign(claims, deployed.meter_secret),
+        meter.HEADER: meter.sign(signed, deployed.meter_secret),
     }
-    return http.post(target.url + PATH, json=body, headers=headers)
+    return http.post(target.url + CHAT, json=body, headers=headers)
 
 
 async def relayed_until_cut(response: aiohttp.ClientResponse, victim: psutil.Process) -> tuple[int, bool]:
@@ -91,13 +70,6 @@ async def relayed_until_cut(response: aiohttp.ClientResponse, victim: psutil.Pro
     except aiohttp.ClientError:
         return seen, False
     return seen, ended
-
-
-async def reported(redis_url: str, attempt: str) -> list[ReplicaReported]:
-    async with Redis.from_url(redis_url) as redis:
-        entries = await redis.xrange(usage_stream(bucket_of(ORGANIZATION)))
-    events = [decode_event(fields[b"event"]) for _, fields in entries]
-    return [one for one in events if isinstance(one, ReplicaReported) and one.claims.attempt == attempt]
 
 
 def process(deployed: Any, title: str) -> psutil.Process:
@@ -119,11 +91,11 @@ async def test_the_replica_follows_its_engine_and_reports_first(deployed: Any, s
         seen, _ = await relayed_until_cut(response, engine)
     await gone([replica, engine])
     async with asyncio.timeout(GONE_TIMEOUT_S):
-        while not (reports := await reported(deployed.redis_url, attempt)):  # noqa: ASYNC110
+        while not (found := await reports(deployed.redis_url, ORGANIZATION, attempt)):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
-    assert len(reports) == 1
-    assert not reports[0].finished
-    assert reports[0].usage.completion_tokens >= seen >= TOKENS_BEFORE_DEATH
+    assert len(found) == 1
+    assert not found[0].finished
+    assert found[0].usage.completion_tokens >= seen >= TOKENS_BEFORE_DEATH
     replacement = await answering(serve, deployed.bearer, other_than=target.name)
     assert replacement.name != target.name
 
@@ -140,6 +112,6 @@ async def test_a_killed_replica_is_replaced_and_leaves_no_engine(deployed: Any, 
     assert seen >= TOKENS_BEFORE_DEATH
     await gone([replica, *engine])
     # Nobody is left to report it: the gateway's count of what it relayed is billed.
-    assert await reported(deployed.redis_url, attempt) == []
+    assert await reports(deployed.redis_url, ORGANIZATION, attempt) == []
     replacement = await answering(serve, deployed.bearer, other_than=target.name)
     assert replacement.name != target.name

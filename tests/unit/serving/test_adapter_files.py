@@ -48,11 +48,11 @@ def left_over(tmp_path: Path) -> list[Path]:
 
 async def test_it_is_copied_once_and_dropped(files: AdapterFiles, blobs: Path, tmp_path: Path) -> None:
     adapter = publish(blobs)
-    folder = await files.bring(adapter)
+    folder = await files.fetch(adapter)
     assert (folder / "adapter_model.safetensors").read_bytes() == b"weights"
     (blobs / PATH / "manifest.json").unlink()
-    assert await files.bring(adapter) == folder
-    await files.drop(folder)
+    assert await files.fetch(adapter) == folder
+    await files.delete(folder)
     assert left_over(tmp_path) == []
 
 
@@ -61,7 +61,7 @@ async def test_what_is_missing_is_named(files: AdapterFiles, blobs: Path, tmp_pa
     adapter = publish(blobs)
     (blobs / PATH / name).unlink()
     with pytest.raises(AdapterRejected):
-        await files.bring(adapter)
+        await files.fetch(adapter)
     assert left_over(tmp_path) == []
 
 
@@ -70,7 +70,7 @@ async def test_a_changed_file_is_refused(files: AdapterFiles, blobs: Path, tmp_p
     adapter = publish(blobs)
     (blobs / PATH / name).write_bytes(b"{}")
     with pytest.raises(AdapterRejected, match="not what its manifest says"):
-        await files.bring(adapter)
+        await files.fetch(adapter)
     assert left_over(tmp_path) == []
 
 
@@ -80,7 +80,7 @@ async def test_a_changed_manifest_is_refused(files: AdapterFiles, blobs: Path) -
     manifest["files"]["adapter_model.safetensors"] = "0" * 64
     (blobs / PATH / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(AdapterRejected, match="digest"):
-        await files.bring(adapter)
+        await files.fetch(adapter)
 
 
 @pytest.mark.parametrize(
@@ -100,20 +100,20 @@ async def test_a_kind_of_adapter_that_cannot_be_served_is_refused(
     files: AdapterFiles, blobs: Path, change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(AdapterRejected, match=message):
-        await files.bring(publish(blobs, {**CONFIG, **change}))
+        await files.fetch(publish(blobs, {**CONFIG, **change}))
 
 
 async def test_an_adapter_of_another_base_is_refused(files: AdapterFiles, blobs: Path) -> None:
     with pytest.raises(AdapterRejected, match="trained for huge"):
-        await files.bring(publish(blobs, model="huge"))
+        await files.fetch(publish(blobs, model="huge"))
 
 
 async def test_only_the_two_files_are_taken(files: AdapterFiles, blobs: Path) -> None:
     with pytest.raises(AdapterRejected, match="only"):
-        await files.bring(publish(blobs, **{"extra.bin": b"x"}))
+        await files.fetch(publish(blobs, **{"extra.bin": b"x"}))
 
 
 @pytest.mark.parametrize("path", ["../secret/x", "adapters/../../etc", "/etc/passwd", "adapters//x", "x", "a/.hidden"])
 async def test_a_path_that_is_not_made_of_ids_is_refused(files: AdapterFiles, path: str) -> None:
     with pytest.raises(AdapterRejected, match="malformed"):
-        await files.bring(AdapterRef(AdapterId("a"), "ft:x", path, "0" * 64))
+        await files.fetch(AdapterRef(AdapterId("a"), "ft:x", path, "0" * 64))

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tokenyard.core.model_spec import ModelSpec, read_model_spec
+from tokenyard.core.model_spec import ModelSpec, ParserSpec, read_model_spec
 from tokenyard_deployments.serving.app import ServedModel, llm_config, serve_config, serve_environment
 from tokenyard_deployments.serving.replica_settings import ReplicaMisconfigured, ReplicaSettings
 
@@ -55,6 +55,15 @@ def test_the_engine_gets_what_the_description_says(spec: ModelSpec, kind: str, n
 def test_a_model_without_adapters_starts_without_lora(spec: ModelSpec) -> None:
     engine = llm_config(msgspec.structs.replace(spec, lora=None), path="/x", kind="cpu", overrides={})["engine_kwargs"]
     assert "enable_lora" not in engine
+
+
+def test_the_parsers_go_to_the_engine(spec: ModelSpec) -> None:
+    parsing = msgspec.structs.replace(spec, tools=ParserSpec("hermes"), reasoning=ParserSpec("qwen3"))
+    engine = llm_config(parsing, path="/x", kind="cpu", overrides={})["engine_kwargs"]
+    assert engine["enable_auto_tool_choice"] is True
+    assert (engine["tool_call_parser"], engine["reasoning_parser"]) == ("hermes", "qwen3")
+    plain = llm_config(spec, path="/x", kind="cpu", overrides={})["engine_kwargs"]
+    assert not {"enable_auto_tool_choice", "tool_call_parser", "reasoning_parser"} & set(plain)
 
 
 def test_secrets_come_by_the_environment_and_are_not_shown(spec: ModelSpec) -> None:

@@ -43,14 +43,14 @@ class Source:
     def __init__(self) -> None:
         self.folders: set[Path] = set()
 
-    async def bring(self, adapter: AdapterRef) -> Path:
+    async def fetch(self, adapter: AdapterRef) -> Path:
         await asyncio.sleep(0)
         if "lost" in adapter.name:
             raise ConnectionError("the blob store is away")
         self.folders.add(Path(adapter.name))
         return Path(adapter.name)
 
-    async def drop(self, path: Path) -> None:
+    async def delete(self, path: Path) -> None:
         self.folders.remove(path)
 
 

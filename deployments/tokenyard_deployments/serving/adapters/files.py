@@ -35,7 +35,7 @@ class AdapterFiles:
         self._lora = lora
         folder.mkdir(parents=True, exist_ok=True)
 
-    async def bring(self, adapter: AdapterRef) -> Path:
+    async def fetch(self, adapter: AdapterRef) -> Path:
         """Return the local folder of `adapter`.
 
         Raises:
@@ -44,13 +44,13 @@ class AdapterFiles:
         """
         if not adapter.well_formed:
             raise AdapterRejected(f"adapter {adapter.name}: malformed path or digest")
-        return await asyncio.to_thread(self._bring, adapter)
+        return await asyncio.to_thread(self._fetch, adapter)
 
-    async def drop(self, path: Path) -> None:
+    async def delete(self, path: Path) -> None:
         """Delete a local copy that no engine refers to any more."""
         await asyncio.to_thread(shutil.rmtree, path, True)
 
-    def _bring(self, adapter: AdapterRef) -> Path:
+    def _fetch(self, adapter: AdapterRef) -> Path:
         target = self._folder / hashlib.sha256(f"{adapter.name} {adapter.digest}".encode()).hexdigest()
         if target.is_dir():
             return target

@@ -1,4 +1,4 @@
-"""Which adapters the engine holds in memory: loaded before they are used, unloaded only when nobody is inside."""
+"""Which adapters the engine holds in memory: loaded before they are used, unloaded only when no request uses them."""
 
 import asyncio
 import logging
@@ -20,32 +20,24 @@ ROOM_TIMEOUT_S = 30.0
 class AdapterEngine(Protocol):
     """The engine, as far as adapters go."""
 
-    async def load_adapter(self, name: str, folder: Path) -> None:
-        """Load and check an adapter; the engine then answers to `name`.
+    async def load_adapter(self, name: str, folder: Path) -> None: ...
 
-        Raises:
-            AdapterRejected: the engine does not take it.
-        """
-        ...
-
-    async def unload_adapter(self, name: str) -> None:
-        """Forget the adapter and free its memory."""
-        ...
+    async def unload_adapter(self, name: str) -> None: ...
 
 
 class AdapterSource(Protocol):
     """Where the files come from."""
 
-    async def bring(self, adapter: AdapterRef) -> Path: ...
+    async def fetch(self, adapter: AdapterRef) -> Path: ...
 
-    async def drop(self, path: Path) -> None: ...
+    async def delete(self, path: Path) -> None: ...
 
 
 @dataclass
 class _Resident:
     digest: str
     folder: Path
-    inside: int = 0
+    users: int = 0
 
 
 class Residency:
@@ -57,12 +49,12 @@ class Residency:
         self._capacity = capacity
         self._residents: OrderedDict[str, _Resident] = OrderedDict()  # least recently used first
         self._loading: dict[str, asyncio.Task[None]] = {}
-        self._one_load = asyncio.Lock()
-        self._somebody_left = asyncio.Event()
+        self._load_lock = asyncio.Lock()
+        self._released = asyncio.Event()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return the names of the resident adapters."""
+        """Resident adapters, the least recently used first."""
         return tuple(self._residents)
 
     @asynccontextmanager
@@ -82,8 +74,8 @@ class Residency:
         try:
             yield
         finally:
-            resident.inside -= 1
-            self._somebody_left.set()
+            resident.users -= 1
+            self._released.set()
 
     async def load(self, adapter: AdapterRef) -> None:
         """Make `adapter` resident; it is fine if it is. Raises as `using` does."""
@@ -94,13 +86,13 @@ class Residency:
         """Make `name` not resident; it is fine if it is not.
 
         Raises:
-            Conflict: requests are inside it.
+            Conflict: requests use it.
         """
         resident = self._residents.get(name)
         if resident is None:
             return
-        if resident.inside:
-            raise Conflict(f"{resident.inside} requests are inside {name}", code="adapter_in_use")
+        if resident.users:
+            raise Conflict(f"{resident.users} requests use {name}", code="adapter_in_use")
         await self._evict(name)
 
     async def _enter(self, adapter: AdapterRef) -> _Resident:
@@ -108,7 +100,7 @@ class Residency:
             resident = self._residents.get(adapter.name)
             if resident is not None and resident.digest == adapter.digest:
                 # No await between here and the look-up: nobody can evict it in between.
-                resident.inside += 1
+                resident.users += 1
                 self._residents.move_to_end(adapter.name)
                 return resident
             if resident is not None:
@@ -127,8 +119,8 @@ class Residency:
     async def _load(self, adapter: AdapterRef) -> None:
         try:
             async with asyncio.timeout(LOAD_TIMEOUT_S):
-                folder = await self._source.bring(adapter)
-                async with self._one_load:
+                folder = await self._source.fetch(adapter)
+                async with self._load_lock:
                     await self._make_room()
                     await self._engine.load_adapter(adapter.name, folder)
                     self._residents[adapter.name] = _Resident(adapter.digest, folder)
@@ -141,17 +133,17 @@ class Residency:
         try:
             async with asyncio.timeout(ROOM_TIMEOUT_S):
                 while len(self._residents) >= self._capacity:
-                    idle = next((name for name, resident in self._residents.items() if not resident.inside), None)
+                    idle = next((name for name, resident in self._residents.items() if not resident.users), None)
                     if idle is not None:
                         await self._evict(idle)
                     else:
-                        self._somebody_left.clear()
-                        await self._somebody_left.wait()
+                        self._released.clear()
+                        await self._released.wait()
         except TimeoutError:
             raise Unavailable("All adapters in memory are in use.", retry_after_s=ROOM_TIMEOUT_S) from None
 
     async def _evict(self, name: str) -> None:
         resident = self._residents.pop(name)
         await self._engine.unload_adapter(name)
-        await self._source.drop(resident.folder)
+        await self._source.delete(resident.folder)
         _LOG.info("adapter %s was unloaded", name)

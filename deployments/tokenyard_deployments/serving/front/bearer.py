@@ -1,4 +1,4 @@
-"""Lets in only who holds the internal bearer, on every path of the replica."""
+"""Lets in only those who hold the internal bearer, on every path of the replica."""
 
 import hmac
 

@@ -26,16 +26,15 @@ Shape = TypeVar("Shape")
 CANARY_CONTINUATION = " I am here to help you with that, and this is how it works: first, one, two, three."
 
 
-class Canary(Protocol):
+class CanaryEngine(Protocol):
     """The engine, as far as the canary needs it."""
 
     async def continuation_logprobs(self, adapter: str | None, prompt: str, continuation: str) -> list[float]: ...
 
 
 def internal_router(
-    *, replica: str, model: str, capacity: int, engine: Canary, slots: Slots, residency: Residency
+    *, replica: str, model: str, capacity: int, engine: CanaryEngine, slots: Slots, residency: Residency
 ) -> APIRouter:
-    """Return the routes under `/internal`."""
     router = APIRouter(include_in_schema=False)
 
     @router.get(STATS_PATH)

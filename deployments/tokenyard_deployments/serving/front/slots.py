@@ -23,27 +23,27 @@ class Slots:
         self._max_wait_s = max_wait_s
         self._now = now
         self._free = capacity
-        self._line: deque[tuple[asyncio.Future[None], int]] = deque()
+        self._queue: deque[tuple[asyncio.Future[None], int]] = deque()
         self._mean_held_s = _FIRST_GUESS_S
         self._all_free = asyncio.Event()
         self._all_free.set()
 
     @property
     def running(self) -> int:
-        """Return how many slots are taken."""
+        """Slots that are taken."""
         return self._capacity - self._free
 
     @property
     def waiting(self) -> int:
-        """Return how many requests stand in line."""
-        return len(self._line)
+        """Requests, not slots."""
+        return len(self._queue)
 
     @asynccontextmanager
     async def hold(self, wanted: int = 1) -> AsyncIterator[None]:
         """Wait for `wanted` slots and hold them; more than there are counts as all of them.
 
         Raises:
-            Unavailable: the line is full, or waiting took too long.
+            Unavailable: too many wait already, or waiting took too long.
         """
         count = max(1, min(wanted, self._capacity))
         await self._take(count)
@@ -60,39 +60,39 @@ class Slots:
 
     @property
     def retry_after_s(self) -> float:
-        """Return when a newcomer may find a slot: the line's turns at the pace of late."""
+        """When a newcomer may find a slot: after those that wait, at the pace of late."""
         return (self.waiting + 1) * self._mean_held_s / self._capacity
 
     async def _take(self, count: int) -> None:
-        if not self._line and self._free >= count:
+        if not self._queue and self._free >= count:
             self._give(count)
             return
-        if len(self._line) >= self._max_waiting:
+        if len(self._queue) >= self._max_waiting:
             raise Unavailable(
                 f"The model is overloaded: {self.waiting} requests are waiting.", retry_after_s=self.retry_after_s
             )
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        place = (turn, count)
-        self._line.append(place)
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter = (granted, count)
+        self._queue.append(waiter)
         try:
             async with asyncio.timeout(self._max_wait_s):
-                await turn
+                await granted
         except BaseException as error:
-            self._leave(place)
+            self._leave(waiter)
             if isinstance(error, TimeoutError):
                 raise Unavailable(
                     "The model is overloaded: no slot became free in time.", retry_after_s=self.retry_after_s
                 ) from None
             raise
 
-    def _leave(self, place: tuple[asyncio.Future[None], int]) -> None:
-        turn, count = place
-        if turn.done() and not turn.cancelled():
+    def _leave(self, waiter: tuple[asyncio.Future[None], int]) -> None:
+        granted, count = waiter
+        if granted.done() and not granted.cancelled():
             # The slots came in the same moment as the cancellation.
             self._give_back(count)
-        elif place in self._line:
-            self._line.remove(place)
-            self._call_next()
+        elif waiter in self._queue:
+            self._queue.remove(waiter)
+            self._grant_next()
 
     def _give(self, count: int) -> None:
         self._free -= count
@@ -102,12 +102,12 @@ class Slots:
         self._free += count
         if self._free == self._capacity:
             self._all_free.set()
-        self._call_next()
+        self._grant_next()
 
-    def _call_next(self) -> None:
-        while self._line and self._line[0][1] <= self._free:
-            turn, count = self._line.popleft()
-            if turn.cancelled():
+    def _grant_next(self) -> None:
+        while self._queue and self._queue[0][1] <= self._free:
+            granted, count = self._queue.popleft()
+            if granted.cancelled():
                 continue
             self._give(count)
-            turn.set_result(None)
+            granted.set_result(None)

@@ -1,4 +1,4 @@
-"""The replica's door before an app that stands for the engine: who gets in, what is held, what is reported."""
+"""The replica's front before an app that stands for the engine: who gets in, what is held, what is reported."""
 
 import asyncio
 import json
@@ -20,9 +20,9 @@ from tokenyard.metering import header as meter
 from tokenyard.metering.events import ReplicaReported, decode_event
 from tokenyard_deployments.serving.adapters.files import AdapterRejected
 from tokenyard_deployments.serving.adapters.residency import Residency
-from tokenyard_deployments.serving.engine.meter import CURRENT_METER, Meter
+from tokenyard_deployments.serving.engine.attempt_tokens import CURRENT_ATTEMPT, AttemptTokens
 from tokenyard_deployments.serving.front.bearer import RequireBearer
-from tokenyard_deployments.serving.front.metered import MeteredRequests
+from tokenyard_deployments.serving.front.request_metering import RequestMetering
 from tokenyard_deployments.serving.front.slots import Slots
 from tokenyard_deployments.serving.reporter import Reporter
 
@@ -38,17 +38,17 @@ class Engine:
 
     def __init__(self) -> None:
         self.dead = False
-        self.open: dict[str, Meter] = {}
+        self.open: dict[str, AttemptTokens] = {}
         self.go = asyncio.Event()
         self.go.set()
         self.held: list[str] = []
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         message = await receive()
-        counted = CURRENT_METER.get()
+        counted = CURRENT_ATTEMPT.get()
         if counted is not None:
             sequence = secrets.token_hex(4)
-            counted.started(sequence, sequence, 7)
+            counted.started(sequence)
             self.open[sequence] = counted
             await self.go.wait()
             counted.ended(sequence, sequence, TokenUsage(7, 3), aborted=False)
@@ -70,22 +70,22 @@ class Engine:
 
 
 class Source:
-    async def bring(self, adapter: AdapterRef) -> Path:
+    async def fetch(self, adapter: AdapterRef) -> Path:
         if "bad" in adapter.name:
             raise AdapterRejected("damaged: /a/path/inside")
         return Path(adapter.name)
 
-    async def drop(self, path: Path) -> None:
+    async def delete(self, path: Path) -> None:
         return
 
 
-class Door:
+class Front:
     def __init__(self, redis: Redis, redis_url: str, folder: Path) -> None:
         self.engine = Engine()
         self.slots = Slots(2, max_waiting=1, max_wait_s=5)
         self.reporter = Reporter(redis_url, folder)
         self._redis = redis
-        door: ASGIApp = MeteredRequests(
+        front: ASGIApp = RequestMetering(
             self.engine.app,
             secret=SECRET,
             replica="replica-1",
@@ -95,7 +95,7 @@ class Door:
             reporter=self.reporter,
         )
         self.client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(RequireBearer(door, BEARER)),
+            transport=httpx.ASGITransport(RequireBearer(front, BEARER)),
             base_url="http://replica",
             headers={"authorization": f"Bearer {BEARER.hex()}"},
         )
@@ -132,50 +132,50 @@ class Door:
 
 
 @pytest.fixture
-async def door(redis: Redis, redis_url: str, tmp_path: Path) -> AsyncIterator[Door]:
-    made = Door(redis, redis_url, tmp_path / "spool")
+async def front(redis: Redis, redis_url: str, tmp_path: Path) -> AsyncIterator[Front]:
+    made = Front(redis, redis_url, tmp_path / "spool")
     yield made
     await made.client.aclose()
     await made.reporter.close()
 
 
-async def test_a_request_passes_whole_and_is_reported(door: Door) -> None:
-    claims = door.claims()
-    answer = await door.send(claims, messages=["x" * 100_000])
+async def test_a_request_passes_whole_and_is_reported(front: Front) -> None:
+    claims = front.claims()
+    answer = await front.send(claims, messages=["x" * 100_000])
     assert answer.json()["size"] > 100_000
-    report = await door.report(claims)
+    report = await front.report(claims)
     assert (report.usage, report.finished, report.replica) == (TokenUsage(7, 3), True, "replica-1")
-    assert door.slots.running == 0
+    assert front.slots.running == 0
 
 
 @pytest.mark.parametrize("authorization", ["", "Bearer", f"Bearer {SECRET.hex()}", f"bearer {BEARER.hex()}"])
-async def test_without_the_bearer_there_is_nothing(door: Door, authorization: str) -> None:
+async def test_without_the_bearer_there_is_nothing(front: Front, authorization: str) -> None:
     for path in (PATH, "/metrics", "/internal/stats", "/nowhere"):
-        assert (await door.client.get(path, headers={"authorization": authorization})).status_code == 401
+        assert (await front.client.get(path, headers={"authorization": authorization})).status_code == 401
 
 
-async def test_two_bearers_are_none(door: Door) -> None:
+async def test_two_bearers_are_none(front: Front) -> None:
     headers = [("authorization", "Bearer x")]
-    assert (await door.client.get("/metrics", headers=headers)).status_code == 401
+    assert (await front.client.get("/metrics", headers=headers)).status_code == 401
 
 
 @pytest.mark.parametrize("path", ["/metrics", "/health", "/internal/stats", "/v1/models", "/tokenize"])
-async def test_what_is_free_needs_no_meter(door: Door, path: str) -> None:
-    assert (await door.client.post(path, content=b"{}")).status_code == 200
+async def test_what_is_free_needs_no_meter(front: Front, path: str) -> None:
+    assert (await front.client.post(path, content=b"{}")).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/v1/load_lora_adapter", "/v1/chat/completions/batch", "/", "/internal", "/pooling"])
-async def test_what_is_neither_free_nor_metered_is_not_served(door: Door, path: str) -> None:
-    assert (await door.send(path=path)).status_code == 404
+async def test_what_is_neither_free_nor_metered_is_not_served(front: Front, path: str) -> None:
+    assert (await front.send(path=path)).status_code == 404
 
 
 @pytest.mark.parametrize("value", [None, "", "x", "e30=." + "0" * 64])
-async def test_a_meter_that_is_not_ours_serves_nothing(door: Door, value: str | None) -> None:
+async def test_a_meter_that_is_not_ours_serves_nothing(front: Front, value: str | None) -> None:
     headers = {} if value is None else {meter.HEADER: value}
-    assert (await door.client.post(PATH, json={"model": "tiny"}, headers=headers)).status_code == 403
-    forged = {meter.HEADER: meter.sign(door.claims(), b"another")}
-    assert (await door.client.post(PATH, json={"model": "tiny"}, headers=forged)).status_code == 403
-    assert not door.engine.open
+    assert (await front.client.post(PATH, json={"model": "tiny"}, headers=headers)).status_code == 403
+    forged = {meter.HEADER: meter.sign(front.claims(), b"another")}
+    assert (await front.client.post(PATH, json={"model": "tiny"}, headers=forged)).status_code == 403
+    assert not front.engine.open
 
 
 @pytest.mark.parametrize(
@@ -188,9 +188,9 @@ async def test_a_meter_that_is_not_ours_serves_nothing(door: Door, value: str | 
         ({"model": 7}, 400),
     ],
 )
-async def test_a_body_that_does_not_fit_its_meter_is_refused(door: Door, body: dict[str, Any], status: int) -> None:
-    assert (await door.send(**body)).status_code == status
-    assert not door.engine.open
+async def test_a_body_that_does_not_fit_its_meter_is_refused(front: Front, body: dict[str, Any], status: int) -> None:
+    assert (await front.send(**body)).status_code == status
+    assert not front.engine.open
 
 
 @pytest.mark.parametrize(
@@ -204,71 +204,71 @@ async def test_a_body_that_does_not_fit_its_meter_is_refused(door: Door, body: d
         ({"prompt": [[1], [2]], "n": 9}, 2),
     ],
 )
-async def test_each_sequence_takes_a_slot(door: Door, body: dict[str, Any], slots: int) -> None:
-    door.engine.go.clear()
-    request = asyncio.create_task(door.send(**body))
-    await until(lambda: bool(door.engine.open))
-    assert door.slots.running == slots
-    door.engine.go.set()
+async def test_each_sequence_takes_a_slot(front: Front, body: dict[str, Any], slots: int) -> None:
+    front.engine.go.clear()
+    request = asyncio.create_task(front.send(**body))
+    await until(lambda: bool(front.engine.open))
+    assert front.slots.running == slots
+    front.engine.go.set()
     assert (await request).status_code == 200
 
 
-async def test_a_full_line_answers_503_with_retry_after(door: Door) -> None:
-    door.engine.go.clear()
-    requests = [asyncio.create_task(door.send()) for _ in range(3)]
-    await until(lambda: door.slots.waiting == 1)
-    refused = await door.send()
+async def test_a_full_line_answers_503_with_retry_after(front: Front) -> None:
+    front.engine.go.clear()
+    requests = [asyncio.create_task(front.send()) for _ in range(3)]
+    await until(lambda: front.slots.waiting == 1)
+    refused = await front.send()
     assert refused.status_code == 503
     assert int(refused.headers["retry-after"]) >= 1
     assert refused.json()["error"]["code"] == "server_is_overloaded"
-    door.engine.go.set()
+    front.engine.go.set()
     assert [answer.status_code for answer in await asyncio.gather(*requests)] == [200] * 3
 
 
 @pytest.mark.parametrize("dead", [False, True])
-async def test_a_client_that_leaves_frees_its_slot_and_pays_what_was_made(door: Door, dead: bool) -> None:
-    door.engine.go.clear()
-    claims = door.claims("ft:tiny:org:x:a")
-    request = asyncio.create_task(door.send(claims))
-    await until(lambda: bool(door.engine.open))
-    door.engine.dead = dead
+async def test_a_client_that_leaves_frees_its_slot_and_pays_what_was_made(front: Front, dead: bool) -> None:
+    front.engine.go.clear()
+    claims = front.claims("ft:tiny:org:x:a")
+    request = asyncio.create_task(front.send(claims))
+    await until(lambda: bool(front.engine.open))
+    front.engine.dead = dead
     request.cancel()
-    report = await door.report(claims)
+    report = await front.report(claims)
     assert (report.usage, report.finished) == (TokenUsage(7, 2), False)
-    await until(lambda: door.slots.running == 0)
+    await until(lambda: front.slots.running == 0)
 
 
-async def test_who_leaves_the_line_is_reported_with_nothing(door: Door) -> None:
-    door.engine.go.clear()
-    inside = [asyncio.create_task(door.send()) for _ in range(2)]
-    await until(lambda: door.slots.running == 2)
-    claims = door.claims()
-    waiting = asyncio.create_task(door.send(claims))
-    await until(lambda: door.slots.waiting == 1)
+async def test_who_leaves_the_line_is_reported_with_nothing(front: Front) -> None:
+    front.engine.go.clear()
+    inside = [asyncio.create_task(front.send()) for _ in range(2)]
+    await until(lambda: front.slots.running == 2)
+    claims = front.claims()
+    waiting = asyncio.create_task(front.send(claims))
+    await until(lambda: front.slots.waiting == 1)
     waiting.cancel()
-    assert (await door.report(claims)).usage == TokenUsage(0, 0)
-    door.engine.go.set()
+    assert (await front.report(claims)).usage == TokenUsage(0, 0)
+    front.engine.go.set()
     await asyncio.gather(*inside)
 
 
-async def test_the_adapter_is_loaded_first(door: Door) -> None:
-    assert (await door.send(door.claims("ft:tiny:org:x:a"))).status_code == 200
-    assert door.engine.held == ["ft:tiny:org:x:a"]
+async def test_the_adapter_is_loaded_first(front: Front) -> None:
+    assert (await front.send(front.claims("ft:tiny:org:x:a"))).status_code == 200
+    assert front.engine.held == ["ft:tiny:org:x:a"]
 
 
-async def test_an_adapter_that_cannot_be_served_is_not_the_clients_fault(door: Door) -> None:
-    answer = await door.send(door.claims("ft:tiny:org:bad:b"))
+async def test_an_adapter_that_cannot_be_served_is_not_the_clients_fault(front: Front) -> None:
+    answer = await front.send(front.claims("ft:tiny:org:bad:b"))
     assert answer.status_code == 503
     assert "path" not in answer.text
-    await until(lambda: door.slots.running == 0)
+    await until(lambda: front.slots.running == 0)
 
 
-async def test_a_dead_engine_takes_nothing_new(door: Door) -> None:
-    door.engine.dead = True
-    assert (await door.send()).status_code == 503
+async def test_a_dead_engine_takes_nothing_new(front: Front) -> None:
+    front.engine.dead = True
+    assert (await front.send()).status_code == 503
 
 
 async def until(true: Any) -> None:
     async with asyncio.timeout(DEADLINE_S):
-        while not true():  # noqa: ASYNC110 - the door tells nobody
+        while not true():  # noqa: ASYNC110 - the front tells nobody
             await asyncio.sleep(0.005)

@@ -1,8 +1,8 @@
-"""Everything that touches vLLM's and Ray's inside, pinned to one version and checked when a replica starts."""
+"""Ray's vLLM engine with all that a replica adds to it: pinned to one version, and checked when a replica starts."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -13,49 +13,51 @@ from vllm import SamplingParams
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest, UnloadLoRAAdapterRequest
 from vllm.inputs import TokensPrompt
+from vllm.reasoning import ReasoningParserManager
+from vllm.tool_parsers import ToolParserManager
 
 from tokenyard.core.errors import ModelNotFound, Unavailable
-from tokenyard.core.usage import TokenUsage
 from tokenyard_deployments.serving.adapters.files import AdapterRejected
 from tokenyard_deployments.serving.engine import cpu_lora
-from tokenyard_deployments.serving.engine.meter import CURRENT_METER, Meter
+from tokenyard_deployments.serving.engine.openai_replies import write_openai_replies
+from tokenyard_deployments.serving.engine.pinned import PINNED_VERSION, UnknownEngine, require
+from tokenyard_deployments.serving.engine.witness import EngineWitness
 
 _LOG = logging.getLogger(__name__)
-PINNED_VERSION = "0.32."
 CANARY_TIMEOUT_S = 60.0
 
 
-class UnknownEngine(RuntimeError):
-    """This vLLM is not the one that this module knows: usage or isolation could be wrong, so nothing is served."""
+class UnknownParser(ValueError):
+    """The model's description names a parser that vLLM does not have; the message lists those it has."""
 
 
 class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
-    """Ray's engine, with the witness in place before the first request, and what the replica asks of it."""
+    """Ray's engine with OpenAI's replies, the witness in place before the first request, and what the replica asks."""
 
-    witness: "Witness"
+    witness: EngineWitness
 
     async def start(self) -> None:
-        """Start, without Ray's task that would download the model on each node: it is a local folder on all of them."""
+        """Start, without Ray's task that would download the model on each node: it is a local folder on all of them.
+
+        Raises:
+            UnknownParser: the model's description names one.
+            UnknownEngine: this vLLM is not the one that is known here.
+        """
+        check_parsers(self.llm_config.engine_kwargs)
+        write_openai_replies()
         self.llm_config.get_or_create_callback().ctx.run_init_node = False
         await super().start()
+        require(self._oai_models, "lora_requests", "load_lora_adapter", "unload_lora_adapter", "lora_resolver_lock")
 
     def _start_async_llm_engine(self, *args: Any, **kwargs: Any) -> Any:
         client = super()._start_async_llm_engine(*args, **kwargs)
         check_engine(client)
-        self.witness = Witness(client.output_processor)
+        self.witness = EngineWitness(client.output_processor)
         return client
-
-    def check_app(self) -> None:
-        """Look whether the served models are where this module expects them.
-
-        Raises:
-            UnknownEngine: they are not.
-        """
-        _require(self._oai_models, "lora_requests", "load_lora_adapter", "unload_lora_adapter", "lora_resolver_lock")
 
     @property
     def dead(self) -> bool:
-        """Tell whether the engine process is gone; it never comes back."""
+        """Whether the engine process is gone; it never comes back."""
         return bool(self._engine_client.errored)
 
     async def abort(self, sequences: Iterable[str]) -> None:
@@ -105,75 +107,29 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
         ]
 
 
-class Witness:
-    """Reads each sequence's tokens where vLLM's output processor finishes or aborts it.
-
-    Wrapping `generate()` would see nothing of an aborted request that did not stream.
-    """
-
-    def __init__(self, processor: Any) -> None:
-        self._meters: dict[str, Meter] = {}
-        self._states: dict[str, Any] = processor.request_states
-        self._add: Callable[..., None] = processor.add_request
-        self._finish: Callable[..., None] = processor._finish_request
-        self._abort: Callable[..., list[str]] = processor.abort_requests
-        processor.add_request = self._on_add
-        processor._finish_request = self._on_finish
-        processor.abort_requests = self._on_abort
-
-    def _on_add(self, request: Any, *args: Any, **kwargs: Any) -> None:
-        self._add(request, *args, **kwargs)
-        meter = CURRENT_METER.get()
-        sequence = request.request_id
-        if meter is None or sequence in self._meters:
-            return
-        state = self._states[sequence]
-        self._meters[sequence] = meter
-        meter.started(sequence, _prompt_of(state), state.prompt_len)
-
-    def _on_finish(self, state: Any) -> None:
-        self._count(state.request_id, state, aborted=False)
-        self._finish(state)
-
-    def _on_abort(self, request_ids: Iterable[str], internal: bool) -> list[str]:
-        before = {sequence: self._states.get(sequence) for sequence in self._meters}
-        aborted = self._abort(request_ids, internal)
-        for sequence, state in before.items():
-            if state is not None and sequence not in self._states:
-                self._count(sequence, state, aborted=True)
-        return aborted
-
-    def _count(self, sequence: str, state: Any, *, aborted: bool) -> None:
-        meter = self._meters.pop(sequence, None)
-        if meter is not None:
-            usage = TokenUsage(
-                prompt_tokens=state.prompt_len,
-                completion_tokens=state.detokenizer.num_output_tokens() if state.detokenizer else 0,
-                cached_tokens=state.num_cached_tokens,
-            )
-            meter.ended(sequence, _prompt_of(state), usage, aborted=aborted)
-
-
 def check_engine(client: Any) -> None:
-    """Look whether this is the vLLM that the module knows, and whether it keeps adapters apart.
+    """Look whether this is the vLLM that is known here, and whether it keeps adapters apart.
 
     Raises:
         UnknownEngine: it is not, or it does not.
     """
     if not vllm.__version__.startswith(PINNED_VERSION):
         raise UnknownEngine(f"vLLM {vllm.__version__} is not {PINNED_VERSION}x")
-    _require(client, "abort", "generate", "remove_lora", "errored", "output_processor", "renderer")
-    _require(client.output_processor, "request_states", "add_request", "_finish_request", "abort_requests")
+    require(client, "abort", "generate", "remove_lora", "errored", "output_processor", "renderer")
     if not cpu_lora.installed():
         raise UnknownEngine("the vLLM plugin tokenyard_cpu_lora is not loaded: adapters would mix (VLLM_PLUGINS?)")
 
 
-def _require(owner: Any, *names: str) -> None:
-    missing = [name for name in names if not hasattr(owner, name)]
-    if missing:
-        raise UnknownEngine(f"{type(owner).__name__} of vLLM {vllm.__version__} has no {', '.join(missing)}")
+def check_parsers(engine: Mapping[str, Any]) -> None:
+    """Look whether vLLM has the parsers that the engine's arguments name; it would notice only after it has started.
 
-
-def _prompt_of(state: Any) -> str:
-    parent = state.parent_req
-    return str(parent.request_id if parent is not None else state.request_id)
+    Raises:
+        UnknownParser: it has not.
+    """
+    for argument, field, manager in (
+        ("tool_call_parser", "tools.parser", ToolParserManager),
+        ("reasoning_parser", "reasoning.parser", ReasoningParserManager),
+    ):
+        name, known = engine.get(argument), sorted(manager.list_registered())
+        if name and name not in known:
+            raise UnknownParser(f"`{field}` of the model is {name!r}, which vLLM does not know: {', '.join(known)}")

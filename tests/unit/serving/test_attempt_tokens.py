@@ -2,11 +2,11 @@
 
 from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.usage import MeterClaims, TokenUsage
-from tokenyard_deployments.serving.engine.meter import Meter
+from tokenyard_deployments.serving.engine.attempt_tokens import AttemptTokens
 
 
-def meter() -> Meter:
-    return Meter(
+def attempt() -> AttemptTokens:
+    return AttemptTokens(
         MeterClaims(
             attempt=AttemptId("req_1.1"),
             organization=OrganizationId("org"),
@@ -22,9 +22,9 @@ def meter() -> Meter:
 
 
 def test_a_prompt_counts_once_for_all_its_answers() -> None:
-    counted = meter()
+    counted = attempt()
     for answer in ("0_a", "1_a"):
-        counted.started(answer, "a", 10)
+        counted.started(answer)
     counted.ended("0_a", "a", TokenUsage(10, 5), aborted=False)
     assert counted.open_sequences == ("1_a",)
     counted.ended("1_a", "a", TokenUsage(10, 7, cached_tokens=8), aborted=False)
@@ -33,23 +33,33 @@ def test_a_prompt_counts_once_for_all_its_answers() -> None:
 
 
 def test_prompts_add_up() -> None:
-    counted = meter()
+    counted = attempt()
     for prompt, tokens in (("a", 3), ("b", 4)):
-        counted.started(prompt, prompt, tokens)
+        counted.started(prompt)
         counted.ended(prompt, prompt, TokenUsage(tokens, 2, cached_tokens=1), aborted=False)
     assert counted.usage == TokenUsage(7, 4, cached_tokens=2)
 
 
 def test_an_end_counts_once() -> None:
-    counted = meter()
-    counted.started("a", "a", 3)
+    counted = attempt()
+    counted.started("a")
     counted.ended("a", "a", TokenUsage(3, 2), aborted=True)
     counted.ended("a", "a", TokenUsage(3, 2), aborted=False)
     assert counted.usage == TokenUsage(3, 2)
     assert counted.aborted
 
 
-def test_what_is_still_open_has_its_prompt_counted() -> None:
-    counted = meter()
-    counted.started("a", "a", 3)
-    assert counted.usage == TokenUsage(3, 0)
+def test_what_is_still_open_is_not_counted() -> None:
+    counted = attempt()
+    counted.started("a")
+    assert counted.usage == TokenUsage(0, 0)
+    assert counted.open_sequences == ("a",)
+
+
+def test_an_answer_that_never_began_leaves_the_prompt_of_the_others() -> None:
+    counted = attempt()
+    for answer in ("0_a", "1_a"):
+        counted.started(answer)
+    counted.ended("0_a", "a", TokenUsage(10, 5, cached_tokens=8), aborted=True)
+    counted.ended("1_a", "a", TokenUsage(0, 0), aborted=True)
+    assert counted.usage == TokenUsage(10, 5, cached_tokens=8)

@@ -5,7 +5,7 @@ from contextvars import ContextVar
 from tokenyard.core.usage import MeterClaims, TokenUsage
 
 
-class Meter:
+class AttemptTokens:
     """The count of one attempt. A prompt counts once, also where `n` answers were asked of it."""
 
     def __init__(self, claims: MeterClaims) -> None:
@@ -15,28 +15,31 @@ class Meter:
         self._prompts: dict[str, tuple[int, int]] = {}
         self._completion_tokens = 0
 
-    def started(self, sequence: str, prompt: str, prompt_tokens: int) -> None:
-        """Note that the engine took `sequence`, one of the answers to `prompt` (both are the engine's ids)."""
+    def started(self, sequence: str) -> None:
+        """Note that the engine took `sequence` (its own id)."""
         self._open.add(sequence)
-        self._prompts.setdefault(prompt, (prompt_tokens, 0))
 
     def ended(self, sequence: str, prompt: str, usage: TokenUsage, *, aborted: bool) -> None:
-        """Take the final count of `sequence`. Of several answers the last one says what the cache gave the prompt."""
+        """Take the final count of `sequence`, one of the answers to `prompt`.
+
+        Of several answers the last one whose prompt was computed says what the cache gave it.
+        """
         if sequence not in self._open:
             return
         self._open.remove(sequence)
-        self._prompts[prompt] = (usage.prompt_tokens, usage.cached_tokens)
+        if usage.prompt_tokens:
+            self._prompts[prompt] = (usage.prompt_tokens, usage.cached_tokens)
         self._completion_tokens += usage.completion_tokens
         self.aborted = self.aborted or aborted
 
     @property
     def open_sequences(self) -> tuple[str, ...]:
-        """Return what the engine still works on."""
+        """What the engine still works on."""
         return tuple(self._open)
 
     @property
     def usage(self) -> TokenUsage:
-        """Return the count so far; it is exact when nothing is open."""
+        """The count of what has ended; it is exact when nothing is open."""
         return TokenUsage(
             prompt_tokens=sum(tokens for tokens, _ in self._prompts.values()),
             completion_tokens=self._completion_tokens,
@@ -44,5 +47,5 @@ class Meter:
         )
 
 
-CURRENT_METER: ContextVar[Meter | None] = ContextVar("tokenyard_meter", default=None)
-"""The meter of the HTTP request that this task works for; the engine's tasks inherit it."""
+CURRENT_ATTEMPT: ContextVar[AttemptTokens | None] = ContextVar("tokenyard_attempt", default=None)
+"""The count of the HTTP request that this task works for; the engine's tasks inherit it."""
