@@ -5,7 +5,7 @@ from redis.asyncio import Redis
 from tokenyard.core.clock import Clock
 from tokenyard.storage.database import Database
 from tokenyard.web.loops import Loop
-from tokenyard_billing.charging.bucket_leases import BucketLeases
+from tokenyard_billing.bucket_leases import BucketLeases
 from tokenyard_billing.charging.consumer import LedgerConsumer
 from tokenyard_billing.charging.intake import Intake
 from tokenyard_billing.charging.metrics import LedgerMetrics

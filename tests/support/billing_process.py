@@ -10,7 +10,7 @@ import time
 from support.billing_stand import ACME, GLOBEX, stream_length, worker
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
-from tokenyard_billing.charging.bucket_leases import LEASE_MS
+from tokenyard_billing.bucket_leases import LEASE_MS
 
 
 class LaterClock:

@@ -13,8 +13,8 @@ from sqlalchemy import exc
 from tokenyard.core.budgets import BudgetUpdate
 from tokenyard.storage.database import Database
 from tokenyard.web.loops import Loop
+from tokenyard_billing.bucket_leases import BucketLeases
 from tokenyard_billing.charging.batch import Taken
-from tokenyard_billing.charging.bucket_leases import BucketLeases
 from tokenyard_billing.charging.dead_letters import keep_dead_letter
 from tokenyard_billing.charging.intake import Intake, Received
 from tokenyard_billing.charging.metrics import LedgerMetrics

@@ -12,7 +12,7 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage.database import Database
 from tokenyard.web.loops import Loop
-from tokenyard_billing.charging.bucket_leases import BucketLeases
+from tokenyard_billing.bucket_leases import BucketLeases
 from tokenyard_billing.ledger.journal import AccountName
 from tokenyard_billing.ports import LiveBudgets
 from tokenyard_billing.tables import Balance, OpenRequest

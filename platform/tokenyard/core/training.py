@@ -7,7 +7,7 @@ and, written last, `result.json` (out). Nothing else passes between the two.
 import hashlib
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -93,7 +93,7 @@ class TrainingEvent(msgspec.Struct, frozen=True, kw_only=True):
     level: Literal["info", "warn", "error"]
     message: str
     type: Literal["message", "metrics"] = "message"
-    data: dict[str, Any] = msgspec.field(default_factory=dict)
+    data: dict[str, int | float] = msgspec.field(default_factory=dict)
 
 
 class TrainingStatus(StrEnum):

@@ -49,7 +49,11 @@ def file_router(files: FileStore, uploads: Uploads, blobs: BlobStore) -> APIRout
     async def retrieve_file(file: str, tenant: CurrentTenant) -> FileView:
         return FileView.of(await files.get(tenant.organization, FileId(file)))
 
-    @router.get("/{file}/content")
+    @router.get(
+        "/{file}/content",
+        response_class=StreamingResponse,
+        responses={200: {"content": {"application/octet-stream": {}}, "description": "The file's bytes"}},
+    )
     async def file_content(file: str, tenant: CurrentTenant) -> StreamingResponse:
         stored = await files.get(tenant.organization, FileId(file))
         headers = {"content-length": str(stored.bytes), "x-content-type-options": "nosniff"}

@@ -1,6 +1,6 @@
 """What a step makes of a job, and how it is written: next state and events in one transaction, fenced by version."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -24,7 +24,7 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     level: Literal["info", "warn", "error"] = "info"
     type: Literal["message", "metrics"] = "message"
-    data: dict[str, object] = {}
+    data: Mapping[str, object] = {}
     source: str | None = None
     created_at: int | None = None
 

@@ -93,7 +93,7 @@ class Spool(Generic[Item]):
         """End this process's file, so that anybody may replay it."""
         await self.flush()
         async with self._lock:
-            await asyncio.to_thread(self._seal)
+            await asyncio.to_thread(self._end_file)
 
     async def _replay_unwritten(self, send: Send[Item]) -> None:
         if not self._unwritten:
@@ -124,13 +124,13 @@ class Spool(Generic[Item]):
                 raise OSError(errno.ENOSPC, "the disk took only a part")
             os.fsync(self._file.fileno())
         except OSError:
-            self._seal()  # a torn line ends this file; the batch goes whole into the next one
+            self._end_file()  # a torn line ends this file; the batch goes whole into the next one
             raise
         self._bytes += len(lines)
         if self._file.tell() >= FILE_BYTES:
-            self._seal()
+            self._end_file()
 
-    def _seal(self) -> None:
+    def _end_file(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None

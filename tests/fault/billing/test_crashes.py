@@ -40,7 +40,7 @@ from tokenyard.core.redis_keys import bucket_of, budget
 from tokenyard.metering.events import UsageEvent
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
-from tokenyard_billing.charging.bucket_leases import LeaseLost
+from tokenyard_billing.bucket_leases import LeaseLost
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.proof.reconcile import LedgerReconciler
 from tokenyard_billing.tables import DeadLetter

@@ -7,7 +7,7 @@ from support.billing_stand import ACME, charges, claims, send, settled, usage, w
 from support.fakes.clock import FrozenClock
 from tokenyard.core.redis_keys import BUCKETS, bucket_of
 from tokenyard.storage.database import Database
-from tokenyard_billing.charging.bucket_leases import LEASE_MS, BucketLeases, LeaseLost
+from tokenyard_billing.bucket_leases import LEASE_MS, BucketLeases, LeaseLost
 
 
 class EagerLeases(BucketLeases):
