@@ -37,7 +37,7 @@ def create_app(
     authenticator: Authenticator | None = None,
     checks: Mapping[str, Check] | None = None,
     registry: CollectorRegistry | None = None,
-    lifespan: Lifespan[Any] | None = None,
+    lifespan: Lifespan[FastAPI] | None = None,
     streaming_paths: Collection[str] = (),
 ) -> FastAPI:
     """Return an app with `/health`, `/ready`, `/metrics` where a registry is given, and `routers`.
