@@ -14,7 +14,7 @@ import typer
 from tokenyard.cli.api import ApiFailed
 from tokenyard.cli.call import Call, CommandFailed, calling
 from tokenyard.cli.output import Shown, as_json, write
-from tokenyard.stack.failure import StackFailed
+from tokenyard.stack.installation import StackFailed
 
 P = ParamSpec("P")
 

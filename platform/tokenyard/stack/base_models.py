@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from tokenyard.stack.failure import StackFailed
+from tokenyard.stack.installation import StackFailed
 
 PULL_TIMEOUT_S = 3600.0
 
@@ -15,13 +15,13 @@ PULL_TIMEOUT_S = 3600.0
 async def pull(
     arguments: tuple[str, ...], environment: Mapping[str, str], on_step: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Run `tokenyard_deployments.base_models.models pull`; return what it says when done (`path`, `id`).
+    """Run `tokenyard_deployments.base_models.fetch pull`; return what it says when done (`path`, `id`).
 
     Raises:
         StackFailed: the model cannot be had, or what lies there is not complete.
     """
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tokenyard_deployments.base_models.models", "pull", *arguments),
+        *(sys.executable, "-m", "tokenyard_deployments.base_models.fetch", "pull", *arguments),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tokenyard.settings import Settings
-from tokenyard.stack.child import Part
-from tokenyard.stack.failure import StackFailed
-from tokenyard.stack.health import Probe, answers_http
-from tokenyard.stack.installation import SECRET_VARIABLE, local_url
+from tokenyard.stack.installation import SECRET_VARIABLE, StackFailed, local_url
+from tokenyard.stack.processes.child import Part
+from tokenyard.stack.processes.probes import Probe, answers_http
 from tokenyard_deployments.serving.app import serve_environment
 from tokenyard_deployments.serving.replica_settings import METER_SECRET, REPLICA_BEARER, REPLICA_DIR
 

@@ -7,14 +7,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tokenyard.settings import Settings
 from tokenyard.stack.base_models import pull
-from tokenyard.stack.failure import StackFailed
-from tokenyard.stack.health import answers_http, until_ready
-from tokenyard.stack.installation import local_url
-from tokenyard.stack.parts import dashboard_part, gateway_part, valkey_part, worker_part
+from tokenyard.stack.installation import StackFailed, local_url
+from tokenyard.stack.processes.parts import our_parts, valkey_part
+from tokenyard.stack.processes.probes import answers_http, until_ready
+from tokenyard.stack.processes.supervisor import Supervisor
 from tokenyard.stack.progress import Progress
 from tokenyard.stack.ray_head import prepare_session_folder, ray_part
-from tokenyard.stack.serving import Serving
-from tokenyard.stack.supervisor import Supervisor
+from tokenyard.stack.serving import deploy_models, until_models_run
 from tokenyard.storage.migrate import upgrade
 
 ABLE_TO_SERVE_LIMIT_S = 120.0
@@ -30,7 +29,6 @@ class Startup:
         self._environment = environment
         self._supervisor = supervisor
         self._progress = progress
-        self._serving = Serving(settings)
 
     async def base_models(self) -> None:
         """Fetch the base models that are not there yet, and look whether those that are there are complete."""
@@ -65,13 +63,13 @@ class Startup:
             if not self.settings.ray_url:
                 prepare_session_folder(self.settings.data_dir)
                 part = ray_part(self.settings, self._environment)
-                await self._supervisor.start(part, after_restart=self._serving.deploy)
+                await self._supervisor.start(part, after_restart=self._deploy)
                 await self._supervisor.ready("ray")
-            await self._serving.deploy()
+            await self._deploy()
 
     async def our_processes(self) -> None:
         """Start gateway, worker and dashboard."""
-        parts = [part(self.settings, self._environment) for part in (gateway_part, worker_part, dashboard_part)]
+        parts = our_parts(self.settings, self._environment)
         with self._progress.step("Gateway, worker, dashboard"):
             for part in parts:
                 await self._supervisor.start(part)
@@ -81,7 +79,7 @@ class Startup:
     async def models_served(self) -> None:
         """Wait until every model has a replica."""
         with self._progress.step(f"Replicas of {', '.join(self.settings.models)}") as step:
-            await self._supervisor.unless_failed(self._serving.until_running(step.show))
+            await self._supervisor.unless_failed(until_models_run(self.settings, step.show))
 
     async def able_to_serve(self) -> None:
         """Wait until the gateway knows of the replicas and its budgets are loaded."""
@@ -94,3 +92,6 @@ class Startup:
                     f"The gateway did not become able to serve within {ABLE_TO_SERVE_LIMIT_S:.0f} s: {error}."
                     f" The logs of gateway, worker and ray are in {self.settings.data_dir.absolute() / 'logs'}"
                 ) from error
+
+    async def _deploy(self) -> None:
+        await deploy_models(self.settings)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tokenyard.stack.base_models import pull
-from tokenyard.stack.failure import StackFailed
+from tokenyard.stack.installation import StackFailed
 
 
 def _model(folder: Path, *, weights: bool = True) -> Path:
