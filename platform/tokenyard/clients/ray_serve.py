@@ -56,11 +56,13 @@ class RayServe(BearerSession):
 
         Raises:
             ServeRefused: the config is wrong.
-            Unavailable: the dashboard does not answer.
+            Unavailable: the dashboard does not answer, or the node behind it is not there.
         """
         status, body = await self._call("PUT", msgspec.json.encode(config))
         if status != 200:
-            raise ServeRefused(f"Ray Serve answered {status}: {body.decode(errors='replace')[:500]}")
+            # Where Ray fails, its own words stand at the end of a traceback.
+            said = f"Ray Serve answered {status}: {body.decode(errors='replace').strip()[-500:]}"
+            raise Unavailable(said) if status >= 500 else ServeRefused(said)
 
     async def statuses(self) -> dict[str, ApplicationStatus]:
         """Return the state of each application.

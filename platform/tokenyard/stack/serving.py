@@ -1,6 +1,7 @@
 """Asks Ray Serve for the replicas of the configured models, and tells when they are there."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -12,23 +13,32 @@ from tokenyard.settings import Settings
 from tokenyard.stack.installation import StackFailed
 from tokenyard_deployments.serving.app import ServedModel, serve_config
 
+DEPLOY_LIMIT_S = 180.0
 RUNNING_LIMIT_S = 600.0
-POLL_S = 0.5
+POLL_S = 0.25
 _HOPELESS = {"DEPLOY_FAILED", "UNHEALTHY"}
 
 
 async def deploy_models(settings: Settings) -> None:
     """Say which applications shall run; Serve makes it so in its own time. Saying it again changes nothing.
 
+    Ray's dashboard answers before the node can take work: it is asked until it can.
+
     Raises:
         StackFailed: a model has no usable description, or Serve does not take it.
     """
     config = what_to_serve(settings)
-    try:
-        async with _client(settings) as serve:
-            await serve.deploy(config)
-    except (ServeRefused, Unavailable) as error:
-        raise StackFailed(f"Ray Serve did not take the models: {error}") from error
+    deadline = time.monotonic() + DEPLOY_LIMIT_S
+    async with _client(settings) as serve:
+        while True:
+            try:
+                return await serve.deploy(config)
+            except ServeRefused as error:
+                raise StackFailed(f"Ray Serve did not take the models: {error}") from error
+            except Unavailable as error:
+                if time.monotonic() > deadline:
+                    raise StackFailed(f"Ray Serve cannot be asked for the models: {error}") from error
+            await asyncio.sleep(POLL_S)
 
 
 async def until_models_run(settings: Settings, on_wait: Callable[[str], None] = lambda _state: None) -> None:

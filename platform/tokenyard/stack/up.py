@@ -14,7 +14,6 @@ import psutil
 from tokenyard.settings import Settings
 from tokenyard.stack import snippets
 from tokenyard.stack.checks import ports_of, problems_with_disk, problems_with_memory, problems_with_ports
-from tokenyard.stack.first_start import make_first_keys
 from tokenyard.stack.installation import StackFailed, child_environment, ensure_ray_token
 from tokenyard.stack.processes.leftovers import end_last_run
 from tokenyard.stack.processes.run_record import (
@@ -41,15 +40,8 @@ STOP_ORDER = (("gateway",), ("worker", "dashboard", "ray"), ("valkey",))
 async def start_everything(
     settings: Settings, environment: Mapping[str, str], supervisor: Supervisor, progress: Progress
 ) -> str:
-    """Start all parts, in the order in which they need each other; return what to tell the operator."""
-    startup = Startup(settings, environment, supervisor, progress)
-    await startup.base_models()
-    await startup.stores()
-    await startup.ray()
-    await startup.our_processes()
-    await startup.models_served()
-    await startup.able_to_serve()
-    keys = await make_first_keys(settings)
+    """Start all parts; return what to tell the operator."""
+    keys = await Startup(settings, environment, supervisor, progress).run()
     return snippets.welcome(settings, keys.admin, keys.api)
 
 

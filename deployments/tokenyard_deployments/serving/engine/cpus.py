@@ -5,8 +5,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from tokenyard_deployments.serving.engine.launch import BIND
+
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-BIND = "VLLM_CPU_OMP_THREADS_BIND"
 THREADS = "OMP_NUM_THREADS"
 
 

@@ -17,7 +17,7 @@ from vllm.inputs import TokensPrompt
 from tokenyard.core.errors import ModelNotFound, Unavailable
 from tokenyard.core.usage import TokenUsage
 from tokenyard_deployments.serving.adapters.files import AdapterRejected
-from tokenyard_deployments.serving.engine import cpu_lora
+from tokenyard_deployments.serving.engine import cpu_lora, launch
 from tokenyard_deployments.serving.engine.meter import CURRENT_METER, Meter
 
 _LOG = logging.getLogger(__name__)
@@ -37,13 +37,21 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
     async def start(self) -> None:
         """Start, without Ray's task that would download the model on each node: it is a local folder on all of them."""
         self.llm_config.get_or_create_callback().ctx.run_init_node = False
+        if self._on_cpu:
+            launch.launch_from_server()
         await super().start()
 
-    def _start_async_llm_engine(self, *args: Any, **kwargs: Any) -> Any:
-        client = super()._start_async_llm_engine(*args, **kwargs)
+    def _start_async_llm_engine(self, arguments: Any, config: Any, placement_group: Any) -> Any:
+        if self._on_cpu:
+            launch.keep_worker_inside(config)
+        client = super()._start_async_llm_engine(arguments, config, placement_group)
         check_engine(client)
         self.witness = Witness(client.output_processor)
         return client
+
+    @property
+    def _on_cpu(self) -> bool:
+        return bool(self.llm_config.accelerator_config.kind == "cpu")
 
     def check_app(self) -> None:
         """Look whether the served models are where this module expects them.
