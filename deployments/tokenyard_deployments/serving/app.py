@@ -76,18 +76,18 @@ def serve_config(
 def build(args: dict[str, Any]) -> Any:
     """Return the Serve application of one model; Serve calls it with an application's `args`.
 
-    Serve does so in a process of its own that then ends: what it imports delays every start. `Replica` loads vLLM
+    Serve does so in a process of its own that then ends: what it imports delays every start. `ReplicaServer` loads vLLM
     itself, in the process that serves.
     """
     # This module is also imported to write a config, where there is no Ray.
     from ray import serve  # noqa: PLC0415
 
-    from tokenyard_deployments.serving.replica import Replica  # noqa: PLC0415
+    from tokenyard_deployments.serving.replica import ReplicaServer  # noqa: PLC0415
 
     spec = msgspec.convert(args["spec"], ModelSpec)
     config = llm_config(spec, path=args["path"], kind=args["kind"], overrides=args.get("engine", {}))
     options = deployment_options(spec, config, graceful_shutdown_timeout_s=args["graceful_shutdown_timeout_s"])
-    return serve.deployment(serve.ingress()(Replica), **options).bind(llm_config=config, spec=spec)
+    return serve.deployment(serve.ingress()(ReplicaServer), **options).bind(llm_config=config, spec=spec)
 
 
 def deployment_options(

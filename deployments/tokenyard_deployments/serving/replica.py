@@ -36,7 +36,7 @@ LAST_REPORTS_TIMEOUT_S = 5.0
 ENGINE_DIED = 70  # exit status
 
 
-class Replica:
+class ReplicaServer:
     """Serves one base model and the adapters over it; `llm_config` holds the arguments of Ray's `LLMConfig`."""
 
     async def __init__(self, llm_config: dict[str, Any], spec: ModelSpec) -> None:  # type: ignore[misc]

@@ -39,7 +39,7 @@ class Startup:
         Raises:
             StackFailed: one of them cannot be started.
         """
-        await _together(self._control_plane(), self._serving())
+        await together(self._control_plane(), self._serving())
         await self._able_to_serve()
         return self._keys
 
@@ -49,7 +49,7 @@ class Startup:
         self._keys = await make_first_keys(self.settings)
 
     async def _serving(self) -> None:
-        await _together(self._base_models(), self._ray())
+        await together(self._base_models(), self._ray())
         with self._progress.step(f"Replicas of {', '.join(self.settings.models)}") as step:
             await self._deploy()
             await self._supervisor.unless_failed(until_models_run(self.settings, step.show))
@@ -115,7 +115,7 @@ class Startup:
                 ) from error
 
 
-async def _together(*works: Coroutine[Any, Any, None]) -> None:
+async def together(*works: Coroutine[Any, Any, None]) -> None:
     """Run all; the first failure ends the others and is raised as it is."""
     try:
         async with asyncio.TaskGroup() as group:
