@@ -4,6 +4,8 @@ import asyncio
 import hashlib
 import json
 import secrets
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from tokenyard.core.training import AdapterManifest, adapter_digest
 from tokenyard.core.usage import MeterClaims
 from tokenyard.metering import header as meter
 from tokenyard.metering.events import ReplicaReported, decode_event
-from tokenyard_deployments.serving.engine.cpus import usable_cpus
+from tokenyard_deployments.serving.engine.cpus import LOOK_EVERY_S, usable_cpus
 
 pytestmark = [pytest.mark.timeout(500), pytest.mark.asyncio]
 
@@ -365,7 +367,18 @@ async def test_the_engines_own_metrics_are_there(caller: Caller) -> None:
     assert "vllm:num_requests_running" in text
 
 
-async def test_the_engine_leaves_one_cpu_to_the_others(caller: Caller) -> None:
-    """Ray would leave it a single thread on any machine."""
-    (worker,) = [one for one in caller.cluster.processes() if "VLLM::Worker" in " ".join(one.cmdline())]
-    assert worker.environ()["OMP_NUM_THREADS"] == str(max(1, usable_cpus() - 1))
+async def test_the_engine_computes_on_all_cpus_and_on_one_less_while_something_niced_runs(caller: Caller) -> None:
+    """Ray would leave it a single thread on any machine. Training is niced."""
+    (engine,) = [one for one in caller.cluster.processes() if "VLLM::EngineCore" in " ".join(one.cmdline())]
+    assert engine.environ()["OMP_NUM_THREADS"] == str(usable_cpus())
+    burn = [sys.executable, "-c", "import os\nos.nice(15)\nwhile True: pass"]
+    with subprocess.Popen(burn) as niced:
+        try:
+            await asyncio.sleep(3 * LOOK_EVERY_S)
+            before = {thread.id: thread.user_time for thread in engine.threads()}
+            await caller.ask(chat(LONG, max_tokens=100, ignore_eos=True), claims())
+            spent = [thread.user_time - before.get(thread.id, 0.0) for thread in engine.threads()]
+        finally:
+            niced.kill()
+    computing = [seconds for seconds in spent if seconds > max(spent) / 4]
+    assert len(computing) == max(1, usable_cpus() - 1), spent
