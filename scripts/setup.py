@@ -141,6 +141,17 @@ def install_dependencies(accelerator: str, lock: Path) -> None:
     if accelerator == "cpu":
         pip("uninstall", "--yes", *NOT_ON_CPU)
     done()
+    done = step("compiling them to bytecode")
+    compile_bytecode(next(VENV.glob("lib/python3.*/site-packages")))
+    done()
+
+
+def compile_bytecode(*folders: Path) -> None:
+    """Compile on all cores; pip would do it on one, for a third of the whole time.
+
+    Files that are no valid Python are there too (templates, tests): they are passed over.
+    """
+    subprocess.run([PYTHON, "-m", "compileall", "-qq", "-j", "0", *folders], check=False)
 
 
 def install_cpu_torch() -> None:
@@ -161,6 +172,7 @@ def install_cpu_torch() -> None:
 def install_project() -> None:
     done = step("installing tokenyard itself")
     pip("install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
+    compile_bytecode(*(ROOT / folder for folder in ("platform", "deployments", "billing")))
     done()
 
 
@@ -178,14 +190,14 @@ def pip(command: str, *arguments: str, total: int = 0) -> None:
         SetupFailed: pip failed; the message ends with its last lines.
     """
     quiet = ("--disable-pip-version-check", "--no-input", "--no-color")
-    progress = ("--progress-bar", "off") if command == "install" else ()
+    install = ("--progress-bar", "off", "--no-compile") if command == "install" else ()
     collected, unpacking = 0, False
     lines: list[str] = []
     LOG.parent.mkdir(exist_ok=True)
     with (
         LOG.open("a") as log,
         subprocess.Popen(
-            [str(PYTHON), "-m", "pip", command, *quiet, *progress, *arguments],
+            [str(PYTHON), "-m", "pip", command, *quiet, *install, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

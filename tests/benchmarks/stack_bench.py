@@ -2,8 +2,13 @@
 
 import asyncio
 import json
+import os
 import statistics
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +25,7 @@ from tokenyard.metering import header as meter
 STREAMS = 32
 TOKENS = 64
 ROUNDS = 3
+LOAD_IS_NOTICED_S = 10.0  # and torch is loaded
 TRAINING_FILE = Path(__file__).parents[2] / "deployments" / "recipes" / "support-bot" / "train.jsonl"
 PROMPT = [{"role": "user", "content": "Tell me a long story about a river and the people who live beside it."}]
 
@@ -31,6 +37,7 @@ class StackFigures:
     start_to_ready_s: float
     tokens_per_s: float
     direct_tokens_per_s: float
+    direct_tokens_per_s_beside_training: float
     job_to_first_token_s: float
     job_s: float
 
@@ -46,10 +53,28 @@ def measure(folder: Path) -> StackFigures:
     try:
         _, client = stack.tenant("bench")
         through, direct = asyncio.run(_throughput(stack, client.api_key))
+        with _training_like_load():
+            _, beside_training = asyncio.run(_throughput(stack, client.api_key))
         job_s, first_token_s = _job(client)
     finally:
         stop(stack)
-    return StackFigures(start_to_ready_s, through, direct, first_token_s, job_s)
+    return StackFigures(start_to_ready_s, through, direct, beside_training, first_token_s, job_s)
+
+
+@contextmanager
+def _training_like_load() -> Iterator[None]:
+    """Matrix products on all cores but one, at the priority that training gives itself."""
+    script = (
+        "import os, torch\n"
+        "os.nice(15)\n"
+        "torch.set_num_threads(max(1, os.cpu_count() - 1))\n"
+        "a = torch.randn(1024, 1024)\n"
+        "while True: a @ a"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}) as process:
+        time.sleep(LOAD_IS_NOTICED_S)
+        yield
+        process.kill()
 
 
 async def _throughput(stack: Stack, key: str) -> tuple[float, float]:

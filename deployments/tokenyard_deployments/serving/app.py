@@ -9,12 +9,16 @@ import msgspec
 from tokenyard.core.model_spec import ModelSpec
 
 IMPORT_PATH = "tokenyard_deployments.serving.app:build"
+WORKER_EXTENSION = "tokenyard_deployments.serving.engine.worker.WorkerExtension"
 
 # Serve's own bounds stay out of the way: the replica's queue answers, and internal routes are never blocked.
 _NO_LIMIT = 100_000
 _HEALTH_CHECK_PERIOD_S = 2.0
 # Models and adapters are local; nothing is fetched or told from inside a replica.
 _REPLICA_ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
+# vLLM compiles single functions as a request first needs one, and stands still for everybody meanwhile: 16 s for the
+# first `logprobs` on two cores. Where the model itself is not compiled, they are run as they are.
+_EAGER_ENVIRONMENT = {"TORCH_COMPILE_DISABLE": "1"}
 _HEALTH_CHECK_TIMEOUT_S = 30.0
 
 
@@ -43,8 +47,8 @@ def serve_config(
     host: str,
     port: int,
     graceful_shutdown_timeout_s: float = 20.0,
-    engine: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+    engine: dict[str, object] | None = None,
+) -> dict[str, object]:
     """Return the body of `PUT /api/serve/applications/`, which is also a RayService's `serveConfigV2`.
 
     `host` and `port` are of Serve's proxy; replicas listen on the same host. `engine` overrides engine arguments.
@@ -71,21 +75,41 @@ def serve_config(
 
 
 def build(args: dict[str, Any]) -> Any:
-    """Return the Serve application of one model; Serve calls it with an application's `args`."""
-    # Ray and vLLM are heavy, and this module is also imported to write a config.
+    """Return the Serve application of one model; Serve calls it with an application's `args`.
+
+    Serve does so in a process of its own that then ends: what it imports delays every start. `ReplicaServer` loads vLLM
+    itself, in the process that serves.
+    """
+    # This module is also imported to write a config, where there is no Ray.
     from ray import serve  # noqa: PLC0415
-    from ray.serve.llm import LLMConfig, build_llm_deployment  # noqa: PLC0415
 
     from tokenyard_deployments.serving.replica import ReplicaServer  # noqa: PLC0415
 
     spec = msgspec.convert(args["spec"], ModelSpec)
-    config = LLMConfig(**llm_config(spec, path=args["path"], kind=args["kind"], overrides=args.get("engine", {})))
-    config.deployment_config["graceful_shutdown_timeout_s"] = args["graceful_shutdown_timeout_s"]
-    return build_llm_deployment(
-        config,
-        deployment_cls=serve.ingress()(ReplicaServer),
-        bind_kwargs={"spec": spec},
-    )
+    config = llm_config(spec, path=args["path"], kind=args["kind"], overrides=args.get("engine", {}))
+    options = deployment_options(spec, config, graceful_shutdown_timeout_s=args["graceful_shutdown_timeout_s"])
+    return serve.deployment(serve.ingress()(ReplicaServer), **options).bind(llm_config=config, spec=spec)
+
+
+def deployment_options(
+    spec: ModelSpec, config: dict[str, Any], *, graceful_shutdown_timeout_s: float
+) -> dict[str, Any]:
+    """Return Serve's options; each of the engine's workers takes one bundle, and the replica is with the first."""
+    engine = config["engine_kwargs"]
+    workers = engine.get("tensor_parallel_size", 1) * engine.get("pipeline_parallel_size", 1)
+    return {
+        "name": f"Replica:{spec.id.replace('.', '_')}",
+        "num_replicas": spec.replicas,
+        "placement_group_bundles": [config["placement_group_config"]["bundle_per_worker"]] * workers,
+        "placement_group_strategy": "PACK",
+        # Without a `runtime_env`, for which Ray would start a process anew: the replica sets the variables itself.
+        "ray_actor_options": {"num_cpus": 0},
+        "max_ongoing_requests": _NO_LIMIT,
+        "max_queued_requests": -1,
+        "health_check_period_s": _HEALTH_CHECK_PERIOD_S,
+        "health_check_timeout_s": _HEALTH_CHECK_TIMEOUT_S,
+        "graceful_shutdown_timeout_s": graceful_shutdown_timeout_s,
+    }
 
 
 def llm_config(spec: ModelSpec, *, path: str, kind: str, overrides: dict[str, Any]) -> dict[str, Any]:
@@ -98,6 +122,7 @@ def llm_config(spec: ModelSpec, *, path: str, kind: str, overrides: dict[str, An
         # A server's own defaults must not add to what the client sent.
         "generation_config": "vllm",
         "enable_log_requests": False,
+        "worker_extension_cls": WORKER_EXTENSION,
         **accelerator.engine,
         **overrides,
     }
@@ -112,20 +137,14 @@ def llm_config(spec: ModelSpec, *, path: str, kind: str, overrides: dict[str, An
         engine |= {"enable_auto_tool_choice": True, "tool_call_parser": spec.tool_parser}
     if spec.reasoning_parser is not None:
         engine["reasoning_parser"] = spec.reasoning_parser
+    eager = kind == "cpu" and bool(engine.get("enforce_eager") or engine.get("enable_lora"))
+    environment = {**_REPLICA_ENVIRONMENT, **(_EAGER_ENVIRONMENT if eager else {}), **accelerator.env}
     return {
         "model_loading_config": {"model_id": spec.id, "model_source": path},
         "accelerator_config": {"kind": "gpu" if kind == "cuda" else kind},
-        "placement_group_config": {"bundles": [accelerator.bundle]},
+        "placement_group_config": {"bundle_per_worker": accelerator.bundle},
         "engine_kwargs": engine,
         # The engine's metrics stay on the replica's own `/metrics`.
         "log_engine_metrics": False,
-        "runtime_env": {"env_vars": {**_REPLICA_ENVIRONMENT, **accelerator.env}},
-        "deployment_config": {
-            "num_replicas": spec.replicas,
-            "ray_actor_options": {"num_cpus": 0},
-            "max_ongoing_requests": _NO_LIMIT,
-            "max_queued_requests": -1,
-            "health_check_period_s": _HEALTH_CHECK_PERIOD_S,
-            "health_check_timeout_s": _HEALTH_CHECK_TIMEOUT_S,
-        },
+        "runtime_env": {"env_vars": environment},
     }

@@ -1,4 +1,8 @@
-"""One replica: Ray's LLM server with vLLM's own HTTP app, our layers in front of it, and a witness inside."""
+"""One replica: Ray's vLLM engine with vLLM's own HTTP app, our layers in front of it, and a witness inside.
+
+vLLM and what needs it are imported by the replica as it starts, because Serve loads this module also to build the
+application.
+"""
 
 import asyncio
 import contextlib
@@ -11,14 +15,13 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 from ray import serve
-from ray.serve.llm import LLMServer
 
 from tokenyard.core.errors import TokenyardError
 from tokenyard.core.model_spec import LoraSpec, ModelSpec
 from tokenyard_deployments.serving.adapters.files import AdapterFiles
 from tokenyard_deployments.serving.adapters.residency import Residency
-from tokenyard_deployments.serving.engine.cpus import thread_settings
-from tokenyard_deployments.serving.engine.ray_inside import keep_grpc_on_loopback
+from tokenyard_deployments.serving.engine.cpus import follow_load, follows_load, thread_settings, usable_cpus
+from tokenyard_deployments.serving.engine.launch import load_ahead
 from tokenyard_deployments.serving.front.bearer import RequireBearer
 from tokenyard_deployments.serving.front.errors import error_response
 from tokenyard_deployments.serving.front.internal_routes import internal_router
@@ -26,6 +29,7 @@ from tokenyard_deployments.serving.front.request_metering import RequestMetering
 from tokenyard_deployments.serving.front.slots import Slots
 from tokenyard_deployments.serving.replica_settings import ReplicaSettings
 from tokenyard_deployments.serving.reporter import Reporter
+from tokenyard_deployments.serving.warm_up import warm_up
 
 _LOG = logging.getLogger(__name__)
 HEALTH_INTERVAL_S = 0.25
@@ -33,29 +37,32 @@ LAST_REPORTS_TIMEOUT_S = 5.0
 ENGINE_DIED = 70  # exit status
 
 
-class ReplicaServer(LLMServer):  # type: ignore[misc]
-    """Serves one base model and the adapters over it."""
+class ReplicaServer:
+    """Serves one base model and the adapters over it; `llm_config` holds the arguments of Ray's `LLMConfig`."""
 
-    async def __init__(  # type: ignore[misc]
-        self, llm_config: Any, spec: ModelSpec
-    ) -> None:
-        keep_grpc_on_loopback()
-        self._spec = spec
-        self._capacity = int(llm_config.engine_kwargs["max_num_seqs"])
+    async def __init__(self, llm_config: dict[str, Any], spec: ModelSpec) -> None:  # type: ignore[misc]
         self._settings = ReplicaSettings.from_environment(os.environ)
-        self._name = serve.get_replica_context().replica_id.to_full_id_str()
-        os.environ.update(thread_settings((llm_config.runtime_env or {}).get("env_vars", {})))
-        await super().__init__(llm_config)
+        environment = llm_config["runtime_env"]["env_vars"]
+        os.environ.update({**self._settings.caches, **environment, **thread_settings(environment)})
+        if llm_config["accelerator_config"]["kind"] == "cpu":
+            load_ahead()
+        from ray.serve.llm import LLMConfig  # noqa: PLC0415
 
-    def _get_default_engine_class(self) -> Any:
-        # Imported here: the class is also unpickled where no engine runs.
+        from tokenyard_deployments.serving.engine.ray_inside import keep_grpc_on_loopback  # noqa: PLC0415
         from tokenyard_deployments.serving.engine.vllm_engine import TokenyardEngine  # noqa: PLC0415
 
-        return TokenyardEngine
+        keep_grpc_on_loopback()
+        self._spec = spec
+        self._capacity = int(llm_config["engine_kwargs"]["max_num_seqs"])
+        self._name = serve.get_replica_context().replica_id.to_full_id_str()
+        self.engine = TokenyardEngine(LLMConfig(**llm_config))
+        await self.start()
+        if follows_load(environment):
+            self._threads = asyncio.create_task(follow_load(usable_cpus(), self.engine.compute_on), name="threads")
 
     async def start(self) -> None:
         """Start the engine, then all that stands around it."""
-        await super().start()
+        await self.engine.start()
         lora = self._spec.lora or LoraSpec(max_cpu_loras=0)
         self._slots = Slots(self._capacity, self._spec.max_waiting, self._spec.max_wait_s)
         files = AdapterFiles(self._settings.blob_url, self._own_folder(), self._spec.id, lora)
@@ -64,8 +71,13 @@ class ReplicaServer(LLMServer):  # type: ignore[misc]
         self._reporter.start()
         self._watch = asyncio.create_task(self._exit_with_engine(), name="watch the engine")
 
+    async def check_health(self) -> None:
+        """Tell Serve whether the engine is well, by raising where it is not."""
+        await self.engine.check_health()
+
     async def __serve_build_asgi_app__(self) -> Any:
         app = await self.engine.build_asgi_app()
+        await warm_up(app, self._spec.id)
         app.include_router(
             internal_router(
                 replica=self._name,

@@ -22,7 +22,8 @@ class ReplicaMisconfigured(Exception):
 class ReplicaSettings:
     """`meter_secret` and `bearer` are `derived_secret("meter")` and `derived_secret("replica-bearer")`.
 
-    `directory` is on a local disk: it holds adapters, and usage reports that Redis has not taken yet.
+    `directory` is on a local disk: it holds adapters, usage reports that Redis has not taken yet, and what vLLM keeps
+    from one start to the next.
     """
 
     meter_secret: bytes = field(repr=False)
@@ -46,6 +47,12 @@ class ReplicaSettings:
             blob_url=_required(environment, BLOB_URL),
             directory=Path(directory),
         )
+
+    @property
+    def caches(self) -> dict[str, str]:
+        """The variables that tell vLLM and torch where to keep what they compiled and found out."""
+        root = self.directory / "cache"
+        return {"VLLM_CACHE_ROOT": str(root / "vllm"), "TORCHINDUCTOR_CACHE_DIR": str(root / "torch")}
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:

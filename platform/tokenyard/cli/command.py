@@ -20,8 +20,7 @@ from tokenyard.clients.platform_api.connection import ApiConnection, ApiFailed
 from tokenyard.clients.platform_api.operator_api import OperatorApi
 from tokenyard.clients.platform_api.shapes import OrganizationInfo
 from tokenyard.settings import Settings
-from tokenyard.stack.failure import StackFailed
-from tokenyard.stack.installation import load_settings
+from tokenyard.stack.installation import StackFailed, load_settings
 
 P = ParamSpec("P")
 

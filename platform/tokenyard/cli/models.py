@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
 from tokenyard.cli.command import CommandRun, JsonOption, guarded, platform_command
@@ -51,12 +52,12 @@ def _pull(what: str, name: str | None, *, json: bool) -> None:
         arguments = (*arguments, "--write-spec", str(description))
     environment = child_environment(settings, os.environ)
     if json:
-        write(as_json(asyncio.run(pull(arguments, environment, lambda _step: None))))
+        write(as_json(msgspec.to_builtins(asyncio.run(pull(arguments, environment, lambda _step: None)))))
         return
     progress = Progress()
     with progress.step(f"Base model {model}") as step:
         done = asyncio.run(pull(arguments, environment, step.show))
-    progress.say(f"It lies in {done['path']}; {description} says how it is served.")
+    progress.say(f"It lies in {done.path}; {description} says how it is served.")
     if model not in settings.models:
         served = ",".join((*settings.models, model))
         progress.say(

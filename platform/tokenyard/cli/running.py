@@ -32,7 +32,7 @@ def running_commands(app: typer.Typer) -> None:
     def _down(json: JsonOption = False) -> None:
         """Stop what runs here, or what a run that died left behind."""
 
-        from tokenyard.stack.down import down  # noqa: PLC0415
+        from tokenyard.stack.up import down  # noqa: PLC0415
 
         def stop() -> None:
             done = down(load_settings())

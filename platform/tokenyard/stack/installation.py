@@ -11,10 +11,13 @@ from pydantic import SecretStr, ValidationError
 from pydantic_settings import SettingsError
 
 from tokenyard.settings import Settings
-from tokenyard.stack.failure import StackFailed
 
 SECRET_VARIABLE = "TOKENYARD_SECRET"  # noqa: S105 - the name of a variable
 SECRET_LENGTH = 32
+
+
+class StackFailed(Exception):
+    """The platform cannot start or go on here; the message says to the operator what is wrong and what to do."""
 
 
 def load_settings(*, create_secret: bool = False) -> Settings:

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tokenyard.settings import Settings
-from tokenyard.stack.child import Part
-from tokenyard.stack.failure import StackFailed
-from tokenyard.stack.health import Probe, answers_http
-from tokenyard.stack.installation import SECRET_VARIABLE, local_url
+from tokenyard.stack.installation import SECRET_VARIABLE, StackFailed, local_url
+from tokenyard.stack.processes.child import Part
+from tokenyard.stack.processes.probes import Probe, answers_http
 from tokenyard_deployments.serving.app import serve_environment
 from tokenyard_deployments.serving.replica_settings import METER_SECRET, REPLICA_BEARER, REPLICA_DIR
 
@@ -43,7 +42,7 @@ def ray_part(settings: Settings, environment: Mapping[str, str]) -> Part:
         name="ray",
         argv=argv,
         environment={**_without_secrets(environment), **ray_environment(settings)},
-        probe=_head_and_raylet(settings, agent_port),
+        probe=_dashboard(settings),
         ready_limit_s=READY_LIMIT_S,
         stop_grace_s=STOP_GRACE_S,
         restarts=2,
@@ -106,13 +105,9 @@ def bearer_of(settings: Settings) -> dict[str, str]:
     return {"Authorization": f"Bearer {settings.ray_token_file.read_text().strip()}"}
 
 
-def _head_and_raylet(settings: Settings, agent_port: int) -> Probe:
+def _dashboard(settings: Settings) -> Probe:
     async def ask() -> str | None:
-        headers = bearer_of(settings)
-        # The dashboard answers some seconds before the node can take work.
-        dashboard = answers_http(f"{settings.effective_ray_url}/api/version", headers)
-        raylet = answers_http(f"http://127.0.0.1:{agent_port}/api/local_raylet_healthz", headers)
-        return await dashboard() or await raylet()
+        return await answers_http(f"{settings.effective_ray_url}/api/version", bearer_of(settings))()
 
     return ask
 

@@ -1,78 +1,77 @@
 """Asks Ray Serve for the replicas of the configured models, and tells when they are there."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import aiohttp
-
+from tokenyard.clients.ray_serve import RayServe, ServeRefused
+from tokenyard.core.errors import Unavailable
 from tokenyard.core.model_spec import InvalidModelSpec, read_model_spec
 from tokenyard.settings import Settings
-from tokenyard.stack.failure import StackFailed
-from tokenyard.stack.ray_head import bearer_of
+from tokenyard.stack.installation import StackFailed
 from tokenyard_deployments.serving.app import ServedModel, serve_config
 
-PATH = "/api/serve/applications/"
-QUESTION_TIMEOUT_S = 30.0
+DEPLOY_LIMIT_S = 180.0
 RUNNING_LIMIT_S = 600.0
-POLL_S = 0.5
+POLL_S = 0.25
 _HOPELESS = {"DEPLOY_FAILED", "UNHEALTHY"}
 
 
-class Serving:
-    """Serve's applications on one Ray, through its dashboard's REST API."""
+async def deploy_models(settings: Settings) -> None:
+    """Say which applications shall run; Serve makes it so in its own time. Saying it again changes nothing.
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    Ray's dashboard answers before the node can take work: it is asked until it can.
 
-    async def deploy(self) -> None:
-        """Say which applications shall run; Serve makes it so in its own time. Saying it again changes nothing."""
-        config = what_to_serve(self._settings)
-        async with self._session() as http, http.put(PATH, json=config) as reply:
-            if reply.status != 200:
-                raise StackFailed(f"Ray Serve refused the models: {reply.status} {(await reply.text())[:500]}")
-
-    async def until_running(self, on_wait: Callable[[str], None] = lambda _state: None) -> None:
-        """Wait until every application runs.
-
-        Raises:
-            StackFailed: one cannot, or not in time.
-        """
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + RUNNING_LIMIT_S
-        async with self._session() as http:
-            while True:
-                states = await _states(http)
-                waiting = {name: state for name, (state, _why) in states.items() if state != "RUNNING"}
-                if states and not waiting:
-                    return
-                for name, (state, why) in states.items():
-                    if state in _HOPELESS:
-                        raise StackFailed(f"Model {name} cannot be served ({state}): {why}")
-                said = ", ".join(f"{name} {state.lower()}" for name, state in waiting.items()) or "Serve is starting"
-                on_wait(said)
-                if loop.time() > deadline:
-                    raise StackFailed(f"The replicas were not there within {RUNNING_LIMIT_S:.0f} s: {said}")
-                await asyncio.sleep(POLL_S)
-
-    def _session(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            self._settings.effective_ray_url,
-            headers=bearer_of(self._settings),
-            timeout=aiohttp.ClientTimeout(total=QUESTION_TIMEOUT_S),
-        )
+    Raises:
+        StackFailed: a model has no usable description, or Serve does not take it.
+    """
+    config = what_to_serve(settings)
+    deadline = time.monotonic() + DEPLOY_LIMIT_S
+    async with _client(settings) as serve:
+        while True:
+            try:
+                return await serve.deploy(config)
+            except ServeRefused as error:
+                raise StackFailed(f"Ray Serve did not take the models: {error}") from error
+            except Unavailable as error:
+                if time.monotonic() > deadline:
+                    raise StackFailed(f"Ray Serve cannot be asked for the models: {error}") from error
+            await asyncio.sleep(POLL_S)
 
 
-async def _states(http: aiohttp.ClientSession) -> dict[str, tuple[str, str]]:
-    """Return state and message of each application."""
+async def until_models_run(settings: Settings, on_wait: Callable[[str], None] = lambda _state: None) -> None:
+    """Wait until every application runs.
+
+    Raises:
+        StackFailed: one cannot, or not in time.
+    """
+    said: str | None = None
     try:
-        async with http.get(PATH) as reply:
-            answer: dict[str, Any] = await reply.json() if reply.status == 200 else {}
-    except (aiohttp.ClientError, TimeoutError):  # asked again in a moment; the caller has a deadline
-        return {}
-    applications = answer.get("applications", {})
-    return {name: (entry["status"], entry.get("message", "")) for name, entry in applications.items()}
+        async with _client(settings) as serve, asyncio.timeout(RUNNING_LIMIT_S):
+            while (said := await _missing(serve)) is not None:
+                on_wait(said)
+                await asyncio.sleep(POLL_S)
+    except TimeoutError:
+        raise StackFailed(f"The replicas were not there within {RUNNING_LIMIT_S:.0f} s: {said}") from None
+
+
+async def _missing(serve: RayServe) -> str | None:
+    """Return what is still missing, in words; None when all run."""
+    try:
+        states = await serve.statuses()
+    except Unavailable:  # asked again in a moment; the caller has a deadline
+        return "Ray's dashboard does not answer"
+    for name, state in states.items():
+        if state.status in _HOPELESS:
+            raise StackFailed(f"Model {name} cannot be served ({state.status}): {state.message}")
+    waiting = [f"{name} {state.status.lower()}" for name, state in states.items() if state.status != "RUNNING"]
+    return ", ".join(waiting) or (None if states else "Serve is starting")
+
+
+def _client(settings: Settings) -> RayServe:
+    return RayServe(settings.effective_ray_url, settings.ray_token_file.read_text().strip())
 
 
 def what_to_serve(settings: Settings) -> dict[str, Any]:

@@ -1,27 +1,28 @@
-"""The steps of a start, each shown while it goes on."""
+"""The steps of a start, each shown while it goes on; those that do not need each other go on at the same time."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from tokenyard.settings import Settings
 from tokenyard.stack.base_models import pull
-from tokenyard.stack.failure import StackFailed
-from tokenyard.stack.health import answers_http, until_ready
-from tokenyard.stack.installation import local_url
-from tokenyard.stack.parts import dashboard_part, gateway_part, valkey_part, worker_part
+from tokenyard.stack.first_start import FirstKeys, make_first_keys
+from tokenyard.stack.installation import StackFailed, local_url
+from tokenyard.stack.processes.parts import our_parts, valkey_part
+from tokenyard.stack.processes.probes import answers_http, until_ready
+from tokenyard.stack.processes.supervisor import Supervisor
 from tokenyard.stack.progress import Progress
 from tokenyard.stack.ray_head import prepare_session_folder, ray_part
-from tokenyard.stack.serving import Serving
-from tokenyard.stack.supervisor import Supervisor
+from tokenyard.stack.serving import deploy_models, until_models_run
 from tokenyard.storage.migrate import upgrade
 
 ABLE_TO_SERVE_LIMIT_S = 120.0
 
 
 class Startup:
-    """Starts one part after the other; what can wait for itself (replicas) is waited for last."""
+    """Starts everything of one run."""
 
     def __init__(
         self, settings: Settings, environment: Mapping[str, str], supervisor: Supervisor, progress: Progress
@@ -30,9 +31,30 @@ class Startup:
         self._environment = environment
         self._supervisor = supervisor
         self._progress = progress
-        self._serving = Serving(settings)
+        self._keys = FirstKeys()
 
-    async def base_models(self) -> None:
+    async def run(self) -> FirstKeys:
+        """Start all parts; return the keys of a new installation.
+
+        Raises:
+            StackFailed: one of them cannot be started.
+        """
+        await together(self._control_plane(), self._serving())
+        await self._able_to_serve()
+        return self._keys
+
+    async def _control_plane(self) -> None:
+        await self._stores()
+        await self._our_processes()
+        self._keys = await make_first_keys(self.settings)
+
+    async def _serving(self) -> None:
+        await together(self._base_models(), self._ray())
+        with self._progress.step(f"Replicas of {', '.join(self.settings.models)}") as step:
+            await self._deploy()
+            await self._supervisor.unless_failed(until_models_run(self.settings, step.show))
+
+    async def _base_models(self) -> None:
         """Fetch the base models that are not there yet, and look whether those that are there are complete."""
         for model in self.settings.models:
             with self._progress.step(f"Base model {model}") as step:
@@ -47,7 +69,7 @@ class Startup:
                     )
                     raise StackFailed(f"{failure}. {hint}") from failure
 
-    async def stores(self) -> None:
+    async def _stores(self) -> None:
         """Start Valkey, and bring the database to the newest schema."""
         if not self.settings.redis_url:
             await self._supervisor.start(valkey_part(self.settings, self._environment))
@@ -59,31 +81,28 @@ class Startup:
             if not self.settings.redis_url:
                 await self._supervisor.ready("valkey")
 
-    async def ray(self) -> None:
-        """Start the local Ray and ask Serve for the replicas; they load while the rest starts."""
+    async def _ray(self) -> None:
+        """Start the local Ray."""
+        if self.settings.ray_url:
+            return
         with self._progress.step("Ray"):
-            if not self.settings.ray_url:
-                prepare_session_folder(self.settings.data_dir)
-                part = ray_part(self.settings, self._environment)
-                await self._supervisor.start(part, after_restart=self._serving.deploy)
-                await self._supervisor.ready("ray")
-            await self._serving.deploy()
+            prepare_session_folder(self.settings.data_dir)
+            await self._supervisor.start(ray_part(self.settings, self._environment), after_restart=self._deploy)
+            await self._supervisor.ready("ray")
 
-    async def our_processes(self) -> None:
+    async def _deploy(self) -> None:
+        await deploy_models(self.settings)
+
+    async def _our_processes(self) -> None:
         """Start gateway, worker and dashboard."""
-        parts = [part(self.settings, self._environment) for part in (gateway_part, worker_part, dashboard_part)]
+        parts = our_parts(self.settings, self._environment)
         with self._progress.step("Gateway, worker, dashboard"):
             for part in parts:
                 await self._supervisor.start(part)
             for part in parts:
                 await self._supervisor.ready(part.name)
 
-    async def models_served(self) -> None:
-        """Wait until every model has a replica."""
-        with self._progress.step(f"Replicas of {', '.join(self.settings.models)}") as step:
-            await self._supervisor.unless_failed(self._serving.until_running(step.show))
-
-    async def able_to_serve(self) -> None:
+    async def _able_to_serve(self) -> None:
         """Wait until the gateway knows of the replicas and its budgets are loaded."""
         probe = answers_http(f"{local_url(self.settings, self.settings.gateway_port)}/ready")
         with self._progress.step("Gateway able to serve"):
@@ -94,3 +113,13 @@ class Startup:
                     f"The gateway did not become able to serve within {ABLE_TO_SERVE_LIMIT_S:.0f} s: {error}."
                     f" The logs of gateway, worker and ray are in {self.settings.data_dir.absolute() / 'logs'}"
                 ) from error
+
+
+async def together(*works: Coroutine[Any, Any, None]) -> None:
+    """Run all; the first failure ends the others and is raised as it is."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                group.create_task(work)
+    except ExceptionGroup as failures:
+        raise failures.exceptions[0] from None

@@ -1,4 +1,4 @@
-"""`tokenyard up`: checks, starts, watches and stops the whole platform on this machine."""
+"""`tokenyard up` and `down`: checks, starts, watches and stops the whole platform on this machine."""
 
 import asyncio
 import os
@@ -9,21 +9,30 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import psutil
+
 from tokenyard.settings import Settings
 from tokenyard.stack import snippets
 from tokenyard.stack.checks import ports_of, problems_with_disk, problems_with_memory, problems_with_ports
-from tokenyard.stack.failure import StackFailed
-from tokenyard.stack.first_start import make_first_keys
-from tokenyard.stack.installation import child_environment, ensure_ray_token
-from tokenyard.stack.leftovers import end_processes
+from tokenyard.stack.installation import StackFailed, child_environment, ensure_ray_token
+from tokenyard.stack.processes.leftovers import end_last_run
+from tokenyard.stack.processes.run_record import (
+    RUN_VARIABLE,
+    RunRecord,
+    holder,
+    locked,
+    remove_record,
+    write_record,
+)
+from tokenyard.stack.processes.supervisor import Supervisor
 from tokenyard.stack.progress import Progress
-from tokenyard.stack.run_record import RUN_VARIABLE, RunRecord, locked, read_record, remove_record, write_record
 from tokenyard.stack.startup import Startup
-from tokenyard.stack.supervisor import Supervisor
 
 T = TypeVar("T")
 
 STOP_LIMIT_S = 18.0
+DOWN_LIMIT_S = 25.0
+DOWN_POLL_S = 0.1
 # Valkey goes last, because the others still write to it while they end.
 STOP_ORDER = (("gateway",), ("worker", "dashboard", "ray"), ("valkey",))
 
@@ -31,15 +40,8 @@ STOP_ORDER = (("gateway",), ("worker", "dashboard", "ray"), ("valkey",))
 async def start_everything(
     settings: Settings, environment: Mapping[str, str], supervisor: Supervisor, progress: Progress
 ) -> str:
-    """Start all parts, in the order in which they need each other; return what to tell the operator."""
-    startup = Startup(settings, environment, supervisor, progress)
-    await startup.base_models()
-    await startup.stores()
-    await startup.ray()
-    await startup.our_processes()
-    await startup.models_served()
-    await startup.able_to_serve()
-    keys = await make_first_keys(settings)
+    """Start all parts; return what to tell the operator."""
+    keys = await Startup(settings, environment, supervisor, progress).run()
     return snippets.welcome(settings, keys.admin, keys.api)
 
 
@@ -56,7 +58,8 @@ async def up(
     """
     began = time.monotonic()
     with locked(settings.data_dir), _stop_signal() as stop:
-        _clean_up_after_a_crash(settings, progress)
+        if cleaned_up := end_last_run(settings.data_dir):
+            progress.say(cleaned_up)
         _check(settings, progress, ignore=ignore_checks)
         run = RunRecord(secrets.token_hex(8), os.getpid())
         write_record(settings.data_dir, run)
@@ -73,16 +76,6 @@ async def up(
         finally:
             await _stop(supervisor, progress)
             remove_record(settings.data_dir)
-
-
-def _clean_up_after_a_crash(settings: Settings, progress: Progress) -> None:
-    last = read_record(settings.data_dir)
-    if last is None:
-        return
-    ended = end_processes(last.id, grace_s=3.0)
-    remove_record(settings.data_dir)
-    if ended:
-        progress.say(f"Ended {ended} processes that a run which died (process {last.pid}) had left.")
 
 
 def _check(settings: Settings, progress: Progress, *, ignore: bool) -> None:
@@ -140,3 +133,21 @@ async def _stop(supervisor: Supervisor, progress: Progress) -> None:
         except TimeoutError:
             progress.warn("Stopping took too long; ending what is left by force.")
             await asyncio.to_thread(supervisor.end_by_force)
+
+
+def down(settings: Settings) -> str:
+    """Stop what runs on the data folder, or end what a dead run left behind; return what was done.
+
+    Raises:
+        StackFailed: the running copy does not stop.
+    """
+    pid = holder(settings.data_dir)
+    if not pid:
+        return end_last_run(settings.data_dir) or f"Nothing runs on {settings.data_dir}."
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + DOWN_LIMIT_S
+    while holder(settings.data_dir) == pid and psutil.pid_exists(pid):
+        if time.monotonic() > deadline:
+            raise StackFailed(f"Process {pid} did not stop within {DOWN_LIMIT_S:.0f} s; see its terminal or logs.")
+        time.sleep(DOWN_POLL_S)
+    return f"Stopped (process {pid})."

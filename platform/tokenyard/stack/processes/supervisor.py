@@ -5,10 +5,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from tokenyard.stack.child import Child, Part
-from tokenyard.stack.failure import StackFailed
-from tokenyard.stack.health import until_ready
-from tokenyard.stack.leftovers import end_processes
+from tokenyard.stack.installation import StackFailed
+from tokenyard.stack.processes.child import Child, Part
+from tokenyard.stack.processes.leftovers import end_processes
+from tokenyard.stack.processes.probes import until_ready
 from tokenyard.stack.progress import Progress
 
 FIRST_BACKOFF_S = 0.5

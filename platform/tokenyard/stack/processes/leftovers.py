@@ -1,10 +1,11 @@
 """Finds and ends the processes of one run, by the run id in their environment, and no others."""
 
 import time
+from pathlib import Path
 
 import psutil
 
-from tokenyard.stack.run_record import PART_VARIABLE, RUN_VARIABLE
+from tokenyard.stack.processes.run_record import PART_VARIABLE, RUN_VARIABLE, read_record, remove_record
 
 
 def processes_of(run: str, part: str | None = None) -> list[psutil.Process]:
@@ -39,6 +40,16 @@ def end_processes(run: str, part: str | None = None, *, grace_s: float, limit_s:
         psutil.wait_procs(left, timeout=1)
         left = processes_of(run, part)
     return len(seen)
+
+
+def end_last_run(data_dir: Path) -> str | None:
+    """End what a run of this data folder left when it died; return what was done, None where there was no such run."""
+    record = read_record(data_dir)
+    if record is None:
+        return None
+    ended = end_processes(record.id, grace_s=3.0)
+    remove_record(data_dir)
+    return f"Ended {ended} processes that a run which died (process {record.pid}) had left."
 
 
 def _signal(processes: list[psutil.Process], *, hard: bool) -> None:
