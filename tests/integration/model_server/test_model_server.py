@@ -42,8 +42,10 @@ class Server:
 async def _serving(talk: Talk) -> AsyncIterator[tuple[Server, str]]:
     server = Server(talk)
     listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    yield server, f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1/x"
-    listener.close()
+    try:
+        yield server, f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1/x"
+    finally:
+        listener.close()
 
 
 def _says(*pieces: bytes, then_close: bool = False) -> Talk:
