@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 from fastapi import FastAPI
@@ -42,11 +43,11 @@ class Api:
     url: str
     session: aiohttp.ClientSession
 
-    async def get(self, path: str, key: str = OPERATOR, **params: str) -> tuple[int, dict]:  # type: ignore[type-arg]
+    async def get(self, path: str, key: str = OPERATOR, **params: str) -> tuple[int, dict[str, Any]]:
         async with self.session.get(self.url + path, params=params, headers=_bearer(key)) as answer:
             return answer.status, await answer.json()
 
-    async def post(self, path: str, body: object = None, key: str = OPERATOR) -> tuple[int, dict]:  # type: ignore[type-arg]
+    async def post(self, path: str, body: object = None, key: str = OPERATOR) -> tuple[int, dict[str, Any]]:
         async with self.session.post(self.url + path, json=body, headers=_bearer(key)) as answer:
             return answer.status, await answer.json()
 

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from sqlalchemy import func, select
 
+from support.redis_reader import read_figures
 from tokenyard.core.budgets import monthly, wallet
 from tokenyard.core.clock import Clock, SystemClock
 from tokenyard.core.ids import ApiKeyId, AttemptId, JobId, OrganizationId, PriceId, ProjectId
@@ -138,8 +139,7 @@ async def journal_sum(database: Database) -> int:
 
 
 async def live_budget(redis: Redis, organization: OrganizationId, name: str | None = None) -> dict[str, int]:
-    found = await redis.hgetall(budget(bucket_of(organization), name or wallet(organization)))
-    figures = {field.decode(): int(value) for field, value in found.items()}
+    figures = await read_figures(redis, budget(bucket_of(organization), name or wallet(organization)))
     return {"pending": 0, "held": 0, **figures} if figures else {}
 
 

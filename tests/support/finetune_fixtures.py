@@ -60,7 +60,9 @@ async def platform(database: Database, tmp_path: Path) -> AsyncIterator[Platform
     ):
         app.include_router(router)
     async with running(app) as url:
-        clients = [AsyncOpenAI(api_key=f"ty-{name}", base_url=f"{url}/v1", max_retries=0) for name in ("acme", "rival")]
-        yield Platform(url, *clients, blobs, tmp_path / "blobs", database, reservations)
-        for client in clients:
-            await client.close()
+        base_url = f"{url}/v1"
+        async with (
+            AsyncOpenAI(api_key="ty-acme", base_url=base_url, max_retries=0) as acme,
+            AsyncOpenAI(api_key="ty-rival", base_url=base_url, max_retries=0) as rival,
+        ):
+            yield Platform(url, acme, rival, blobs, tmp_path / "blobs", database, reservations)

@@ -1,8 +1,9 @@
 """Files and fine-tuning without a cluster: real stores, loops and blobs; the rest in memory; a clock that we move."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from support.fakes.adapter_replicas import AdapterReplicas
 from support.fakes.clock import FrozenClock
@@ -71,9 +72,9 @@ class FinetuneStack:
         )
         self.worker = self.new_worker()
 
-    def new_worker(self, **replaced: object) -> Sequence[Loop]:
+    def new_worker(self, **replaced: Any) -> Sequence[Loop]:
         """Return the loops of one more worker, with some of what it is given replaced."""
-        parts: dict[str, object] = {
+        parts: dict[str, Any] = {
             "owner": random_text(),
             "database": self.database,
             "blobs": self.blobs,
@@ -88,7 +89,7 @@ class FinetuneStack:
             "policy": self.policy,
         }
         leftovers = FileOperatorStore(self.database, self.clock, files_in_use)
-        loops = finetune_loops(**{**parts, **replaced})  # type: ignore[arg-type]
+        loops = finetune_loops(**{**parts, **replaced})
         return [*loops, cleaning_loop(leftovers, self.files, self.blobs)]
 
     def uploads(self, *, max_bytes: int, stall_limit_s: float = 30.0) -> Uploads:
@@ -97,7 +98,7 @@ class FinetuneStack:
     async def upload(self, who: Principal, data: bytes) -> FileId:
         uploads = self.uploads(max_bytes=10_000_000)
 
-        async def body():
+        async def body() -> AsyncIterator[bytes]:
             yield b'--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
             yield b'--b\r\ncontent-disposition: form-data; name="file"; filename="teach.jsonl"\r\n\r\n'
             yield data

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import ClientResponse, ClientSession
+from openai.types.chat import ChatCompletionUserMessageParam
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
@@ -15,19 +16,20 @@ from support.fakes.admission_requests import ORGANIZATION, BudgetTable, open_buc
 from support.fakes.authenticator import FixedAuthenticator
 from support.fakes.gateway_ports import BASE, KnownModels, KnownReplicas
 from support.fakes.model_server import MockModelServer
+from support.redis_reader import read_hash, read_usage
 from support.servers.asgi import running
 from tokenyard.clients.model_server import ModelServerClient
 from tokenyard.core.budgets import wallet
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.principal import Limits
-from tokenyard.core.redis_keys import bucket_of, budget, holds, usage_stream
+from tokenyard.core.redis_keys import bucket_of, budget, holds
 from tokenyard.core.replica import Replica
 from tokenyard.gateway.app import Gateway, create_app
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
 from tokenyard.limits.admission import RedisAdmission
-from tokenyard.metering.events import Settled, decode_event
+from tokenyard.metering.events import Settled
 from tokenyard.web.access_log import AccessLog
 
 CHAT = "/v1/chat/completions"
@@ -39,7 +41,7 @@ SALT_SECRET = hashlib.sha256(b"salt").digest()
 BEARER = "replica-bearer"
 WALLET_NANO = 10**12
 DEADLINE_S = 10.0
-HELLO = [{"role": "user", "content": "say hello to me"}]
+HELLO: list[ChatCompletionUserMessageParam] = [{"role": "user", "content": "say hello to me"}]
 
 
 @dataclass
@@ -61,15 +63,13 @@ class GatewayStack:
     def server(self) -> MockModelServer:
         return self.servers[0]
 
-    def limit(self, **figures: int) -> None:
+    def limit(self, *, requests_per_minute: int | None = None, tokens_per_minute: int | None = None) -> None:
         """Give the test key these limits from now on."""
-        self.keys.tenants[KEY] = principal(key=Limits(**figures))  # type: ignore[arg-type]
+        self.keys.tenants[KEY] = principal(key=Limits(requests_per_minute, tokens_per_minute))
 
     async def events(self, organization: OrganizationId = ORGANIZATION) -> list[Settled]:
         """Return what the gateway has reported so far."""
-        entries = await self.redis.xrange(usage_stream(bucket_of(organization)))
-        found = [decode_event(fields[b"event"]) for _, fields in entries]
-        return [event for event in found if isinstance(event, Settled)]
+        return [event for event in await read_usage(self.redis, organization) if isinstance(event, Settled)]
 
     async def settled(self, number: int = 1) -> list[Settled]:
         """Wait until so many requests are settled and return their reports; more than that is an error."""
@@ -90,8 +90,7 @@ class GatewayStack:
         return await session.post(self.url + path, json=body, headers={"authorization": f"Bearer {KEY}"})
 
     async def budget(self) -> dict[bytes, bytes]:
-        found: dict[bytes, bytes] = await self.redis.hgetall(budget(bucket_of(ORGANIZATION), wallet(ORGANIZATION)))
-        return found
+        return await read_hash(self.redis, budget(bucket_of(ORGANIZATION), wallet(ORGANIZATION)))
 
 
 async def until(condition: Callable[[], object]) -> None:

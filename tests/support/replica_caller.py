@@ -11,14 +11,14 @@ import aiohttp
 import psutil
 from redis.asyncio import Redis
 
+from support.redis_reader import read_usage
 from tokenyard.clients.replica import ReplicaClient
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
-from tokenyard.core.redis_keys import bucket_of, usage_stream
 from tokenyard.core.replica import Replica, ReplicaTarget
 from tokenyard.core.usage import MeterClaims
 from tokenyard.metering import header as meter
-from tokenyard.metering.events import ReplicaReported, decode_event
+from tokenyard.metering.events import ReplicaReported
 
 MODEL = "smollm2-135m-instruct"
 CHAT = "/v1/chat/completions"
@@ -127,6 +127,5 @@ class ReplicaCaller:
 async def reports(redis_url: str, organization: OrganizationId, attempt: str) -> list[ReplicaReported]:
     """Return the replicas' reports of `attempt` that are on the stream."""
     async with Redis.from_url(redis_url) as redis:
-        entries = await redis.xrange(usage_stream(bucket_of(organization)))
-    events = [decode_event(fields[b"event"]) for _, fields in entries]
+        events = await read_usage(redis, organization)
     return [one for one in events if isinstance(one, ReplicaReported) and one.claims.attempt == attempt]

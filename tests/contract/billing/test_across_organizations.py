@@ -1,5 +1,7 @@
 """What the dashboard reads of all organizations; its sums are the organizations' own."""
 
+from typing import Any
+
 import pytest
 from redis.asyncio import Redis
 
@@ -32,11 +34,11 @@ async def filled(database: Database, redis: Redis) -> None:
     await worker(database, redis).consumer.step()
 
 
-async def used(api: Api, **params: str) -> list[dict]:  # type: ignore[type-arg]
+async def used(api: Api, **params: str) -> list[dict[str, Any]]:
     """Return all results of all pages, each with the start of its bucket."""
     results, page = [], None
     while True:
-        more = {} if page is None else {"page": page}
+        more: dict[str, str] = {} if page is None else {"page": page}
         params = {"start_time": str(START_S), "end_time": str(END_S)} | params
         status, body = await api.get("/admin/usage", **params, **more)
         assert status == 200, body

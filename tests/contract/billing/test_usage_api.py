@@ -1,7 +1,15 @@
 """OpenAI's own client reads usage and costs."""
 
+from typing import Any
+
 import pytest
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, omit
+from openai.types.admin.organization.usage_completions_response import Data as UsageBucket
+from openai.types.admin.organization.usage_completions_response import (
+    DataResultOrganizationUsageCompletionsResult as CompletionsResult,
+)
+from openai.types.admin.organization.usage_costs_response import Data as CostsBucket
+from openai.types.admin.organization.usage_costs_response import DataResultOrganizationCostsResult as CostsResult
 from redis.asyncio import Redis
 
 from support.billing_api import OPERATOR, OTHER_TENANT, TENANT, billing_api
@@ -12,6 +20,20 @@ from tokenyard.storage.database import Database
 DAY_S = 86_400
 START_S = MARCH_MS // 1000 // DAY_S * DAY_S
 TUNED = "ft:smollm2-135m-instruct:acme:bot:0123"
+
+
+def completions(bucket: UsageBucket) -> list[CompletionsResult]:
+    """Return a bucket's results, all of which must be of completions."""
+    found = [result for result in bucket.results if isinstance(result, CompletionsResult)]
+    assert len(found) == len(bucket.results)
+    return found
+
+
+def costs(bucket: CostsBucket) -> list[CostsResult]:
+    """Return a bucket's results, all of which must be costs."""
+    found = [result for result in bucket.results if isinstance(result, CostsResult)]
+    assert len(found) == len(bucket.results)
+    return found
 
 
 async def filled(database: Database, redis: Redis) -> None:
@@ -33,7 +55,7 @@ async def test_completions_by_day_and_by_group(database: Database, redis: Redis)
         client = AsyncOpenAI(api_key=TENANT, admin_api_key=TENANT, base_url=f"{api.url}/v1", max_retries=0)
         usages = client.admin.organization.usage
         page = await usages.completions(start_time=START_S, end_time=START_S + 2 * DAY_S)
-        days = [bucket.results[0] for bucket in page.data]
+        days = [completions(bucket)[0] for bucket in page.data]
         assert [(d.input_tokens, d.output_tokens, d.num_model_requests) for d in days] == [(150, 15, 2), (7, 3, 1)]
         assert (days[0].input_cached_tokens, days[0].model, days[0].project_id) == (40, None, None)
         assert (page.has_more, page.data[0].start_time, page.data[0].end_time) == (False, START_S, START_S + DAY_S)
@@ -41,12 +63,13 @@ async def test_completions_by_day_and_by_group(database: Database, redis: Redis)
         grouped = await usages.completions(
             start_time=START_S, end_time=START_S + 1, group_by=["model", "project_id"], bucket_width="1d"
         )
-        found = {(r.model, r.project_id): r.input_tokens for r in grouped.data[0].results}
+        found = {(r.model, r.project_id): r.input_tokens for r in completions(grouped.data[0])}
         assert found == {(MODEL, "proj_1"): 100, (TUNED, "proj_2"): 50}
 
-        for filters in ({"models": [TUNED]}, {"project_ids": ["proj_2", "proj_x"]}):
-            only = await usages.completions(start_time=START_S, end_time=START_S + DAY_S, **filters)  # type: ignore[arg-type]
-            assert only.data[0].results[0].input_tokens == 50
+        filters: list[dict[str, Any]] = [{"models": [TUNED]}, {"project_ids": ["proj_2", "proj_x"]}]
+        for one in filters:
+            only = await usages.completions(start_time=START_S, end_time=START_S + DAY_S, **one)
+            assert completions(only.data[0])[0].input_tokens == 50
         by_key = await usages.completions(start_time=START_S, end_time=START_S + 2 * DAY_S, api_key_ids=["key_2"])
         assert [len(bucket.results) for bucket in by_key.data] == [0, 1]
         await client.close()
@@ -57,14 +80,14 @@ async def test_pages_follow_each_other(database: Database, redis: Redis) -> None
     async with billing_api(database, redis) as api:
         client = AsyncOpenAI(api_key=TENANT, admin_api_key=TENANT, base_url=f"{api.url}/v1", max_retries=0)
         usages = client.admin.organization.usage
-        starts, tokens, page = [], 0, None
+        starts: list[int] = []
+        tokens, page = 0, None
         while True:
-            extra = {"page": page} if page else {}
             got = await usages.completions(
-                start_time=START_S, end_time=START_S + 2 * DAY_S, bucket_width="1h", limit=20, **extra
+                start_time=START_S, end_time=START_S + 2 * DAY_S, bucket_width="1h", limit=20, page=page or omit
             )
             starts += [bucket.start_time for bucket in got.data]
-            tokens += sum(result.input_tokens for bucket in got.data for result in bucket.results)
+            tokens += sum(result.input_tokens for bucket in got.data for result in completions(bucket))
             page = got.next_page
             if not got.has_more:
                 break
@@ -79,13 +102,14 @@ async def test_costs_are_exact_by_line(database: Database, redis: Redis) -> None
         client = AsyncOpenAI(api_key=TENANT, admin_api_key=TENANT, base_url=f"{api.url}/v1", max_retries=0)
         usages = client.admin.organization.usage
         page = await usages.costs(start_time=START_S, end_time=START_S + DAY_S)
-        [day] = page.data[0].results
+        [day] = costs(page.data[0])
         # 60 fresh + 40 cached + 10 out, 50 + 5 at the base's price (the claims say so), 1000 trained
+        assert day.amount is not None
         assert day.amount.value == (60 * 100 + 40 * 50 + 10 * 400 + 50 * 100 + 5 * 400 + 1000 * 3000) / 1e9
         assert day.amount.currency == "usd"
 
         lines = await usages.costs(start_time=START_S, end_time=START_S + DAY_S, group_by=["line_item"])
-        found = {(r.line_item, r.quantity) for r in lines.data[0].results}
+        found = {(r.line_item, r.quantity) for r in costs(lines.data[0])}
         assert found == {
             (f"{MODEL}, input", 60),
             (f"{MODEL}, cached_input", 40),

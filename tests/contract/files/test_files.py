@@ -1,6 +1,8 @@
 """Files as the `openai` SDK sees them."""
 
 import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, Literal
 
 import httpx
 import openai
@@ -8,12 +10,14 @@ import pytest
 from openai.types import FileDeleted, FileObject
 from sqlalchemy import func, select
 
+from support.finetune_fixtures import Platform
+from support.openai_errors import error_of, message_of
 from support.openai_schema import check_openai_schema, check_openai_type
 from support.training_rows import rows
 from tokenyard.files.tables import FileRow
 
 
-async def test_a_file_lives_from_upload_to_deletion(platform) -> None:
+async def test_a_file_lives_from_upload_to_deletion(platform: Platform) -> None:
     data = rows(3)
     made = await platform.acme.files.create(file=("teach.jsonl", data), purpose="fine-tune")
     assert made.id.startswith("file-")
@@ -32,7 +36,7 @@ async def test_a_file_lives_from_upload_to_deletion(platform) -> None:
     assert [path for path in platform.folder.rglob("*") if path.is_file()] == []
 
 
-async def test_files_are_exactly_openais(platform) -> None:
+async def test_files_are_exactly_openais(platform: Platform) -> None:
     async with httpx.AsyncClient(base_url=platform.url, headers={"authorization": "Bearer ty-acme"}) as http:
         expiry = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
         for fields in ({"purpose": "fine-tune"}, {"purpose": "user_data"} | expiry):
@@ -50,43 +54,48 @@ async def test_files_are_exactly_openais(platform) -> None:
     check_openai_schema(deleted, "DeleteFileResponse")
 
 
-async def test_another_organizations_file_is_as_if_it_were_not_there(platform) -> None:
+async def test_another_organizations_file_is_as_if_it_were_not_there(platform: Platform) -> None:
     made = await platform.acme.files.create(file=("teach.jsonl", rows(1)), purpose="fine-tune")
-    calls = [platform.rival.files.retrieve, platform.rival.files.content, platform.rival.files.delete]
+    calls: list[Callable[[str], Awaitable[object]]] = [
+        platform.rival.files.retrieve,
+        platform.rival.files.content,
+        platform.rival.files.delete,
+    ]
     for call in calls:
         with pytest.raises(openai.NotFoundError) as theirs:
             await call(made.id)
         with pytest.raises(openai.NotFoundError) as nobodys:
             await call("file-0000000000000000000000")
-        assert theirs.value.body == {**nobodys.value.body, "message": theirs.value.body["message"]}
+        assert error_of(theirs.value) == {**error_of(nobodys.value), "message": message_of(theirs.value)}
     assert (await platform.rival.files.list()).data == []
     with pytest.raises(openai.BadRequestError):
         await platform.rival.files.list(after=made.id)
     assert (await platform.acme.files.content(made.id)).content == rows(1)
 
 
-async def test_lists_follow_the_cursor_in_both_orders(platform) -> None:
+async def test_lists_follow_the_cursor_in_both_orders(platform: Platform) -> None:
     made = [
         (await platform.acme.files.create(file=(f"{number}.txt", b"text"), purpose="user_data")).id
         for number in range(5)
     ]
     await platform.acme.files.create(file=("teach.jsonl", rows(1)), purpose="fine-tune")
-    for order, expected in (("asc", made), ("desc", made[::-1])):
+    orders: list[tuple[Literal["asc", "desc"], list[str]]] = [("asc", made), ("desc", made[::-1])]
+    for order, expected in orders:
         page = await platform.acme.files.list(purpose="user_data", limit=2, order=order)
         assert page.has_more
         assert [file.id async for file in page] == expected
 
 
-async def test_wrong_lines_are_named(platform) -> None:
+async def test_wrong_lines_are_named(platform: Platform) -> None:
     good = rows(1).strip()
     bad = b"\n".join([good, b"{nonsense", good, json.dumps({"messages": []}).encode()])
     with pytest.raises(openai.BadRequestError) as refused:
         await platform.acme.files.create(file=("teach.jsonl", bad), purpose="fine-tune")
-    message = refused.value.body["message"]
+    message = message_of(refused.value)
     assert "line 2: not JSON" in message
     assert 'line 4: "messages" must be a list with at least one message' in message
-    assert refused.value.body["code"] == "invalid_training_file"
-    assert refused.value.body["param"] == "file"
+    assert refused.value.code == "invalid_training_file"
+    assert refused.value.param == "file"
     await _nothing_is_left(platform)
 
 
@@ -98,19 +107,21 @@ async def test_wrong_lines_are_named(platform) -> None:
         (("teach.jsonl", b"x"), "no-such-purpose", "not one of"),
     ],
 )
-async def test_what_is_wrong_is_said_and_nothing_is_kept(platform, file, purpose, said) -> None:
+async def test_what_is_wrong_is_said_and_nothing_is_kept(
+    platform: Platform, file: tuple[str, bytes], purpose: Any, said: str
+) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         await platform.acme.files.create(file=file, purpose=purpose)
-    assert said in refused.value.body["message"]
+    assert said in message_of(refused.value)
     await _nothing_is_left(platform)
 
 
-async def test_too_large_a_file_is_refused_before_and_while_it_arrives(platform) -> None:
+async def test_too_large_a_file_is_refused_before_and_while_it_arrives(platform: Platform) -> None:
     with pytest.raises(openai.APIStatusError) as refused:
         await platform.acme.files.create(file=("big.txt", b"x" * (5 * 1024 * 1024)), purpose="user_data")
     assert refused.value.status_code == 413
 
-    async def endless():
+    async def endless() -> AsyncIterator[bytes]:
         head = b'--b\r\ncontent-disposition: form-data; name="file"; filename="big.txt"\r\n\r\n'
         yield head
         for _ in range(80):
@@ -126,7 +137,7 @@ async def test_too_large_a_file_is_refused_before_and_while_it_arrives(platform)
     await _nothing_is_left(platform)
 
 
-async def test_fields_may_follow_the_file_and_the_name_is_only_a_name(platform) -> None:
+async def test_fields_may_follow_the_file_and_the_name_is_only_a_name(platform: Platform) -> None:
     body = (
         b'--b\r\ncontent-disposition: form-data; name="file"; filename="../../etc/pass\x01wd"\r\n\r\nhello\r\n'
         b'--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nuser_data\r\n'
@@ -150,32 +161,32 @@ async def test_fields_may_follow_the_file_and_the_name_is_only_a_name(platform) 
         b'--b\r\ncontent-disposition: form-data; name="other"; filename="x"\r\n\r\ndata\r\n--b--\r\n',
     ],
 )
-async def test_a_malformed_body_is_refused_in_openais_shape(platform, body) -> None:
+async def test_a_malformed_body_is_refused_in_openais_shape(platform: Platform, body: bytes) -> None:
     answer = await _post(platform, body)
     assert answer.status_code == 400
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
     await _nothing_is_left(platform)
 
 
-async def test_a_key_is_needed(platform) -> None:
+async def test_a_key_is_needed(platform: Platform) -> None:
     async with httpx.AsyncClient() as client:
         assert (await client.get(f"{platform.url}/v1/files")).status_code == 401
 
 
-async def _post(platform, body: bytes) -> httpx.Response:
+async def _post(platform: Platform, body: bytes) -> httpx.Response:
     headers = {"authorization": "Bearer ty-acme", "content-type": "multipart/form-data; boundary=b"}
     async with httpx.AsyncClient() as client:
         return await client.post(f"{platform.url}/v1/files", content=body, headers=headers)
 
 
-async def _nothing_is_left(platform) -> None:
+async def _nothing_is_left(platform: Platform) -> None:
     async with platform.database.reading() as session:
         assert await session.scalar(select(func.count()).select_from(FileRow)) == 0
     assert [path for path in platform.folder.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("seconds", ["9" * 5000, "", "-3600", "3599", "2592001", "1e4"], ids=lambda text: text[:8])
-async def test_an_expiry_out_of_range(platform, seconds: str) -> None:
+async def test_an_expiry_out_of_range(platform: Platform, seconds: str) -> None:
     fields = {"purpose": "user_data", "expires_after[anchor]": "created_at", "expires_after[seconds]": seconds}
     async with httpx.AsyncClient(base_url=platform.url, headers={"authorization": "Bearer ty-acme"}) as http:
         refused = await http.post("/v1/files", data=fields, files={"file": ("a.txt", b"text")})

@@ -1,6 +1,7 @@
 """Fine-tuning jobs as the `openai` SDK sees them, before any of them trains."""
 
 import json
+from typing import Any
 
 import httpx
 import openai
@@ -8,16 +9,18 @@ import pytest
 from sqlalchemy import func, select
 
 from support.fakes.finetune_ports import TRAINING_RATE
+from support.finetune_fixtures import Platform
+from support.openai_errors import message_of
 from support.training_rows import rows
 from tokenyard.finetune.tables import JobRow
 
 
-async def _file(platform, count: int = 20, client=None) -> str:
+async def _file(platform: Platform, count: int = 20, client: openai.AsyncOpenAI | None = None) -> str:
     made = await (client or platform.acme).files.create(file=("teach.jsonl", rows(count)), purpose="fine-tune")
     return made.id
 
 
-async def test_a_job_is_created_and_found(platform) -> None:
+async def test_a_job_is_created_and_found(platform: Platform) -> None:
     file = await _file(platform)
     job = await platform.acme.fine_tuning.jobs.create(
         model="small-model", training_file=file, suffix="Sky", seed=7, metadata={"team": "blue"}
@@ -28,12 +31,15 @@ async def test_a_job_is_created_and_found(platform) -> None:
     assert (job.fine_tuned_model, job.finished_at, job.trained_tokens, job.error) == (None, None, None, None)
     assert (job.result_files, job.metadata) == ([], {"team": "blue"})
     assert job.hyperparameters.n_epochs == 10  # 20 rows: many passes
+    assert job.method is not None
+    assert job.method.supervised is not None
+    assert job.method.supervised.hyperparameters is not None
     assert job.method.supervised.hyperparameters.n_epochs == 10
     assert await platform.acme.fine_tuning.jobs.retrieve(job.id) == job
     assert [found.id async for found in await platform.acme.fine_tuning.jobs.list()] == [job.id]
 
 
-async def test_the_worst_case_is_reserved(platform) -> None:
+async def test_the_worst_case_is_reserved(platform: Platform) -> None:
     file = await _file(platform, 20)
     job = await platform.acme.fine_tuning.jobs.create(
         model="small-model",
@@ -46,33 +52,36 @@ async def test_the_worst_case_is_reserved(platform) -> None:
     assert platform.reservations.open == {job.id: tokens * TRAINING_RATE}
 
 
-async def test_a_job_that_is_not_covered_leaves_nothing(platform) -> None:
+async def test_a_job_that_is_not_covered_leaves_nothing(platform: Platform) -> None:
     file = await _file(platform)
     platform.reservations.wallet = 1000
     with pytest.raises(openai.RateLimitError) as refused:
         await platform.acme.fine_tuning.jobs.create(model="small-model", training_file=file)
-    assert refused.value.body["type"] == "insufficient_quota"
+    assert refused.value.type == "insufficient_quota"
     assert refused.value.response.headers["x-should-retry"] == "false"
     async with platform.database.reading() as session:
         assert await session.scalar(select(func.count()).select_from(JobRow)) == 0
     assert platform.reservations.open == {}
 
 
-async def test_a_reservation_that_breaks_ends_the_job_so_that_it_is_released(platform) -> None:
+async def test_a_reservation_that_breaks_ends_the_job_so_that_it_is_released(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = await _file(platform)
 
-    async def broken(*_arguments):
+    async def broken(*_arguments: object) -> None:
         raise ConnectionError
 
-    platform.reservations.reserve = broken
+    monkeypatch.setattr(platform.reservations, "reserve", broken)
     with pytest.raises(openai.InternalServerError):
         await platform.acme.fine_tuning.jobs.create(model="small-model", training_file=file)
     async with platform.database.reading() as session:
         job = await session.scalar(select(JobRow))
+    assert job is not None
     assert (job.state, job.outcome, job.trained_tokens) == ("settling", "failed", 0)
 
 
-WRONG = [
+WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"suffix": "no spaces!"}, "suffix", "a-z"),
     ({"suffix": ""}, "suffix", "a-z"),
     ({"seed": -1}, "seed", "greater"),
@@ -92,33 +101,33 @@ WRONG = [
 ]
 
 
-async def test_a_wrong_field_is_named(platform) -> None:
+async def test_a_wrong_field_is_named(platform: Platform) -> None:
     file = await _file(platform)
     for change, param, said in WRONG:
         asked = {"model": "small-model", "training_file": file, **change}
         with pytest.raises(openai.BadRequestError) as refused:
             await platform.acme.fine_tuning.jobs.create(**asked)
-        assert refused.value.body["param"] == param
-        assert said in refused.value.body["message"]
+        assert refused.value.param == param
+        assert said in message_of(refused.value)
     assert platform.reservations.open == {}
 
 
-async def test_an_unknown_model_is_not_found(platform) -> None:
+async def test_an_unknown_model_is_not_found(platform: Platform) -> None:
     with pytest.raises(openai.NotFoundError) as refused:
         await platform.acme.fine_tuning.jobs.create(model="gpt-9", training_file=await _file(platform))
-    assert refused.value.body["code"] == "model_not_found"
+    assert refused.value.code == "model_not_found"
 
 
-async def test_only_own_training_files_train(platform) -> None:
+async def test_only_own_training_files_train(platform: Platform) -> None:
     theirs = await _file(platform, client=platform.rival)
     other = await platform.acme.files.create(file=("notes.txt", b"notes"), purpose="user_data")
     for file in (theirs, other.id):
         with pytest.raises(openai.BadRequestError) as refused:
             await platform.acme.fine_tuning.jobs.create(model="small-model", training_file=file)
-        assert refused.value.body["param"] == "training_file"
+        assert refused.value.param == "training_file"
 
 
-async def test_a_cancelled_job_says_so_at_once_and_stays_so(platform) -> None:
+async def test_a_cancelled_job_says_so_at_once_and_stays_so(platform: Platform) -> None:
     job = await platform.acme.fine_tuning.jobs.create(model="small-model", training_file=await _file(platform))
     cancelled = await platform.acme.fine_tuning.jobs.cancel(job.id)
     assert cancelled.status == "cancelled"
@@ -127,7 +136,7 @@ async def test_a_cancelled_job_says_so_at_once_and_stays_so(platform) -> None:
     assert await platform.acme.fine_tuning.jobs.retrieve(job.id) == cancelled
 
 
-async def test_another_organizations_job_is_as_if_it_were_not_there(platform) -> None:
+async def test_another_organizations_job_is_as_if_it_were_not_there(platform: Platform) -> None:
     job = await platform.acme.fine_tuning.jobs.create(model="small-model", training_file=await _file(platform))
     jobs = platform.rival.fine_tuning.jobs
     for call in (jobs.retrieve, jobs.cancel, jobs.list_events, jobs.checkpoints.list):
@@ -137,7 +146,7 @@ async def test_another_organizations_job_is_as_if_it_were_not_there(platform) ->
     assert (await platform.acme.fine_tuning.jobs.retrieve(job.id)).status == "validating_files"
 
 
-async def test_events_come_newest_first_and_in_pages(platform) -> None:
+async def test_events_come_newest_first_and_in_pages(platform: Platform) -> None:
     job = await platform.acme.fine_tuning.jobs.create(model="small-model", training_file=await _file(platform))
     await platform.acme.fine_tuning.jobs.cancel(job.id)
     page = await platform.acme.fine_tuning.jobs.list_events(job.id, limit=1)
@@ -154,7 +163,7 @@ async def test_events_come_newest_first_and_in_pages(platform) -> None:
     assert (await platform.acme.fine_tuning.jobs.checkpoints.list(job.id)).data == []
 
 
-async def test_jobs_are_listed_by_metadata_and_cursor(platform) -> None:
+async def test_jobs_are_listed_by_metadata_and_cursor(platform: Platform) -> None:
     file = await _file(platform)
     made = [
         await platform.acme.fine_tuning.jobs.create(model="small-model", training_file=file, metadata=metadata)
@@ -170,27 +179,27 @@ async def test_jobs_are_listed_by_metadata_and_cursor(platform) -> None:
     assert set(found) == {"object", "data", "has_more"}
 
 
-async def test_too_many_unfinished_jobs_are_refused_for_now(platform) -> None:
+async def test_too_many_unfinished_jobs_are_refused_for_now(platform: Platform) -> None:
     file = await _file(platform)
     for _ in range(3):
         await platform.acme.fine_tuning.jobs.create(model="small-model", training_file=file)
     with pytest.raises(openai.RateLimitError) as refused:
         await platform.acme.fine_tuning.jobs.create(model="small-model", training_file=file)
-    assert refused.value.body["code"] == "rate_limit_exceeded"
+    assert refused.value.code == "rate_limit_exceeded"
 
 
-async def test_a_file_in_use_is_not_deleted(platform) -> None:
+async def test_a_file_in_use_is_not_deleted(platform: Platform) -> None:
     file = await _file(platform)
     await platform.acme.fine_tuning.jobs.create(model="small-model", training_file=file)
     with pytest.raises(openai.BadRequestError) as refused:
         await platform.acme.files.delete(file)
-    assert refused.value.body["code"] == "file_in_use"
+    assert refused.value.code == "file_in_use"
 
 
-async def test_the_operator_sees_all_jobs_and_a_tenant_does_not(platform) -> None:
-    for client in (platform.acme, platform.rival):
-        file = await _file(platform, client=client)
-        await client.fine_tuning.jobs.create(model="small-model", training_file=file)
+async def test_the_operator_sees_all_jobs_and_a_tenant_does_not(platform: Platform) -> None:
+    for tenant in (platform.acme, platform.rival):
+        file = await _file(platform, client=tenant)
+        await tenant.fine_tuning.jobs.create(model="small-model", training_file=file)
     async with httpx.AsyncClient(headers={"authorization": "Bearer operator-secret"}) as client:
         everything = (await client.get(f"{platform.url}/admin/jobs")).json()
         acmes = (await client.get(f"{platform.url}/admin/jobs?organization=org_acme&status=validating_files")).json()
@@ -215,7 +224,7 @@ async def test_the_operator_sees_all_jobs_and_a_tenant_does_not(platform) -> Non
     ],
     ids=["quote", "backslash", "control", "long", "many"],
 )
-async def test_a_filter_that_cannot_be(platform, filters: dict[str, str]) -> None:
+async def test_a_filter_that_cannot_be(platform: Platform, filters: dict[str, str]) -> None:
     async with httpx.AsyncClient(base_url=platform.url, headers={"authorization": "Bearer ty-acme"}) as http:
         refused = await http.get("/v1/fine_tuning/jobs", params=filters)
     assert refused.status_code == 400
@@ -225,14 +234,14 @@ async def test_a_filter_that_cannot_be(platform, filters: dict[str, str]) -> Non
 @pytest.mark.parametrize(
     "field", [{"metadata": {"a": "\x00"}}, {"metadata": {"\x00": "a"}}, {"training_file": "\x00"}], ids=str
 )
-async def test_a_nul_is_refused_with_its_field(platform, field: dict[str, object]) -> None:
+async def test_a_nul_is_refused_with_its_field(platform: Platform, field: dict[str, Any]) -> None:
     asked = {"model": "small-model", "training_file": await _file(platform), **field}
     with pytest.raises(openai.BadRequestError) as refused:
         await platform.acme.fine_tuning.jobs.create(**asked)
     assert refused.value.param == next(iter(field))
 
 
-async def test_half_a_surrogate_pair_is_refused_before_it_is_kept(platform) -> None:
+async def test_half_a_surrogate_pair_is_refused_before_it_is_kept(platform: Platform) -> None:
     file = await _file(platform)
     body = json.dumps({"model": "small-model", "training_file": file, "metadata": {"\ud800": "a"}})
     headers = {"authorization": "Bearer ty-acme", "content-type": "application/json"}

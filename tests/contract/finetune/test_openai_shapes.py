@@ -1,5 +1,7 @@
 """Jobs, events and checkpoints are exactly OpenAI's, at every stage of a job."""
 
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -23,8 +25,21 @@ CHECKPOINT_METRICS = {
 }
 
 
+@dataclass(frozen=True)
+class Api:
+    """Reads what must be there; answers its JSON."""
+
+    client: httpx.AsyncClient
+
+    async def get(self, path: str, key: str = "ty-acme") -> dict[str, Any]:
+        reply = await self.client.get(path, headers={"authorization": f"Bearer {key}"})
+        assert reply.status_code == 200, reply.text
+        found: dict[str, Any] = reply.json()
+        return found
+
+
 @pytest.fixture
-async def api(stack: FinetuneStack):
+async def api(stack: FinetuneStack) -> AsyncIterator[Api]:
     app = FastAPI()
     install_error_handlers(app)
     app.state.authenticator = FixedAuthenticator({"ty-acme": principal()})
@@ -32,16 +47,10 @@ async def api(stack: FinetuneStack):
     app.include_router(operator_job_router(stack.operator, stack.jobs))
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:
-
-        async def get(path: str, key: str = "ty-acme") -> Any:
-            reply = await client.get(path, headers={"authorization": f"Bearer {key}"})
-            assert reply.status_code == 200, reply.text
-            return reply.json()
-
-        yield get
+        yield Api(client)
 
 
-async def test_every_stage_of_a_job(stack: FinetuneStack, api) -> None:
+async def test_every_stage_of_a_job(stack: FinetuneStack, api: Api) -> None:
     done = await stack.create(metadata={"team": "blue"})
     stack.clock.advance(1)
     failed = await stack.create(principal(), method={"type": "supervised"})
@@ -72,24 +81,24 @@ async def test_every_stage_of_a_job(stack: FinetuneStack, api) -> None:
     await _check_lists(api, path)
 
 
-async def _checked_job(api, path: str) -> dict[str, Any]:
-    job: dict[str, Any] = await api(path)
+async def _checked_job(api: Api, path: str) -> dict[str, Any]:
+    job = await api.get(path)
     check_openai_type(job, FineTuningJob)
     check_openai_schema(job, "FineTuningJob")
     return job
 
 
-async def _check_lists(api, path: str) -> None:
-    jobs = await api("/v1/fine_tuning/jobs?limit=1")
+async def _check_lists(api: Api, path: str) -> None:
+    jobs = await api.get("/v1/fine_tuning/jobs?limit=1")
     check_openai_schema(jobs, "ListPaginatedFineTuningJobsResponse")
     assert (set(jobs), jobs["has_more"]) == ({"object", "data", "has_more"}, True)
-    events = await api(f"{path}/events")
+    events = await api.get(f"{path}/events")
     for event in events["data"]:
         check_openai_type(event, FineTuningJobEvent)
         check_openai_schema(event, "FineTuningJobEvent")
     check_openai_schema(events, "ListFineTuningJobEventsResponse")
     assert {event["type"] for event in events["data"]} == {"message", "metrics"}
-    checkpoints = await api(f"{path}/checkpoints")
+    checkpoints = await api.get(f"{path}/checkpoints")
     [checkpoint] = checkpoints["data"]
     check_openai_type(checkpoint, FineTuningJobCheckpoint)
     check_openai_schema(checkpoint, "FineTuningJobCheckpoint")
@@ -97,10 +106,10 @@ async def _check_lists(api, path: str) -> None:
     assert checkpoint["metrics"] == {"step": 10, **CHECKPOINT_METRICS}
 
 
-async def test_the_operator_sees_more(stack: FinetuneStack, api) -> None:
+async def test_the_operator_sees_more(stack: FinetuneStack, api: Api) -> None:
     job = await stack.create()
-    mine = await api(f"/v1/fine_tuning/jobs/{job.id}")
-    theirs = await api(f"/admin/jobs/{job.id}", "operator-secret")
+    mine = await api.get(f"/v1/fine_tuning/jobs/{job.id}")
+    theirs = await api.get(f"/admin/jobs/{job.id}", "operator-secret")
     assert {name: theirs[name] for name in mine} == mine
     assert {name: value for name, value in theirs.items() if name not in mine} == {
         "project_id": "proj_acme",
@@ -115,6 +124,6 @@ async def test_the_operator_sees_more(stack: FinetuneStack, api) -> None:
         "adapter": None,
         "internal_error": None,
     }
-    events = await api(f"/admin/jobs/{job.id}/events?limit=1", "operator-secret")
+    events = await api.get(f"/admin/jobs/{job.id}/events?limit=1", "operator-secret")
     assert events["has_more"]
     assert events["first_id"] == events["last_id"] == events["data"][0]["id"]

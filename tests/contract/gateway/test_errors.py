@@ -11,7 +11,7 @@ from openai import AsyncOpenAI, OpenAI
 from support.fakes.admission_requests import ORGANIZATION
 from support.fakes.gateway_ports import BASE
 from support.fakes.model_server import Behaviour
-from support.gateway_stack import HELLO, KEY, GatewayStack, until
+from support.gateway_stack import HELLO, KEY, OTHER, GatewayStack, until
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.budgets import wallet
 from tokenyard.core.ids import AdapterId
@@ -46,7 +46,7 @@ async def test_an_unknown_model(gateway: GatewayStack, client: AsyncOpenAI) -> N
         await client.chat.completions.create(model="nothing", messages=HELLO)
     assert missing.value.code == "model_not_found"
     name = "ft:test-model:other:x:1"
-    gateway.models.fine_tuned["org_other", name] = AdapterRef(AdapterId("1"), name, "p", "d")  # type: ignore[index]
+    gateway.models.fine_tuned[OTHER, name] = AdapterRef(AdapterId("1"), name, "p", "d")
     with pytest.raises(openai.NotFoundError) as foreign:
         await client.chat.completions.create(model=name, messages=HELLO)
     assert foreign.value.message.replace(name, "nothing") == missing.value.message

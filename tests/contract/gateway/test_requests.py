@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, AsyncStream
+from openai.types.chat import ChatCompletionFunctionToolParam, ChatCompletionMessageFunctionToolCallParam
 
 from support.fakes.admission_requests import ORGANIZATION
 from support.fakes.gateway_ports import BASE
@@ -102,7 +103,8 @@ async def test_a_fine_tuned_model(gateway: GatewayStack, client: AsyncOpenAI) ->
 @pytest.mark.parametrize("stream", [False, True])
 async def test_several_choices(gateway: GatewayStack, client: AsyncOpenAI, stream: bool) -> None:
     answer = await client.chat.completions.create(model=BASE.id, messages=HELLO, n=3, max_tokens=2, stream=stream)
-    if stream:
+    assert isinstance(answer, AsyncStream) is stream
+    if isinstance(answer, AsyncStream):
         assert {chunk.choices[0].index async for chunk in answer} == {0, 1, 2}
     (settled,) = await gateway.settled()
     assert settled.usage == TokenUsage(4, 6)
@@ -113,7 +115,8 @@ async def test_completions(gateway: GatewayStack, client: AsyncOpenAI, stream: b
     answer = await client.completions.create(
         model=BASE.id, prompt=["one two", "three"], n=2, max_tokens=3, stream=stream
     )
-    if stream:
+    assert isinstance(answer, AsyncStream) is stream
+    if isinstance(answer, AsyncStream):
         assert {chunk.choices[0].index async for chunk in answer} == {0, 1, 2, 3}
     else:
         assert answer.choices[0].text == "word1 word2 word3 "
@@ -130,8 +133,15 @@ async def test_completions_of_token_ids(gateway: GatewayStack, client: AsyncOpen
 
 
 async def test_tools_get_through(gateway: GatewayStack, client: AsyncOpenAI) -> None:
-    tool = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}
-    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    tool: ChatCompletionFunctionToolParam = {
+        "type": "function",
+        "function": {"name": "f", "description": "d", "parameters": {"type": "object"}},
+    }
+    call: ChatCompletionMessageFunctionToolCallParam = {
+        "id": "1",
+        "type": "function",
+        "function": {"name": "f", "arguments": "{}"},
+    }
     await client.chat.completions.create(
         model=BASE.id,
         messages=[

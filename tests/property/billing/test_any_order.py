@@ -1,6 +1,7 @@
 """However events are ordered, repeated and cut into batches, the charges are the same and the books agree."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -19,9 +20,9 @@ from support.billing_stand import (
     settled,
     usage,
 )
-from tokenyard.core.ids import new_organization_id, new_request_id
-from tokenyard.core.usage import MeterClaims
-from tokenyard.metering.events import Outcome, UsageEvent
+from tokenyard.core.ids import OrganizationId, new_organization_id, new_request_id
+from tokenyard.core.usage import TokenUsage
+from tokenyard.metering.events import HoldExpired, Outcome, ReplicaReported, Settled
 from tokenyard.storage.database import Database
 from tokenyard_billing.charging.decision import decide
 from tokenyard_billing.charging.intake import Intake, Received
@@ -36,30 +37,38 @@ COUNTS = st.builds(
 )
 
 
+@dataclass(frozen=True)
+class Said:
+    """What is said of an attempt: by a replica (`finished`), by a gateway (`outcome`) or by a hold that expired."""
+
+    attempt: int
+    count: TokenUsage | None = None
+    finished: bool | None = None
+    outcome: Outcome | None = None
+
+    def event(self, request: str, organization: OrganizationId) -> Settled | ReplicaReported | HoldExpired:
+        made = claims(request, self.attempt, organization)
+        if self.count is None:
+            return expired(made)
+        if self.outcome is None:
+            return reported(made, self.count, finished=self.finished is True)
+        return settled(made, self.count, self.outcome)
+
+
 @st.composite
-def request_events(draw: st.DrawFn) -> list[tuple[int, str, object, object]]:
-    """Draw what is said of one request: (attempt, what, outcome or finished, usage)."""
+def request_events(draw: st.DrawFn) -> list[Said]:
+    """Draw what is said of one request."""
     attempts = draw(st.integers(1, 3))
-    said: list[tuple[int, str, object, object]] = []
+    said: list[Said] = []
     for attempt in range(1, attempts + 1):
         if draw(st.booleans()):
-            said.append((attempt, "replica", draw(st.booleans()), draw(COUNTS)))
+            said.append(Said(attempt, finished=draw(st.booleans()), count=draw(COUNTS)))
     ending = draw(st.sampled_from(["settled", "expired", "both", "neither"]))
     if ending in {"settled", "both"}:
-        said.append((attempts, "gateway", draw(st.sampled_from(list(Outcome))), draw(COUNTS)))
+        said.append(Said(attempts, outcome=draw(st.sampled_from(Outcome)), count=draw(COUNTS)))
     if ending in {"expired", "both"}:
-        said.append((attempts, "hold", None, None))
+        said.append(Said(attempts))
     return said
-
-
-def _event(made: MeterClaims, what: str, how: object, count: object) -> UsageEvent:
-    match what:
-        case "replica":
-            return reported(made, count, finished=how)  # type: ignore[arg-type]
-        case "gateway":
-            return settled(made, count, how)  # type: ignore[arg-type]
-        case _:
-            return expired(made)
 
 
 @hypothesis_settings(
@@ -67,14 +76,14 @@ def _event(made: MeterClaims, what: str, how: object, count: object) -> UsageEve
 )
 @given(said=st.lists(request_events(), min_size=1, max_size=6), data=st.data())
 async def test_any_order_any_batches_three_deliveries(
-    database: Database, redis: Redis, said: list[list[tuple[int, str, object, object]]], data: st.DataObject
+    database: Database, redis: Redis, said: list[list[Said]], data: st.DataObject
 ) -> None:
     organization = new_organization_id()
     events: list[Received] = []
     expected = {}
     for of_request in said:
         request = new_request_id()
-        made = [_event(claims(request, n, organization), what, how, count) for n, what, how, count in of_request]
+        made = [one.event(request, organization) for one in of_request]
         events += [Received(event, MARCH_MS) for event in made]
         decision = decide([report_of(event, 0) for event in made], waited=True)
         if decision:

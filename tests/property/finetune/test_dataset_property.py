@@ -2,11 +2,14 @@
 
 import itertools
 import json
+from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenyard.finetune.methods.dataset import DatasetReader, InvalidDataset
+from tokenyard.finetune.methods.dataset import DatasetReader, DatasetSummary, InvalidDataset, LineProblem
+
+Row = dict[str, list[dict[str, str]]]
 
 TEXT = st.text(min_size=1, max_size=40).filter(lambda text: text.strip() and text.encode("utf-8", "ignore"))
 TEXT = TEXT.filter(lambda text: not any("\ud800" <= letter <= "\udfff" for letter in text))
@@ -21,7 +24,7 @@ LINE = st.one_of(
 )
 
 
-def _outcome(chunks):
+def _outcome(chunks: list[bytes]) -> DatasetSummary | Sequence[LineProblem]:
     check = DatasetReader()
     for chunk in chunks:
         check.feed(chunk)
@@ -32,16 +35,17 @@ def _outcome(chunks):
 
 
 @given(st.lists(LINE, max_size=20).map(b"\n".join), st.lists(st.integers(0, 2000), max_size=10))
-def test_the_answer_does_not_depend_on_the_chunks(data, cuts) -> None:
+def test_the_answer_does_not_depend_on_the_chunks(data: bytes, cuts: list[int]) -> None:
     places = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
     chunks = [data[start:end] for start, end in itertools.pairwise(places)]
     assert _outcome(chunks) == _outcome([data])
 
 
 @given(st.lists(ROW, min_size=1, max_size=10))
-def test_the_bound_is_at_least_the_bytes_of_the_text(rows) -> None:
+def test_the_bound_is_at_least_the_bytes_of_the_text(rows: list[Row]) -> None:
     summary = _outcome([b"\n".join(json.dumps(row).encode() for row in rows)])
     bytes_of_text = sum(len(message["content"].encode()) for row in rows for message in row["messages"])
+    assert isinstance(summary, DatasetSummary)
     assert summary.rows == len(rows)
     assert summary.token_bound(template_tokens=0, template_tokens_per_message=0) >= bytes_of_text
 
@@ -57,6 +61,6 @@ JSON = st.recursive(
 
 
 @given(JSON)
-def test_any_json_is_either_a_row_or_a_named_problem(value) -> None:
+def test_any_json_is_either_a_row_or_a_named_problem(value: object) -> None:
     outcome = _outcome([json.dumps(value).encode()])
-    assert hasattr(outcome, "rows") or [problem.line for problem in outcome] == [1]
+    assert isinstance(outcome, DatasetSummary) or [problem.line for problem in outcome] == [1]

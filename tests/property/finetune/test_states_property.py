@@ -9,7 +9,7 @@ ORDER = {"validating_files": 0, "queued": 1, "running": 2, "succeeded": 3, "fail
 
 
 @given(st.lists(st.tuples(st.sampled_from(JobState), st.sampled_from([None, *JobOutcome])), max_size=60))
-def test_a_walk_only_goes_forward_and_ends_once(wishes) -> None:
+def test_a_walk_only_goes_forward_and_ends_once(wishes: list[tuple[JobState, JobOutcome | None]]) -> None:
     state, outcome = JobState.CREATING, None
     seen = [state]
     statuses = [outward(state, outcome)]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenyard.core.usage import TokenUsage
 from tokenyard.gateway.endpoints.usage import StreamUsage
 
-TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=12) | st.sampled_from(
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
     ["\n\n", "data: [DONE]\n\n", '"usage":{"completion_tokens":9}', "[DONE]", "data: ", "\r\n"]
 )
 

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
 
 from support.fakes.admission_requests import KEY, ORGANIZATION, PROJECT, admission_request, principal
+from support.redis_reader import as_bytes
 from tokenyard.core.budgets import BudgetState, BudgetUpdate, wallet
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.principal import Limits
 from tokenyard.core.redis_keys import bucket_of, bucket_tag, budget, hold, holds, pending, rate, ready, usage_stream
 from tokenyard.limits.holds import Hold, admit_arguments, hold_of, limits_of
 from tokenyard.limits.live_budgets import ledger_arguments
-from tokenyard.limits.scripts import ScriptName, script_text
+from tokenyard.limits.scripts import Argument, ScriptName, script_text
 
 BUCKET = bucket_of(ORGANIZATION)
 WALLET = wallet(ORGANIZATION)
@@ -71,7 +72,7 @@ class Open:
 
 
 class Machine(RuleBasedStateMachine):
-    client: "redis.Redis[bytes]"
+    client: redis.Redis
     requests = Bundle("requests")
 
     def __init__(self) -> None:
@@ -88,7 +89,7 @@ class Machine(RuleBasedStateMachine):
         self.events = 0
         self.windows = {(owner, what): Window(limit, length) for owner, what, limit, length in WINDOWS}
 
-    def run(self, script: ScriptName, *arguments: object) -> Any:
+    def run(self, script: ScriptName, *arguments: Argument) -> Any:
         return self.client.eval(script_text(script), 1, bucket_tag(BUCKET), *arguments)
 
     @property
@@ -203,7 +204,9 @@ class Machine(RuleBasedStateMachine):
         assert state[b"ledger"] == self.ledger
         assert state.get(b"pending", 0) == sum(self.pending.values())
         assert state.get(b"held", 0) == sum(one.hold.amount for one in self.open.values())
-        stored = {key.decode(): int(value) for key, value in self.client.hgetall(pending(BUCKET, WALLET)).items()}
+        stored = {
+            as_bytes(key).decode(): int(value) for key, value in self.client.hgetall(pending(BUCKET, WALLET)).items()
+        }
         assert stored == self.pending
         assert self.client.zcard(holds(BUCKET)) == len(self.open)
         assert all(self.client.exists(hold(BUCKET, key)) for key in self.open)
@@ -218,12 +221,12 @@ class Machine(RuleBasedStateMachine):
 
 
 @pytest.fixture
-def client(redis_url: str) -> "Iterator[redis.Redis[bytes]]":
+def client(redis_url: str) -> Iterator[redis.Redis]:
     with redis.Redis.from_url(redis_url) as opened:
         yield opened
 
 
-def test_scripts_do_what_the_model_says(client: "redis.Redis[bytes]") -> None:
+def test_scripts_do_what_the_model_says(client: redis.Redis) -> None:
     Machine.client = client
     run_state_machine_as_test(
         Machine,

@@ -42,7 +42,10 @@ def running_process(name: str, environment: Mapping[str, str], port: int, folder
     log = folder / f"{name}-{port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", f"tokenyard.bootstrap.{name}"], env=own | environment, stdout=output, stderr=output
+            [sys.executable, "-m", f"tokenyard.bootstrap.{name}"],
+            env={**own, **environment},
+            stdout=output,
+            stderr=output,
         )
     try:
         url = f"http://127.0.0.1:{port}"

@@ -4,10 +4,17 @@ import msgspec
 import pytest
 
 from support.billing_stand import ACME, PRICES, claims, expired, reported, settled, trained, usage
+from tokenyard.core.ids import AttemptId
 from tokenyard.core.redis_keys import bucket_of
+from tokenyard.core.usage import MeterClaims
 from tokenyard.metering.events import UsageEvent, encode_event
 from tokenyard_billing.charging.validation import Malformed, read_event
 from tokenyard_billing.pricing.prices import UnknownPrice
+
+
+def attempted(attempt: str) -> MeterClaims:
+    return msgspec.structs.replace(claims("req_a"), attempt=AttemptId(attempt))
+
 
 GOOD = [
     settled(claims("req_a"), usage(10, 5, 10)),
@@ -20,9 +27,9 @@ BAD: list[tuple[UsageEvent, str]] = [
     (settled(claims("req_a"), usage(-1, 1, -1)), "prompt_tokens"),
     (reported(claims("req_a"), usage(1, 10**12 + 1)), "completion_tokens"),
     (reported(claims("req_a"), usage(1, 1, 2)), "more cached"),
-    (settled(claims("req_a", attempt="req_a"), usage(1, 1)), "not an attempt"),
-    (settled(claims("req_a", attempt="req_a.0"), usage(1, 1)), "not an attempt"),
-    (settled(claims("req_a", attempt="req_a.x"), usage(1, 1)), "not an attempt"),
+    (settled(attempted("req_a"), usage(1, 1)), "not an attempt"),
+    (settled(attempted("req_a.0"), usage(1, 1)), "not an attempt"),
+    (settled(attempted("req_a.x"), usage(1, 1)), "not an attempt"),
     (settled(claims("r" * 100), usage(1, 1)), "attempt"),
     (settled(claims("req_a", model="m" * 257), usage(1, 1)), "model"),
     (settled(claims("req_a", project=""), usage(1, 1)), "project"),

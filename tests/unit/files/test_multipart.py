@@ -1,5 +1,7 @@
 """A multipart body, however it is cut on its way."""
 
+from collections.abc import AsyncIterator
+
 import pytest
 
 from tokenyard.core.errors import InvalidRequest
@@ -10,6 +12,7 @@ from tokenyard.files.multipart import (
     FileChunk,
     FileEnd,
     FileStart,
+    Part,
     read_multipart,
 )
 
@@ -21,15 +24,15 @@ BODY = (
 )
 
 
-async def _read(content_type: str, *chunks: bytes):
-    async def body():
+async def _read(content_type: str, *chunks: bytes) -> list[Part]:
+    async def body() -> AsyncIterator[bytes]:
         for chunk in chunks:
             yield chunk
 
     return [part async for part in read_multipart(content_type, body())]
 
 
-def _joined(parts):
+def _joined(parts: list[Part]) -> tuple[list[Part], bytes]:
     data = b"".join(part.data for part in parts if isinstance(part, FileChunk))
     return [part for part in parts if not isinstance(part, FileChunk)], data
 
@@ -66,6 +69,6 @@ def _field(name: str, value: bytes) -> bytes:
         (TYPE, b"--edge\r\nX-Long: " + b"x" * (MAX_FIELD_BYTES + 1)),
     ],
 )
-async def test_what_is_not_a_small_form_is_refused(content_type, body) -> None:
+async def test_what_is_not_a_small_form_is_refused(content_type: str, body: bytes) -> None:
     with pytest.raises(InvalidRequest):
         await _read(content_type, body)

@@ -16,7 +16,7 @@ def test_an_adapter_that_changes_one_probability_passes() -> None:
 @pytest.mark.parametrize(
     "tuned", [BASE, [value + 1e-6 for value in BASE], [], BASE[:2], [-1.0, math.nan, -0.3], [-math.inf, -2.0, -0.3]]
 )
-def test_all_others_are_refused(tuned) -> None:
+def test_all_others_are_refused(tuned: list[float]) -> None:
     with pytest.raises(CanaryFailed):
         compare_canaries(BASE, tuned)
 

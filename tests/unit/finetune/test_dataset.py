@@ -5,13 +5,19 @@ import json
 import pytest
 
 from support.training_rows import rows
-from tokenyard.finetune.methods.dataset import MAX_LINE_BYTES, MAX_PROBLEMS, DatasetReader, InvalidDataset
+from tokenyard.finetune.methods.dataset import (
+    MAX_LINE_BYTES,
+    MAX_PROBLEMS,
+    DatasetReader,
+    DatasetSummary,
+    InvalidDataset,
+)
 
 USER = {"role": "user", "content": "Hi"}
 ANSWER = {"role": "assistant", "content": "Hello"}
 
 
-def _check(data: bytes):
+def _check(data: bytes) -> DatasetSummary:
     check = DatasetReader()
     check.feed(data)
     return check.finish()
@@ -43,7 +49,7 @@ def _problems(data: bytes) -> list[str]:
         },
     ],
 )
-def test_a_row_that_can_be_learned_from_is_taken(row) -> None:
+def test_a_row_that_can_be_learned_from_is_taken(row: object) -> None:
     assert _check(json.dumps(row).encode()).rows == 1
 
 
@@ -71,7 +77,7 @@ def test_a_row_that_can_be_learned_from_is_taken(row) -> None:
         ({"messages": [USER, ANSWER], "parallel_tool_calls": 1}, '"parallel_tool_calls" must be'),
     ],
 )
-def test_what_is_wrong_with_a_row_is_said(row, said) -> None:
+def test_what_is_wrong_with_a_row_is_said(row: object, said: str) -> None:
     [problem] = _problems(rows(1) + json.dumps(row).encode())
     assert problem.startswith("line 2: ")
     assert said in problem
@@ -91,7 +97,7 @@ def test_what_is_wrong_with_a_row_is_said(row, said) -> None:
         (b"x" * (MAX_LINE_BYTES + 1) + b"\n" + rows(1), f"line 1: longer than {MAX_LINE_BYTES} bytes"),
     ],
 )
-def test_what_is_wrong_with_a_line_is_said(data, said) -> None:
+def test_what_is_wrong_with_a_line_is_said(data: bytes, said: str) -> None:
     [problem] = _problems(data)
     assert problem.startswith(said)
 
@@ -102,7 +108,7 @@ def test_the_first_ten_problems_are_enough() -> None:
 
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\n\n  \n"])
-def test_how_the_file_ends_does_not_matter(end) -> None:
+def test_how_the_file_ends_does_not_matter(end: bytes) -> None:
     assert _check(rows(3).rstrip(b"\n") + end).rows == 3
 
 

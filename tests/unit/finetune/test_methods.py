@@ -5,7 +5,7 @@ import json
 import pytest
 
 from support.training_rows import rows
-from tokenyard.finetune.methods.dataset import DatasetReader, InvalidDataset
+from tokenyard.finetune.methods.dataset import DatasetReader, DatasetSummary, InvalidDataset
 from tokenyard.finetune.methods.method import RowProblem, RowSize
 from tokenyard.finetune.methods.supervised import Supervised
 
@@ -25,7 +25,7 @@ class Preferences:
 PAIR = json.dumps({"better": "four", "worse": "five!"}).encode() + b"\n"
 
 
-def _read(data: bytes):
+def _read(data: bytes) -> DatasetSummary:
     reader = DatasetReader([Supervised(), Preferences()])
     reader.feed(data)
     return reader.finish()

@@ -23,7 +23,7 @@ from tokenyard.finetune.states import IllegalTransition, JobOutcome, JobState, c
         (JobState.CANCELLED, JobOutcome.CANCELLED, "cancelled"),
     ],
 )
-def test_the_outward_status(state, outcome, status) -> None:
+def test_the_outward_status(state: JobState, outcome: JobOutcome | None, status: str) -> None:
     assert outward(state, outcome) == status
 
 
@@ -41,6 +41,6 @@ def test_the_outward_status(state, outcome, status) -> None:
         (JobState.CANCELLED, JobState.SETTLING, JobOutcome.CANCELLED),
     ],
 )
-def test_no_state_is_skipped_or_left_again(before, after, outcome) -> None:
+def test_no_state_is_skipped_or_left_again(before: JobState, after: JobState, outcome: JobOutcome | None) -> None:
     with pytest.raises(IllegalTransition):
         check_transition(before, after, outcome)

@@ -61,7 +61,9 @@ async def test_leaving_ends_what_is_done_for_it() -> None:
     with pytest.raises(ClientLeft):
         async with client.watched():
             await asyncio.Event().wait()
-    assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
 
 
 async def test_the_end_of_an_answer_is_not_leaving() -> None:

@@ -7,6 +7,7 @@ from support.fakes.gateway_ports import BASE, KnownReplicas
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import AdapterId
 from tokenyard.core.replica import Replica
+from tokenyard.core.usage import MeterClaims
 from tokenyard.gateway.path.route import ReplicaRouter
 
 ADAPTER = AdapterRef(AdapterId("1"), "ft:x", "path", "digest")
@@ -18,8 +19,8 @@ def _replica(name: str, *, adapters: tuple[str, ...] = (), running: int = 0, wai
     return Replica(name, BASE.id, f"http://{name}", adapters, running, waiting)
 
 
-def _picked(claims: object, *replicas: Replica, tried: tuple[str, ...] = ()) -> str | None:
-    picked = ReplicaRouter(KnownReplicas(replicas)).pick(claims, tried)  # type: ignore[arg-type]
+def _picked(claims: MeterClaims, *replicas: Replica, tried: tuple[str, ...] = ()) -> str | None:
+    picked = ReplicaRouter(KnownReplicas(replicas)).pick(claims, tried)
     return picked.name if picked is not None else None
 
 

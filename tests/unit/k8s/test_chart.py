@@ -129,7 +129,7 @@ def test_serve_gets_what_a_local_platform_gives_it(kind: str) -> None:
     spec = msgspec.convert(application["args"]["spec"], ModelSpec)
     assert spec == msgspec.convert(MODEL, ModelSpec)
     local = serve_config([ServedModel(spec, f"/models/{spec.id}", kind)], host="0.0.0.0", port=8000)
-    (expected,) = local["applications"]
+    (expected,) = msgspec.convert(local["applications"], list[dict[str, Any]])
     given = {
         **application["args"],
         "spec": msgspec.to_builtins(spec),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,16 @@ def files(blobs: Path, tmp_path: Path) -> AdapterFiles:
     return AdapterFiles(f"file://{blobs}", tmp_path / "local", "tiny", LoraSpec(max_lora_rank=16))
 
 
-def publish(blobs: Path, config: dict[str, Any] = CONFIG, model: str = "tiny", **more: bytes) -> AdapterRef:
+def publish(
+    blobs: Path, config: dict[str, Any] = CONFIG, model: str = "tiny", more: Mapping[str, bytes] | None = None
+) -> AdapterRef:
     folder = blobs / PATH
     folder.mkdir(parents=True)
-    content = {"adapter_model.safetensors": b"weights", "adapter_config.json": json.dumps(config).encode(), **more}
+    content = {
+        "adapter_model.safetensors": b"weights",
+        "adapter_config.json": json.dumps(config).encode(),
+        **(more or {}),
+    }
     for name, data in content.items():
         (folder / name).write_bytes(data)
     hashes = {name: hashlib.sha256(data).hexdigest() for name, data in content.items()}
@@ -110,7 +117,7 @@ async def test_an_adapter_of_another_base_is_refused(files: AdapterFiles, blobs:
 
 async def test_only_the_two_files_are_taken(files: AdapterFiles, blobs: Path) -> None:
     with pytest.raises(AdapterRejected, match="only"):
-        await files.fetch(publish(blobs, **{"extra.bin": b"x"}))
+        await files.fetch(publish(blobs, more={"extra.bin": b"x"}))
 
 
 @pytest.mark.parametrize("path", ["../secret/x", "adapters/../../etc", "/etc/passwd", "adapters//x", "x", "a/.hidden"])

@@ -28,6 +28,10 @@ ENVIRONMENT = {
 }
 
 
+def applications(config: dict[str, object]) -> list[dict[str, Any]]:
+    return msgspec.convert(config["applications"], list[dict[str, Any]])
+
+
 @pytest.fixture
 def spec() -> ModelSpec:
     return read_model_spec(SPEC.read_bytes())
@@ -46,7 +50,7 @@ def test_ray_takes_the_config(spec: ModelSpec) -> None:
 def test_each_model_is_an_application_of_its_own(spec: ModelSpec) -> None:
     other = msgspec.structs.replace(spec, id="other")
     config = serve_config([ServedModel(spec, "/a"), ServedModel(other, "/b", "cuda")], host="0.0.0.0", port=1)
-    assert [one["route_prefix"] for one in config["applications"]] == [f"/{spec.id}", "/other"]
+    assert [one["route_prefix"] for one in applications(config)] == [f"/{spec.id}", "/other"]
 
 
 @pytest.mark.parametrize(("kind", "named"), [("cpu", "cpu"), ("cuda", "gpu")])
@@ -98,7 +102,7 @@ def test_the_application_is_built_without_loading_what_serves_it(spec: ModelSpec
         "ray.cloudpickle.dumps(application._bound_deployment.func_or_class)\n"
         "print([name for name in ('vllm', 'torch', 'transformers', 'ray.llm') if name in sys.modules])"
     )
-    arguments = [sys.executable, "-c", script, json.dumps(config["applications"][0]["args"])]
+    arguments = [sys.executable, "-c", script, json.dumps(applications(config)[0]["args"])]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "[]", done.stderr
 

@@ -1,6 +1,11 @@
 """The replaced LoRA operations against a dense reference: each row by itself."""
 
+from typing import TYPE_CHECKING
+
 import pytest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 torch = pytest.importorskip("torch")
 
@@ -21,17 +26,17 @@ BATCHES = {
 
 
 @pytest.fixture(params=BATCHES, ids=lambda name: name.replace(" ", "-"))
-def indices(request: pytest.FixtureRequest) -> "torch.Tensor":
+def indices(request: pytest.FixtureRequest) -> "Tensor":
     return torch.tensor(BATCHES[request.param])
 
 
 @pytest.fixture
-def inputs(indices: "torch.Tensor") -> "torch.Tensor":
+def inputs(indices: "Tensor") -> "Tensor":
     torch.manual_seed(7)
     return torch.randn(len(indices), HIDDEN)
 
 
-def test_shrink_equals_each_row_alone(indices: "torch.Tensor", inputs: "torch.Tensor") -> None:
+def test_shrink_equals_each_row_alone(indices: "Tensor", inputs: "Tensor") -> None:
     weights = torch.randn(SLOTS, 1, RANK, HIDDEN)
     output = torch.full((len(indices), RANK), 9.0)
     cpu_lora.bgmv_shrink(inputs, weights, output, indices, 0.5)
@@ -41,7 +46,7 @@ def test_shrink_equals_each_row_alone(indices: "torch.Tensor", inputs: "torch.Te
 
 
 @pytest.mark.parametrize("add", [True, False])
-def test_expand_slice_equals_each_row_alone(indices: "torch.Tensor", add: bool) -> None:
+def test_expand_slice_equals_each_row_alone(indices: "Tensor", add: bool) -> None:
     shrunk = torch.randn(len(indices), RANK)
     weights = torch.randn(SLOTS, 1, HIDDEN, RANK)
     before = torch.randn(len(indices), 3 * HIDDEN)
@@ -56,7 +61,7 @@ def test_expand_slice_equals_each_row_alone(indices: "torch.Tensor", add: bool) 
         torch.testing.assert_close(output[row], expected)
 
 
-def test_expand_leaves_the_padding_alone(indices: "torch.Tensor") -> None:
+def test_expand_leaves_the_padding_alone(indices: "Tensor") -> None:
     shrunk = torch.randn(len(indices), RANK)
     weights = torch.randn(SLOTS, HIDDEN, RANK)
     before = torch.randn(len(indices), HIDDEN - 8)
@@ -67,7 +72,7 @@ def test_expand_leaves_the_padding_alone(indices: "torch.Tensor") -> None:
         torch.testing.assert_close(output[row], before[row] + delta)
 
 
-def test_bfloat16_outputs_stay_close_to_float32(indices: "torch.Tensor", inputs: "torch.Tensor") -> None:
+def test_bfloat16_outputs_stay_close_to_float32(indices: "Tensor", inputs: "Tensor") -> None:
     a, b = torch.randn(SLOTS, 1, RANK, HIDDEN) / HIDDEN, torch.randn(SLOTS, 1, HIDDEN, RANK) / RANK
     shrunk = torch.zeros(len(indices), RANK)
     output = torch.zeros(len(indices), HIDDEN, dtype=torch.bfloat16)

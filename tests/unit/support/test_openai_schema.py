@@ -9,12 +9,13 @@ from openai.types.chat import ChatCompletion
 from support.openai_schema import ApiDescription, check_openai_type
 
 MESSAGE = {"role": "assistant", "content": "hi", "refusal": None}
+CHOICE = {"index": 0, "finish_reason": "stop", "logprobs": None, "message": MESSAGE}
 REPLY = {
     "id": "x",
     "object": "chat.completion",
     "created": 1,
     "model": "m",
-    "choices": [{"index": 0, "finish_reason": "stop", "logprobs": None, "message": MESSAGE}],
+    "choices": [CHOICE],
 }
 DESCRIPTION = ApiDescription(
     {
@@ -42,7 +43,7 @@ def test_a_reply_of_openai_passes() -> None:
     check_openai_type(REPLY, ChatCompletion)
 
 
-@pytest.mark.parametrize("extra", [{"metrics": None}, {"choices": [{**REPLY["choices"][0], "token_ids": None}]}])  # type: ignore[index]
+@pytest.mark.parametrize("extra", [{"metrics": None}, {"choices": [{**CHOICE, "token_ids": None}]}])
 def test_a_field_that_the_client_does_not_have(extra: dict[str, Any]) -> None:
     with pytest.raises(AssertionError, match=r"metrics|choices\[0\]\.token_ids"):
         check_openai_type({**REPLY, **extra}, ChatCompletion)

@@ -61,7 +61,13 @@ def test_only_the_assistant_is_learnt_with_its_end_of_turn() -> None:
 
 def test_every_assistant_turn_but_those_of_weight_0() -> None:
     using = tokenizer()
-    turns = [("user", "1"), ("assistant", "one", 0), ("user", "2"), ("assistant", "two", 1), ("user", "3")]
+    turns: list[tuple[str, str] | tuple[str, str, int]] = [
+        ("user", "1"),
+        ("assistant", "one", 0),
+        ("user", "2"),
+        ("assistant", "two", 1),
+        ("user", "3"),
+    ]
     one = encode([row(*turns, ("assistant", "three"))], using, 1000)[0]
     assert learnt(one, using) == "two<|im_end|>three<|im_end|>"
 
