@@ -9,7 +9,6 @@ import msgspec
 from tokenyard.core.model_spec import ModelSpec
 
 IMPORT_PATH = "tokenyard_deployments.serving.app:build"
-WORKER_EXTENSION = "tokenyard_deployments.serving.engine.worker.WorkerExtension"
 
 # Serve's own bounds stay out of the way: the replica's queue answers, and internal routes are never blocked.
 _NO_LIMIT = 100_000
@@ -122,7 +121,6 @@ def llm_config(spec: ModelSpec, *, path: str, kind: str, overrides: dict[str, An
         # A server's own defaults must not add to what the client sent.
         "generation_config": "vllm",
         "enable_log_requests": False,
-        "worker_extension_cls": WORKER_EXTENSION,
         **accelerator.engine,
         **overrides,
     }

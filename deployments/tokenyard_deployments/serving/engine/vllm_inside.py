@@ -19,7 +19,6 @@ from tokenyard.core.usage import TokenUsage
 from tokenyard_deployments.serving.adapters.files import AdapterRejected
 from tokenyard_deployments.serving.engine import cpu_lora, launch
 from tokenyard_deployments.serving.engine.meter import CURRENT_METER, Meter
-from tokenyard_deployments.serving.engine.worker import COMPUTE_ON
 
 _LOG = logging.getLogger(__name__)
 PINNED_VERSION = "0.32."
@@ -61,10 +60,6 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
             UnknownEngine: they are not.
         """
         _require(self._oai_models, "lora_requests", "load_lora_adapter", "unload_lora_adapter", "lora_resolver_lock")
-
-    async def compute_on(self, threads: int) -> None:
-        """Compute on so many threads from the next step on."""
-        await self._engine_client.collective_rpc(COMPUTE_ON, args=(threads,))
 
     @property
     def dead(self) -> bool:
