@@ -96,13 +96,15 @@ def deployment_options(
     """Return Serve's options; each of the engine's workers takes one bundle, and the replica is with the first."""
     engine = config["engine_kwargs"]
     workers = engine.get("tensor_parallel_size", 1) * engine.get("pipeline_parallel_size", 1)
+    # For a `runtime_env` Ray starts a process anew. The replica sets the variables itself; only the workers that vLLM
+    # starts through Ray must inherit them, and on a CPU there are none.
+    on_cpu = config["accelerator_config"]["kind"] == "cpu"
     return {
         "name": f"Replica:{spec.id.replace('.', '_')}",
         "num_replicas": spec.replicas,
         "placement_group_bundles": [config["placement_group_config"]["bundle_per_worker"]] * workers,
         "placement_group_strategy": "PACK",
-        # Without a `runtime_env`, for which Ray would start a process anew: the replica sets the variables itself.
-        "ray_actor_options": {"num_cpus": 0},
+        "ray_actor_options": {"num_cpus": 0, **({} if on_cpu else {"runtime_env": config["runtime_env"]})},
         "max_ongoing_requests": _NO_LIMIT,
         "max_queued_requests": -1,
         "health_check_period_s": _HEALTH_CHECK_PERIOD_S,
