@@ -63,6 +63,8 @@ class Connection(asyncio.Protocol):
 
 async def run(url: str, connections: int, seconds: float, headers: dict[str, str], body: bytes) -> dict[str, float]:
     parts = urlsplit(url)
+    assert parts.hostname
+    assert parts.port
     lines = [f"POST {parts.path} HTTP/1.1", f"host: {parts.netloc}", f"content-length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     request = ("\r\n".join(lines) + "\r\n\r\n").encode() + body

@@ -9,7 +9,6 @@ import msgspec
 from tokenyard.core.model_spec import ModelSpec
 
 IMPORT_PATH = "tokenyard_deployments.serving.app:build"
-WORKER_EXTENSION = "tokenyard_deployments.serving.engine.worker.WorkerExtension"
 
 # Serve's own bounds stay out of the way: the replica's queue answers, and internal routes are never blocked.
 _NO_LIMIT = 100_000
@@ -97,13 +96,15 @@ def deployment_options(
     """Return Serve's options; each of the engine's workers takes one bundle, and the replica is with the first."""
     engine = config["engine_kwargs"]
     workers = engine.get("tensor_parallel_size", 1) * engine.get("pipeline_parallel_size", 1)
+    # For a `runtime_env` Ray starts a process anew. The replica sets the variables itself; only the workers that vLLM
+    # starts through Ray must inherit them, and on a CPU there are none.
+    on_cpu = config["accelerator_config"]["kind"] == "cpu"
     return {
         "name": f"Replica:{spec.id.replace('.', '_')}",
         "num_replicas": spec.replicas,
         "placement_group_bundles": [config["placement_group_config"]["bundle_per_worker"]] * workers,
         "placement_group_strategy": "PACK",
-        # Without a `runtime_env`, for which Ray would start a process anew: the replica sets the variables itself.
-        "ray_actor_options": {"num_cpus": 0},
+        "ray_actor_options": {"num_cpus": 0, **({} if on_cpu else {"runtime_env": config["runtime_env"]})},
         "max_ongoing_requests": _NO_LIMIT,
         "max_queued_requests": -1,
         "health_check_period_s": _HEALTH_CHECK_PERIOD_S,
@@ -122,7 +123,6 @@ def llm_config(spec: ModelSpec, *, path: str, kind: str, overrides: dict[str, An
         # A server's own defaults must not add to what the client sent.
         "generation_config": "vllm",
         "enable_log_requests": False,
-        "worker_extension_cls": WORKER_EXTENSION,
         **accelerator.engine,
         **overrides,
     }

@@ -20,7 +20,7 @@ from tokenyard.core.errors import TokenyardError
 from tokenyard.core.model_spec import LoraSpec, ModelSpec
 from tokenyard_deployments.serving.adapters.files import AdapterFiles
 from tokenyard_deployments.serving.adapters.residency import Residency
-from tokenyard_deployments.serving.engine.cpus import follow_load, follows_load, thread_settings, usable_cpus
+from tokenyard_deployments.serving.engine.cpus import thread_settings
 from tokenyard_deployments.serving.engine.launch import load_ahead
 from tokenyard_deployments.serving.front.bearer import RequireBearer
 from tokenyard_deployments.serving.front.errors import error_response
@@ -57,8 +57,6 @@ class ReplicaServer:
         self._name = serve.get_replica_context().replica_id.to_full_id_str()
         self.engine = TokenyardEngine(LLMConfig(**llm_config))
         await self.start()
-        if follows_load(environment):
-            self._threads = asyncio.create_task(follow_load(usable_cpus(), self.engine.compute_on), name="threads")
 
     async def start(self) -> None:
         """Start the engine, then all that stands around it."""

@@ -58,6 +58,7 @@ def private_ray() -> Iterator[Cluster]:
             head.wait(timeout=30)
         except subprocess.TimeoutExpired:
             os.killpg(head.pid, signal.SIGKILL)
+            head.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 

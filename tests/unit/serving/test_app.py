@@ -88,6 +88,8 @@ def test_each_worker_of_the_engine_has_its_own_place(spec: ModelSpec) -> None:
     options = deployment_options(spec, config, graceful_shutdown_timeout_s=1)
     assert options["placement_group_bundles"] == [spec.accelerator("cuda").bundle] * 8
     assert options["max_queued_requests"] == -1
+    # They inherit their variables from the replica's actor.
+    assert options["ray_actor_options"]["runtime_env"] == config["runtime_env"]
 
 
 def test_the_application_is_built_without_loading_what_serves_it(spec: ModelSpec) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 BIND = "VLLM_CPU_OMP_THREADS_BIND"
 LOADED = (
+    "setproctitle",  # finds a process's title only while nothing has been added to the environment
     "vllm.v1.engine.core",
     "vllm.v1.executor.uniproc_executor",
     "vllm.v1.worker.cpu_worker",
@@ -44,7 +45,7 @@ def launch_from_server() -> None:
     from vllm.model_executor.models import registry  # noqa: PLC0415
     from vllm.v1.engine import utils  # noqa: PLC0415
 
-    for module, name, value in ((utils, _CONTEXT, _EngineContext), (registry, _INSPECT, _call)):
+    for module, name, value in ((utils, _CONTEXT, EngineContext), (registry, _INSPECT, _call)):
         if not hasattr(module, name):
             raise EngineLaunchChanged(f"{module.__name__} has no {name}")
         setattr(module, name, value)
@@ -61,7 +62,9 @@ def _call(function: Callable[[], Any]) -> Any:
     return function()
 
 
-class _EngineContext(ForkServerContext):
+class EngineContext(ForkServerContext):
+    """What vLLM starts a process by."""
+
     # The name is `multiprocessing`'s.
     def Process(self, *, target: Callable[..., Any], **options: Any) -> BaseProcess:  # type: ignore[override]
         process: BaseProcess = super().Process(target=_run, args=(dict(os.environ), target), **options)

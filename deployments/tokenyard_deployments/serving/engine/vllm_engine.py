@@ -22,7 +22,6 @@ from tokenyard_deployments.serving.engine import cpu_lora, launch
 from tokenyard_deployments.serving.engine.openai_replies import write_openai_replies
 from tokenyard_deployments.serving.engine.pinned import PINNED_VERSION, UnknownEngine, require
 from tokenyard_deployments.serving.engine.witness import EngineWitness
-from tokenyard_deployments.serving.engine.worker import COMPUTE_ON
 
 _LOG = logging.getLogger(__name__)
 CANARY_TIMEOUT_S = 60.0
@@ -63,10 +62,6 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
     @property
     def _on_cpu(self) -> bool:
         return bool(self.llm_config.accelerator_config.kind == "cpu")
-
-    async def compute_on(self, threads: int) -> None:
-        """Compute on so many threads from the next step on."""
-        await self._engine_client.collective_rpc(COMPUTE_ON, args=(threads,))
 
     @property
     def dead(self) -> bool:
