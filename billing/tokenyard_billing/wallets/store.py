@@ -15,7 +15,7 @@ from tokenyard.core.errors import Conflict, InvalidRequest
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars, from_dollars
 from tokenyard.storage.database import Database
-from tokenyard.storage.paging import beyond
+from tokenyard.storage.paging import part_of_list
 from tokenyard_billing.ledger import journal
 from tokenyard_billing.ports import LiveBudgets
 from tokenyard_billing.tables import CreditGrant
@@ -59,16 +59,11 @@ class Wallet:
         """
         query = select(CreditGrant).where(CreditGrant.organization == organization)
         async with self._database.reading() as session:
-            if after is not None:
-                last = await session.scalar(query.where(CreditGrant.transaction == after))
-                if last is None:
-                    raise InvalidRequest(f"No such credit grant: {after}", param="after")
-                place = (last.granted_at_ms, last.transaction)
-                query = query.where(
-                    beyond(CreditGrant.granted_at_ms, CreditGrant.transaction, place, newest_first=True)
-                )
-            newest = query.order_by(CreditGrant.granted_at_ms.desc(), CreditGrant.transaction.desc())
-            return (await session.scalars(newest.limit(limit))).all()
+            last = None if after is None else await session.scalar(query.where(CreditGrant.transaction == after))
+            if last is None and after is not None:
+                raise InvalidRequest(f"No such credit grant: {after}", param="after")
+            columns = CreditGrant.granted_at_ms, CreditGrant.transaction
+            return (await session.scalars(part_of_list(query, *columns, after=last, limit=limit))).all()
 
     async def grant(
         self, organization: OrganizationId, amount: NanoDollars, *, reason: str, actor: str, idempotency_key: str

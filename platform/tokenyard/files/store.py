@@ -14,7 +14,7 @@ from tokenyard.files.ports import FilesInUse, Json
 from tokenyard.files.tables import FileRow
 from tokenyard.storage.advisory_lock import organization_lock
 from tokenyard.storage.database import Database
-from tokenyard.storage.paging import beyond
+from tokenyard.storage.paging import part_of_list
 
 
 class FileState(StrEnum):
@@ -114,15 +114,12 @@ class FileStore:
         if purpose is not None:
             statement = statement.where(FileRow.purpose == purpose)
         async with self._database.reading() as session:
-            if after is not None:
-                cursor = await session.get(FileRow, after)
-                if cursor is None or cursor.organization != organization:
-                    raise InvalidRequest(f"No such File object: {after[:64]}", param="after")
-                place = (cursor.created_at_ms, cursor.id)
-                statement = statement.where(beyond(FileRow.created_at_ms, FileRow.id, place, newest_first=newest_first))
-            columns = (FileRow.created_at_ms, FileRow.id)
-            order = [column.desc() if newest_first else column.asc() for column in columns]
-            return [_stored(row) for row in await session.scalars(statement.order_by(*order).limit(limit))]
+            last = None if after is None else await session.get(FileRow, after)
+            if after is not None and (last is None or last.organization != organization):
+                raise InvalidRequest(f"No such File object: {after[:64]}", param="after")
+            columns = FileRow.created_at_ms, FileRow.id
+            part = part_of_list(statement, *columns, after=last, limit=limit, newest_first=newest_first)
+            return [_stored(row) for row in await session.scalars(part)]
 
     async def begin_delete(self, organization: OrganizationId, file: FileId) -> None:
         """Hide the file for ever; its bytes go next.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
-from sqlalchemy import Select, delete, func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -18,7 +18,7 @@ from tokenyard.finetune.states import CANCELLABLE, UNFINISHED, JobOutcome, JobSt
 from tokenyard.finetune.tables import CheckpointRow, EventRow, JobRow
 from tokenyard.storage.advisory_lock import organization_lock
 from tokenyard.storage.database import Database
-from tokenyard.storage.paging import beyond
+from tokenyard.storage.paging import part_of_list
 
 _Part = TypeVar("_Part", EventRow, CheckpointRow)
 CREATION_LEASE_MS = 60_000
@@ -105,12 +105,11 @@ class JobStore:
         for key, value in (metadata or {}).items():
             statement = statement.where(JobRow.details[key].as_string() == value)
         async with self._database.reading() as session:
-            cursor = None
-            if after is not None:
-                cursor = await session.get(JobRow, after)
-                if cursor is None or cursor.organization != organization:
-                    raise InvalidRequest(f"No such fine-tuning job: {after[:64]}", param="after")
-            return [job_of(row) for row in await session.scalars(newest_first(statement, cursor).limit(limit))]
+            last = None if after is None else await session.get(JobRow, after)
+            if after is not None and (last is None or last.organization != organization):
+                raise InvalidRequest(f"No such fine-tuning job: {after[:64]}", param="after")
+            part = part_of_list(statement, JobRow.created_at_ms, JobRow.id, after=last, limit=limit)
+            return [job_of(row) for row in await session.scalars(part)]
 
     async def cancel(self, organization: OrganizationId, job: JobId) -> Job:
         """Decide that the job's model will never be; the worker stops what runs. Cancelling again is fine.
@@ -171,14 +170,6 @@ class JobStore:
                     raise InvalidRequest(f"The job {job} has no {after[:64]}.", param="after")
                 statement = statement.where(number < getattr(cursor, number.key))
             return list(await session.scalars(statement.order_by(number.desc()).limit(limit)))
-
-
-def newest_first(statement: Select[JobRow], cursor: JobRow | None) -> Select[JobRow]:
-    """Order a query of jobs as lists are, from behind `cursor` on."""
-    if cursor is not None:
-        place = (cursor.created_at_ms, cursor.id)
-        statement = statement.where(beyond(JobRow.created_at_ms, JobRow.id, place, newest_first=True))
-    return statement.order_by(JobRow.created_at_ms.desc(), JobRow.id.desc())
 
 
 async def _find(session: AsyncSession, organization: OrganizationId, job: str) -> Job:

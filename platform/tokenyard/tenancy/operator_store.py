@@ -12,7 +12,7 @@ from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId, new_organiza
 from tokenyard.core.principal import Limits, Operator, Principal, Role, ScopedLimits
 from tokenyard.storage.advisory_lock import advisory_lock
 from tokenyard.storage.database import Database
-from tokenyard.storage.paging import beyond
+from tokenyard.storage.paging import part_of_list
 from tokenyard.tenancy.keys import Credential, KeyVersion
 from tokenyard.tenancy.store import LimitsChange, end_keys, record, write_changes
 from tokenyard.tenancy.tables import ApiKeyRow, AuditRow, OrganizationRow, ProjectRow
@@ -68,14 +68,11 @@ class TenancyOperatorStore:
         Raises:
             NotFound: there is no organization `after`.
         """
-        query = select(OrganizationRow)
+        columns = OrganizationRow.created_at, OrganizationRow.id
         async with self._database.reading() as session:
-            if after is not None:
-                last = await _organization(session, after)
-                cursor = (last.created_at, last.id)
-                query = query.where(beyond(OrganizationRow.created_at, OrganizationRow.id, cursor, newest_first=False))
-            rows = await session.scalars(query.order_by(OrganizationRow.created_at, OrganizationRow.id).limit(limit))
-            return [OrganizationView.model_validate(row) for row in rows]
+            last = None if after is None else await _organization(session, after)
+            part = part_of_list(select(OrganizationRow), *columns, after=last, limit=limit, newest_first=False)
+            return [OrganizationView.model_validate(row) for row in await session.scalars(part)]
 
     async def organization(self, reference: str) -> OrganizationView:
         """Return one organization.
@@ -93,12 +90,6 @@ class TenancyOperatorStore:
             NotFound: no such organization.
         """
         return (await self.organization(organization)).slug
-
-    async def names(self) -> dict[OrganizationId, tuple[str, str]]:
-        """Return name and slug of every organization, also of archived ones."""
-        async with self._database.reading() as session:
-            rows = await session.execute(select(OrganizationRow.id, OrganizationRow.name, OrganizationRow.slug))
-            return {OrganizationId(row.id): (row.name, row.slug) for row in rows}
 
     async def change_organization(
         self,

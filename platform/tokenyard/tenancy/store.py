@@ -11,7 +11,7 @@ from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId, new_project_
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.principal import Limits
 from tokenyard.storage.database import Database
-from tokenyard.storage.paging import beyond
+from tokenyard.storage.paging import part_of_list
 from tokenyard.tenancy.keys import KeyVersion
 from tokenyard.tenancy.tables import ApiKeyRow, AuditRow, OrganizationRow, ProjectRow, stored_limits
 from tokenyard.tenancy.views import ProjectDetails, ProjectKeyDetails
@@ -45,12 +45,10 @@ class TenancyStore:
         """
         query = select(ProjectRow).where(ProjectRow.organization_id == organization)
         async with self._database.reading() as session:
-            if after is not None:
-                last = await _project(session, organization, after)
-                cursor = (last.created_at, last.id)
-                query = query.where(beyond(ProjectRow.created_at, ProjectRow.id, cursor, newest_first=False))
-            rows = await session.scalars(query.order_by(ProjectRow.created_at, ProjectRow.id).limit(limit))
-            return [ProjectDetails.model_validate(row) for row in rows]
+            last = None if after is None else await _project(session, organization, after)
+            columns = ProjectRow.created_at, ProjectRow.id
+            part = part_of_list(query, *columns, after=last, limit=limit, newest_first=False)
+            return [ProjectDetails.model_validate(row) for row in await session.scalars(part)]
 
     async def project(self, organization: OrganizationId, project: str) -> ProjectDetails:
         """Return one project.
@@ -118,12 +116,10 @@ class TenancyStore:
         if project is not None:
             query = query.where(ApiKeyRow.project_id == project)
         async with self._database.reading() as session:
-            if after is not None:
-                last = await _key(session, organization, after)
-                cursor = (last.created_at, last.id)
-                query = query.where(beyond(ApiKeyRow.created_at, ApiKeyRow.id, cursor, newest_first=False))
-            rows = await session.scalars(query.order_by(ApiKeyRow.created_at, ApiKeyRow.id).limit(limit))
-            return [ProjectKeyDetails.model_validate(row) for row in rows]
+            last = None if after is None else await _key(session, organization, after)
+            columns = ApiKeyRow.created_at, ApiKeyRow.id
+            part = part_of_list(query, *columns, after=last, limit=limit, newest_first=False)
+            return [ProjectKeyDetails.model_validate(row) for row in await session.scalars(part)]
 
     async def key(
         self, organization: OrganizationId, key: str, *, project: ProjectId | None = None
