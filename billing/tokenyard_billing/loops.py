@@ -66,7 +66,6 @@ class BillingWorker:
             await compare(session, self._prices.cards)
 
     def loops(self) -> list[Loop]:
-        """Return the loops to run: `web.loops.run_loops`."""
         return [self.consumer.loop(), self.loader.loop(), self.drafter.loop()]
 
     async def stop(self) -> None:

@@ -22,8 +22,6 @@ class DashboardSession(NamedTuple):
 
 
 class SessionCookie:
-    """Opens, reads and closes sessions."""
-
     def __init__(self, secret: bytes, *, secure: bool) -> None:
         """Encrypt with 32 secret bytes; `secure` sets the cookie's flag, for pages served over HTTPS."""
         self._cipher = Fernet(base64.urlsafe_b64encode(secret))

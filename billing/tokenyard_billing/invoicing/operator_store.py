@@ -39,11 +39,7 @@ class InvoiceOperatorStore:
             return (await session.scalars(part)).all()
 
     async def invoice(self, identity: str) -> Invoice:
-        """Return an invoice with its lines.
-
-        Raises:
-            NotFound: there is none.
-        """
+        """Return an invoice with its lines."""
         async with self._database.reading() as session:
             found = await session.get(Invoice, identity, options=[selectinload(Invoice.lines)])
         if found is None:

@@ -43,19 +43,10 @@ class PriceList:
         return price
 
     def by_id(self, price: str) -> Price:
-        """Return the price called `price`.
-
-        Raises:
-            UnknownPrice: no card has it.
-        """
         return self._found(price)[1]
 
     def card_of(self, price: str) -> RateCard:
-        """Return the card that the price called `price` stands on.
-
-        Raises:
-            UnknownPrice: no card has it.
-        """
+        """Return the card that the price called `price` stands on."""
         return self._found(price)[0]
 
     def _found(self, price: str) -> tuple[RateCard, Price]:

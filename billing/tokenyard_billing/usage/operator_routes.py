@@ -32,11 +32,6 @@ class UsageQuery(SpanQuery):
     limit: int = Field(default=DEFAULT_BUCKETS, ge=1, le=168, description="Buckets of one page.")
 
     def window(self, now_ms: int) -> Window:
-        """Return the buckets that are asked for.
-
-        Raises:
-            InvalidRequest: `page` is none that `next_page` gave, or there is only one page.
-        """
         if self.bucket_width is not None:
             return self.buckets(now_ms, width_ms=WIDTHS_MS[self.bucket_width], limit=self.limit)
         if self.page is not None:

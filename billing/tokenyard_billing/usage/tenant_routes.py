@@ -60,11 +60,6 @@ class CompletionsQuery(SpanQuery):
     limit: int | None = Field(default=None, ge=1)
 
     def window(self, now_ms: int) -> Window:
-        """Return the buckets that are asked for.
-
-        Raises:
-            InvalidRequest: too many, or `page` is none that `next_page` gave.
-        """
         default, most = _BUCKETS[self.bucket_width]
         if self.limit is not None and self.limit > most:
             raise InvalidRequest(f"limit is at most {most} for this bucket width.", param="limit")
@@ -77,7 +72,6 @@ class CostsQuery(SpanQuery):
 
 
 def router(usage: UsageStore, prices: PriceList, clock: Clock) -> APIRouter:
-    """Return the usage routes of tenants."""
     routes = APIRouter(prefix="/v1/organization", tags=["usage"])
 
     @routes.get("/usage/completions")

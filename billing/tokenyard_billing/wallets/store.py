@@ -34,8 +34,6 @@ class WalletBalance(msgspec.Struct, frozen=True):
 
 
 class Wallet:
-    """The prepaid balances of organizations."""
-
     def __init__(self, database: Database, budgets: SqlBudgets, live: LiveBudgets, clock: Clock) -> None:
         self._database = database
         self._budgets = budgets
@@ -43,7 +41,6 @@ class Wallet:
         self._clock = clock
 
     async def balance(self, organization: OrganizationId) -> WalletBalance:
-        """Return what the organization has."""
         names = (journal.AccountName.WALLET, journal.AccountName.RESERVED)
         async with self._database.reading() as session:
             found = [await journal.balances(session, [organization], name) for name in names]

@@ -118,7 +118,6 @@ def source_of(what: str, specs: Path) -> tuple[ModelSource, ModelSpec | None]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m tokenyard_deployments.base_models.fetch", description=__doc__)
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("pull")

@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from tokenyard.core.clock import Clock
+from tokenyard.core.price import PriceLookup
 from tokenyard.core.training import TrainingResources
 from tokenyard.files.store import FileStore
 from tokenyard.files.tenant_routes import file_router
@@ -14,7 +15,6 @@ from tokenyard.finetune.operator_store import JobOperatorStore, files_in_use
 from tokenyard.finetune.ports import (
     OrganizationSlugs,
     TrainableModels,
-    TrainingPrices,
     TrainingReservations,
 )
 from tokenyard.finetune.scheduling import TrainingPolicy
@@ -42,7 +42,7 @@ def file_and_job_routers(
     blobs: BlobStore,
     clock: Clock,
     models: TrainableModels,
-    prices: TrainingPrices,
+    prices: PriceLookup,
     reservations: TrainingReservations,
     organizations: OrganizationSlugs,
     policy: TrainingPolicy,

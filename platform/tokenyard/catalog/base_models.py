@@ -25,7 +25,6 @@ class BaseModels:
         return cls([_read(specs_folder / f"{model}.yaml", model) for model in ids], models_folder)
 
     def get(self, model: str) -> BaseModel | None:
-        """Return the base model, or None where it is not served here."""
         return self._models.get(model)
 
     def all(self) -> list[BaseModel]:

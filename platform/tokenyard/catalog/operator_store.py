@@ -71,7 +71,6 @@ class CatalogOperatorStore:
             return [AdapterView.of(row) for row in await session.scalars(part)]
 
     async def counts(self) -> dict[str, dict[AdapterState, int]]:
-        """Return how many adapters each base model has in each state."""
         query = select(AdapterRow.base, AdapterRow.state, func.count()).group_by(AdapterRow.base, AdapterRow.state)
         found: dict[str, dict[AdapterState, int]] = {}
         async with self._database.reading() as session:

@@ -36,7 +36,6 @@ def models_router(models: ModelCatalog) -> APIRouter:
 
 
 def tenant_router(models: ModelCatalog, adapters: AdapterCatalog, store: CatalogStore, bases: BaseModels) -> APIRouter:
-    """Return the tenants' routes of the control plane."""
     routes = APIRouter(prefix="/v1", tags=["catalog"])
 
     @routes.delete("/models/{name:path}")

@@ -24,7 +24,6 @@ def this_month() -> str:
 
 
 def money_commands(app: typer.Typer) -> None:
-    """Add the commands to `app`."""
     platform_command(app, "usage")(usage)
     platform_command(app, "invoice")(invoice)
     platform_command(app, "request")(request)

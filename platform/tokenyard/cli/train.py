@@ -200,5 +200,4 @@ def _exit_with(work: Coroutine[None, None, int]) -> None:
 
 
 def main() -> None:
-    """Run the command."""
     typer.run(_main)

@@ -27,7 +27,7 @@ class _JobDetails(msgspec.Struct):
 
 
 class RayJobs:
-    """One cluster's jobs. The session is the caller's to close."""
+    """One cluster's jobs, over the caller's session. Every call raises `Unavailable` where Ray does not answer."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, token_file: Path | None = None) -> None:
         """Take the URL of Ray's dashboard and the file with its token, which is read at every call: it may change."""
@@ -36,11 +36,7 @@ class RayJobs:
         self._token_file = token_file
 
     async def submit(self, submission_id: str, entrypoint: str, *, metadata: Mapping[str, str]) -> None:
-        """Start a job; submitting an id again changes nothing.
-
-        Raises:
-            Unavailable: Ray does not answer; the job may have been started.
-        """
+        """Start a job; submitting an id again changes nothing. Where it raises, the job may have been started."""
         if await self.status(submission_id) is not None:  # Ray answers 500 to an id that it knows
             return
         body = {
@@ -56,11 +52,7 @@ class RayJobs:
             raise _unavailable(f"refused the job with HTTP {code}")
 
     async def status(self, submission_id: str) -> RunStatus | None:
-        """Return how a job is, or None where Ray does not know it (any more).
-
-        Raises:
-            Unavailable: Ray does not answer.
-        """
+        """Return how a job is, or None where Ray does not know it (any more)."""
         code, data = await self._call("GET", submission_id)
         if code == 404:
             return None
@@ -72,21 +64,13 @@ class RayJobs:
             raise _unavailable("gave an answer that cannot be read") from None
 
     async def stop(self, submission_id: str) -> None:
-        """Ask a job to stop; fine where it does not run.
-
-        Raises:
-            Unavailable: Ray does not answer.
-        """
+        """Ask a job to stop; fine where it does not run."""
         code, _ = await self._call("POST", f"{submission_id}/stop")
         if code != 404:
             _expect_ok(code)
 
     async def logs(self, submission_id: str) -> str | None:
-        """Return what a job has printed, or None where Ray does not know it. For the operator only.
-
-        Raises:
-            Unavailable: Ray does not answer, or the log is over MAX_LOG_BYTES.
-        """
+        """Return what a job has printed, or None where Ray does not know it. For the operator only."""
         code, data = await self._call("GET", f"{submission_id}/logs")
         if code == 404:
             return None

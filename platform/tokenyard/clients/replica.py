@@ -30,17 +30,13 @@ Shape = TypeVar("Shape")
 
 
 class ReplicaClient(BearerSession):
-    """Used as `async with`; `bearer` is the replicas' token."""
+    """Used as `async with`. Every call raises `ReplicaLost` where a replica does not answer, or its engine is gone."""
 
     def __init__(self, bearer: str) -> None:
         super().__init__(bearer, answer_timeout_s=ANSWER_TIMEOUT_S)
 
     async def stats(self, target: ReplicaTarget) -> ReplicaState:
-        """Return what a replica holds and does.
-
-        Raises:
-            ReplicaLost: it does not answer, or is not ready.
-        """
+        """Return what a replica holds and does."""
         status, body = await self._call("GET", target.url, STATS_PATH)
         if status != 200:
             raise ReplicaLost(f"{target.name} answered {status}")
@@ -50,7 +46,6 @@ class ReplicaClient(BearerSession):
         """Load an adapter; one that is loaded already is fine.
 
         Raises:
-            ReplicaLost: it does not answer, or its engine is gone.
             AdapterRefused: it cannot take this adapter, or has no room for it now.
         """
         await self._post(replica.url, LOAD_PATH, adapter)
@@ -59,7 +54,6 @@ class ReplicaClient(BearerSession):
         """Unload an adapter; one that is not loaded is fine.
 
         Raises:
-            ReplicaLost: it does not answer.
             AdapterRefused: requests use it; ask again later.
         """
         await self._post(replica.url, UNLOAD_PATH, AdapterUnload(name))
@@ -68,7 +62,6 @@ class ReplicaClient(BearerSession):
         """Return the log-probabilities of a fixed continuation of `prompt`, from a loaded adapter or from the base.
 
         Raises:
-            ReplicaLost: it does not answer.
             AdapterRefused: the adapter is not loaded, or no slot became free.
         """
         body = await self._post(url, CANARY_PATH, CanaryRequest(prompt, adapter))

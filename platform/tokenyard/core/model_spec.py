@@ -151,7 +151,6 @@ def read_model_spec(data: bytes) -> ModelSpec:
 
 
 def write_model_spec(spec: ModelSpec) -> bytes:
-    """Return the YAML that `read_model_spec` reads back."""
     data: bytes = msgspec.yaml.encode(spec)
     return data
 

@@ -55,14 +55,10 @@ class ReplicaState(msgspec.Struct, frozen=True):
 
 
 class AdapterUnload(msgspec.Struct, frozen=True):
-    """Which adapter to unload."""
-
     name: str
 
 
 class ResidentAdapters(msgspec.Struct, frozen=True):
-    """The names of the adapters that the replica holds now."""
-
     adapters: tuple[str, ...]
 
 

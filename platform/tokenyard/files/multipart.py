@@ -14,8 +14,6 @@ MAX_PARTS = 16
 
 @dataclass(frozen=True)
 class Field:
-    """A small text field."""
-
     name: str
     value: str
 
@@ -61,8 +59,6 @@ async def read_multipart(content_type: str, body: AsyncIterator[bytes]) -> Async
 
 
 class _Assembler:
-    """Turns the parser's callbacks into parts."""
-
     def __init__(self, boundary: bytes) -> None:
         self._ready: list[Part] = []
         self._parts = 0

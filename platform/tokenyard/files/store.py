@@ -38,7 +38,7 @@ class StoredFile(msgspec.Struct, frozen=True):
 
 
 class FileStore:
-    """Files of one organization at a time."""
+    """Files of one organization at a time; another's raise `NotFound`, as if they did not exist."""
 
     def __init__(self, database: Database, clock: Clock, in_use: FilesInUse) -> None:
         self._database = database
@@ -84,11 +84,7 @@ class FileStore:
             await session.execute(statement)
 
     async def get(self, organization: OrganizationId, file: FileId, session: AsyncSession | None = None) -> StoredFile:
-        """Return a file, as part of the caller's transaction where a session is given.
-
-        Raises:
-            NotFound: there is none, or it belongs to another organization.
-        """
+        """Return a file, as part of the caller's transaction where a session is given."""
         statement = select(FileRow).where(FileRow.id == file, *self._visible(organization))
         async with nullcontext(session) if session is not None else self._database.reading() as reading:
             row = await reading.scalar(statement)
@@ -125,7 +121,6 @@ class FileStore:
         """Hide the file for ever; its bytes go next.
 
         Raises:
-            NotFound: there is none, or it belongs to another organization.
             InvalidRequest: an unfinished job needs it.
         """
         in_use = self._in_use()

@@ -13,7 +13,7 @@ from tokenyard.core.catalog import BaseModel
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import InvalidRequest, ModelNotFound, NotFound, QuotaExceeded, Unavailable
 from tokenyard.core.ids import FileId, new_job_id
-from tokenyard.core.price import Price, training_cost
+from tokenyard.core.price import Price, PriceLookup, training_cost
 from tokenyard.core.principal import Principal
 from tokenyard.finetune.job import Job, JobError
 from tokenyard.finetune.job_request import MAX_SEED, JobRequest
@@ -22,7 +22,6 @@ from tokenyard.finetune.ports import (
     OrganizationSlugs,
     TrainableModels,
     TrainingFiles,
-    TrainingPrices,
     TrainingReservations,
 )
 from tokenyard.finetune.progress import JobChanged, JobProgress, Note, fail
@@ -42,7 +41,7 @@ class JobCreation:
         jobs: JobStore,
         files: TrainingFiles,
         models: TrainableModels,
-        prices: TrainingPrices,
+        prices: PriceLookup,
         reservations: TrainingReservations,
         organizations: OrganizationSlugs,
         policy: TrainingPolicy,

@@ -54,7 +54,6 @@ class JobOperatorStore:
             await session.execute(statement.values(lease_until_ms=self._clock.now_ms() + for_ms))
 
     async def get(self, job: JobId) -> Job | None:
-        """Return a job of any organization."""
         async with self._database.reading() as session:
             row = await session.get(JobRow, job)
             return job_of(row) if row is not None else None

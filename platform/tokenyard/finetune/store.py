@@ -26,7 +26,7 @@ CREATION_LEASE_MS = 60_000
 
 
 class JobStore:
-    """Jobs, events and checkpoints of one organization at a time."""
+    """Every method sees one organization's jobs; another's raise `NotFound`, as if they did not exist."""
 
     def __init__(self, database: Database, clock: Clock, files: TrainingFiles, *, max_unfinished: int) -> None:
         self._database = database
@@ -78,11 +78,6 @@ class JobStore:
             )
 
     async def get(self, organization: OrganizationId, job: JobId) -> Job:
-        """Return a job.
-
-        Raises:
-            NotFound: there is none, or it belongs to another organization.
-        """
         async with self._database.reading() as session:
             return await _find(session, organization, job)
 
@@ -115,7 +110,6 @@ class JobStore:
         """Decide that the job's model will never be; the worker stops what runs. Cancelling again is fine.
 
         Raises:
-            NotFound: there is none, or it belongs to another organization.
             InvalidRequest: it has already ended.
         """
         now = self._clock.now_ms() // 1000

@@ -5,11 +5,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from tokenyard.finetune.job import Job
+from tokenyard.finetune.methods.method import Json
 from tokenyard.finetune.states import JobState, JobStatus
 from tokenyard.finetune.tables import CheckpointRow
 from tokenyard.web.pages import Identified
-
-Json = dict[str, object]
 
 
 class JobErrorView(BaseModel):

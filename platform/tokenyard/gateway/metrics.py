@@ -13,8 +13,6 @@ MAX_SERIES = 4096
 
 
 class GatewayMetrics:
-    """The metrics of the request path."""
-
     def __init__(self, registry: CollectorRegistry) -> None:
         self._organization = BoundedLabel(MAX_ORGANIZATIONS)
         self._model = BoundedLabel(MAX_MODELS)

@@ -2,7 +2,6 @@
 
 import asyncio
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import msgspec
@@ -58,9 +57,7 @@ class RedisAdmission:
         self._outbox.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_raised: object) -> None:
         """Stop. Holds that are still open expire by their lease."""
         if self._renewing is not None:
             self._renewing.cancel()

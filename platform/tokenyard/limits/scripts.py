@@ -148,7 +148,6 @@ def _as_redis_error(error: BaseException) -> RedisError:
 
 
 def script_text(name: ScriptName) -> str:
-    """Return the whole Lua text of a script."""
     folder = resources.files(__package__)
     return "\n".join(folder.joinpath(f"{part}.lua").read_text("utf-8") for part in ("bucket", name))
 

@@ -23,7 +23,6 @@ class InvalidMeter(ValueError):
 
 
 def sign(claims: MeterClaims, secret: bytes) -> str:
-    """Return the header's value."""
     payload = base64.urlsafe_b64encode(_ENCODER.encode(claims))
     return f"{payload.decode()}.{_signature(payload, secret)}"
 

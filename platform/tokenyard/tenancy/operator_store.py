@@ -22,7 +22,7 @@ DEFAULT_PROJECT = "Default project"
 
 
 class TenancyOperatorStore:
-    """Organizations, operators' keys, and what worker loops look for. References are ids or slugs."""
+    """Organizations, operators' keys, and what loops look for. An unknown reference (id or slug) raises `NotFound`."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -63,11 +63,7 @@ class TenancyOperatorStore:
         return OrganizationView.model_validate(row)
 
     async def organizations(self, *, after: str | None, limit: int) -> list[OrganizationView]:
-        """Return organizations in the order of their creation, beginning behind the reference `after`.
-
-        Raises:
-            NotFound: there is no organization `after`.
-        """
+        """Return organizations in the order of their creation, beginning behind the reference `after`."""
         columns = OrganizationRow.created_at, OrganizationRow.id
         async with self._database.reading() as session:
             last = None if after is None else await _organization(session, after)
@@ -75,20 +71,11 @@ class TenancyOperatorStore:
             return [OrganizationView.model_validate(row) for row in await session.scalars(part)]
 
     async def organization(self, reference: str) -> OrganizationView:
-        """Return one organization.
-
-        Raises:
-            NotFound: there is none.
-        """
         async with self._database.reading() as session:
             return OrganizationView.model_validate(await _organization(session, reference))
 
     async def slug(self, organization: OrganizationId) -> str:
-        """Return the slug that stands in the names of the organization's models.
-
-        Raises:
-            NotFound: no such organization.
-        """
+        """Return the slug that stands in the names of the organization's models."""
         return (await self.organization(organization)).slug
 
     async def change_organization(
@@ -101,11 +88,7 @@ class TenancyOperatorStore:
         archived: bool | None,
         actor: ApiKeyId,
     ) -> tuple[OrganizationView, list[KeyVersion]]:
-        """Change what is not None; return the organization and the versions of the keys that this ended.
-
-        Raises:
-            NotFound: there is no such organization.
-        """
+        """Change what is not None; return the organization and the versions of the keys that this ended."""
         now_ms = self._clock.now_ms()
         ended: list[KeyVersion] = []
         async with self._database.transaction() as session:
@@ -121,7 +104,6 @@ class TenancyOperatorStore:
             return OrganizationView.model_validate(row), ended
 
     async def add_operator_key(self, row: ApiKeyRow, *, actor: ApiKeyId) -> OperatorKeyView:
-        """Store a new operator's key."""
         async with self._database.transaction() as session:
             session.add(row)
             record(session, None, actor, "operator_key.created", row.id, at=row.created_at, details={"name": row.name})
@@ -137,7 +119,6 @@ class TenancyOperatorStore:
         """End an operator's key for ever; doing it again changes nothing.
 
         Raises:
-            NotFound: no operator's key has this id.
             Conflict: it is the last one, and nobody could make another.
         """
         now = self._clock.now_ms() // 1000
@@ -156,11 +137,7 @@ class TenancyOperatorStore:
                 record(session, None, actor, "operator_key.deleted", row.id, at=now)
 
     async def audit_log(self, *, organization: str | None, before: int | None, limit: int) -> list[AuditEntry]:
-        """Return changes, newest first, older than the one with the id `before`; `organization` is a reference.
-
-        Raises:
-            NotFound: no such organization.
-        """
+        """Return changes, newest first, older than the one with the id `before`; `organization` is a reference."""
         query = select(AuditRow).order_by(AuditRow.id.desc()).limit(limit)
         async with self._database.reading() as session:
             if organization is not None:

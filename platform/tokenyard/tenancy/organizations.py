@@ -29,11 +29,6 @@ class Organizations:
         weight: int = 1,
         limits: Limits | None = None,
     ) -> OrganizationView:
-        """Create an organization with its default project.
-
-        Raises:
-            Conflict: the slug was given before.
-        """
         organization = await self._store.create_organization(
             name=name, slug=slug, weight=weight, limits=limits or Limits(), actor=actor
         )

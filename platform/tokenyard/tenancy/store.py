@@ -20,7 +20,7 @@ LimitsChange = Callable[[Limits], Limits]
 
 
 class TenancyStore:
-    """Every method sees one organization's rows; another's look as if they did not exist."""
+    """Every method sees one organization's rows; another's raise `NotFound`, as if they did not exist."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -29,7 +29,6 @@ class TenancyStore:
     async def create_project(
         self, organization: OrganizationId, *, name: str, limits: Limits, actor: ApiKeyId
     ) -> ProjectDetails:
-        """Create a project in an existing organization."""
         now = self._clock.now_ms() // 1000
         row = ProjectRow(id=new_project_id(), organization_id=organization, name=name, limits=limits, created_at=now)
         async with self._database.transaction() as session:
@@ -38,11 +37,7 @@ class TenancyStore:
             return ProjectDetails.model_validate(row)
 
     async def projects(self, organization: OrganizationId, *, after: str | None, limit: int) -> list[ProjectDetails]:
-        """Return projects in the order of their creation, beginning behind the one called `after`.
-
-        Raises:
-            NotFound: there is no project `after`.
-        """
+        """Return projects in the order of their creation, beginning behind the one called `after`."""
         query = select(ProjectRow).where(ProjectRow.organization_id == organization)
         async with self._database.reading() as session:
             last = None if after is None else await _project(session, organization, after)
@@ -51,11 +46,6 @@ class TenancyStore:
             return [ProjectDetails.model_validate(row) for row in await session.scalars(part)]
 
     async def project(self, organization: OrganizationId, project: str) -> ProjectDetails:
-        """Return one project.
-
-        Raises:
-            NotFound: the organization has none with this id.
-        """
         async with self._database.reading() as session:
             return ProjectDetails.model_validate(await _project(session, organization, project))
 
@@ -69,11 +59,7 @@ class TenancyStore:
         archived: bool | None,
         actor: ApiKeyId,
     ) -> tuple[ProjectDetails, list[KeyVersion]]:
-        """Change what is not None; return the project and the versions of the keys that this ended.
-
-        Raises:
-            NotFound: the organization has none with this id.
-        """
+        """Change what is not None; return the project and the versions of the keys that this ended."""
         now_ms = self._clock.now_ms()
         ended: list[KeyVersion] = []
         async with self._database.transaction() as session:
@@ -89,11 +75,7 @@ class TenancyStore:
             return ProjectDetails.model_validate(row), ended
 
     async def add_key(self, organization: OrganizationId, row: ApiKeyRow, *, actor: ApiKeyId) -> ProjectKeyDetails:
-        """Store a new key of a live project of the organization.
-
-        Raises:
-            NotFound: the organization has no such project, or it is archived.
-        """
+        """Store a new key of a project of the organization; an archived one is not found."""
         async with self._database.transaction() as session:
             project = await _project(session, organization, row.project_id or "")
             if project.archived_at is not None:
@@ -107,11 +89,7 @@ class TenancyStore:
     async def keys(
         self, organization: OrganizationId, *, project: str | None, after: str | None, limit: int
     ) -> list[ProjectKeyDetails]:
-        """Return keys that are not revoked, in the order of their creation, beginning behind `after`.
-
-        Raises:
-            NotFound: there is no key `after`.
-        """
+        """Return keys that are not revoked, in the order of their creation, beginning behind `after`."""
         query = select(ApiKeyRow).where(ApiKeyRow.organization_id == organization, ApiKeyRow.revoked_at.is_(None))
         if project is not None:
             query = query.where(ApiKeyRow.project_id == project)
@@ -124,11 +102,7 @@ class TenancyStore:
     async def key(
         self, organization: OrganizationId, key: str, *, project: ProjectId | None = None
     ) -> ProjectKeyDetails:
-        """Return one key, also a revoked one; of `project` only, where that is given.
-
-        Raises:
-            NotFound: the organization, or the project, has none with this id.
-        """
+        """Return one key, also a revoked one; of `project` only, where that is given."""
         async with self._database.reading() as session:
             found = ProjectKeyDetails.model_validate(await _key(session, organization, key))
         if project is not None and found.project_id != project:
@@ -136,11 +110,7 @@ class TenancyStore:
         return found
 
     async def revoke_key(self, organization: OrganizationId, key: str, *, actor: ApiKeyId) -> KeyVersion:
-        """End a key for ever; doing it again changes nothing. Return its version from now on.
-
-        Raises:
-            NotFound: the organization has none with this id.
-        """
+        """End a key for ever; doing it again changes nothing. Return its version from now on."""
         now_ms = self._clock.now_ms()
         async with self._database.transaction() as session:
             row = await _key(session, organization, key)

@@ -20,8 +20,6 @@ def stored_limits(limits: Limits) -> dict[str, int]:
 
 
 class LimitsColumn(TypeDecorator[Limits]):
-    """Limits as a JSON object."""
-
     impl = JSON().with_variant(JSONB(), "postgresql")
     cache_ok = True
 

@@ -65,7 +65,6 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
         return bool(self.llm_config.accelerator_config.kind == "cpu")
 
     async def compute_on(self, threads: int) -> None:
-        """Compute on so many threads from the next step on."""
         await self._engine_client.collective_rpc(COMPUTE_ON, args=(threads,))
 
     @property

@@ -1,7 +1,6 @@
 """One server: requests, time limits, pages, and every failure as one exception."""
 
 from collections.abc import AsyncIterator, Mapping
-from types import TracebackType
 from typing import Self, TypeVar
 
 import aiohttp
@@ -45,9 +44,7 @@ class ApiConnection:
         self._http = aiohttp.ClientSession(timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_raised: object) -> None:
         if self._http is not None:
             await self._http.close()
 

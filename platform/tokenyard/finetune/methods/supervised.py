@@ -79,11 +79,6 @@ class Supervised:
     row_field = "messages"
 
     def check_row(self, row: object) -> RowSize:
-        """Check a chat and measure it.
-
-        Raises:
-            RowProblem: no model can be trained on it.
-        """
         if not isinstance(row, dict):
             raise RowProblem('must be a JSON object with "messages"')
         _check_fields(row, _ROW_FIELDS, "the row")

@@ -47,7 +47,6 @@ class Attempts:
         self._clock = clock
 
     async def advance(self, job: Job) -> JobProgress:
-        """Look after a running job once."""
         result = await self._files.result(job)  # before the events: it is written after the last of them
         seen = _with_events(job, await self._files.events(job))
         try:
@@ -148,11 +147,7 @@ class Attempts:
         return JobProgress(after, (Note(message=message, level="warn"),))
 
     async def _stop_run(self, job: Job) -> bool:
-        """Ask the attempt's run to stop; tell whether there was one.
-
-        Raises:
-            Unavailable: the cluster does not answer.
-        """
+        """Ask the attempt's run to stop; tell whether there was one."""
         submission = submission_id(job.id, job.attempt)
         status = await self._runs.status(submission)
         active = status is not None and status.state.is_active

@@ -155,7 +155,6 @@ class StreamUsage:
 
 
 def usage_of(usage: Json) -> TokenUsage:
-    """Read OpenAI's `usage` object."""
     details = usage.get("prompt_tokens_details") or {}
     return TokenUsage(
         prompt_tokens=usage.get("prompt_tokens") or 0,

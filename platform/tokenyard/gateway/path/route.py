@@ -47,7 +47,6 @@ class ReplicaRouter:
                 del self._under_way[replica.name]
 
     def eject(self, replica: Replica) -> None:
-        """Stop using a replica that failed."""
         self._replicas.eject(replica.name)
 
 
