@@ -116,12 +116,10 @@ def _convert(file: Path, into: Path, progress: Progress) -> None:
 
 
 def _verify(file: Path, expected: str) -> None:
-    digest = hashlib.sha256()
     with file.open("rb") as opened:
-        while chunk := opened.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    if digest.hexdigest() != expected:
-        raise FetchFailed(f"{file.name} is not the pinned one: its sha256 is {digest.hexdigest()}, not {expected}")
+        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    if found != expected:
+        raise FetchFailed(f"{file.name} is not the pinned one: its sha256 is {found}, not {expected}")
 
 
 def _require_space(needed_bytes: int, folder: Path) -> None:

@@ -27,7 +27,7 @@ def export_adapter(spec: TrainingSpec, folder: AttemptFolder, checkpoint: Traini
     """Make a checkpoint's adapter the attempt's result; return its digest.
 
     Raises:
-        GateRefused: the adapter must not be served.
+        AdapterNotAllowed: the adapter must not be served.
     """
     with tempfile.TemporaryDirectory(prefix="tokenyard-adapter-") as scratch:
         whole, adapter = Path(scratch) / "checkpoint", Path(scratch) / "adapter"

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from tokenyard.core.adapters import AdapterRef
-from tokenyard.core.replica import Replica, ReplicaState, ReplicaTarget
+from tokenyard.core.replica import Replica, ReplicaState
 
 
 class ServeTargets(Protocol):
     """Knows which replicas Ray Serve sends traffic to (clients); raises `Unavailable` where its controller is away."""
 
-    async def targets(self) -> Sequence[ReplicaTarget]: ...
+    async def targets(self) -> Sequence[Replica]: ...
 
 
 class ReplicaControl(Protocol):
@@ -19,7 +19,7 @@ class ReplicaControl(Protocol):
     `AdapterRefused`: the replica cannot take this adapter, or requests use it. Doing either again is fine.
     """
 
-    async def stats(self, target: ReplicaTarget) -> ReplicaState: ...
+    async def stats(self, target: Replica) -> ReplicaState: ...
 
     async def load(self, replica: Replica, adapter: AdapterRef) -> None: ...
 

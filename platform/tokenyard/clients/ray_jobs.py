@@ -53,10 +53,9 @@ class RayJobs:
 
     async def status(self, submission_id: str) -> RunStatus | None:
         """Return how a job is, or None where Ray does not know it (any more)."""
-        code, data = await self._call("GET", submission_id)
-        if code == 404:
+        data = await self._known("GET", submission_id)
+        if data is None:
             return None
-        _expect_ok(code)
         try:
             details = msgspec.json.decode(data, type=_JobDetails)
             return RunStatus(RunState(details.status.lower()), details.message or "")
@@ -65,17 +64,18 @@ class RayJobs:
 
     async def stop(self, submission_id: str) -> None:
         """Ask a job to stop; fine where it does not run."""
-        code, _ = await self._call("POST", f"{submission_id}/stop")
-        if code != 404:
-            _expect_ok(code)
+        await self._known("POST", f"{submission_id}/stop")
 
     async def logs(self, submission_id: str) -> str | None:
         """Return what a job has printed, or None where Ray does not know it. For the operator only."""
-        code, data = await self._call("GET", f"{submission_id}/logs")
-        if code == 404:
-            return None
-        _expect_ok(code)
-        return msgspec.json.decode(data, type=dict[str, str]).get("logs", "")
+        data = await self._known("GET", f"{submission_id}/logs")
+        return None if data is None else msgspec.json.decode(data, type=dict[str, str]).get("logs", "")
+
+    async def _known(self, method: str, path: str) -> bytes | None:
+        code, data = await self._call(method, path)
+        if code >= 400 and code != 404:
+            raise _unavailable(f"answered HTTP {code}")
+        return None if code == 404 else data
 
     async def _call(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
         url = self._jobs + quote(path)
@@ -103,11 +103,6 @@ async def _bounded(reply: aiohttp.ClientResponse) -> bytes:
         if len(data) > MAX_LOG_BYTES:
             raise _unavailable("gave an answer that is too long")
     return bytes(data)
-
-
-def _expect_ok(code: int) -> None:
-    if code >= 400:
-        raise _unavailable(f"answered HTTP {code}")
 
 
 def _unavailable(what: str) -> Unavailable:

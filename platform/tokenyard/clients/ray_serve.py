@@ -6,7 +6,7 @@ import msgspec
 
 from tokenyard.clients.bearer_session import LOSSES, BearerSession
 from tokenyard.core.errors import Unavailable
-from tokenyard.core.replica import ReplicaTarget
+from tokenyard.core.replica import Replica
 
 PATH = "/api/serve/applications/"
 TIMEOUT_S = 30.0
@@ -65,10 +65,10 @@ class RayServe(BearerSession):
     async def statuses(self) -> dict[str, ApplicationStatus]:
         return (await self._details()).applications
 
-    async def targets(self) -> list[ReplicaTarget]:
+    async def targets(self) -> list[Replica]:
         """Return every replica that Serve sends traffic to, by its own address."""
         return [
-            ReplicaTarget(name=target.name, model=group.app_name, url=_url(target, group.route_prefix))
+            Replica(name=target.name, model=group.app_name, url=_url(target, group.route_prefix))
             for group in (await self._details()).target_groups
             if group.protocol == "HTTP"
             for target in group.targets

@@ -20,7 +20,6 @@ from tokenyard.core.replica import (
     Replica,
     ReplicaLost,
     ReplicaState,
-    ReplicaTarget,
 )
 
 # A load brings the files from the blob store and waits for room; a canary waits for a slot.
@@ -35,7 +34,7 @@ class ReplicaClient(BearerSession):
     def __init__(self, bearer: str) -> None:
         super().__init__(bearer, answer_timeout_s=ANSWER_TIMEOUT_S)
 
-    async def stats(self, target: ReplicaTarget) -> ReplicaState:
+    async def stats(self, target: Replica) -> ReplicaState:
         """Return what a replica holds and does."""
         status, body = await self._call("GET", target.url, STATS_PATH)
         if status != 200:

@@ -10,4 +10,4 @@ UploadCheck = Callable[[AsyncIterator[bytes]], Awaitable[Json]]
 """Returns the figures to keep with a training file, or raises `InvalidRequest`, naming wrong lines (finetune)."""
 
 FilesInUse = Callable[[], Subquery]
-"""Returns a query of the columns `file` and `job`: the files that unfinished jobs need, so they must stay (finetune)."""
+"""Returns a query of the columns `file` and `job`: files that unfinished jobs need, so they must stay (finetune)."""

@@ -93,12 +93,9 @@ class TenancyOperatorStore:
         ended: list[KeyVersion] = []
         async with self._database.transaction() as session:
             row = await _organization(session, reference, to_change=True)
-            details = write_changes(row, name=name, weight=weight, limits=limits)
-            if archived is not None and archived != (row.archived_at is not None):
-                details["archived"] = archived
-                row.archived_at = now_ms // 1000 if archived else None
-                if archived:
-                    ended = await end_keys(session, OrganizationId(row.id), now_ms, true())
+            details = write_changes(row, name=name, weight=weight, limits=limits, archived=archived, at=now_ms // 1000)
+            if details.get("archived"):
+                ended = await end_keys(session, OrganizationId(row.id), now_ms, true())
             action = "organization.archived" if archived else "organization.updated"
             record(session, OrganizationId(row.id), actor, action, row.id, at=now_ms // 1000, details=details)
             return OrganizationView.model_validate(row), ended

@@ -64,12 +64,9 @@ class TenancyStore:
         ended: list[KeyVersion] = []
         async with self._database.transaction() as session:
             row = await _project(session, organization, project, to_change=True)
-            details = write_changes(row, name=name, limits=limits)
-            if archived is not None and archived != (row.archived_at is not None):
-                details["archived"] = archived
-                row.archived_at = now_ms // 1000 if archived else None
-                if archived:
-                    ended = await end_keys(session, organization, now_ms, ApiKeyRow.project_id == row.id)
+            details = write_changes(row, name=name, limits=limits, archived=archived, at=now_ms // 1000)
+            if details.get("archived"):
+                ended = await end_keys(session, organization, now_ms, ApiKeyRow.project_id == row.id)
             action = "project.archived" if archived else "project.updated"
             record(session, organization, actor, action, row.id, at=now_ms // 1000, details=details)
             return ProjectDetails.model_validate(row), ended
@@ -140,15 +137,23 @@ class TenancyStore:
 
 
 def write_changes(
-    row: OrganizationRow | ProjectRow, *, limits: LimitsChange | None, **fields: str | int | None
+    row: OrganizationRow | ProjectRow,
+    *,
+    limits: LimitsChange | None,
+    archived: bool | None,
+    at: int,
+    **fields: str | int | None,
 ) -> dict[str, object]:
-    """Write the `fields` that are not None, and the limits; return what the audit log says of it."""
+    """Write what is not None, at `at` unix seconds; return what the audit log says of it."""
     details: dict[str, object] = {name: value for name, value in fields.items() if value is not None}
     for name, value in details.items():
         setattr(row, name, value)
     if limits is not None:
         row.limits = limits(row.limits)
         details["limits"] = stored_limits(row.limits)
+    if archived is not None and archived != (row.archived_at is not None):
+        row.archived_at = at if archived else None
+        details["archived"] = archived
     return details
 
 
