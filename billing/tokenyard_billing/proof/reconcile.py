@@ -16,15 +16,7 @@ from tokenyard_billing.charging.reports import ReportWitness
 from tokenyard_billing.charging.streams import UsageStreams
 from tokenyard_billing.ledger.journal import AccountName
 from tokenyard_billing.proof.views import Difference, Reconciliation, TokenSums
-from tokenyard_billing.tables import (
-    Balance,
-    Charge,
-    Entry,
-    HourlyUsage,
-    OpenRequest,
-    UsageReport,
-    Waste,
-)
+from tokenyard_billing.tables import Balance, Charge, Entry, HourlyUsage, OpenRequest, UsageReport, Waste
 
 EXAMPLES = 20  # of each kind; the sums count all
 PAGE = 500

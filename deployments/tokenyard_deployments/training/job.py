@@ -11,13 +11,7 @@ from concurrent.futures import Future
 from types import FrameType
 
 from tokenyard.core.adapters import AdapterNotAllowed
-from tokenyard.core.training import (
-    ADAPTER_FOLDER,
-    TrainingError,
-    TrainingResult,
-    TrainingSpec,
-    TrainingStatus,
-)
+from tokenyard.core.training import ADAPTER_FOLDER, TrainingError, TrainingResult, TrainingSpec, TrainingStatus
 from tokenyard_deployments.training.attempt import AttemptFolder, read_spec
 from tokenyard_deployments.training.export import export_adapter
 from tokenyard_deployments.training.failures import AttemptStopped, TrainingFailed, interrupted

@@ -12,11 +12,7 @@ from tokenyard.finetune.creation import JobCreation
 from tokenyard.finetune.methods.dataset import check_upload
 from tokenyard.finetune.operator_routes import operator_job_router
 from tokenyard.finetune.operator_store import JobOperatorStore, files_in_use
-from tokenyard.finetune.ports import (
-    OrganizationSlugs,
-    TrainableModels,
-    TrainingReservations,
-)
+from tokenyard.finetune.ports import OrganizationSlugs, TrainableModels, TrainingReservations
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.store import JobStore
 from tokenyard.finetune.tenant_routes import job_router

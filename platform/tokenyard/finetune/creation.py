@@ -18,12 +18,7 @@ from tokenyard.core.principal import Principal
 from tokenyard.finetune.job import Job, JobError
 from tokenyard.finetune.job_request import MAX_SEED, JobRequest
 from tokenyard.finetune.methods.dataset import DatasetSummary
-from tokenyard.finetune.ports import (
-    OrganizationSlugs,
-    TrainableModels,
-    TrainingFiles,
-    TrainingReservations,
-)
+from tokenyard.finetune.ports import OrganizationSlugs, TrainableModels, TrainingFiles, TrainingReservations
 from tokenyard.finetune.progress import JobChanged, JobProgress, Note, fail
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.states import JobState

@@ -13,15 +13,7 @@ from tokenyard.core.errors import Unavailable
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import bucket_of, bucket_tag
 from tokenyard.limits.hold_leases import HoldLeases
-from tokenyard.limits.holds import (
-    Hold,
-    HoldSettlement,
-    admit_arguments,
-    checked_amount,
-    hold_of,
-    key_of,
-    limits_of,
-)
+from tokenyard.limits.holds import Hold, HoldSettlement, admit_arguments, checked_amount, hold_of, key_of, limits_of
 from tokenyard.limits.live_budgets import BudgetSource, MissingBudgets, RedisBudgets
 from tokenyard.limits.refusals import OK, not_available, rates, refusal
 from tokenyard.limits.scripts import Argument, ScriptName, Scripts

@@ -8,14 +8,7 @@ import msgspec
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.ids import new_adapter_id
-from tokenyard.core.training import (
-    RunState,
-    RunStatus,
-    TrainingEvent,
-    TrainingResult,
-    TrainingStatus,
-    submission_id,
-)
+from tokenyard.core.training import RunState, RunStatus, TrainingEvent, TrainingResult, TrainingStatus, submission_id
 from tokenyard.finetune.job import Job, JobError
 from tokenyard.finetune.ports import TrainableModels, TrainingRuns
 from tokenyard.finetune.progress import JobProgress, Note, fail, wait_for
