@@ -115,11 +115,7 @@ class OpeningCredit:
         """Grant it; calling again for the same organization grants nothing more."""
         if self._amount:
             await self._wallet.grant(
-                organization,
-                self._amount,
-                reason="Opening credit",
-                actor="tokenyard",
-                idempotency_key="opening-credit",
+                organization, self._amount, reason="Opening credit", actor="tokenyard", idempotency_key="opening-credit"
             )
 
 

@@ -50,11 +50,7 @@ class AttemptFolder:
         self._seq = max((_number(name) for name in self._names(EVENTS_FOLDER)), default=0)
 
     def add_event(
-        self,
-        message: str,
-        *,
-        level: Literal["info", "warn", "error"] = "info",
-        metrics: dict[str, Any] | None = None,
+        self, message: str, *, level: Literal["info", "warn", "error"] = "info", metrics: dict[str, Any] | None = None
     ) -> None:
         """Add an event; with `metrics` it is one of type `metrics`."""
         self._seq += 1

@@ -93,13 +93,7 @@ class FileStore:
             return _stored(row)
 
     async def page(
-        self,
-        organization: OrganizationId,
-        *,
-        purpose: str | None,
-        limit: int,
-        after: str | None,
-        newest_first: bool,
+        self, organization: OrganizationId, *, purpose: str | None, limit: int, after: str | None, newest_first: bool
     ) -> list[StoredFile]:
         """Return up to `limit` files that follow `after`.
 

@@ -82,12 +82,7 @@ class JobStore:
             return await _find(session, organization, job)
 
     async def page(
-        self,
-        organization: OrganizationId,
-        *,
-        limit: int,
-        after: str | None,
-        metadata: Mapping[str, str] | None,
+        self, organization: OrganizationId, *, limit: int, after: str | None, metadata: Mapping[str, str] | None
     ) -> list[Job]:
         """Return up to `limit` jobs that follow `after`, newest first. Empty `metadata` asks for jobs without any.
 

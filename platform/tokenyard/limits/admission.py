@@ -26,13 +26,7 @@ class RedisAdmission:
     """One of these a gateway process, used as `async with`."""
 
     def __init__(
-        self,
-        redis: Redis,
-        source: BudgetSource,
-        *,
-        spool_folder: Path,
-        lease_ms: int,
-        renewal_ms: int,
+        self, redis: Redis, source: BudgetSource, *, spool_folder: Path, lease_ms: int, renewal_ms: int
     ) -> None:
         self._scripts = Scripts(redis)
         self._missing = MissingBudgets(RedisBudgets(redis, self._scripts), source)

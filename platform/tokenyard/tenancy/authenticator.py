@@ -25,12 +25,7 @@ class KeyAuthenticator:
     """
 
     def __init__(
-        self,
-        store: TenancyOperatorStore,
-        hasher: KeyHasher,
-        clock: Clock,
-        *,
-        now: Callable[[], float] = time.monotonic,
+        self, store: TenancyOperatorStore, hasher: KeyHasher, clock: Clock, *, now: Callable[[], float] = time.monotonic
     ) -> None:
         """Take `clock` for the expiry of keys and `now` (seconds, monotonic) for the age of cached ones."""
         self._store = store

@@ -21,13 +21,7 @@ class Organizations:
         self._tell = tell
 
     async def create(
-        self,
-        *,
-        name: str,
-        slug: str,
-        actor: ApiKeyId,
-        weight: int = 1,
-        limits: Limits | None = None,
+        self, *, name: str, slug: str, actor: ApiKeyId, weight: int = 1, limits: Limits | None = None
     ) -> OrganizationView:
         organization = await self._store.create_organization(
             name=name, slug=slug, weight=weight, limits=limits or Limits(), actor=actor

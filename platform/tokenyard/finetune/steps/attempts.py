@@ -25,13 +25,7 @@ class Attempts:
     """`running` -> `checking`, or failed; `stopping` -> `settling`."""
 
     def __init__(
-        self,
-        *,
-        files: AttemptFiles,
-        runs: TrainingRuns,
-        models: TrainableModels,
-        policy: TrainingPolicy,
-        clock: Clock,
+        self, *, files: AttemptFiles, runs: TrainingRuns, models: TrainableModels, policy: TrainingPolicy, clock: Clock
     ) -> None:
         self._files = files
         self._runs = runs

@@ -53,6 +53,5 @@ class ReplicaRouter:
 def no_replica(model: str) -> Unavailable:
     """Return the error for a model that nothing serves at the moment."""
     return Unavailable(
-        f"No server for the model '{model}' is ready. Please try again shortly.",
-        retry_after_s=NO_REPLICA_RETRY_AFTER_S,
+        f"No server for the model '{model}' is ready. Please try again shortly.", retry_after_s=NO_REPLICA_RETRY_AFTER_S
     )

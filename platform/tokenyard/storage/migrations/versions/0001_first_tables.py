@@ -410,10 +410,7 @@ def upgrade() -> None:
         sa.Column("organization", sa.String(length=96), nullable=False),
         sa.Column("account", sa.String(length=32), nullable=False),
         sa.Column("amount", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["transaction"],
-            ["billing_transactions.id"],
-        ),
+        sa.ForeignKeyConstraint(["transaction"], ["billing_transactions.id"]),
         sa.PrimaryKeyConstraint("transaction", "number"),
     )
     with op.batch_alter_table("billing_entries", schema=None) as batch_op:
@@ -439,10 +436,7 @@ def upgrade() -> None:
         sa.Column("model", sa.String(length=255), nullable=False),
         sa.Column("adapter", sa.String(length=96), nullable=True),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["adapter"],
-            ["catalog_adapters.id"],
-        ),
+        sa.ForeignKeyConstraint(["adapter"], ["catalog_adapters.id"]),
         sa.PrimaryKeyConstraint("organization", "alias"),
     )
     op.create_table(
@@ -453,10 +447,7 @@ def upgrade() -> None:
         sa.Column("limits", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
         sa.Column("created", sa.BigInteger(), nullable=False),
         sa.Column("archived", sa.BigInteger(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["organization"],
-            ["tenancy_organizations.id"],
-        ),
+        sa.ForeignKeyConstraint(["organization"], ["tenancy_organizations.id"]),
         sa.PrimaryKeyConstraint("id"),
     )
     with op.batch_alter_table("tenancy_projects", schema=None) as batch_op:
@@ -478,14 +469,8 @@ def upgrade() -> None:
         sa.Column("expires", sa.BigInteger(), nullable=True),
         sa.Column("revoked", sa.BigInteger(), nullable=True),
         sa.Column("changed_ms", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["organization"],
-            ["tenancy_organizations.id"],
-        ),
-        sa.ForeignKeyConstraint(
-            ["project"],
-            ["tenancy_projects.id"],
-        ),
+        sa.ForeignKeyConstraint(["organization"], ["tenancy_organizations.id"]),
+        sa.ForeignKeyConstraint(["project"], ["tenancy_projects.id"]),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("hash"),
     )
