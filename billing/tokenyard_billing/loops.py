@@ -57,11 +57,7 @@ class BillingWorker:
         self.drafter = InvoiceDrafter(database, InvoiceStore(database, prices, clock))
 
     async def start(self) -> None:
-        """Check before the first charge that no used rate card was edited.
-
-        Raises:
-            InvalidRateCard: one was.
-        """
+        """Raise `InvalidRateCard`, before the first charge, where a used rate card was edited."""
         async with self._database.reading() as session:
             await compare(session, self._prices.cards)
 

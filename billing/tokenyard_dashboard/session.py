@@ -35,11 +35,7 @@ class SessionCookie:
         response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=self._secure)
 
     def read(self, request: Request) -> DashboardSession:
-        """Return the session of a request.
-
-        Raises:
-            LoginRequired: no cookie, or a forged or old one.
-        """
+        """Return the session of a request; no cookie, or a forged or old one, raises `LoginRequired`."""
         try:
             text = self._cipher.decrypt(request.cookies.get(COOKIE, "").encode(), ttl=LIFETIME_S).decode()
         except InvalidToken:

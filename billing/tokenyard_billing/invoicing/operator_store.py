@@ -21,11 +21,7 @@ class InvoiceOperatorStore:
     async def heads(
         self, *, organization: OrganizationId | None, month: str | None, after: str | None, limit: int
     ) -> Sequence[Invoice]:
-        """Return at most `limit` invoices, the newest month first.
-
-        Raises:
-            InvalidRequest: `after` is no invoice.
-        """
+        """Return at most `limit` invoices, the newest month first; an unknown `after` raises `InvalidRequest`."""
         query = select(Invoice)
         if organization is not None:
             query = query.where(Invoice.organization == organization)

@@ -26,11 +26,7 @@ class PriceList:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read a folder of cards.
-
-        Raises:
-            InvalidRateCard: a card cannot be used.
-        """
+        """Read a folder of cards; one that cannot be used raises `InvalidRateCard`."""
         return cls(load_rate_cards(folder))
 
     def price(self, model: str, *, fine_tuned: bool, at_ms: int) -> Price | None:

@@ -62,11 +62,7 @@ class BillingOperatorStore:
         self._redis = redis
 
     async def request(self, key: str) -> RequestStory:
-        """Tell everything that is known of the request or training job `key`.
-
-        Raises:
-            NotFound: nothing is.
-        """
+        """Tell everything that is known of the request or training job `key`; nothing: `NotFound`."""
         async with self._database.reading() as session:
             reports = (await load_reports(session, [key])).get(key, [])
             charge = await session.get(Charge, key)
@@ -87,11 +83,7 @@ class BillingOperatorStore:
             )
 
     async def newest(self, table: type[Listed], after: str | None, limit: int) -> Sequence[Listed]:
-        """Return at most `limit` alarms or dead letters, newest first.
-
-        Raises:
-            InvalidRequest: `after` is none of them.
-        """
+        """Return at most `limit` alarms or dead letters, newest first; an unknown `after` raises `InvalidRequest`."""
         async with self._database.reading() as session:
             last = None if after is None else await session.get(table, after.partition("/")[::2])
             if last is None and after is not None:
@@ -100,11 +92,7 @@ class BillingOperatorStore:
             return (await session.scalars(part)).all()
 
     async def send_again(self, stream: str, entry: str) -> None:
-        """Put a dead letter back on its stream, after its cause was fixed; one that fails again is kept again.
-
-        Raises:
-            NotFound: there is no such dead letter.
-        """
+        """Put a dead letter back on its stream, after its cause was fixed; one that fails again is kept again."""
         async with self._database.reading() as session:
             found = await session.get(DeadLetter, (stream, entry))
         if found is None:

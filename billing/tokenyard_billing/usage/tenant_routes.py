@@ -30,11 +30,7 @@ class _Which(msgspec.Struct, frozen=True):
     group_by: Sequence[str]
 
     def columns(self, known: Mapping[str, str]) -> list[str]:
-        """Return the columns to group by.
-
-        Raises:
-            InvalidRequest: one is none of `known`.
-        """
+        """Return the columns to group by; one that is not among `known` raises `InvalidRequest`."""
         for name in self.group_by:
             if name not in known:
                 raise InvalidRequest(f"Cannot group by {name!r}.", param="group_by")

@@ -28,11 +28,7 @@ class CreditBody(BaseModel):
     idempotency_key: str | None = Field(default=None, min_length=1, max_length=128)
 
     def nano_dollars(self) -> NanoDollars:
-        """Return the amount.
-
-        Raises:
-            InvalidRequest: none or two amounts, or not a whole number of nano-dollars.
-        """
+        """Return the amount; none, two, or one finer than a nano-dollar raise `InvalidRequest`."""
         if (self.amount_dollars is None) == (self.amount is None):
             raise InvalidRequest("Give either amount_dollars or amount (nano-dollars).", param="amount_dollars")
         try:

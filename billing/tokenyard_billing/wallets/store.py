@@ -49,11 +49,7 @@ class Wallet:
     async def grants(
         self, organization: OrganizationId, *, after: str | None = None, limit: int
     ) -> Sequence[CreditGrant]:
-        """Return at most `limit` credit grants, newest first.
-
-        Raises:
-            InvalidRequest: `after` is no grant of the organization.
-        """
+        """Return at most `limit` credit grants, newest first; an unknown `after` raises `InvalidRequest`."""
         query = select(CreditGrant).where(CreditGrant.organization == organization)
         async with self._database.reading() as session:
             last = None if after is None else await session.scalar(query.where(CreditGrant.transaction == after))

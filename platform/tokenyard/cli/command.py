@@ -58,11 +58,7 @@ class CommandRun:
     json: bool
 
     async def organization(self, reference: str) -> OrganizationInfo:
-        """Return the organization with this id or slug.
-
-        Raises:
-            CommandFailed: there is none; the message lists similar ones.
-        """
+        """Return the organization with this id or slug; the `CommandFailed` of an unknown one lists similar ones."""
         try:
             return await self.api.organization(reference)
         except ApiFailed as error:

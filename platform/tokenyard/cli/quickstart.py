@@ -228,11 +228,7 @@ async def _bill(tour: Tour) -> None:
 
 
 async def _until_billed(tour: Tour, month: str) -> InvoiceInfo:
-    """Return the invoice once it has every request and the job: events are on their way for a moment.
-
-    Raises:
-        CommandFailed: it has other tokens after BILL_LIMIT_S.
-    """
+    """Return the invoice once it has every request and the job: events are on their way for a moment."""
     wanted = tour.tally.tokens
     deadline = asyncio.get_running_loop().time() + BILL_LIMIT_S
     while True:

@@ -95,11 +95,7 @@ class FileStore:
     async def page(
         self, organization: OrganizationId, *, purpose: str | None, limit: int, after: str | None, newest_first: bool
     ) -> list[StoredFile]:
-        """Return up to `limit` files that follow `after`.
-
-        Raises:
-            InvalidRequest: `after` is not a file of this organization.
-        """
+        """Return up to `limit` files that follow `after`; one that is not there raises `InvalidRequest`."""
         statement = select(FileRow).where(*self._visible(organization))
         if purpose is not None:
             statement = statement.where(FileRow.purpose == purpose)

@@ -44,11 +44,7 @@ class JobRequest(BaseModel):
     metadata: dict[str, str] | None = None
 
     def check(self) -> None:
-        """Check what concerns more than one field, or what is not offered.
-
-        Raises:
-            InvalidRequest: naming the field.
-        """
+        """Check what concerns more than one field, or what is not offered; the `InvalidRequest` names the field."""
         if self.method is not None and self.method.type != "supervised":
             raise InvalidRequest(
                 f"The method '{self.method.type}' is not available; use 'supervised'.",

@@ -59,11 +59,7 @@ class JobOperatorStore:
             return job_of(row) if row is not None else None
 
     async def save(self, before: Job, progress: JobProgress) -> Job:
-        """Write a job's progress.
-
-        Raises:
-            JobChanged: somebody else changed it since it was read.
-        """
+        """Write a job's progress; `JobChanged` means that somebody else changed it since it was read."""
         async with self._database.transaction() as session:
             return await save(session, before, progress, now=self._clock.now_ms() // 1000)
 

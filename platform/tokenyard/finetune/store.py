@@ -26,7 +26,10 @@ CREATION_LEASE_MS = 60_000
 
 
 class JobStore:
-    """Every method sees one organization's jobs; another's raise `NotFound`, as if they did not exist."""
+    """Every method sees one organization's jobs; another's raise `NotFound`, as if they did not exist.
+
+    In lists, an `after` that is not there raises `InvalidRequest`.
+    """
 
     def __init__(self, database: Database, clock: Clock, files: TrainingFiles, *, max_unfinished: int) -> None:
         self._database = database
@@ -58,11 +61,7 @@ class JobStore:
             session.add(row_of(job, lease_until_ms=job.created_at_ms + CREATION_LEASE_MS))
 
     async def update(self, organization: OrganizationId, before: Job, progress: JobProgress) -> Job:
-        """Write the creator's next step; the job is due for a worker at once.
-
-        Raises:
-            JobChanged: the worker ended the job meanwhile.
-        """
+        """Write the creator's next step; the job is due at once. `JobChanged`: the worker ended it meanwhile."""
         assert before.organization == progress.job.organization == organization
         async with self._database.transaction() as session:
             now = self._clock.now_ms() // 1000
@@ -84,11 +83,7 @@ class JobStore:
     async def page(
         self, organization: OrganizationId, *, limit: int, after: str | None, metadata: Mapping[str, str] | None
     ) -> list[Job]:
-        """Return up to `limit` jobs that follow `after`, newest first. Empty `metadata` asks for jobs without any.
-
-        Raises:
-            InvalidRequest: `after` is not a job of this organization.
-        """
+        """Return up to `limit` jobs that follow `after`, newest first. Empty `metadata` asks for jobs without any."""
         statement = select(JobRow).where(JobRow.organization == organization, JobRow.state != JobState.CREATING)
         if metadata is not None and not metadata:
             statement = statement.where(JobRow.has_details.is_(False))
@@ -124,21 +119,13 @@ class JobStore:
     async def events(
         self, organization: OrganizationId, job: JobId, *, limit: int, after: str | None
     ) -> list[EventRow]:
-        """Return up to `limit` of the job's events that follow `after`, newest first.
-
-        Raises:
-            InvalidRequest: `after` is not an event of this job.
-        """
+        """Return up to `limit` of the job's events that follow `after`, newest first."""
         return await self._newest(EventRow, EventRow.number, organization, job, limit=limit, after=after)
 
     async def checkpoints(
         self, organization: OrganizationId, job: JobId, *, limit: int, after: str | None
     ) -> list[CheckpointRow]:
-        """Return up to `limit` of the job's checkpoints that follow `after`, last first.
-
-        Raises:
-            InvalidRequest: `after` is not a checkpoint of this job.
-        """
+        """Return up to `limit` of the job's checkpoints that follow `after`, last first."""
         return await self._newest(CheckpointRow, CheckpointRow.step_number, organization, job, limit=limit, after=after)
 
     async def _newest(

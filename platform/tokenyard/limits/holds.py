@@ -114,11 +114,7 @@ def key_of(claims: MeterClaims) -> RequestId:
 
 
 def checked_amount(amount: int) -> NanoDollars:
-    """Return `amount` where the scripts can add it exactly.
-
-    Raises:
-        ValueError: negative, or above a thousand million dollars.
-    """
+    """Return `amount` where the scripts can add it exactly: from 0 to a thousand million dollars, else ValueError."""
     if not 0 <= amount <= MAX_AMOUNT:
         raise ValueError(f"{amount} nano-dollars is not an amount that can be held")
     return NanoDollars(amount)

@@ -31,11 +31,7 @@ class TenancyOperatorStore:
     async def create_organization(
         self, *, name: str, slug: str, weight: int, limits: Limits, actor: ApiKeyId
     ) -> OrganizationView:
-        """Create an organization with its default project.
-
-        Raises:
-            Conflict: the slug was given before.
-        """
+        """Create an organization with its default project; a slug that was given before raises `Conflict`."""
         now = self._clock.now_ms() // 1000
         organization, project = new_organization_id(), new_project_id()
         row = OrganizationRow(

@@ -51,11 +51,7 @@ class ApiConnection:
     async def request(
         self, method: str, path: str, *, key: str, query: Query, body: Body | None, timeout_s: float | None
     ) -> bytes:
-        """Return the body of a good answer.
-
-        Raises:
-            ApiFailed: refused, or not answered in time.
-        """
+        """Return the body of a good answer; any other, or none in time, raises `ApiFailed`."""
         assert self._http is not None, "used outside its block"
         form = isinstance(body, aiohttp.FormData)
         timeout = self._timeout
@@ -96,11 +92,7 @@ class ApiCaller:
         body: Body | None = None,
         timeout_s: float | None = None,
     ) -> Result:
-        """Return an answer as a `kind`.
-
-        Raises:
-            ApiFailed: refused, not answered in time, or answered in a shape that is not the one we know.
-        """
+        """Return an answer as a `kind`; one of a shape that we do not know raises `ApiFailed`, too."""
         content = await self._connection.request(
             method, path, key=self._key, query=query or {}, body=body, timeout_s=timeout_s
         )
