@@ -18,8 +18,6 @@ LOOK_EVERY_MS = 30_000
 
 
 class OpenRequests:
-    """Looks at the open requests of given buckets."""
-
     def __init__(self, database: Database, redis: Redis, live: LiveBudgets, *, orphan_ms: int) -> None:
         """`orphan_ms`: a request that only a replica spoke of is looked after when its report is this old."""
         self._database = database

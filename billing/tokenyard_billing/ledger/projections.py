@@ -49,7 +49,6 @@ class SpendingChanges:
 
 
 async def load_spending(session: AsyncSession, keys: Iterable[SpendingKey]) -> dict[SpendingKey, SpendingState]:
-    """Return the states of those `keys` that ever changed."""
     wanted = list(keys)
     if not wanted:
         return {}

@@ -17,7 +17,7 @@ class UnknownPrice(LookupError):
 
 
 class PriceList:
-    """All rate cards of an installation. The newest one in force decides alone; older ones explain old charges."""
+    """The newest rate card in force decides alone; older ones explain old charges. No such id: `UnknownPrice`."""
 
     def __init__(self, cards: tuple[RateCard, ...]) -> None:
         self.cards = cards

@@ -30,8 +30,6 @@ def main(arguments: list[str]) -> int:
 
 
 class Attempt:
-    """One run from spec to result."""
-
     def __init__(self, spec: TrainingSpec) -> None:
         self._spec = spec
         self._started_at = int(time.time())

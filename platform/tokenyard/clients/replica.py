@@ -35,7 +35,6 @@ class ReplicaClient(BearerSession):
         super().__init__(bearer, answer_timeout_s=ANSWER_TIMEOUT_S)
 
     async def stats(self, target: Replica) -> ReplicaState:
-        """Return what a replica holds and does."""
         status, body = await self._call("GET", target.url, STATS_PATH)
         if status != 200:
             raise ReplicaLost(f"{target.name} answered {status}")

@@ -65,8 +65,6 @@ class AdapterNotAllowed(ValueError):
 
 
 class AdapterRules(msgspec.Struct, frozen=True):
-    """What an adapter of one base model may be."""
-
     max_rank: int
     target_modules: tuple[str, ...] = LINEAR_LAYERS
 

@@ -46,7 +46,6 @@ class FileStore:
         self._in_use = in_use
 
     def path(self, organization: OrganizationId, file: FileId) -> str:
-        """Return the blob path of a file's bytes."""
         return f"files/{organization}/{file}"
 
     async def begin(self, organization: OrganizationId, project: ProjectId, file: FileId) -> int:

@@ -16,8 +16,6 @@ from tokenyard.metering.events import TrainingFinished
 
 
 class TrainingFile(Protocol):
-    """An uploaded file."""
-
     @property
     def summary(self) -> Json | None:
         """What `methods.dataset.check_upload` found in it; None where it was uploaded for another purpose."""

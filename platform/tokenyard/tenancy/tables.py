@@ -51,8 +51,6 @@ class OrganizationRow(Base):
 
 
 class ProjectRow(Base):
-    """A part of an organization with limits of its own."""
-
     __tablename__ = "tenancy_projects"
 
     id: Mapped[Id] = mapped_column(primary_key=True)
