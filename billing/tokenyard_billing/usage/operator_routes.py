@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import InvalidRequest
@@ -21,10 +21,8 @@ MAX_RESULTS = 10_000  # of one page
 DEFAULT_BUCKETS = 24
 
 
-class UsageQuery(SpanQuery):
+class UsageQuery(SpanQuery, extra="forbid"):
     """Whole buckets of a span; without `bucket_width` it is one bucket from start to end."""
-
-    model_config = ConfigDict(extra="forbid")
 
     bucket_width: Literal["1h", "1d"] | None = None
     group_by: list[Literal["organization", "model"]] = Field(default=[], max_length=2)

@@ -3,16 +3,14 @@
 Money is nano-dollars; times are unix seconds, or milliseconds where the name ends in `_ms`.
 """
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 Json = dict[str, object]
 
 ENDED = ("succeeded", "failed", "cancelled")
 
 
-class ApiObject(BaseModel):
-    model_config = ConfigDict(extra="allow", frozen=True)
-
+class ApiObject(BaseModel, extra="allow", frozen=True):
     def as_json(self) -> Json:
         """Return the answer as it came."""
         return self.model_dump(mode="json", exclude_unset=True)
