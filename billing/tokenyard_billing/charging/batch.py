@@ -181,9 +181,7 @@ class LedgerBatch:
             "request": report.request,
             "organization": claims.organization,
             "model": claims.model,
-            "prompt_tokens": usage.prompt_tokens,
-            "cached_tokens": usage.cached_tokens,
-            "completion_tokens": usage.completion_tokens,
+            **msgspec.structs.asdict(usage),
             "amount": inference_cost(self._price(claims.price), usage),
             "at_ms": report.at_ms,
         }
