@@ -36,11 +36,7 @@ def read_rows(url: str) -> Iterator[dict[str, Any]]:
 
 
 def encode(rows: Iterable[dict[str, Any]], tokenizer: Any, max_seq_length: int) -> list[Example]:
-    """Render and tokenize every row, cut at `max_seq_length`.
-
-    Raises:
-        TrainingFailed: the model's chat template cannot show a row, or nothing can be learnt from any.
-    """
+    """Render and tokenize every row, cut at `max_seq_length`; what cannot be shown or learnt: `TrainingFailed`."""
     examples = []
     for number, row in enumerate(rows, start=1):
         try:

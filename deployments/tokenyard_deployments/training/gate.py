@@ -35,11 +35,7 @@ def check_adapter(folder: Path, base: Mapping[str, tuple[int, ...]], rules: Adap
 
 
 def check_losses(valid_loss: float | None, base_valid_loss: float | None) -> None:
-    """Check that the adapter predicts the held-out rows better than the base; without such rows there is no check.
-
-    Raises:
-        AdapterNotAllowed: it does not.
-    """
+    """Raise `AdapterNotAllowed` where an adapter predicts the held-out rows, if there are any, no better than the base."""
     if valid_loss is None or base_valid_loss is None:
         return
     if not valid_loss < base_valid_loss:  # also refuses NaN
@@ -51,11 +47,7 @@ def check_losses(valid_loss: float | None, base_valid_loss: float | None) -> Non
 
 
 def base_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Read the shapes of a base model's weights from the headers of its safetensors files.
-
-    Raises:
-        OSError, ValueError: the folder holds no readable ones.
-    """
+    """Read the shapes of a base model's weights from its safetensors files; unreadable: OSError or ValueError."""
     shapes: dict[str, tuple[int, ...]] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with file.open("rb") as opened:

@@ -49,11 +49,7 @@ class TrainingCharges:
         self._outbox = outbox
 
     async def emit(self, event: TrainingFinished) -> None:
-        """Put the event on its organization's stream, or on disk until Redis is back.
-
-        Raises:
-            Unavailable: the disk takes no more.
-        """
+        """Put the event on its stream, or on disk until Redis is back; a full disk raises `Unavailable`."""
         if self._outbox.full:
             raise Unavailable("Training cannot be charged now.")
         await self._outbox.send(event)

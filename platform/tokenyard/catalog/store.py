@@ -136,11 +136,7 @@ class CatalogStore:
     async def set_alias(
         self, organization: OrganizationId, alias: str, *, model: str, adapter: AdapterId | None
     ) -> AliasView:
-        """Let `alias` name a model from now on, whatever it named before.
-
-        Raises:
-            Conflict: the organization has too many aliases.
-        """
+        """Let `alias` name a model from now on, whatever it named before; too many aliases raise `Conflict`."""
         async with self._database.transaction() as session:
             if adapter is not None and (await _adapter(session, organization, adapter)).state != AdapterState.LIVE:
                 raise NotFound(f"The model `{model}` is not live.")

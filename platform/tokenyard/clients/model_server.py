@@ -91,11 +91,7 @@ class ModelServerClient:
         self._idle.clear()
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> ModelServerReply:
-        """Send a JSON body; return the reply once its status is known.
-
-        Raises:
-            ReplicaLost: no connection, or cut before the status.
-        """
+        """Send a JSON body; return the reply once its status is known, or raise `ReplicaLost`."""
         address = _address(url)
         connection = self._taken(address) or await self._connected(address)
         try:

@@ -41,27 +41,15 @@ class ReplicaClient(BearerSession):
         return _decoded(body, ReplicaState)
 
     async def load(self, replica: Replica, adapter: AdapterRef) -> None:
-        """Load an adapter; one that is loaded already is fine.
-
-        Raises:
-            AdapterRefused: it cannot take this adapter, or has no room for it now.
-        """
+        """Load an adapter, or raise `AdapterRefused`, maybe for lack of room; one that is loaded already is fine."""
         await self._post(replica.url, LOAD_PATH, adapter)
 
     async def unload(self, replica: Replica, name: str) -> None:
-        """Unload an adapter; one that is not loaded is fine.
-
-        Raises:
-            AdapterRefused: requests use it; ask again later.
-        """
+        """Unload an adapter, or raise `AdapterRefused` while requests use it; one that is not loaded is fine."""
         await self._post(replica.url, UNLOAD_PATH, AdapterUnload(name))
 
     async def canary(self, url: str, adapter: str | None, prompt: str) -> Sequence[float]:
-        """Return the log-probabilities of a fixed continuation of `prompt`, from a loaded adapter or from the base.
-
-        Raises:
-            AdapterRefused: the adapter is not loaded, or no slot became free.
-        """
+        """Return the log-probabilities of a fixed continuation of `prompt`, from a loaded adapter or from the base."""
         body = await self._post(url, CANARY_PATH, CanaryRequest(prompt, adapter))
         return _decoded(body, CanaryAnswer).logprobs
 

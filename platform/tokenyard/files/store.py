@@ -107,11 +107,7 @@ class FileStore:
             return [_stored(row) for row in await session.scalars(part)]
 
     async def begin_delete(self, organization: OrganizationId, file: FileId) -> None:
-        """Hide the file for ever; its bytes go next.
-
-        Raises:
-            InvalidRequest: an unfinished job needs it.
-        """
+        """Hide the file for ever; its bytes go next. One that an unfinished job needs raises `InvalidRequest`."""
         in_use = self._in_use()
         async with self._database.transaction() as session:
             await organization_lock(session, organization)

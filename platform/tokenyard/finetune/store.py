@@ -97,11 +97,7 @@ class JobStore:
             return [job_of(row) for row in await session.scalars(part)]
 
     async def cancel(self, organization: OrganizationId, job: JobId) -> Job:
-        """Decide that the job's model will never be; the worker stops what runs. Cancelling again is fine.
-
-        Raises:
-            InvalidRequest: it has already ended.
-        """
+        """Decide that the job's model will never be; again is fine. A job that has ended raises `InvalidRequest`."""
         now = self._clock.now_ms() // 1000
         async with self._database.transaction() as session:
             await organization_lock(session, organization)

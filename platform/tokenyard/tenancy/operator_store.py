@@ -109,11 +109,7 @@ class TenancyOperatorStore:
             return [OperatorKeyView.model_validate(row) for row in await session.scalars(query)]
 
     async def revoke_operator_key(self, key: str, *, actor: ApiKeyId) -> None:
-        """End an operator's key for ever; doing it again changes nothing.
-
-        Raises:
-            Conflict: it is the last one, and nobody could make another.
-        """
+        """End an operator's key for ever; again is fine. The last one raises `Conflict`: nobody could make another."""
         now = self._clock.now_ms() // 1000
         async with self._database.transaction() as session:
             # Two keys that end at the same moment must not each count on the other.

@@ -125,11 +125,7 @@ def check_engine(client: Any) -> None:
 
 
 def check_parsers(engine: Mapping[str, Any]) -> None:
-    """Look whether vLLM has the parsers that the engine's arguments name; it would notice only after it has started.
-
-    Raises:
-        UnknownParser: it has not.
-    """
+    """Raise `UnknownParser` where vLLM lacks a parser that is named; it would notice only after it has started."""
     for argument, field, manager in (
         ("tool_call_parser", "tools.parser", ToolParserManager),
         ("reasoning_parser", "reasoning.parser", ReasoningParserManager),
