@@ -35,7 +35,6 @@ def billing_routers(
     find_organization: OrganizationLookup,
     clock: Clock,
 ) -> Sequence[APIRouter]:
-    """Return all of billing's routers: tenants' usage and invoices, and the operator's."""
     invoices = InvoiceStore(database, prices, clock)
     usage = UsageStore(database)
     return (

@@ -50,11 +50,7 @@ class BucketLeases:
         return self._held
 
     async def fence(self, session: AsyncSession, buckets: Collection[int]) -> None:
-        """Prove in the caller's transaction that `buckets` are held, and lengthen their leases.
-
-        Raises:
-            LeaseLost: one is not.
-        """
+        """Prove in the caller's transaction that `buckets` are held (else `LeaseLost`), and lengthen their leases."""
         until_ms = self._clock.now_ms() + self._lease_ms
         mine = update(BucketLease).where(BucketLease.bucket.in_(sorted(buckets)), BucketLease.holder == self._name)
         kept = (await session.execute(mine.values(lease_until_ms=until_ms).returning(BucketLease.bucket))).all()

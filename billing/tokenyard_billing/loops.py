@@ -57,16 +57,11 @@ class BillingWorker:
         self.drafter = InvoiceDrafter(database, InvoiceStore(database, prices, clock))
 
     async def start(self) -> None:
-        """Check before the first charge that no used rate card was edited.
-
-        Raises:
-            InvalidRateCard: one was.
-        """
+        """Raise `InvalidRateCard`, before the first charge, where a used rate card was edited."""
         async with self._database.reading() as session:
             await compare(session, self._prices.cards)
 
     def loops(self) -> list[Loop]:
-        """Return the loops to run: `web.loops.run_loops`."""
         return [self.consumer.loop(), self.loader.loop(), self.drafter.loop()]
 
     async def stop(self) -> None:

@@ -9,30 +9,19 @@ from tokenyard.core.money import NanoDollars
 
 
 class SpendingLimits(Protocol):
-    """Knows who may spend how much in a month (tenancy)."""
+    """Knows who may spend how much in a month, by the id of organization, project or key (tenancy)."""
 
-    async def monthly(self, organization: OrganizationId) -> Mapping[str, NanoDollars]:
-        """Return the monthly limit of each scope that has one: of the organization, its projects and its keys."""
-        ...
+    async def monthly(self, organization: OrganizationId) -> Mapping[str, NanoDollars]: ...
 
 
 class BudgetHolds(Protocol):
-    """Holds money of live budgets for a training job (limits)."""
+    """Holds money of live budgets for a training job, on all or on none (limits); raises QuotaExceeded, Unavailable."""
 
     async def hold(
         self, organization: OrganizationId, charge_key: str, budgets: Sequence[str], amount: NanoDollars
-    ) -> None:
-        """Hold `amount` on every budget or on none; holding again for the same key takes nothing more.
+    ) -> None: ...
 
-        Raises:
-            QuotaExceeded: a budget does not cover it.
-            Unavailable: Redis is down or not loaded yet.
-        """
-        ...
-
-    async def release(self, organization: OrganizationId, charge_key: str) -> None:
-        """Release what is held for `charge_key`; releasing what is not held is fine."""
-        ...
+    async def release(self, organization: OrganizationId, charge_key: str) -> None: ...
 
 
 class LiveBudgets(Protocol):
@@ -43,17 +32,11 @@ class LiveBudgets(Protocol):
 
     async def apply(self, updates: Iterable[tuple[OrganizationId, Iterable[BudgetUpdate]]]) -> None: ...
 
-    async def is_ready(self, bucket: int) -> bool:
-        """Tell whether the bucket's budgets are loaded."""
-        ...
+    async def is_ready(self, bucket: int) -> bool: ...
 
-    async def ready_buckets(self, buckets: Sequence[int]) -> list[int]:
-        """Return those of `buckets` whose budgets are loaded."""
-        ...
+    async def ready_buckets(self, buckets: Sequence[int]) -> list[int]: ...
 
-    async def set_ready(self, bucket: int) -> None:
-        """Let admission use the bucket's budgets."""
-        ...
+    async def set_ready(self, bucket: int) -> None: ...
 
 
 OrganizationLookup = Callable[[str], Awaitable[OrganizationId]]

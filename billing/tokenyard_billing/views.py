@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import Query
-from pydantic import AliasPath, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AliasPath, BaseModel, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
 from tokenyard.core.money import to_dollars
@@ -21,7 +21,5 @@ def of(*path: str) -> FieldInfo:
     return info
 
 
-class View(BaseModel):
+class View(BaseModel, from_attributes=True):
     """Made of a stored value of the same fields: `model_validate`."""
-
-    model_config = ConfigDict(from_attributes=True)

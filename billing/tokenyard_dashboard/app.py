@@ -31,7 +31,6 @@ _KEY = re.compile(r"[!-~]{1,200}", re.ASCII)  # what a header can carry
 
 
 def create_app(connection: ApiConnection, cookie: SessionCookie) -> FastAPI:
-    """Return the dashboard over an open connection to the API."""
     app = FastAPI(title="Tokenyard dashboard", docs_url=None, redoc_url=None, openapi_url=None)
     templates = _templates()
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")

@@ -56,7 +56,6 @@ SPANS = {
 
 
 def router(connection: ApiConnection, cookie: SessionCookie, templates: Jinja2Templates) -> APIRouter:
-    """Return the pages behind the login."""
     pages = APIRouter(default_response_class=HTMLResponse)
 
     def session_api(request: Request) -> OperatorApi:

@@ -22,8 +22,6 @@ class DashboardSession(NamedTuple):
 
 
 class SessionCookie:
-    """Opens, reads and closes sessions."""
-
     def __init__(self, secret: bytes, *, secure: bool) -> None:
         """Encrypt with 32 secret bytes; `secure` sets the cookie's flag, for pages served over HTTPS."""
         self._cipher = Fernet(base64.urlsafe_b64encode(secret))
@@ -37,11 +35,7 @@ class SessionCookie:
         response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=self._secure)
 
     def read(self, request: Request) -> DashboardSession:
-        """Return the session of a request.
-
-        Raises:
-            LoginRequired: no cookie, or a forged or old one.
-        """
+        """Return the session of a request; no cookie, or a forged or old one, raises `LoginRequired`."""
         try:
             text = self._cipher.decrypt(request.cookies.get(COOKIE, "").encode(), ttl=LIFETIME_S).decode()
         except InvalidToken:

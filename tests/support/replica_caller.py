@@ -15,7 +15,7 @@ from support.redis_reader import read_usage
 from tokenyard.clients.replica import ReplicaClient
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
-from tokenyard.core.replica import Replica, ReplicaTarget
+from tokenyard.core.replica import Replica
 from tokenyard.core.usage import MeterClaims
 from tokenyard.metering import header as meter
 from tokenyard.metering.events import ReplicaReported
@@ -65,7 +65,7 @@ class ReplicaCaller:
     """One replica, called with all that it demands."""
 
     def __init__(
-        self, cluster: ReplicaCluster, target: ReplicaTarget, http: aiohttp.ClientSession, control: ReplicaClient
+        self, cluster: ReplicaCluster, target: Replica, http: aiohttp.ClientSession, control: ReplicaClient
     ) -> None:
         self.target = target
         self.control = control

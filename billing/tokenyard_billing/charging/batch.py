@@ -82,7 +82,6 @@ class LedgerBatch:
         self._closed.append(request)
 
     def charge(self, request: str, decision: Decision) -> None:
-        """Charge a request as decided."""
         claims = decision.claims
         amount = inference_cost(self._price(claims.price), decision.usage)
         charge = NewCharge(request, claims, decision.rule, amount, claims.budgets, decision.attempt, decision.usage)
@@ -117,11 +116,7 @@ class LedgerBatch:
             self._alarms.append((organization, finding))
 
     async def write(self, session: AsyncSession) -> Taken:
-        """Write everything in the session's transaction.
-
-        Raises:
-            InvalidRateCard: a rate card was edited after its first use.
-        """
+        """Write everything in the session's transaction."""
         wasted = [self._waste_row(report) for report in self._waste]
         await record_use(session, self._cards.values(), self._now_ms)
         await self._post(session)
@@ -186,9 +181,7 @@ class LedgerBatch:
             "request": report.request,
             "organization": claims.organization,
             "model": claims.model,
-            "prompt_tokens": usage.prompt_tokens,
-            "cached_tokens": usage.cached_tokens,
-            "completion_tokens": usage.completion_tokens,
+            **msgspec.structs.asdict(usage),
             "amount": inference_cost(self._price(claims.price), usage),
             "at_ms": report.at_ms,
         }

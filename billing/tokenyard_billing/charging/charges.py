@@ -63,7 +63,7 @@ async def write_charges(session: AsyncSession, charges: Sequence[NewCharge], at_
 
 
 def _row(charge: NewCharge, at_ms: int) -> dict[str, object]:
-    source, usage = charge.source, charge.usage
+    source = charge.source
     return {
         "charge_key": charge.key,
         "organization": source.organization,
@@ -76,9 +76,7 @@ def _row(charge: NewCharge, at_ms: int) -> dict[str, object]:
         "base_model": source.base_model,
         "price": source.price,
         "attempt": charge.attempt,
-        "prompt_tokens": usage.prompt_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "completion_tokens": usage.completion_tokens,
+        **msgspec.structs.asdict(charge.usage),
         "trained_tokens": charge.trained_tokens,
         "amount": charge.amount,
         "budgets": json.dumps(charge.budgets),

@@ -68,7 +68,6 @@ class LedgerConsumer:
         self._watermarks: dict[int, int] = {}
 
     def loop(self) -> Loop:
-        """Return the loop that a worker runs."""
         return Loop("ledger consumer", self.step, INTERVAL_S)
 
     async def step(self) -> None:

@@ -1,14 +1,10 @@
-"""Keeps events that could not be taken in, so that they can be looked at and sent again."""
+"""Keeps events that could not be taken in, so that they can be looked at, and sent again by an operator."""
 
-from redis.asyncio import Redis
-from sqlalchemy import delete
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tokenyard.core.errors import NotFound
 from tokenyard.core.redis_keys import usage_stream
 from tokenyard.metering.stream import FIELD
 from tokenyard.storage import bulk
-from tokenyard.storage.database import Database
 from tokenyard_billing.charging.batch import raise_alarms
 from tokenyard_billing.charging.decision import Finding
 from tokenyard_billing.charging.streams import StreamEntry
@@ -32,19 +28,3 @@ async def keep_dead_letter(session: AsyncSession, entry: StreamEntry, reason: st
     }
     await bulk.insert_new(session, DeadLetter, [row])
     await raise_alarms(session, [(None, Finding("dead_letter", f"{stream}/{entry.id}", str(row["reason"])))], now_ms)
-
-
-async def send_again(database: Database, redis: Redis, stream: str, entry: str) -> None:
-    """Put a dead letter back on its stream, after its cause was fixed; one that fails again is kept again.
-
-    Raises:
-        NotFound: there is no such dead letter.
-    """
-    async with database.reading() as session:
-        found = await session.get(DeadLetter, (stream, entry))
-    if found is None:
-        raise NotFound(f"No dead letter {entry} of {stream}.")
-    # Sent first: a crash in between sends it twice at most, and the ledger drops repeats.
-    await redis.xadd(stream, {FIELD: found.event})
-    async with database.transaction() as session:
-        await session.execute(delete(DeadLetter).where(DeadLetter.stream == stream, DeadLetter.entry == entry))

@@ -8,8 +8,6 @@ from tokenyard_billing.charging.batch import Taken
 
 
 class LedgerMetrics:
-    """Counters of one worker process."""
-
     def __init__(self, registry: CollectorRegistry) -> None:
         self._events = Counter(
             "tokenyard_ledger_events", "Usage events taken in, dead or delivered again.", ["result"], registry=registry
@@ -25,7 +23,6 @@ class LedgerMetrics:
         )
 
     def taken(self, events: int, taken: Taken) -> None:
-        """Count a committed batch."""
         self._events.labels("taken").inc(events)
         for rule, count in taken.charges.items():
             self._charges.labels(rule).inc(count)

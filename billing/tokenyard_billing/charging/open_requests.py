@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from redis.asyncio import Redis
 from sqlalchemy import select, update
 
+from tokenyard.core.ids import request_of
 from tokenyard.core.redis_keys import hold
 from tokenyard.metering.events import HoldExpired
 from tokenyard.metering.stream import emit
@@ -18,8 +19,6 @@ LOOK_EVERY_MS = 30_000
 
 
 class OpenRequests:
-    """Looks at the open requests of given buckets."""
-
     def __init__(self, database: Database, redis: Redis, live: LiveBudgets, *, orphan_ms: int) -> None:
         """`orphan_ms`: a request that only a replica spoke of is looked after when its report is this old."""
         self._database = database
@@ -53,7 +52,7 @@ class OpenRequests:
         self._looked_at_ms = now_ms
         looked = []
         for bucket, event in await self._orphans(buckets, now_ms):
-            request = event.claims.attempt.rpartition(".")[0]
+            request = request_of(event.claims.attempt)
             if not await self._live.is_ready(bucket):
                 continue
             if not await self._redis.exists(hold(bucket, request)):

@@ -47,7 +47,6 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def report_of(event: Settled | ReplicaReported | HoldExpired, received_at_ms: int) -> Report:
-    """Return what `event` says."""
     match event:
         case Settled(claims, outcome, usage, at_ms):
             return Report(ReportWitness.GATEWAY, claims, usage, outcome.value, "", at_ms, received_at_ms)
@@ -59,7 +58,6 @@ def report_of(event: Settled | ReplicaReported | HoldExpired, received_at_ms: in
 
 
 async def insert_reports(session: AsyncSession, reports: Iterable[Report]) -> None:
-    """Write what was said."""
     rows = [
         {
             "attempt": report.attempt,
@@ -67,9 +65,7 @@ async def insert_reports(session: AsyncSession, reports: Iterable[Report]) -> No
             "request": report.request,
             "organization": report.claims.organization,
             "outcome": report.outcome,
-            "prompt_tokens": report.usage.prompt_tokens,
-            "cached_tokens": report.usage.cached_tokens,
-            "completion_tokens": report.usage.completion_tokens,
+            **msgspec.structs.asdict(report.usage),
             "claims": _ENCODER.encode(report.claims).decode(),
             "replica": report.replica,
             "at_ms": report.at_ms,

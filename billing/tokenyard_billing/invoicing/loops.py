@@ -21,7 +21,6 @@ class InvoiceDrafter:
         self._drawn_to_ms: int | None = None
 
     def loop(self) -> Loop:
-        """Return the loop that a worker runs."""
         return Loop("draft invoices", self.step, DRAFT_INTERVAL_S)
 
     async def step(self) -> None:

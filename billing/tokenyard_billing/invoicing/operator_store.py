@@ -8,7 +8,7 @@ from sqlalchemy.orm import selectinload
 from tokenyard.core.errors import InvalidRequest, NotFound
 from tokenyard.core.ids import OrganizationId
 from tokenyard.storage.database import Database
-from tokenyard.storage.paging import beyond
+from tokenyard.storage.paging import part_of_list
 from tokenyard_billing.tables import Invoice
 
 
@@ -21,30 +21,21 @@ class InvoiceOperatorStore:
     async def heads(
         self, *, organization: OrganizationId | None, month: str | None, after: str | None, limit: int
     ) -> Sequence[Invoice]:
-        """Return at most `limit` invoices, the newest month first.
-
-        Raises:
-            InvalidRequest: `after` is no invoice.
-        """
-        query = select(Invoice).order_by(Invoice.period.desc(), Invoice.id.desc()).limit(limit)
+        """Return at most `limit` invoices, the newest month first; an unknown `after` raises `InvalidRequest`."""
+        query = select(Invoice)
         if organization is not None:
             query = query.where(Invoice.organization == organization)
         if month is not None:
             query = query.where(Invoice.period == month)
         async with self._database.reading() as session:
-            if after is not None:
-                last = await session.get(Invoice, after)
-                if last is None:
-                    raise InvalidRequest(f"No such invoice: {after}", param="after")
-                query = query.where(beyond(Invoice.period, Invoice.id, (last.period, last.id), newest_first=True))
-            return (await session.scalars(query)).all()
+            last = None if after is None else await session.get(Invoice, after)
+            if last is None and after is not None:
+                raise InvalidRequest(f"No such invoice: {after}", param="after")
+            part = part_of_list(query, Invoice.period, Invoice.id, after=last, limit=limit)
+            return (await session.scalars(part)).all()
 
     async def invoice(self, identity: str) -> Invoice:
-        """Return an invoice with its lines.
-
-        Raises:
-            NotFound: there is none.
-        """
+        """Return an invoice with its lines."""
         async with self._database.reading() as session:
             found = await session.get(Invoice, identity, options=[selectinload(Invoice.lines)])
         if found is None:

@@ -42,8 +42,6 @@ def invoice_id(organization: str, period: str) -> str:
 
 
 class InvoiceStore:
-    """Draws invoices up from the charges, as they are now."""
-
     def __init__(self, database: Database, prices: PriceList, clock: Clock) -> None:
         self._database = database
         self._prices = prices

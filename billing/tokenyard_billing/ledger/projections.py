@@ -28,8 +28,6 @@ class SpendingState(NamedTuple):
 
 
 class SpendingChanges:
-    """Collects what a transaction changes in spending."""
-
     def __init__(self) -> None:
         self._changes: dict[SpendingKey, list[int]] = {}
 
@@ -42,7 +40,6 @@ class SpendingChanges:
             sums[1] += reserved
 
     async def write(self, session: AsyncSession) -> None:
-        """Write all of it."""
         rows = [
             {**key._asdict(), "spent": spent, "reserved": reserved, "version": 1}
             for key, (spent, reserved) in sorted(self._changes.items())
@@ -52,7 +49,6 @@ class SpendingChanges:
 
 
 async def load_spending(session: AsyncSession, keys: Iterable[SpendingKey]) -> dict[SpendingKey, SpendingState]:
-    """Return the states of those `keys` that ever changed."""
     wanted = list(keys)
     if not wanted:
         return {}

@@ -18,11 +18,7 @@ async def record_use(session: AsyncSession, cards: Iterable[RateCard], at_ms: in
 
 
 async def compare(session: AsyncSession, cards: Iterable[RateCard]) -> None:
-    """Compare cards with what was used.
-
-    Raises:
-        InvalidRateCard: a card was edited after its first use.
-    """
+    """Raise `InvalidRateCard` where one of `cards` was edited after its first use."""
     query = select(RateCardChecksum.version, RateCardChecksum.sha256)
     used = dict((await session.execute(query)).all())
     for card in cards:

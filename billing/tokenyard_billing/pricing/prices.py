@@ -17,7 +17,7 @@ class UnknownPrice(LookupError):
 
 
 class PriceList:
-    """All rate cards of an installation. The newest one in force decides alone; older ones explain old charges."""
+    """The newest rate card in force decides alone; older ones explain old charges. No such id: `UnknownPrice`."""
 
     def __init__(self, cards: tuple[RateCard, ...]) -> None:
         self.cards = cards
@@ -26,11 +26,7 @@ class PriceList:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read a folder of cards.
-
-        Raises:
-            InvalidRateCard: a card cannot be used.
-        """
+        """Read a folder of cards; one that cannot be used raises `InvalidRateCard`."""
         return cls(load_rate_cards(folder))
 
     def price(self, model: str, *, fine_tuned: bool, at_ms: int) -> Price | None:
@@ -43,19 +39,10 @@ class PriceList:
         return price
 
     def by_id(self, price: str) -> Price:
-        """Return the price called `price`.
-
-        Raises:
-            UnknownPrice: no card has it.
-        """
         return self._found(price)[1]
 
     def card_of(self, price: str) -> RateCard:
-        """Return the card that the price called `price` stands on.
-
-        Raises:
-            UnknownPrice: no card has it.
-        """
+        """Return the card that the price called `price` stands on."""
         return self._found(price)[0]
 
     def _found(self, price: str) -> tuple[RateCard, Price]:

@@ -49,11 +49,7 @@ class RateCard(msgspec.Struct, frozen=True):
 
 
 def load_rate_cards(folder: Path) -> tuple[RateCard, ...]:
-    """Read every `*.yaml` in `folder`, oldest card first.
-
-    Raises:
-        InvalidRateCard: malformed, finer than a nano-dollar a token, or two cards alike.
-    """
+    """Read every `*.yaml` in `folder`, oldest card first; a wrong one, or two alike, raise `InvalidRateCard`."""
     cards = sorted((_load(path) for path in sorted(folder.glob("*.yaml"))), key=lambda card: card.effective_from_ms)
     if not cards:
         raise InvalidRateCard(f"there is no rate card in {folder}")

@@ -1,7 +1,7 @@
 """What an operator looks into: a request's story, the checks of the books, alarms and dead letters."""
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from tokenyard.web.auth import CurrentOperator
 from tokenyard.web.pages import After, Page
@@ -12,10 +12,8 @@ from tokenyard_billing.tables import Alarm, DeadLetter
 from tokenyard_billing.views import ListSize
 
 
-class DeadLetterBody(BaseModel):
+class DeadLetterBody(BaseModel, extra="forbid"):
     """Names a dead letter, as the list of them does."""
-
-    model_config = ConfigDict(extra="forbid")
 
     stream: str = Field(max_length=64)
     entry: str = Field(max_length=48)

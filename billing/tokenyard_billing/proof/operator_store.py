@@ -5,16 +5,16 @@ from typing import TypeVar
 
 import msgspec
 from redis.asyncio import Redis
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
 
 from tokenyard.core.errors import InvalidRequest, NotFound
 from tokenyard.core.ids import AttemptId
 from tokenyard.core.usage import MeterClaims
+from tokenyard.metering.stream import FIELD
 from tokenyard.storage.database import Database
-from tokenyard.storage.paging import beyond
-from tokenyard_billing.charging.dead_letters import send_again
+from tokenyard.storage.paging import part_of_list
 from tokenyard_billing.charging.reports import Report, ReportWitness, load_reports
 from tokenyard_billing.invoicing.store import invoice_id
 from tokenyard_billing.tables import Alarm, Charge, DeadLetter, OpenRequest, Reservation, Transaction, Waste
@@ -62,11 +62,7 @@ class BillingOperatorStore:
         self._redis = redis
 
     async def request(self, key: str) -> RequestStory:
-        """Tell everything that is known of the request or training job `key`.
-
-        Raises:
-            NotFound: nothing is.
-        """
+        """Tell everything that is known of the request or training job `key`; nothing: `NotFound`."""
         async with self._database.reading() as session:
             reports = (await load_reports(session, [key])).get(key, [])
             charge = await session.get(Charge, key)
@@ -87,27 +83,24 @@ class BillingOperatorStore:
             )
 
     async def newest(self, table: type[Listed], after: str | None, limit: int) -> Sequence[Listed]:
-        """Return at most `limit` alarms or dead letters, newest first.
-
-        Raises:
-            InvalidRequest: `after` is none of them.
-        """
-        query = select(table).order_by(table.at_ms.desc(), table.id.desc()).limit(limit)
+        """Return at most `limit` alarms or dead letters, newest first; an unknown `after` raises `InvalidRequest`."""
         async with self._database.reading() as session:
-            if after is not None:
-                last = await session.get(table, after.partition("/")[::2])
-                if last is None:
-                    raise InvalidRequest(f"There is no {after} to go on from.", param="after")
-                query = query.where(beyond(table.at_ms, table.id, (last.at_ms, last.id), newest_first=True))
-            return (await session.scalars(query)).all()
+            last = None if after is None else await session.get(table, after.partition("/")[::2])
+            if last is None and after is not None:
+                raise InvalidRequest(f"There is no {after} to go on from.", param="after")
+            part = part_of_list(select(table), table.at_ms, table.id, after=last, limit=limit)
+            return (await session.scalars(part)).all()
 
     async def send_again(self, stream: str, entry: str) -> None:
-        """Put a dead letter back on its stream, after its cause was fixed.
-
-        Raises:
-            NotFound: there is no such dead letter.
-        """
-        await send_again(self._database, self._redis, stream, entry)
+        """Put a dead letter back on its stream, after its cause was fixed; one that fails again is kept again."""
+        async with self._database.reading() as session:
+            found = await session.get(DeadLetter, (stream, entry))
+        if found is None:
+            raise NotFound(f"No dead letter {entry} of {stream}.")
+        # Sent first: a crash in between sends it twice at most, and the ledger drops repeats.
+        await self._redis.xadd(stream, {FIELD: found.event})
+        async with self._database.transaction() as session:
+            await session.execute(delete(DeadLetter).where(DeadLetter.stream == stream, DeadLetter.entry == entry))
 
 
 def _attempt(attempt: AttemptId, reports: Sequence[Report], charge: Charge | None, waste: Waste | None) -> AttemptStory:

@@ -10,20 +10,13 @@ from sqlalchemy.orm import aliased
 
 from tokenyard.core.budgets import wallet
 from tokenyard.core.ids import OrganizationId
-from tokenyard.core.redis_keys import BUCKETS, bucket_of, budget, usage_stream
+from tokenyard.core.redis_keys import BUCKETS, bucket_of, budget
 from tokenyard.storage.database import Database
 from tokenyard_billing.charging.reports import ReportWitness
+from tokenyard_billing.charging.streams import UsageStreams
 from tokenyard_billing.ledger.journal import AccountName
 from tokenyard_billing.proof.views import Difference, Reconciliation, TokenSums
-from tokenyard_billing.tables import (
-    Balance,
-    Charge,
-    Entry,
-    HourlyUsage,
-    OpenRequest,
-    UsageReport,
-    Waste,
-)
+from tokenyard_billing.tables import Balance, Charge, Entry, HourlyUsage, OpenRequest, UsageReport, Waste
 
 EXAMPLES = 20  # of each kind; the sums count all
 PAGE = 500
@@ -91,13 +84,10 @@ class LedgerReconciler:
 
     async def _quiet_buckets(self) -> set[int]:
         """Return the buckets with no event on its way and nothing waited for."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for bucket in range(BUCKETS):
-            pipeline.xlen(usage_stream(bucket))
-        lengths = await pipeline.execute()
+        lengths = await UsageStreams(self._redis, "reconcile").lengths(range(BUCKETS))
         async with self._database.reading() as session:
             waiting = set(await session.scalars(select(OpenRequest.bucket).distinct()))
-        return {bucket for bucket, length in enumerate(lengths) if not length and bucket not in waiting}
+        return {bucket for bucket, length in lengths.items() if not length and bucket not in waiting}
 
 
 def _broken(name: str, subject: str, detail: str) -> Difference:

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import InvalidRequest
@@ -21,10 +21,8 @@ MAX_RESULTS = 10_000  # of one page
 DEFAULT_BUCKETS = 24
 
 
-class UsageQuery(SpanQuery):
+class UsageQuery(SpanQuery, extra="forbid"):
     """Whole buckets of a span; without `bucket_width` it is one bucket from start to end."""
-
-    model_config = ConfigDict(extra="forbid")
 
     bucket_width: Literal["1h", "1d"] | None = None
     group_by: list[Literal["organization", "model"]] = Field(default=[], max_length=2)
@@ -32,11 +30,6 @@ class UsageQuery(SpanQuery):
     limit: int = Field(default=DEFAULT_BUCKETS, ge=1, le=168, description="Buckets of one page.")
 
     def window(self, now_ms: int) -> Window:
-        """Return the buckets that are asked for.
-
-        Raises:
-            InvalidRequest: `page` is none that `next_page` gave, or there is only one page.
-        """
         if self.bucket_width is not None:
             return self.buckets(now_ms, width_ms=WIDTHS_MS[self.bucket_width], limit=self.limit)
         if self.page is not None:

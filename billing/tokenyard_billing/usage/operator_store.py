@@ -9,8 +9,6 @@ from tokenyard_billing.usage.store import UsageFilter, UsageSum, load_sums
 
 
 class UsageOperatorStore:
-    """Usage of all organizations, or of one."""
-
     def __init__(self, database: Database) -> None:
         self._database = database
 

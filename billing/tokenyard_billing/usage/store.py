@@ -43,8 +43,6 @@ class UsageFilter(msgspec.Struct, frozen=True):
 
 
 class UsageStore:
-    """An organization's charged usage."""
-
     def __init__(self, database: Database) -> None:
         self._database = database
 

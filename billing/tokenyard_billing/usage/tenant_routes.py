@@ -30,11 +30,7 @@ class _Which(msgspec.Struct, frozen=True):
     group_by: Sequence[str]
 
     def columns(self, known: Mapping[str, str]) -> list[str]:
-        """Return the columns to group by.
-
-        Raises:
-            InvalidRequest: one is none of `known`.
-        """
+        """Return the columns to group by; one that is not among `known` raises `InvalidRequest`."""
         for name in self.group_by:
             if name not in known:
                 raise InvalidRequest(f"Cannot group by {name!r}.", param="group_by")
@@ -60,11 +56,6 @@ class CompletionsQuery(SpanQuery):
     limit: int | None = Field(default=None, ge=1)
 
     def window(self, now_ms: int) -> Window:
-        """Return the buckets that are asked for.
-
-        Raises:
-            InvalidRequest: too many, or `page` is none that `next_page` gave.
-        """
         default, most = _BUCKETS[self.bucket_width]
         if self.limit is not None and self.limit > most:
             raise InvalidRequest(f"limit is at most {most} for this bucket width.", param="limit")
@@ -77,7 +68,6 @@ class CostsQuery(SpanQuery):
 
 
 def router(usage: UsageStore, prices: PriceList, clock: Clock) -> APIRouter:
-    """Return the usage routes of tenants."""
     routes = APIRouter(prefix="/v1/organization", tags=["usage"])
 
     @routes.get("/usage/completions")

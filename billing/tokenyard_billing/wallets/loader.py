@@ -39,7 +39,6 @@ class BudgetLoader:
         self._refresh_at = 0.0  # monotonic
 
     def loop(self) -> Loop:
-        """Return the loop that a worker runs."""
         return Loop("budget loader", self.step, INTERVAL_S)
 
     async def step(self) -> None:

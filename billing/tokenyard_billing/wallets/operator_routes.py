@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import random_text
@@ -17,10 +17,8 @@ from tokenyard_billing.wallets.store import Wallet
 from tokenyard_billing.wallets.views import BalanceView, GrantView
 
 
-class CreditBody(BaseModel):
+class CreditBody(BaseModel, extra="forbid", coerce_numbers_to_str=True):
     """`amount_dollars` as text or number, or `amount` in nano-dollars: one of the two."""
-
-    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
 
     amount_dollars: str | None = None
     amount: Annotated[int | None, Field(strict=True)] = None
@@ -28,11 +26,7 @@ class CreditBody(BaseModel):
     idempotency_key: str | None = Field(default=None, min_length=1, max_length=128)
 
     def nano_dollars(self) -> NanoDollars:
-        """Return the amount.
-
-        Raises:
-            InvalidRequest: none or two amounts, or not a whole number of nano-dollars.
-        """
+        """Return the amount; none, two, or one finer than a nano-dollar raise `InvalidRequest`."""
         if (self.amount_dollars is None) == (self.amount is None):
             raise InvalidRequest("Give either amount_dollars or amount (nano-dollars).", param="amount_dollars")
         try:

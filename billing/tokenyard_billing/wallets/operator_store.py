@@ -11,8 +11,6 @@ from tokenyard_billing.wallets.store import WalletBalance
 
 
 class WalletOperatorStore:
-    """Reads the wallets of all organizations."""
-
     def __init__(self, database: Database) -> None:
         self._database = database
 

@@ -74,7 +74,7 @@ class JobReservations:
         """
         if amount < 0:
             raise InvalidRequest("A reservation cannot be negative.")
-        now_ms = self._now_ms()
+        now_ms = self._clock.now_ms()
         limited = await self._limits.monthly(organization)
         scopes = (scope for scope in (key, project, organization) if scope in limited)
         budgets = (wallet(organization), *(monthly(scope, now_ms) for scope in scopes))
@@ -111,7 +111,7 @@ class JobReservations:
             (Reservation.state == ReservationState.POSTED)
             | (
                 (Reservation.state == ReservationState.HOLDING)
-                & (Reservation.reserved_at_ms < self._now_ms() - ABANDONED_MS)
+                & (Reservation.reserved_at_ms < self._clock.now_ms() - ABANDONED_MS)
             )
         )
         async with self._database.reading() as session:
@@ -135,7 +135,7 @@ class JobReservations:
     async def _move(self, session: AsyncSession, row: Reservation) -> None:
         organization, amount = OrganizationId(row.organization), NanoDollars(row.amount)
         posting = journal.money_reserved(organization, amount, reference=row.job)
-        await journal.post(session, [posting], self._now_ms())
+        await journal.post(session, [posting], self._clock.now_ms())
         # Read after the posting, which has locked the balance: nobody else takes the same money meanwhile.
         balances = await journal.balances(session, [organization], journal.AccountName.WALLET)
         if balances[organization][0] < 0:
@@ -161,9 +161,6 @@ class JobReservations:
                 delete(Reservation).where(Reservation.job == job, Reservation.state == ReservationState.HOLDING)
             )
         await self._holds.release(organization, job)
-
-    def _now_ms(self) -> int:
-        return self._clock.now_ms()
 
 
 def _step(job: JobId, before: ReservationState, after: ReservationState) -> Update:

@@ -15,7 +15,7 @@ from tokenyard.core.errors import Conflict, InvalidRequest
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars, from_dollars
 from tokenyard.storage.database import Database
-from tokenyard.storage.paging import beyond
+from tokenyard.storage.paging import part_of_list
 from tokenyard_billing.ledger import journal
 from tokenyard_billing.ports import LiveBudgets
 from tokenyard_billing.tables import CreditGrant
@@ -34,8 +34,6 @@ class WalletBalance(msgspec.Struct, frozen=True):
 
 
 class Wallet:
-    """The prepaid balances of organizations."""
-
     def __init__(self, database: Database, budgets: SqlBudgets, live: LiveBudgets, clock: Clock) -> None:
         self._database = database
         self._budgets = budgets
@@ -43,7 +41,6 @@ class Wallet:
         self._clock = clock
 
     async def balance(self, organization: OrganizationId) -> WalletBalance:
-        """Return what the organization has."""
         names = (journal.AccountName.WALLET, journal.AccountName.RESERVED)
         async with self._database.reading() as session:
             found = [await journal.balances(session, [organization], name) for name in names]
@@ -52,23 +49,14 @@ class Wallet:
     async def grants(
         self, organization: OrganizationId, *, after: str | None = None, limit: int
     ) -> Sequence[CreditGrant]:
-        """Return at most `limit` credit grants, newest first.
-
-        Raises:
-            InvalidRequest: `after` is no grant of the organization.
-        """
+        """Return at most `limit` credit grants, newest first; an unknown `after` raises `InvalidRequest`."""
         query = select(CreditGrant).where(CreditGrant.organization == organization)
         async with self._database.reading() as session:
-            if after is not None:
-                last = await session.scalar(query.where(CreditGrant.transaction == after))
-                if last is None:
-                    raise InvalidRequest(f"No such credit grant: {after}", param="after")
-                place = (last.granted_at_ms, last.transaction)
-                query = query.where(
-                    beyond(CreditGrant.granted_at_ms, CreditGrant.transaction, place, newest_first=True)
-                )
-            newest = query.order_by(CreditGrant.granted_at_ms.desc(), CreditGrant.transaction.desc())
-            return (await session.scalars(newest.limit(limit))).all()
+            last = None if after is None else await session.scalar(query.where(CreditGrant.transaction == after))
+            if last is None and after is not None:
+                raise InvalidRequest(f"No such credit grant: {after}", param="after")
+            columns = CreditGrant.granted_at_ms, CreditGrant.transaction
+            return (await session.scalars(part_of_list(query, *columns, after=last, limit=limit))).all()
 
     async def grant(
         self, organization: OrganizationId, amount: NanoDollars, *, reason: str, actor: str, idempotency_key: str
@@ -123,11 +111,7 @@ class OpeningCredit:
         """Grant it; calling again for the same organization grants nothing more."""
         if self._amount:
             await self._wallet.grant(
-                organization,
-                self._amount,
-                reason="Opening credit",
-                actor="tokenyard",
-                idempotency_key="opening-credit",
+                organization, self._amount, reason="Opening credit", actor="tokenyard", idempotency_key="opening-credit"
             )
 
 

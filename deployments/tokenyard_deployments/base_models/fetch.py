@@ -41,11 +41,7 @@ def shipped_specs() -> Path:
 
 
 def check_model(folder: Path) -> None:
-    """Look whether `folder` is a complete base model.
-
-    Raises:
-        BrokenModel: config, weights or tokenizer is missing, or it needs code of its own to run.
-    """
+    """Raise `BrokenModel` where `folder` lacks config, weights or tokenizer, or needs code of its own to run."""
     try:
         config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
     except FileNotFoundError:
@@ -118,7 +114,6 @@ def source_of(what: str, specs: Path) -> tuple[ModelSource, ModelSpec | None]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; return its exit status."""
     parser = argparse.ArgumentParser(prog="python -m tokenyard_deployments.base_models.fetch", description=__doc__)
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("pull")

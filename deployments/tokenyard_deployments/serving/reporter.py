@@ -29,7 +29,6 @@ class Reporter:
 
     @property
     def full(self) -> bool:
-        """Whether no new work must be taken, because its report might have nowhere to go."""
         return self._outbox.full
 
     def report(self, event: ReplicaReported) -> None:

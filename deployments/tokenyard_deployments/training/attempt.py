@@ -38,12 +38,6 @@ class DatasetCounts(msgspec.Struct, frozen=True):
 
 
 def read_spec(url: str) -> TrainingSpec:
-    """Read an attempt's spec.
-
-    Raises:
-        FileNotFoundError: there is none.
-        msgspec.MsgspecError: it is not one.
-    """
     with fsspec.open(url, "rb") as file:
         return msgspec.json.decode(file.read(), type=TrainingSpec)
 
@@ -56,11 +50,7 @@ class AttemptFolder:
         self._seq = max((_number(name) for name in self._names(EVENTS_FOLDER)), default=0)
 
     def add_event(
-        self,
-        message: str,
-        *,
-        level: Literal["info", "warn", "error"] = "info",
-        metrics: dict[str, Any] | None = None,
+        self, message: str, *, level: Literal["info", "warn", "error"] = "info", metrics: dict[str, Any] | None = None
     ) -> None:
         """Add an event; with `metrics` it is one of type `metrics`."""
         self._seq += 1
@@ -83,7 +73,6 @@ class AttemptFolder:
         self.fs.mv(partial, f"{self.root}/{path}")
 
     def read(self, path: str) -> bytes | None:
-        """Return a small file, or None where there is none."""
         try:
             data: bytes = self.fs.cat_file(f"{self.root}/{path}")
         except FileNotFoundError:
@@ -121,13 +110,11 @@ class AttemptFolder:
         return sorted(found, key=lambda checkpoint: checkpoint.step_number)
 
     def download(self, path: str, target: Path) -> None:
-        """Bring the files of a folder to the local disk."""
         target.mkdir(parents=True, exist_ok=True)
         for name in self._names(path):
             self.fs.get_file(f"{self.root}/{path}/{name}", str(target / name))
 
     def upload(self, source: Path, path: str) -> None:
-        """Put one local file up."""
         self.fs.makedirs(_parent(f"{self.root}/{path}"), exist_ok=True)
         self.fs.put_file(str(source), f"{self.root}/{path}")
 

@@ -25,11 +25,7 @@ class Example(msgspec.Struct, frozen=True):
 
 
 def read_rows(url: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a JSONL file that was checked when it was uploaded.
-
-    Raises:
-        TrainingFailed: the file is gone or is not JSONL.
-    """
+    """Yield the rows of a JSONL file that was checked when uploaded; where it is gone, `TrainingFailed`."""
     try:
         with fsspec.open(url, "rb") as file:
             for number, line in enumerate(file, start=1):
@@ -40,11 +36,7 @@ def read_rows(url: str) -> Iterator[dict[str, Any]]:
 
 
 def encode(rows: Iterable[dict[str, Any]], tokenizer: Any, max_seq_length: int) -> list[Example]:
-    """Render and tokenize every row, cut at `max_seq_length`.
-
-    Raises:
-        TrainingFailed: the model's chat template cannot show a row, or nothing can be learnt from any.
-    """
+    """Render and tokenize every row, cut at `max_seq_length`; what cannot be shown or learnt: `TrainingFailed`."""
     examples = []
     for number, row in enumerate(rows, start=1):
         try:

@@ -24,11 +24,7 @@ from tokenyard_deployments.training.gate import base_shapes, check_adapter
 
 
 def export_adapter(spec: TrainingSpec, folder: AttemptFolder, checkpoint: TrainingCheckpoint) -> str:
-    """Make a checkpoint's adapter the attempt's result; return its digest.
-
-    Raises:
-        GateRefused: the adapter must not be served.
-    """
+    """Make a checkpoint's adapter the attempt's result, or raise `AdapterNotAllowed`; return its digest."""
     with tempfile.TemporaryDirectory(prefix="tokenyard-adapter-") as scratch:
         whole, adapter = Path(scratch) / "checkpoint", Path(scratch) / "adapter"
         folder.download(checkpoint.path, whole)

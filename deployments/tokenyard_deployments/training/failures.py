@@ -25,6 +25,5 @@ def interrupted() -> TrainingError:
 
 
 def out_of_memory() -> TrainingError:
-    """Return the error for a job that does not fit the machine."""
     message = "Training needs more memory than the machine has. Use a smaller batch_size or shorter examples."
     return TrainingError("out_of_memory", message)

@@ -17,20 +17,11 @@ _WEIGHT = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.w
 _MAX_HEADER_BYTES = 100 * 1024 * 1024
 
 
-class GateRefused(Exception):
-    """The adapter must not be served; `code` is stable, the message is for the tenant."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-
-
 def check_adapter(folder: Path, base: Mapping[str, tuple[int, ...]], rules: AdapterRules) -> None:
     """Check the adapter in `folder` against the shapes of its base model (see `base_shapes`).
 
     Raises:
-        GateRefused: it is damaged, of a foreign kind, does not fit the base, or does nothing.
+        AdapterNotAllowed: it is damaged, of a foreign kind, does not fit the base, or does nothing.
     """
     _check_files(folder)
     rank = _check_config(folder / ADAPTER_CONFIG, rules)
@@ -38,17 +29,13 @@ def check_adapter(folder: Path, base: Mapping[str, tuple[int, ...]], rules: Adap
         with safe_open(str(folder / ADAPTER_WEIGHTS), framework="pt") as weights:
             tensors = {name: weights.get_tensor(name) for name in weights.keys()}
     except (SafetensorError, OSError):
-        raise GateRefused("adapter_damaged", f"{ADAPTER_WEIGHTS} is not a whole safetensors file.") from None
+        raise AdapterNotAllowed("adapter_damaged", f"{ADAPTER_WEIGHTS} is not a whole safetensors file.") from None
     _check_shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()}, base, rules, rank)
     _check_values(tensors)
 
 
 def check_losses(valid_loss: float | None, base_valid_loss: float | None) -> None:
-    """Check that the adapter predicts the held-out rows better than the base; without such rows there is no check.
-
-    Raises:
-        GateRefused: it does not.
-    """
+    """Raise `AdapterNotAllowed` where an adapter predicts the held-out rows, if there are any, no better than the base."""
     if valid_loss is None or base_valid_loss is None:
         return
     if not valid_loss < base_valid_loss:  # also refuses NaN
@@ -56,15 +43,11 @@ def check_losses(valid_loss: float | None, base_valid_loss: float | None) -> Non
             f"On the validation file the model is no better than its base: loss {valid_loss:.4f} against "
             f"{base_valid_loss:.4f}. Check that the two files are of one kind, or train with other hyperparameters."
         )
-        raise GateRefused("no_improvement", message)
+        raise AdapterNotAllowed("no_improvement", message)
 
 
 def base_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Read the shapes of a base model's weights from the headers of its safetensors files.
-
-    Raises:
-        OSError, ValueError: the folder holds no readable ones.
-    """
+    """Read the shapes of a base model's weights from its safetensors files; unreadable: OSError or ValueError."""
     shapes: dict[str, tuple[int, ...]] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with file.open("rb") as opened:
@@ -81,16 +64,16 @@ def base_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 def _check_files(folder: Path) -> None:
     names = {file.name for file in folder.iterdir()}
     if names != {ADAPTER_WEIGHTS, ADAPTER_CONFIG}:
-        raise GateRefused("adapter_damaged", f"An adapter is {ADAPTER_WEIGHTS} and {ADAPTER_CONFIG}, nothing else.")
+        raise AdapterNotAllowed(
+            "adapter_damaged", f"An adapter is {ADAPTER_WEIGHTS} and {ADAPTER_CONFIG}, nothing else."
+        )
 
 
 def _check_config(file: Path, rules: AdapterRules) -> int:
     try:
         return rules.check(msgspec.json.decode(file.read_bytes(), type=dict[str, object]))
     except msgspec.MsgspecError:
-        raise GateRefused("adapter_unsupported", f"{ADAPTER_CONFIG} does not describe a LoRA adapter.") from None
-    except AdapterNotAllowed as refused:
-        raise GateRefused(refused.code, refused.message) from refused
+        raise AdapterNotAllowed("adapter_unsupported", f"{ADAPTER_CONFIG} does not describe a LoRA adapter.") from None
 
 
 def _check_shapes(
@@ -101,23 +84,23 @@ def _check_shapes(
         match = _WEIGHT.fullmatch(name)
         module = match["module"] if match else ""
         if match is None or module.rpartition(".")[2] not in rules.target_modules:
-            raise GateRefused("module_not_allowed", "The adapter has weights of layers that may not be changed.")
+            raise AdapterNotAllowed("module_not_allowed", "The adapter has weights of layers that may not be changed.")
         layer = base.get(f"{module}.weight")
         if layer is None or len(layer) != 2:
-            raise GateRefused("shape_mismatch", "The adapter has weights of a layer that the base model lacks.")
+            raise AdapterNotAllowed("shape_mismatch", "The adapter has weights of a layer that the base model lacks.")
         expected = (rank, layer[1]) if match["side"] == "A" else (layer[0], rank)
         if shape != expected:
             message = f"A weight has the shape {list(shape)}; the base model needs {list(expected)}."
-            raise GateRefused("shape_mismatch", message)
+            raise AdapterNotAllowed("shape_mismatch", message)
         sides.setdefault(module, set()).add(match["side"])
     if not sides or any(found != {"A", "B"} for found in sides.values()):
-        raise GateRefused("adapter_damaged", "The adapter lacks weights.")
+        raise AdapterNotAllowed("adapter_damaged", "The adapter lacks weights.")
 
 
 def _check_values(tensors: Mapping[str, torch.Tensor]) -> None:
     for tensor in tensors.values():
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
-            raise GateRefused("not_finite", "The adapter holds values that are not numbers.")
+            raise AdapterNotAllowed("not_finite", "The adapter holds values that are not numbers.")
     moved = [float(tensor.abs().max()) for name, tensor in tensors.items() if name.endswith(".lora_B.weight")]
     if math.isclose(max(moved), 0.0):
-        raise GateRefused("all_zero", "The adapter changes nothing: all its weights are zero.")
+        raise AdapterNotAllowed("all_zero", "The adapter changes nothing: all its weights are zero.")

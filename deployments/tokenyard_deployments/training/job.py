@@ -10,17 +10,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from types import FrameType
 
-from tokenyard.core.training import (
-    ADAPTER_FOLDER,
-    TrainingError,
-    TrainingResult,
-    TrainingSpec,
-    TrainingStatus,
-)
+from tokenyard.core.adapters import AdapterNotAllowed
+from tokenyard.core.training import ADAPTER_FOLDER, TrainingError, TrainingResult, TrainingSpec, TrainingStatus
 from tokenyard_deployments.training.attempt import AttemptFolder, read_spec
 from tokenyard_deployments.training.export import export_adapter
 from tokenyard_deployments.training.failures import AttemptStopped, TrainingFailed, interrupted
-from tokenyard_deployments.training.gate import GateRefused, check_losses
+from tokenyard_deployments.training.gate import check_losses
 from tokenyard_deployments.training.ray_train import disconnect, fit
 
 _LOG = logging.getLogger(__name__)
@@ -35,8 +30,6 @@ def main(arguments: list[str]) -> int:
 
 
 class Attempt:
-    """One run from spec to result."""
-
     def __init__(self, spec: TrainingSpec) -> None:
         self._spec = spec
         self._started_at = int(time.time())
@@ -83,7 +76,7 @@ class Attempt:
             metrics = self._metrics()
             check_losses(metrics.get("valid_loss"), metrics.get("base_valid_loss"))
             digest = export_adapter(self._spec, self._folder, checkpoints[-1])
-        except GateRefused as refusal:
+        except AdapterNotAllowed as refusal:
             raise TrainingFailed(refusal.code, refusal.message) from refusal
         self._folder.add_event("The adapter passed its checks")
         return digest

@@ -13,7 +13,7 @@ from tokenyard.core.training import TrainingSpec, submission_id
 from tokenyard_deployments.training.attempt import AttemptFolder
 from tokenyard_deployments.training.failures import TrainingFailed, out_of_memory
 from tokenyard_deployments.training.machine import limit_process, worker_environment
-from tokenyard_deployments.training.methods import training_method
+from tokenyard_deployments.training.methods import TrainingWorker, training_method
 
 _RAY_FOLDER = "ray"
 
@@ -58,13 +58,10 @@ def _run_worker(config: dict[str, bytes]) -> None:
     limit_process(spec.resources)
     context = ray.train.get_context()
     try:
-        training_method(spec.method)(
-            spec,
-            rank=context.get_world_rank(),
-            workers=context.get_world_size(),
-            on_epoch=ray.train.report,
-            prepare=prepare_trainer,
+        worker = TrainingWorker(
+            context.get_world_rank(), context.get_world_size(), on_epoch=ray.train.report, prepare=prepare_trainer
         )
+        training_method(spec.method)(spec, worker)
     except TrainingFailed as failure:
         AttemptFolder(spec.output_url).write_failure(failure.error)
         raise

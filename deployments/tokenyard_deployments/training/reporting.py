@@ -33,7 +33,6 @@ class TrainingReporter(TrainerCallback):  # type: ignore[misc]
         self._valid: dict[str, float] = {}
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-        """Add a step's event."""
         if logs is None or "loss" not in logs:
             return
         if logs["loss"] != logs["loss"]:
@@ -53,7 +52,6 @@ class TrainingReporter(TrainerCallback):  # type: ignore[misc]
             self._valid |= {f"full_{name}": value for name, value in self._valid.items()}
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Put the epoch's checkpoint up."""
         last: dict[str, Any] = next((logs for logs in reversed(state.log_history) if "loss" in logs), {})
         metrics = {"step": float(state.global_step), **step_metrics(last), **self._valid}
         if self._writes:

@@ -14,7 +14,6 @@ SHUTDOWN_LIMIT_S = 5
 
 
 async def serve(settings: Settings) -> None:
-    """Serve until told to stop."""
     cookie = SessionCookie(settings.derived_secret("dashboard-session"), secure=settings.dashboard_over_https)
     async with ApiConnection(settings.effective_api_url, timeout_s=API_TIMEOUT_S) as connection:
         config = uvicorn.Config(

@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from tokenyard.core.clock import Clock
+from tokenyard.core.price import PriceLookup
 from tokenyard.core.training import TrainingResources
 from tokenyard.files.store import FileStore
 from tokenyard.files.tenant_routes import file_router
@@ -11,12 +12,7 @@ from tokenyard.finetune.creation import JobCreation
 from tokenyard.finetune.methods.dataset import check_upload
 from tokenyard.finetune.operator_routes import operator_job_router
 from tokenyard.finetune.operator_store import JobOperatorStore, files_in_use
-from tokenyard.finetune.ports import (
-    OrganizationSlugs,
-    TrainableModels,
-    TrainingPrices,
-    TrainingReservations,
-)
+from tokenyard.finetune.ports import OrganizationSlugs, TrainableModels, TrainingReservations
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.store import JobStore
 from tokenyard.finetune.tenant_routes import job_router
@@ -29,9 +25,7 @@ def training_policy(settings: Settings) -> TrainingPolicy:
     """Return the policy that gateway and worker share."""
     return TrainingPolicy(
         resources=TrainingResources(
-            cpus=settings.training_num_cpus,
-            gpus=settings.training_num_gpus,
-            timeout_s=settings.training_timeout_s,
+            cpus=settings.training_num_cpus, gpus=settings.training_num_gpus, timeout_s=settings.training_timeout_s
         )
     )
 
@@ -42,7 +36,7 @@ def file_and_job_routers(
     blobs: BlobStore,
     clock: Clock,
     models: TrainableModels,
-    prices: TrainingPrices,
+    prices: PriceLookup,
     reservations: TrainingReservations,
     organizations: OrganizationSlugs,
     policy: TrainingPolicy,

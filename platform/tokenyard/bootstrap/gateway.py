@@ -110,10 +110,7 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
 
     return (
         tenancy_operator_router(
-            foundation.organizations,
-            foundation.tenancy,
-            foundation.tenancy_operator,
-            foundation.api_keys,
+            foundation.organizations, foundation.tenancy, foundation.tenancy_operator, foundation.api_keys
         ),
         tenancy_router(foundation.tenancy, foundation.api_keys),
         catalog_router(foundation.models, foundation.adapters, foundation.catalog_store, bases),

@@ -12,6 +12,5 @@ _MODULES = (
 
 
 def import_all_tables() -> None:
-    """Import each module that declares tables on `storage.database.Base`."""
     for module in _MODULES:
         importlib.import_module(module)

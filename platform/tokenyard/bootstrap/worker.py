@@ -49,19 +49,10 @@ class TrainingCharges:
         self._outbox = outbox
 
     async def emit(self, event: TrainingFinished) -> None:
-        """Put the event on its organization's stream, or on disk until Redis is back.
-
-        Raises:
-            Unavailable: the disk takes no more.
-        """
+        """Put the event on its stream, or on disk until Redis is back; a full disk raises `Unavailable`."""
         if self._outbox.full:
             raise Unavailable("Training cannot be charged now.")
         await self._outbox.send(event)
-
-
-def worker_name() -> str:
-    """Return a name that no other worker has, in this run or an earlier one."""
-    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def _billing(foundation: Foundation, name: str, registry: CollectorRegistry) -> BillingWorker:
@@ -137,7 +128,8 @@ async def work(settings: Settings) -> None:
     """Run all loops until told to stop; then hand over what this worker leased."""
     registry = process_registry()
     failures = Counter("tokenyard_loop_failures", "Failed rounds of a worker's loop.", ["loop"], registry=registry)
-    name = worker_name()
+    # No other worker has this name, in this run or an earlier one.
+    name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     async with AsyncExitStack() as stack:
         foundation = await stack.enter_async_context(Foundation.opened(settings))
         http = await stack.enter_async_context(aiohttp.ClientSession())

@@ -17,15 +17,10 @@ class BaseModels:
 
     @classmethod
     def load(cls, ids: Sequence[str], specs_folder: Path, models_folder: Path) -> "BaseModels":
-        """Read `<specs_folder>/<id>.yaml` for each id.
-
-        Raises:
-            InvalidModelSpec: a file is missing, malformed, or describes another model.
-        """
+        """Read `<specs_folder>/<id>.yaml` for each id; one that is missing or wrong raises `InvalidModelSpec`."""
         return cls([_read(specs_folder / f"{model}.yaml", model) for model in ids], models_folder)
 
     def get(self, model: str) -> BaseModel | None:
-        """Return the base model, or None where it is not served here."""
         return self._models.get(model)
 
     def all(self) -> list[BaseModel]:

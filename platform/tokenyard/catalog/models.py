@@ -4,14 +4,13 @@ import time
 from collections.abc import Callable
 
 from tokenyard.catalog.base_models import BaseModels
-from tokenyard.catalog.ports import PriceLookup
 from tokenyard.catalog.store import Adapter, CatalogStore, OwnModels
 from tokenyard.catalog.views import ModelDetails
 from tokenyard.core.catalog import BaseModel, ResolvedModel
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import ModelNotFound
 from tokenyard.core.ids import OrganizationId
-from tokenyard.core.price import Price
+from tokenyard.core.price import Price, PriceLookup
 from tokenyard.storage.read_cache import ReadCache
 
 FRESH_S = 10.0
@@ -68,11 +67,7 @@ class ModelCatalog:
         return [_details(found[0], adapter) for found, adapter in served if found is not None]
 
     async def get(self, organization: OrganizationId, name: str) -> ModelDetails:
-        """Return one model; an alias answers as what it stands for.
-
-        Raises:
-            ModelNotFound: no such model, another organization's, or one without a price.
-        """
+        """Return one model; an alias answers as what it stands for."""
         base, _price, adapter = await self._find(organization, name)
         return _details(base, adapter)
 

@@ -6,16 +6,15 @@ from fastapi import APIRouter, Query
 
 from tokenyard.catalog.base_models import BaseModels
 from tokenyard.catalog.operator_store import CatalogOperatorStore
-from tokenyard.catalog.ports import PriceLookup
 from tokenyard.catalog.tables import AdapterState
 from tokenyard.catalog.views import AdapterView, BaseModelView
 from tokenyard.core.clock import Clock
+from tokenyard.core.price import PriceLookup
 from tokenyard.web.auth import CurrentOperator
 from tokenyard.web.pages import After, Page, PageSize
 
 
 def operator_router(store: CatalogOperatorStore, bases: BaseModels, prices: PriceLookup, clock: Clock) -> APIRouter:
-    """Return the operator's routes."""
     routes = APIRouter(prefix="/admin", tags=["catalog"])
 
     @routes.get("/models")

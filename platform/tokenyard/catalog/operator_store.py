@@ -11,7 +11,7 @@ from tokenyard.core.clock import Clock
 from tokenyard.core.errors import NotFound
 from tokenyard.core.ids import AdapterId
 from tokenyard.storage.database import Database
-from tokenyard.storage.paging import beyond
+from tokenyard.storage.paging import part_of_list
 
 
 class CatalogOperatorStore:
@@ -53,28 +53,20 @@ class CatalogOperatorStore:
     async def adapters(
         self, *, organization: str | None, state: AdapterState | None, after: str | None, limit: int
     ) -> list[AdapterView]:
-        """Return adapters, newest first, beginning behind the one with the id `after`.
-
-        Raises:
-            NotFound: there is no adapter `after`.
-        """
+        """Return adapters, newest first, from behind the one with the id `after` on (`NotFound` without one)."""
         query = select(AdapterRow)
         if organization is not None:
             query = query.where(AdapterRow.organization == organization)
         if state is not None:
             query = query.where(AdapterRow.state == state)
         async with self._database.reading() as session:
-            if after is not None:
-                last = await session.get(AdapterRow, after)
-                if last is None:
-                    raise NotFound(f"No such adapter: `{after}`.")
-                cursor = (last.created_ms, last.id)
-                query = query.where(beyond(AdapterRow.created_ms, AdapterRow.id, cursor, newest_first=True))
-            query = query.order_by(AdapterRow.created_ms.desc(), AdapterRow.id.desc()).limit(limit)
-            return [AdapterView.of(row) for row in await session.scalars(query)]
+            last = None if after is None else await session.get(AdapterRow, after)
+            if last is None and after is not None:
+                raise NotFound(f"No such adapter: `{after}`.")
+            part = part_of_list(query, AdapterRow.created_ms, AdapterRow.id, after=last, limit=limit)
+            return [AdapterView.of(row) for row in await session.scalars(part)]
 
     async def counts(self) -> dict[str, dict[AdapterState, int]]:
-        """Return how many adapters each base model has in each state."""
         query = select(AdapterRow.base, AdapterRow.state, func.count()).group_by(AdapterRow.base, AdapterRow.state)
         found: dict[str, dict[AdapterState, int]] = {}
         async with self._database.reading() as session:

@@ -55,7 +55,7 @@ class OwnModels(msgspec.Struct, frozen=True):
 
 
 class CatalogStore:
-    """Every method sees one organization's rows; another's look as if they did not exist."""
+    """Every method sees one organization's rows; another's raise `NotFound`, as if they did not exist."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -84,11 +84,7 @@ class CatalogStore:
     async def add_adapter(
         self, organization: OrganizationId, ref: AdapterRef, *, project: ProjectId, job: JobId, base: str
     ) -> None:
-        """Add an adapter that is to be checked; adding the very same one again changes nothing.
-
-        Raises:
-            Conflict: another adapter has this id.
-        """
+        """Add an adapter that is to be checked; adding the very same one again changes nothing."""
         async with self._database.transaction() as session:
             row = await session.get(AdapterRow, ref.id)
             if row is None:
@@ -109,12 +105,7 @@ class CatalogStore:
                 raise Conflict(f"Another adapter has the id {ref.id}.")
 
     async def promote(self, organization: OrganizationId, adapter: AdapterId) -> None:
-        """Make a checked adapter callable; one that is live already stays so.
-
-        Raises:
-            NotFound: the organization has no such adapter.
-            Conflict: it is retired.
-        """
+        """Make a checked adapter callable; one that is live already stays so."""
         async with self._database.transaction() as session:
             row = await _adapter(session, organization, adapter)
             if row.state == AdapterState.RETIRED:
@@ -125,11 +116,7 @@ class CatalogStore:
                 await _bump(session, organization)
 
     async def retire(self, organization: OrganizationId, adapter: AdapterId, *, reason: str) -> None:
-        """End an adapter for ever, with the aliases that name it; ending it again changes nothing.
-
-        Raises:
-            NotFound: the organization has no such adapter.
-        """
+        """End an adapter for ever, with the aliases that name it; ending it again changes nothing."""
         async with self._database.transaction() as session:
             row = await _adapter(session, organization, adapter)
             if row.state != AdapterState.RETIRED:
@@ -142,23 +129,14 @@ class CatalogStore:
                 await _bump(session, organization)
 
     async def adapter(self, organization: OrganizationId, adapter: AdapterId) -> Adapter:
-        """Return one adapter in whatever state.
-
-        Raises:
-            NotFound: the organization has no such adapter.
-        """
+        """Return one adapter in whatever state."""
         async with self._database.reading() as session:
             return Adapter.of(await _adapter(session, organization, adapter))
 
     async def set_alias(
         self, organization: OrganizationId, alias: str, *, model: str, adapter: AdapterId | None
     ) -> AliasView:
-        """Let `alias` name a model from now on, whatever it named before.
-
-        Raises:
-            NotFound: the organization has no such live adapter.
-            Conflict: the organization has too many aliases.
-        """
+        """Let `alias` name a model from now on, whatever it named before; too many aliases raise `Conflict`."""
         async with self._database.transaction() as session:
             if adapter is not None and (await _adapter(session, organization, adapter)).state != AdapterState.LIVE:
                 raise NotFound(f"The model `{model}` is not live.")
@@ -183,11 +161,6 @@ class CatalogStore:
             return [AliasView.of(row) for row in rows]
 
     async def delete_alias(self, organization: OrganizationId, alias: str) -> None:
-        """Forget an alias.
-
-        Raises:
-            NotFound: the organization has none of this name.
-        """
         async with self._database.transaction() as session:
             row = await session.get(AliasRow, (organization, alias))
             if row is None:

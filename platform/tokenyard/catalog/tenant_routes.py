@@ -6,14 +6,7 @@ from tokenyard.catalog.adapters import AdapterCatalog
 from tokenyard.catalog.base_models import BaseModels
 from tokenyard.catalog.models import ModelCatalog
 from tokenyard.catalog.store import CatalogStore
-from tokenyard.catalog.views import (
-    AliasDeleted,
-    AliasView,
-    ModelDeleted,
-    ModelDetails,
-    ModelList,
-    NewAlias,
-)
+from tokenyard.catalog.views import AliasDeleted, AliasView, ModelDeleted, ModelDetails, ModelList, NewAlias
 from tokenyard.core.errors import Conflict
 from tokenyard.web.auth import CurrentTenant
 from tokenyard.web.pages import Page
@@ -36,7 +29,6 @@ def models_router(models: ModelCatalog) -> APIRouter:
 
 
 def tenant_router(models: ModelCatalog, adapters: AdapterCatalog, store: CatalogStore, bases: BaseModels) -> APIRouter:
-    """Return the tenants' routes of the control plane."""
     routes = APIRouter(prefix="/v1", tags=["catalog"])
 
     @routes.delete("/models/{name:path}")

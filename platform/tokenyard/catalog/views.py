@@ -3,7 +3,7 @@
 from typing import Annotated, Literal, Self
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from tokenyard.catalog.tables import AdapterRow, AdapterState, AliasRow
 from tokenyard.core.catalog import BaseModel as ServedModel
@@ -55,10 +55,8 @@ class ModelDeleted(Identified):
     deleted: bool = True
 
 
-class NewAlias(BaseModel):
+class NewAlias(BaseModel, extra="forbid", strict=True):
     """`POST /v1/model_aliases`."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     alias: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     model: Annotated[str, Field(min_length=1, max_length=255)]

@@ -28,8 +28,6 @@ def secret_values(settings: Settings) -> dict[str, str]:
 
 
 def secrets_command(app: typer.Typer) -> None:
-    """Add the command."""
-
     @app.command("secrets")
     def show(json: JsonOption = False) -> None:
         """Make the secrets of a cluster installation; prints lines for `kubectl create secret --from-env-file`.

@@ -58,11 +58,7 @@ class CommandRun:
     json: bool
 
     async def organization(self, reference: str) -> OrganizationInfo:
-        """Return the organization with this id or slug.
-
-        Raises:
-            CommandFailed: there is none; the message lists similar ones.
-        """
+        """Return the organization with this id or slug; the `CommandFailed` of an unknown one lists similar ones."""
         try:
             return await self.api.organization(reference)
         except ApiFailed as error:
@@ -121,23 +117,14 @@ def guarded(work: Callable[[], None]) -> None:
 
 
 def end(message: str, status: int) -> None:
-    """Leave with a message.
-
-    Raises:
-        typer.Exit: always.
-    """
+    """Leave with a message: it raises `typer.Exit`."""
     sys.stderr.write(f"tokenyard: {message}\n")
     raise typer.Exit(status)
 
 
 @asynccontextmanager
 async def _opened(*, url: str | None, admin_key: str | None, json: bool) -> AsyncIterator[CommandRun]:
-    """Open a run: with the given key, or with one of its own where this machine has the database.
-
-    Raises:
-        CommandFailed: no key was given and none can be made.
-        NoDatabase: the database is this machine's, but cannot be used.
-    """
+    """Open a run: with the given key, or with one of its own where this machine has the database."""
     settings = load_settings()
     async with operator_key(admin_key, settings) as key, ApiConnection(url or settings.effective_api_url) as connection:
         if key is None:

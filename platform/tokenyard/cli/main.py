@@ -32,5 +32,4 @@ money_commands(app)
 
 
 def main() -> None:
-    """Run the command line."""
     app()

@@ -24,7 +24,6 @@ def this_month() -> str:
 
 
 def money_commands(app: typer.Typer) -> None:
-    """Add the commands to `app`."""
     platform_command(app, "usage")(usage)
     platform_command(app, "invoice")(invoice)
     platform_command(app, "request")(request)
@@ -57,11 +56,7 @@ async def invoice(run: CommandRun, organization: Owner, month: Month = None) -> 
 
 
 async def invoice_of(run: CommandRun, owner: OrganizationInfo, month: str) -> InvoiceInfo:
-    """Return the invoice of the month, drawn up to now.
-
-    Raises:
-        CommandFailed: there is none.
-    """
+    """Return the invoice of the month, drawn up to now; where there is none it raises `CommandFailed`."""
     for found in await run.api.invoices_of(owner.id, month):
         if found.period == month:
             return found

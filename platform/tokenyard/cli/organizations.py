@@ -30,11 +30,7 @@ _LIMIT_OPTIONS = {
 
 
 def limit_changes(given: dict[str, str | None]) -> LimitsInfo:
-    """Return the limits to change, as the options give them; `none` takes a limit away.
-
-    Raises:
-        CommandFailed: a limit is not a whole number.
-    """
+    """Return the limits to change, as the options give them; `none` takes a limit away."""
     changes: dict[str, str | int | None] = {}
     for name, text in given.items():
         if text is None:
@@ -139,11 +135,7 @@ async def project_limits(
 
 
 async def find_project(run: CommandRun, organization: str, reference: str) -> ProjectInfo:
-    """Return the project with this id or name.
-
-    Raises:
-        CommandFailed: there is none.
-    """
+    """Return the project with this id or name."""
     found = [project async for project in run.api.projects(organization)]
     for project in found:
         if reference in (project.id, project.name):

@@ -53,7 +53,6 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str
 
 
 def cell_text(value: object) -> str:
-    """Write one cell."""
     if value is None:
         return "-"
     if isinstance(value, bool):

@@ -31,8 +31,6 @@ POLL_S = 1.0
 
 
 def quickstart_command(app: typer.Typer) -> None:
-    """Add the command to `app`."""
-
     @platform_command(app, "quickstart")
     async def _quickstart(
         run: CommandRun,
@@ -94,11 +92,6 @@ class Tour:
 
 
 def read_recipe(folder: Path) -> Recipe:
-    """Read a recipe's folder.
-
-    Raises:
-        CommandFailed: it is not one.
-    """
     file = folder / "recipe.yaml"
     try:
         content = yaml.safe_load(file.read_text())
@@ -115,11 +108,6 @@ def read_recipe(folder: Path) -> Recipe:
 
 
 async def quickstart(run: CommandRun, model: str, recipe: Recipe) -> CommandOutput:
-    """Walk the whole tour.
-
-    Raises:
-        CommandFailed: a step failed, or a fact does not hold.
-    """
     import openai  # noqa: PLC0415
 
     organization, key = await _create_tenant(run)
@@ -240,11 +228,7 @@ async def _bill(tour: Tour) -> None:
 
 
 async def _until_billed(tour: Tour, month: str) -> InvoiceInfo:
-    """Return the invoice once it has every request and the job: events are on their way for a moment.
-
-    Raises:
-        CommandFailed: it has other tokens after BILL_LIMIT_S.
-    """
+    """Return the invoice once it has every request and the job: events are on their way for a moment."""
     wanted = tour.tally.tokens
     deadline = asyncio.get_running_loop().time() + BILL_LIMIT_S
     while True:

@@ -14,8 +14,6 @@ from tokenyard.stack.installation import load_settings
 
 
 def running_commands(app: typer.Typer) -> None:
-    """Add the commands to `app`."""
-
     @app.command("up")
     def _up(
         ignore_checks: Annotated[

@@ -39,11 +39,7 @@ class JobFollower:
         self._seen: set[str] = set()
 
     async def until_end(self) -> JobInfo:
-        """Return the ended job. The gateway may be away for AWAY_LIMIT_S at a time.
-
-        Raises:
-            ApiFailed: it is away for longer, or refuses.
-        """
+        """Return the ended job; a gateway that is away longer than AWAY_LIMIT_S, or refuses, raises `ApiFailed`."""
         answered = time.monotonic()
         while True:
             try:
@@ -88,11 +84,7 @@ class JobFollower:
 
 
 async def file_id(api: TenantApi, given: str) -> str:
-    """Return the id of a file: `given` itself where it is one, else that of the local file, uploaded.
-
-    Raises:
-        ApiFailed: there is no such file, or it was refused.
-    """
+    """Return the id of a file: `given` itself where it is one, else that of the local file, uploaded."""
     path = Path(given)
     if await asyncio.to_thread(path.is_file):
         return (await api.upload_training_file(path)).id
@@ -150,11 +142,7 @@ def _main(
     detach: Annotated[bool, typer.Option("--detach", help="Ctrl-C and SIGTERM leave the job running.")] = False,
 ) -> None:
     """Fine-tune a model and follow the job. The key is TOKENYARD_API_KEY, or the operator's TOKENYARD_ADMIN_KEY."""
-    wanted = {
-        "n_epochs": n_epochs,
-        "batch_size": batch_size,
-        "learning_rate_multiplier": learning_rate_multiplier,
-    }
+    wanted = {"n_epochs": n_epochs, "batch_size": batch_size, "learning_rate_multiplier": learning_rate_multiplier}
 
     async def train(api: TenantApi) -> int:
         job = await api.create_job(
@@ -200,5 +188,4 @@ def _exit_with(work: Coroutine[None, None, int]) -> None:
 
 
 def main() -> None:
-    """Run the command."""
     typer.run(_main)

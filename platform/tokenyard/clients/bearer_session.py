@@ -1,7 +1,6 @@
 """An HTTP session with one service that wants a bearer token."""
 
 import asyncio
-from types import TracebackType
 from typing import Self
 
 import aiohttp
@@ -24,14 +23,11 @@ class BearerSession:
         )
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_raised: object) -> None:
         assert self._session is not None
         await self._session.close()
 
     @property
     def session(self) -> aiohttp.ClientSession:
-        """The open session."""
         assert self._session is not None, "use `async with`"
         return self._session

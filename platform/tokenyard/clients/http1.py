@@ -18,7 +18,10 @@ class ConnectionCut(Exception):
 
 
 class Http1Connection(asyncio.Protocol):
-    """Between two requests the connection is idle; `reusable` says whether it can take another one."""
+    """Between two requests the connection is idle; `reusable` says whether it can take another one.
+
+    Where it ends before the answer does, whoever waits gets `ConnectionCut`.
+    """
 
     def __init__(self, silence_timeout_s: float) -> None:
         self._loop = asyncio.get_running_loop()
@@ -45,11 +48,7 @@ class Http1Connection(asyncio.Protocol):
         return self._complete and not self._chunks and self._keep_alive and self._lost is None
 
     async def post(self, request: bytes) -> None:
-        """Send a whole request; return when status and headers are there.
-
-        Raises:
-            ConnectionCut: the connection ended before.
-        """
+        """Send a whole request; return when status and headers are there."""
         self._reset()
         self._active = True
         self._heard = self._loop.time()
@@ -59,11 +58,7 @@ class Http1Connection(asyncio.Protocol):
             await self._wait()
 
     async def chunk(self) -> bytes:
-        """Return the next bytes of the body, all that is there; b"" at the end.
-
-        Raises:
-            ConnectionCut: the connection ended before the body did.
-        """
+        """Return the next bytes of the body, all that is there; b"" at the end."""
         while not self._chunks:
             if self._complete:
                 return b""

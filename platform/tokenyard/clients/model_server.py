@@ -4,7 +4,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import lru_cache
-from types import TracebackType
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -38,7 +37,7 @@ class _Idle(NamedTuple):
 
 
 class ModelServerReply:
-    """One answer. What is not yet read waits in a bounded buffer, then in the replica."""
+    """One answer. What is not yet read waits in a bounded buffer, then in the replica. Cut, it raises `ReplicaLost`."""
 
     def __init__(self, client: "ModelServerClient", address: _Address, connection: Http1Connection) -> None:
         self._client = client
@@ -52,22 +51,14 @@ class ModelServerReply:
         return float(text) if text.isascii() and text.replace(".", "", 1).isdecimal() else None
 
     async def chunk(self) -> bytes:
-        """Return the next bytes, or b"" at the end.
-
-        Raises:
-            ReplicaLost: cut before the end.
-        """
+        """Return the next bytes, or b"" at the end."""
         try:
             return await self._connection.chunk()
         except ConnectionCut as error:
             raise ReplicaLost(str(error)) from error
 
     async def body(self, limit: int) -> bytes:
-        """Return the whole body.
-
-        Raises:
-            ReplicaLost: cut before the end, or longer than `limit` bytes.
-        """
+        """Return the whole body; one longer than `limit` bytes counts as cut."""
         parts, size = [], 0
         while part := await self.chunk():
             parts.append(part)
@@ -92,9 +83,7 @@ class ModelServerClient:
     async def __aenter__(self) -> "ModelServerClient":
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_raised: object) -> None:
         for idle in self._idle.values():
             for connection, closing in idle:
                 closing.cancel()
@@ -102,11 +91,7 @@ class ModelServerClient:
         self._idle.clear()
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> ModelServerReply:
-        """Send a JSON body; return the reply once its status is known.
-
-        Raises:
-            ReplicaLost: no connection, or cut before the status.
-        """
+        """Send a JSON body; return the reply once its status is known, or raise `ReplicaLost`."""
         address = _address(url)
         connection = self._taken(address) or await self._connected(address)
         try:

@@ -27,7 +27,7 @@ class _JobDetails(msgspec.Struct):
 
 
 class RayJobs:
-    """One cluster's jobs. The session is the caller's to close."""
+    """One cluster's jobs, over the caller's session. Every call raises `Unavailable` where Ray does not answer."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, token_file: Path | None = None) -> None:
         """Take the URL of Ray's dashboard and the file with its token, which is read at every call: it may change."""
@@ -36,11 +36,7 @@ class RayJobs:
         self._token_file = token_file
 
     async def submit(self, submission_id: str, entrypoint: str, *, metadata: Mapping[str, str]) -> None:
-        """Start a job; submitting an id again changes nothing.
-
-        Raises:
-            Unavailable: Ray does not answer; the job may have been started.
-        """
+        """Start a job; submitting an id again changes nothing. Where it raises, the job may have been started."""
         if await self.status(submission_id) is not None:  # Ray answers 500 to an id that it knows
             return
         body = {
@@ -56,15 +52,10 @@ class RayJobs:
             raise _unavailable(f"refused the job with HTTP {code}")
 
     async def status(self, submission_id: str) -> RunStatus | None:
-        """Return how a job is, or None where Ray does not know it (any more).
-
-        Raises:
-            Unavailable: Ray does not answer.
-        """
-        code, data = await self._call("GET", submission_id)
-        if code == 404:
+        """Return how a job is, or None where Ray does not know it (any more)."""
+        data = await self._known("GET", submission_id)
+        if data is None:
             return None
-        _expect_ok(code)
         try:
             details = msgspec.json.decode(data, type=_JobDetails)
             return RunStatus(RunState(details.status.lower()), details.message or "")
@@ -72,26 +63,19 @@ class RayJobs:
             raise _unavailable("gave an answer that cannot be read") from None
 
     async def stop(self, submission_id: str) -> None:
-        """Ask a job to stop; fine where it does not run.
-
-        Raises:
-            Unavailable: Ray does not answer.
-        """
-        code, _ = await self._call("POST", f"{submission_id}/stop")
-        if code != 404:
-            _expect_ok(code)
+        """Ask a job to stop; fine where it does not run."""
+        await self._known("POST", f"{submission_id}/stop")
 
     async def logs(self, submission_id: str) -> str | None:
-        """Return what a job has printed, or None where Ray does not know it. For the operator only.
+        """Return what a job has printed, or None where Ray does not know it. For the operator only."""
+        data = await self._known("GET", f"{submission_id}/logs")
+        return None if data is None else msgspec.json.decode(data, type=dict[str, str]).get("logs", "")
 
-        Raises:
-            Unavailable: Ray does not answer, or the log is over MAX_LOG_BYTES.
-        """
-        code, data = await self._call("GET", f"{submission_id}/logs")
-        if code == 404:
-            return None
-        _expect_ok(code)
-        return msgspec.json.decode(data, type=dict[str, str]).get("logs", "")
+    async def _known(self, method: str, path: str) -> bytes | None:
+        code, data = await self._call(method, path)
+        if code >= 400 and code != 404:
+            raise _unavailable(f"answered HTTP {code}")
+        return None if code == 404 else data
 
     async def _call(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
         url = self._jobs + quote(path)
@@ -119,11 +103,6 @@ async def _bounded(reply: aiohttp.ClientResponse) -> bytes:
         if len(data) > MAX_LOG_BYTES:
             raise _unavailable("gave an answer that is too long")
     return bytes(data)
-
-
-def _expect_ok(code: int) -> None:
-    if code >= 400:
-        raise _unavailable(f"answered HTTP {code}")
 
 
 def _unavailable(what: str) -> Unavailable:

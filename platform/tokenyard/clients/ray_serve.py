@@ -6,7 +6,7 @@ import msgspec
 
 from tokenyard.clients.bearer_session import LOSSES, BearerSession
 from tokenyard.core.errors import Unavailable
-from tokenyard.core.replica import ReplicaTarget
+from tokenyard.core.replica import Replica
 
 PATH = "/api/serve/applications/"
 TIMEOUT_S = 30.0
@@ -44,7 +44,7 @@ class _Details(msgspec.Struct):
 
 
 class RayServe(BearerSession):
-    """Used as `async with`; `url` is Ray's dashboard, `token` its bearer."""
+    """Used as `async with`. Every call raises `Unavailable` where Ray's dashboard (`url`) or Serve does not answer."""
 
     def __init__(self, url: str, token: str) -> None:
         super().__init__(token, answer_timeout_s=TIMEOUT_S)
@@ -55,7 +55,6 @@ class RayServe(BearerSession):
 
         Raises:
             ServeRefused: the config is wrong.
-            Unavailable: the dashboard does not answer, or the node behind it is not there.
         """
         status, body = await self._call("PUT", msgspec.json.encode(config))
         if status != 200:
@@ -64,21 +63,12 @@ class RayServe(BearerSession):
             raise Unavailable(said) if status >= 500 else ServeRefused(said)
 
     async def statuses(self) -> dict[str, ApplicationStatus]:
-        """Return the state of each application.
-
-        Raises:
-            Unavailable: the dashboard does not answer.
-        """
         return (await self._details()).applications
 
-    async def targets(self) -> list[ReplicaTarget]:
-        """Return every replica that Serve sends traffic to, by its own address.
-
-        Raises:
-            Unavailable: Serve's controller does not answer.
-        """
+    async def targets(self) -> list[Replica]:
+        """Return every replica that Serve sends traffic to, by its own address."""
         return [
-            ReplicaTarget(name=target.name, model=group.app_name, url=_url(target, group.route_prefix))
+            Replica(name=target.name, model=group.app_name, url=_url(target, group.route_prefix))
             for group in (await self._details()).target_groups
             if group.protocol == "HTTP"
             for target in group.targets

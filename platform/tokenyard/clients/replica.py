@@ -20,7 +20,6 @@ from tokenyard.core.replica import (
     Replica,
     ReplicaLost,
     ReplicaState,
-    ReplicaTarget,
 )
 
 # A load brings the files from the blob store and waits for room; a canary waits for a slot.
@@ -30,47 +29,27 @@ Shape = TypeVar("Shape")
 
 
 class ReplicaClient(BearerSession):
-    """Used as `async with`; `bearer` is the replicas' token."""
+    """Used as `async with`. Every call raises `ReplicaLost` where a replica does not answer, or its engine is gone."""
 
     def __init__(self, bearer: str) -> None:
         super().__init__(bearer, answer_timeout_s=ANSWER_TIMEOUT_S)
 
-    async def stats(self, target: ReplicaTarget) -> ReplicaState:
-        """Return what a replica holds and does.
-
-        Raises:
-            ReplicaLost: it does not answer, or is not ready.
-        """
+    async def stats(self, target: Replica) -> ReplicaState:
         status, body = await self._call("GET", target.url, STATS_PATH)
         if status != 200:
             raise ReplicaLost(f"{target.name} answered {status}")
         return _decoded(body, ReplicaState)
 
     async def load(self, replica: Replica, adapter: AdapterRef) -> None:
-        """Load an adapter; one that is loaded already is fine.
-
-        Raises:
-            ReplicaLost: it does not answer, or its engine is gone.
-            AdapterRefused: it cannot take this adapter, or has no room for it now.
-        """
+        """Load an adapter, or raise `AdapterRefused`, maybe for lack of room; one that is loaded already is fine."""
         await self._post(replica.url, LOAD_PATH, adapter)
 
     async def unload(self, replica: Replica, name: str) -> None:
-        """Unload an adapter; one that is not loaded is fine.
-
-        Raises:
-            ReplicaLost: it does not answer.
-            AdapterRefused: requests use it; ask again later.
-        """
+        """Unload an adapter, or raise `AdapterRefused` while requests use it; one that is not loaded is fine."""
         await self._post(replica.url, UNLOAD_PATH, AdapterUnload(name))
 
     async def canary(self, url: str, adapter: str | None, prompt: str) -> Sequence[float]:
-        """Return the log-probabilities of a fixed continuation of `prompt`, from a loaded adapter or from the base.
-
-        Raises:
-            ReplicaLost: it does not answer.
-            AdapterRefused: the adapter is not loaded, or no slot became free.
-        """
+        """Return the log-probabilities of a fixed continuation of `prompt`, from a loaded adapter or from the base."""
         body = await self._post(url, CANARY_PATH, CanaryRequest(prompt, adapter))
         return _decoded(body, CanaryAnswer).logprobs
 

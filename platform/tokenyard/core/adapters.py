@@ -30,7 +30,6 @@ class FineTunedName(msgspec.Struct, frozen=True):
 
 
 def parse_fine_tuned(name: str) -> FineTunedName | None:
-    """Return the parts of `name`, or None where it is not the name of a fine-tuned model."""
     parts = name.split(":")
     if len(parts) != 5 or parts[0] != "ft":
         return None
@@ -66,8 +65,6 @@ class AdapterNotAllowed(ValueError):
 
 
 class AdapterRules(msgspec.Struct, frozen=True):
-    """What an adapter of one base model may be."""
-
     max_rank: int
     target_modules: tuple[str, ...] = LINEAR_LAYERS
 

@@ -36,7 +36,6 @@ class RateHeaders(msgspec.Struct, frozen=True):
     tokens: RateWindow | None = None
 
     def headers(self) -> dict[str, str]:
-        """Return OpenAI's `x-ratelimit-*` headers."""
         found: dict[str, str] = {}
         for kind, window in (("requests", self.requests), ("tokens", self.tokens)):
             if window is not None:

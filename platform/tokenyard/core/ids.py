@@ -14,13 +14,13 @@ AdapterId = NewType("AdapterId", str)
 PriceId = NewType("PriceId", str)
 
 # No look-alikes are removed: ids are copied, not typed. 62^22 > 2^128.
-_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _LENGTH = 22
 
 
 def random_text(length: int = _LENGTH) -> str:
     """Return `length` random base-62 characters (22 of them carry at least 128 bits)."""
-    return "".join(secrets.choice(_ALPHABET) for _ in range(length))
+    return "".join(secrets.choice(ALPHABET) for _ in range(length))
 
 
 def new_organization_id() -> OrganizationId:
@@ -59,5 +59,4 @@ def attempt_id(request: RequestId, number: int) -> AttemptId:
 
 
 def request_of(attempt: AttemptId) -> RequestId:
-    """Return the request that `attempt` belongs to."""
     return RequestId(attempt.rpartition(".")[0])

@@ -119,11 +119,7 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return None if self.reasoning is None else self.reasoning.parser
 
     def accelerator(self, kind: str) -> AcceleratorSpec:
-        """Return how to run on `kind` (`cpu` or `cuda`).
-
-        Raises:
-            InvalidModelSpec: the file does not say.
-        """
+        """Return how to run on `kind` (`cpu` or `cuda`); where the file does not say it raises `InvalidModelSpec`."""
         found = self.accelerators.get(kind)
         if found is None:
             raise InvalidModelSpec(f"model {self.id}: `accelerators` says nothing of {kind!r}")
@@ -137,11 +133,7 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def read_model_spec(data: bytes) -> ModelSpec:
-    """Read the YAML of one file.
-
-    Raises:
-        InvalidModelSpec: not YAML, a field is missing, unknown or of a wrong type, or a value makes no sense.
-    """
+    """Read the YAML of one file; whatever is wrong with it raises `InvalidModelSpec`."""
     try:
         spec: ModelSpec = msgspec.yaml.decode(data, type=ModelSpec)
     except (msgspec.MsgspecError, ValueError) as error:
@@ -151,7 +143,6 @@ def read_model_spec(data: bytes) -> ModelSpec:
 
 
 def write_model_spec(spec: ModelSpec) -> bytes:
-    """Return the YAML that `read_model_spec` reads back."""
     data: bytes = msgspec.yaml.encode(spec)
     return data
 

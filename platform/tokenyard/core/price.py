@@ -1,5 +1,7 @@
 """What a token costs. The gateway's hold and the ledger's charge come from the same functions."""
 
+from typing import Protocol
+
 import msgspec
 
 from tokenyard.core.ids import PriceId
@@ -19,6 +21,14 @@ class Price(msgspec.Struct, frozen=True):
     cached_input: NanoDollars
     output: NanoDollars
     training: NanoDollars
+
+
+class PriceLookup(Protocol):
+    """The dated rate cards, in memory (billing)."""
+
+    def price(self, model: str, *, fine_tuned: bool, at_ms: int) -> Price | None:
+        """Return what base model `model`, or an adapter of it, costs at `at_ms` (unix ms); None without a price."""
+        ...
 
 
 def inference_cost(price: Price, usage: TokenUsage) -> NanoDollars:

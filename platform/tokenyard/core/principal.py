@@ -46,6 +46,4 @@ class Principal(msgspec.Struct, frozen=True):
 
 
 class Operator(msgspec.Struct, frozen=True):
-    """An authenticated operator key."""
-
     key: ApiKeyId

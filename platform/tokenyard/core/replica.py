@@ -17,6 +17,7 @@ class Replica(msgspec.Struct, frozen=True):
     """One vLLM replica that may get new requests.
 
     `name` is its identity (never its port); `url` is its own HTTP root; `adapters` are the names it holds in memory.
+    Ray Serve knows no more of it than name, model and URL: the rest is to be asked of itself.
     """
 
     name: str
@@ -35,14 +36,6 @@ class AdapterRefused(Exception):
     """The replica answered that it cannot take this adapter, or cannot let go of it now."""
 
 
-class ReplicaTarget(msgspec.Struct, frozen=True):
-    """A replica as Ray Serve knows it: where to ask it for the rest."""
-
-    name: str
-    model: str
-    url: str
-
-
 class ReplicaState(msgspec.Struct, frozen=True):
     """What a replica holds and does. `slots` is how many requests it runs at once; `waiting` wait for one."""
 
@@ -55,14 +48,10 @@ class ReplicaState(msgspec.Struct, frozen=True):
 
 
 class AdapterUnload(msgspec.Struct, frozen=True):
-    """Which adapter to unload."""
-
     name: str
 
 
 class ResidentAdapters(msgspec.Struct, frozen=True):
-    """The names of the adapters that the replica holds now."""
-
     adapters: tuple[str, ...]
 
 

@@ -36,8 +36,6 @@ class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoraSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The shape of the adapter."""
-
     rank: int = 8
     alpha: int = 16
     target_modules: tuple[str, ...] = LINEAR_LAYERS
@@ -161,7 +159,6 @@ def adapter_digest(files: Mapping[str, str]) -> str:
 
 
 def job_folder(organization: OrganizationId, job: JobId, attempt: int) -> str:
-    """Return the blob path of an attempt's folder."""
     return f"jobs/{organization}/{job}/{attempt}"
 
 

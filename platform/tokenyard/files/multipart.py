@@ -14,8 +14,6 @@ MAX_PARTS = 16
 
 @dataclass(frozen=True)
 class Field:
-    """A small text field."""
-
     name: str
     value: str
 
@@ -44,11 +42,7 @@ Part = Field | FileStart | FileChunk | FileEnd
 
 
 async def read_multipart(content_type: str, body: AsyncIterator[bytes]) -> AsyncIterator[Part]:
-    """Yield the parts of a body in their order.
-
-    Raises:
-        InvalidRequest: not multipart, malformed, cut short, or too many or too large fields.
-    """
+    """Yield the parts of a body in their order; one that is malformed, cut or too large raises `InvalidRequest`."""
     kind, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
@@ -61,8 +55,6 @@ async def read_multipart(content_type: str, body: AsyncIterator[bytes]) -> Async
 
 
 class _Assembler:
-    """Turns the parser's callbacks into parts."""
-
     def __init__(self, boundary: bytes) -> None:
         self._ready: list[Part] = []
         self._parts = 0

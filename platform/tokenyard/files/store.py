@@ -14,7 +14,7 @@ from tokenyard.files.ports import FilesInUse, Json
 from tokenyard.files.tables import FileRow
 from tokenyard.storage.advisory_lock import organization_lock
 from tokenyard.storage.database import Database
-from tokenyard.storage.paging import beyond
+from tokenyard.storage.paging import part_of_list
 
 
 class FileState(StrEnum):
@@ -38,7 +38,7 @@ class StoredFile(msgspec.Struct, frozen=True):
 
 
 class FileStore:
-    """Files of one organization at a time."""
+    """Files of one organization at a time; another's raise `NotFound`, as if they did not exist."""
 
     def __init__(self, database: Database, clock: Clock, in_use: FilesInUse) -> None:
         self._database = database
@@ -46,7 +46,6 @@ class FileStore:
         self._in_use = in_use
 
     def path(self, organization: OrganizationId, file: FileId) -> str:
-        """Return the blob path of a file's bytes."""
         return f"files/{organization}/{file}"
 
     async def begin(self, organization: OrganizationId, project: ProjectId, file: FileId) -> int:
@@ -84,11 +83,7 @@ class FileStore:
             await session.execute(statement)
 
     async def get(self, organization: OrganizationId, file: FileId, session: AsyncSession | None = None) -> StoredFile:
-        """Return a file, as part of the caller's transaction where a session is given.
-
-        Raises:
-            NotFound: there is none, or it belongs to another organization.
-        """
+        """Return a file, as part of the caller's transaction where a session is given."""
         statement = select(FileRow).where(FileRow.id == file, *self._visible(organization))
         async with nullcontext(session) if session is not None else self._database.reading() as reading:
             row = await reading.scalar(statement)
@@ -97,40 +92,22 @@ class FileStore:
             return _stored(row)
 
     async def page(
-        self,
-        organization: OrganizationId,
-        *,
-        purpose: str | None,
-        limit: int,
-        after: str | None,
-        newest_first: bool,
+        self, organization: OrganizationId, *, purpose: str | None, limit: int, after: str | None, newest_first: bool
     ) -> list[StoredFile]:
-        """Return up to `limit` files that follow `after`.
-
-        Raises:
-            InvalidRequest: `after` is not a file of this organization.
-        """
+        """Return up to `limit` files that follow `after`; one that is not there raises `InvalidRequest`."""
         statement = select(FileRow).where(*self._visible(organization))
         if purpose is not None:
             statement = statement.where(FileRow.purpose == purpose)
         async with self._database.reading() as session:
-            if after is not None:
-                cursor = await session.get(FileRow, after)
-                if cursor is None or cursor.organization != organization:
-                    raise InvalidRequest(f"No such File object: {after[:64]}", param="after")
-                place = (cursor.created_at_ms, cursor.id)
-                statement = statement.where(beyond(FileRow.created_at_ms, FileRow.id, place, newest_first=newest_first))
-            columns = (FileRow.created_at_ms, FileRow.id)
-            order = [column.desc() if newest_first else column.asc() for column in columns]
-            return [_stored(row) for row in await session.scalars(statement.order_by(*order).limit(limit))]
+            last = None if after is None else await session.get(FileRow, after)
+            if after is not None and (last is None or last.organization != organization):
+                raise InvalidRequest(f"No such File object: {after[:64]}", param="after")
+            columns = FileRow.created_at_ms, FileRow.id
+            part = part_of_list(statement, *columns, after=last, limit=limit, newest_first=newest_first)
+            return [_stored(row) for row in await session.scalars(part)]
 
     async def begin_delete(self, organization: OrganizationId, file: FileId) -> None:
-        """Hide the file for ever; its bytes go next.
-
-        Raises:
-            NotFound: there is none, or it belongs to another organization.
-            InvalidRequest: an unfinished job needs it.
-        """
+        """Hide the file for ever; its bytes go next. One that an unfinished job needs raises `InvalidRequest`."""
         in_use = self._in_use()
         async with self._database.transaction() as session:
             await organization_lock(session, organization)

@@ -18,7 +18,6 @@ FILES_PATH = "/v1/files"
 
 
 def file_router(files: FileStore, uploads: Uploads, blobs: BlobStore) -> APIRouter:
-    """Return the routes of files."""
     router = APIRouter(prefix=FILES_PATH, tags=["files"])
 
     @router.post("", response_model_exclude_unset=True)

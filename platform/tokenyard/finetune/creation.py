@@ -13,18 +13,12 @@ from tokenyard.core.catalog import BaseModel
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import InvalidRequest, ModelNotFound, NotFound, QuotaExceeded, Unavailable
 from tokenyard.core.ids import FileId, new_job_id
-from tokenyard.core.price import Price, training_cost
+from tokenyard.core.price import Price, PriceLookup, training_cost
 from tokenyard.core.principal import Principal
 from tokenyard.finetune.job import Job, JobError
 from tokenyard.finetune.job_request import MAX_SEED, JobRequest
 from tokenyard.finetune.methods.dataset import DatasetSummary
-from tokenyard.finetune.ports import (
-    OrganizationSlugs,
-    TrainableModels,
-    TrainingFiles,
-    TrainingPrices,
-    TrainingReservations,
-)
+from tokenyard.finetune.ports import OrganizationSlugs, TrainableModels, TrainingFiles, TrainingReservations
 from tokenyard.finetune.progress import JobChanged, JobProgress, Note, fail
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.states import JobState
@@ -42,7 +36,7 @@ class JobCreation:
         jobs: JobStore,
         files: TrainingFiles,
         models: TrainableModels,
-        prices: TrainingPrices,
+        prices: PriceLookup,
         reservations: TrainingReservations,
         organizations: OrganizationSlugs,
         policy: TrainingPolicy,

@@ -91,7 +91,6 @@ def progress_columns(job: Job) -> dict[str, object]:
 
 
 def row_of(job: Job, *, lease_until_ms: int) -> JobRow:
-    """Return a new row for a job."""
     return JobRow(
         **{name: getattr(job, name) for name in _FIXED},
         **progress_columns(job),
@@ -105,6 +104,5 @@ def row_of(job: Job, *, lease_until_ms: int) -> JobRow:
 
 
 def job_of(row: JobRow) -> Job:
-    """Return what a row says."""
     found = {name: getattr(row, name) for name in (*_FIXED, *_PROGRESS, "error", "hyperparameters", "version")}
     return msgspec.convert(found | {"metadata": row.details}, Job)

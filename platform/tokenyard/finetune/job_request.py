@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from tokenyard.core.adapters import valid_suffix
 from tokenyard.core.errors import InvalidRequest
@@ -17,10 +17,8 @@ DEFAULT_SUFFIX = "custom"
 _NO_NUL = r"^[^\x00]*$"
 
 
-class MethodRequest(BaseModel):
+class MethodRequest(BaseModel, extra="forbid"):
     """The method and its settings."""
-
-    model_config = ConfigDict(extra="forbid")
 
     type: Literal["supervised", "dpo", "reinforcement"]
     supervised: SupervisedSettings | None = None
@@ -28,10 +26,8 @@ class MethodRequest(BaseModel):
     reinforcement: Json | None = None
 
 
-class JobRequest(BaseModel):
+class JobRequest(BaseModel, extra="forbid"):
     """What a client asks for. `hyperparameters` is the older place of those of `method.supervised`."""
-
-    model_config = ConfigDict(extra="forbid")
 
     model: str = Field(min_length=1, max_length=256)
     training_file: str = Field(min_length=1, max_length=96, pattern=_NO_NUL)
@@ -44,11 +40,7 @@ class JobRequest(BaseModel):
     metadata: dict[str, str] | None = None
 
     def check(self) -> None:
-        """Check what concerns more than one field, or what is not offered.
-
-        Raises:
-            InvalidRequest: naming the field.
-        """
+        """Check what concerns more than one field, or what is not offered; the `InvalidRequest` names the field."""
         if self.method is not None and self.method.type != "supervised":
             raise InvalidRequest(
                 f"The method '{self.method.type}' is not available; use 'supervised'.",

@@ -18,7 +18,6 @@ _Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
 def operator_job_router(jobs: JobOperatorStore, owned: JobStore) -> APIRouter:
-    """Return the operator's routes of fine-tuning jobs."""
     router = APIRouter(prefix="/admin/jobs", tags=["operator"])
 
     @router.get("")

@@ -8,10 +8,10 @@ from tokenyard.finetune.job import Job, job_of
 from tokenyard.finetune.progress import JobProgress, save
 from tokenyard.finetune.scheduling import TrainingPolicy, decide
 from tokenyard.finetune.states import UNFINISHED, JobOutcome, JobState, JobStatus, outward
-from tokenyard.finetune.store import newest_first
 from tokenyard.finetune.tables import JobRow
 from tokenyard.storage.advisory_lock import advisory_lock
 from tokenyard.storage.database import Database
+from tokenyard.storage.paging import part_of_list
 
 LEASE_MS = 30_000
 MAX_QUEUE = 1000
@@ -54,17 +54,12 @@ class JobOperatorStore:
             await session.execute(statement.values(lease_until_ms=self._clock.now_ms() + for_ms))
 
     async def get(self, job: JobId) -> Job | None:
-        """Return a job of any organization."""
         async with self._database.reading() as session:
             row = await session.get(JobRow, job)
             return job_of(row) if row is not None else None
 
     async def save(self, before: Job, progress: JobProgress) -> Job:
-        """Write a job's progress.
-
-        Raises:
-            JobChanged: somebody else changed it since it was read.
-        """
+        """Write a job's progress; `JobChanged` means that somebody else changed it since it was read."""
         async with self._database.transaction() as session:
             return await save(session, before, progress, now=self._clock.now_ms() // 1000)
 
@@ -100,8 +95,9 @@ class JobOperatorStore:
         if status is not None:
             statement = statement.where(_has_status(status))
         async with self._database.reading() as session:
-            cursor = await session.get(JobRow, after) if after is not None else None
-            return [job_of(row) for row in await session.scalars(newest_first(statement, cursor).limit(limit))]
+            last = None if after is None else await session.get(JobRow, after)
+            part = part_of_list(statement, JobRow.created_at_ms, JobRow.id, after=last, limit=limit)
+            return [job_of(row) for row in await session.scalars(part)]
 
 
 def files_in_use() -> Subquery:

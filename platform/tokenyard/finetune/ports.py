@@ -9,7 +9,6 @@ from tokenyard.core.adapters import AdapterRef, FineTunedName
 from tokenyard.core.catalog import BaseModel
 from tokenyard.core.ids import AdapterId, ApiKeyId, FileId, JobId, OrganizationId, ProjectId
 from tokenyard.core.money import NanoDollars
-from tokenyard.core.price import Price
 from tokenyard.core.replica import Replica
 from tokenyard.core.training import RunStatus
 from tokenyard.finetune.methods.method import Json
@@ -17,8 +16,6 @@ from tokenyard.metering.events import TrainingFinished
 
 
 class TrainingFile(Protocol):
-    """An uploaded file."""
-
     @property
     def summary(self) -> Json | None:
         """What `methods.dataset.check_upload` found in it; None where it was uploaded for another purpose."""
@@ -31,16 +28,10 @@ class TrainingFiles(Protocol):
     async def get(
         self, organization: OrganizationId, file: FileId, session: AsyncSession | None = None
     ) -> TrainingFile:
-        """Return a file. While `session` holds the organization's lock, the file cannot be deleted.
-
-        Raises:
-            NotFound: there is none, or it belongs to another organization.
-        """
+        """Return a file or raise `NotFound`. While `session` holds the organization's lock, it cannot be deleted."""
         ...
 
-    def path(self, organization: OrganizationId, file: FileId) -> str:
-        """Return the blob path of a file's bytes."""
-        ...
+    def path(self, organization: OrganizationId, file: FileId) -> str: ...
 
 
 class TrainableModels(Protocol):
@@ -49,26 +40,12 @@ class TrainableModels(Protocol):
     def get(self, model: str) -> BaseModel | None: ...
 
 
-class TrainingPrices(Protocol):
-    """The dated rate cards (billing)."""
-
-    def price(self, model: str, *, fine_tuned: bool, at_ms: int) -> Price | None:
-        """Return what a base model, or an adapter of it, costs at `at_ms`; None where it has no price then."""
-        ...
-
-
 class TrainingReservations(Protocol):
-    """Sets money aside for a job (billing). The job's `TrainingFinished` event closes it."""
+    """Sets money aside for a job, once (billing), or raises `QuotaExceeded`; its `TrainingFinished` event closes it."""
 
     async def reserve(
         self, organization: OrganizationId, project: ProjectId, key: ApiKeyId, job: JobId, amount: NanoDollars
-    ) -> None:
-        """Reserve on every budget or on none. Reserving again for a job takes nothing more.
-
-        Raises:
-            QuotaExceeded: a budget does not cover it; nothing is reserved.
-        """
-        ...
+    ) -> None: ...
 
 
 class OrganizationSlugs(Protocol):
@@ -80,17 +57,11 @@ class OrganizationSlugs(Protocol):
 class TrainingRuns(Protocol):
     """Runs training attempts (Ray's Jobs API). Every call raises Unavailable where the cluster does not answer."""
 
-    async def submit(self, submission_id: str, entrypoint: str, *, metadata: Mapping[str, str]) -> None:
-        """Start an attempt; submitting an id again changes nothing. Where it fails, the attempt may have started."""
-        ...
+    async def submit(self, submission_id: str, entrypoint: str, *, metadata: Mapping[str, str]) -> None: ...
 
-    async def status(self, submission_id: str) -> RunStatus | None:
-        """Return how an attempt is, or None where the cluster does not know it."""
-        ...
+    async def status(self, submission_id: str) -> RunStatus | None: ...
 
-    async def stop(self, submission_id: str) -> None:
-        """Ask an attempt to stop; fine where it does not run."""
-        ...
+    async def stop(self, submission_id: str) -> None: ...
 
 
 class AdapterLives(Protocol):
@@ -105,15 +76,11 @@ class AdapterLives(Protocol):
         path: str,
         digest: str,
         job: JobId,
-    ) -> None:
-        """Note an adapter that is in the blob store and is being checked."""
-        ...
+    ) -> None: ...
 
     async def promote(self, organization: OrganizationId, adapter: AdapterId) -> None: ...
 
-    async def fail(self, organization: OrganizationId, adapter: AdapterId, reason: str) -> None:
-        """Retire an adapter that did not pass or is not wanted any more; fine where it was never registered."""
-        ...
+    async def fail(self, organization: OrganizationId, adapter: AdapterId, reason: str) -> None: ...
 
 
 class CanaryReplicas(Protocol):
@@ -130,9 +97,7 @@ class CanaryClient(Protocol):
 
     async def load(self, replica: Replica, adapter: AdapterRef) -> None: ...
 
-    async def canary(self, url: str, adapter: str | None, prompt: str) -> Sequence[float]:
-        """Return the log-probabilities of a fixed continuation of `prompt`, from a loaded adapter or from the base."""
-        ...
+    async def canary(self, url: str, adapter: str | None, prompt: str) -> Sequence[float]: ...
 
 
 class UsageSink(Protocol):

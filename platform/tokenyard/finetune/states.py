@@ -56,11 +56,7 @@ TRAINING = frozenset((JobState.RUNNING, JobState.STOPPING))
 
 
 def check_transition(before: JobState, after: JobState, outcome: JobOutcome | None) -> None:
-    """Check one step.
-
-    Raises:
-        IllegalTransition: `after` may not follow `before`, or does not fit the outcome.
-    """
+    """Raise `IllegalTransition` where `after` may not follow `before`, or does not fit the outcome."""
     if after not in _NEXT[before]:
         raise IllegalTransition(f"{before} -> {after}")
     decided = after in (JobState.STOPPING, JobState.SETTLING) or after in FINISHED

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
-from sqlalchemy import Select, delete, func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -18,7 +18,7 @@ from tokenyard.finetune.states import CANCELLABLE, UNFINISHED, JobOutcome, JobSt
 from tokenyard.finetune.tables import CheckpointRow, EventRow, JobRow
 from tokenyard.storage.advisory_lock import organization_lock
 from tokenyard.storage.database import Database
-from tokenyard.storage.paging import beyond
+from tokenyard.storage.paging import part_of_list
 
 _Part = TypeVar("_Part", EventRow, CheckpointRow)
 CREATION_LEASE_MS = 60_000
@@ -26,7 +26,10 @@ CREATION_LEASE_MS = 60_000
 
 
 class JobStore:
-    """Jobs, events and checkpoints of one organization at a time."""
+    """Every method sees one organization's jobs; another's raise `NotFound`, as if they did not exist.
+
+    In lists, an `after` that is not there raises `InvalidRequest`.
+    """
 
     def __init__(self, database: Database, clock: Clock, files: TrainingFiles, *, max_unfinished: int) -> None:
         self._database = database
@@ -58,11 +61,7 @@ class JobStore:
             session.add(row_of(job, lease_until_ms=job.created_at_ms + CREATION_LEASE_MS))
 
     async def update(self, organization: OrganizationId, before: Job, progress: JobProgress) -> Job:
-        """Write the creator's next step; the job is due for a worker at once.
-
-        Raises:
-            JobChanged: the worker ended the job meanwhile.
-        """
+        """Write the creator's next step; the job is due at once. `JobChanged`: the worker ended it meanwhile."""
         assert before.organization == progress.job.organization == organization
         async with self._database.transaction() as session:
             now = self._clock.now_ms() // 1000
@@ -78,47 +77,27 @@ class JobStore:
             )
 
     async def get(self, organization: OrganizationId, job: JobId) -> Job:
-        """Return a job.
-
-        Raises:
-            NotFound: there is none, or it belongs to another organization.
-        """
         async with self._database.reading() as session:
             return await _find(session, organization, job)
 
     async def page(
-        self,
-        organization: OrganizationId,
-        *,
-        limit: int,
-        after: str | None,
-        metadata: Mapping[str, str] | None,
+        self, organization: OrganizationId, *, limit: int, after: str | None, metadata: Mapping[str, str] | None
     ) -> list[Job]:
-        """Return up to `limit` jobs that follow `after`, newest first. Empty `metadata` asks for jobs without any.
-
-        Raises:
-            InvalidRequest: `after` is not a job of this organization.
-        """
+        """Return up to `limit` jobs that follow `after`, newest first. Empty `metadata` asks for jobs without any."""
         statement = select(JobRow).where(JobRow.organization == organization, JobRow.state != JobState.CREATING)
         if metadata is not None and not metadata:
             statement = statement.where(JobRow.has_details.is_(False))
         for key, value in (metadata or {}).items():
             statement = statement.where(JobRow.details[key].as_string() == value)
         async with self._database.reading() as session:
-            cursor = None
-            if after is not None:
-                cursor = await session.get(JobRow, after)
-                if cursor is None or cursor.organization != organization:
-                    raise InvalidRequest(f"No such fine-tuning job: {after[:64]}", param="after")
-            return [job_of(row) for row in await session.scalars(newest_first(statement, cursor).limit(limit))]
+            last = None if after is None else await session.get(JobRow, after)
+            if after is not None and (last is None or last.organization != organization):
+                raise InvalidRequest(f"No such fine-tuning job: {after[:64]}", param="after")
+            part = part_of_list(statement, JobRow.created_at_ms, JobRow.id, after=last, limit=limit)
+            return [job_of(row) for row in await session.scalars(part)]
 
     async def cancel(self, organization: OrganizationId, job: JobId) -> Job:
-        """Decide that the job's model will never be; the worker stops what runs. Cancelling again is fine.
-
-        Raises:
-            NotFound: there is none, or it belongs to another organization.
-            InvalidRequest: it has already ended.
-        """
+        """Decide that the job's model will never be; again is fine. A job that has ended raises `InvalidRequest`."""
         now = self._clock.now_ms() // 1000
         async with self._database.transaction() as session:
             await organization_lock(session, organization)
@@ -136,21 +115,13 @@ class JobStore:
     async def events(
         self, organization: OrganizationId, job: JobId, *, limit: int, after: str | None
     ) -> list[EventRow]:
-        """Return up to `limit` of the job's events that follow `after`, newest first.
-
-        Raises:
-            InvalidRequest: `after` is not an event of this job.
-        """
+        """Return up to `limit` of the job's events that follow `after`, newest first."""
         return await self._newest(EventRow, EventRow.number, organization, job, limit=limit, after=after)
 
     async def checkpoints(
         self, organization: OrganizationId, job: JobId, *, limit: int, after: str | None
     ) -> list[CheckpointRow]:
-        """Return up to `limit` of the job's checkpoints that follow `after`, last first.
-
-        Raises:
-            InvalidRequest: `after` is not a checkpoint of this job.
-        """
+        """Return up to `limit` of the job's checkpoints that follow `after`, last first."""
         return await self._newest(CheckpointRow, CheckpointRow.step_number, organization, job, limit=limit, after=after)
 
     async def _newest(
@@ -171,14 +142,6 @@ class JobStore:
                     raise InvalidRequest(f"The job {job} has no {after[:64]}.", param="after")
                 statement = statement.where(number < getattr(cursor, number.key))
             return list(await session.scalars(statement.order_by(number.desc()).limit(limit)))
-
-
-def newest_first(statement: Select[JobRow], cursor: JobRow | None) -> Select[JobRow]:
-    """Order a query of jobs as lists are, from behind `cursor` on."""
-    if cursor is not None:
-        place = (cursor.created_at_ms, cursor.id)
-        statement = statement.where(beyond(JobRow.created_at_ms, JobRow.id, place, newest_first=True))
-    return statement.order_by(JobRow.created_at_ms.desc(), JobRow.id.desc())
 
 
 async def _find(session: AsyncSession, organization: OrganizationId, job: str) -> Job:

@@ -82,8 +82,6 @@ class EventRow(Base):
 
 
 class CheckpointRow(Base):
-    """One checkpoint of a job."""
-
     __tablename__ = "finetune_checkpoints"
     __table_args__ = (UniqueConstraint("job", "step_number"),)
 

@@ -20,7 +20,6 @@ _CURSORS = {"first_id", "last_id"}
 
 
 def job_router(jobs: JobStore, creation: JobCreation) -> APIRouter:
-    """Return the routes of fine-tuning jobs."""
     router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 
     @router.post("")

@@ -2,30 +2,25 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from tokenyard.finetune.job import Job
+from tokenyard.finetune.methods.method import Json
 from tokenyard.finetune.states import JobState, JobStatus
 from tokenyard.finetune.tables import CheckpointRow
 from tokenyard.web.pages import Identified
 
-Json = dict[str, object]
 
-
-class JobErrorView(BaseModel):
+class JobErrorView(BaseModel, from_attributes=True):
     """Why a job failed."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     code: str
     message: str
     param: str | None
 
 
-class HyperparametersView(BaseModel):
+class HyperparametersView(BaseModel, from_attributes=True):
     """What was asked for, with every "auto" decided."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     n_epochs: int
     batch_size: int
@@ -128,10 +123,8 @@ def _error(job: Job) -> JobErrorView | None:
     return JobErrorView.model_validate(job.error) if job.error is not None else None
 
 
-class EventView(Identified):
+class EventView(Identified, from_attributes=True):
     """OpenAI's event object."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     object: Literal["fine_tuning.job.event"] = "fine_tuning.job.event"
     created_at: int

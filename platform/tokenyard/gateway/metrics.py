@@ -13,8 +13,6 @@ MAX_SERIES = 4096
 
 
 class GatewayMetrics:
-    """The metrics of the request path."""
-
     def __init__(self, registry: CollectorRegistry) -> None:
         self._organization = BoundedLabel(MAX_ORGANIZATIONS)
         self._model = BoundedLabel(MAX_MODELS)
@@ -25,14 +23,14 @@ class GatewayMetrics:
             buckets=REQUEST_SECONDS,
             registry=registry,
         )
-        self._first_token = Histogram(
+        first_token = Histogram(
             "tokenyard_time_to_first_token_seconds",
             "Time from a request's arrival to the first bytes of its reply from the model server.",
             ("model",),
             buckets=FIRST_TOKEN_SECONDS,
             registry=registry,
         )
-        self._inter_token = Histogram(
+        inter_token = Histogram(
             "tokenyard_inter_token_latency_seconds",
             "Time between two arrivals from the model server within one stream.",
             ("model",),
@@ -58,8 +56,8 @@ class GatewayMetrics:
         # Looking a series up by its labels costs more than counting does.
         self._durations = lru_cache(MAX_SERIES)(self._duration.labels)
         self._token_counters = lru_cache(MAX_SERIES)(self._counters_of)
-        self.first_token = lru_cache(MAX_SERIES)(self._first_token_of)
-        self.inter_token = lru_cache(MAX_SERIES)(self._inter_token_of)
+        self.first_token = lru_cache(MAX_SERIES)(lambda model: first_token.labels(self._model(model)))
+        self.inter_token = lru_cache(MAX_SERIES)(lambda model: inter_token.labels(self._model(model)))
 
     def set_in_flight(self, number: int) -> None:
         self._in_flight.set(number)
@@ -78,12 +76,6 @@ class GatewayMetrics:
         prompt.inc(usage.prompt_tokens)
         cached.inc(usage.cached_tokens)
         output.inc(usage.completion_tokens)
-
-    def _first_token_of(self, model: str) -> Histogram:
-        return self._first_token.labels(self._model(model))
-
-    def _inter_token_of(self, model: str) -> Histogram:
-        return self._inter_token.labels(self._model(model))
 
     def _counters_of(self, organization: str, model: str) -> tuple[Counter, Counter, Counter]:
         labels = self._organization(organization), self._model(model)

@@ -12,26 +12,16 @@ from tokenyard.metering.events import Settled
 
 
 class ModelResolver(Protocol):
-    """The models of one organization: the base models, its own fine-tunes, and its aliases."""
+    """The base models, an organization's own fine-tunes, and its aliases; anything else raises `ModelNotFound`."""
 
-    async def resolve(self, organization: OrganizationId, name: str) -> ResolvedModel:
-        """Return what `name` stands for, from a local cache where possible.
-
-        Raises:
-            ModelNotFound: no such model, or another organization's.
-        """
-        ...
+    async def resolve(self, organization: OrganizationId, name: str) -> ResolvedModel: ...
 
 
 class AdmissionControl(Protocol):
     """Limits and holds. Renewing the holds that are open is its own affair."""
 
     async def admit(self, request: AdmissionRequest) -> Admitted:
-        """Take the hold.
-
-        Raises:
-            RateLimited, QuotaExceeded, Unauthenticated, Unavailable
-        """
+        """Take the hold, or raise RateLimited, QuotaExceeded, Unauthenticated or Unavailable."""
         ...
 
     async def settle(self, settled: Settled, cost: NanoDollars) -> None:
@@ -68,12 +58,6 @@ class Reply(Protocol):
 
 
 class ModelServer(Protocol):
-    """Speaks HTTP to replicas."""
+    """Speaks HTTP to replicas; `ReplicaLost` means no connection, or one that was cut before the status."""
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        """Send a request and return the reply once its status is known.
-
-        Raises:
-            ReplicaLost: no connection, or cut before the status.
-        """
-        ...
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Reply: ...

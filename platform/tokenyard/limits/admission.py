@@ -2,7 +2,6 @@
 
 import asyncio
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import msgspec
@@ -14,15 +13,7 @@ from tokenyard.core.errors import Unavailable
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import bucket_of, bucket_tag
 from tokenyard.limits.hold_leases import HoldLeases
-from tokenyard.limits.holds import (
-    Hold,
-    HoldSettlement,
-    admit_arguments,
-    checked_amount,
-    hold_of,
-    key_of,
-    limits_of,
-)
+from tokenyard.limits.holds import Hold, HoldSettlement, admit_arguments, checked_amount, hold_of, key_of, limits_of
 from tokenyard.limits.live_budgets import BudgetSource, MissingBudgets, RedisBudgets
 from tokenyard.limits.refusals import OK, not_available, rates, refusal
 from tokenyard.limits.scripts import Argument, ScriptName, Scripts
@@ -35,13 +26,7 @@ class RedisAdmission:
     """One of these a gateway process, used as `async with`."""
 
     def __init__(
-        self,
-        redis: Redis,
-        source: BudgetSource,
-        *,
-        spool_folder: Path,
-        lease_ms: int,
-        renewal_ms: int,
+        self, redis: Redis, source: BudgetSource, *, spool_folder: Path, lease_ms: int, renewal_ms: int
     ) -> None:
         self._scripts = Scripts(redis)
         self._missing = MissingBudgets(RedisBudgets(redis, self._scripts), source)
@@ -58,9 +43,7 @@ class RedisAdmission:
         self._outbox.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_raised: object) -> None:
         """Stop. Holds that are still open expire by their lease."""
         if self._renewing is not None:
             self._renewing.cancel()

@@ -5,7 +5,6 @@ import msgspec
 from tokenyard.core.admission import AdmissionRequest
 from tokenyard.core.ids import OrganizationId, RequestId, request_of
 from tokenyard.core.money import NanoDollars
-from tokenyard.core.principal import Limits
 from tokenyard.core.usage import MeterClaims
 from tokenyard.limits.scripts import Argument
 
@@ -73,12 +72,9 @@ def limits_of(request: AdmissionRequest) -> tuple[Limit, ...]:
     return tuple(
         Limit(scope.scope, scope.id, what, amount)
         for scope in request.principal.limits
-        for what, amount in _figures(scope.limits)
+        for what, field in _WINDOWS
+        if (amount := getattr(scope.limits, field)) is not None
     )
-
-
-def _figures(limits: Limits) -> list[tuple[str, int]]:
-    return [(what, amount) for what, field in _WINDOWS if (amount := getattr(limits, field)) is not None]
 
 
 def hold_of(request: AdmissionRequest, claims: MeterClaims, limits: tuple[Limit, ...]) -> Hold:
@@ -114,11 +110,7 @@ def key_of(claims: MeterClaims) -> RequestId:
 
 
 def checked_amount(amount: int) -> NanoDollars:
-    """Return `amount` where the scripts can add it exactly.
-
-    Raises:
-        ValueError: negative, or above a thousand million dollars.
-    """
+    """Return `amount` where the scripts can add it exactly: from 0 to a thousand million dollars, else ValueError."""
     if not 0 <= amount <= MAX_AMOUNT:
         raise ValueError(f"{amount} nano-dollars is not an amount that can be held")
     return NanoDollars(amount)

@@ -48,11 +48,7 @@ class ReservationHolds:
             raise budget_refusal(reply, amount, organization)
 
     async def release(self, organization: OrganizationId, charge_key: str) -> None:
-        """Give the hold back, if there is one.
-
-        Raises:
-            Unavailable: Redis is down.
-        """
+        """Give the hold back, if there is one; where Redis is down it raises `Unavailable`."""
         try:
             await self._scripts.run(ScriptName.RELEASE, _tag(organization), ["", charge_key])
         except RedisError as error:

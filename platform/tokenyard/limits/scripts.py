@@ -50,7 +50,10 @@ class Scripts:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._texts = {name: script_text(name) for name in ScriptName}
-        self._digests = {name: _sha1(text) for name, text in self._texts.items()}
+        # Redis names a script by its SHA-1; nothing is secured by it.
+        self._digests = {
+            name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in self._texts.items()
+        }
         self._waiting: deque[_Call] = deque()
         self._trips: set[asyncio.Task[None]] = set()
 
@@ -85,21 +88,16 @@ class Scripts:
                 async with asyncio.timeout(TRIP_TIMEOUT_S):
                     replies = await self._send(calls)
             except (TimeoutError, RedisTimeoutError):
-                late = ScriptsBusy("Redis does not answer in time")
-                _finish(calls, [late] * len(calls))
-                self._fail_waiting(late)
+                # Those that wait behind these calls need not wait as long once more.
+                calls += self._waiting
+                self._waiting.clear()
+                _finish(calls, [ScriptsBusy("Redis does not answer in time")] * len(calls))
             except BaseException as error:
                 _finish(calls, [error] * len(calls))
                 if not isinstance(error, (RedisError, OSError)):
                     raise
             else:
                 _finish(calls, replies)
-
-    def _fail_waiting(self, error: RedisError) -> None:
-        # They waited behind a call that Redis did not answer: they need not wait as long once more.
-        calls = list(self._waiting)
-        self._waiting.clear()
-        _finish(calls, [error] * len(calls))
 
     async def _send(self, calls: Sequence[_Call]) -> list[Any]:
         if len(calls) == 1:  # the usual case of a quiet gateway, at half of a pipeline's cost
@@ -148,11 +146,5 @@ def _as_redis_error(error: BaseException) -> RedisError:
 
 
 def script_text(name: ScriptName) -> str:
-    """Return the whole Lua text of a script."""
     folder = resources.files(__package__)
     return "\n".join(folder.joinpath(f"{part}.lua").read_text("utf-8") for part in ("bucket", name))
-
-
-def _sha1(text: str) -> str:
-    # Redis names a script by its SHA-1; nothing is secured by it.
-    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()

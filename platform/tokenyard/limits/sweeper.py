@@ -28,7 +28,6 @@ class Sweeper:
         self._settling_s = 2 * renewal_ms / 1000
 
     def loop(self) -> Loop:
-        """Return the loop that a worker runs."""
         return Loop("sweep holds", self.sweep, INTERVAL_S)
 
     async def sweep(self) -> None:

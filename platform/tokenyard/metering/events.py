@@ -70,9 +70,5 @@ def encode_event(event: UsageEvent) -> bytes:
 
 
 def decode_event(data: bytes) -> UsageEvent:
-    """Read one event.
-
-    Raises:
-        msgspec.ValidationError, msgspec.DecodeError: not an event of a known kind and shape.
-    """
+    """Read one event; what is of no known kind and shape raises `msgspec.MsgspecError`."""
     return _DECODER.decode(data)

@@ -23,17 +23,12 @@ class InvalidMeter(ValueError):
 
 
 def sign(claims: MeterClaims, secret: bytes) -> str:
-    """Return the header's value."""
     payload = base64.urlsafe_b64encode(_ENCODER.encode(claims))
     return f"{payload.decode()}.{_signature(payload, secret)}"
 
 
 def verify(value: str, secret: bytes) -> MeterClaims:
-    """Return the claims of a header's value.
-
-    Raises:
-        InvalidMeter: malformed, or the signature is not ours.
-    """
+    """Return the claims of a header's value; one malformed, or not signed by us, raises `InvalidMeter`."""
     payload, _, signature = value.partition(".")
     if not hmac.compare_digest(_signature(payload.encode(), secret), signature):
         raise InvalidMeter("the meter header is not signed with this installation's secret")

@@ -16,11 +16,7 @@ Event = TypeVar("Event", ReplicaReported, TrainingFinished)
 
 
 async def emit(redis: Redis, organization: OrganizationId, event: UsageEvent) -> None:
-    """Append `event`; it is durable as far as Redis' append-only file is.
-
-    Raises:
-        redis.RedisError: not appended, or not known to be: emit again, consumers drop duplicates.
-    """
+    """Append `event`, as durably as Redis' file is. After a `RedisError` emit again: consumers drop duplicates."""
     await redis.xadd(usage_stream(bucket_of(organization)), {FIELD: encode_event(event)})
 
 

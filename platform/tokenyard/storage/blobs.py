@@ -69,20 +69,12 @@ class BlobStore:
         return size
 
     async def read(self, path: str) -> bytes:
-        """Return a whole small blob.
-
-        Raises:
-            FileNotFoundError: there is none.
-        """
+        """Return a whole small blob, or raise FileNotFoundError."""
         data: bytes = await _in_thread(self._fs.cat_file, self._full(path))
         return data
 
     async def read_stream(self, path: str) -> AsyncIterator[bytes]:
-        """Yield a blob in chunks.
-
-        Raises:
-            FileNotFoundError: there is none.
-        """
+        """Yield a blob in chunks, or raise FileNotFoundError."""
         file = await _in_thread(self._fs.open, self._full(path), "rb")
         try:
             while chunk := await _in_thread(file.read, CHUNK_BYTES):

@@ -12,7 +12,6 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def sql_table(table: type[DeclarativeBase]) -> Table:
-    """Return the table behind a mapped class."""
     return cast(Table, table.__table__)
 
 
@@ -24,11 +23,7 @@ def upsert(session: AsyncSession, table: type[DeclarativeBase]) -> "postgresql.I
 
 
 async def insert(session: AsyncSession, table: type[DeclarativeBase], rows: Rows) -> None:
-    """Insert `rows`.
-
-    Raises:
-        sqlalchemy.exc.IntegrityError: one is there already.
-    """
+    """Insert `rows`; one that is there already raises `sqlalchemy.exc.IntegrityError`."""
     if rows:
         await (await session.connection()).execute(sql_table(table).insert(), list(rows))
 

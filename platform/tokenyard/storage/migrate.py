@@ -18,9 +18,5 @@ def alembic_config(url: str) -> Config:
 
 
 def upgrade(url: str) -> None:
-    """Apply all revisions that are missing. Call it without a running event loop.
-
-    Raises:
-        sqlalchemy.exc.SQLAlchemyError: the database cannot be reached or refuses a change.
-    """
+    """Apply all revisions that are missing. Call it without a running event loop."""
     command.upgrade(alembic_config(url), "head")

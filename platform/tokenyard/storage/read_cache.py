@@ -5,7 +5,7 @@ import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
@@ -23,12 +23,9 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
-class _Entry(Generic[V]):
-    __slots__ = ("loaded_at", "value")
-
-    def __init__(self, value: V, loaded_at: float) -> None:
-        self.value = value
-        self.loaded_at = loaded_at
+class _Entry(NamedTuple, Generic[V]):
+    value: V
+    loaded_at: float
 
 
 class ReadCache(Generic[K, V]):

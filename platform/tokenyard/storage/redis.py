@@ -17,7 +17,6 @@ class PackingConnection(Connection):
     """Writes commands with hiredis, at a seventh of the cost of doing it in Python: every paid request sends two."""
 
     def pack_command(self, *args: Any) -> list[bytes]:
-        """Return the command as it goes over the wire."""
         name = args[0].encode() if isinstance(args[0], str) else args[0]
         try:
             return [hiredis.pack_command((*name.split(), *args[1:]))]

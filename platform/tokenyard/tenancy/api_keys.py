@@ -84,11 +84,7 @@ class ApiKeys:
         self._authenticator.forget(ApiKeyId(key))
 
     async def ended(self, versions: list[KeyVersion]) -> None:
-        """Tell everybody of keys that just ended in SQL.
-
-        Raises:
-            Unavailable: Redis does not answer.
-        """
+        """Tell everybody of keys that just ended in SQL."""
         for version in versions:
             self._authenticator.forget(version.key)
         await self._versions.publish(versions)

@@ -25,19 +25,17 @@ class KeyAuthenticator:
     """
 
     def __init__(
-        self,
-        store: TenancyOperatorStore,
-        hasher: KeyHasher,
-        clock: Clock,
-        *,
-        now: Callable[[], float] = time.monotonic,
+        self, store: TenancyOperatorStore, hasher: KeyHasher, clock: Clock, *, now: Callable[[], float] = time.monotonic
     ) -> None:
         """Take `clock` for the expiry of keys and `now` (seconds, monotonic) for the age of cached ones."""
-        self._store = store
         self._hasher = hasher
         self._clock = clock
         self._cache: ReadCache[tuple[str, ...], Credential] = ReadCache(
-            self._load, fresh_s=FRESH_S, stale_s=STALE_S, size=CACHED_KEYS, now=now
+            lambda hashes, _previous: store.credential(hashes),
+            fresh_s=FRESH_S,
+            stale_s=STALE_S,
+            size=CACHED_KEYS,
+            now=now,
         )
 
     async def tenant(self, secret: str) -> Principal:
@@ -70,9 +68,6 @@ class KeyAuthenticator:
         if credential is None or (credential.expires is not None and credential.expires * 1000 <= self._clock.now_ms()):
             raise _incorrect(secret)
         return credential.holder
-
-    async def _load(self, hashes: tuple[str, ...], _previous: Credential | None) -> Credential | None:
-        return await self._store.credential(hashes)
 
 
 def _incorrect(secret: str) -> Unauthenticated:

@@ -24,8 +24,6 @@ return 1
 
 
 class KeyVersions:
-    """Writes versions of keys to Redis."""
-
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
         self._raise = redis.register_script(_RAISE)

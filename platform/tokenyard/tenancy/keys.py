@@ -11,10 +11,9 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tokenyard.core.ids import ApiKeyId, OrganizationId, random_text
+from tokenyard.core.ids import ALPHABET, ApiKeyId, OrganizationId, random_text
 from tokenyard.core.principal import Operator, Principal, Role
 
-_ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _RANDOM_LENGTH = 30
 _CHECKSUM_LENGTH = 6  # 62^6 > 2^32
 _PREFIXES = {Role.TENANT: "ty-", Role.OPERATOR: "ty-admin-"}
@@ -66,7 +65,6 @@ class KeyHasher:
 
 
 def new_secret(role: Role) -> str:
-    """Make a key."""
     body = _PREFIXES[role] + random_text(_RANDOM_LENGTH)
     return body + _checksum(body)
 
@@ -98,6 +96,6 @@ def _checksum(body: str) -> str:
     rest = zlib.crc32(body.encode())
     digits = []
     for _ in range(_CHECKSUM_LENGTH):
-        rest, digit = divmod(rest, len(_ALPHABET))
-        digits.append(_ALPHABET[digit])
+        rest, digit = divmod(rest, len(ALPHABET))
+        digits.append(ALPHABET[digit])
     return "".join(reversed(digits))

@@ -12,7 +12,7 @@ from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId, new_organiza
 from tokenyard.core.principal import Limits, Operator, Principal, Role, ScopedLimits
 from tokenyard.storage.advisory_lock import advisory_lock
 from tokenyard.storage.database import Database
-from tokenyard.storage.paging import beyond
+from tokenyard.storage.paging import part_of_list
 from tokenyard.tenancy.keys import Credential, KeyVersion
 from tokenyard.tenancy.store import LimitsChange, end_keys, record, write_changes
 from tokenyard.tenancy.tables import ApiKeyRow, AuditRow, OrganizationRow, ProjectRow
@@ -22,7 +22,7 @@ DEFAULT_PROJECT = "Default project"
 
 
 class TenancyOperatorStore:
-    """Organizations, operators' keys, and what worker loops look for. References are ids or slugs."""
+    """Organizations, operators' keys, and what loops look for. An unknown reference (id or slug) raises `NotFound`."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -31,11 +31,7 @@ class TenancyOperatorStore:
     async def create_organization(
         self, *, name: str, slug: str, weight: int, limits: Limits, actor: ApiKeyId
     ) -> OrganizationView:
-        """Create an organization with its default project.
-
-        Raises:
-            Conflict: the slug was given before.
-        """
+        """Create an organization with its default project; a slug that was given before raises `Conflict`."""
         now = self._clock.now_ms() // 1000
         organization, project = new_organization_id(), new_project_id()
         row = OrganizationRow(
@@ -63,42 +59,20 @@ class TenancyOperatorStore:
         return OrganizationView.model_validate(row)
 
     async def organizations(self, *, after: str | None, limit: int) -> list[OrganizationView]:
-        """Return organizations in the order of their creation, beginning behind the reference `after`.
-
-        Raises:
-            NotFound: there is no organization `after`.
-        """
-        query = select(OrganizationRow)
+        """Return organizations in the order of their creation, beginning behind the reference `after`."""
+        columns = OrganizationRow.created_at, OrganizationRow.id
         async with self._database.reading() as session:
-            if after is not None:
-                last = await _organization(session, after)
-                cursor = (last.created_at, last.id)
-                query = query.where(beyond(OrganizationRow.created_at, OrganizationRow.id, cursor, newest_first=False))
-            rows = await session.scalars(query.order_by(OrganizationRow.created_at, OrganizationRow.id).limit(limit))
-            return [OrganizationView.model_validate(row) for row in rows]
+            last = None if after is None else await _organization(session, after)
+            part = part_of_list(select(OrganizationRow), *columns, after=last, limit=limit, newest_first=False)
+            return [OrganizationView.model_validate(row) for row in await session.scalars(part)]
 
     async def organization(self, reference: str) -> OrganizationView:
-        """Return one organization.
-
-        Raises:
-            NotFound: there is none.
-        """
         async with self._database.reading() as session:
             return OrganizationView.model_validate(await _organization(session, reference))
 
     async def slug(self, organization: OrganizationId) -> str:
-        """Return the slug that stands in the names of the organization's models.
-
-        Raises:
-            NotFound: no such organization.
-        """
+        """Return the slug that stands in the names of the organization's models."""
         return (await self.organization(organization)).slug
-
-    async def names(self) -> dict[OrganizationId, tuple[str, str]]:
-        """Return name and slug of every organization, also of archived ones."""
-        async with self._database.reading() as session:
-            rows = await session.execute(select(OrganizationRow.id, OrganizationRow.name, OrganizationRow.slug))
-            return {OrganizationId(row.id): (row.name, row.slug) for row in rows}
 
     async def change_organization(
         self,
@@ -110,27 +84,19 @@ class TenancyOperatorStore:
         archived: bool | None,
         actor: ApiKeyId,
     ) -> tuple[OrganizationView, list[KeyVersion]]:
-        """Change what is not None; return the organization and the versions of the keys that this ended.
-
-        Raises:
-            NotFound: there is no such organization.
-        """
+        """Change what is not None; return the organization and the versions of the keys that this ended."""
         now_ms = self._clock.now_ms()
         ended: list[KeyVersion] = []
         async with self._database.transaction() as session:
             row = await _organization(session, reference, to_change=True)
-            details = write_changes(row, name=name, weight=weight, limits=limits)
-            if archived is not None and archived != (row.archived_at is not None):
-                details["archived"] = archived
-                row.archived_at = now_ms // 1000 if archived else None
-                if archived:
-                    ended = await end_keys(session, OrganizationId(row.id), now_ms, true())
+            details = write_changes(row, name=name, weight=weight, limits=limits, archived=archived, at=now_ms // 1000)
+            if details.get("archived"):
+                ended = await end_keys(session, OrganizationId(row.id), now_ms, true())
             action = "organization.archived" if archived else "organization.updated"
             record(session, OrganizationId(row.id), actor, action, row.id, at=now_ms // 1000, details=details)
             return OrganizationView.model_validate(row), ended
 
     async def add_operator_key(self, row: ApiKeyRow, *, actor: ApiKeyId) -> OperatorKeyView:
-        """Store a new operator's key."""
         async with self._database.transaction() as session:
             session.add(row)
             record(session, None, actor, "operator_key.created", row.id, at=row.created_at, details={"name": row.name})
@@ -143,12 +109,7 @@ class TenancyOperatorStore:
             return [OperatorKeyView.model_validate(row) for row in await session.scalars(query)]
 
     async def revoke_operator_key(self, key: str, *, actor: ApiKeyId) -> None:
-        """End an operator's key for ever; doing it again changes nothing.
-
-        Raises:
-            NotFound: no operator's key has this id.
-            Conflict: it is the last one, and nobody could make another.
-        """
+        """End an operator's key for ever; again is fine. The last one raises `Conflict`: nobody could make another."""
         now = self._clock.now_ms() // 1000
         async with self._database.transaction() as session:
             # Two keys that end at the same moment must not each count on the other.
@@ -165,11 +126,7 @@ class TenancyOperatorStore:
                 record(session, None, actor, "operator_key.deleted", row.id, at=now)
 
     async def audit_log(self, *, organization: str | None, before: int | None, limit: int) -> list[AuditEntry]:
-        """Return changes, newest first, older than the one with the id `before`; `organization` is a reference.
-
-        Raises:
-            NotFound: no such organization.
-        """
+        """Return changes, newest first, older than the one with the id `before`; `organization` is a reference."""
         query = select(AuditRow).order_by(AuditRow.id.desc()).limit(limit)
         async with self._database.reading() as session:
             if organization is not None:

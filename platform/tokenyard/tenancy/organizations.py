@@ -21,19 +21,8 @@ class Organizations:
         self._tell = tell
 
     async def create(
-        self,
-        *,
-        name: str,
-        slug: str,
-        actor: ApiKeyId,
-        weight: int = 1,
-        limits: Limits | None = None,
+        self, *, name: str, slug: str, actor: ApiKeyId, weight: int = 1, limits: Limits | None = None
     ) -> OrganizationView:
-        """Create an organization with its default project.
-
-        Raises:
-            Conflict: the slug was given before.
-        """
         organization = await self._store.create_organization(
             name=name, slug=slug, weight=weight, limits=limits or Limits(), actor=actor
         )

@@ -11,7 +11,7 @@ from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId, new_project_
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.principal import Limits
 from tokenyard.storage.database import Database
-from tokenyard.storage.paging import beyond
+from tokenyard.storage.paging import part_of_list
 from tokenyard.tenancy.keys import KeyVersion
 from tokenyard.tenancy.tables import ApiKeyRow, AuditRow, OrganizationRow, ProjectRow, stored_limits
 from tokenyard.tenancy.views import ProjectDetails, ProjectKeyDetails
@@ -20,7 +20,7 @@ LimitsChange = Callable[[Limits], Limits]
 
 
 class TenancyStore:
-    """Every method sees one organization's rows; another's look as if they did not exist."""
+    """Every method sees one organization's rows; another's raise `NotFound`, as if they did not exist."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -29,7 +29,6 @@ class TenancyStore:
     async def create_project(
         self, organization: OrganizationId, *, name: str, limits: Limits, actor: ApiKeyId
     ) -> ProjectDetails:
-        """Create a project in an existing organization."""
         now = self._clock.now_ms() // 1000
         row = ProjectRow(id=new_project_id(), organization_id=organization, name=name, limits=limits, created_at=now)
         async with self._database.transaction() as session:
@@ -38,26 +37,15 @@ class TenancyStore:
             return ProjectDetails.model_validate(row)
 
     async def projects(self, organization: OrganizationId, *, after: str | None, limit: int) -> list[ProjectDetails]:
-        """Return projects in the order of their creation, beginning behind the one called `after`.
-
-        Raises:
-            NotFound: there is no project `after`.
-        """
+        """Return projects in the order of their creation, beginning behind the one called `after`."""
         query = select(ProjectRow).where(ProjectRow.organization_id == organization)
         async with self._database.reading() as session:
-            if after is not None:
-                last = await _project(session, organization, after)
-                cursor = (last.created_at, last.id)
-                query = query.where(beyond(ProjectRow.created_at, ProjectRow.id, cursor, newest_first=False))
-            rows = await session.scalars(query.order_by(ProjectRow.created_at, ProjectRow.id).limit(limit))
-            return [ProjectDetails.model_validate(row) for row in rows]
+            last = None if after is None else await _project(session, organization, after)
+            columns = ProjectRow.created_at, ProjectRow.id
+            part = part_of_list(query, *columns, after=last, limit=limit, newest_first=False)
+            return [ProjectDetails.model_validate(row) for row in await session.scalars(part)]
 
     async def project(self, organization: OrganizationId, project: str) -> ProjectDetails:
-        """Return one project.
-
-        Raises:
-            NotFound: the organization has none with this id.
-        """
         async with self._database.reading() as session:
             return ProjectDetails.model_validate(await _project(session, organization, project))
 
@@ -71,31 +59,20 @@ class TenancyStore:
         archived: bool | None,
         actor: ApiKeyId,
     ) -> tuple[ProjectDetails, list[KeyVersion]]:
-        """Change what is not None; return the project and the versions of the keys that this ended.
-
-        Raises:
-            NotFound: the organization has none with this id.
-        """
+        """Change what is not None; return the project and the versions of the keys that this ended."""
         now_ms = self._clock.now_ms()
         ended: list[KeyVersion] = []
         async with self._database.transaction() as session:
             row = await _project(session, organization, project, to_change=True)
-            details = write_changes(row, name=name, limits=limits)
-            if archived is not None and archived != (row.archived_at is not None):
-                details["archived"] = archived
-                row.archived_at = now_ms // 1000 if archived else None
-                if archived:
-                    ended = await end_keys(session, organization, now_ms, ApiKeyRow.project_id == row.id)
+            details = write_changes(row, name=name, limits=limits, archived=archived, at=now_ms // 1000)
+            if details.get("archived"):
+                ended = await end_keys(session, organization, now_ms, ApiKeyRow.project_id == row.id)
             action = "project.archived" if archived else "project.updated"
             record(session, organization, actor, action, row.id, at=now_ms // 1000, details=details)
             return ProjectDetails.model_validate(row), ended
 
     async def add_key(self, organization: OrganizationId, row: ApiKeyRow, *, actor: ApiKeyId) -> ProjectKeyDetails:
-        """Store a new key of a live project of the organization.
-
-        Raises:
-            NotFound: the organization has no such project, or it is archived.
-        """
+        """Store a new key of a project of the organization; an archived one is not found."""
         async with self._database.transaction() as session:
             project = await _project(session, organization, row.project_id or "")
             if project.archived_at is not None:
@@ -109,30 +86,20 @@ class TenancyStore:
     async def keys(
         self, organization: OrganizationId, *, project: str | None, after: str | None, limit: int
     ) -> list[ProjectKeyDetails]:
-        """Return keys that are not revoked, in the order of their creation, beginning behind `after`.
-
-        Raises:
-            NotFound: there is no key `after`.
-        """
+        """Return keys that are not revoked, in the order of their creation, beginning behind `after`."""
         query = select(ApiKeyRow).where(ApiKeyRow.organization_id == organization, ApiKeyRow.revoked_at.is_(None))
         if project is not None:
             query = query.where(ApiKeyRow.project_id == project)
         async with self._database.reading() as session:
-            if after is not None:
-                last = await _key(session, organization, after)
-                cursor = (last.created_at, last.id)
-                query = query.where(beyond(ApiKeyRow.created_at, ApiKeyRow.id, cursor, newest_first=False))
-            rows = await session.scalars(query.order_by(ApiKeyRow.created_at, ApiKeyRow.id).limit(limit))
-            return [ProjectKeyDetails.model_validate(row) for row in rows]
+            last = None if after is None else await _key(session, organization, after)
+            columns = ApiKeyRow.created_at, ApiKeyRow.id
+            part = part_of_list(query, *columns, after=last, limit=limit, newest_first=False)
+            return [ProjectKeyDetails.model_validate(row) for row in await session.scalars(part)]
 
     async def key(
         self, organization: OrganizationId, key: str, *, project: ProjectId | None = None
     ) -> ProjectKeyDetails:
-        """Return one key, also a revoked one; of `project` only, where that is given.
-
-        Raises:
-            NotFound: the organization, or the project, has none with this id.
-        """
+        """Return one key, also a revoked one; of `project` only, where that is given."""
         async with self._database.reading() as session:
             found = ProjectKeyDetails.model_validate(await _key(session, organization, key))
         if project is not None and found.project_id != project:
@@ -140,11 +107,7 @@ class TenancyStore:
         return found
 
     async def revoke_key(self, organization: OrganizationId, key: str, *, actor: ApiKeyId) -> KeyVersion:
-        """End a key for ever; doing it again changes nothing. Return its version from now on.
-
-        Raises:
-            NotFound: the organization has none with this id.
-        """
+        """End a key for ever; doing it again changes nothing. Return its version from now on."""
         now_ms = self._clock.now_ms()
         async with self._database.transaction() as session:
             row = await _key(session, organization, key)
@@ -174,15 +137,23 @@ class TenancyStore:
 
 
 def write_changes(
-    row: OrganizationRow | ProjectRow, *, limits: LimitsChange | None, **fields: str | int | None
+    row: OrganizationRow | ProjectRow,
+    *,
+    limits: LimitsChange | None,
+    archived: bool | None,
+    at: int,
+    **fields: str | int | None,
 ) -> dict[str, object]:
-    """Write the `fields` that are not None, and the limits; return what the audit log says of it."""
+    """Write what is not None, at `at` unix seconds; return what the audit log says of it."""
     details: dict[str, object] = {name: value for name, value in fields.items() if value is not None}
     for name, value in details.items():
         setattr(row, name, value)
     if limits is not None:
         row.limits = limits(row.limits)
         details["limits"] = stored_limits(row.limits)
+    if archived is not None and archived != (row.archived_at is not None):
+        row.archived_at = at if archived else None
+        details["archived"] = archived
     return details
 
 

@@ -20,8 +20,6 @@ def stored_limits(limits: Limits) -> dict[str, int]:
 
 
 class LimitsColumn(TypeDecorator[Limits]):
-    """Limits as a JSON object."""
-
     impl = JSON().with_variant(JSONB(), "postgresql")
     cache_ok = True
 
@@ -53,8 +51,6 @@ class OrganizationRow(Base):
 
 
 class ProjectRow(Base):
-    """A part of an organization with limits of its own."""
-
     __tablename__ = "tenancy_projects"
 
     id: Mapped[Id] = mapped_column(primary_key=True)

@@ -22,7 +22,6 @@ from tokenyard.web.pages import After, Page, PageSize
 
 
 def tenant_router(store: TenancyStore, keys: ApiKeys) -> APIRouter:
-    """Return tenancy's tenant routes."""
     routes = APIRouter(prefix="/v1/organization/projects", tags=["tenancy"])
 
     @routes.get("")

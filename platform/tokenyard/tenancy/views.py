@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal, Self
 
 import msgspec
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId
 from tokenyard.core.money import InexactAmount, from_dollars, to_dollars
@@ -32,10 +32,8 @@ ExpiresIn = Annotated[int, Field(ge=1, le=MAX_EXPIRY_S)]
 _Limit = Annotated[int, Field(ge=0, lt=2**53)]
 
 
-class _Body(BaseModel):
+class _Body(BaseModel, extra="forbid", strict=True):
     """Unknown fields are refused, so that a caller sets nothing that is not its own to set."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class LimitsView(_Body):
@@ -117,10 +115,8 @@ class NewLimitedKey(NewKey):
     limits: LimitsView = LimitsView()
 
 
-class _View(Identified):
+class _View(Identified, from_attributes=True):
     """Made from a row, whose attributes have the same names. Times are unix seconds."""
-
-    model_config = ConfigDict(from_attributes=True)
 
 
 class OrganizationView(_View):

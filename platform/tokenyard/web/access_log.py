@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Mapping
-from types import TracebackType
 
 import orjson
 
@@ -27,7 +26,6 @@ class AccessLog:
         self._flusher: asyncio.Task[None] | None = None
 
     def add(self, entry: Mapping[str, object]) -> None:
-        """Note one request."""
         self._lines.append(orjson.dumps(entry, option=orjson.OPT_APPEND_NEWLINE))
         if len(self._lines) >= MAX_WAITING_LINES:
             self.flush()
@@ -47,9 +45,7 @@ class AccessLog:
         self._flusher = asyncio.create_task(self._flush_for_ever())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_raised: object) -> None:
         if self._flusher is not None:
             self._flusher.cancel()
             with contextlib.suppress(asyncio.CancelledError):

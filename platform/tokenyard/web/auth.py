@@ -36,11 +36,7 @@ class Authenticator(Protocol):
 
 
 def bearer(authorization: str | None) -> str:
-    """Return the token of an `Authorization: Bearer ...` header.
-
-    Raises:
-        Unauthenticated: there is none.
-    """
+    """Return the token of an `Authorization: Bearer ...` header; where there is none it raises `Unauthenticated`."""
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthenticated(

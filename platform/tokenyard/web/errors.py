@@ -13,7 +13,6 @@ _LOG = logging.getLogger(__name__)
 
 
 def error_response(error: TokenyardError) -> Response:
-    """Return the whole response for `error`."""
     return Response(error_body(error), error.status, error.headers, "application/json")
 
 

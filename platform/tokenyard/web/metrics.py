@@ -39,7 +39,6 @@ def process_registry() -> CollectorRegistry:
 
 
 def metrics_router(registry: CollectorRegistry) -> APIRouter:
-    """Return `GET /metrics` over `registry`."""
     router = APIRouter(tags=["process"])
 
     @router.get("/metrics", response_class=PlainTextResponse)

@@ -1,7 +1,7 @@
 """Lists as OpenAI pages them: `after` is the id of the last thing seen."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Generic, Literal, Self, TypeVar
+from typing import Annotated, Generic, Literal, Self, TypeVar
 
 from fastapi import Query
 from pydantic import BaseModel
@@ -33,21 +33,8 @@ class Page(BaseModel, Generic[Item]):
         """Return a page of at most `limit` things, where `limit + 1` were asked for to learn whether there are more."""
         data = list(found[:limit])
         return cls(
-            object="list",
             data=data,
             first_id=data[0].id if data else None,
             last_id=data[-1].id if data else None,
             has_more=len(found) > limit,
         )
-
-
-def page(found: Sequence[dict[str, Any]], limit: int) -> dict[str, Any]:
-    """Return a page of at most `limit` things, where `limit + 1` were asked for to learn whether there are more."""
-    data = list(found[:limit])
-    return {
-        "object": "list",
-        "data": data,
-        "first_id": data[0]["id"] if data else None,
-        "last_id": data[-1]["id"] if data else None,
-        "has_more": len(found) > limit,
-    }

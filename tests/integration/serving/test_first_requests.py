@@ -14,7 +14,7 @@ from tokenyard.clients.ray_serve import RayServe
 from tokenyard.clients.replica import ReplicaClient
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
-from tokenyard.core.replica import Replica, ReplicaLost, ReplicaTarget
+from tokenyard.core.replica import Replica, ReplicaLost
 from tokenyard.core.usage import MeterClaims
 from tokenyard.metering import header as meter
 
@@ -40,7 +40,7 @@ KINDS: dict[str, dict[str, Any]] = {
 class FreshReplica:
     """A replica on which nothing but its own preparation has run."""
 
-    def __init__(self, cluster: Any, target: ReplicaTarget, http: aiohttp.ClientSession) -> None:
+    def __init__(self, cluster: Any, target: Replica, http: aiohttp.ClientSession) -> None:
         self._cluster = cluster
         self._target = target
         self._http = http
@@ -72,7 +72,7 @@ class FreshReplica:
         return time.monotonic() - began
 
 
-async def replaced(cluster: Any) -> ReplicaTarget:
+async def replaced(cluster: Any) -> Replica:
     """Kill the replica; return the one that comes instead."""
     async with (
         RayServe(cluster.dashboard_url, cluster.token) as serve,

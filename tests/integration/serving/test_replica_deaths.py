@@ -15,7 +15,7 @@ from support.replica_caller import CHAT, ORGANIZATION, chat, claims, reports
 from tokenyard.clients.ray_serve import RayServe
 from tokenyard.clients.replica import ReplicaClient
 from tokenyard.core.ids import AttemptId
-from tokenyard.core.replica import ReplicaLost, ReplicaTarget
+from tokenyard.core.replica import Replica, ReplicaLost
 from tokenyard.metering import header as meter
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.asyncio]
@@ -31,7 +31,7 @@ async def serve(deployed: Any) -> AsyncIterator[RayServe]:
         yield client
 
 
-async def answering(serve: RayServe, bearer: str, *, other_than: str = "") -> ReplicaTarget:
+async def answering(serve: RayServe, bearer: str, *, other_than: str = "") -> Replica:
     """Wait for a replica that answers."""
     async with ReplicaClient(bearer) as control, asyncio.timeout(REPLACED_TIMEOUT_S):
         while True:
@@ -45,7 +45,7 @@ async def answering(serve: RayServe, bearer: str, *, other_than: str = "") -> Re
             await asyncio.sleep(0.2)
 
 
-def stream(http: aiohttp.ClientSession, deployed: Any, target: ReplicaTarget, attempt: str) -> Any:
+def stream(http: aiohttp.ClientSession, deployed: Any, target: Replica, attempt: str) -> Any:
     signed = msgspec.structs.replace(claims(), attempt=AttemptId(attempt))
     options = {"include_usage": True, "continuous_usage_stats": True}
     body = chat("Tell me about the sea.", max_tokens=900, ignore_eos=True, stream=True, stream_options=options)

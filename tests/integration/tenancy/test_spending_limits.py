@@ -32,9 +32,8 @@ async def test_each_scope_with_a_monthly_limit_is_named(tenancy: "Tenancy") -> N
     assert await tenancy.store.monthly(other.id) == {}
 
 
-async def test_names_and_slugs(tenancy: "Tenancy") -> None:
+async def test_slugs(tenancy: "Tenancy") -> None:
     organization, _ = await tenancy.new_tenant("acme")
-    assert await tenancy.operator_store.names() == {organization.id: ("Acme", "acme")}
     assert await tenancy.operator_store.slug(organization.id) == "acme"
     with pytest.raises(NotFound):
         await tenancy.operator_store.slug(OrganizationId("org_none"))

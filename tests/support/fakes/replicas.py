@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.errors import Unavailable
-from tokenyard.core.replica import AdapterRefused, Replica, ReplicaLost, ReplicaState, ReplicaTarget
+from tokenyard.core.replica import AdapterRefused, Replica, ReplicaLost, ReplicaState
 
 
 class FakeReplicas:
@@ -12,7 +12,7 @@ class FakeReplicas:
 
     def __init__(self) -> None:
         self.serve_is_up = True
-        self.listed: dict[str, ReplicaTarget] = {}
+        self.listed: dict[str, Replica] = {}
         self.held: dict[str, list[str]] = {}
         self.load_of: dict[str, int] = {}
         self.silent: set[str] = set()
@@ -21,9 +21,9 @@ class FakeReplicas:
         self.refused: set[str] = set()  # adapters that no replica takes
         self.calls: list[tuple[str, str, str]] = []
 
-    def add(self, name: str, model: str, *, adapters: Sequence[str] = (), running: int = 0) -> ReplicaTarget:
+    def add(self, name: str, model: str, *, adapters: Sequence[str] = (), running: int = 0) -> Replica:
         """Start a replica."""
-        target = ReplicaTarget(name, model, f"http://{name}.replicas")
+        target = Replica(name, model, f"http://{name}.replicas")
         self.listed[name] = target
         self.held[name] = list(adapters)
         self.load_of[name] = running
@@ -33,7 +33,7 @@ class FakeReplicas:
         """End a replica."""
         del self.listed[name]
 
-    async def targets(self) -> Sequence[ReplicaTarget]:
+    async def targets(self) -> Sequence[Replica]:
         """Return what Serve lists.
 
         Raises:
@@ -43,7 +43,7 @@ class FakeReplicas:
             raise Unavailable("Ray Serve does not answer.")
         return list(self.listed.values())
 
-    async def stats(self, target: ReplicaTarget) -> ReplicaState:
+    async def stats(self, target: Replica) -> ReplicaState:
         """Return the replica's state.
 
         Raises:

@@ -11,14 +11,9 @@ import pytest
 torch = pytest.importorskip("torch")
 from safetensors.torch import save_file  # noqa: E402
 
-from tokenyard.core.adapters import AdapterRules  # noqa: E402
+from tokenyard.core.adapters import AdapterNotAllowed, AdapterRules  # noqa: E402
 from tokenyard.core.training import ADAPTER_CONFIG, ADAPTER_WEIGHTS  # noqa: E402
-from tokenyard_deployments.training.gate import (  # noqa: E402
-    GateRefused,
-    base_shapes,
-    check_adapter,
-    check_losses,
-)
+from tokenyard_deployments.training.gate import base_shapes, check_adapter, check_losses  # noqa: E402
 
 RULES = AdapterRules(max_rank=8, target_modules=("q_proj", "down_proj"))
 BASE = {"model.layers.0.self_attn.q_proj.weight": (16, 12), "model.layers.0.mlp.down_proj.weight": (12, 20)}
@@ -46,7 +41,7 @@ def write(folder: Path, weights: dict[str, Any] | None = None, config: dict[str,
 
 
 def refusal(folder: Path) -> str:
-    with pytest.raises(GateRefused) as refused:
+    with pytest.raises(AdapterNotAllowed) as refused:
         check_adapter(folder, BASE, RULES)
     assert str(folder) not in refused.value.message
     return refused.value.code
@@ -137,7 +132,7 @@ def test_the_loss_must_beat_the_base() -> None:
     check_losses(1.0, 1.1)
     check_losses(None, None)
     for valid in (1.1, 1.2, float("nan")):
-        with pytest.raises(GateRefused) as refused:
+        with pytest.raises(AdapterNotAllowed) as refused:
             check_losses(valid, 1.1)
         assert refused.value.code == "no_improvement"
 

@@ -83,11 +83,7 @@ class Residency:
             return
 
     async def unload(self, name: str) -> None:
-        """Make `name` not resident; it is fine if it is not.
-
-        Raises:
-            Conflict: requests use it.
-        """
+        """Make `name` not resident; it is fine if it is not. While requests use it, this raises `Conflict`."""
         resident = self._residents.get(name)
         if resident is None:
             return

@@ -8,11 +8,7 @@ class UnknownEngine(RuntimeError):
 
 
 def require(owner: object, *names: str) -> None:
-    """Check that `owner`, an object or module of vLLM, has all of `names`.
-
-    Raises:
-        UnknownEngine: it has not.
-    """
+    """Raise `UnknownEngine` where `owner`, an object or module of vLLM, does not have all of `names`."""
     missing = [name for name in names if not hasattr(owner, name)]
     if missing:
         owner_name = getattr(owner, "__name__", type(owner).__name__)

@@ -90,11 +90,7 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
         await self._engine_client.remove_lora(request.lora_int_id)
 
     async def continuation_logprobs(self, adapter: str | None, prompt: str, continuation: str) -> list[float]:
-        """Return the log-probability of each token of `continuation` after `prompt`.
-
-        Raises:
-            ModelNotFound: `adapter` is not resident.
-        """
+        """Return the log-probability of each token of `continuation` after `prompt`; `adapter` must be resident."""
         lora = None
         if adapter is not None:
             lora = self._oai_models.lora_requests.get(adapter)
@@ -116,11 +112,7 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
 
 
 def check_engine(client: Any) -> None:
-    """Look whether this is the vLLM that is known here, and whether it keeps adapters apart.
-
-    Raises:
-        UnknownEngine: it is not, or it does not.
-    """
+    """Raise `UnknownEngine` where this is not the vLLM that is known here, or does not keep adapters apart."""
     if not vllm.__version__.startswith(PINNED_VERSION):
         raise UnknownEngine(f"vLLM {vllm.__version__} is not {PINNED_VERSION}x")
     require(client, "abort", "generate", "remove_lora", "errored", "output_processor", "renderer")
@@ -129,11 +121,7 @@ def check_engine(client: Any) -> None:
 
 
 def check_parsers(engine: Mapping[str, Any]) -> None:
-    """Look whether vLLM has the parsers that the engine's arguments name; it would notice only after it has started.
-
-    Raises:
-        UnknownParser: it has not.
-    """
+    """Raise `UnknownParser` where vLLM lacks a parser that is named; it would notice only after it has started."""
     for argument, field, manager in (
         ("tool_call_parser", "tools.parser", ToolParserManager),
         ("reasoning_parser", "reasoning.parser", ReasoningParserManager),

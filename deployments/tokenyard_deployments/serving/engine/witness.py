@@ -15,11 +15,7 @@ class EngineWitness:
     """
 
     def __init__(self, processor: Any) -> None:
-        """Take the place of three methods of `processor`, vLLM's own.
-
-        Raises:
-            UnknownEngine: it is not the output processor that is known here.
-        """
+        """Take the place of three methods of vLLM's own `processor`; another one raises `UnknownEngine`."""
         require(processor, "request_states", "add_request", "_finish_request", "abort_requests")
         self._attempts: dict[str, AttemptTokens] = {}
         self._states: dict[str, Any] = processor.request_states

@@ -30,7 +30,6 @@ class Slots:
 
     @property
     def running(self) -> int:
-        """Slots that are taken."""
         return self._capacity - self._free
 
     @property

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 from tokenyard.core.training import TrainingSpec
 from tokenyard_deployments.training.failures import TrainingFailed
@@ -10,24 +10,20 @@ from tokenyard_deployments.training.failures import TrainingFailed
 METHODS = ("supervised",)
 
 
-class TrainingMethod(Protocol):
-    """Trains in one worker; leaves events, checkpoints and counts in the attempt's folder. Knows no Ray."""
+class TrainingWorker(NamedTuple):
+    """One of `workers`. Every rank calls `on_epoch` at an epoch's end; `prepare` fits the trainer to the cluster."""
 
-    def __call__(
-        self,
-        spec: TrainingSpec,
-        *,
-        rank: int,
-        workers: int,
-        on_epoch: Callable[[dict[str, float]], None],
-        prepare: Callable[[Any], Any],
-    ) -> None:
-        """Train. Every rank calls `on_epoch` at an epoch's end; `prepare` fits the trainer to the cluster.
+    rank: int
+    workers: int
+    on_epoch: Callable[[dict[str, float]], None]
+    prepare: Callable[[Any], Any]
 
-        Raises:
-            TrainingFailed: the data, the settings or the model do not allow it.
-        """
-        ...
+
+TrainingMethod = Callable[[TrainingSpec, TrainingWorker], None]
+"""Trains in one worker; leaves events, checkpoints and counts in the attempt's folder. Knows no Ray.
+
+Raises `TrainingFailed` where the data, the settings or the model do not allow it.
+"""
 
 
 def training_method(name: str) -> TrainingMethod:

@@ -1,7 +1,7 @@
 """Supervised fine-tuning: TRL's trainer and PEFT's LoRA over the frozen base model."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +16,32 @@ from tokenyard_deployments.training.evaluation.held_out import evaluate
 from tokenyard_deployments.training.examples import Example, count_tokens, encode, read_rows
 from tokenyard_deployments.training.failures import TrainingFailed
 from tokenyard_deployments.training.machine import base_dtype, micro_batch
+from tokenyard_deployments.training.methods import TrainingWorker
 from tokenyard_deployments.training.reporting import TrainingReporter
 
 _WARMUP = 0.05  # part of all steps
 
 
-def train(
-    spec: TrainingSpec,
-    *,
-    rank: int,
-    workers: int,
-    on_epoch: Callable[[dict[str, float]], None],
-    prepare: Callable[[Any], Any],
-) -> None:
+def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
     """Train, as `TrainingMethod` says."""
+    writes = worker.rank == 0
     folder = AttemptFolder(spec.output_url)
     tokenizer = AutoTokenizer.from_pretrained(spec.base_model_path)
     training = encode(read_rows(spec.training_url), tokenizer, spec.max_seq_length)
     validation = encode(read_rows(spec.validation_url), tokenizer, spec.max_seq_length) if spec.validation_url else []
     model = _model(spec)
-    if rank == 0:
+    if writes:
         _begin(spec, folder, model, training, validation)
     with tempfile.TemporaryDirectory(prefix="tokenyard-train-") as scratch:
         trainer = SFTTrainer(
             model=model,
-            args=_settings(spec, scratch, training, workers),
+            args=_settings(spec, scratch, training, worker.workers),
             train_dataset=_dataset(training),
             processing_class=tokenizer,
-            callbacks=[TrainingReporter(folder, validation, writes=rank == 0, on_epoch=on_epoch)],
+            callbacks=[TrainingReporter(folder, validation, writes=writes, on_epoch=worker.on_epoch)],
         )
-        checkpoint = _resume(spec, folder, Path(scratch) / "resume", report=rank == 0)
-        prepare(trainer).train(resume_from_checkpoint=checkpoint)
+        checkpoint = _resume(spec, folder, Path(scratch) / "resume", report=writes)
+        worker.prepare(trainer).train(resume_from_checkpoint=checkpoint)
 
 
 def _model(spec: TrainingSpec) -> Any:

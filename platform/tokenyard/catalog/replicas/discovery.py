@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+import msgspec
 from redis.exceptions import RedisError
 
 from tokenyard.catalog.ports import ReplicaControl, ServeTargets
@@ -11,7 +12,7 @@ from tokenyard.catalog.replicas.registry import ReplicaRegistry, ReplicaSnapshot
 from tokenyard.catalog.replicas.work_lease import WorkLease
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Unavailable
-from tokenyard.core.replica import Replica, ReplicaLost, ReplicaState, ReplicaTarget
+from tokenyard.core.replica import Replica, ReplicaLost, ReplicaState
 
 _LOG = logging.getLogger(__name__)
 SERVE_TIMEOUT_S = 3.0
@@ -35,7 +36,7 @@ class Discovery:
         self._registry = registry
         self._lease = lease
         self._clock = clock
-        self._targets: Sequence[ReplicaTarget] | None = None
+        self._targets: Sequence[Replica] | None = None
         self._seen: dict[str, Replica] = {}
         self._misses: dict[str, int] = {}
 
@@ -75,7 +76,7 @@ class Discovery:
             return False
         return True
 
-    async def _ask(self, target: ReplicaTarget) -> ReplicaState | None:
+    async def _ask(self, target: Replica) -> ReplicaState | None:
         try:
             async with asyncio.timeout(STATS_TIMEOUT_S):
                 state = await self._replicas.stats(target)
@@ -87,16 +88,11 @@ class Discovery:
             return None
         return state
 
-    def _listed(self, target: ReplicaTarget, state: ReplicaState | None) -> Replica | None:
+    def _listed(self, target: Replica, state: ReplicaState | None) -> Replica | None:
         if state is not None:
             self._misses.pop(target.name, None)
-            self._seen[target.name] = Replica(
-                name=target.name,
-                model=target.model,
-                url=target.url,
-                adapters=state.adapters,
-                running=state.running,
-                waiting=state.waiting,
+            self._seen[target.name] = msgspec.structs.replace(
+                target, adapters=state.adapters, running=state.running, waiting=state.waiting
             )
             return self._seen[target.name]
         self._misses[target.name] = self._misses.get(target.name, 0) + 1

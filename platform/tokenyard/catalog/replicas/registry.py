@@ -25,33 +25,20 @@ _DECODER: msgspec.json.Decoder[ReplicaSnapshot] = msgspec.json.Decoder(ReplicaSn
 
 
 class ReplicaRegistry:
-    """Readers see one look or another, never a mixture."""
+    """Readers see one look or another, never a mixture. Every method raises `redis.RedisError` where Redis is away."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
     async def publish(self, snapshot: ReplicaSnapshot) -> None:
-        """Replace the list.
-
-        Raises:
-            redis.RedisError: not published, or not known to be.
-        """
         await self._redis.set(REPLICAS, _ENCODER.encode(snapshot))
 
     async def read(self) -> ReplicaSnapshot | None:
-        """Return the list, or None where Redis has never had one: an empty Redis does not mean no replicas.
-
-        Raises:
-            redis.RedisError: it cannot be read now.
-        """
+        """Return the list, or None where Redis has never had one: an empty Redis does not mean no replicas."""
         data = await self._redis.get(REPLICAS)
         return None if data is None else _DECODER.decode(data)
 
     async def of(self, model: str) -> Sequence[Replica]:
-        """Return the replicas of a base model that may get requests.
-
-        Raises:
-            redis.RedisError: it cannot be read now.
-        """
+        """Return the replicas of a base model that may get requests."""
         snapshot = await self.read()
         return () if snapshot is None else tuple(one for one in snapshot.replicas if one.model == model)

@@ -24,9 +24,5 @@ class WorkLease:
         self._take = redis.register_script(_TAKE)
 
     async def take(self) -> bool:
-        """Take or keep the lease; False where another process holds it.
-
-        Raises:
-            redis.RedisError: not known.
-        """
+        """Take or keep the lease; False where another process holds it, `redis.RedisError` where that is not known."""
         return bool(await self._take(keys=[self._key], args=[self._holder, self._lease_ms]))

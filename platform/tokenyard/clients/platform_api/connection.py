@@ -1,7 +1,6 @@
 """One server: requests, time limits, pages, and every failure as one exception."""
 
 from collections.abc import AsyncIterator, Mapping
-from types import TracebackType
 from typing import Self, TypeVar
 
 import aiohttp
@@ -45,20 +44,14 @@ class ApiConnection:
         self._http = aiohttp.ClientSession(timeout=self._timeout, cookie_jar=aiohttp.DummyCookieJar())
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_raised: object) -> None:
         if self._http is not None:
             await self._http.close()
 
     async def request(
         self, method: str, path: str, *, key: str, query: Query, body: Body | None, timeout_s: float | None
     ) -> bytes:
-        """Return the body of a good answer.
-
-        Raises:
-            ApiFailed: refused, or not answered in time.
-        """
+        """Return the body of a good answer; any other, or none in time, raises `ApiFailed`."""
         assert self._http is not None, "used outside its block"
         form = isinstance(body, aiohttp.FormData)
         timeout = self._timeout
@@ -99,11 +92,7 @@ class ApiCaller:
         body: Body | None = None,
         timeout_s: float | None = None,
     ) -> Result:
-        """Return an answer as a `kind`.
-
-        Raises:
-            ApiFailed: refused, not answered in time, or answered in a shape that is not the one we know.
-        """
+        """Return an answer as a `kind`; one of a shape that we do not know raises `ApiFailed`, too."""
         content = await self._connection.request(
             method, path, key=self._key, query=query or {}, body=body, timeout_s=timeout_s
         )

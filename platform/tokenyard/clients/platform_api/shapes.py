@@ -3,18 +3,14 @@
 Money is nano-dollars; times are unix seconds, or milliseconds where the name ends in `_ms`.
 """
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 Json = dict[str, object]
 
 ENDED = ("succeeded", "failed", "cancelled")
 
 
-class ApiObject(BaseModel):
-    """Any answer."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
+class ApiObject(BaseModel, extra="allow", frozen=True):
     def as_json(self) -> Json:
         """Return the answer as it came."""
         return self.model_dump(mode="json", exclude_unset=True)
@@ -29,8 +25,6 @@ class Listing(ApiObject):
 
 
 class ProblemInfo(ApiObject):
-    """OpenAI's error."""
-
     message: str
     code: str | None = None
 
@@ -53,8 +47,6 @@ class LimitsInfo(ApiObject):
 
 
 class OrganizationInfo(ApiObject):
-    """A tenant."""
-
     id: str
     slug: str
     name: str
@@ -64,8 +56,6 @@ class OrganizationInfo(ApiObject):
 
 
 class ProjectInfo(ApiObject):
-    """A part of an organization."""
-
     id: str
     name: str
     status: str
@@ -74,8 +64,6 @@ class ProjectInfo(ApiObject):
 
 
 class KeyInfo(ApiObject):
-    """What may be shown of a key."""
-
     id: str
     name: str
     redacted_value: str
@@ -85,8 +73,6 @@ class KeyInfo(ApiObject):
 
 
 class NewKeyInfo(KeyInfo):
-    """A key that was just made, with its secret."""
-
     value: str
 
 
@@ -122,8 +108,6 @@ class JobInfo(ApiObject):
 
 
 class EventInfo(ApiObject):
-    """One event of a job."""
-
     id: str
     created_at: int
     level: str
@@ -131,8 +115,6 @@ class EventInfo(ApiObject):
 
 
 class FileInfo(ApiObject):
-    """An uploaded file."""
-
     id: str
 
 
@@ -161,15 +143,11 @@ class UsageResultInfo(ApiObject):
 
 
 class UsageBucketInfo(ApiObject):
-    """One stretch of time."""
-
     start_time: int
     results: list[UsageResultInfo]
 
 
 class UsagePage(ApiObject):
-    """Buckets in the order of time."""
-
     data: list[UsageBucketInfo]
     next_page: str | None = None
 
@@ -206,8 +184,6 @@ class InvoiceInfo(ApiObject):
 
 
 class GrantInfo(ApiObject):
-    """Credit that was given to an organization."""
-
     amount: int
     reason: str
     actor: str
@@ -236,8 +212,6 @@ class WasteInfo(ApiObject):
 
 
 class AttemptInfo(ApiObject):
-    """One attempt of a request, with what each witness said of it."""
-
     id: str
     gateway: ReportInfo | None = None
     replica: ReportInfo | None = None
@@ -250,8 +224,6 @@ class AttemptInfo(ApiObject):
 
 
 class ChargeInfo(ApiObject):
-    """What a request or a job cost, and by which rule."""
-
     organization: str
     project: str
     key: str
@@ -267,23 +239,17 @@ class ChargeInfo(ApiObject):
 
 
 class EntryInfo(ApiObject):
-    """One side of a transaction."""
-
     transaction: str
     account: str
     amount: int
 
 
 class TransactionInfo(ApiObject):
-    """One transaction of the journal."""
-
     posted_at_ms: int
     entries: list[EntryInfo]
 
 
 class AlarmInfo(ApiObject):
-    """What an operator should look at."""
-
     kind: str
     subject: str
     message: str
@@ -291,8 +257,6 @@ class AlarmInfo(ApiObject):
 
 
 class RequestInfo(ApiObject):
-    """All that is known of one request or training job."""
-
     id: str
     state: str
     attempts: list[AttemptInfo]
@@ -303,6 +267,4 @@ class RequestInfo(ApiObject):
 
 
 class ReconciliationInfo(ApiObject):
-    """Whether the books agree."""
-
     ok: bool

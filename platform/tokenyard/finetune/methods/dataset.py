@@ -80,11 +80,7 @@ class DatasetReader:
             self._append(chunk[start:])
 
     def finish(self) -> DatasetSummary:
-        """Return what was read.
-
-        Raises:
-            InvalidDataset: at least one line is wrong, or there is none.
-        """
+        """Return what was read; a wrong line, or none at all, raises `InvalidDataset`."""
         if self._rest and not self.is_over:
             self._end_line()
         if not self._problems and not self._rows:
@@ -138,11 +134,7 @@ class DatasetReader:
 
 
 async def check_dataset(chunks: AsyncIterator[bytes]) -> DatasetSummary:
-    """Check a whole file, away from the event loop.
-
-    Raises:
-        InvalidDataset: naming up to ten wrong lines.
-    """
+    """Check a whole file, away from the event loop; wrong lines raise `InvalidDataset`."""
     reader = DatasetReader()
     async for chunk in chunks:
         await asyncio.to_thread(reader.feed, chunk)
@@ -152,11 +144,7 @@ async def check_dataset(chunks: AsyncIterator[bytes]) -> DatasetSummary:
 
 
 async def check_upload(chunks: AsyncIterator[bytes]) -> Json:
-    """Check a training file while it is uploaded; return its summary as JSON.
-
-    Raises:
-        InvalidRequest: naming up to ten wrong lines.
-    """
+    """Check a training file while it is uploaded; return its summary as JSON. Wrong lines raise `InvalidRequest`."""
     try:
         return msgspec.structs.asdict(await check_dataset(chunks))
     except InvalidDataset as error:

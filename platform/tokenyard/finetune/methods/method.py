@@ -25,11 +25,7 @@ class FineTuneMethod(Protocol):
     row_field: str
 
     def check_row(self, row: object) -> RowSize:
-        """Check one row and measure it.
-
-        Raises:
-            RowProblem: it breaks a rule.
-        """
+        """Check one row and measure it; a broken rule raises `RowProblem`."""
         ...
 
 

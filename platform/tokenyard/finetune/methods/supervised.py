@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator
 from pydantic_core import PydanticCustomError
 
 from tokenyard.core.training import Hyperparameters
@@ -44,20 +44,16 @@ def _check_multiplier(value: object) -> object:
     raise PydanticCustomError("auto_or_positive", f'must be "auto" or a number above 0, up to {MAX_MULTIPLIER}')
 
 
-class RequestedHyperparameters(BaseModel):
+class RequestedHyperparameters(BaseModel, extra="forbid"):
     """Each is a number or "auto"."""
-
-    model_config = ConfigDict(extra="forbid")
 
     n_epochs: Annotated[int | str, _count_up_to(MAX_EPOCHS)] = "auto"
     batch_size: Annotated[int | str, _count_up_to(MAX_BATCH_SIZE)] = "auto"
     learning_rate_multiplier: Annotated[float | str, BeforeValidator(_check_multiplier)] = "auto"
 
 
-class SupervisedSettings(BaseModel):
+class SupervisedSettings(BaseModel, extra="forbid"):
     """How supervised fine-tuning is set."""
-
-    model_config = ConfigDict(extra="forbid")
 
     hyperparameters: RequestedHyperparameters | None = None
 
@@ -79,11 +75,6 @@ class Supervised:
     row_field = "messages"
 
     def check_row(self, row: object) -> RowSize:
-        """Check a chat and measure it.
-
-        Raises:
-            RowProblem: no model can be trained on it.
-        """
         if not isinstance(row, dict):
             raise RowProblem('must be a JSON object with "messages"')
         _check_fields(row, _ROW_FIELDS, "the row")

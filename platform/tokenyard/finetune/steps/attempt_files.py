@@ -31,8 +31,6 @@ _RESULT = msgspec.json.Decoder(TrainingResult)
 
 
 class AttemptFiles:
-    """Reads and writes the attempts' folders of all jobs."""
-
     def __init__(self, blobs: BlobStore, files: TrainingFiles) -> None:
         self._blobs = blobs
         self._files = files

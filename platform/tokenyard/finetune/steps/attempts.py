@@ -8,14 +8,7 @@ import msgspec
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.ids import new_adapter_id
-from tokenyard.core.training import (
-    RunState,
-    RunStatus,
-    TrainingEvent,
-    TrainingResult,
-    TrainingStatus,
-    submission_id,
-)
+from tokenyard.core.training import RunState, RunStatus, TrainingEvent, TrainingResult, TrainingStatus, submission_id
 from tokenyard.finetune.job import Job, JobError
 from tokenyard.finetune.ports import TrainableModels, TrainingRuns
 from tokenyard.finetune.progress import JobProgress, Note, fail, wait_for
@@ -32,13 +25,7 @@ class Attempts:
     """`running` -> `checking`, or failed; `stopping` -> `settling`."""
 
     def __init__(
-        self,
-        *,
-        files: AttemptFiles,
-        runs: TrainingRuns,
-        models: TrainableModels,
-        policy: TrainingPolicy,
-        clock: Clock,
+        self, *, files: AttemptFiles, runs: TrainingRuns, models: TrainableModels, policy: TrainingPolicy, clock: Clock
     ) -> None:
         self._files = files
         self._runs = runs
@@ -47,7 +34,6 @@ class Attempts:
         self._clock = clock
 
     async def advance(self, job: Job) -> JobProgress:
-        """Look after a running job once."""
         result = await self._files.result(job)  # before the events: it is written after the last of them
         seen = _with_events(job, await self._files.events(job))
         try:
@@ -148,11 +134,7 @@ class Attempts:
         return JobProgress(after, (Note(message=message, level="warn"),))
 
     async def _stop_run(self, job: Job) -> bool:
-        """Ask the attempt's run to stop; tell whether there was one.
-
-        Raises:
-            Unavailable: the cluster does not answer.
-        """
+        """Ask the attempt's run to stop; tell whether there was one."""
         submission = submission_id(job.id, job.attempt)
         status = await self._runs.status(submission)
         active = status is not None and status.state.is_active

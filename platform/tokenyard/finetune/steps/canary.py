@@ -57,11 +57,7 @@ class CanaryCheck:
 
 
 def compare_canaries(base: Sequence[float], tuned: Sequence[float]) -> None:
-    """Compare the log-probabilities of the same continuation.
-
-    Raises:
-        CanaryFailed: the adapter's are not numbers, or they are the base's.
-    """
+    """Raise `CanaryFailed` where the adapter's log-probabilities are not numbers, or are the base's."""
     if not all(math.isfinite(value) for value in tuned):
         raise CanaryFailed("The trained model gives probabilities that are not numbers.")
     if not base or len(base) != len(tuned):

@@ -43,7 +43,6 @@ class Publishing:
         self._models = models
 
     async def advance(self, job: Job) -> JobProgress:
-        """Bring a trained job's adapter to life."""
         try:
             await self._make_live(job)
         except NoReplica as missing:

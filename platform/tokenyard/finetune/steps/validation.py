@@ -19,7 +19,6 @@ class JobValidation:
         self._blobs = blobs
 
     async def advance(self, job: Job) -> JobProgress:
-        """Check the job's files."""
         for param, file in job.files.items():
             error = await self._problem(job, file, param)
             if error is not None:

@@ -97,22 +97,14 @@ class GenerationBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, o
         raise NotImplementedError
 
     def check(self) -> None:
-        """Refuse what no single field tells.
-
-        Raises:
-            InvalidRequest: fields do not go together.
-        """
+        """Refuse what no single field tells: fields that do not go together."""
         if self.stream_options is not None and not self.stream:
             raise InvalidRequest(
                 "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
             )
 
     def check_model(self, model: BaseModel) -> None:
-        """Refuse what `model` cannot do; by default there is no such thing.
-
-        Raises:
-            InvalidRequest: it cannot.
-        """
+        """Refuse what `model` cannot do; by default there is no such thing."""
 
     def prompts(self, model: BaseModel) -> list[Prompt]:
         """Return what the model is made to read."""

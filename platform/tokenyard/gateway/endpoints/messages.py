@@ -111,11 +111,7 @@ ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat
 
 
 def tidy(messages: Sequence[ChatMessage]) -> None:
-    """Make of each message what chat templates know, without what is only accepted.
-
-    Raises:
-        InvalidRequest: a message lacks what its role requires.
-    """
+    """Make of each message what chat templates know; one without what its role requires raises `InvalidRequest`."""
     for place, message in enumerate(messages):
         if message.content is None and not (message.role == "assistant" and message.tool_calls):
             raise missing(f"messages[{place}].content")

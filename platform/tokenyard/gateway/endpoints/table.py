@@ -36,11 +36,7 @@ class Endpoint:
         return msgspec.json.Decoder(self.body)
 
     def parse(self, raw: bytes) -> GenerationBody:
-        """Read and check a request body.
-
-        Raises:
-            InvalidRequest: not JSON, or a field is missing, unknown or wrong; `param` names it.
-        """
+        """Read and check a request body; the `InvalidRequest` names the field that is missing, unknown or wrong."""
         try:
             body = self._decoder.decode(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -52,11 +52,7 @@ _WHOLE_REPLY = msgspec.json.Decoder(_WholeReply)
 
 
 def read_usage(body: bytes) -> TokenUsage:
-    """Return the usage in a whole reply.
-
-    Raises:
-        msgspec.MsgspecError: it tells none, or is no JSON.
-    """
+    """Return the usage in a whole reply; where it tells none, or is no JSON, `msgspec.MsgspecError`."""
     usage = _WHOLE_REPLY.decode(body).usage
     if usage is None:
         raise msgspec.ValidationError("the reply tells no usage")
@@ -96,11 +92,7 @@ class StreamUsage:
         return TokenUsage(0, self.frames)
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next bytes of the stream; return the bytes to send on (may be none).
-
-        Raises:
-            FrameTooLong: a frame does not end.
-        """
+        """Take the next bytes; return those to send on (may be none). A frame without an end raises `FrameTooLong`."""
         if self.done or self.failed:
             return b""
         frames = (self._rest + data).split(_END)
@@ -155,7 +147,6 @@ class StreamUsage:
 
 
 def usage_of(usage: Json) -> TokenUsage:
-    """Read OpenAI's `usage` object."""
     details = usage.get("prompt_tokens_details") or {}
     return TokenUsage(
         prompt_tokens=usage.get("prompt_tokens") or 0,

@@ -14,19 +14,13 @@ from tokenyard.gateway.ports import AdmissionControl
 
 
 class AdmissionStage:
-    """Lets requests in."""
-
     def __init__(self, control: AdmissionControl, counter: TokenCounter, clock: Clock) -> None:
         self._control = control
         self._counter = counter
         self._clock = clock
 
     async def admit(self, request: ResolvedRequest, principal: Principal, request_id: RequestId) -> Admitted:
-        """Take the hold; where the quick bound of the prompt is refused, count exactly and try once more.
-
-        Raises:
-            RateLimited, QuotaExceeded, Unauthenticated, Unavailable
-        """
+        """Take the hold; where the quick bound of the prompt is refused, count exactly and try once more."""
         try:
             return await self._control.admit(admission_request(request, principal, request_id, self._clock))
         except (RateLimited, QuotaExceeded) as refusal:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable
-from types import TracebackType
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -99,7 +98,6 @@ class ClientConnection:
         self._sending_since = None
 
     async def finish(self, data: bytes = b"") -> None:
-        """Send the last of the body."""
         self.finished = True
         self._sending_since = asyncio.get_running_loop().time()
         await self._send({"type": "http.response.body", "body": data, "more_body": False})
@@ -134,9 +132,7 @@ class DisconnectWatch:
         self._watcher = loop.create_task(self._watch())
         self._timer = loop.call_later(self._client.stall_limit_s, self._check)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, kind: object, error: BaseException | None, _trace: object) -> None:
         self._watcher.cancel()
         self._timer.cancel()
         if self._gone and self._task.uncancel() == 0 and kind is asyncio.CancelledError:

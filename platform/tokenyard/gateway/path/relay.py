@@ -73,7 +73,8 @@ class Relay:
             except _AttemptFailed as attempt:
                 failure = attempt.error
                 settlement.telemetry.upstream_failed(failure)
-                _LOG.warning("attempt %s failed on %s: %s", settlement.claims.attempt, replica.name, _why(attempt))
+                why = attempt.__cause__ or failure.code
+                _LOG.warning("attempt %s failed on %s: %s", settlement.claims.attempt, replica.name, why)
                 if attempt.eject:
                     self._router.eject(replica)
         raise failure
@@ -115,10 +116,6 @@ class Relay:
                 self._router.eject(replica)
         finally:
             reply.close()
-
-
-def _why(failure: _AttemptFailed) -> str:
-    return str(failure.__cause__ or failure.error.code)
 
 
 async def _stream(

@@ -47,13 +47,11 @@ class ReplicaRouter:
                 del self._under_way[replica.name]
 
     def eject(self, replica: Replica) -> None:
-        """Stop using a replica that failed."""
         self._replicas.eject(replica.name)
 
 
 def no_replica(model: str) -> Unavailable:
     """Return the error for a model that nothing serves at the moment."""
     return Unavailable(
-        f"No server for the model '{model}' is ready. Please try again shortly.",
-        retry_after_s=NO_REPLICA_RETRY_AFTER_S,
+        f"No server for the model '{model}' is ready. Please try again shortly.", retry_after_s=NO_REPLICA_RETRY_AFTER_S
     )

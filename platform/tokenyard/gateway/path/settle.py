@@ -1,7 +1,6 @@
 """Stage 6: whatever happens to a request that was let in, its hold is released and its usage reported, once."""
 
 import asyncio
-from types import TracebackType
 
 import msgspec
 
@@ -67,9 +66,7 @@ class RequestSettlement:
     async def __aenter__(self) -> "RequestSettlement":
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         left = isinstance(error, ClientLeft | asyncio.CancelledError)
         if left and self.outcome is not Outcome.COMPLETED:
             self.outcome = Outcome.CLIENT_LEFT

@@ -27,9 +27,7 @@ def upgrade() -> None:
         sa.Column("at_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("kind", "subject"),
     )
-    with op.batch_alter_table("billing_alarms", schema=None) as batch_op:
-        batch_op.create_index("billing_alarms_time", ["at_ms"], unique=False)
-
+    op.create_index("billing_alarms_time", "billing_alarms", ["at_ms"])
     op.create_table(
         "billing_balances",
         sa.Column("organization", sa.String(length=96), nullable=False),
@@ -40,9 +38,7 @@ def upgrade() -> None:
         sa.Column("updated_at_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("organization", "account"),
     )
-    with op.batch_alter_table("billing_balances", schema=None) as batch_op:
-        batch_op.create_index("billing_balances_bucket", ["bucket", "account", "updated_at_ms"], unique=False)
-
+    op.create_index("billing_balances_bucket", "billing_balances", ["bucket", "account", "updated_at_ms"])
     op.create_table(
         "billing_bucket_leases",
         sa.Column("bucket", sa.Integer(), autoincrement=False, nullable=False),
@@ -77,11 +73,9 @@ def upgrade() -> None:
         sa.Column("transaction", sa.String(length=96), nullable=True),
         sa.PrimaryKeyConstraint("charge_key"),
     )
-    with op.batch_alter_table("billing_charges", schema=None) as batch_op:
-        batch_op.create_index("billing_charges_period", ["organization", "period"], unique=False)
-        batch_op.create_index("billing_charges_time", ["organization", "admitted_at_ms"], unique=False)
-        batch_op.create_index("billing_charges_transaction", ["transaction"], unique=False)
-
+    op.create_index("billing_charges_period", "billing_charges", ["organization", "period"])
+    op.create_index("billing_charges_time", "billing_charges", ["organization", "admitted_at_ms"])
+    op.create_index("billing_charges_transaction", "billing_charges", ["transaction"])
     op.create_table(
         "billing_consumers",
         sa.Column("name", sa.String(length=96), nullable=False),
@@ -126,10 +120,8 @@ def upgrade() -> None:
         sa.Column("amount", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("organization", "project", "key", "kind", "model", "price", "hour_ms"),
     )
-    with op.batch_alter_table("billing_hourly_usage", schema=None) as batch_op:
-        batch_op.create_index("billing_hourly_usage_hour", ["hour_ms"], unique=False)
-        batch_op.create_index("billing_hourly_usage_time", ["organization", "hour_ms"], unique=False)
-
+    op.create_index("billing_hourly_usage_hour", "billing_hourly_usage", ["hour_ms"])
+    op.create_index("billing_hourly_usage_time", "billing_hourly_usage", ["organization", "hour_ms"])
     op.create_table(
         "billing_invoices",
         sa.Column("id", sa.String(length=96), nullable=False),
@@ -143,9 +135,7 @@ def upgrade() -> None:
         sa.Column("drafted_at_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
-    with op.batch_alter_table("billing_invoices", schema=None) as batch_op:
-        batch_op.create_index("billing_invoices_organization", ["organization", "period"], unique=True)
-
+    op.create_index("billing_invoices_organization", "billing_invoices", ["organization", "period"], unique=True)
     op.create_table(
         "billing_open_requests",
         sa.Column("request", sa.String(length=96), nullable=False),
@@ -155,9 +145,7 @@ def upgrade() -> None:
         sa.Column("deadline_ms", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("request"),
     )
-    with op.batch_alter_table("billing_open_requests", schema=None) as batch_op:
-        batch_op.create_index("billing_open_requests_deadline", ["bucket", "deadline_ms"], unique=False)
-
+    op.create_index("billing_open_requests_deadline", "billing_open_requests", ["bucket", "deadline_ms"])
     op.create_table(
         "billing_rate_cards",
         sa.Column("version", sa.String(length=64), nullable=False),
@@ -178,9 +166,7 @@ def upgrade() -> None:
         sa.Column("closed_at_ms", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("job"),
     )
-    with op.batch_alter_table("billing_reservations", schema=None) as batch_op:
-        batch_op.create_index("billing_reservations_organization", ["organization", "state"], unique=False)
-
+    op.create_index("billing_reservations_organization", "billing_reservations", ["organization", "state"])
     op.create_table(
         "billing_spending",
         sa.Column("organization", sa.String(length=96), nullable=False),
@@ -202,9 +188,7 @@ def upgrade() -> None:
         sa.Column("posted_at_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
-    with op.batch_alter_table("billing_transactions", schema=None) as batch_op:
-        batch_op.create_index("billing_transactions_organization", ["organization", "posted_at_ms"], unique=False)
-
+    op.create_index("billing_transactions_organization", "billing_transactions", ["organization", "posted_at_ms"])
     op.create_table(
         "billing_usage_reports",
         sa.Column("attempt", sa.String(length=96), nullable=False),
@@ -221,10 +205,8 @@ def upgrade() -> None:
         sa.Column("received_at_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("attempt", "witness"),
     )
-    with op.batch_alter_table("billing_usage_reports", schema=None) as batch_op:
-        batch_op.create_index("billing_usage_reports_organization", ["organization", "received_at_ms"], unique=False)
-        batch_op.create_index("billing_usage_reports_request", ["request"], unique=False)
-
+    op.create_index("billing_usage_reports_organization", "billing_usage_reports", ["organization", "received_at_ms"])
+    op.create_index("billing_usage_reports_request", "billing_usage_reports", ["request"])
     op.create_table(
         "billing_waste",
         sa.Column("attempt", sa.String(length=96), nullable=False),
@@ -238,10 +220,8 @@ def upgrade() -> None:
         sa.Column("at_ms", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("attempt"),
     )
-    with op.batch_alter_table("billing_waste", schema=None) as batch_op:
-        batch_op.create_index("billing_waste_organization", ["organization", "at_ms"], unique=False)
-        batch_op.create_index("billing_waste_request", ["request"], unique=False)
-
+    op.create_index("billing_waste_organization", "billing_waste", ["organization", "at_ms"])
+    op.create_index("billing_waste_request", "billing_waste", ["request"])
     op.create_table(
         "catalog_adapters",
         sa.Column("id", sa.String(length=96), nullable=False),
@@ -261,11 +241,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("name"),
     )
-    with op.batch_alter_table("catalog_adapters", schema=None) as batch_op:
-        batch_op.create_index("ix_catalog_adapters_deleting", ["state", "files_deleted_ms", "retired_ms"], unique=False)
-        batch_op.create_index("ix_catalog_adapters_organization", ["organization", "state"], unique=False)
-        batch_op.create_index("ix_catalog_adapters_placing", ["base", "state", "live_ms"], unique=False)
-
+    op.create_index("ix_catalog_adapters_deleting", "catalog_adapters", ["state", "files_deleted_ms", "retired_ms"])
+    op.create_index("ix_catalog_adapters_organization", "catalog_adapters", ["organization", "state"])
+    op.create_index("ix_catalog_adapters_placing", "catalog_adapters", ["base", "state", "live_ms"])
     op.create_table(
         "catalog_revisions",
         sa.Column("organization", sa.String(length=96), nullable=False),
@@ -300,9 +278,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("job", "source"),
     )
-    with op.batch_alter_table("finetune_events", schema=None) as batch_op:
-        batch_op.create_index("ix_finetune_events_list", ["job", "number"], unique=False)
-
+    op.create_index("ix_finetune_events_list", "finetune_events", ["job", "number"])
     op.create_table(
         "finetune_files",
         sa.Column("id", sa.String(length=96), nullable=False),
@@ -317,10 +293,8 @@ def upgrade() -> None:
         sa.Column("summary", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=True),
         sa.PrimaryKeyConstraint("id"),
     )
-    with op.batch_alter_table("finetune_files", schema=None) as batch_op:
-        batch_op.create_index("ix_finetune_files_list", ["organization", "created_at_ms", "id"], unique=False)
-        batch_op.create_index(batch_op.f("ix_finetune_files_state"), ["state"], unique=False)
-
+    op.create_index("ix_finetune_files_list", "finetune_files", ["organization", "created_at_ms", "id"])
+    op.create_index("ix_finetune_files_state", "finetune_files", ["state"])
     op.create_table(
         "finetune_jobs",
         sa.Column("id", sa.String(length=96), nullable=False),
@@ -361,10 +335,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("slot"),
     )
-    with op.batch_alter_table("finetune_jobs", schema=None) as batch_op:
-        batch_op.create_index("ix_finetune_jobs_due", ["state", "lease_until_ms"], unique=False)
-        batch_op.create_index("ix_finetune_jobs_list", ["organization", "created_at_ms", "id"], unique=False)
-
+    op.create_index("ix_finetune_jobs_due", "finetune_jobs", ["state", "lease_until_ms"])
+    op.create_index("ix_finetune_jobs_list", "finetune_jobs", ["organization", "created_at_ms", "id"])
     op.create_table(
         "finetune_turns",
         sa.Column("name", sa.String(length=128), nullable=False),
@@ -382,9 +354,7 @@ def upgrade() -> None:
         sa.Column("details", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )
-    with op.batch_alter_table("tenancy_audit_log", schema=None) as batch_op:
-        batch_op.create_index("ix_tenancy_audit_log_organization", ["organization", "id"], unique=False)
-
+    op.create_index("ix_tenancy_audit_log_organization", "tenancy_audit_log", ["organization", "id"])
     op.create_table(
         "tenancy_organizations",
         sa.Column("id", sa.String(length=96), nullable=False),
@@ -400,9 +370,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("slug"),
     )
-    with op.batch_alter_table("tenancy_organizations", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_tenancy_organizations_announced"), ["announced"], unique=False)
-
+    op.create_index("ix_tenancy_organizations_announced", "tenancy_organizations", ["announced"])
     op.create_table(
         "billing_entries",
         sa.Column("transaction", sa.String(length=96), nullable=False),
@@ -410,15 +378,10 @@ def upgrade() -> None:
         sa.Column("organization", sa.String(length=96), nullable=False),
         sa.Column("account", sa.String(length=32), nullable=False),
         sa.Column("amount", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["transaction"],
-            ["billing_transactions.id"],
-        ),
+        sa.ForeignKeyConstraint(["transaction"], ["billing_transactions.id"]),
         sa.PrimaryKeyConstraint("transaction", "number"),
     )
-    with op.batch_alter_table("billing_entries", schema=None) as batch_op:
-        batch_op.create_index("billing_entries_account", ["organization", "account"], unique=False)
-
+    op.create_index("billing_entries_account", "billing_entries", ["organization", "account"])
     op.create_table(
         "billing_invoice_lines",
         sa.Column("invoice", sa.String(length=96), nullable=False),
@@ -439,10 +402,7 @@ def upgrade() -> None:
         sa.Column("model", sa.String(length=255), nullable=False),
         sa.Column("adapter", sa.String(length=96), nullable=True),
         sa.Column("created_ms", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["adapter"],
-            ["catalog_adapters.id"],
-        ),
+        sa.ForeignKeyConstraint(["adapter"], ["catalog_adapters.id"]),
         sa.PrimaryKeyConstraint("organization", "alias"),
     )
     op.create_table(
@@ -453,15 +413,10 @@ def upgrade() -> None:
         sa.Column("limits", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
         sa.Column("created", sa.BigInteger(), nullable=False),
         sa.Column("archived", sa.BigInteger(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["organization"],
-            ["tenancy_organizations.id"],
-        ),
+        sa.ForeignKeyConstraint(["organization"], ["tenancy_organizations.id"]),
         sa.PrimaryKeyConstraint("id"),
     )
-    with op.batch_alter_table("tenancy_projects", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_tenancy_projects_organization"), ["organization"], unique=False)
-
+    op.create_index("ix_tenancy_projects_organization", "tenancy_projects", ["organization"])
     op.create_table(
         "tenancy_api_keys",
         sa.Column("id", sa.String(length=96), nullable=False),
@@ -478,17 +433,10 @@ def upgrade() -> None:
         sa.Column("expires", sa.BigInteger(), nullable=True),
         sa.Column("revoked", sa.BigInteger(), nullable=True),
         sa.Column("changed_ms", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["organization"],
-            ["tenancy_organizations.id"],
-        ),
-        sa.ForeignKeyConstraint(
-            ["project"],
-            ["tenancy_projects.id"],
-        ),
+        sa.ForeignKeyConstraint(["organization"], ["tenancy_organizations.id"]),
+        sa.ForeignKeyConstraint(["project"], ["tenancy_projects.id"]),
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("hash"),
     )
-    with op.batch_alter_table("tenancy_api_keys", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_tenancy_api_keys_changed_ms"), ["changed_ms"], unique=False)
-        batch_op.create_index("ix_tenancy_api_keys_owner", ["organization", "project"], unique=False)
+    op.create_index("ix_tenancy_api_keys_changed_ms", "tenancy_api_keys", ["changed_ms"])
+    op.create_index("ix_tenancy_api_keys_owner", "tenancy_api_keys", ["organization", "project"])
