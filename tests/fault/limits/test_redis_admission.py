@@ -19,7 +19,7 @@ from support.fakes.admission_requests import (
     principal,
     settled,
 )
-from support.redis_state import hash_of_bytes, hash_of_figures, usage_events
+from support.redis_reader import read_figures, read_hash, read_usage
 from support.servers.free_ports import free_port
 from support.servers.valkey import Valkey
 from tokenyard.core.budgets import wallet
@@ -83,7 +83,7 @@ def new_admission(client: Redis, budgets: BudgetTable, tmp_path: Path) -> Callab
 
 
 async def reported(client: Redis, organization: OrganizationId = ORGANIZATION) -> list[str]:
-    events = await usage_events(client, organization)
+    events = await read_usage(client, organization)
     return [key_of(event.claims) for event in events if isinstance(event, Settled)]
 
 
@@ -151,9 +151,9 @@ async def test_a_redis_killed_under_load_loses_nothing_that_was_acknowledged(
                 )
 
             await until(nothing_held, "no hold outlives its lease")
-            charged = await hash_of_bytes(client, pending(bucket, name))
+            charged = await read_hash(client, pending(bucket, name))
             assert all(charged[key.encode()] == b"3" for key in keys)
-            figures = await hash_of_figures(client, budget(bucket, name))
+            figures = await read_figures(client, budget(bucket, name))
             assert figures["pending"] == sum(map(int, charged.values()))
 
 
@@ -182,7 +182,7 @@ async def test_what_redis_acknowledged_and_forgot_is_sent_again(
             return await client.hget(budget(BUCKET, WALLET), "held") == b"50"
 
         await until(held_again, "the open hold is rebuilt")
-        assert (await hash_of_figures(client, budget(BUCKET, WALLET)))["pending"] == 50 * COST
+        assert (await read_figures(client, budget(BUCKET, WALLET)))["pending"] == 50 * COST
         with pytest.raises(Unavailable):  # until somebody says that the budgets are loaded
             await admission.admit(admission_request(principal()))
 

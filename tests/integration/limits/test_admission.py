@@ -14,7 +14,7 @@ from support.fakes.admission_requests import (
     principal,
     settled,
 )
-from support.redis_state import hash_of_figures, usage_events
+from support.redis_reader import read_figures, read_usage
 from tokenyard.core.budgets import monthly, wallet
 from tokenyard.core.errors import Conflict, QuotaExceeded, RateLimited, Unauthenticated, Unavailable
 from tokenyard.core.ids import OrganizationId
@@ -31,7 +31,7 @@ WALLET = wallet(ORGANIZATION)
 
 
 async def figures(redis: Redis, name: str = WALLET) -> dict[str, int]:
-    return await hash_of_figures(redis, budget(BUCKET, name))
+    return await read_figures(redis, budget(BUCKET, name))
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +49,7 @@ async def test_a_request_is_held_then_settled_at_its_real_cost(admission: RedisA
     await admission.settle(report, NanoDollars(30))
     assert await figures(redis) == {"ledger": 1000, "version": 1, "held": 0, "pending": 30}
     assert await redis.hgetall(pending(BUCKET, WALLET)) == {key_of(admitted.claims).encode(): b"30"}
-    assert await usage_events(redis, ORGANIZATION) == [report]
+    assert await read_usage(redis, ORGANIZATION) == [report]
     assert await redis.zcard(holds(BUCKET)) == 0
 
 

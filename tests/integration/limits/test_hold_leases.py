@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import msgspec
 import pytest
@@ -17,7 +16,7 @@ from support.fakes.admission_requests import (
     principal,
     settled,
 )
-from support.redis_state import hash_of_bytes, hash_of_figures, usage_events
+from support.redis_reader import as_bytes, read_figures, read_hash, read_usage
 from tokenyard.core.budgets import wallet
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.principal import Limits
@@ -34,15 +33,15 @@ CALLER = principal(key=Limits(requests_per_minute=100, tokens_per_minute=1000, c
 
 
 async def figures(redis: Redis) -> dict[str, int]:
-    return await hash_of_figures(redis, budget(BUCKET, WALLET))
+    return await read_figures(redis, budget(BUCKET, WALLET))
 
 
 async def hold_members(redis: Redis) -> list[bytes]:
-    return cast(list[bytes], await redis.zrange(holds(BUCKET), 0, -1))
+    return [as_bytes(member) for member in await redis.zrange(holds(BUCKET), 0, -1)]
 
 
-async def hold_keys(redis: Redis) -> list[bytes]:
-    return sorted(cast(list[bytes], await redis.keys("*:hold:*")))
+async def hold_keys(redis: Redis) -> list[str]:
+    return sorted(as_bytes(key).decode() for key in await redis.keys("*:hold:*"))
 
 
 async def end_leases(redis: Redis) -> None:
@@ -66,7 +65,7 @@ class HoldState:
     slots: bytes | str | None
     tokens: dict[bytes, bytes]
     holds: list[bytes]
-    records: dict[bytes, dict[bytes, bytes]]
+    records: dict[str, dict[bytes, bytes]]
 
 
 async def snapshot(redis: Redis) -> HoldState:
@@ -74,9 +73,9 @@ async def snapshot(redis: Redis) -> HoldState:
     return HoldState(
         held=(await figures(redis)).get("held"),
         slots=await redis.get(rate(BUCKET, KEY, "slots")),
-        tokens=await hash_of_bytes(redis, rate(BUCKET, KEY, "tpm")),
+        tokens=await read_hash(redis, rate(BUCKET, KEY, "tpm")),
         holds=await hold_members(redis),
-        records={key: await hash_of_bytes(redis, key) for key in await hold_keys(redis)},
+        records={key: await read_hash(redis, key) for key in await hold_keys(redis)},
     )
 
 
@@ -139,7 +138,7 @@ async def test_expiry_releases_and_errs_to_refusing(admission: RedisAdmission, r
     assert await redis.keys("*:hold:*") == []
     assert await redis.exists(rate(BUCKET, KEY, "slots")) == 0
     assert (await figures(redis)) == {"ledger": 1000, "version": 1, "held": 0, "pending": 100}
-    (event,) = await usage_events(redis, ORGANIZATION)
+    (event,) = await read_usage(redis, ORGANIZATION)
     assert isinstance(event, HoldExpired)
     assert event.claims == claims
 
@@ -153,7 +152,7 @@ async def test_a_late_settlement_replaces_what_expiry_left(
     await admission.settle(settled(claims), NanoDollars(30))
     assert (await figures(redis))["pending"] == 30
     assert await redis.hgetall(pending(BUCKET, WALLET)) == {key_of(claims).encode(): b"30"}
-    events = await usage_events(redis, ORGANIZATION)
+    events = await read_usage(redis, ORGANIZATION)
     assert [type(event) for event in events] == [HoldExpired, Settled]
 
 

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from support.redis_state import usage_events
+from support.redis_reader import read_usage
 from support.servers.free_ports import free_port
 from support.servers.valkey import Valkey
 from tokenyard.bootstrap.worker import TrainingCharges
@@ -96,7 +96,7 @@ def leave_damaged_file(spool: Path) -> None:
 
 async def arrived(redis: Redis) -> set[str]:
     try:
-        events = await usage_events(redis, ORGANIZATION)
+        events = await read_usage(redis, ORGANIZATION)
     except RedisError:
         return set()
     return {event.job if isinstance(event, TrainingFinished) else event.claims.attempt for event in events}

@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from support.redis_state import usage_events
+from support.redis_reader import read_usage
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import AdapterId, ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.usage import MeterClaims, TokenUsage
@@ -124,7 +124,7 @@ class Front:
     async def report(self, claims: MeterClaims) -> ReplicaReported:
         async with asyncio.timeout(DEADLINE_S):
             while True:
-                for event in await usage_events(self._redis, ORGANIZATION):
+                for event in await read_usage(self._redis, ORGANIZATION):
                     if isinstance(event, ReplicaReported) and event.claims == claims:
                         return event
                 await asyncio.sleep(0.01)
