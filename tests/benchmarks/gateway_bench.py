@@ -61,7 +61,7 @@ def measure(folder: Path) -> GatewayFigures:
         data_dir=folder / "data",
         valkey_port=free_port(),
         gateway_port=free_port(),
-        secret="b" * 64,  # type: ignore[arg-type]
+        secret="b" * 64,
         opening_credit_dollars="100000",
     )
     settings.data_dir.mkdir()

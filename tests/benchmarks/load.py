@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -75,11 +76,8 @@ async def run(url: str, connections: int, seconds: float, headers: dict[str, str
     for _ in range(connections):
         done: asyncio.Future[None] = loop.create_future()
         ends.append(done)
-        await loop.create_connection(
-            lambda done=done: Connection(request, tally, started + seconds, done),  # type: ignore[misc]
-            parts.hostname,
-            parts.port,
-        )
+        made = partial(Connection, request, tally, started + seconds, done)
+        await loop.create_connection(made, parts.hostname or "127.0.0.1", parts.port or 80)
     await asyncio.wait_for(asyncio.gather(*ends), seconds + 30)
     elapsed = time.perf_counter() - started
     ordered = sorted(tally.latencies_s)

@@ -5,13 +5,13 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.exceptions import ConnectionError as RedisGone
 
 from support.billing_stand import (
@@ -80,18 +80,18 @@ class DyingRedis(Redis):
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         self._die_at(args)
-        return await super().execute_command(*args, **options)
+        return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call] # redis-py's has no types
 
-    def pipeline(self, *args: Any, **options: Any) -> Any:
-        made = super().pipeline(*args, **options)
-        execute: Callable[..., Awaitable[Any]] = made.execute
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        made = super().pipeline(transaction, shard_hint)
+        execute = made.execute
 
-        async def dying(**how: Any) -> Any:
+        async def dying(raise_on_error: bool = True) -> list[Any]:
             for queued, _ in made.command_stack:
                 self._die_at(queued)
-            return await execute(**how)
+            return await execute(raise_on_error)
 
-        made.execute = dying
+        made.execute = dying  # type: ignore[method-assign] # a client cannot name another class for its pipelines
         return made
 
     def _die_at(self, command: tuple[Any, ...]) -> None:
@@ -107,6 +107,7 @@ async def test_killed_between_commit_and_apply_or_acknowledgement(
     await put_pending(redis, ACME, "req_0", COST)
     await send(redis, *events(2))
     dying = DyingRedis.from_url(redis_url)
+    assert isinstance(dying, DyingRedis)
     dying.at = command
     victim = worker(database, dying, name="victim")
     with pytest.raises(RedisGone):
@@ -124,14 +125,14 @@ async def test_killed_between_commit_and_apply_or_acknowledgement(
     assert (live["ledger"], live["pending"]) == (-2 * COST, 0)
 
 
-async def test_killed_before_the_commit(database: Database, redis: Redis) -> None:
+async def test_killed_before_the_commit(database: Database, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     await send(redis, *events(3))
     victim = worker(database, redis, name="victim")
 
     async def killed(*_: object, **__: object) -> None:
         raise RedisGone("the process was killed here")
 
-    victim.leases.fence = killed  # type: ignore[method-assign]
+    monkeypatch.setattr(victim.leases, "fence", killed)
     with pytest.raises(RedisGone):
         await victim.consumer.step()
     assert await charges(database) == {}

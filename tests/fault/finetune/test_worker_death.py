@@ -1,6 +1,7 @@
 """A worker dies at every point where it touches the world; another one brings the job to the same end."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from support.finetune_stack import FinetuneStack
 from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.finetune.states import FINISHED, JobState
 from tokenyard.storage.database import Base, Database
+from tokenyard.web.loops import Loop
 
 
 class Died(BaseException):
@@ -73,7 +75,7 @@ class _Transaction:
 
 
 @pytest.fixture(scope="module")
-def empty_database(tmp_path_factory) -> Path:
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import_all_tables()
     path = tmp_path_factory.mktemp("empty") / "empty.db"
     engine = create_engine(f"sqlite:///{path}")
@@ -88,7 +90,7 @@ def _stack(folder: Path, empty_database: Path) -> FinetuneStack:
     return FinetuneStack(Database(f"sqlite+aiosqlite:///{folder / 'test.db'}"), folder)
 
 
-def _mortal_worker(stack: FinetuneStack, countdown: Countdown):
+def _mortal_worker(stack: FinetuneStack, countdown: Countdown) -> Sequence[Loop]:
     return stack.new_worker(
         database=Mortal(stack.database, countdown),
         blobs=Mortal(stack.blobs, countdown),
@@ -157,7 +159,9 @@ def _is_death(error: BaseException) -> bool:
 
 # The longer stories share most of their points with the plain one, so only some of theirs are tried.
 @pytest.mark.parametrize(("scenario", "every"), [("plain", 1), ("lost", 3), ("cancel", 2)])
-async def test_any_point_of_death_leads_to_the_same_end(tmp_path, empty_database, scenario, every) -> None:
+async def test_any_point_of_death_leads_to_the_same_end(
+    tmp_path: Path, empty_database: Path, scenario: str, every: int
+) -> None:
     stack = _stack(tmp_path / "alive", empty_database)
     calls = (await _life(stack, None, scenario)).calls
     await stack.database.close()

@@ -16,8 +16,8 @@ from tokenyard.core.replica import Replica
 from tokenyard.core.usage import TokenUsage
 from tokenyard.metering.events import Outcome
 
-STREAM = {"model": BASE.id, "messages": HELLO, "stream": True}
-WHOLE = {"model": BASE.id, "messages": HELLO}
+WHOLE: dict[str, object] = {"model": BASE.id, "messages": HELLO}
+STREAM = {**WHOLE, "stream": True}
 
 
 @pytest.fixture
@@ -35,7 +35,8 @@ def _loaded(replica: Replica) -> Replica:
 @pytest.mark.parametrize("tokens", [1, 3])
 @pytest.mark.parametrize("fault", ["cut_at", "error_at"])
 async def test_lost_in_the_middle_of_a_stream(gateway: GatewayStack, fault: str, tokens: int) -> None:
-    gateway.server.behaviour = Behaviour(**{fault: tokens}, token_delay_s=0.01)
+    gateway.server.behaviour = Behaviour(token_delay_s=0.01)
+    setattr(gateway.server.behaviour, fault, tokens)
     async with ClientSession() as session:
         response = await gateway.post(session, STREAM)
         text = (await response.read()).decode()
@@ -54,7 +55,9 @@ async def test_lost_in_the_middle_of_a_stream(gateway: GatewayStack, fault: str,
 async def test_the_openai_client_sees_an_error(gateway: GatewayStack) -> None:
     gateway.server.behaviour.cut_at = 2
     async with AsyncOpenAI(api_key=KEY, base_url=f"{gateway.url}/v1", max_retries=0) as client:
-        stream = await client.chat.completions.create(**STREAM)
+        stream = await client.chat.completions.create(
+            model=BASE.id, messages=[{"role": "user", "content": "say hello to me"}], stream=True
+        )
         with pytest.raises(openai.APIError, match="model server failed"):
             async for _ in stream:
                 pass

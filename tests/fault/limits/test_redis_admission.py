@@ -3,7 +3,8 @@
 import asyncio
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,17 +19,18 @@ from support.fakes.admission_requests import (
     principal,
     settled,
 )
+from support.redis_reader import read_figures, read_hash, read_usage
 from support.servers.free_ports import free_port
 from support.servers.valkey import Valkey
 from tokenyard.core.budgets import wallet
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
-from tokenyard.core.redis_keys import bucket_of, budget, holds, pending, usage_stream
+from tokenyard.core.redis_keys import bucket_of, budget, holds, pending
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.holds import key_of
 from tokenyard.limits.sweeper import Sweeper
-from tokenyard.metering.events import Settled, decode_event
+from tokenyard.metering.events import Settled
 from tokenyard.storage.redis import connect_redis
 
 BUCKET = bucket_of(ORGANIZATION)
@@ -81,9 +83,7 @@ def new_admission(client: Redis, budgets: BudgetTable, tmp_path: Path) -> Callab
 
 
 async def reported(client: Redis, organization: OrganizationId = ORGANIZATION) -> list[str]:
-    events = [
-        decode_event(fields[b"event"]) for _, fields in await client.xrange(usage_stream(bucket_of(organization)))
-    ]
+    events = await read_usage(client, organization)
     return [key_of(event.claims) for event in events if isinstance(event, Settled)]
 
 
@@ -139,7 +139,7 @@ async def test_a_redis_killed_under_load_loses_nothing_that_was_acknowledged(
             load.stopping = True
 
         for organization, keys in load.settled.items():
-            await until(lambda o=organization, k=keys: _all_reported(client, o, k), "every event on the stream")
+            await until(partial(_all_reported, client, organization, keys), "every event on the stream")
             events = await reported(client, organization)
             assert len(events) == len(set(events))
             bucket, name = bucket_of(organization), wallet(organization)
@@ -151,12 +151,13 @@ async def test_a_redis_killed_under_load_loses_nothing_that_was_acknowledged(
                 )
 
             await until(nothing_held, "no hold outlives its lease")
-            charged = await client.hgetall(pending(bucket, name))
+            charged = await read_hash(client, pending(bucket, name))
             assert all(charged[key.encode()] == b"3" for key in keys)
-            assert int(await client.hget(budget(bucket, name), "pending")) == sum(map(int, charged.values()))
+            figures = await read_figures(client, budget(bucket, name))
+            assert figures["pending"] == sum(map(int, charged.values()))
 
 
-async def _all_reported(client: Redis, organization: OrganizationId, keys: list[str]) -> bool:
+async def _all_reported(client: Redis, organization: OrganizationId, keys: Sequence[str]) -> bool:
     return set(keys) <= set(await reported(client, organization))
 
 
@@ -181,7 +182,7 @@ async def test_what_redis_acknowledged_and_forgot_is_sent_again(
             return await client.hget(budget(BUCKET, WALLET), "held") == b"50"
 
         await until(held_again, "the open hold is rebuilt")
-        assert int(await client.hget(budget(BUCKET, WALLET), "pending")) == 50 * COST
+        assert (await read_figures(client, budget(BUCKET, WALLET)))["pending"] == 50 * COST
         with pytest.raises(Unavailable):  # until somebody says that the budgets are loaded
             await admission.admit(admission_request(principal()))
 

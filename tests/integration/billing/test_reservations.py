@@ -1,5 +1,7 @@
 """A job's money is set aside, charged by its tokens, and the rest comes back: with admission's own holds."""
 
+from collections.abc import Sequence
+
 import pytest
 from redis.asyncio import Redis
 
@@ -22,7 +24,7 @@ from support.fakes.admission_requests import open_buckets
 from support.fakes.clock import FrozenClock
 from tokenyard.core.budgets import monthly
 from tokenyard.core.errors import QuotaExceeded, Unavailable
-from tokenyard.core.ids import JobId
+from tokenyard.core.ids import JobId, OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.limits.reservation_holds import ReservationHolds
@@ -125,8 +127,10 @@ async def test_a_monthly_limit_counts_what_is_reserved_until_the_charge(database
 
 async def test_a_process_that_died_while_holding_leaves_nothing_held(database: Database, redis: Redis) -> None:
     class Dies(ReservationHolds):
-        async def hold(self, *args: object, **kwargs: object) -> None:
-            await super().hold(*args, **kwargs)  # type: ignore[arg-type]
+        async def hold(
+            self, organization: OrganizationId, charge_key: str, budgets: Sequence[str], amount: NanoDollars
+        ) -> None:
+            await super().hold(organization, charge_key, budgets, amount)
             raise Unavailable("Redis answered too late.")
 
     stand = await Stand(database, redis).open(redis)
@@ -143,14 +147,16 @@ async def test_a_process_that_died_while_holding_leaves_nothing_held(database: D
     assert await rows(database, Reservation) == []
 
 
-async def test_a_process_that_died_after_posting_is_finished_by_another(database: Database, redis: Redis) -> None:
+async def test_a_process_that_died_after_posting_is_finished_by_another(
+    database: Database, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stand = await Stand(database, redis).open(redis)
     half = Stand(database, redis)
 
     async def die(*_: object) -> None:
         raise Unavailable("Redis is away.")
 
-    half.reservations._finish = die  # type: ignore[method-assign]
+    monkeypatch.setattr(half.reservations, "_finish", die)
     await half.reserve(4_000_000)
     live = await live_budget(redis, ACME)
     assert live["ledger"] - live["held"] == CREDIT - 4_000_000

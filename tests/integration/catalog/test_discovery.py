@@ -18,7 +18,7 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.storage.redis import connect_redis
 
 if TYPE_CHECKING:
-    from conftest import Catalog
+    from integration.catalog.conftest import Catalog
 
 ACME = OrganizationId("org_acme")
 

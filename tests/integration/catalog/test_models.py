@@ -1,6 +1,7 @@
 """Names of models: what they resolve to, for whom, how fast news travels, and what a lost database changes."""
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +13,7 @@ from tokenyard.core.ids import AdapterId, JobId, OrganizationId, ProjectId
 from tokenyard.storage.database import Database
 
 if TYPE_CHECKING:
-    from conftest import Catalog
+    from integration.catalog.conftest import Catalog
 
 ACME, UMBRA = OrganizationId("org_acme"), OrganizationId("org_umbra")
 
@@ -167,16 +168,21 @@ async def test_while_sql_is_down_the_cache_serves_for_ten_minutes(catalog: "Cata
 
 async def test_registering_again_changes_nothing_and_never_another_s(catalog: "Catalog") -> None:
     name = await catalog.live()
-    same = {"project": ProjectId("proj_1"), "path": f"adapters/org_acme/{name.id}", "job": JobId("ftjob-1")}
-    await catalog.adapters.register(ACME, name=name, digest="d" * 64, **same)
+    register = partial(
+        catalog.adapters.register,
+        project=ProjectId("proj_1"),
+        path=f"adapters/org_acme/{name.id}",
+        job=JobId("ftjob-1"),
+    )
+    await register(ACME, name=name, digest="d" * 64)
     assert (await catalog.models.resolve(ACME, str(name))).adapter, "it is still live"
     with pytest.raises(Conflict):
-        await catalog.adapters.register(ACME, name=name, digest="e" * 64, **same)
+        await register(ACME, name=name, digest="e" * 64)
     with pytest.raises(Conflict):
-        await catalog.adapters.register(UMBRA, name=name, digest="d" * 64, **same)
+        await register(UMBRA, name=name, digest="d" * 64)
     for wrong in (("other", "acme", "bot"), ("smol", "ac:me", "bot"), ("smol", "acme", "Bot"), ("smol", "acme", "-")):
         with pytest.raises(InvalidRequest):
-            await catalog.adapters.register(ACME, name=FineTunedName(*wrong, AdapterId("00")), digest="d", **same)
+            await register(ACME, name=FineTunedName(*wrong, AdapterId("00")), digest="d")
 
 
 async def test_a_failed_adapter_never_goes_live(catalog: "Catalog") -> None:

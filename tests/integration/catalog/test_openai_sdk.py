@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-import httpx
+import httpx2
 import openai
 import pytest
 from fastapi import FastAPI
@@ -17,7 +17,7 @@ from tokenyard.core.principal import Principal
 from tokenyard.web.errors import install_error_handlers
 
 if TYPE_CHECKING:
-    from conftest import Catalog
+    from integration.catalog.conftest import Catalog
 
 
 URL = "http://gateway/v1"
@@ -28,18 +28,18 @@ def tenant(organization: str) -> Principal:
 
 
 @pytest.fixture
-async def http(catalog: "Catalog") -> AsyncIterator[httpx.AsyncClient]:
+async def http(catalog: "Catalog") -> AsyncIterator[httpx2.AsyncClient]:
     app = FastAPI()
     app.state.authenticator = FixedAuthenticator({who: tenant(who) for who in ("org_acme", "org_umbra")})
     install_error_handlers(app)
     app.include_router(models_router(catalog.models))
     app.include_router(tenant_router(catalog.models, catalog.adapters, catalog.store, catalog.bases))
     headers = {"authorization": "Bearer org_acme"}
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), headers=headers) as client:
+    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), headers=headers) as client:
         yield client
 
 
-async def test_models_through_the_sdk(catalog: "Catalog", http: httpx.AsyncClient) -> None:
+async def test_models_through_the_sdk(catalog: "Catalog", http: httpx2.AsyncClient) -> None:
     name = str(await catalog.live())
     own = openai.AsyncOpenAI(api_key="org_acme", base_url=URL, http_client=http, max_retries=0)
     other = own.with_options(api_key="org_umbra")
@@ -57,7 +57,7 @@ async def test_models_through_the_sdk(catalog: "Catalog", http: httpx.AsyncClien
         await own.models.delete("smol")
 
 
-async def test_models_have_the_fields_of_openai_s_types(catalog: "Catalog", http: httpx.AsyncClient) -> None:
+async def test_models_have_the_fields_of_openai_s_types(catalog: "Catalog", http: httpx2.AsyncClient) -> None:
     name = str(await catalog.live())
     for model in ("smol", name):
         check_openai_type((await http.get(f"{URL}/models/{model}")).json(), Model)
@@ -66,7 +66,7 @@ async def test_models_have_the_fields_of_openai_s_types(catalog: "Catalog", http
     check_openai_type((await http.delete(f"{URL}/models/{name}")).json(), ModelDeleted)
 
 
-async def test_models_are_as_openai_s_schemas_say(catalog: "Catalog", http: httpx.AsyncClient) -> None:
+async def test_models_are_as_openai_s_schemas_say(catalog: "Catalog", http: httpx2.AsyncClient) -> None:
     name = str(await catalog.live())
     check_openai_schema((await http.get(f"{URL}/models")).json(), "ListModelsResponse")
     check_openai_schema((await http.get(f"{URL}/models/{name}")).json(), "Model")

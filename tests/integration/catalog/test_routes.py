@@ -17,7 +17,7 @@ from tokenyard.core.principal import Principal
 from tokenyard.web.errors import install_error_handlers
 
 if TYPE_CHECKING:
-    from conftest import Catalog
+    from integration.catalog.conftest import Catalog
 
 ACME = OrganizationId("org_acme")
 

@@ -1,6 +1,8 @@
 """Jobs from their creation to their end, through the worker's real loops."""
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -8,15 +10,16 @@ import pytest
 from support.finetune_stack import FinetuneStack, principal
 from support.training_rows import rows
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.core.ids import new_job_id
+from tokenyard.core.ids import AdapterId, new_job_id
 from tokenyard.core.training import RunState
-from tokenyard.finetune.job import JobError
+from tokenyard.finetune.job import Job, JobError
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.states import JobState
 from tokenyard.finetune.views import CheckpointView, JobView
+from tokenyard.storage.database import Database
 
 
-async def test_a_job_becomes_a_live_model_and_a_usage_event(stack) -> None:
+async def test_a_job_becomes_a_live_model_and_a_usage_event(stack: FinetuneStack) -> None:
     job = await stack.create()
     assert job.status == "validating_files"
     await stack.rounds(2)
@@ -37,7 +40,7 @@ async def test_a_job_becomes_a_live_model_and_a_usage_event(stack) -> None:
     name = f"ft:small-model:acme:sky:{done.adapter}"
     assert (done.status, str(done.model_name), done.trained_tokens) == ("succeeded", name, 1234)
     assert JobView.of(done).fine_tuned_model == name
-    assert stack.catalog.lives[done.adapter] == ["checking", "live"]
+    assert stack.catalog.lives[adapter_of(done)] == ["checking", "live"]
     [event] = stack.usage.events
     assert (event.job, event.trained_tokens, event.model, event.price) == (job.id, 1234, name, job.price)
     assert await stack.blobs.names(f"adapters/org_acme/{done.adapter}") == [
@@ -64,7 +67,7 @@ async def test_a_job_becomes_a_live_model_and_a_usage_event(stack) -> None:
     assert checkpoint.metrics == {"step": 10, "train_loss": 0.5}
 
 
-async def test_success_waits_for_the_usage_stream(stack) -> None:
+async def test_success_waits_for_the_usage_stream(stack: FinetuneStack) -> None:
     job = await _trained(stack)
     stack.usage.down = True
     for _ in range(3):
@@ -78,21 +81,24 @@ async def test_success_waits_for_the_usage_stream(stack) -> None:
     assert [event.job for event in stack.usage.events] == [job.id]
 
 
-async def test_a_file_that_changed_after_its_upload_fails_the_job_and_names_the_line(stack) -> None:
+async def test_a_file_that_changed_after_its_upload_fails_the_job_and_names_the_line(stack: FinetuneStack) -> None:
     job = await stack.create()
     await stack.blobs.write(f"files/org_acme/{job.training_file}", rows(1) + b"nonsense\n")
     await stack.rounds(2)
     failed = await stack.job(job.id)
     assert failed.status == "failed"
-    assert "line 2: not JSON" in failed.error.message
-    assert JobView.of(failed).error.param == "training_file"
+    assert "line 2: not JSON" in error_of(failed).message
+    error = JobView.of(failed).error
+    assert error is not None
+    assert error.param == "training_file"
     assert [event.trained_tokens for event in stack.usage.events] == [0]
     assert stack.cluster.submissions == []
 
 
-async def test_a_file_for_another_method_does_not_train(stack) -> None:
+async def test_a_file_for_another_method_does_not_train(stack: FinetuneStack) -> None:
     who = principal()
     file = await stack.files.get(who.organization, await stack.upload(who, rows(20)))
+    assert file.summary is not None
     other = msgspec.structs.replace(file, summary={**file.summary, "method": "preferences"})
     await stack.files.complete(who.organization, other)
     with pytest.raises(InvalidRequest, match="is for the method 'preferences'") as refused:
@@ -101,7 +107,7 @@ async def test_a_file_for_another_method_does_not_train(stack) -> None:
     assert stack.reservations.open == {}
 
 
-async def test_one_job_trains_at_a_time_and_the_others_say_what_they_wait_for(stack) -> None:
+async def test_one_job_trains_at_a_time_and_the_others_say_what_they_wait_for(stack: FinetuneStack) -> None:
     first = await stack.create()
     stack.clock.advance(1)
     second = await stack.create(principal("rival"))
@@ -120,7 +126,7 @@ async def test_one_job_trains_at_a_time_and_the_others_say_what_they_wait_for(st
     assert states == [JobState.SUCCEEDED, JobState.RUNNING, JobState.QUEUED]
 
 
-async def test_one_organization_does_not_take_every_slot(database, tmp_path) -> None:
+async def test_one_organization_does_not_take_every_slot(database: Database, tmp_path: Path) -> None:
     stack = FinetuneStack(database, tmp_path, TrainingPolicy(max_running=2))
     mine = [await stack.create() for _ in range(2)]
     theirs = await stack.create(principal("rival"))
@@ -129,7 +135,7 @@ async def test_one_organization_does_not_take_every_slot(database, tmp_path) -> 
     assert (await stack.job(theirs.id)).state is JobState.RUNNING
 
 
-async def test_a_lost_attempt_goes_on_from_the_last_checkpoint_until_the_third_is_lost(stack) -> None:
+async def test_a_lost_attempt_goes_on_from_the_last_checkpoint_until_the_third_is_lost(stack: FinetuneStack) -> None:
     job = await stack.create()
     await stack.rounds(2)
     await stack.cluster.checkpoint(f"{job.id}-1", 10)
@@ -144,13 +150,13 @@ async def test_a_lost_attempt_goes_on_from_the_last_checkpoint_until_the_third_i
     await stack.cluster.fail(f"{job.id}-3", "node_lost", "The node went away.", retryable=True)
     await stack.rounds(3)
     failed = await stack.job(job.id)
-    assert (failed.status, failed.error.code) == ("failed", "training_failed")
+    assert (failed.status, error_of(failed).code) == ("failed", "training_failed")
     assert len(stack.cluster.submissions) == 3
     assert [event.trained_tokens for event in stack.usage.events] == [0]
     assert "Training was lost; starting attempt 2 from its last checkpoint" in await stack.messages(failed)
 
 
-async def test_an_error_of_the_data_is_not_tried_again(stack) -> None:
+async def test_an_error_of_the_data_is_not_tried_again(stack: FinetuneStack) -> None:
     job = await stack.create()
     await stack.rounds(2)
     await stack.cluster.fail(f"{job.id}-1", "row_too_long", "Row 3 does not fit.")
@@ -160,7 +166,7 @@ async def test_an_error_of_the_data_is_not_tried_again(stack) -> None:
     assert len(stack.cluster.submissions) == 1
 
 
-async def test_cancelling_stops_training_and_charges_what_was_done(stack) -> None:
+async def test_cancelling_stops_training_and_charges_what_was_done(stack: FinetuneStack) -> None:
     job = await stack.create()
     await stack.rounds(2)
     assert (await stack.jobs.cancel(job.organization, job.id)).status == "cancelled"
@@ -173,7 +179,7 @@ async def test_cancelling_stops_training_and_charges_what_was_done(stack) -> Non
     assert cancelled.adapter is None
 
 
-async def test_cancelling_before_training_starts_nothing(stack) -> None:
+async def test_cancelling_before_training_starts_nothing(stack: FinetuneStack) -> None:
     job = await stack.create()
     await stack.jobs.cancel(job.organization, job.id)
     await stack.rounds(3)
@@ -182,7 +188,7 @@ async def test_cancelling_before_training_starts_nothing(stack) -> None:
     assert [event.trained_tokens for event in stack.usage.events] == [0]
 
 
-async def test_cancelling_while_the_model_is_checked_retires_it(stack) -> None:
+async def test_cancelling_while_the_model_is_checked_retires_it(stack: FinetuneStack) -> None:
     stack.replicas.present = False
     job = await _trained(stack)
     await stack.rounds(2)
@@ -192,73 +198,77 @@ async def test_cancelling_while_the_model_is_checked_retires_it(stack) -> None:
     await stack.rounds(3)
     cancelled = await stack.job(job.id)
     assert (cancelled.state, cancelled.trained_tokens) == (JobState.CANCELLED, 500)
-    assert stack.catalog.lives[cancelled.adapter] == ["checking", "retired"]
+    assert stack.catalog.lives[adapter_of(cancelled)] == ["checking", "retired"]
 
 
-async def test_a_run_that_started_while_its_job_was_cancelled_is_stopped(stack) -> None:
+async def test_a_run_that_started_while_its_job_was_cancelled_is_stopped(
+    stack: FinetuneStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = await stack.create()
     await stack.round()
     submit = stack.cluster.submit
 
-    async def slowly(submission: str, *rest: object, **more: object) -> None:
+    async def slowly(submission: str, entrypoint: str, *, metadata: Mapping[str, str]) -> None:
         await stack.jobs.cancel(job.organization, job.id)
-        await submit(submission, *rest, **more)
+        await submit(submission, entrypoint, metadata=metadata)
 
-    stack.cluster.submit = slowly
+    monkeypatch.setattr(stack.cluster, "submit", slowly)
     await stack.rounds(4)
     assert (await stack.job(job.id)).state is JobState.CANCELLED
     assert not any(run.state.is_active for run in stack.cluster.runs.values())
 
 
-async def test_a_run_that_a_worker_starts_after_its_lease_and_its_job_ended_is_stopped(stack) -> None:
+async def test_a_run_that_a_worker_starts_after_its_lease_and_its_job_ended_is_stopped(
+    stack: FinetuneStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = await stack.create()
     await stack.round()
     submit = stack.cluster.submit
 
-    async def paused(submission: str, *rest: object, **more: object) -> None:
-        stack.cluster.submit = submit
+    async def paused(submission: str, entrypoint: str, *, metadata: Mapping[str, str]) -> None:
+        monkeypatch.setattr(stack.cluster, "submit", submit)
         stack.outlive_leases()
         await stack.jobs.cancel(job.organization, job.id)
         other = stack.new_worker()
         for _ in range(3):
             await stack.round(other)
         assert (await stack.job(job.id)).state is JobState.CANCELLED
-        await submit(submission, *rest, **more)
+        await submit(submission, entrypoint, metadata=metadata)
 
-    stack.cluster.submit = paused
+    monkeypatch.setattr(stack.cluster, "submit", paused)
     await stack.rounds(2)
     assert stack.cluster.submissions == stack.cluster.stops == [f"{job.id}-1"]
     assert not any(run.state.is_active for run in stack.cluster.runs.values())
 
 
-async def test_a_run_that_two_workers_start_goes_on(stack) -> None:
+async def test_a_run_that_two_workers_start_goes_on(stack: FinetuneStack, monkeypatch: pytest.MonkeyPatch) -> None:
     job = await stack.create()
     await stack.round()
     submit = stack.cluster.submit
 
-    async def paused(submission: str, *rest: object, **more: object) -> None:
-        stack.cluster.submit = submit
+    async def paused(submission: str, entrypoint: str, *, metadata: Mapping[str, str]) -> None:
+        monkeypatch.setattr(stack.cluster, "submit", submit)
         stack.outlive_leases()
         await stack.round(stack.new_worker())
-        await submit(submission, *rest, **more)
+        await submit(submission, entrypoint, metadata=metadata)
 
-    stack.cluster.submit = paused
+    monkeypatch.setattr(stack.cluster, "submit", paused)
     await stack.rounds(2)
     assert (stack.cluster.submissions, stack.cluster.stops) == ([f"{job.id}-1"], [])
     assert (await stack.job(job.id)).state is JobState.RUNNING
 
 
-async def test_training_that_takes_too_long_is_stopped(stack) -> None:
+async def test_training_that_takes_too_long_is_stopped(stack: FinetuneStack) -> None:
     job = await stack.create()
     await stack.rounds(2)
     stack.clock.advance(700)
     await stack.rounds(3)
     failed = await stack.job(job.id)
-    assert (failed.status, failed.error.code) == ("failed", "training_timeout")
+    assert (failed.status, error_of(failed).code) == ("failed", "training_timeout")
     assert stack.cluster.stops == [f"{job.id}-1"]
 
 
-async def test_a_cluster_that_is_away_is_waited_for(stack) -> None:
+async def test_a_cluster_that_is_away_is_waited_for(stack: FinetuneStack) -> None:
     job = await stack.create()
     stack.cluster.down = True
     await stack.rounds(3)
@@ -273,31 +283,31 @@ async def test_a_cluster_that_is_away_is_waited_for(stack) -> None:
     assert (await stack.job(job.id)).status == "succeeded"
 
 
-async def test_an_operator_who_stops_the_run_fails_the_job(stack) -> None:
+async def test_an_operator_who_stops_the_run_fails_the_job(stack: FinetuneStack) -> None:
     job = await stack.create()
     await stack.rounds(2)
     stack.cluster.set_state(f"{job.id}-1", RunState.STOPPED)
     await stack.rounds(3)
-    assert (await stack.job(job.id)).error.code == "training_stopped"
+    assert error_of(await stack.job(job.id)).code == "training_stopped"
 
 
 @pytest.mark.parametrize(
     ("shift", "said"), [(0.0, "learned nothing"), (float("nan"), "not numbers"), (float("inf"), "not numbers")]
 )
-async def test_a_model_that_fails_the_canary_never_goes_live(stack, shift, said) -> None:
+async def test_a_model_that_fails_the_canary_never_goes_live(stack: FinetuneStack, shift: float, said: str) -> None:
     stack.replicas.shift = shift
     job = await _trained(stack)
     await stack.rounds(2)
     failed = await stack.job(job.id)
     assert failed.status == "failed"
-    assert said in failed.error.message
-    assert stack.catalog.lives[failed.adapter] == ["checking", "retired"]
+    assert said in error_of(failed).message
+    assert stack.catalog.lives[adapter_of(failed)] == ["checking", "retired"]
     assert [event.trained_tokens for event in stack.usage.events] == [0]
     assert JobView.of(failed).fine_tuned_model is None
 
 
 @pytest.mark.parametrize("damage", ["weights", "manifest", "rank"])
-async def test_a_damaged_adapter_never_goes_live(stack, damage) -> None:
+async def test_a_damaged_adapter_never_goes_live(stack: FinetuneStack, damage: str) -> None:
     job = await stack.create()
     await stack.rounds(2)
     run = f"{job.id}-1"
@@ -310,11 +320,11 @@ async def test_a_damaged_adapter_never_goes_live(stack, damage) -> None:
         await stack.blobs.write(f"{folder}/manifest.json", json.dumps(manifest | {"digest": "0" * 64}).encode())
     await stack.rounds(2)
     failed = await stack.job(job.id)
-    assert (failed.status, failed.error.code) == ("failed", "model_check_failed")
-    assert "live" not in stack.catalog.lives.get(failed.adapter, [])
+    assert (failed.status, error_of(failed).code) == ("failed", "model_check_failed")
+    assert "live" not in stack.catalog.lives.get(adapter_of(failed), [])
 
 
-async def test_a_replica_that_is_lost_or_full_is_tried_again_until_the_deadline(stack) -> None:
+async def test_a_replica_that_is_lost_or_full_is_tried_again_until_the_deadline(stack: FinetuneStack) -> None:
     stack.replicas.lost = True
     job = await _trained(stack)
     await stack.rounds(2)
@@ -323,10 +333,10 @@ async def test_a_replica_that_is_lost_or_full_is_tried_again_until_the_deadline(
     assert "The job is waiting for a replica that takes the new model" in await stack.messages(job)
     stack.clock.advance(stack.policy.checking_timeout_s)
     await stack.rounds(2)
-    assert (await stack.job(job.id)).error.code == "timeout"
+    assert error_of(await stack.job(job.id)).code == "timeout"
 
 
-async def test_a_job_whose_creator_died_is_ended_and_released(stack) -> None:
+async def test_a_job_whose_creator_died_is_ended_and_released(stack: FinetuneStack) -> None:
     job = await stack.create()
     creating = job_before_reservation(job)
     await stack.jobs.begin(job.organization, creating)
@@ -338,7 +348,7 @@ async def test_a_job_whose_creator_died_is_ended_and_released(stack) -> None:
     assert creating.id in [event.job for event in stack.usage.events]
 
 
-async def test_never_more_is_charged_than_was_reserved(stack) -> None:
+async def test_never_more_is_charged_than_was_reserved(stack: FinetuneStack) -> None:
     job = await stack.create()
     await stack.rounds(2)
     await stack.cluster.succeed(f"{job.id}-1", tokens=10**9)
@@ -346,7 +356,7 @@ async def test_never_more_is_charged_than_was_reserved(stack) -> None:
     assert (await stack.job(job.id)).trained_tokens == job.reserved_tokens
 
 
-async def test_two_workers_never_work_on_one_job_at_once(stack) -> None:
+async def test_two_workers_never_work_on_one_job_at_once(stack: FinetuneStack) -> None:
     jobs = [await stack.create(principal(f"tenant{number}")) for number in range(4)]
     one = await stack.operator.claim("one", limit=3)
     two = await stack.operator.claim("two", limit=3)
@@ -356,7 +366,7 @@ async def test_two_workers_never_work_on_one_job_at_once(stack) -> None:
     assert len(await stack.operator.claim("three", limit=9)) == 4
 
 
-async def test_expired_and_deleted_files_lose_their_bytes_but_not_under_a_job(stack) -> None:
+async def test_expired_and_deleted_files_lose_their_bytes_but_not_under_a_job(stack: FinetuneStack) -> None:
     job = await stack.create()
     unused = await stack.upload(principal(), rows(1))
     await stack.files.begin_delete(principal().organization, unused)
@@ -364,12 +374,22 @@ async def test_expired_and_deleted_files_lose_their_bytes_but_not_under_a_job(st
     assert await stack.blobs.names("files/org_acme") == [job.training_file]
 
 
-async def _trained(stack: FinetuneStack):
+def error_of(job: Job) -> JobError:
+    assert job.error is not None
+    return job.error
+
+
+def adapter_of(job: Job) -> AdapterId:
+    assert job.adapter is not None
+    return job.adapter
+
+
+async def _trained(stack: FinetuneStack) -> Job:
     job = await stack.create()
     await stack.rounds(2)
     await stack.cluster.succeed(f"{job.id}-1", tokens=500)
     return job
 
 
-def job_before_reservation(job):
+def job_before_reservation(job: Job) -> Job:
     return msgspec.structs.replace(job, id=new_job_id(), state=JobState.CREATING, version=0, deadline_ms=None)

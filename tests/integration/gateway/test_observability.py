@@ -9,7 +9,7 @@ from support.fakes.gateway_ports import BASE
 from support.gateway_stack import KEY, GatewayStack, until
 
 SECRET = "a-prompt-nobody-may-log"
-ASK = {"model": BASE.id, "messages": [{"role": "user", "content": SECRET}]}
+ASK: dict[str, object] = {"model": BASE.id, "messages": [{"role": "user", "content": SECRET}]}
 
 
 async def _samples(gateway: GatewayStack, session: ClientSession) -> dict[tuple[str, ...], float]:

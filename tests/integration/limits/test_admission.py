@@ -14,6 +14,7 @@ from support.fakes.admission_requests import (
     principal,
     settled,
 )
+from support.redis_reader import read_figures, read_usage
 from tokenyard.core.budgets import monthly, wallet
 from tokenyard.core.errors import Conflict, QuotaExceeded, RateLimited, Unauthenticated, Unavailable
 from tokenyard.core.ids import OrganizationId
@@ -23,14 +24,14 @@ from tokenyard.core.redis_keys import bucket_of, budget, holds, key_version, pen
 from tokenyard.core.usage import TokenUsage
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.holds import key_of
-from tokenyard.metering.events import Outcome, Settled, decode_event
+from tokenyard.metering.events import Outcome, Settled
 
 BUCKET = bucket_of(ORGANIZATION)
 WALLET = wallet(ORGANIZATION)
 
 
 async def figures(redis: Redis, name: str = WALLET) -> dict[str, int]:
-    return {field.decode(): int(value) for field, value in (await redis.hgetall(budget(BUCKET, name))).items()}
+    return await read_figures(redis, budget(BUCKET, name))
 
 
 @pytest.fixture(autouse=True)
@@ -48,8 +49,7 @@ async def test_a_request_is_held_then_settled_at_its_real_cost(admission: RedisA
     await admission.settle(report, NanoDollars(30))
     assert await figures(redis) == {"ledger": 1000, "version": 1, "held": 0, "pending": 30}
     assert await redis.hgetall(pending(BUCKET, WALLET)) == {key_of(admitted.claims).encode(): b"30"}
-    ((_, fields),) = await redis.xrange(usage_stream(BUCKET))
-    assert decode_event(fields[b"event"]) == report
+    assert await read_usage(redis, ORGANIZATION) == [report]
     assert await redis.zcard(holds(BUCKET)) == 0
 
 
@@ -100,7 +100,12 @@ async def test_a_failed_request_costs_nothing_and_is_reported(admission: RedisAd
 async def test_each_limit_of_each_scope_refuses(
     admission: RedisAdmission, redis: Redis, limits: Limits, name: str, scope: str
 ) -> None:
-    caller = principal(**{scope: limits})
+    callers = {
+        "key": principal(key=limits),
+        "project": principal(project=limits),
+        "organization": principal(organization=limits),
+    }
+    caller = callers[scope]
     for _ in range(2):
         await admission.admit(admission_request(caller, tokens=10))
     before = await figures(redis)

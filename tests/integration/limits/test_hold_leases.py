@@ -1,5 +1,6 @@
 """Renewal, loss of Redis, and expiry."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ from support.fakes.admission_requests import (
     principal,
     settled,
 )
+from support.redis_reader import as_bytes, read_figures, read_hash, read_usage
 from tokenyard.core.budgets import wallet
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.principal import Limits
@@ -23,7 +25,7 @@ from tokenyard.core.usage import MeterClaims
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.holds import key_of
 from tokenyard.limits.sweeper import Sweeper
-from tokenyard.metering.events import HoldExpired, Settled, decode_event
+from tokenyard.metering.events import HoldExpired, Settled
 
 BUCKET = bucket_of(ORGANIZATION)
 WALLET = wallet(ORGANIZATION)
@@ -31,11 +33,19 @@ CALLER = principal(key=Limits(requests_per_minute=100, tokens_per_minute=1000, c
 
 
 async def figures(redis: Redis) -> dict[str, int]:
-    return {field.decode(): int(value) for field, value in (await redis.hgetall(budget(BUCKET, WALLET))).items()}
+    return await read_figures(redis, budget(BUCKET, WALLET))
+
+
+async def hold_members(redis: Redis) -> list[bytes]:
+    return [as_bytes(member) for member in await redis.zrange(holds(BUCKET), 0, -1)]
+
+
+async def hold_keys(redis: Redis) -> list[str]:
+    return sorted(as_bytes(key).decode() for key in await redis.keys("*:hold:*"))
 
 
 async def end_leases(redis: Redis) -> None:
-    for member in await redis.zrange(holds(BUCKET), 0, -1):
+    for member in await hold_members(redis):
         await redis.zadd(holds(BUCKET), {member: 1})
 
 
@@ -49,15 +59,24 @@ def sweeper(redis: Redis) -> Sweeper:
     return Sweeper(redis, renewal_ms=0)
 
 
-async def snapshot(redis: Redis) -> dict[str, object]:
+@dataclass
+class HoldState:
+    held: int | None
+    slots: bytes | str | None
+    tokens: dict[bytes, bytes]
+    holds: list[bytes]
+    records: dict[str, dict[bytes, bytes]]
+
+
+async def snapshot(redis: Redis) -> HoldState:
     """What limits keep of the open holds, without what differs from moment to moment."""
-    return {
-        "held": (await figures(redis)).get("held"),
-        "slots": await redis.get(rate(BUCKET, KEY, "slots")),
-        "tokens": await redis.hgetall(rate(BUCKET, KEY, "tpm")),
-        "holds": await redis.zrange(holds(BUCKET), 0, -1),
-        "hold": {key: await redis.hgetall(key) for key in sorted(await redis.keys("*:hold:*"))},
-    }
+    return HoldState(
+        held=(await figures(redis)).get("held"),
+        slots=await redis.get(rate(BUCKET, KEY, "slots")),
+        tokens=await read_hash(redis, rate(BUCKET, KEY, "tpm")),
+        holds=await hold_members(redis),
+        records={key: await read_hash(redis, key) for key in await hold_keys(redis)},
+    )
 
 
 async def admit(admission: RedisAdmission, redis: Redis) -> MeterClaims:
@@ -80,10 +99,10 @@ async def test_holds_rebuild_themselves_after_redis_lost_all(admission: RedisAdm
     rebuilt = msgspec.json.decode((await redis.hgetall(name))[b"claims"], type=MeterClaims)
     assert rebuilt == claims
     for kept in (before, after):
-        for record in kept["hold"].values():  # type: ignore[attr-defined]
+        for record in kept.records.values():
             del record[b"claims"]
-        kept["tokens"] = sum(map(int, kept["tokens"].values()))  # type: ignore[attr-defined]
-    assert before | {"tokens": 10} == after  # the settled request's 7 tokens are forgotten with its window
+    assert sum(map(int, after.tokens.values())) == 10  # the settled request's 7 tokens are forgotten with its window
+    assert replace(before, tokens=after.tokens) == after
     await admission.settle(settled(claims), NanoDollars(5))
     assert (await figures(redis)) == {"held": 0, "pending": 5}
 
@@ -119,8 +138,7 @@ async def test_expiry_releases_and_errs_to_refusing(admission: RedisAdmission, r
     assert await redis.keys("*:hold:*") == []
     assert await redis.exists(rate(BUCKET, KEY, "slots")) == 0
     assert (await figures(redis)) == {"ledger": 1000, "version": 1, "held": 0, "pending": 100}
-    ((_, fields),) = await redis.xrange(usage_stream(BUCKET))
-    event = decode_event(fields[b"event"])
+    (event,) = await read_usage(redis, ORGANIZATION)
     assert isinstance(event, HoldExpired)
     assert event.claims == claims
 
@@ -134,7 +152,7 @@ async def test_a_late_settlement_replaces_what_expiry_left(
     await admission.settle(settled(claims), NanoDollars(30))
     assert (await figures(redis))["pending"] == 30
     assert await redis.hgetall(pending(BUCKET, WALLET)) == {key_of(claims).encode(): b"30"}
-    events = [decode_event(fields[b"event"]) for _, fields in await redis.xrange(usage_stream(BUCKET))]
+    events = await read_usage(redis, ORGANIZATION)
     assert [type(event) for event in events] == [HoldExpired, Settled]
 
 

@@ -4,6 +4,7 @@ import pytest
 from redis.asyncio import Redis
 
 from support.fakes.admission_requests import ORGANIZATION
+from support.redis_reader import read_figures
 from tokenyard.core.budgets import BudgetState, BudgetUpdate, wallet
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import bucket_of, budget, pending
@@ -24,7 +25,7 @@ async def push(budgets: RedisBudgets, ledger: int, version: int, *keys: str, cre
 
 
 async def figures(redis: Redis) -> dict[str, int]:
-    return {field.decode(): int(value) for field, value in (await redis.hgetall(budget(BUCKET, WALLET))).items()}
+    return await read_figures(redis, budget(BUCKET, WALLET))
 
 
 async def test_only_a_push_that_may_create_makes_a_budget(budgets: RedisBudgets, redis: Redis) -> None:

@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from support.redis_reader import read_usage
 from support.servers.free_ports import free_port
 from support.servers.valkey import Valkey
 from tokenyard.bootstrap.worker import TrainingCharges
@@ -17,7 +18,7 @@ from tokenyard.core.ids import ApiKeyId, AttemptId, JobId, OrganizationId, Price
 from tokenyard.core.redis_keys import bucket_of, usage_stream
 from tokenyard.core.usage import MeterClaims, TokenUsage
 from tokenyard.metering import outbox as module
-from tokenyard.metering.events import ReplicaReported, TrainingFinished, decode_event, encode_event
+from tokenyard.metering.events import ReplicaReported, TrainingFinished, encode_event
 from tokenyard.metering.outbox import Outbox
 from tokenyard.metering.stream import event_outbox
 from tokenyard.storage.redis import connect_redis
@@ -95,10 +96,9 @@ def leave_damaged_file(spool: Path) -> None:
 
 async def arrived(redis: Redis) -> set[str]:
     try:
-        entries = await redis.xrange(usage_stream(bucket_of(ORGANIZATION)))
+        events = await read_usage(redis, ORGANIZATION)
     except RedisError:
         return set()
-    events = [decode_event(fields[b"event"]) for _, fields in entries]
     return {event.job if isinstance(event, TrainingFinished) else event.claims.attempt for event in events}
 
 

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.timeout(500), pytest.mark.asyncio]
 
 USAGE = {"include_usage": True, "continuous_usage_stats": True}
 QUESTION = "What is the capital of France?"
-CHATS = {
+CHATS: dict[str, dict[str, Any]] = {
     "plain": {},
     "two-answers": {"n": 2, "temperature": 1},
     "stop": {"stop": ["Paris"]},
@@ -30,7 +30,7 @@ CHATS = {
     # Not OpenAI's: a gateway does not let them pass, and a replica gives nothing away that it is asked for so.
     "own": {"return_token_ids": True, "return_prompt_text": True, "echo": True},
 }
-COMPLETED = {
+COMPLETED: dict[str, dict[str, Any]] = {
     "plain": {},
     "two-prompts": {"prompt": ["One, two,", "A, B, C,"]},
     "two-answers": {"n": 2, "temperature": 1},

@@ -4,7 +4,8 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator
-from typing import Any
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING
 
 import aiohttp
 import msgspec
@@ -18,6 +19,9 @@ from tokenyard.core.ids import AttemptId
 from tokenyard.core.replica import Replica, ReplicaLost
 from tokenyard.metering import header as meter
 
+if TYPE_CHECKING:
+    from integration.serving.conftest import Cluster
+
 pytestmark = [pytest.mark.timeout(900), pytest.mark.asyncio]
 
 GONE_TIMEOUT_S = 30.0
@@ -26,7 +30,7 @@ TOKENS_BEFORE_DEATH = 8
 
 
 @pytest.fixture
-async def serve(deployed: Any) -> AsyncIterator[RayServe]:
+async def serve(deployed: "Cluster") -> AsyncIterator[RayServe]:
     async with RayServe(deployed.dashboard_url, deployed.token) as client:
         yield client
 
@@ -45,7 +49,9 @@ async def answering(serve: RayServe, bearer: str, *, other_than: str = "") -> Re
             await asyncio.sleep(0.2)
 
 
-def stream(http: aiohttp.ClientSession, deployed: Any, target: Replica, attempt: str) -> Any:
+def stream(
+    http: aiohttp.ClientSession, deployed: "Cluster", target: Replica, attempt: str
+) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
     signed = msgspec.structs.replace(claims(), attempt=AttemptId(attempt))
     options = {"include_usage": True, "continuous_usage_stats": True}
     body = chat("Tell me about the sea.", max_tokens=900, ignore_eos=True, stream=True, stream_options=options)
@@ -72,7 +78,7 @@ async def relayed_until_cut(response: aiohttp.ClientResponse, victim: psutil.Pro
     return seen, ended
 
 
-def process(deployed: Any, title: str) -> psutil.Process:
+def process(deployed: "Cluster", title: str) -> psutil.Process:
     (found,) = [one for one in deployed.processes() if title in " ".join(one.cmdline())]
     return found
 
@@ -83,7 +89,7 @@ async def gone(victims: list[psutil.Process]) -> None:
             await asyncio.sleep(0.1)
 
 
-async def test_the_replica_follows_its_engine_and_reports_first(deployed: Any, serve: RayServe) -> None:
+async def test_the_replica_follows_its_engine_and_reports_first(deployed: "Cluster", serve: RayServe) -> None:
     target = await answering(serve, deployed.bearer)
     replica, engine = process(deployed, "ray::ServeReplica"), process(deployed, "VLLM::EngineCore")
     attempt = f"req_{secrets.token_hex(8)}.1"
@@ -100,7 +106,7 @@ async def test_the_replica_follows_its_engine_and_reports_first(deployed: Any, s
     assert replacement.name != target.name
 
 
-async def test_a_killed_replica_is_replaced_and_leaves_no_engine(deployed: Any, serve: RayServe) -> None:
+async def test_a_killed_replica_is_replaced_and_leaves_no_engine(deployed: "Cluster", serve: RayServe) -> None:
     target = await answering(serve, deployed.bearer)
     replica = process(deployed, "ray::ServeReplica")
     engine = [one for one in replica.children(recursive=True) if "VLLM" in " ".join(one.cmdline())]

@@ -12,12 +12,12 @@ import pytest
 from redis.asyncio import Redis
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from support.redis_reader import read_usage
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import AdapterId, ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
-from tokenyard.core.redis_keys import bucket_of, usage_stream
 from tokenyard.core.usage import MeterClaims, TokenUsage
 from tokenyard.metering import header as meter
-from tokenyard.metering.events import ReplicaReported, decode_event
+from tokenyard.metering.events import ReplicaReported
 from tokenyard_deployments.serving.adapters.files import AdapterRejected
 from tokenyard_deployments.serving.adapters.residency import Residency
 from tokenyard_deployments.serving.engine.attempt_tokens import CURRENT_ATTEMPT, AttemptTokens
@@ -124,8 +124,7 @@ class Front:
     async def report(self, claims: MeterClaims) -> ReplicaReported:
         async with asyncio.timeout(DEADLINE_S):
             while True:
-                for _, fields in await self._redis.xrange(usage_stream(bucket_of(ORGANIZATION))):
-                    event = decode_event(fields[b"event"])
+                for event in await read_usage(self._redis, ORGANIZATION):
                     if isinstance(event, ReplicaReported) and event.claims == claims:
                         return event
                 await asyncio.sleep(0.01)

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 from redis.asyncio import Redis
@@ -54,10 +54,10 @@ class Tenancy:
     keys: ApiKeys
     listener: Listener
     organizations: Organizations
-    http: httpx.AsyncClient
+    http: httpx2.AsyncClient
     operator_secret: str = ""
 
-    async def as_operator(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
+    async def as_operator(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx2.Response:
         return await self.http.request(method, path, json=body, headers=bearer(self.operator_secret))
 
     async def new_tenant(self, slug: str) -> tuple[OrganizationView, str]:
@@ -104,8 +104,8 @@ async def tenancy(database: Database, redis: Redis) -> AsyncIterator[Tenancy]:
     install_error_handlers(app)
     app.include_router(operator_router(organizations, store, operator_store, keys))
     app.include_router(tenant_router(store, keys))
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
+    transport = httpx2.ASGITransport(app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as http:
         made = Tenancy(
             database, redis, clock, store, operator_store, hasher, authenticator, versions, keys, listener,
             organizations, http,

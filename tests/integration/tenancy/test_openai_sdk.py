@@ -14,7 +14,7 @@ from support.openai_schema import check_openai_schema, check_openai_type
 from tokenyard.tenancy.api_keys import BOOTSTRAP
 
 if TYPE_CHECKING:
-    from conftest import Tenancy
+    from integration.tenancy.conftest import Tenancy
 
 
 def bearer(secret: str) -> dict[str, str]:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
+import httpx2
 import pytest
 from fastapi import FastAPI
 
@@ -19,7 +19,7 @@ from tokenyard.tenancy.views import OrganizationView
 from tokenyard.web.errors import install_error_handlers
 
 if TYPE_CHECKING:
-    from conftest import Tenancy
+    from integration.tenancy.conftest import Tenancy
 
 Ending = Callable[["Tenancy", OrganizationView, ApiKeyId], Awaitable[object]]
 
@@ -84,8 +84,8 @@ async def test_an_ended_key_neither_makes_nor_ends_keys(tenancy: "Tenancy", end:
     install_error_handlers(app)
     app.include_router(tenant_router(tenancy.store, tenancy.keys))
     headers = {"authorization": f"Bearer {secret}"}
-    async with httpx.AsyncClient(
-        transport=httpx.ASGITransport(app), base_url="http://gateway", headers=headers
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app), base_url="http://gateway", headers=headers
     ) as http:
         assert (await http.post(path, json={"name": "heir"})).status_code == 401
         assert (await http.delete(f"{path}/{other.id}")).status_code == 401

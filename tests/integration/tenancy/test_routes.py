@@ -11,7 +11,7 @@ from tokenyard.tenancy.api_keys import BOOTSTRAP
 from tokenyard.tenancy.tables import ApiKeyRow, AuditRow
 
 if TYPE_CHECKING:
-    from conftest import Tenancy
+    from integration.tenancy.conftest import Tenancy
 
 OWN = "/v1/organization/projects"
 

@@ -8,7 +8,7 @@ from tokenyard.core.errors import NotFound
 from tokenyard.core.ids import OrganizationId
 
 if TYPE_CHECKING:
-    from conftest import Tenancy
+    from integration.tenancy.conftest import Tenancy
 
 
 async def test_each_scope_with_a_monthly_limit_is_named(tenancy: "Tenancy") -> None:

@@ -174,7 +174,7 @@ async def test_killed_then_resumed_then_published(
     assert result.metrics["valid_loss"] < result.metrics["base_valid_loss"]
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     assert any(event.message.startswith("Going on after epoch ") for event in events)
-    steps = [event.data["step"] for event in events if "total_steps" in event.data]
+    steps = [int(event.data["step"]) for event in events if "total_steps" in event.data]
     assert steps == list(range(steps[0], 2 * EPOCHS + 1))
     assert steps[0] > 1
     check_published(folder, result)

@@ -6,6 +6,9 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 import openai
@@ -15,6 +18,9 @@ from playwright.sync_api import Page, expect
 
 from support.servers.free_ports import free_port
 from support.servers.whole_stack import BIN, MODEL, Stack, eventually
+
+if TYPE_CHECKING:
+    from e2e.conftest import FinishedTour
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -43,17 +49,18 @@ def test_the_printed_python_works_as_pasted(stack: Stack) -> None:
 
 def test_the_keys_are_stored_nowhere(stack: Stack) -> None:
     keys = [stack.printed("Admin key").encode(), stack.printed("API key").encode()]
-    for file in stack.data_dir.rglob("*"):
+    files = [Path(folder, name) for folder, _, names in os.walk(stack.data_dir) for name in names]
+    assert files
+    for file in files:
         if file.is_file() and "models" not in file.parts:
-            content = file.read_bytes()
-            assert not any(key in content for key in keys), file
+            with suppress(FileNotFoundError):  # the platform runs: it removes what it no longer needs
+                content = file.read_bytes()
+                assert not any(key in content for key in keys), file
 
 
-def test_the_quickstart_teaches_a_model_and_the_bill_adds_up(stack: Stack) -> None:
-    tour = stack.command("quickstart", timeout_s=600)
-    assert tour.returncode == 0, tour.stdout + tour.stderr
-    facts = tour.stdout.strip().splitlines()[-3:]
-    assert all(fact.startswith("yes") for fact in facts), tour.stdout
+def test_the_quickstart_teaches_a_model_and_the_bill_adds_up(tour: "FinishedTour") -> None:
+    facts = tour.output.strip().splitlines()[-3:]
+    assert all(fact.startswith("yes") for fact in facts), tour.output
     assert "answers as taught" in facts[0]
     assert "the base model does not" in facts[1]
     assert "= sum of lines" in facts[2]
@@ -100,10 +107,10 @@ def test_an_operators_ray_job_gives_the_same_kind_of_model_and_bill(stack: Stack
     assert line["quantity"] == job.trained_tokens
 
 
-def test_another_tenant_sees_nothing_of_it(stack: Stack) -> None:
+def test_another_tenant_sees_nothing_of_a_fine_tuned_model(stack: Stack, tour: "FinishedTour") -> None:
     _, other = stack.tenant("other-tenant")
-    jobs = stack.admin("GET", "/admin/jobs")["data"]
-    (job, *_) = [job for job in jobs if job["fine_tuned_model"]]
+    job = tour.job
+    assert job["fine_tuned_model"]
     for attempt in (
         lambda: other.chat.completions.create(model=job["fine_tuned_model"], messages=[]),
         lambda: other.models.retrieve(job["fine_tuned_model"]),
@@ -116,27 +123,30 @@ def test_another_tenant_sees_nothing_of_it(stack: Stack) -> None:
     assert [model.id for model in other.models.list()] == [MODEL]
 
 
-def test_the_dashboard_shows_it_all(stack: Stack, page: Page) -> None:
+def test_the_dashboard_shows_usage_models_jobs_and_invoices(stack: Stack, tour: "FinishedTour", page: Page) -> None:
     page.goto(stack.printed("Dashboard"))
     page.get_by_label("Admin key").fill(stack.printed("Admin key"))
     page.get_by_role("button", name="Log in").click()
-    expect(page.locator("#organizations")).to_contain_text("second-door")
+    expect(page.locator("#organizations")).to_contain_text("Quickstart")
     assert page.locator("figure rect").count() > 0
-    expect(page.locator("#models")).to_contain_text("ft:")
+    expect(page.locator("#models")).to_contain_text(tour.job["fine_tuned_model"])
     page.get_by_role("link", name="Fine-tuning jobs").click()
-    expect(page.locator("#jobs")).to_contain_text("succeeded")
+    expect(page.locator("#jobs tr", has_text=tour.job["id"])).to_contain_text("succeeded")
     page.get_by_role("link", name="Invoices").click()
     page.locator("#invoices a").first.click()
     expect(page.locator("#total")).to_contain_text("$")
 
 
 def test_prometheus_reads_gateway_worker_and_engine(stack: Stack) -> None:
+    _, client = stack.tenant("watched")
+    client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}], max_tokens=4)
     gateway = httpx.get(f"{stack.url}/metrics").text
     assert re.search(r'tokenyard_\w*tokens\w*total\{.*model="smollm2', gateway)
     assert "time_to_first_token" in gateway
-    worker = httpx.get(f"http://127.0.0.1:{stack.environment['TOKENYARD_WORKER_PORT']}/metrics").text
-    assert re.search(r"tokenyard_ledger_charges_total\{.*\} [1-9]", worker)
-    (found,) = httpx.get(f"http://127.0.0.1:{stack.environment['TOKENYARD_WORKER_PORT']}/prometheus/replicas").json()
+    worker = f"http://127.0.0.1:{stack.environment['TOKENYARD_WORKER_PORT']}"
+    charged = re.compile(r"tokenyard_ledger_charges_total\{.*\} [1-9]")
+    eventually(lambda: charged.search(httpx.get(f"{worker}/metrics").text))
+    (found,) = httpx.get(f"{worker}/prometheus/replicas").json()
     url = f"http://{found['targets'][0]}{found['labels']['__metrics_path__']}"
     assert httpx.get(url).status_code == 401
     engine = httpx.get(url, headers={"authorization": f"Bearer {stack.replica_bearer}"}).text
@@ -144,12 +154,11 @@ def test_prometheus_reads_gateway_worker_and_engine(stack: Stack) -> None:
 
 
 def test_nothing_listens_beyond_this_machine(stack: Stack) -> None:
-    listening = [
-        (process.name(), connection.laddr)
-        for process in psutil.Process(stack.process.pid).children(recursive=True)
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN
-    ]
+    listening = []
+    for process in psutil.Process(stack.process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            name, connections = process.name(), process.net_connections("inet")
+            listening += [(name, one.laddr) for one in connections if one.status == psutil.CONN_LISTEN]
     assert listening
     assert [one for one in listening if not _is_loopback(one[1].ip)] == []
 

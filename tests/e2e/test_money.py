@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -19,6 +20,14 @@ LONG: dict[str, Any] = {
     "max_tokens": 400,
     "stream": True,
 }
+
+
+@pytest.fixture(autouse=True)
+def _books_agree(stack: Stack) -> Iterator[None]:
+    """After each test, once no request is open, every invariant holds."""
+    yield
+    stack.until_ready()
+    eventually(lambda: stack.command("reconcile", "--json").returncode == 0, limit_s=90)
 
 
 def story(stack: Stack, request: str) -> Any:
@@ -98,6 +107,7 @@ def test_a_gateway_killed_mid_stream_loses_no_token(stack: Stack) -> None:
     replica = reports(found)["replica"]
     assert found["charge"]["completion_tokens"] == replica["completion_tokens"] >= seen
     eventually(lambda: not open_holds(stack))
+    eventually(lambda: _works(client), limit_s=60)
 
 
 def test_redis_killed_under_load_loses_no_request(stack: Stack) -> None:
@@ -127,7 +137,6 @@ def test_redis_killed_under_load_loses_no_request(stack: Stack) -> None:
     assert set(refused) <= {503}
     for request in finished:
         assert story(stack, request)["charge"]["rule"] in ("completed", "gateway_lost")
-    reconciled(stack)
     usage = stack.admin("GET", f"/admin/organizations/{organization}/usage")
     assert usage
 
@@ -171,16 +180,6 @@ def test_a_revoked_key_is_dead_at_once(stack: Stack) -> None:
         client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}], max_tokens=4)
 
 
-def test_the_books_agree_after_all_that(stack: Stack) -> None:
-    reconciled(stack)
-
-
-def reconciled(stack: Stack) -> None:
-    """Wait until no request is open; then every invariant must hold."""
-
-    eventually(lambda: stack.command("reconcile", "--json").returncode == 0, limit_s=90)
-
-
 def open_holds(stack: Stack) -> int:
     with redis.Redis(port=int(stack.environment["TOKENYARD_VALKEY_PORT"])) as client:
         return sum(int(client.zcard(key)) for key in client.scan_iter("*:holds"))
@@ -199,6 +198,6 @@ def engine_processes(stack: Stack) -> list[psutil.Process]:
 def _works(client: openai.OpenAI) -> bool:
     try:
         client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "hi"}], max_tokens=4)
-    except openai.APIStatusError:
+    except openai.APIError:
         return False
     return True
