@@ -33,6 +33,7 @@ class Page(BaseModel, Generic[Item]):
         """Return a page of at most `limit` things, where `limit + 1` were asked for to learn whether there are more."""
         data = list(found[:limit])
         return cls(
+            object="list",  # said, so that it stays where only fields that were set are shown
             data=data,
             first_id=data[0].id if data else None,
             last_id=data[-1].id if data else None,
