@@ -3,6 +3,7 @@
 import asyncio
 import json
 import secrets
+from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,6 +38,18 @@ class ReplicaCluster(Protocol):
     blobs: Path
 
     def processes(self) -> list[psutil.Process]: ...
+
+
+def engines(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Return the engines' processes: a replica's server forks them, under a command line that stays the server's."""
+    return [
+        one
+        for one in processes
+        if (server := one.parent()) is not None
+        and "multiprocessing.forkserver" in " ".join(server.cmdline())
+        and (replica := server.parent()) is not None
+        and "ray::ServeReplica" in " ".join(replica.cmdline())
+    ]
 
 
 def claims(adapter: AdapterRef | None = None, endpoint: str = CHAT) -> MeterClaims:

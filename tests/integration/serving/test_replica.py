@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from support.replica_caller import CHAT, COMPLETIONS, MODEL, REPORT_TIMEOUT_S, ReplicaCaller, chat, claims
+from support.replica_caller import CHAT, COMPLETIONS, MODEL, REPORT_TIMEOUT_S, ReplicaCaller, chat, claims, engines
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.replica import AdapterRefused
 from tokenyard.core.training import AdapterManifest, adapter_digest
@@ -270,5 +270,5 @@ async def test_the_engines_own_metrics_are_there(caller: ReplicaCaller) -> None:
 
 async def test_the_engine_computes_on_all_cpus_in_one_process(caller: ReplicaCaller) -> None:
     """Ray would leave it a single thread on any machine, and vLLM would spin for a worker in a process of its own."""
-    engine = [one for one in caller.cluster.processes() if "VLLM::" in " ".join(one.cmdline())]
-    assert [one.environ()["OMP_NUM_THREADS"] for one in engine] == [str(usable_cpus())]
+    found = engines(caller.cluster.processes())
+    assert [one.environ()["OMP_NUM_THREADS"] for one in found] == [str(usable_cpus())]

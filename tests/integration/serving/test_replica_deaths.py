@@ -12,7 +12,7 @@ import msgspec
 import psutil
 import pytest
 
-from support.replica_caller import CHAT, ORGANIZATION, chat, claims, reports
+from support.replica_caller import CHAT, ORGANIZATION, chat, claims, engines, reports
 from tokenyard.clients.ray_serve import RayServe
 from tokenyard.clients.replica import ReplicaClient
 from tokenyard.core.ids import AttemptId
@@ -91,7 +91,7 @@ async def gone(victims: list[psutil.Process]) -> None:
 
 async def test_the_replica_follows_its_engine_and_reports_first(deployed: "Cluster", serve: RayServe) -> None:
     target = await answering(serve, deployed.bearer)
-    replica, engine = process(deployed, "ray::ServeReplica"), process(deployed, "VLLM::EngineCore")
+    replica, (engine,) = process(deployed, "ray::ServeReplica"), engines(deployed.processes())
     attempt = f"req_{secrets.token_hex(8)}.1"
     async with aiohttp.ClientSession() as http, stream(http, deployed, target, attempt) as response:
         seen, _ = await relayed_until_cut(response, engine)
@@ -109,7 +109,7 @@ async def test_the_replica_follows_its_engine_and_reports_first(deployed: "Clust
 async def test_a_killed_replica_is_replaced_and_leaves_no_engine(deployed: "Cluster", serve: RayServe) -> None:
     target = await answering(serve, deployed.bearer)
     replica = process(deployed, "ray::ServeReplica")
-    engine = [one for one in replica.children(recursive=True) if "VLLM" in " ".join(one.cmdline())]
+    engine = engines(replica.children(recursive=True))
     assert engine
     attempt = f"req_{secrets.token_hex(8)}.1"
     async with aiohttp.ClientSession() as http, stream(http, deployed, target, attempt) as response:

@@ -15,7 +15,6 @@ from typing import Any
 
 BIND = "VLLM_CPU_OMP_THREADS_BIND"
 LOADED = (
-    "setproctitle",  # finds a process's title only while nothing has been added to the environment
     "vllm.v1.engine.core",
     "vllm.v1.executor.uniproc_executor",
     "vllm.v1.worker.cpu_worker",
