@@ -35,7 +35,7 @@ def check_adapter(folder: Path, base: Mapping[str, tuple[int, ...]], rules: Adap
 
 
 def check_losses(valid_loss: float | None, base_valid_loss: float | None) -> None:
-    """Raise `AdapterNotAllowed` where an adapter predicts the held-out rows, if there are any, no better than the base."""
+    """Raise `AdapterNotAllowed` where an adapter predicts held-out rows, if there are any, no better than the base."""
     if valid_loss is None or base_valid_loss is None:
         return
     if not valid_loss < base_valid_loss:  # also refuses NaN
