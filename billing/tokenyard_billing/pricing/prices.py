@@ -17,7 +17,7 @@ class UnknownPrice(LookupError):
 
 
 class PriceList:
-    """The newest rate card in force decides alone; older ones explain old charges. No such id: `UnknownPrice`."""
+    """The newest card in force decides alone; older ones explain old charges. An unknown id raises `UnknownPrice`."""
 
     def __init__(self, cards: tuple[RateCard, ...]) -> None:
         self.cards = cards

@@ -62,7 +62,7 @@ class BillingOperatorStore:
         self._redis = redis
 
     async def request(self, key: str) -> RequestStory:
-        """Tell everything that is known of the request or training job `key`; nothing: `NotFound`."""
+        """Tell everything that is known of the request or training job `key`, or raise `NotFound`."""
         async with self._database.reading() as session:
             reports = (await load_reports(session, [key])).get(key, [])
             charge = await session.get(Charge, key)

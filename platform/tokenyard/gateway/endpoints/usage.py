@@ -52,7 +52,7 @@ _WHOLE_REPLY = msgspec.json.Decoder(_WholeReply)
 
 
 def read_usage(body: bytes) -> TokenUsage:
-    """Return the usage in a whole reply; where it tells none, or is no JSON, `msgspec.MsgspecError`."""
+    """Return the usage in a whole reply; one that tells none, or is no JSON, raises `msgspec.MsgspecError`."""
     usage = _WHOLE_REPLY.decode(body).usage
     if usage is None:
         raise msgspec.ValidationError("the reply tells no usage")
