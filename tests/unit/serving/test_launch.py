@@ -13,6 +13,7 @@ from tokenyard_deployments.serving.engine.launch import EngineContext, keep_work
 def test_the_engine_gets_the_environment_of_the_moment_it_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    pytest.importorskip("setproctitle")
     context = EngineContext()
     first = context.Process(target=subprocess.run, name="first", kwargs={"args": ["true"]})
     first.start()  # and with it the server

@@ -71,6 +71,10 @@ class EngineContext(ForkServerContext):
 
 
 def _run(environment: Mapping[str, str], target: Callable[..., Any], **arguments: Any) -> None:
-    # The server's own is as old as the server; vLLM has added to the replica's since.
+    # vLLM's own dependency. It finds the title's place beside the environment only while that is as it was.
+    import setproctitle  # noqa: PLC0415
+
+    setproctitle.getproctitle()
+    # The server's environment is as old as the server; vLLM has added to the replica's since.
     os.environ.update(environment)
     target(**arguments)
