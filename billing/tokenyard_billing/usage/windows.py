@@ -24,7 +24,7 @@ class Window(msgspec.Struct, frozen=True):
 
     @classmethod
     def page(cls, start_s: int, end_s: int, page: str | None, *, width_ms: int, limit: int) -> Self:
-        """Return up to `limit` buckets between two unix times, from `page` on; a made-up page raises `InvalidRequest`."""
+        """Return up to `limit` buckets between two unix times, from `page` on; another one raises `InvalidRequest`."""
         start_ms = start_s * 1000 // width_ms * width_ms
         if page is not None:
             start_ms = max(start_ms, _read_page(page) // width_ms * width_ms)
