@@ -56,6 +56,10 @@ class Spool(Generic[Item]):
 
     async def flush(self) -> None:
         """Write what is not on disk yet; items that come together share one sync."""
+        # A caller may be cancelled, the thread that writes may not: it must end before anybody writes again.
+        await asyncio.shield(self._flush())
+
+    async def _flush(self) -> None:
         async with self._lock:
             batch = list(self._unwritten)
             if not batch:

@@ -1,8 +1,10 @@
 """The spool on a real disk: what it kept, it gives back, whoever died in between."""
 
 import asyncio
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -202,3 +204,34 @@ async def test_a_long_outage_makes_many_files_and_a_replay_takes_them_oldest_fir
     assert sent.numbers == [0, 1]
     await spool.replay(sent)
     assert sent.numbers == list(range(20))
+
+
+async def test_a_write_that_is_left_midway_is_neither_lost_nor_doubled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`Outbox.close` cancels its background task, which may be writing just then."""
+    writing, go_on = threading.Event(), threading.Event()
+    sync = os.fsync
+
+    def slow_sync(file: int) -> None:
+        writing.set()
+        go_on.wait(5)
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", slow_sync)
+    spool = Spool(tmp_path, Item)
+    appending = asyncio.create_task(spool.append([Item(1)]))
+    await asyncio.to_thread(writing.wait, 5)
+    appending.cancel()
+    await asyncio.wait([appending])
+    closing = asyncio.create_task(spool.close())
+    await asyncio.sleep(0.05)
+    go_on.set()
+    await closing
+    sent: list[Item] = []
+
+    async def send(items: Sequence[Item]) -> None:
+        sent.extend(items)
+
+    await Spool(tmp_path, Item).replay(send)
+    assert sent == [Item(1)]
