@@ -14,11 +14,10 @@ from pathlib import Path
 
 import aiohttp
 import openai
-import redis
 
 from support.servers.whole_stack import MODEL, Stack, eventually, private_environment, start, stop
+from tokenyard.clients.ray_serve import RayServe
 from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId, new_request_id
-from tokenyard.core.redis_keys import REPLICAS
 from tokenyard.core.usage import MeterClaims
 from tokenyard.metering import header as meter
 
@@ -79,7 +78,7 @@ def _training_like_load() -> Iterator[None]:
 
 async def _throughput(stack: Stack, key: str) -> tuple[float, float]:
     """Return the medians of interleaved rounds, through the gateway and straight to the replica."""
-    replica, bearer, secret = _replica(stack)
+    replica, bearer, secret = await _replica(stack)
     through: list[float] = []
     direct: list[float] = []
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=300)) as session:
@@ -116,11 +115,13 @@ async def _stream(session: aiohttp.ClientSession, url: str, headers: dict[str, s
     return int(tokens)
 
 
-def _replica(stack: Stack) -> tuple[str, str, bytes]:
+async def _replica(stack: Stack) -> tuple[str, str, bytes]:
     """Return the replica's URL, its bearer, and the secret that signs the meter header."""
-    with redis.Redis(port=int(stack.environment["TOKENYARD_VALKEY_PORT"])) as client:
-        (replica,) = (json.loads(value) for value in client.hgetall(REPLICAS).values())
-    return replica["url"], stack.replica_bearer, stack.settings.derived_secret("meter")
+    ray = f"http://127.0.0.1:{stack.environment['TOKENYARD_RAY_DASHBOARD_PORT']}"
+    token = Path(stack.environment["HOME"], ".ray", "auth_token").read_text().strip()
+    async with RayServe(ray, token) as serve:
+        (target,) = await serve.targets()
+    return target.url, stack.replica_bearer, stack.settings.derived_secret("meter")
 
 
 def _claims() -> MeterClaims:
