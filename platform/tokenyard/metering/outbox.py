@@ -15,6 +15,7 @@ from tokenyard.metering.spool import Item, Spool
 
 _LOG = logging.getLogger(__name__)
 CHECK_INTERVAL_S = 1.0
+CLOSE_TIMEOUT_S = 2.0  # a Redis that hangs counts as one that is away
 KEPT_S = 5.0  # Redis syncs its file every second: what it acknowledged longer ago than this is safe
 MAX_KEPT = 50_000
 ROOM = 10_000  # more items than one file of the spool holds
@@ -61,7 +62,8 @@ class Outbox(Generic[Item]):
             await asyncio.wait([self._checking])
             self._checking = None
         try:
-            restarted = await self._current_run_id() != self._run_id
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                restarted = await self._current_run_id() != self._run_id
         except (RedisError, OSError):
             restarted = True
         if restarted:
