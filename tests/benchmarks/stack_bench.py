@@ -118,10 +118,13 @@ async def _stream(session: aiohttp.ClientSession, url: str, headers: dict[str, s
 async def _replica(stack: Stack) -> tuple[str, str, bytes]:
     """Return the replica's URL, its bearer, and the secret that signs the meter header."""
     ray = f"http://127.0.0.1:{stack.environment['TOKENYARD_RAY_DASHBOARD_PORT']}"
-    token = Path(stack.environment["HOME"], ".ray", "auth_token").read_text().strip()
-    async with RayServe(ray, token) as serve:
+    async with RayServe(ray, _ray_token(stack)) as serve:
         (target,) = await serve.targets()
     return target.url, stack.replica_bearer, stack.settings.derived_secret("meter")
+
+
+def _ray_token(stack: Stack) -> str:
+    return Path(stack.environment["HOME"], ".ray", "auth_token").read_text().strip()
 
 
 def _claims() -> MeterClaims:
