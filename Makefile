@@ -29,8 +29,8 @@ lint: setup ## ruff, and its formatting
 types: setup ## mypy, strict
 	$(BIN)/mypy
 
-check: lint types ## what to run before each commit, under 90 s
-	$(BIN)/pytest -q -n $(JOBS) tests/architecture tests/unit tests/contract
+check: lint types ## what to run before each commit, under 90 s; PostgreSQL comes with `make test`
+	$(BIN)/pytest -q -n $(JOBS) -k "not postgres" tests/architecture tests/unit tests/contract
 
 test: lint types ## every test: real databases, the real stack, a real browser; then branch coverage
 	@rm -rf build/coverage
