@@ -3,7 +3,7 @@
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import fsspec
 import msgspec
@@ -50,7 +50,11 @@ class AttemptFolder:
         self._seq = max((_number(name) for name in self._names(EVENTS_FOLDER)), default=0)
 
     def add_event(
-        self, message: str, *, level: Literal["info", "warn", "error"] = "info", metrics: dict[str, Any] | None = None
+        self,
+        message: str,
+        *,
+        level: Literal["info", "warn", "error"] = "info",
+        metrics: dict[str, int | float] | None = None,
     ) -> None:
         """Add an event; with `metrics` it is one of type `metrics`."""
         self._seq += 1

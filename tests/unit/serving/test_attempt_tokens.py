@@ -1,24 +1,12 @@
 """One request's count over all that the engine does for it."""
 
-from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
-from tokenyard.core.usage import MeterClaims, TokenUsage
+from support.replica_caller import COMPLETIONS, claims
+from tokenyard.core.usage import TokenUsage
 from tokenyard_deployments.serving.engine.attempt_tokens import AttemptTokens
 
 
 def attempt() -> AttemptTokens:
-    return AttemptTokens(
-        MeterClaims(
-            attempt=AttemptId("req_1.1"),
-            organization=OrganizationId("org"),
-            project=ProjectId("p"),
-            key=ApiKeyId("k"),
-            model="m",
-            base_model="m",
-            price=PriceId("c/m"),
-            admitted_at_ms=1,
-            endpoint="/v1/completions",
-        )
-    )
+    return AttemptTokens(claims(endpoint=COMPLETIONS))
 
 
 def test_a_prompt_counts_once_for_all_its_answers() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
-from tokenyard.core.usage import MeterClaims, TokenUsage
+from support.replica_caller import COMPLETIONS, claims
+from tokenyard.core.usage import TokenUsage
 from tokenyard_deployments.serving.engine.attempt_tokens import CURRENT_ATTEMPT, AttemptTokens
 from tokenyard_deployments.serving.engine.pinned import UnknownEngine
 from tokenyard_deployments.serving.engine.witness import EngineWitness
@@ -74,19 +74,7 @@ def processor() -> Processor:
 
 @contextmanager
 def attempt() -> Iterator[AttemptTokens]:
-    counted = AttemptTokens(
-        MeterClaims(
-            attempt=AttemptId("req_1.1"),
-            organization=OrganizationId("org"),
-            project=ProjectId("p"),
-            key=ApiKeyId("k"),
-            model="m",
-            base_model="m",
-            price=PriceId("c/m"),
-            admitted_at_ms=1,
-            endpoint="/v1/completions",
-        )
-    )
+    counted = AttemptTokens(claims(endpoint=COMPLETIONS))
     token = CURRENT_ATTEMPT.set(counted)
     yield counted
     CURRENT_ATTEMPT.reset(token)
