@@ -3,6 +3,7 @@
 import importlib
 
 _MODULES = (
+    "tokenyard.storage.transactional_outbox",
     "tokenyard.tenancy.tables",
     "tokenyard.catalog.tables",
     "tokenyard.files.tables",

@@ -7,6 +7,10 @@ from tokenyard.core.principal import Principal
 from tokenyard.core.usage import MeterClaims
 
 
+class PrincipalOutdated(Exception):
+    """The caller's key, project or organization was changed since its `Principal` was looked up: look it up again."""
+
+
 class AdmissionRequest(msgspec.Struct, frozen=True):
     """One client request, before it is let in.
 

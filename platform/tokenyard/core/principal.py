@@ -35,12 +35,15 @@ class Role(StrEnum):
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """A tenant's authenticated key. `limits` go from the narrowest scope to the widest."""
+    """A tenant's authenticated key. `limits` go from the narrowest scope to the widest.
+
+    `revision` is the organization's: it grows with every change that may make an older `Principal` of it wrong.
+    """
 
     organization: OrganizationId
     project: ProjectId
     key: ApiKeyId
-    key_version: int
+    revision: int
     limits: tuple[ScopedLimits, ...] = ()
     weight: int = 1
 

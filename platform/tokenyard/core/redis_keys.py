@@ -6,7 +6,7 @@ works on Redis Cluster and one worker writes for one organization.
 
 import zlib
 
-from tokenyard.core.ids import ApiKeyId, OrganizationId, RequestId
+from tokenyard.core.ids import OrganizationId, RequestId
 
 BUCKETS = 64
 CONSUMER_GROUP = "ledger"
@@ -67,6 +67,6 @@ def rate(bucket: int, scope: str, what: str) -> str:
     return f"{bucket_tag(bucket)}:rate:{scope}:{what}"
 
 
-def key_version(bucket: int, key: ApiKeyId) -> str:
-    """String: the key's current version; another one than the caller's means it was revoked or changed."""
-    return f"{bucket_tag(bucket)}:keyversion:{key}"
+def revision(bucket: int, organization: OrganizationId) -> str:
+    """String: the organization's revision; a caller that knows an older one must look its key up again."""
+    return f"{bucket_tag(bucket)}:revision:{organization}"
