@@ -47,7 +47,6 @@ class Principal(msgspec.Struct, frozen=True):
     limits: tuple[ScopedLimits, ...] = ()
     weight: int = 1
 
-
     @property
     def monthly_limits(self) -> dict[str, NanoDollars]:
         """What each scope that has such a limit may spend in a month, by its id."""

@@ -53,7 +53,9 @@ def budget_refusal(
         case [b"budget", name, limit, ledger, pending, held]:
             whose, code = _budget_owner(name.decode(), organization, project)
             unspent, in_use = int(limit) + int(ledger), int(pending) + int(held)
-            return _in_use(whose, amount, unspent, in_use) if unspent >= amount else _spent(whose, code, amount, unspent)
+            return (
+                _in_use(whose, amount, unspent, in_use) if unspent >= amount else _spent(whose, code, amount, unspent)
+            )
         case [b"not_ready"] | [b"missing", *_]:
             return not_available()
     raise AssertionError(f"unknown reply of the admit script: {reply!r}")

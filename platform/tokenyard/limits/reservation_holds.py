@@ -15,7 +15,6 @@ from tokenyard.limits.live_budgets import BudgetSource, MissingBudgets, RedisBud
 from tokenyard.limits.refusals import OK, SETTLED, budget_refusal, not_available
 from tokenyard.limits.scripts import Argument, ScriptName, Scripts
 
-
 LEASE_MS = 120_000
 
 
