@@ -4,6 +4,7 @@ from redis.asyncio import Redis
 
 from tokenyard.core.clock import Clock
 from tokenyard.storage.database import Database
+from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard.web.loops import Loop
 from tokenyard_billing.bucket_leases import BucketLeases
 from tokenyard_billing.charging.consumer import LedgerConsumer
@@ -13,11 +14,10 @@ from tokenyard_billing.charging.open_requests import OpenRequests
 from tokenyard_billing.charging.streams import UsageStreams
 from tokenyard_billing.invoicing.loops import InvoiceDrafter
 from tokenyard_billing.invoicing.store import InvoiceStore
-from tokenyard_billing.ports import LiveBudgets, SpendingLimits
+from tokenyard_billing.ports import LiveBudgets
 from tokenyard_billing.pricing.checksums import compare
 from tokenyard_billing.pricing.prices import PriceList
-from tokenyard_billing.wallets.budgets import SqlBudgets
-from tokenyard_billing.wallets.loader import BudgetLoader
+from tokenyard_billing.wallets.loops import BucketReadiness
 
 
 class BillingWorker:
@@ -30,7 +30,7 @@ class BillingWorker:
         database: Database,
         redis: Redis,
         prices: PriceList,
-        limits: SpendingLimits,
+        outbox: TransactionalOutbox,
         live: LiveBudgets,
         metrics: LedgerMetrics,
         clock: Clock,
@@ -48,12 +48,11 @@ class BillingWorker:
             streams=UsageStreams(redis, name),
             intake=Intake(prices, report_wait_ms=report_wait_ms),
             prices=prices,
-            budgets=SqlBudgets(database, limits),
-            live=live,
+            outbox=outbox,
             metrics=metrics,
             open_requests=OpenRequests(database, redis, live, orphan_ms=lease_ms + report_wait_ms),
         )
-        self.loader = BudgetLoader(database, self.leases, live, clock, renewal_ms=renewal_ms)
+        self.readiness = BucketReadiness(database, self.leases, live, renewal_ms=renewal_ms)
         self.drafter = InvoiceDrafter(database, InvoiceStore(database, prices, clock))
 
     async def start(self) -> None:
@@ -62,7 +61,7 @@ class BillingWorker:
             await compare(session, self._prices.cards)
 
     def loops(self) -> list[Loop]:
-        return [self.consumer.loop(), self.loader.loop(), self.drafter.loop()]
+        return [self.consumer.loop(), self.readiness.loop(), self.drafter.loop()]
 
     async def stop(self) -> None:
         """Hand the buckets over at once, after the loops have ended."""

@@ -3,25 +3,33 @@
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from tokenyard.core.budgets import BudgetUpdate
-from tokenyard.core.ids import OrganizationId
+from tokenyard.core.budgets import Budget, BudgetUpdate
+from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId
 from tokenyard.core.money import NanoDollars
 
 
 class SpendingLimits(Protocol):
-    """Knows who may spend how much in a month, by the id of organization, project or key (tenancy)."""
+    """Knows who may spend how much in a month (tenancy)."""
 
-    async def monthly(self, organization: OrganizationId) -> Mapping[str, NanoDollars]: ...
+    async def monthly_limits(
+        self, organization: OrganizationId, project: ProjectId, key: ApiKeyId
+    ) -> Mapping[str, NanoDollars]:
+        """Return the limit of each of the three scopes that has one, by its id."""
+        ...
 
 
 class BudgetHolds(Protocol):
-    """Holds money of live budgets for a training job, on all or on none (limits); raises QuotaExceeded, Unavailable."""
+    """Holds money of live budgets for a training job (limits), for minutes: then the ledger has taken it over."""
 
     async def hold(
-        self, organization: OrganizationId, charge_key: str, budgets: Sequence[str], amount: NanoDollars
-    ) -> None: ...
+        self, organization: OrganizationId, charge_key: str, budgets: Sequence[Budget], amount: NanoDollars
+    ) -> None:
+        """Hold it on all or on none, or raise RateLimited, QuotaExceeded or Unavailable; again holds no more."""
+        ...
 
-    async def release(self, organization: OrganizationId, charge_key: str) -> None: ...
+    async def release(self, organization: OrganizationId, charge_key: str) -> None:
+        """Give it back, if there is one, or raise `redis.RedisError`."""
+        ...
 
 
 class LiveBudgets(Protocol):
@@ -31,6 +39,10 @@ class LiveBudgets(Protocol):
     """
 
     async def apply(self, updates: Iterable[tuple[OrganizationId, Iterable[BudgetUpdate]]]) -> None: ...
+
+    async def decide(self, used: Iterable[tuple[OrganizationId, Mapping[str, int]]]) -> None:
+        """Let token windows count what undecided requests really used: tokens by request."""
+        ...
 
     async def is_ready(self, bucket: int) -> bool: ...
 

@@ -115,7 +115,7 @@ def load(url: str, connections: int, seconds: float, key: str) -> dict[str, floa
 
 async def _prepare(settings: Settings, replica_url: str) -> str:
     async with Foundation.opened(settings) as foundation:
-        wallet = Wallet(foundation.database, foundation.budgets, foundation.live_budgets, foundation.clock)
+        wallet = Wallet(foundation.database, foundation.outbox, foundation.clock)
         credit = OpeningCredit(wallet, settings.opening_credit_dollars)
         organizations = Organizations(foundation.tenancy_operator, credit.created)
         organization = await organizations.create(name="Bench", slug="bench", actor=ACTOR)

@@ -9,18 +9,16 @@ import aiohttp
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
-from support.billing_stand import ACME, GLOBEX, KEY, PRICES, PROJECT, FixedLimits
+from support.billing_stand import ACME, GLOBEX, KEY, PRICES, PROJECT, budget_outbox
 from support.fakes.authenticator import FixedAuthenticator
 from support.servers.asgi import running
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.errors import NotFound
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.principal import Principal
-from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.storage.database import Database
 from tokenyard.web.errors import install_error_handlers
 from tokenyard_billing.api import billing_routers
-from tokenyard_billing.wallets.budgets import SqlBudgets
 from tokenyard_billing.wallets.store import Wallet
 
 TENANT = "ty-acme"
@@ -62,7 +60,7 @@ async def billing_api(database: Database, redis: Redis) -> AsyncIterator[Api]:
     install_error_handlers(app)
     tenants = {TENANT: Principal(ACME, PROJECT, KEY, 1), OTHER_TENANT: Principal(GLOBEX, PROJECT, KEY, 1)}
     app.state.authenticator = FixedAuthenticator(tenants, OPERATOR)
-    wallet = Wallet(database, SqlBudgets(database, FixedLimits()), RedisBudgets(redis), SystemClock())
+    wallet = Wallet(database, budget_outbox(database, redis), SystemClock())
     for router in billing_routers(
         database=database,
         redis=redis,

@@ -17,13 +17,17 @@ from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import bucket_of, budget, pending, usage_stream
 from tokenyard.core.usage import MeterClaims, TokenUsage
 from tokenyard.limits.live_budgets import RedisBudgets
+from tokenyard.limits.reservation_holds import ReservationHolds
 from tokenyard.metering.events import HoldExpired, Outcome, ReplicaReported, Settled, TrainingFinished, UsageEvent
 from tokenyard.metering.stream import emit
 from tokenyard.storage.database import Database
+from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.loops import BillingWorker
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.tables import Balance, Charge, Entry
+from tokenyard_billing.wallets.budgets import SqlBudgets
+from tokenyard_billing.wallets.changes import TOPIC, BudgetCarrier
 
 MODEL = "smollm2-135m-instruct"
 PRICE = PriceId(f"2026-01-01/{MODEL}")
@@ -43,8 +47,17 @@ class FixedLimits:
     def __init__(self, limits: Mapping[str, int] | None = None) -> None:
         self.limits = dict(limits or {})
 
-    async def monthly(self, organization: OrganizationId) -> Mapping[str, NanoDollars]:
+    async def monthly_limits(
+        self, organization: OrganizationId, project: ProjectId, key: ApiKeyId
+    ) -> Mapping[str, NanoDollars]:
         return {scope: NanoDollars(limit) for scope, limit in self.limits.items()}
+
+
+def budget_outbox(database: Database, redis: Redis, clock: Clock | None = None) -> TransactionalOutbox:
+    """The outbox that brings changes of budgets to Redis, as `bootstrap` makes it."""
+    budgets = SqlBudgets(database)
+    carrier = BudgetCarrier(budgets, RedisBudgets(redis), ReservationHolds(redis, budgets.load))
+    return TransactionalOutbox(database, redis, clock or SystemClock(), {TOPIC: carrier.carry})
 
 
 def worker(
@@ -52,7 +65,6 @@ def worker(
     redis: Redis,
     *,
     name: str = "worker-1",
-    limits: FixedLimits | None = None,
     clock: Clock | None = None,
     prices: PriceList = PRICES,
     report_wait_ms: int = WAIT_MS,
@@ -64,7 +76,7 @@ def worker(
         database=database,
         redis=redis,
         prices=prices,
-        limits=limits or FixedLimits(),
+        outbox=budget_outbox(database, redis, clock),
         live=RedisBudgets(redis),
         metrics=LedgerMetrics(CollectorRegistry()),
         clock=clock or SystemClock(),

@@ -7,13 +7,14 @@ import msgspec
 from sqlalchemy import delete, func, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tokenyard.core.budgets import wallet
+from tokenyard.core.budgets import monthly, wallet
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.price import Price, inference_cost, training_cost
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.metering.events import TrainingFinished
 from tokenyard.storage import bulk
+from tokenyard.storage.transactional_outbox import OutboxMessage
 from tokenyard_billing.charging.charges import NewCharge, write_charges
 from tokenyard_billing.charging.decision import Decision, Finding, Rule
 from tokenyard_billing.charging.reports import Report, insert_reports
@@ -23,15 +24,13 @@ from tokenyard_billing.pricing.checksums import record_use
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.pricing.rate_cards import RateCard
 from tokenyard_billing.tables import Alarm, OpenRequest, Reservation, Waste
+from tokenyard_billing.wallets.changes import BudgetChanges, write_changes
 
 
 class Taken(msgspec.Struct):
-    """What a transaction did. `settled`: by organization and budget, the charge keys that are in SQL now.
+    """What a transaction did: `messages` are to be carried now; `charges` and `alarms` count by rule and by kind."""
 
-    `charges` and `alarms` count by rule and by kind.
-    """
-
-    settled: dict[OrganizationId, dict[str, set[str]]] = msgspec.field(default_factory=dict)
+    messages: list[OutboxMessage] = msgspec.field(default_factory=list)
     charges: Counter[str] = msgspec.field(default_factory=Counter)
     alarms: Counter[str] = msgspec.field(default_factory=Counter)
 
@@ -61,6 +60,7 @@ class LedgerBatch:
         self._finished_jobs: list[str] = []
         self._cards: dict[str, RateCard] = {}
         self._spending = SpendingChanges()
+        self._budgets: dict[OrganizationId, BudgetChanges] = {}
         self._postings: list[tuple[journal.Posting, Sequence[NewCharge]]] = []
 
     def report(self, report: Report) -> None:
@@ -69,9 +69,11 @@ class LedgerBatch:
 
     def settled(self, organization: OrganizationId, budgets: Iterable[str], charge_key: str) -> None:
         """Note that `charge_key` needs no pending amount on the wallet and `budgets` any more."""
-        of_organization = self.taken.settled.setdefault(organization, {})
-        for name in (wallet(organization), *budgets):
-            of_organization.setdefault(name, set()).add(charge_key)
+        self._changes(organization).add(dict.fromkeys((wallet(organization), *budgets)), charge_key)
+
+    def decided(self, organization: OrganizationId, request: str, tokens: int) -> None:
+        """Note what a request really used that was settled, or whose hold expired, without anyone knowing it."""
+        self._changes(organization).decided[request] = tokens
 
     def wait(self, report: Report, deadline_ms: int | None) -> None:
         """Note that the report's request cannot be decided yet, or only after `deadline_ms`."""
@@ -102,6 +104,8 @@ class LedgerBatch:
             self._postings.append((posting, [charge]))
         if reservation:
             self._spending.add(reservation.scopes, reservation.reserved_at_ms, reserved=-reserved)
+            months = (monthly(scope, reservation.reserved_at_ms) for scope in reservation.scopes)
+            self._changes(event.organization).add(months)
             self._finished_jobs.append(event.job)
         self.settled(event.organization, budgets, event.job)
 
@@ -129,6 +133,7 @@ class LedgerBatch:
             done = {"state": "charged", "closed_at_ms": self._now_ms}
             await session.execute(update(Reservation).where(Reservation.job.in_(self._finished_jobs)).values(done))
         await self._spending.write(session)
+        self.taken.messages = await write_changes(session, list(self._budgets.values()), self._now_ms)
         return self.taken
 
     async def _post(self, session: AsyncSession) -> None:
@@ -167,7 +172,13 @@ class LedgerBatch:
     def _add(self, charge: NewCharge) -> None:
         self.taken.charges[charge.rule.value] += 1
         self._charges.append(charge)
-        self._spending.add(charge.scopes, charge.source.admitted_at_ms, spent=charge.amount)
+        at_ms = charge.source.admitted_at_ms
+        self._spending.add(charge.scopes, at_ms, spent=charge.amount)
+        # Of every scope, not only of those it was held on: a limit may be new since the request came in.
+        self._changes(charge.source.organization).add(monthly(scope, at_ms) for scope in charge.scopes)
+
+    def _changes(self, organization: OrganizationId) -> BudgetChanges:
+        return self._budgets.setdefault(organization, BudgetChanges(organization))
 
     def _price(self, identity: str) -> Price:
         card = self._prices.card_of(identity)

@@ -1,7 +1,7 @@
 """The loop that brings usage events into the ledger, exactly once whatever dies in between.
 
-SQL commit, then live budgets, then acknowledgement: a crash between any two delivers the events again, and every step
-may be repeated.
+SQL commit, then live budgets, then acknowledgement: a crash between any two delivers the events again, the outbox
+carries what the commit left to do, and every step may be repeated.
 """
 
 import logging
@@ -10,21 +10,18 @@ from collections.abc import Sequence
 
 from sqlalchemy import exc
 
-from tokenyard.core.budgets import BudgetUpdate
 from tokenyard.storage.database import Database
+from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard.web.loops import Loop
 from tokenyard_billing.bucket_leases import BucketLeases
-from tokenyard_billing.charging.batch import Taken
 from tokenyard_billing.charging.dead_letters import keep_dead_letter
 from tokenyard_billing.charging.intake import Intake, Received
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.charging.open_requests import OpenRequests
 from tokenyard_billing.charging.streams import StreamEntry, UsageStreams
 from tokenyard_billing.charging.validation import Malformed, read_event
-from tokenyard_billing.ports import LiveBudgets
 from tokenyard_billing.pricing.prices import PriceList, UnknownPrice
 from tokenyard_billing.pricing.rate_cards import InvalidRateCard
-from tokenyard_billing.wallets.budgets import SqlBudgets
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,8 +45,7 @@ class LedgerConsumer:
         streams: UsageStreams,
         intake: Intake,
         prices: PriceList,
-        budgets: SqlBudgets,
-        live: LiveBudgets,
+        outbox: TransactionalOutbox,
         metrics: LedgerMetrics,
         open_requests: OpenRequests,
     ) -> None:
@@ -58,8 +54,7 @@ class LedgerConsumer:
         self._streams = streams
         self._intake = intake
         self._prices = prices
-        self._budgets = budgets
-        self._live = live
+        self._outbox = outbox
         self._metrics = metrics
         self._open_requests = open_requests
         self._ours: frozenset[int] = frozenset()
@@ -167,22 +162,8 @@ class LedgerConsumer:
             await self._leases.fence(session, {entry.bucket for entry, _ in valid})
             taken = await self._intake.take(session, [received for _, received in valid], now_ms)
         self._metrics.taken(len(valid), taken)
-        await self._apply(taken)
+        await self._outbox.carry(taken.messages)
         await self._streams.acknowledge(entry for entry, _ in valid)
-
-    async def _apply(self, taken: Taken) -> None:
-        if not taken.settled:
-            return
-        states = await self._budgets.states(taken.settled)
-        await self._live.apply(
-            [
-                (
-                    organization,
-                    [BudgetUpdate(name, states[organization].get(name), keys) for name, keys in budgets.items()],
-                )
-                for organization, budgets in taken.settled.items()
-            ]
-        )
 
     async def _give_up_or_put_off(self, entry: StreamEntry, reason: str) -> None:
         if entry.deliveries >= MAX_DELIVERIES:
@@ -213,7 +194,7 @@ class LedgerConsumer:
                 await self._leases.fence(session, set(due.values()))
                 taken = await self._intake.take_overdue(session, list(due), now_ms)
             self._metrics.taken(0, taken)
-            await self._apply(taken)
+            await self._outbox.carry(taken.messages)
 
 
 def _is_of_the_event(error: Exception) -> bool:

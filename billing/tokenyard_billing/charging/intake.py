@@ -1,7 +1,7 @@
 """Turns usage events into rows: what was said, what is decided by it, and what still has to be waited for."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
 from sqlalchemy import select
@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.usage import TokenUsage
-from tokenyard.metering.events import TrainingFinished, UsageEvent
+from tokenyard.metering.events import Outcome, TrainingFinished, UsageEvent
 from tokenyard_billing.charging.batch import LedgerBatch, OpenReservation, Taken
 from tokenyard_billing.charging.decision import Charged, Finding, Rule, decide, judge_late
 from tokenyard_billing.charging.reports import Report, ReportWitness, load_reports, report_of
@@ -63,7 +63,7 @@ class Intake:
             decision = decide(reports, waited=True)
             if decision and request not in charged:
                 batch.charge(request, decision)
-                _settle(batch, request, reports)
+                _settle(batch, request, reports, decision.usage)
         for request in requests:
             batch.close(request)
         return await batch.write(session)
@@ -80,13 +80,16 @@ class Intake:
                 batch.report(report)
             elif (first.usage, first.outcome) != (report.usage, report.outcome):
                 batch.alarm(report.claims.organization, [_contradiction(first, report)])
+        usage: TokenUsage
         if charged:
+            usage = charged.usage
             for report in fresh:
                 late = judge_late(charged, report)
                 if late.waste:
                     batch.waste(report)
                 batch.alarm(report.claims.organization, late.findings)
         elif decision := decide(known.values(), waited=False):
+            usage = decision.usage
             batch.charge(request, decision)
             if earlier:
                 batch.close(request)
@@ -94,16 +97,19 @@ class Intake:
             if fresh:
                 batch.wait(fresh[0], self._deadline_ms(fresh))
             return
-        _settle(batch, request, reports)
+        _settle(batch, request, known.values(), usage)
 
     def _deadline_ms(self, fresh: Iterable[Report]) -> int | None:
         decisive = [report.received_at_ms for report in fresh if report.witness is not ReportWitness.REPLICA]
         return max(decisive) + self._report_wait_ms if decisive else None
 
 
-def _settle(batch: LedgerBatch, request: str, reports: Iterable[Report]) -> None:
+def _settle(batch: LedgerBatch, request: str, reports: Collection[Report], usage: TokenUsage) -> None:
+    for organization, budgets in {(report.claims.organization, report.claims.budgets) for report in reports}:
+        batch.settled(organization, budgets, request)
     for report in reports:
-        batch.settled(report.claims.organization, report.claims.budgets, request)
+        if report.witness is ReportWitness.HOLD or report.outcome == Outcome.CLIENT_LEFT:
+            batch.decided(report.claims.organization, request, usage.total_tokens)
 
 
 def _contradiction(first: Report, second: Report) -> Finding:
@@ -114,7 +120,7 @@ def _contradiction(first: Report, second: Report) -> Finding:
 async def _finish_trainings(
     session: AsyncSession, batch: LedgerBatch, trainings: dict[str, TrainingFinished], charged: dict[str, Charged]
 ) -> None:
-    query = select(Reservation).where(Reservation.job.in_(list(trainings)), Reservation.state.in_(("posted", "open")))
+    query = select(Reservation).where(Reservation.job.in_(list(trainings)), Reservation.state == "open")
     reservations = {row.job: _reservation(row) for row in await session.scalars(query)}
     for job, event in trainings.items():
         if job in charged:

@@ -1,40 +1,34 @@
-"""Sets money aside for training jobs: first held in Redis, then moved in the ledger, then the hold is dropped."""
+"""Sets money aside for training jobs: first held in Redis, then moved in the ledger, which lets the hold go."""
 
 import json
-import logging
 from enum import StrEnum
 
-from redis.exceptions import RedisError
-from sqlalchemy import Update, delete, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tokenyard.core.budgets import BudgetUpdate, monthly, wallet
+from tokenyard.core.budgets import budgets_of, monthly, wallet
 from tokenyard.core.clock import Clock
-from tokenyard.core.errors import InvalidRequest, QuotaExceeded, Unavailable
+from tokenyard.core.errors import BudgetInUse, InvalidRequest, QuotaExceeded, Unavailable
 from tokenyard.core.ids import ApiKeyId, JobId, OrganizationId, ProjectId
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage import bulk
 from tokenyard.storage.database import Database
+from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard.web.loops import Loop
 from tokenyard_billing.ledger import journal
 from tokenyard_billing.ledger.projections import SpendingChanges
-from tokenyard_billing.ports import BudgetHolds, LiveBudgets, SpendingLimits
+from tokenyard_billing.ports import BudgetHolds, SpendingLimits
 from tokenyard_billing.tables import Reservation
-from tokenyard_billing.wallets.budgets import SqlBudgets
+from tokenyard_billing.wallets.changes import BudgetChanges, write_changes
 
-_LOG = logging.getLogger(__name__)
 TIDY_INTERVAL_S = 30.0
 ABANDONED_MS = 60_000
 
 
 class ReservationState(StrEnum):
-    """`HOLDING`: only Redis may hold it. `POSTED`: in the ledger, Redis may hold it too. `OPEN`: in the ledger alone.
-
-    `CHARGED`: the job's charge closed it.
-    """
+    """`HOLDING`: only Redis may hold it. `OPEN`: in the ledger. `CHARGED`: the job's charge closed it."""
 
     HOLDING = "holding"
-    POSTED = "posted"
     OPEN = "open"
     CHARGED = "charged"
 
@@ -46,15 +40,13 @@ class JobReservations:
         self,
         *,
         database: Database,
-        budgets: SqlBudgets,
-        live: LiveBudgets,
+        outbox: TransactionalOutbox,
         holds: BudgetHolds,
         limits: SpendingLimits,
         clock: Clock,
     ) -> None:
         self._database = database
-        self._budgets = budgets
-        self._live = live
+        self._outbox = outbox
         self._holds = holds
         self._limits = limits
         self._clock = clock
@@ -70,21 +62,21 @@ class JobReservations:
 
         Raises:
             QuotaExceeded: a budget does not cover it.
+            BudgetInUse: a budget would cover it, were it not for requests under way.
             Unavailable: Redis is down or not loaded yet.
         """
         if amount < 0:
             raise InvalidRequest("A reservation cannot be negative.")
         now_ms = self._clock.now_ms()
-        limited = await self._limits.monthly(organization)
-        scopes = (scope for scope in (key, project, organization) if scope in limited)
-        budgets = (wallet(organization), *(monthly(scope, now_ms) for scope in scopes))
+        limits = await self._limits.monthly_limits(organization, project, key)
+        budgets = budgets_of(organization, limits, now_ms)
         row = {
             "job": job,
             "organization": organization,
             "project": project,
             "key": key,
             "amount": amount,
-            "budgets": json.dumps(budgets),
+            "budgets": json.dumps([budget.name for budget in budgets]),
             "state": ReservationState.HOLDING.value,
             "reserved_at_ms": now_ms,
             "closed_at_ms": None,
@@ -95,42 +87,36 @@ class JobReservations:
         if found.state != ReservationState.HOLDING:
             return
         try:
-            await self._holds.hold(organization, job, tuple(json.loads(found.budgets)), NanoDollars(found.amount))
+            await self._holds.hold(organization, job, budgets, NanoDollars(found.amount))
             await self._post(organization, job)
-        except QuotaExceeded:
+        except (QuotaExceeded, BudgetInUse):
             await self._abandon(organization, job)
             raise
-        try:
-            await self._finish(organization, job)
-        except (RedisError, Unavailable) as error:  # the ledger has it; `tidy` drops the hold
-            _LOG.warning("the hold of job %s is dropped later: %s", job, error)
 
     async def tidy(self) -> None:
-        """Finish or abandon what was left half done."""
-        query = select(Reservation.organization, Reservation.job, Reservation.state).where(
-            (Reservation.state == ReservationState.POSTED)
-            | (
-                (Reservation.state == ReservationState.HOLDING)
-                & (Reservation.reserved_at_ms < self._clock.now_ms() - ABANDONED_MS)
-            )
+        """Abandon what was left half done: its process died before the ledger had it."""
+        query = select(Reservation.organization, Reservation.job).where(
+            Reservation.state == ReservationState.HOLDING,
+            Reservation.reserved_at_ms < self._clock.now_ms() - ABANDONED_MS,
         )
         async with self._database.reading() as session:
             rows = (await session.execute(query.limit(100))).all()
-        for organization, job, state in rows:
-            if state == ReservationState.POSTED:
-                await self._finish(OrganizationId(organization), JobId(job))
-            else:
-                await self._abandon(OrganizationId(organization), JobId(job))
+        for organization, job in rows:
+            await self._abandon(OrganizationId(organization), JobId(job))
 
     async def _post(self, organization: OrganizationId, job: JobId) -> None:
+        """Move the money in the ledger, which gives the hold back; from here on the job's charge alone closes it."""
         async with self._database.transaction() as session:
-            moved = await session.scalar(
-                _step(job, ReservationState.HOLDING, ReservationState.POSTED).returning(Reservation.amount)
-            )
-            if moved is None:
-                raise Unavailable("The reservation took too long; try again.")
-            if moved:
-                await self._move(session, await session.get_one(Reservation, job))
+            posted = update(Reservation).where(Reservation.job == job, Reservation.state == ReservationState.HOLDING)
+            row = await session.scalar(posted.values(state=ReservationState.OPEN.value).returning(Reservation))
+            if row is None:
+                raise Unavailable("The reservation took too long; try again.")  # the lease ends its hold
+            changes = BudgetChanges(organization, released=[job])
+            if row.amount:
+                await self._move(session, row)
+                changes.add([wallet(organization), *(monthly(scope, row.reserved_at_ms) for scope in _scopes(row))])
+            messages = await write_changes(session, [changes], self._clock.now_ms())
+        await self._outbox.try_to_carry(messages)
 
     async def _move(self, session: AsyncSession, row: Reservation) -> None:
         organization, amount = OrganizationId(row.organization), NanoDollars(row.amount)
@@ -141,27 +127,17 @@ class JobReservations:
         if balances[organization][0] < 0:
             raise QuotaExceeded("The organization's credit does not cover the cost of this job.")
         spending = SpendingChanges()
-        spending.add((row.organization, row.project, row.key), row.reserved_at_ms, reserved=amount)
+        spending.add(_scopes(row), row.reserved_at_ms, reserved=amount)
         await spending.write(session)
 
-    async def _finish(self, organization: OrganizationId, job: JobId) -> None:
-        """The ledger figure falls first, then the hold goes: in between the money counts twice, never not at all."""
-        async with self._database.reading() as session:
-            row = await session.get_one(Reservation, job)
-        names = json.loads(row.budgets)
-        states = (await self._budgets.states({organization: names}))[organization]
-        await self._live.apply([(organization, [BudgetUpdate(name, states.get(name)) for name in names])])
-        await self._holds.release(organization, job)
-        async with self._database.transaction() as session:
-            await session.execute(_step(job, ReservationState.POSTED, ReservationState.OPEN))
-
     async def _abandon(self, organization: OrganizationId, job: JobId) -> None:
+        half_done = Reservation.job == job, Reservation.state == ReservationState.HOLDING
         async with self._database.transaction() as session:
-            await session.execute(
-                delete(Reservation).where(Reservation.job == job, Reservation.state == ReservationState.HOLDING)
-            )
-        await self._holds.release(organization, job)
+            gone = await session.scalar(delete(Reservation).where(*half_done).returning(Reservation.job))
+            changes = [] if gone is None else [BudgetChanges(organization, released=[job])]
+            messages = await write_changes(session, changes, self._clock.now_ms())
+        await self._outbox.try_to_carry(messages)
 
 
-def _step(job: JobId, before: ReservationState, after: ReservationState) -> Update:
-    return update(Reservation).where(Reservation.job == job, Reservation.state == before).values(state=after.value)
+def _scopes(row: Reservation) -> tuple[str, str, str]:
+    return row.organization, row.project, row.key

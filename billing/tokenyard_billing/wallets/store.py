@@ -1,27 +1,24 @@
 """Gives credit to organizations: by hand, and once when an organization is made."""
 
-import logging
 from collections.abc import Sequence
 
 import msgspec
-from redis.exceptions import RedisError
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tokenyard.core.budgets import BudgetUpdate, wallet
+from tokenyard.core.budgets import wallet
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Conflict, InvalidRequest
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars, from_dollars
 from tokenyard.storage.database import Database
 from tokenyard.storage.paging import part_of_list
+from tokenyard.storage.transactional_outbox import OutboxMessage, TransactionalOutbox
 from tokenyard_billing.ledger import journal
-from tokenyard_billing.ports import LiveBudgets
 from tokenyard_billing.tables import CreditGrant
-from tokenyard_billing.wallets.budgets import SqlBudgets
+from tokenyard_billing.wallets.changes import BudgetChanges, write_changes
 
-_LOG = logging.getLogger(__name__)
 MAX_GRANT = NanoDollars(10**17)  # a hundred million dollars: keeps every balance within 64 bits
 
 
@@ -34,10 +31,9 @@ class WalletBalance(msgspec.Struct, frozen=True):
 
 
 class Wallet:
-    def __init__(self, database: Database, budgets: SqlBudgets, live: LiveBudgets, clock: Clock) -> None:
+    def __init__(self, database: Database, outbox: TransactionalOutbox, clock: Clock) -> None:
         self._database = database
-        self._budgets = budgets
-        self._live = live
+        self._outbox = outbox
         self._clock = clock
 
     async def balance(self, organization: OrganizationId) -> WalletBalance:
@@ -80,24 +76,22 @@ class Wallet:
             granted_at_ms=self._clock.now_ms(),
         )
         key = (organization, idempotency_key)
+        messages: list[OutboxMessage] = []
         try:
             async with self._database.transaction() as session:
-                found = await session.get(CreditGrant, key) or await _post(session, wanted)
+                found = await session.get(CreditGrant, key)
+                if found is None:
+                    found = await _post(session, wanted)
+                    changes = BudgetChanges(organization)
+                    changes.add([wallet(organization)])
+                    messages = await write_changes(session, [changes], wanted.granted_at_ms)
         except IntegrityError:  # the same key at the same moment: the other one won
             async with self._database.reading() as session:
                 found = await session.get_one(CreditGrant, key)
         if found.amount != amount:
             raise Conflict(f"The idempotency key {idempotency_key!r} was used for another amount.")
-        await self._push(organization)
+        await self._outbox.try_to_carry(messages)
         return found
-
-    async def _push(self, organization: OrganizationId) -> None:
-        name = wallet(organization)
-        state = await self._budgets.load(organization, name)
-        try:
-            await self._live.apply([(organization, [BudgetUpdate(name, state)])])
-        except RedisError as error:  # SQL has it; the loader brings it to Redis
-            _LOG.warning("the grant to %s reaches Redis later: %s", organization, error)
 
 
 class OpeningCredit:

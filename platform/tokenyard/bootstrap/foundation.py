@@ -19,6 +19,7 @@ from tokenyard.settings import Settings
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
+from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard.tenancy.api_keys import ApiKeys
 from tokenyard.tenancy.authenticator import KeyAuthenticator
 from tokenyard.tenancy.key_versions import KeyVersions
@@ -28,6 +29,8 @@ from tokenyard.tenancy.organizations import Organizations
 from tokenyard.tenancy.store import TenancyStore
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.budgets import SqlBudgets
+from tokenyard_billing.wallets.changes import TOPIC as BUDGETS
+from tokenyard_billing.wallets.changes import BudgetCarrier
 from tokenyard_billing.wallets.reservations import JobReservations
 from tokenyard_billing.wallets.store import OpeningCredit, Wallet
 
@@ -88,11 +91,20 @@ class Foundation:
 
     @cached_property
     def budgets(self) -> SqlBudgets:
-        return SqlBudgets(self.database, self.tenancy)
+        return SqlBudgets(self.database)
 
     @cached_property
     def live_budgets(self) -> RedisBudgets:
         return RedisBudgets(self.redis)
+
+    @cached_property
+    def outbox(self) -> TransactionalOutbox:
+        carrier = BudgetCarrier(self.budgets, self.live_budgets, self.reservation_holds)
+        return TransactionalOutbox(self.database, self.redis, self.clock, {BUDGETS: carrier.carry})
+
+    @cached_property
+    def reservation_holds(self) -> ReservationHolds:
+        return ReservationHolds(self.redis, self.budgets.load)
 
     @cached_property
     def prices(self) -> PriceList:
@@ -105,7 +117,7 @@ class Foundation:
 
     @cached_property
     def wallet(self) -> Wallet:
-        return Wallet(self.database, self.budgets, self.live_budgets, self.clock)
+        return Wallet(self.database, self.outbox, self.clock)
 
     @cached_property
     def organizations(self) -> Organizations:
@@ -116,9 +128,8 @@ class Foundation:
     def reservations(self) -> JobReservations:
         return JobReservations(
             database=self.database,
-            budgets=self.budgets,
-            live=self.live_budgets,
-            holds=ReservationHolds(self.redis, self.budgets.load),
+            outbox=self.outbox,
+            holds=self.reservation_holds,
             limits=self.tenancy,
             clock=self.clock,
         )

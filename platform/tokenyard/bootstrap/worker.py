@@ -62,7 +62,7 @@ def _billing(foundation: Foundation, name: str, registry: CollectorRegistry) -> 
         database=foundation.database,
         redis=foundation.redis,
         prices=foundation.prices,
-        limits=foundation.tenancy,
+        outbox=foundation.outbox,
         live=foundation.live_budgets,
         metrics=LedgerMetrics(registry),
         clock=foundation.clock,
@@ -75,6 +75,7 @@ def _billing(foundation: Foundation, name: str, registry: CollectorRegistry) -> 
 def _money_loops(foundation: Foundation) -> list[Loop]:
     return [
         Sweeper(foundation.redis, renewal_ms=foundation.settings.hold_renewal_ms).loop(),
+        foundation.outbox.loop(),
         foundation.reservations.loop(),
         *tenancy_loops(
             organizations=foundation.organizations,

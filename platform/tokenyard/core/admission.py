@@ -1,7 +1,10 @@
 """What the request path asks of admission, and what it gets."""
 
+from collections.abc import Sequence
+
 import msgspec
 
+from tokenyard.core.budgets import Budget
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.principal import Principal
 from tokenyard.core.usage import MeterClaims
@@ -22,7 +25,7 @@ class AdmissionRequest(msgspec.Struct, frozen=True):
     claims: MeterClaims
     tokens: int
     amount: NanoDollars
-    budgets: tuple[str, ...]
+    budgets: Sequence[Budget]
 
 
 class RateWindow(msgspec.Struct, frozen=True):

@@ -1,17 +1,27 @@
 """Budgets: what a request must be held on, be it a wallet or a month's spending limit. Their names, and their state."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 
 import msgspec
 
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
-from tokenyard.core.principal import Principal
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """A budget that a request is held on: `limit` + its ledger figure must cover what is pending and held.
+
+    A wallet's ledger figure is its balance and its limit 0; a month's is what was spent and reserved, below 0. So a
+    changed limit needs no word to Redis: it comes with the next request.
+    """
+
+    name: str
+    limit: NanoDollars
 
 
 class BudgetState(msgspec.Struct, frozen=True):
-    """A budget as SQL knows it: nano-dollars that may still be spent, and the version of that figure."""
+    """A budget's ledger figure as SQL knows it, in nano-dollars, and the version of that figure."""
 
     ledger: NanoDollars
     version: int
@@ -21,7 +31,7 @@ class BudgetUpdate(msgspec.Struct, frozen=True):
     """What changes on one live budget; of two updates the one with the newer version of `state` wins.
 
     `state` None leaves its ledger figure. The charges `charge_keys` are in SQL now, so they are no longer pending.
-    `create` makes the budget where Redis has none such.
+    `create` makes the budget where Redis has none such; without a state, it is then still missing for admission.
     """
 
     name: str
@@ -43,7 +53,7 @@ def monthly(scope: str, at_ms: int) -> str:
     return f"month:{scope}:{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m}"
 
 
-def budgets_of(principal: Principal, at_ms: int) -> tuple[str, ...]:
-    """Return every budget that a request of `principal` must be held on: the wallet, and each monthly limit."""
-    limited = (scope.id for scope in principal.limits if scope.limits.monthly_spend is not None)
-    return (wallet(principal.organization), *(monthly(scope, at_ms) for scope in limited))
+def budgets_of(organization: OrganizationId, monthly_limits: Mapping[str, NanoDollars], at_ms: int) -> list[Budget]:
+    """Return what spending must be held on: the wallet, and the month of each scope that has a limit, by its id."""
+    months = (Budget(monthly(scope, at_ms), limit) for scope, limit in monthly_limits.items())
+    return [Budget(wallet(organization), NanoDollars(0)), *months]

@@ -110,6 +110,14 @@ class RateLimited(TokenyardError):
     code = "rate_limit_exceeded"
 
 
+class BudgetInUse(RateLimited):
+    """A budget would cover it, were it not for what other requests hold or have not been charged for yet."""
+
+    def __init__(self, message: str, *, retry_after_s: int) -> None:
+        headers = {"retry-after": str(retry_after_s), "retry-after-ms": str(retry_after_s * 1000)}
+        super().__init__(message, headers=headers)
+
+
 class QuotaExceeded(TokenyardError):
     """A budget is spent. Retrying cannot help, and the reply says so."""
 

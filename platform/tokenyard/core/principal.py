@@ -47,6 +47,12 @@ class Principal(msgspec.Struct, frozen=True):
     limits: tuple[ScopedLimits, ...] = ()
     weight: int = 1
 
+    @property
+    def monthly_limits(self) -> dict[str, NanoDollars]:
+        """What each scope that has such a limit may spend in a month, by its id."""
+        spends = ((scope.id, scope.limits.monthly_spend) for scope in self.limits)
+        return {scope: spend for scope, spend in spends if spend is not None}
+
 
 class Operator(msgspec.Struct, frozen=True):
     key: ApiKeyId

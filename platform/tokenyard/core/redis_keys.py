@@ -47,6 +47,11 @@ def hold(bucket: int, request: RequestId | str) -> str:
     return f"{bucket_tag(bucket)}:hold:{request}"
 
 
+def undecided(bucket: int, request: RequestId | str) -> str:
+    """Hash: what token windows count (`tokens`, `windows`, `admitted_at_ms`) for a request whose usage is unknown."""
+    return f"{bucket_tag(bucket)}:undecided:{request}"
+
+
 def settled(bucket: int, request: RequestId | str) -> str:
     """String with an expiry: this request was settled; a second settle changes nothing."""
     return f"{bucket_tag(bucket)}:settled:{request}"

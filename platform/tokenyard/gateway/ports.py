@@ -21,11 +21,14 @@ class AdmissionControl(Protocol):
     """Limits and holds. Renewing the holds that are open is its own affair."""
 
     async def admit(self, request: AdmissionRequest) -> Admitted:
-        """Take the hold, or raise RateLimited, QuotaExceeded, Unauthenticated or Unavailable."""
+        """Take the hold, or raise RateLimited, QuotaExceeded, PrincipalOutdated or Unavailable."""
         ...
 
     async def settle(self, settled: Settled, cost: NanoDollars) -> None:
-        """Release the hold and put the usage event on its way; never raises for a Redis that is away."""
+        """Release the hold and put the usage event on its way; never raises for a Redis that is away.
+
+        Where the client left, `cost` is not known yet: all that was held stays taken until the ledger has decided.
+        """
         ...
 
 

@@ -8,16 +8,16 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from tokenyard.core.admission import AdmissionRequest, Admitted
+from tokenyard.core.admission import AdmissionRequest, Admitted, PrincipalOutdated
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import bucket_of, bucket_tag
 from tokenyard.limits.hold_leases import HoldLeases
 from tokenyard.limits.holds import Hold, HoldSettlement, admit_arguments, checked_amount, hold_of, key_of, limits_of
 from tokenyard.limits.live_budgets import BudgetSource, MissingBudgets, RedisBudgets
-from tokenyard.limits.refusals import OK, not_available, rates, refusal
+from tokenyard.limits.refusals import OK, OUTDATED, not_available, rates, refusal
 from tokenyard.limits.scripts import Argument, ScriptName, Scripts
-from tokenyard.metering.events import Settled, encode_event
+from tokenyard.metering.events import Outcome, Settled, encode_event
 from tokenyard.metering.outbox import Outbox
 from tokenyard.web.loops import Loop, run_loops
 
@@ -59,13 +59,14 @@ class RedisAdmission:
         Raises:
             RateLimited: a rate or concurrency limit is reached; the message and headers say which and when to return.
             QuotaExceeded: a budget does not cover the worst case.
-            Unauthenticated: the key was revoked or changed.
+            BudgetInUse: a budget would cover it, were it not for other requests under way.
+            PrincipalOutdated: the caller's key, project or organization was changed; look it up and ask again.
             Unavailable: Redis is down or not loaded yet, or this process cannot keep more usage events.
         """
         if self._outbox.full:
             raise Unavailable("Usage cannot be recorded right now. Please try again.", retry_after_s=5)
         limits = limits_of(request)
-        claims = msgspec.structs.replace(request.claims, budgets=request.budgets)
+        claims = msgspec.structs.replace(request.claims, budgets=tuple(budget.name for budget in request.budgets))
         hold = hold_of(request, claims, limits)
         arguments = admit_arguments(request, hold, limits, lease_ms=self._lease_ms)
         try:
@@ -73,6 +74,8 @@ class RedisAdmission:
         except RedisError as error:
             self._leases.doubt(hold)
             raise not_available() from error
+        if reply[0] == OUTDATED:
+            raise PrincipalOutdated
         if reply[0] != OK:
             raise refusal(reply, request, limits)
         admitted = msgspec.structs.replace(claims, admitted_at_ms=reply[1])
@@ -83,19 +86,21 @@ class RedisAdmission:
     async def settle(self, settled: Settled, cost: NanoDollars) -> None:
         """Release the request's hold, move `cost` to pending, and report its usage, exactly once however often called.
 
-        A request that failed before its first byte is settled too: outcome FAILED, cost 0. Never raises for Redis
-        being away: the event then waits in the spool. Shield it from cancellation.
+        A request that failed before its first byte is settled too: outcome FAILED, cost 0. Where the client left, only
+        the ledger will know what was used: until then all that was held stays taken. Never raises for Redis being
+        away: the event then waits in the spool. Shield it from cancellation.
         """
         claims = settled.claims
+        hold = self._leases.drop(key_of(claims))
+        undecided = settled.outcome is Outcome.CLIENT_LEFT
         settlement = HoldSettlement(
             organization=claims.organization,
             key=key_of(claims),
-            cost=checked_amount(cost),
-            tokens=settled.usage.total_tokens,
+            cost=hold.amount if undecided and hold is not None else checked_amount(cost),
+            tokens=None if undecided else settled.usage.total_tokens,
             event=encode_event(settled),
             budgets=" ".join(claims.budgets),
         )
-        self._leases.drop(settlement.key)
         await self._outbox.send(settlement)
 
     async def renew(self) -> None:

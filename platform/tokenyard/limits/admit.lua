@@ -1,35 +1,38 @@
 -- Let one request in, or take nothing.
 --
--- ARGV: now ('' = the server's clock), request, key ('' = no check), its version, lease ms ('' = for ever), amount,
---   tokens, claims, budgets, slots, token windows (each list separated by spaces), then for each limit: scope, what
---   (rpm, tpm, rpd, tpd, slots) and how much.
+-- ARGV: now ('' = the server's clock), request, organization ('' = no check of the caller), its revision, lease ms,
+--   amount, tokens, claims, budgets, what may be spent of each in all, slots, token windows (each list separated by
+--   spaces), then for each limit: scope, what (rpm, tpm, rpd, tpd, slots) and how much.
 -- Reply: {'ok', admitted at, requests..., tokens...}, {'rate', limit's number, used, retry after ms or -1, requests...,
---   tokens...}, {'budget', name, ledger, pending, held}, {'missing', names...}, or {'not_ready' | 'settled' | 'revoked'}.
+--   tokens...}, {'budget', name, limit, ledger, pending, held}, {'missing', names...}, or
+--   {'not_ready' | 'settled' | 'outdated'}.
 --   requests... and tokens... are limit (-1 = none), remaining and reset ms of the tightest window of that kind.
 local now = now_ms(ARGV[1])
-local request, api_key, version, lease = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local request, organization, revision, lease = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local amount, tokens, budgets = ARGV[6], tonumber(ARGV[7]), ARGV[9]
-local FIRST_LIMIT = 12
+local FIRST_LIMIT = 13
 
 if call('EXISTS', READY) == 0 then return { 'not_ready' } end
 if call('EXISTS', key('settled', request)) == 1 then return { 'settled' } end
-if api_key ~= '' then
-  local known = call('GET', key('keyversion', api_key))
-  if known and tonumber(known) > tonumber(version) then return { 'revoked' } end
+if organization ~= '' then
+  local known = call('GET', key('revision', organization))
+  if known and tonumber(known) > tonumber(revision) then return { 'outdated' } end
   -- Absent after Redis was lost, or older: the caller's comes from SQL, which is the truth.
-  if known ~= version then call('SET', key('keyversion', api_key), version) end
+  if known ~= revision then call('SET', key('revision', organization), revision) end
 end
 local admitted_at = call('HGET', key('hold', request), 'admitted_at_ms')
 
 local function check_budgets()
   local missing, refused = { 'missing' }, nil
+  local next_limit = string.gmatch(ARGV[10], '%S+')
   for budget in string.gmatch(budgets, '%S+') do
+    local limit = next_limit()
     local state = call('HMGET', key('budget', budget), 'ledger', 'pending', 'held')
-    local pending, held = state[2] or '0', state[3] or '0'
-    if not state[1] then
+    local ledger, pending, held = state[1], state[2] or '0', state[3] or '0'
+    if not ledger then
       missing[#missing + 1] = budget
-    elseif not refused and not covers(state[1], pending, held, amount) then
-      refused = { 'budget', budget, state[1], pending, held }
+    elseif not refused and not covers(limit, ledger, pending, held, amount) then
+      refused = { 'budget', budget, limit, ledger, pending, held }
     end
   end
   return #missing > 1 and missing or refused
@@ -122,12 +125,12 @@ end
 check_limits()
 if admitted_at then
   -- A second attempt of a request that is in: it holds what it needs.
-  if lease ~= '' then call('ZADD', HOLDS, now + lease, request) end
+  call('ZADD', HOLDS, now + lease, request)
   return with_windows({ 'ok', tonumber(admitted_at) })
 end
 if refusal then return with_windows(refusal) end
 
-put_hold(now, lease, request, now, amount, ARGV[7], ARGV[8], budgets, ARGV[10], ARGV[11])
+put_hold(now, lease, request, now, amount, ARGV[7], ARGV[8], budgets, ARGV[11], ARGV[12])
 for i = FIRST_LIMIT, #ARGV, 3 do
   local window = WINDOWS[ARGV[i + 1]]
   local count = window and (window.of_tokens and tokens or 1) or 0

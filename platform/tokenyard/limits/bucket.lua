@@ -37,11 +37,13 @@ local function split(text)
   return sign * (tonumber(string.sub(text, 1, -10)) or 0), sign * tonumber(string.sub(text, -9))
 end
 
--- Whether ledger - pending - held >= amount.
-local function covers(ledger, pending, held, amount)
-  local high, low = split(ledger)
+-- Whether limit + ledger - pending - held >= amount.
+local function covers(limit, ledger, pending, held, amount)
+  local high, low = split(limit)
+  local billions, rest = split(ledger)
+  high, low = high + billions, low + rest
   for _, text in ipairs({ pending, held, amount }) do
-    local billions, rest = split(text)
+    billions, rest = split(text)
     high, low = high - billions, low - rest
   end
   return high + math.floor(low / 1000000000) >= 0
@@ -72,11 +74,11 @@ local function set_pending(budget, charge, amount)
   call('HINCRBY', total, 'pending', amount)
 end
 
--- Record a hold and take its money and slots. `lease` is milliseconds, or '' for a hold that never expires.
+-- Record a hold and take its money and slots. `lease` is milliseconds.
 local function put_hold(now, lease, request, admitted_at, amount, tokens, claims, budgets, slots, windows)
   call('HSET', key('hold', request), 'claims', claims, 'admitted_at_ms', admitted_at, 'amount', amount,
     'tokens', tokens, 'budgets', budgets, 'slots', slots, 'windows', windows)
-  call('ZADD', HOLDS, lease == '' and '+inf' or now + lease, request)
+  call('ZADD', HOLDS, now + lease, request)
   for budget in string.gmatch(budgets, '%S+') do call('HINCRBY', key('budget', budget), 'held', amount) end
   for scope in string.gmatch(slots, '%S+') do call('INCR', rate_key(scope, 'slots')) end
 end
@@ -94,20 +96,43 @@ local function correct_tokens(now, windows, admitted_at, before, after)
   end
 end
 
--- Give back all that a hold took; its windows keep `tokens`. Return its amount and budgets, or nil where there is none.
-local function release(now, request, tokens)
+-- Take a hold away with its money and slots; its windows go on counting. Return what it was, or nil.
+local function drop_hold(request)
   local name = key('hold', request)
   local hold = call('HMGET', name, 'admitted_at_ms', 'amount', 'tokens', 'budgets', 'slots', 'windows')
   call('ZREM', HOLDS, request)
   if not hold[1] then return nil end
-  local amount, budgets = hold[2], hold[4]
   call('DEL', name)
-  for budget in string.gmatch(budgets, '%S+') do
-    call('HINCRBY', key('budget', budget), 'held', negated(amount))
+  for budget in string.gmatch(hold[4], '%S+') do
+    call('HINCRBY', key('budget', budget), 'held', negated(hold[2]))
   end
   for scope in string.gmatch(hold[5], '%S+') do
     if call('DECR', rate_key(scope, 'slots')) <= 0 then call('DEL', rate_key(scope, 'slots')) end
   end
-  correct_tokens(now, hold[6], tonumber(hold[1]), tonumber(hold[3]), tokens)
-  return amount, budgets
+  return { admitted_at = tonumber(hold[1]), amount = hold[2], tokens = tonumber(hold[3]), budgets = hold[4],
+    windows = hold[6] }
+end
+
+-- Give back all that a hold took; its windows keep `tokens`. Return whether there was one.
+local function release(now, request, tokens)
+  local hold = drop_hold(request)
+  if hold then correct_tokens(now, hold.windows, hold.admitted_at, hold.tokens, tokens) end
+  return hold ~= nil
+end
+
+-- Remember what the token windows count for a request whose usage nobody knows yet.
+local function leave_undecided(request, hold)
+  if hold.windows == '' then return end
+  local name = key('undecided', request)
+  call('HSET', name, 'admitted_at_ms', hold.admitted_at, 'tokens', hold.tokens, 'windows', hold.windows)
+  call('PEXPIRE', name, WINDOWS.tpd.width * (PARTS + 1)) -- then no window counts it any more
+end
+
+-- Let the token windows count what an undecided request really used.
+local function decide(now, request, tokens)
+  local name = key('undecided', request)
+  local left = call('HMGET', name, 'admitted_at_ms', 'tokens', 'windows')
+  if not left[1] then return end
+  call('DEL', name)
+  correct_tokens(now, left[3], tonumber(left[1]), tonumber(left[2]), tokens)
 end

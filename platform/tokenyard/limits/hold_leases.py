@@ -34,9 +34,9 @@ class HoldLeases:
         self._doubtful.pop(hold.key, None)
         self._open[hold.key] = hold
 
-    def drop(self, key: str) -> None:
-        """Renew the hold no more: its request is being settled."""
-        self._open.pop(key, None)
+    def drop(self, key: str) -> Hold | None:
+        """Renew the hold no more, because its request is being settled; return it where it was open."""
+        return self._open.pop(key, None)
 
     def doubt(self, hold: Hold) -> None:
         """Give `hold` back soon: nobody waits for it any more, and Redis may or may not have taken it.

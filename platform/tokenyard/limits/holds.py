@@ -53,18 +53,21 @@ class Hold(msgspec.Struct, frozen=True):
 
 
 class HoldSettlement(msgspec.Struct, frozen=True):
-    """What ends one hold: `event` is the encoded `Settled`, `tokens` what the request really used."""
+    """What ends one hold: `event` is the encoded `Settled`, `tokens` what the request really used.
+
+    `tokens` None: only the ledger will know. `cost` is then all that was held.
+    """
 
     organization: OrganizationId
     key: str
     cost: NanoDollars
-    tokens: int
+    tokens: int | None
     event: bytes
     budgets: str
 
     def arguments(self) -> tuple[Argument, ...]:
         """Return it as `settle.lua` takes it."""
-        return ("", self.key, self.cost, self.tokens, self.event, self.budgets)
+        return ("", self.key, self.cost, "" if self.tokens is None else self.tokens, self.event, self.budgets)
 
 
 def limits_of(request: AdmissionRequest) -> tuple[Limit, ...]:
@@ -86,7 +89,7 @@ def hold_of(request: AdmissionRequest, claims: MeterClaims, limits: tuple[Limit,
         amount=checked_amount(request.amount),
         tokens=request.tokens,
         claims=_ENCODER.encode(claims),
-        budgets=" ".join(request.budgets),
+        budgets=" ".join(budget.name for budget in request.budgets),
         slots=" ".join(limit.id for limit in limits if limit.what == "slots"),
         windows=" ".join(f"{limit.id}/{limit.what}" for limit in limits if limit.what in _TOKEN_WINDOWS),
     )
@@ -97,8 +100,9 @@ def admit_arguments(
 ) -> list[Argument]:
     """Return what `admit.lua` takes; `now_ms` replaces Redis' own clock."""
     arguments: list[Argument] = ["" if now_ms is None else now_ms, hold.key]
-    arguments += [request.principal.key, request.principal.key_version, lease_ms]
-    arguments += [hold.amount, hold.tokens, hold.claims, hold.budgets, hold.slots, hold.windows]
+    arguments += [request.principal.organization, request.principal.revision, lease_ms]
+    arguments += [hold.amount, hold.tokens, hold.claims]
+    arguments += [hold.budgets, " ".join(str(budget.limit) for budget in request.budgets), hold.slots, hold.windows]
     for limit in limits:
         arguments += [limit.id, limit.what, limit.amount]
     return arguments

@@ -1,7 +1,8 @@
 -- Bring budgets up to what SQL has committed: set `ledger`, and drop the pending amounts that it covers by now.
 --
 -- ARGV, for each budget: name, create (1: also where Redis has no such budget), ledger ('' leaves it), version, number
---   of charge keys, and these.
+--   of charge keys, and these. A budget that is created without a ledger figure is known from then on, but missing for
+--   admission: so no update is lost between a look into SQL and its arrival here.
 -- Reply: how many ledger figures were set. One is left where Redis has a newer version.
 local at, changed = 1, 0
 while at <= #ARGV do
@@ -15,6 +16,9 @@ while at <= #ARGV do
       call('HSET', name, 'ledger', ledger, 'version', version)
       changed = changed + 1
     end
+    known = true
+  elseif create == '1' and not known then
+    call('HSET', name, 'version', '-1')
     known = true
   end
   for i = first, last do

@@ -1,7 +1,7 @@
 """Budgets in Redis brought up to SQL: what billing pushes, and what admission finds missing."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -10,14 +10,14 @@ from redis.asyncio import Redis
 from tokenyard.core.budgets import BudgetState, BudgetUpdate
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.redis_keys import bucket_of, bucket_tag, ready
-from tokenyard.limits.refusals import MISSING, UNKNOWN, not_available
+from tokenyard.limits.refusals import MISSING, not_available
 from tokenyard.limits.scripts import Argument, ScriptName, Scripts
 
 KEYS_PER_CALL = 2_000  # bounds how long one script call can hold Redis up
 LOAD_TIMEOUT_S = 5.0
 
-BudgetSource = Callable[[OrganizationId, str], Awaitable[BudgetState | None]]
-"""Returns a budget as SQL has it, by its organization and name; None where there is none such."""
+BudgetSource = Callable[[OrganizationId, str], Awaitable[BudgetState]]
+"""Returns a budget as SQL has it, by its organization and name."""
 
 
 class RedisBudgets:
@@ -46,6 +46,17 @@ class RedisBudgets:
             if arguments:
                 await self._scripts.run(ScriptName.LEDGER, bucket_tag(bucket), arguments)
 
+    async def decide(self, used: Iterable[tuple[OrganizationId, Mapping[str, int]]]) -> None:
+        """Let token windows count what requests really used that were settled or expired without anyone knowing.
+
+        `used`: tokens by request. Raises `redis.RedisError` where it is not done, or not known to be.
+        """
+        for organization, tokens in used:
+            items = list(tokens.items())
+            for start in range(0, len(items), KEYS_PER_CALL):
+                flat: list[Argument] = [part for item in items[start : start + KEYS_PER_CALL] for part in item]
+                await self._scripts.run(ScriptName.DECIDE, bucket_tag(bucket_of(organization)), ["", *flat])
+
     async def is_ready(self, bucket: int) -> bool:
         """Tell whether the bucket's budgets are loaded."""
         return bool(await self._redis.exists(ready(bucket)))
@@ -68,12 +79,10 @@ class MissingBudgets:
     def __init__(self, budgets: RedisBudgets, source: BudgetSource) -> None:
         self._budgets = budgets
         self._source = source
-        self._loading: dict[str, asyncio.Task[bool]] = {}
+        self._loading: dict[str, asyncio.Task[None]] = {}
 
     async def answer(self, organization: OrganizationId, ask: Callable[[], Awaitable[list[Any]]]) -> list[Any]:
         """Return the reply of the admit script that `ask` runs; where budgets are missing, load them and ask again.
-
-        The reply `[UNKNOWN, name]` means that SQL does not have the budget either.
 
         Raises:
             Unavailable: SQL did not answer in time.
@@ -83,11 +92,10 @@ class MissingBudgets:
         if reply[0] != MISSING:
             return reply
         for name in reply[1:]:
-            if not await asyncio.shield(self._once(organization, name.decode())):
-                return [UNKNOWN, name]
+            await asyncio.shield(self._once(organization, name.decode()))
         return await ask()
 
-    def _once(self, organization: OrganizationId, name: str) -> "asyncio.Task[bool]":
+    def _once(self, organization: OrganizationId, name: str) -> "asyncio.Task[None]":
         task = self._loading.get(name)
         if task is None:
             task = asyncio.create_task(self._load(organization, name))
@@ -95,15 +103,15 @@ class MissingBudgets:
             task.add_done_callback(lambda _done: self._loading.pop(name, None))
         return task
 
-    async def _load(self, organization: OrganizationId, name: str) -> bool:
+    async def _load(self, organization: OrganizationId, name: str) -> None:
+        # Known first, then read: what is committed after the look into SQL is not passed over as unknown.
+        await self._budgets.apply([(organization, [BudgetUpdate(name, None, create=True)])])
         try:
             async with asyncio.timeout(LOAD_TIMEOUT_S):
                 state = await self._source(organization, name)
         except TimeoutError:
             raise not_available() from None
-        if state is not None:
-            await self._budgets.apply([(organization, [BudgetUpdate(name, state, create=True)])])
-        return state is not None
+        await self._budgets.apply([(organization, [BudgetUpdate(name, state, create=True)])])
 
 
 def ledger_arguments(update: BudgetUpdate) -> list[Argument]:

@@ -5,15 +5,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from tokenyard.core.admission import AdmissionRequest, RateHeaders, RateWindow, duration
-from tokenyard.core.errors import Conflict, QuotaExceeded, RateLimited, TokenyardError, Unauthenticated, Unavailable
+from tokenyard.core.errors import BudgetInUse, Conflict, QuotaExceeded, RateLimited, TokenyardError, Unavailable
 from tokenyard.core.ids import OrganizationId, ProjectId
 from tokenyard.core.money import NanoDollars, to_dollars
 from tokenyard.limits.holds import Limit, key_of
 
 # The first word of a reply.
-OK, MISSING, UNKNOWN, SETTLED = b"ok", b"missing", b"unknown", b"settled"
+OK, MISSING, SETTLED, OUTDATED = b"ok", b"missing", b"settled", b"outdated"
 
 RETRY_AFTER_S = 2.0
+IN_USE_RETRY_S = 1
 _NEVER = -1
 _NAMES = {
     "rpm": "requests per min (RPM)",
@@ -39,8 +40,6 @@ def refusal(reply: Sequence[Any], request: AdmissionRequest, limits: Sequence[Li
     match reply:
         case [b"rate", number, used, wait_ms, *numbers]:
             return _rate_limited(limits[number], used, wait_ms, request.tokens, rates(numbers))
-        case [b"revoked"]:
-            return Unauthenticated("The API key was revoked or changed. Use another key.")
         case [b"settled"]:
             return Conflict(f"Request {key_of(request.claims)} has already ended.")
     return budget_refusal(reply, request.amount, request.claims.organization, request.claims.project)
@@ -51,11 +50,12 @@ def budget_refusal(
 ) -> TokenyardError:
     """Return the error for a reply that speaks of budgets: one does not cover `amount`, or they are not loaded."""
     match reply:
-        case [b"budget", name, ledger, pending, held]:
-            available = int(ledger) - int(pending) - int(held)
-            return _quota_exceeded(name.decode(), amount, available, organization, project)
-        case [b"unknown", name]:
-            return _quota_exceeded(name.decode(), amount, 0, organization, project)
+        case [b"budget", name, limit, ledger, pending, held]:
+            whose, code = _budget_owner(name.decode(), organization, project)
+            unspent, in_use = int(limit) + int(ledger), int(pending) + int(held)
+            return (
+                _in_use(whose, amount, unspent, in_use) if unspent >= amount else _spent(whose, code, amount, unspent)
+            )
         case [b"not_ready"] | [b"missing", *_]:
             return not_available()
     raise AssertionError(f"unknown reply of the admit script: {reply!r}")
@@ -89,14 +89,20 @@ def _rate_limited(limit: Limit, used: int, wait_ms: int, tokens: int, headers: R
     return error
 
 
-def _quota_exceeded(
-    budget: str, amount: NanoDollars, available: int, organization: OrganizationId, project: ProjectId | None
-) -> QuotaExceeded:
-    whose, code = _budget_owner(budget, organization, project)
+def _spent(whose: str, code: str, amount: NanoDollars, unspent: int) -> QuotaExceeded:
     return QuotaExceeded(
         f"{whose} does not cover this request: it may cost up to ${to_dollars(amount)}, "
-        f"and ${to_dollars(available)} is available.",
+        f"and ${to_dollars(unspent)} is available.",
         code=code,
+    )
+
+
+def _in_use(whose: str, amount: NanoDollars, unspent: int, in_use: int) -> BudgetInUse:
+    return BudgetInUse(
+        f"{whose} does not cover this request at the moment: it may cost up to ${to_dollars(amount)}, and of "
+        f"${to_dollars(unspent)} other requests that are not charged yet may cost up to ${to_dollars(in_use)}. "
+        "Please try again when they have ended.",
+        retry_after_s=IN_USE_RETRY_S,
     )
 
 

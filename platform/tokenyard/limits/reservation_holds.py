@@ -1,10 +1,11 @@
-"""Holds on budgets alone, for work that takes hours: a fine-tuning job's reservation."""
+"""Holds on budgets alone, for the moments until the ledger has a fine-tuning job's reservation."""
 
 from collections.abc import Sequence
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from tokenyard.core.budgets import Budget
 from tokenyard.core.errors import Conflict
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
@@ -14,27 +15,30 @@ from tokenyard.limits.live_budgets import BudgetSource, MissingBudgets, RedisBud
 from tokenyard.limits.refusals import OK, SETTLED, budget_refusal, not_available
 from tokenyard.limits.scripts import Argument, ScriptName, Scripts
 
+LEASE_MS = 120_000
+
 
 class ReservationHolds:
-    """Holds without a lease: they end only by `release`, so whoever takes one keeps its own record of it."""
+    """Holds that nobody renews: they end by `release`, or by their lease where their process died."""
 
     def __init__(self, redis: Redis, source: BudgetSource) -> None:
         self._scripts = Scripts(redis)
         self._missing = MissingBudgets(RedisBudgets(redis, self._scripts), source)
 
     async def hold(
-        self, organization: OrganizationId, charge_key: str, budgets: Sequence[str], amount: NanoDollars
+        self, organization: OrganizationId, charge_key: str, budgets: Sequence[Budget], amount: NanoDollars
     ) -> None:
-        """Hold `amount` on every budget, or on none. The same charge key again changes nothing.
+        """Hold `amount` on every budget, or on none. The same charge key again only begins the lease anew.
 
         Raises:
             QuotaExceeded: a budget does not cover it.
             Unavailable: Redis is down or not loaded yet.
         """
-        no_key, no_lease, no_tokens, no_claims, no_limits = ("", ""), "", 0, "", ("", "")
+        no_caller, no_tokens, no_claims, no_limits = ("", ""), 0, "", ("", "")
+        names, limits = (" ".join(budget.name for budget in budgets), " ".join(str(budget.limit) for budget in budgets))
         arguments: list[Argument] = [
-            *("", charge_key, *no_key, no_lease, checked_amount(amount)),
-            *(no_tokens, no_claims, " ".join(budgets), *no_limits),
+            *("", charge_key, *no_caller, LEASE_MS, checked_amount(amount)),
+            *(no_tokens, no_claims, names, limits, *no_limits),
         ]
         try:
             reply = await self._missing.answer(
@@ -48,11 +52,8 @@ class ReservationHolds:
             raise budget_refusal(reply, amount, organization)
 
     async def release(self, organization: OrganizationId, charge_key: str) -> None:
-        """Give the hold back, if there is one; where Redis is down it raises `Unavailable`."""
-        try:
-            await self._scripts.run(ScriptName.RELEASE, _tag(organization), ["", charge_key])
-        except RedisError as error:
-            raise not_available() from error
+        """Give the hold back, if there is one; raises `redis.RedisError` where it is not done, or not known to be."""
+        await self._scripts.run(ScriptName.RELEASE, _tag(organization), ["", charge_key])
 
 
 def _tag(organization: OrganizationId) -> str:

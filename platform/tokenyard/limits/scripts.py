@@ -30,6 +30,8 @@ class ScriptName(StrEnum):
     SWEEP = "sweep"
     RELEASE = "release"
     LEDGER = "ledger"
+    DECIDE = "decide"
+    REVISION = "revision"
 
 
 class ScriptsBusy(RedisError):

@@ -1,12 +1,19 @@
 -- End one request, once: release its hold, move its real cost to pending, append its usage event.
 --
--- ARGV: now ('' = the server's clock), request, cost, tokens really used, event ('' = none), budgets.
+-- ARGV: now ('' = the server's clock), request, cost, tokens really used ('' = nobody knows yet), event ('' = none),
+--   budgets. Where nobody knows yet, the cost is the whole hold: it stays pending, and its tokens stay counted, until
+--   the ledger has decided.
 -- Reply: 1, or 0 where it was settled before.
 local now = now_ms(ARGV[1])
-local request, cost, event = ARGV[2], ARGV[3], ARGV[5]
+local request, cost, tokens, event = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 
 if call('EXISTS', key('settled', request)) == 1 then return 0 end
-release(now, request, tonumber(ARGV[4]))
+if tokens == '' then
+  local hold = drop_hold(request)
+  if hold then leave_undecided(request, hold) end
+elseif not release(now, request, tonumber(tokens)) then
+  decide(now, request, tonumber(tokens)) -- its hold had expired
+end
 -- The caller's budgets, not the hold's: Redis may have lost the hold. They replace what an expiry left pending.
 for budget in string.gmatch(ARGV[6], '%S+') do set_pending(budget, request, cost) end
 if event ~= '' then call('XADD', USAGE, '*', 'event', event) end

@@ -54,7 +54,7 @@ class Sweeper:
         arguments: list[Argument] = [""]
         for key, (claims, admitted_at_ms) in zip(keys, await pipeline.execute(), strict=True):
             try:
-                arguments += [key, _event(claims, admitted_at_ms, now_ms) if admitted_at_ms else b""]
+                arguments += [key, _event(claims, admitted_at_ms, now_ms) if claims else b""]
             except msgspec.MsgspecError:
                 # Not ours, or of another version: its money stays held, and the log says why.
                 _LOG.exception("the claims of hold %s cannot be read", key)

@@ -118,14 +118,18 @@ class TenancyStore:
                 record(session, organization, actor, "api_key.deleted", row.id, at=now_ms // 1000)
             return KeyVersion(organization, ApiKeyId(row.id), row.version)
 
-    async def monthly(self, organization: OrganizationId) -> Mapping[str, NanoDollars]:
-        """Return the monthly spending limit of each scope that has one: organization, projects and live keys, by id."""
+    async def monthly_limits(
+        self, organization: OrganizationId, project: ProjectId, key: ApiKeyId
+    ) -> Mapping[str, NanoDollars]:
+        """Return the monthly spending limit of each of the three scopes that has one, by its id."""
         queries = (
-            select(OrganizationRow.id, OrganizationRow.limits).where(OrganizationRow.id == organization),
-            select(ProjectRow.id, ProjectRow.limits).where(ProjectRow.organization_id == organization),
             select(ApiKeyRow.id, ApiKeyRow.limits).where(
-                ApiKeyRow.organization_id == organization, ApiKeyRow.revoked_at.is_(None)
+                ApiKeyRow.organization_id == organization, ApiKeyRow.id == key
             ),
+            select(ProjectRow.id, ProjectRow.limits).where(
+                ProjectRow.organization_id == organization, ProjectRow.id == project
+            ),
+            select(OrganizationRow.id, OrganizationRow.limits).where(OrganizationRow.id == organization),
         )
         found: dict[str, NanoDollars] = {}
         async with self._database.reading() as session:

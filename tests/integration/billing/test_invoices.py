@@ -7,7 +7,7 @@ from support.billing_stand import (
     GLOBEX,
     MARCH_MS,
     PRICES,
-    FixedLimits,
+    budget_outbox,
     claims,
     rows,
     send,
@@ -18,12 +18,10 @@ from support.billing_stand import (
 )
 from support.fakes.clock import FrozenClock
 from tokenyard.core.money import NanoDollars
-from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.storage.database import Database
 from tokenyard_billing.invoicing.loops import InvoiceDrafter
 from tokenyard_billing.invoicing.store import InvoiceStore
 from tokenyard_billing.tables import Invoice, InvoiceLine
-from tokenyard_billing.wallets.budgets import SqlBudgets
 from tokenyard_billing.wallets.store import Wallet
 
 APRIL_MS = MARCH_MS + 31 * 86_400_000
@@ -32,7 +30,7 @@ CLOCK = FrozenClock(MARCH_MS / 1000)
 
 async def test_credit_pays_the_earlier_month_first(database: Database, redis: Redis) -> None:
     invoices = InvoiceStore(database, PRICES, CLOCK)
-    wallet = Wallet(database, SqlBudgets(database, FixedLimits()), RedisBudgets(redis), CLOCK)
+    wallet = Wallet(database, budget_outbox(database, redis), CLOCK)
     await wallet.grant(ACME, NanoDollars(5_000), reason="paid", actor="op", idempotency_key="a")
     await send(
         redis,

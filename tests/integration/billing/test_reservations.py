@@ -12,6 +12,7 @@ from support.billing_stand import (
     RATE,
     FixedLimits,
     balance,
+    budget_outbox,
     charges,
     journal_sum,
     live_budget,
@@ -22,13 +23,13 @@ from support.billing_stand import (
 )
 from support.fakes.admission_requests import open_buckets
 from support.fakes.clock import FrozenClock
-from tokenyard.core.budgets import monthly
+from tokenyard.core.budgets import Budget, monthly
 from tokenyard.core.errors import QuotaExceeded, Unavailable
 from tokenyard.core.ids import JobId, OrganizationId
 from tokenyard.core.money import NanoDollars
-from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.limits.reservation_holds import ReservationHolds
 from tokenyard.storage.database import Database
+from tokenyard.storage.redis import connect_redis
 from tokenyard_billing.tables import Reservation
 from tokenyard_billing.wallets.budgets import SqlBudgets
 from tokenyard_billing.wallets.reservations import JobReservations
@@ -41,17 +42,15 @@ CLOCK = FrozenClock(1_772_500_000.0)  # March 2026
 
 class Stand:
     def __init__(self, database: Database, redis: Redis, limits: FixedLimits | None = None) -> None:
-        self.limits = limits or FixedLimits()
-        self.budgets = SqlBudgets(database, self.limits)
+        self.budgets = SqlBudgets(database)
         self.holds = ReservationHolds(redis, self.budgets.load)
-        live = RedisBudgets(redis)
-        self.wallet = Wallet(database, self.budgets, live, CLOCK)
+        self.outbox = budget_outbox(database, redis, CLOCK)
+        self.wallet = Wallet(database, self.outbox, CLOCK)
         self.reservations = JobReservations(
             database=database,
-            budgets=self.budgets,
-            live=live,
+            outbox=self.outbox,
             holds=self.holds,
-            limits=self.limits,
+            limits=limits or FixedLimits(),
             clock=CLOCK,
         )
 
@@ -109,26 +108,21 @@ async def test_a_monthly_limit_counts_what_is_reserved_until_the_charge(database
     stand = await Stand(database, redis, limits).open(redis)
     name = monthly(KEY, CLOCK.now_ms())
     await stand.reserve(4_000_000)
-    state = await stand.budgets.load(ACME, name)
-    assert state is not None
-    assert state.ledger == 1_000_000
+    assert (await stand.budgets.load(ACME, name)).ledger == -4_000_000
     assert (await live_budget(redis, ACME, name))["held"] == 0
     with pytest.raises(QuotaExceeded):
         await stand.reserve(1_000_001, JobId("ftjob-2"))
 
     await send(redis, trained(JOB, 1_000))
-    await worker(database, redis, limits=limits).consumer.step()
-    left = 5_000_000 - 1_000 * RATE.training
-    state = await stand.budgets.load(ACME, name)
-    assert state is not None
-    assert state.ledger == left
-    assert (await live_budget(redis, ACME, name))["ledger"] == left
+    await worker(database, redis).consumer.step()
+    assert (await stand.budgets.load(ACME, name)).ledger == -1_000 * RATE.training
+    assert (await live_budget(redis, ACME, name))["ledger"] == -1_000 * RATE.training
 
 
 async def test_a_process_that_died_while_holding_leaves_nothing_held(database: Database, redis: Redis) -> None:
     class Dies(ReservationHolds):
         async def hold(
-            self, organization: OrganizationId, charge_key: str, budgets: Sequence[str], amount: NanoDollars
+            self, organization: OrganizationId, charge_key: str, budgets: Sequence[Budget], amount: NanoDollars
         ) -> None:
             await super().hold(organization, charge_key, budgets, amount)
             raise Unavailable("Redis answered too late.")
@@ -147,20 +141,31 @@ async def test_a_process_that_died_while_holding_leaves_nothing_held(database: D
     assert await rows(database, Reservation) == []
 
 
-async def test_a_process_that_died_after_posting_is_finished_by_another(
-    database: Database, redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_process_that_died_after_posting_is_finished_by_another(database: Database, redis: Redis) -> None:
     stand = await Stand(database, redis).open(redis)
     half = Stand(database, redis)
-
-    async def die(*_: object) -> None:
-        raise Unavailable("Redis is away.")
-
-    monkeypatch.setattr(half.reservations, "_finish", die)
+    half.reservations._outbox = budget_outbox(database, connect_redis("redis://127.0.0.1:1/0"), CLOCK)
     await half.reserve(4_000_000)
     live = await live_budget(redis, ACME)
-    assert live["ledger"] - live["held"] == CREDIT - 4_000_000
-    await stand.reservations.tidy()
+    assert (live["ledger"], live["held"]) == (CREDIT, 4_000_000)
+    CLOCK.advance(1)
+    await stand.outbox.step()
     live = await live_budget(redis, ACME)
     assert (live["ledger"], live["held"]) == (CREDIT - 4_000_000, 0)
     assert [row.state for row in await rows(database, Reservation)] == ["open"]
+
+
+async def test_a_job_charged_before_its_hold_was_given_back_leaves_nothing_held(
+    database: Database, redis: Redis
+) -> None:
+    stand = await Stand(database, redis).open(redis)
+    half = Stand(database, redis)
+    half.reservations._outbox = budget_outbox(database, connect_redis("redis://127.0.0.1:1/0"), CLOCK)
+    await half.reserve(4_000_000)
+    await send(redis, trained(JOB, 1_000))
+    await worker(database, redis).consumer.step()
+    assert [row.state for row in await rows(database, Reservation)] == ["charged"]
+    CLOCK.advance(1)
+    await stand.outbox.step()
+    live = await live_budget(redis, ACME)
+    assert (live["ledger"], live["held"]) == (CREDIT - 1_000 * RATE.training, 0)

@@ -5,22 +5,20 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from support.billing_stand import ACME, FixedLimits, balance, journal_sum, live_budget, rows
+from support.billing_stand import ACME, balance, budget_outbox, journal_sum, live_budget, rows
 from tokenyard.core.budgets import wallet as wallet_name
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.errors import Conflict, InvalidRequest
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import bucket_of, budget
-from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
 from tokenyard_billing.tables import CreditGrant
-from tokenyard_billing.wallets.budgets import SqlBudgets
 from tokenyard_billing.wallets.store import OpeningCredit, Wallet
 
 
 def make(database: Database, redis: Redis) -> Wallet:
-    return Wallet(database, SqlBudgets(database, FixedLimits()), RedisBudgets(redis), SystemClock())
+    return Wallet(database, budget_outbox(database, redis), SystemClock())
 
 
 async def grant(wallet: Wallet, amount: int, key: str) -> None:

@@ -59,3 +59,11 @@ async def test_without_a_budget_nothing_is_counted_off(budgets: RedisBudgets, re
     await push(budgets, 7, 2, "req_1")
     assert await figures(redis) == {}
     assert not await redis.exists(pending(BUCKET, WALLET))
+
+
+async def test_a_budget_that_is_being_loaded_misses_no_update(budgets: RedisBudgets, redis: Redis) -> None:
+    await budgets.apply([(ORGANIZATION, [BudgetUpdate(WALLET, None, create=True)])])
+    assert "ledger" not in await figures(redis), "admission still has to load it"
+    await push(budgets, 90, 6)  # a charge that was committed after the look into SQL
+    await push(budgets, 100, 5, create=True)
+    assert await figures(redis) == {"ledger": 90, "version": 6}

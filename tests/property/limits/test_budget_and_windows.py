@@ -80,12 +80,14 @@ class Machine(RuleBasedStateMachine):
         self.client.flushall()
         self.client.set(ready(BUCKET), 1)
         self.now = 1_800_000_000_000
-        self.ledger = 150
+        self.ledger, self.version = 150, 1
         self.client.hset(budget(BUCKET, WALLET), mapping={"ledger": self.ledger, "version": 1})
         self.pending: dict[str, int] = {}
         self.open: dict[str, Open] = {}
         self.known: dict[str, Open] = {}
+        self.undecided: dict[str, Open] = {}
         self.settled: set[str] = set()
+        self.decided: set[str] = set()
         self.events = 0
         self.windows = {(owner, what): Window(limit, length) for owner, what, limit, length in WINDOWS}
 
@@ -160,10 +162,47 @@ class Machine(RuleBasedStateMachine):
         self.pending.pop(key, None)
         if cost:
             self.pending[key] = cost
-        self._give_back(key, tokens)
+        self._count(self.open.pop(key, None) or self.undecided.pop(key, None), tokens)
 
-    def _give_back(self, key: str, tokens: int) -> None:
-        one = self.open.pop(key, None)
+    @rule(key=requests)
+    def leave(self, key: str) -> None:
+        """The client left: what was held stays taken, in the budgets and in the windows."""
+        one = self.known[key]
+        changed = self.run(ScriptName.SETTLE, self.now, key, one.hold.amount, "", b"{}", one.hold.budgets)
+        assert changed == (key not in self.settled)
+        if changed:
+            self.settled.add(key)
+            self.events += 1
+            self._leave_undecided(key)
+
+    @rule(key=requests, share=st.floats(0, 1), spent=st.floats(0, 1))
+    def decide(self, key: str, share: float, spent: float) -> None:
+        """The ledger charges a request that was settled or swept; doing it again changes nothing."""
+        if key in self.open or key in self.decided:
+            return
+        one = self.known[key]
+        cost, tokens = int(one.hold.amount * spent), int(one.hold.tokens * share)
+        if key not in self.undecided:
+            cost, tokens = self.pending.get(key, 0), 0  # what it was settled with
+        self.decided.add(key)
+        self.ledger -= cost
+        self.version += 1
+        update = BudgetUpdate(WALLET, BudgetState(NanoDollars(self.ledger), self.version), [key])
+        for _ in range(2):
+            self.run(ScriptName.LEDGER, *ledger_arguments(update))
+            self.run(ScriptName.DECIDE, self.now, key, tokens)
+        self.pending.pop(key, None)
+        self._count(self.undecided.pop(key, None), tokens)
+
+    def _leave_undecided(self, key: str) -> None:
+        one = self.known[key]
+        if one.hold.amount:
+            self.pending[key] = one.hold.amount
+        if self.open.pop(key, None):
+            self.undecided[key] = one
+
+    def _count(self, one: Open | None, tokens: int) -> None:
+        """Let the windows count `tokens` where they still count what was held."""
         for window, entry in one.entries if one else ():
             if entry[0] // (window.length_ms // 12) >= self.now // (window.length_ms // 12) - 12:
                 entry[1] = tokens
@@ -174,10 +213,7 @@ class Machine(RuleBasedStateMachine):
         arguments = [part for key in self.known for part in (key, b"{}")]
         assert self.run(ScriptName.SWEEP, self.now, *arguments) == len(due)
         for key in due:
-            amount = self.open[key].hold.amount
-            if amount:
-                self.pending[key] = amount
-            self._give_back(key, 0)
+            self._leave_undecided(key)
             self.events += 1
 
     @rule(key=requests)
@@ -193,8 +229,9 @@ class Machine(RuleBasedStateMachine):
     @rule(amount=st.integers(1, 50))
     def top_up(self, amount: int) -> None:
         self.ledger += amount
-        version = int(self.client.hget(budget(BUCKET, WALLET), "version") or 0)
-        newer, older = BudgetState(NanoDollars(self.ledger), version + 1), BudgetState(NanoDollars(10**9), version)
+        self.version += 1
+        newer = BudgetState(NanoDollars(self.ledger), self.version)
+        older = BudgetState(NanoDollars(10**9), self.version - 1)
         assert self.run(ScriptName.LEDGER, *ledger_arguments(BudgetUpdate(WALLET, newer, create=True))) == 1
         assert self.run(ScriptName.LEDGER, *ledger_arguments(BudgetUpdate(WALLET, older, create=True))) == 0
 

@@ -26,9 +26,9 @@ class BudgetTable:
     def set(self, name: str, ledger: int, version: int = 1) -> None:
         self.states[name] = BudgetState(NanoDollars(ledger), version)
 
-    async def load(self, organization: OrganizationId, name: str) -> BudgetState | None:
+    async def load(self, organization: OrganizationId, name: str) -> BudgetState:
         self.loads += 1
-        return self.states.get(name)
+        return self.states.get(name, BudgetState(NanoDollars(0), 0))
 
 
 async def open_buckets(redis: Redis) -> None:
@@ -41,13 +41,13 @@ def principal(
     key: Limits | None = None,
     project: Limits | None = None,
     organization: Limits | None = None,
-    key_version: int = 1,
+    revision: int = 1,
     organization_id: OrganizationId = ORGANIZATION,
 ) -> Principal:
     """Return a key of the test organization, with the limits given."""
     given = (("key", KEY, key), ("project", PROJECT, project), ("organization", organization_id, organization))
     limits = tuple(ScopedLimits(scope, scope_id, limit) for scope, scope_id, limit in given if limit is not None)
-    return Principal(organization_id, PROJECT, KEY, key_version, limits)
+    return Principal(organization_id, PROJECT, KEY, revision, limits)
 
 
 def admission_request(
@@ -65,7 +65,8 @@ def admission_request(
         admitted_at_ms=0,
         endpoint="/v1/chat/completions",
     )
-    return AdmissionRequest(caller, claims, tokens, NanoDollars(amount), budgets_of(caller, at_ms))
+    budgets = budgets_of(caller.organization, caller.monthly_limits, at_ms)
+    return AdmissionRequest(caller, claims, tokens, NanoDollars(amount), budgets)
 
 
 def settled(

@@ -3,7 +3,7 @@
 from tokenyard.core.admission import AdmissionRequest, Admitted
 from tokenyard.core.budgets import budgets_of
 from tokenyard.core.clock import Clock
-from tokenyard.core.errors import QuotaExceeded, RateLimited
+from tokenyard.core.errors import BudgetInUse, QuotaExceeded, RateLimited
 from tokenyard.core.ids import RequestId, attempt_id
 from tokenyard.core.price import worst_case_cost
 from tokenyard.core.principal import Principal
@@ -24,7 +24,8 @@ class AdmissionStage:
         try:
             return await self._control.admit(admission_request(request, principal, request_id, self._clock))
         except (RateLimited, QuotaExceeded) as refusal:
-            if isinstance(refusal, RateLimited) and refusal.type != "tokens":
+            depends_on_size = refusal.type == "tokens" or isinstance(refusal, BudgetInUse | QuotaExceeded)
+            if not depends_on_size:
                 raise
             smaller = await counted(request, self._counter)
             if smaller is None or smaller.prompt_tokens >= request.prompt_tokens:
@@ -51,4 +52,5 @@ def admission_request(
         adapter=model.adapter,
     )
     amount = worst_case_cost(model.price, prompt_tokens=prompt, completion_tokens=completion)
-    return AdmissionRequest(principal, claims, prompt + completion, amount, budgets_of(principal, clock.now_ms()))
+    budgets = budgets_of(principal.organization, principal.monthly_limits, clock.now_ms())
+    return AdmissionRequest(principal, claims, prompt + completion, amount, budgets)

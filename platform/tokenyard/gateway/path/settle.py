@@ -51,6 +51,7 @@ class RequestSettlement:
         self.claims = claims
         self.outcome = Outcome.FAILED
         self.usage = _NOTHING
+        self._attempted = False
 
     @property
     def cost(self) -> NanoDollars:
@@ -58,6 +59,7 @@ class RequestSettlement:
 
     def begin_attempt(self, number: int) -> None:
         """From now on this attempt is the one that the request is settled with."""
+        self._attempted = True
         if number > 1:
             attempt = attempt_id(request_of(self.claims.attempt), number)
             self.claims = msgspec.structs.replace(self.claims, attempt=attempt)
@@ -68,6 +70,7 @@ class RequestSettlement:
 
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         left = isinstance(error, ClientLeft | asyncio.CancelledError)
-        if left and self.outcome is not Outcome.COMPLETED:
+        # Before the first attempt no replica has heard of it, so there is nothing to wait for.
+        if left and self._attempted and self.outcome is not Outcome.COMPLETED:
             self.outcome = Outcome.CLIENT_LEFT
         await self._settler.settle(self)
