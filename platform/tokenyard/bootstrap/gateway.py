@@ -29,6 +29,7 @@ from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.settings import Settings
+from tokenyard.storage.change_feed import ChangeFeed
 from tokenyard.tenancy.operator_routes import operator_router as tenancy_operator_router
 from tokenyard.tenancy.tenant_routes import tenant_router as tenancy_router
 from tokenyard.web.access_log import AccessLog
@@ -56,6 +57,8 @@ async def application(settings: Settings, routes: str) -> AsyncIterator[ASGIApp]
     registry = process_registry()
     async with AsyncExitStack() as stack:
         foundation = await stack.enter_async_context(Foundation.opened(settings))
+        listeners = {**foundation.authenticator.listeners(), **foundation.models.listeners()}
+        await stack.enter_async_context(ChangeFeed(foundation.redis, listeners))
         replicas: ReplicaList | None = None
         inference: Inference | None = None
         if routes != "control":
@@ -110,10 +113,16 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
 
     return (
         tenancy_operator_router(
-            foundation.organizations, foundation.tenancy, foundation.tenancy_operator, foundation.api_keys
+            foundation.organizations,
+            foundation.tenancy,
+            foundation.tenancy_operator,
+            foundation.api_keys,
+            foundation.tenancy_push,
         ),
         tenancy_router(foundation.tenancy, foundation.api_keys),
-        catalog_router(foundation.models, foundation.adapters, foundation.catalog_store, bases),
+        catalog_router(
+            foundation.models, foundation.adapters, foundation.catalog_store, bases, foundation.catalog_push
+        ),
         catalog_operator_router(CatalogOperatorStore(database, clock), bases, foundation.prices, clock),
         *file_and_job_routers(
             database=database,

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Self
+from typing import Any, Self
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -77,12 +77,12 @@ class ChangeFeed:
                 last = entries[-1][0]
 
     async def _newest(self) -> EntryId:
-        found = await self._redis.xrevrange(STREAM, count=1)
+        found: Any = await self._redis.xrevrange(STREAM, count=1)
         return _entry_id(found[0][0]) if found else (0, 0)
 
     async def _read_after(self, last: EntryId) -> list[tuple[EntryId, dict[bytes, bytes]]]:
-        reply = await self._redis.xread({STREAM: f"{last[0]}-{last[1]}"}, count=BATCH, block=BLOCK_MS)
-        return [(_entry_id(identity), fields) for _stream, entries in reply or () for identity, fields in entries]
+        reply: Any = await self._redis.xread({STREAM: f"{last[0]}-{last[1]}"}, count=BATCH, block=BLOCK_MS)
+        return [(_entry_id(identity), fields) for _, entries in reply or () for identity, fields in entries]
 
 
 def _entry_id(identity: bytes) -> EntryId:

@@ -119,7 +119,10 @@ class TransactionalOutbox:
 
     async def _carry_due(self) -> Sequence[OutboxMessage]:
         run = await self._run_of_redis()
-        due = OutboxRow.due_at_ms <= self._clock.now_ms(), or_(OutboxRow.carried_to.is_(None), OutboxRow.carried_to != run)
+        due = (
+            OutboxRow.due_at_ms <= self._clock.now_ms(),
+            or_(OutboxRow.carried_to.is_(None), OutboxRow.carried_to != run),
+        )
         query = select(OutboxRow.id, OutboxRow.topic, OutboxRow.payload).where(*due)
         async with self._database.reading() as session:
             rows = (await session.execute(query.order_by(OutboxRow.due_at_ms, OutboxRow.id).limit(BATCH))).all()
