@@ -8,6 +8,8 @@ from typing import Any, Self
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from tokenyard.core.cancellation import is_cancelled
+
 _LOG = logging.getLogger(__name__)
 
 STREAM = "ty:changes"
@@ -53,7 +55,7 @@ class ChangeFeed:
         self._tasks.clear()
 
     async def _follow_for_ever(self, kind: str, listener: Listener) -> None:
-        while True:
+        while not is_cancelled():
             try:
                 await self._follow(kind, listener)
             except (RedisError, OSError) as error:
@@ -66,7 +68,7 @@ class ChangeFeed:
         """Pass on every change from now on; return where Redis was restarted and its stream is behind ours."""
         last = await self._newest()
         await listener(None)
-        while True:
+        while not is_cancelled():
             entries = await self._read_after(last)
             if not entries and await self._newest() < last:
                 return

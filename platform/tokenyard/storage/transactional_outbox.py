@@ -7,7 +7,7 @@ it, and stays for a while: a Redis that was restarted may lack its last second, 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 import msgspec
 from redis.asyncio import Redis
@@ -87,11 +87,8 @@ class TransactionalOutbox:
         if not messages:
             return
         run = await self._run_of_redis()  # before the handlers: what they wrote to an earlier run may be lost
-        by_topic: dict[str, list[OutboxMessage]] = {}
-        for message in messages:
-            by_topic.setdefault(message.topic, []).append(message)
-        for topic, of_topic in by_topic.items():
-            await self._handlers[topic]([message.payload for message in of_topic])
+        for of_topic in _by_topic(messages):
+            await self._handlers[of_topic[0].topic]([message.payload for message in of_topic])
             await self._note_carried(of_topic, run)
 
     async def try_to_carry(self, messages: Sequence[OutboxMessage]) -> None:
@@ -127,34 +124,43 @@ class TransactionalOutbox:
         async with self._database.reading() as session:
             rows = (await session.execute(query.order_by(OutboxRow.due_at_ms, OutboxRow.id).limit(BATCH))).all()
         messages = [OutboxMessage(*row) for row in rows]
+        for of_topic in _by_topic(messages):
+            if not await self._is_carried(of_topic):
+                for message in of_topic:
+                    if not await self._is_carried([message]):
+                        await self._put_off(message)
+        return messages
+
+    async def _is_carried(self, messages: Sequence[OutboxMessage]) -> bool:
+        """Carry messages of one topic; tell whether that worked, and raise where Redis is away."""
         try:
             await self.carry(messages)
         except Exception as error:
             if _is_away(error):
                 raise
-            _LOG.warning("%d messages failed, taking them one by one: %r", len(messages), error)
-            for message in messages:
-                await self._carry_alone(message)
-        return messages
+            _LOG.exception("%d messages of %s cannot be carried", len(messages), messages[0].topic)
+            return False
+        return True
 
-    async def _carry_alone(self, message: OutboxMessage) -> None:
-        """Carry one message; one that fails for a reason of its own waits longer each time and holds up no other."""
-        try:
-            await self.carry([message])
-        except Exception as error:
-            if _is_away(error):
-                raise
-            _LOG.exception("message %d of %s cannot be carried", message.id, message.topic)
-            async with self._database.transaction() as session:
-                row = await session.get(OutboxRow, message.id)
-                if row is not None:
-                    row.failures += 1
-                    row.due_at_ms = self._clock.now_ms() + min(MAX_BACKOFF_MS, OWN_MS * 2 ** min(row.failures, 10))
+    async def _put_off(self, message: OutboxMessage) -> None:
+        """Let a message that fails for a reason of its own wait longer each time, so that it holds up no other."""
+        async with self._database.transaction() as session:
+            row = await session.get(OutboxRow, message.id)
+            if row is not None:
+                row.failures += 1
+                row.due_at_ms = self._clock.now_ms() + min(MAX_BACKOFF_MS, OWN_MS * 2 ** min(row.failures, 10))
 
     async def _note_carried(self, messages: Sequence[OutboxMessage], run: str) -> None:
         done = update(OutboxRow).where(OutboxRow.id.in_([message.id for message in messages]))
         async with self._database.transaction() as session:
             await session.execute(done.values(carried_to=run, carried_at_ms=self._clock.now_ms()))
+
+
+def _by_topic(messages: Sequence[OutboxMessage]) -> Collection[Sequence[OutboxMessage]]:
+    found: dict[str, list[OutboxMessage]] = {}
+    for message in messages:
+        found.setdefault(message.topic, []).append(message)
+    return found.values()
 
 
 def _is_away(error: Exception) -> bool:

@@ -5,6 +5,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from tokenyard.core.cancellation import is_cancelled
+
 _LOG = logging.getLogger(__name__)
 MAX_BACKOFF_S = 30.0
 MAX_DOUBLINGS = 20  # a number this size still fits a float, however long an outage
@@ -29,7 +31,7 @@ async def run_loops(loops: Sequence[Loop], on_failure: Callable[[str], None] = l
 
 async def _run(loop: Loop, on_failure: Callable[[str], None]) -> None:
     failures = 0
-    while True:
+    while not is_cancelled():
         try:
             await loop.step()
             failures = 0
