@@ -15,6 +15,7 @@ from tokenyard.catalog.store import CatalogStore
 from tokenyard.core.clock import Clock, SystemClock
 from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.limits.reservation_holds import ReservationHolds
+from tokenyard.metering.stream import USAGE_TOPIC, usage_carrier
 from tokenyard.settings import Settings
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
@@ -100,7 +101,8 @@ class Foundation:
     @cached_property
     def outbox(self) -> TransactionalOutbox:
         carrier = BudgetCarrier(self.budgets, self.live_budgets, self.reservation_holds)
-        return TransactionalOutbox(self.database, self.redis, self.clock, {BUDGETS: carrier.carry})
+        handlers = {BUDGETS: carrier.carry, USAGE_TOPIC: usage_carrier(self.redis)}
+        return TransactionalOutbox(self.database, self.redis, self.clock, handlers)
 
     @cached_property
     def reservation_holds(self) -> ReservationHolds:
