@@ -19,6 +19,7 @@ from tokenyard.core.clock import Clock, SystemClock
 from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.limits.reservation_holds import ReservationHolds
 from tokenyard.limits.revisions import RedisRevisions
+from tokenyard.metering.stream import USAGE_TOPIC, usage_carrier
 from tokenyard.settings import Settings
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
@@ -108,6 +109,7 @@ class Foundation:
             BUDGETS: BudgetCarrier(self.budgets, self.live_budgets, self.reservation_holds).carry,
             TENANCY: TenancyCarrier(self.redis, RedisRevisions(self.redis)).carry,
             CATALOG: CatalogCarrier(self.redis).carry,
+            USAGE_TOPIC: usage_carrier(self.redis),
         }
         return TransactionalOutbox(self.database, self.redis, self.clock, handlers)
 
