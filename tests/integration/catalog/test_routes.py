@@ -36,7 +36,7 @@ async def http(catalog: "Catalog") -> AsyncIterator[httpx.AsyncClient]:
     app.state.authenticator = FixedAuthenticator({who: tenant(who) for who in ("org_acme", "org_umbra")}, "operator")
     install_error_handlers(app)
     app.include_router(models_router(catalog.models))
-    app.include_router(tenant_router(catalog.models, catalog.adapters, catalog.store, catalog.bases))
+    app.include_router(tenant_router(catalog.models, catalog.adapters, catalog.store, catalog.bases, catalog.push))
     app.include_router(operator_router(catalog.operator_store, catalog.bases, catalog.prices, catalog.clock))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
         yield client

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.core.clock import SystemClock
+from tokenyard.core.principal import Principal
 from tokenyard.storage.database import Base, Database
 from tokenyard.storage.migrate import alembic_config, upgrade
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
@@ -60,6 +61,9 @@ def test_an_organization_with_projects_and_keys_lives_on(empty_database_url: str
            VALUES ('org_1', 'acme', 'Acme', 'proj_1', 3, 'UTC', '{"concurrency": 2}', 1)""",
         """INSERT INTO tenancy_projects (id, organization, name, limits, created)
            VALUES ('proj_1', 'org_1', 'Default', '{}', 1)""",
+        """INSERT INTO tenancy_api_keys (id, organization, project, role, name, last4, hash, pepper_version, version,
+                                         limits, created, changed_ms)
+           VALUES ('key_1', 'org_1', 'proj_1', 'tenant', 'First', 'abcd', 'hash', 1, 7, '{}', 1, 1000)""",
     )
 
     async def write() -> None:
@@ -74,6 +78,10 @@ def test_an_organization_with_projects_and_keys_lives_on(empty_database_url: str
         store = TenancyOperatorStore(database, SystemClock())
         found = await store.organization("acme")
         projects = await TenancyStore(database, SystemClock()).projects(found.id, after=None, limit=10)
+        credential = await store.credential(["hash"])
+        assert credential is not None
+        assert isinstance(credential.holder, Principal)
+        assert (credential.holder.key, credential.holder.revision) == ("key_1", 1)
         await database.close()
         return f"{found.name} {found.weight} {found.limits.concurrency}", [project.id for project in projects]
 
