@@ -17,6 +17,7 @@ from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.limits.reservation_holds import ReservationHolds
 from tokenyard.settings import Settings
 from tokenyard.storage.blobs import BlobStore
+from tokenyard.storage.change_feed import ChangeFeed
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
@@ -27,6 +28,8 @@ from tokenyard.tenancy.keys import KeyHasher, Pepper
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.organizations import Organizations
 from tokenyard.tenancy.store import TenancyStore
+from tokenyard_billing.pricing.price_book import TOPIC as PRICES
+from tokenyard_billing.pricing.price_book import PriceBook, price_carrier
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.budgets import SqlBudgets
 from tokenyard_billing.wallets.changes import TOPIC as BUDGETS
@@ -100,15 +103,25 @@ class Foundation:
     @cached_property
     def outbox(self) -> TransactionalOutbox:
         carrier = BudgetCarrier(self.budgets, self.live_budgets, self.reservation_holds)
-        return TransactionalOutbox(self.database, self.redis, self.clock, {BUDGETS: carrier.carry})
+        handlers = {BUDGETS: carrier.carry, PRICES: price_carrier(self.redis)}
+        return TransactionalOutbox(self.database, self.redis, self.clock, handlers)
 
     @cached_property
     def reservation_holds(self) -> ReservationHolds:
         return ReservationHolds(self.redis, self.budgets.load)
 
     @cached_property
+    def price_book(self) -> PriceBook:
+        return PriceBook(self.database)
+
+    @cached_property
     def prices(self) -> PriceList:
-        return PriceList.load(self.settings.prices_dir)
+        """What `price_book` knows; nothing before it was entered."""
+        return self.price_book.prices
+
+    @cached_property
+    def changes(self) -> ChangeFeed:
+        return ChangeFeed(self.redis, {PRICES: self.price_book.changed})
 
     @cached_property
     def base_models(self) -> BaseModels:

@@ -56,6 +56,8 @@ async def application(settings: Settings, routes: str) -> AsyncIterator[ASGIApp]
     registry = process_registry()
     async with AsyncExitStack() as stack:
         foundation = await stack.enter_async_context(Foundation.opened(settings))
+        await stack.enter_async_context(foundation.price_book)
+        await stack.enter_async_context(foundation.changes)
         replicas: ReplicaList | None = None
         inference: Inference | None = None
         if routes != "control":
@@ -130,6 +132,7 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
             database=database,
             redis=foundation.redis,
             prices=foundation.prices,
+            outbox=foundation.outbox,
             wallet=foundation.wallet,
             find_organization=find_organization,
             clock=clock,

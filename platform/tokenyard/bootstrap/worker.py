@@ -133,6 +133,8 @@ async def work(settings: Settings) -> None:
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     async with AsyncExitStack() as stack:
         foundation = await stack.enter_async_context(Foundation.opened(settings))
+        await stack.enter_async_context(foundation.price_book)
+        await stack.enter_async_context(foundation.changes)
         http = await stack.enter_async_context(aiohttp.ClientSession())
         jobs = RayJobs(http, settings.effective_ray_url, settings.ray_token_file)
         token = settings.ray_token_file.read_text().strip()
@@ -142,7 +144,6 @@ async def work(settings: Settings) -> None:
         training.start()
         stack.push_async_callback(training.close)
         billing = _billing(foundation, name, registry)
-        await billing.start()
         stack.push_async_callback(billing.stop)
         loops = [
             *billing.loops(),
