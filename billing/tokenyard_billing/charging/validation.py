@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 
-import msgspec
-
 from tokenyard.core.ids import AttemptId
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.core.usage import MeterClaims, TokenUsage
@@ -38,7 +36,7 @@ def read_event(fields: Mapping[bytes, bytes], bucket: int) -> UsageEvent:
         event = decode_event(fields[FIELD])
     except KeyError:
         raise Malformed("the entry has no event") from None
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also of text that is no UTF-8, and of what is nested too deep
         raise Malformed(str(error)) from error
     if problem := _problem(event, bucket):
         raise Malformed(problem)

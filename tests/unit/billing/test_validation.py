@@ -63,9 +63,10 @@ def test_an_impossible_event_is_malformed(event: UsageEvent, complaint: str) -> 
 
 
 NESTED = b'{"type":"settled","more":' + b"[" * 100_000
+NO_UTF8 = b'{"type":"settled","claims":{"organization":"\x80"}}'
 
 
-@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"type":"settled"}', b"\xff\xfe", NESTED])
+@pytest.mark.parametrize("data", [b"", b"[]", b"{}", b'{"type":"settled"}', b"\xff\xfe", NO_UTF8, NESTED])
 def test_what_is_no_event_is_malformed(data: bytes) -> None:
     with pytest.raises(Malformed):
         read_event({b"event": data}, bucket_of(ACME))
