@@ -26,7 +26,7 @@ DAY_MS = 86_400_000
 async def eventually(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
         while not condition():
-            await asyncio.sleep(0.01)  # noqa: ASYNC110 - what is waited for has no event
+            await asyncio.sleep(0.01)
 
 
 def versions(prices: PriceList) -> list[str]:
