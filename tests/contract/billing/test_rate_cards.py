@@ -1,5 +1,6 @@
 """Operators publish rate cards ahead of their date; bills and usage know them from then on."""
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -20,8 +21,9 @@ CARDS = "/admin/rate_cards"
 DAY_MS = 86_400_000
 
 
-def body(version: str, start_ms: int, **changes: Any) -> dict[str, Any]:
-    return {**msgspec.to_builtins(stated(version, start_ms)), **changes}
+def body(version: str, start_ms: int) -> dict[str, Any]:
+    card: dict[str, Any] = msgspec.to_builtins(stated(version, start_ms))
+    return card
 
 
 async def installed(database: Database) -> int:
@@ -123,7 +125,7 @@ async def test_a_card_that_is_not_exact_is_refused(
 ) -> None:
     start_ms = await installed(database)
     async with billing_api(database, redis) as api:
-        status, refused = await api.post(CARDS, body("2031", start_ms, **change))
+        status, refused = await api.post(CARDS, body("2031", start_ms) | change)
         assert (status, refused["error"]["type"]) == (400, "invalid_request_error")
         assert complaint in refused["error"]["message"]
         assert len((await api.get(CARDS))[1]["data"]) == 1
@@ -145,6 +147,9 @@ async def test_bills_and_costs_know_a_card_that_came_after_their_process_began(
     async with book, billing_api(database, redis, book.prices) as api:
         await published(database, rate_card("next", start_ms), now_ms=start_ms - DAY_MS)
         await book.changed("next")
+        async with asyncio.timeout(20):
+            while len(book.prices.cards) < 2:  # noqa: ASYNC110 - the book tells nobody
+                await asyncio.sleep(0.01)
         made = claims("req_a", price=PriceId(f"next/{MODEL}"), admitted_at_ms=start_ms + 60_000)
         await send(redis, settled(made, usage(10, 5)))
         await worker(database, redis, prices=PriceList(SHIPPED_CARDS)).consumer.step()
