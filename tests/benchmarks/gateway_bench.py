@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,8 @@ from support.servers.valkey import running_valkey
 from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.catalog.replicas.registry import ReplicaRegistry, ReplicaSnapshot
 from tokenyard.core.ids import ApiKeyId
+from tokenyard.core.money import NanoDollars
+from tokenyard.core.principal import Limits
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.core.replica import Replica
 from tokenyard.settings import Settings
@@ -43,13 +45,26 @@ CONNECTIONS = 16
 GATEWAY_CORE = 0
 OTHER_CORE = (os.cpu_count() or 1) - 1
 ACTOR = ApiKeyId("bench")
+# Every limit there is, each above what one round can reach.
+ROOMY = Limits(
+    requests_per_minute=10**7,
+    tokens_per_minute=10**10,
+    requests_per_day=10**9,
+    tokens_per_day=10**12,
+    concurrency=10**4,
+    monthly_spend=NanoDollars(10**15),
+)
 
 
 @dataclass(frozen=True)
 class GatewayFigures:
-    """`rps` is requests a second of one gateway process at 16 connections; `added_p50_ms` is at 1 connection."""
+    """`rps` is requests a second of one gateway process at 16 connections; `added_p50_ms` is at 1 connection.
+
+    Both are of a key whose key, project and organization have every limit there is; `unlimited_rps` is without any.
+    """
 
     rps: float
+    unlimited_rps: float
     direct_rps: float
     added_p50_ms: float
     memory_mb: float
@@ -71,25 +86,28 @@ def measure(folder: Path) -> GatewayFigures:
         running_valkey(folder, settings.valkey_port),
         _process([sys.executable, str(HERE / "canned_server.py"), str(server)], OTHER_CORE),
     ):
-        key = asyncio.run(_prepare(settings, f"http://127.0.0.1:{server}"))
+        keys = asyncio.run(_prepare(settings, f"http://127.0.0.1:{server}"))
         environment = {**os.environ, **environment_of(settings)}
         command = [sys.executable, "-m", "tokenyard.bootstrap.gateway"]
         with _process(command, GATEWAY_CORE, environment) as gateway:
             _until_ready(settings.effective_api_url)
-            return _rounds(settings.effective_api_url, f"http://127.0.0.1:{server}", key, gateway)
+            return _rounds(settings.effective_api_url, f"http://127.0.0.1:{server}", keys, gateway)
 
 
-def _rounds(gateway_url: str, direct_url: str, key: str, gateway: psutil.Process) -> GatewayFigures:
-    path = "/v1/chat/completions"
-    load(gateway_url + path, CONNECTIONS, 2, key)  # warm
-    through, direct, slow, fast = [], [], [], []
+def _rounds(gateway_url: str, direct_url: str, keys: Mapping[str, str], gateway: psutil.Process) -> GatewayFigures:
+    path, key = "/v1/chat/completions", keys["limited"]
+    through, unlimited, direct, slow, fast = [], [], [], [], []
+    for each in keys.values():
+        load(gateway_url + path, CONNECTIONS, 2, each)  # warm
     for _ in range(ROUNDS):
         through.append(load(gateway_url + path, CONNECTIONS, ROUND_S, key)["rps"])
+        unlimited.append(load(gateway_url + path, CONNECTIONS, ROUND_S, keys["unlimited"])["rps"])
         direct.append(load(direct_url + path, CONNECTIONS, 1, key)["rps"])
         slow.append(load(gateway_url + path, 1, ROUND_S, key)["p50_ms"])
         fast.append(load(direct_url + path, 1, 1, key)["p50_ms"])
     return GatewayFigures(
         rps=statistics.median(through),
+        unlimited_rps=statistics.median(unlimited),
         direct_rps=statistics.median(direct),
         added_p50_ms=statistics.median(slow) - statistics.median(fast),
         memory_mb=gateway.memory_info().rss / 2**20,
@@ -113,19 +131,23 @@ def load(url: str, connections: int, seconds: float, key: str) -> dict[str, floa
     return result
 
 
-async def _prepare(settings: Settings, replica_url: str) -> str:
+async def _prepare(settings: Settings, replica_url: str) -> dict[str, str]:
     async with Foundation.opened(settings) as foundation:
         wallet = Wallet(foundation.database, foundation.outbox, foundation.clock)
         credit = OpeningCredit(wallet, settings.opening_credit_dollars)
         organizations = Organizations(foundation.tenancy_operator, credit.created)
-        organization = await organizations.create(name="Bench", slug="bench", actor=ACTOR)
-        projects = await foundation.tenancy.projects(organization.id, after=None, limit=1)
-        _key, secret = await foundation.api_keys.create(organization.id, projects[0].id, name="bench", actor=ACTOR)
-        await foundation.live_budgets.set_ready(bucket_of(organization.id))
+        keys = {}
+        for name, limits in (("limited", ROOMY), ("unlimited", Limits())):
+            organization = await organizations.create(name=name, slug=name, actor=ACTOR, limits=limits)
+            project = await foundation.tenancy.create_project(organization.id, name=name, limits=limits, actor=ACTOR)
+            _key, keys[name] = await foundation.api_keys.create(
+                organization.id, project.id, name=name, actor=ACTOR, limits=limits
+            )
+            await foundation.live_budgets.set_ready(bucket_of(organization.id))
         replica = Replica(name="canned", model=MODEL, url=replica_url)
         snapshot = ReplicaSnapshot((replica,), at_ms=int(time.time() * 1000), complete=True)
         await ReplicaRegistry(foundation.redis).publish(snapshot)
-        return secret
+        return keys
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Usage events into the ledger: events a second, by the wall and by a core, on SQLite and PostgreSQL.
 
-`python -m tests.benchmarks.ledger [events]`. Two events a request (gateway and replica), twenty organizations. The
+`python -m tests.benchmarks.ledger [events]`. Two events a request (gateway and replica), twenty organizations, each
+held on its wallet and on the monthly limits of key, project and organization, as settling leaves them. The
 consumer's CPU time and PostgreSQL's are added: the figure for a core does not depend on what else the machine does.
 """
 
@@ -19,18 +20,34 @@ from pathlib import Path
 import psutil
 from redis.asyncio import Redis
 
-from support.billing_stand import charges, claims, reported, settled, stream_length, usage, worker
+from support.billing_stand import (
+    KEY,
+    PROJECT,
+    RATE,
+    charges,
+    claims,
+    live_budget,
+    month,
+    reported,
+    settled,
+    stream_length,
+    usage,
+    worker,
+)
 from support.servers.free_ports import free_port
 from support.servers.valkey import running_valkey
 from tokenyard.bootstrap.tables import import_all_tables
+from tokenyard.core.budgets import wallet
 from tokenyard.core.ids import OrganizationId
-from tokenyard.core.redis_keys import bucket_of, usage_stream
+from tokenyard.core.price import inference_cost
+from tokenyard.core.redis_keys import bucket_of, budget, pending, usage_stream
 from tokenyard.metering.events import encode_event
 from tokenyard.storage.database import Base, Database
 from tokenyard.storage.redis import connect_redis
 
 ROOT = Path(__file__).parents[2]
 EVENTS = 40_000
+COST = inference_cost(RATE, usage(100, 20))
 ORGANIZATIONS = [OrganizationId(f"org_{number}") for number in range(20)]
 
 
@@ -38,9 +55,15 @@ async def fill(redis: Redis, events: int) -> None:
     pipeline = redis.pipeline(transaction=False)
     for number in range(events // 2):
         organization = ORGANIZATIONS[number % len(ORGANIZATIONS)]
-        made = claims(f"req_{number:032x}", organization=organization)
+        request = f"req_{number:032x}"
+        budgets = (wallet(organization), *(month(scope) for scope in (KEY, PROJECT, organization)))
+        made = claims(request, organization=organization, budgets=budgets)
+        bucket = bucket_of(organization)
+        for name in budgets:
+            pipeline.hset(pending(bucket, name), request, COST)
+            pipeline.hincrby(budget(bucket, name), "pending", COST)
         for event in (reported(made, usage(100, 20)), settled(made, usage(100, 20))):
-            pipeline.xadd(usage_stream(bucket_of(organization)), {"event": encode_event(event)})
+            pipeline.xadd(usage_stream(bucket), {"event": encode_event(event)})
         if number % 2_000 == 1_999:
             await pipeline.execute()
     await pipeline.execute()
@@ -78,6 +101,10 @@ async def measure(url: str, events: int, servers: list[psutil.Process]) -> tuple
             wall = time.perf_counter() - wall
             cpu = time.process_time() + server_cpu_s(servers) - cpu
             assert len(await charges(database)) == events // 2
+            for organization in ORGANIZATIONS:
+                for name in (wallet(organization), month(organization)):
+                    live = await live_budget(redis, organization, name)
+                    assert (live["ledger"], live["pending"]) == (-COST * (events // 2 // len(ORGANIZATIONS)), 0)
         await redis.aclose()
     return events / wall, events / cpu
 

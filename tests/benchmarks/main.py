@@ -25,6 +25,7 @@ def main() -> None:
         stack = stack_bench.measure(folder / "stack")
     figures: dict[str, float | str] = {
         "gateway_rps": round(gateway.rps),
+        "gateway_unlimited_rps": round(gateway.unlimited_rps),
         "gateway_direct_rps": round(gateway.direct_rps),
         "gateway_added_p50_ms": round(gateway.added_p50_ms, 3),
         "gateway_memory_mb": round(gateway.memory_mb),

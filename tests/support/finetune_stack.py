@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import select
+
 from support.fakes.adapter_replicas import AdapterReplicas
 from support.fakes.clock import FrozenClock
 from support.fakes.finetune_ports import (
@@ -12,7 +14,6 @@ from support.fakes.finetune_ports import (
     FixedPrices,
     MemoryAdapterCatalog,
     MemoryReservations,
-    MemoryUsage,
     SlugOfId,
 )
 from support.fakes.training_cluster import TrainingCluster
@@ -32,8 +33,11 @@ from tokenyard.finetune.methods.dataset import check_upload
 from tokenyard.finetune.operator_store import LEASE_MS, JobOperatorStore, files_in_use
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.store import JobStore
+from tokenyard.metering.events import TrainingFinished, decode_event
+from tokenyard.metering.stream import USAGE_TOPIC
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
+from tokenyard.storage.transactional_outbox import OutboxRow
 from tokenyard.web.loops import Loop
 
 POLICY = TrainingPolicy(resources=TrainingResources(timeout_s=600))
@@ -55,7 +59,6 @@ class FinetuneStack:
         self.cluster = TrainingCluster(self.blobs)
         self.replicas = AdapterReplicas(self.blobs)
         self.catalog = MemoryAdapterCatalog()
-        self.usage = MemoryUsage()
         self.reservations = MemoryReservations()
         self.files = FileStore(self.database, self.clock, files_in_use)
         self.jobs = JobStore(self.database, self.clock, self.files, max_unfinished=20)
@@ -85,7 +88,6 @@ class FinetuneStack:
             "adapters": self.catalog,
             "replicas": self.replicas,
             "canary": self.replicas,
-            "usage": self.usage,
             "policy": self.policy,
         }
         leftovers = FileOperatorStore(self.database, self.clock, files_in_use)
@@ -129,6 +131,13 @@ class FinetuneStack:
         found = await self.operator.get(job)
         assert found is not None
         return found
+
+    async def charges(self) -> list[TrainingFinished]:
+        """Return the usage events that are on their way to the ledger."""
+        async with self.database.reading() as session:
+            payloads = await session.scalars(select(OutboxRow.payload).where(OutboxRow.topic == USAGE_TOPIC))
+            events = [decode_event(payload.encode()) for payload in payloads]
+        return [event for event in events if isinstance(event, TrainingFinished)]
 
     async def messages(self, job: Job) -> list[str]:
         """Return the messages of all events, oldest first."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from tokenyard.metering.events import ReplicaReported
-from tokenyard.metering.stream import event_outbox
+from tokenyard.metering.stream import report_outbox
 
 COMMAND_TIMEOUT_S = 2.0
 CONNECT_TIMEOUT_S = 1.0
@@ -20,7 +20,7 @@ class Reporter:
         self._redis = Redis.from_url(
             redis_url, socket_timeout=COMMAND_TIMEOUT_S, socket_connect_timeout=CONNECT_TIMEOUT_S, retry=None
         )
-        self._outbox = event_outbox(self._redis, folder, ReplicaReported)
+        self._outbox = report_outbox(self._redis, folder)
         self._sending: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:

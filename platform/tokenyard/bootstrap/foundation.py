@@ -15,6 +15,7 @@ from tokenyard.catalog.store import CatalogStore
 from tokenyard.core.clock import Clock, SystemClock
 from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.limits.reservation_holds import ReservationHolds
+from tokenyard.metering.stream import USAGE_TOPIC, usage_carrier
 from tokenyard.settings import Settings
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.change_feed import ChangeFeed
@@ -103,7 +104,11 @@ class Foundation:
     @cached_property
     def outbox(self) -> TransactionalOutbox:
         carrier = BudgetCarrier(self.budgets, self.live_budgets, self.reservation_holds)
-        handlers = {BUDGETS: carrier.carry, PRICES: price_carrier(self.redis)}
+        handlers = {
+            BUDGETS: carrier.carry,
+            PRICES: price_carrier(self.redis),
+            USAGE_TOPIC: usage_carrier(self.redis),
+        }
         return TransactionalOutbox(self.database, self.redis, self.clock, handlers)
 
     @cached_property

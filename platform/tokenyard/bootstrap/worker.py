@@ -21,16 +21,12 @@ from tokenyard.catalog.replicas.registry import ReplicaRegistry
 from tokenyard.clients.ray_jobs import RayJobs
 from tokenyard.clients.ray_serve import RayServe
 from tokenyard.clients.replica import ReplicaClient
-from tokenyard.core.errors import Unavailable
 from tokenyard.files.loops import cleaning_loop
 from tokenyard.files.operator_store import FileOperatorStore
 from tokenyard.files.store import FileStore
 from tokenyard.finetune.loops import finetune_loops
 from tokenyard.finetune.operator_store import files_in_use
 from tokenyard.limits.sweeper import Sweeper
-from tokenyard.metering.events import TrainingFinished
-from tokenyard.metering.outbox import Outbox
-from tokenyard.metering.stream import event_outbox
 from tokenyard.settings import Settings
 from tokenyard.tenancy.loops import tenancy_loops
 from tokenyard.web.app import create_app
@@ -40,19 +36,6 @@ from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.loops import BillingWorker
 
 SHUTDOWN_LIMIT_S = 5
-
-
-class TrainingCharges:
-    """The usage stream as fine-tuning wants it."""
-
-    def __init__(self, outbox: Outbox[TrainingFinished]) -> None:
-        self._outbox = outbox
-
-    async def emit(self, event: TrainingFinished) -> None:
-        """Put the event on its stream, or on disk until Redis is back; a full disk raises `Unavailable`."""
-        if self._outbox.full:
-            raise Unavailable("Training cannot be charged now.")
-        await self._outbox.send(event)
 
 
 def _billing(foundation: Foundation, name: str, registry: CollectorRegistry) -> BillingWorker:
@@ -92,8 +75,6 @@ def _model_loops(
     serve: RayServe,
     replicas: ReplicaClient,
     jobs: RayJobs,
-    *,
-    usage: TrainingCharges,
 ) -> list[Loop]:
     database, clock, bases = foundation.database, foundation.clock, foundation.base_models
     files = FileStore(database, clock, files_in_use)
@@ -118,7 +99,6 @@ def _model_loops(
             adapters=foundation.adapters,
             replicas=ReplicaRegistry(foundation.redis),
             canary=replicas,
-            usage=usage,
             policy=training_policy(foundation.settings),
         ),
         cleaning_loop(FileOperatorStore(database, clock, files_in_use), files, foundation.blobs),
@@ -140,15 +120,12 @@ async def work(settings: Settings) -> None:
         token = settings.ray_token_file.read_text().strip()
         serve = await stack.enter_async_context(RayServe(settings.effective_ray_url, token))
         replicas = await stack.enter_async_context(ReplicaClient(settings.derived_secret("replica-bearer").hex()))
-        training = event_outbox(foundation.redis, settings.data_dir / "spool" / "training", TrainingFinished)
-        training.start()
-        stack.push_async_callback(training.close)
         billing = _billing(foundation, name, registry)
         stack.push_async_callback(billing.stop)
         loops = [
             *billing.loops(),
             *_money_loops(foundation),
-            *_model_loops(foundation, name, serve, replicas, jobs, usage=TrainingCharges(training)),
+            *_model_loops(foundation, name, serve, replicas, jobs),
         ]
         running = asyncio.create_task(run_loops(loops, lambda loop: failures.labels(loop).inc()))
         try:

@@ -11,7 +11,6 @@ from tokenyard.finetune.ports import (
     TrainableModels,
     TrainingFiles,
     TrainingRuns,
-    UsageSink,
 )
 from tokenyard.finetune.reconciler import JobReconciler
 from tokenyard.finetune.scheduling import TrainingPolicy
@@ -42,7 +41,6 @@ def finetune_loops(
     adapters: AdapterLives,
     replicas: CanaryReplicas,
     canary: CanaryClient,
-    usage: UsageSink,
     policy: TrainingPolicy,
 ) -> list[Loop]:
     """Return the loops: schedule waiting jobs, and bring all jobs further. No two workers share `owner`."""
@@ -54,7 +52,7 @@ def finetune_loops(
         JobState.RUNNING: attempts.advance,
         JobState.STOPPING: attempts.stop,
         JobState.CHECKING: publishing.advance,
-        JobState.SETTLING: JobSettlement(adapters=adapters, usage=usage, clock=clock).advance,
+        JobState.SETTLING: JobSettlement(adapters=adapters, clock=clock).advance,
     }
     reconciler = JobReconciler(store=store, steps=steps, owner=owner, clock=clock)
     return [

@@ -12,7 +12,6 @@ from tokenyard.core.money import NanoDollars
 from tokenyard.core.replica import Replica
 from tokenyard.core.training import RunStatus
 from tokenyard.finetune.methods.method import Json
-from tokenyard.metering.events import TrainingFinished
 
 
 class TrainingFile(Protocol):
@@ -98,11 +97,3 @@ class CanaryClient(Protocol):
     async def load(self, replica: Replica, adapter: AdapterRef) -> None: ...
 
     async def canary(self, url: str, adapter: str | None, prompt: str) -> Sequence[float]: ...
-
-
-class UsageSink(Protocol):
-    """The usage stream, on the way to the ledger."""
-
-    async def emit(self, event: TrainingFinished) -> None:
-        """Put the event on its way. Where it raises, emit again: consumers drop a second event of the same job."""
-        ...

@@ -12,6 +12,9 @@ from tokenyard.core.training import TrainingCheckpoint
 from tokenyard.finetune.job import Job, JobError, progress_columns
 from tokenyard.finetune.states import TRAINING, JobOutcome, JobState, check_transition
 from tokenyard.finetune.tables import CheckpointRow, EventRow, JobRow
+from tokenyard.metering.events import TrainingFinished, encode_event
+from tokenyard.metering.stream import USAGE_TOPIC
+from tokenyard.storage.transactional_outbox import write_message
 
 
 class JobChanged(Exception):
@@ -32,13 +35,15 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
 class JobProgress(msgspec.Struct, frozen=True):
     """The job as it is now to be, and what there is to tell.
 
-    `undo` takes back what the step did outside where somebody else has changed the job meanwhile, so that this
-    progress cannot be saved; it is given the job as it is now.
+    `usage` is what the ledger charges it by: on its way as soon as the progress is saved. `undo` takes back what the
+    step did outside where somebody else has changed the job meanwhile, so that this progress cannot be saved; it is
+    given the job as it is now.
     """
 
     job: Job
     notes: tuple[Note, ...] = ()
     checkpoints: tuple[TrainingCheckpoint, ...] = ()
+    usage: TrainingFinished | None = None
     undo: Callable[[Job | None], Awaitable[None]] | None = None
 
     def then(self, later: "JobProgress") -> "JobProgress":
@@ -92,6 +97,8 @@ async def save(
         raise JobChanged(before.id)
     await _add_events(session, saved, progress.notes, now)
     await _add_checkpoints(session, saved, progress.checkpoints)
+    if progress.usage is not None:
+        await write_message(session, USAGE_TOPIC, encode_event(progress.usage), now * 1000)
     return saved
 
 

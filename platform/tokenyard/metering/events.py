@@ -64,6 +64,11 @@ _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[UsageEvent] = msgspec.json.Decoder(UsageEvent)
 
 
+def organization_of(event: UsageEvent) -> OrganizationId:
+    """Return whose usage it is."""
+    return event.organization if isinstance(event, TrainingFinished) else event.claims.organization
+
+
 def encode_event(event: UsageEvent) -> bytes:
     """Return the event as the JSON that stands in the stream's `event` field."""
     return _ENCODER.encode(event)

@@ -97,7 +97,6 @@ def _mortal_worker(stack: FinetuneStack, countdown: Countdown) -> Sequence[Loop]
         runs=Mortal(stack.cluster, countdown),
         adapters=Mortal(stack.catalog, countdown),
         canary=Mortal(stack.replicas, countdown),
-        usage=Mortal(stack.usage, countdown),
     )
 
 
@@ -140,7 +139,7 @@ async def _check(stack: FinetuneStack, job: Any, scenario: str) -> None:
     assert end.state is (JobState.CANCELLED if scenario == "cancel" else JobState.SUCCEEDED)
     assert not any(run.state.is_active for run in stack.cluster.runs.values())
     assert len(stack.cluster.submissions) == len(set(stack.cluster.submissions))
-    assert {(event.job, event.trained_tokens) for event in stack.usage.events} == {(job.id, end.trained_tokens)}
+    assert {(event.job, event.trained_tokens) for event in await stack.charges()} == {(job.id, end.trained_tokens)}
     assert end.slot is None
     messages = await stack.messages(end)
     assert len(messages) == len(set(messages)), "every event is there once"

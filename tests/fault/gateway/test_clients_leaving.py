@@ -56,19 +56,27 @@ async def test_leaving_before_the_first_token(gateway: GatewayStack) -> None:
 
 
 async def test_leaving_while_a_whole_answer_is_made(gateway: GatewayStack) -> None:
+    """Nobody here knows what was used, so all that was held stays taken until the ledger has decided."""
     gateway.server.behaviour.token_delay_s = 30
+    gateway.limit(tokens_per_minute=1_000)
     async with ClientSession() as session:
         with pytest.raises(TimeoutError):
             await session.post(
                 f"{gateway.url}/v1/chat/completions",
-                json={"model": BASE.id, "messages": HELLO},
+                json={"model": BASE.id, "messages": HELLO, "max_tokens": 900},
                 headers={"authorization": "Bearer ty-test"},
                 timeout=SHORT,
             )
-    (settled,) = await gateway.settled()
-    assert settled.outcome is Outcome.CLIENT_LEFT
-    await until(lambda: gateway.server.log[0].aborted)
-    await until(gateway.no_holds)
+        (settled,) = await gateway.settled()
+        assert settled.outcome is Outcome.CLIENT_LEFT
+        await until(lambda: gateway.server.log[0].aborted)
+        await until(gateway.no_holds)
+        figures = await gateway.budget()
+        assert int(figures[b"held"]) == 0
+        assert int(figures[b"pending"]) >= 900 * 1_000, "at the rate of the test model"
+        refused = await gateway.post(session, {"model": BASE.id, "messages": HELLO, "max_tokens": 200})
+        assert refused.status == 429
+        assert "tokens per min" in await refused.text()
 
 
 async def test_a_client_that_stops_reading_is_cut(redis: Redis, tmp_path: Path) -> None:

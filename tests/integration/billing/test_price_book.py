@@ -25,7 +25,7 @@ DAY_MS = 86_400_000
 
 async def eventually(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(20):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the book tells nobody
             await asyncio.sleep(0.01)
 
 

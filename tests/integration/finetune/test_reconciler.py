@@ -41,7 +41,7 @@ async def test_a_job_becomes_a_live_model_and_a_usage_event(stack: FinetuneStack
     assert (done.status, str(done.model_name), done.trained_tokens) == ("succeeded", name, 1234)
     assert JobView.of(done).fine_tuned_model == name
     assert stack.catalog.lives[adapter_of(done)] == ["checking", "live"]
-    [event] = stack.usage.events
+    [event] = await stack.charges()
     assert (event.job, event.trained_tokens, event.model, event.price) == (job.id, 1234, name, job.price)
     assert await stack.blobs.names(f"adapters/org_acme/{done.adapter}") == [
         "adapter_config.json",
@@ -67,20 +67,6 @@ async def test_a_job_becomes_a_live_model_and_a_usage_event(stack: FinetuneStack
     assert checkpoint.metrics == {"step": 10, "train_loss": 0.5}
 
 
-async def test_success_waits_for_the_usage_stream(stack: FinetuneStack) -> None:
-    job = await _trained(stack)
-    stack.usage.down = True
-    for _ in range(3):
-        with pytest.raises(ExceptionGroup):
-            await stack.rounds(1)
-        stack.clock.advance(10)
-    assert (await stack.job(job.id)).status == "running"
-    stack.usage.down = False
-    await stack.rounds(2)
-    assert (await stack.job(job.id)).status == "succeeded"
-    assert [event.job for event in stack.usage.events] == [job.id]
-
-
 async def test_a_file_that_changed_after_its_upload_fails_the_job_and_names_the_line(stack: FinetuneStack) -> None:
     job = await stack.create()
     await stack.blobs.write(f"files/org_acme/{job.training_file}", rows(1) + b"nonsense\n")
@@ -91,7 +77,7 @@ async def test_a_file_that_changed_after_its_upload_fails_the_job_and_names_the_
     error = JobView.of(failed).error
     assert error is not None
     assert error.param == "training_file"
-    assert [event.trained_tokens for event in stack.usage.events] == [0]
+    assert [event.trained_tokens for event in await stack.charges()] == [0]
     assert stack.cluster.submissions == []
 
 
@@ -152,7 +138,7 @@ async def test_a_lost_attempt_goes_on_from_the_last_checkpoint_until_the_third_i
     failed = await stack.job(job.id)
     assert (failed.status, error_of(failed).code) == ("failed", "training_failed")
     assert len(stack.cluster.submissions) == 3
-    assert [event.trained_tokens for event in stack.usage.events] == [0]
+    assert [event.trained_tokens for event in await stack.charges()] == [0]
     assert "Training was lost; starting attempt 2 from its last checkpoint" in await stack.messages(failed)
 
 
@@ -175,7 +161,7 @@ async def test_cancelling_stops_training_and_charges_what_was_done(stack: Finetu
     cancelled = await stack.job(job.id)
     assert (cancelled.state, cancelled.trained_tokens) == (JobState.CANCELLED, 77)
     assert stack.cluster.stops == [f"{job.id}-1"]
-    assert [event.trained_tokens for event in stack.usage.events] == [77]
+    assert [event.trained_tokens for event in await stack.charges()] == [77]
     assert cancelled.adapter is None
 
 
@@ -185,7 +171,7 @@ async def test_cancelling_before_training_starts_nothing(stack: FinetuneStack) -
     await stack.rounds(3)
     assert (await stack.job(job.id)).state is JobState.CANCELLED
     assert stack.cluster.submissions == []
-    assert [event.trained_tokens for event in stack.usage.events] == [0]
+    assert [event.trained_tokens for event in await stack.charges()] == [0]
 
 
 async def test_cancelling_while_the_model_is_checked_retires_it(stack: FinetuneStack) -> None:
@@ -302,7 +288,7 @@ async def test_a_model_that_fails_the_canary_never_goes_live(stack: FinetuneStac
     assert failed.status == "failed"
     assert said in error_of(failed).message
     assert stack.catalog.lives[adapter_of(failed)] == ["checking", "retired"]
-    assert [event.trained_tokens for event in stack.usage.events] == [0]
+    assert [event.trained_tokens for event in await stack.charges()] == [0]
     assert JobView.of(failed).fine_tuned_model is None
 
 
@@ -345,7 +331,7 @@ async def test_a_job_whose_creator_died_is_ended_and_released(stack: FinetuneSta
     stack.clock.advance(61)
     await stack.rounds(2)
     assert (await stack.job(creating.id)).state is JobState.FAILED
-    assert creating.id in [event.job for event in stack.usage.events]
+    assert creating.id in [event.job for event in await stack.charges()]
 
 
 async def test_never_more_is_charged_than_was_reserved(stack: FinetuneStack) -> None:

@@ -12,15 +12,13 @@ from redis.exceptions import RedisError
 from support.redis_reader import read_usage
 from support.servers.free_ports import free_port
 from support.servers.valkey import Valkey
-from tokenyard.bootstrap.worker import TrainingCharges
-from tokenyard.core.errors import Unavailable
-from tokenyard.core.ids import ApiKeyId, AttemptId, JobId, OrganizationId, PriceId, ProjectId
+from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.redis_keys import bucket_of, usage_stream
 from tokenyard.core.usage import MeterClaims, TokenUsage
 from tokenyard.metering import outbox as module
-from tokenyard.metering.events import ReplicaReported, TrainingFinished, encode_event
+from tokenyard.metering.events import ReplicaReported, encode_event
 from tokenyard.metering.outbox import Outbox
-from tokenyard.metering.stream import event_outbox
+from tokenyard.metering.stream import report_outbox
 from tokenyard.storage.redis import connect_redis
 from tokenyard_deployments.serving.reporter import Reporter
 
@@ -41,11 +39,6 @@ def report(number: int) -> ReplicaReported:
         endpoint="/v1/completions",
     )
     return ReplicaReported(claims, TokenUsage(1, number), "replica", finished=True, reported_at_ms=2)
-
-
-def charge(job: str) -> TrainingFinished:
-    owner = (ORGANIZATION, ProjectId("p"), ApiKeyId("k"))
-    return TrainingFinished(*owner, JobId(job), "m", "m", PriceId("c/m"), trained_tokens=7, admitted_at_ms=1)
 
 
 async def until(true: Callable[[], Awaitable[bool]]) -> None:
@@ -76,7 +69,7 @@ def spool(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def outbox(redis: Redis, spool: Path) -> AsyncIterator[Outbox[ReplicaReported]]:
-    made = event_outbox(redis, spool, ReplicaReported)
+    made = report_outbox(redis, spool)
     yield made
     await made.close()
 
@@ -99,7 +92,7 @@ async def arrived(redis: Redis) -> set[str]:
         events = await read_usage(redis, ORGANIZATION)
     except RedisError:
         return set()
-    return {event.job if isinstance(event, TrainingFinished) else event.claims.attempt for event in events}
+    return {event.claims.attempt for event in events if isinstance(event, ReplicaReported)}
 
 
 async def until_arrived(redis: Redis, *wanted: object) -> None:
@@ -145,11 +138,11 @@ async def test_items_wait_on_disk_while_redis_is_away(
 
 
 async def test_the_next_process_sends_what_a_dead_one_left(valkey: Valkey, redis: Redis, spool: Path) -> None:
-    dead = event_outbox(redis, spool, ReplicaReported)
+    dead = report_outbox(redis, spool)
     await dead.send(report(1))
     await dead.close()
     valkey.start()
-    heir = event_outbox(redis, spool, ReplicaReported)
+    heir = report_outbox(redis, spool)
     await heir.check()
     assert await arrived(redis) == {"1"}
     await heir.close()
@@ -178,7 +171,7 @@ async def test_what_redis_may_have_lost_outlives_the_process_that_sent_it(
     shutil.rmtree(tmp_path / "valkey" / "appendonlydir")
     valkey.start()
     await outbox.close()
-    heir = event_outbox(redis, spool, ReplicaReported)
+    heir = report_outbox(redis, spool)
     await heir.check()
     assert await arrived(redis) == {"1"}
     await heir.close()
@@ -262,41 +255,3 @@ async def test_a_replica_reports_in_the_background_and_waits_for_it_at_its_end(
     reporter.report(report(1))
     await reporter.close()
     assert await arrived(redis) == {"1"}
-
-
-async def test_training_is_charged_though_redis_is_away_and_its_worker_dies(
-    valkey: Valkey, redis: Redis, spool: Path
-) -> None:
-    dead = event_outbox(redis, spool, TrainingFinished)
-    await TrainingCharges(dead).emit(charge("ftjob-1"))
-    await dead.close()
-    valkey.start()
-    heir = event_outbox(redis, spool, TrainingFinished)
-    heir.start()
-    await until_arrived(redis, "ftjob-1")
-    await TrainingCharges(heir).emit(charge("ftjob-2"))
-    assert await arrived(redis) == {"ftjob-1", "ftjob-2"}
-    await heir.close()
-
-
-async def test_training_that_redis_forgot_is_charged_again(
-    valkey: Valkey, redis: Redis, spool: Path, tmp_path: Path
-) -> None:
-    valkey.start()
-    outbox = event_outbox(redis, spool, TrainingFinished)
-    await outbox.check()
-    await TrainingCharges(outbox).emit(charge("ftjob-1"))
-    lose_everything(valkey, tmp_path)
-    await outbox.check()
-    assert await arrived(redis) == {"ftjob-1"}
-    await outbox.close()
-
-
-async def test_a_job_does_not_end_where_its_charge_has_nowhere_to_go(redis: Redis, spool: Path) -> None:
-    break_disk(spool)
-    outbox = event_outbox(redis, spool, TrainingFinished)
-    charges = TrainingCharges(outbox)
-    await charges.emit(charge("ftjob-1"))
-    with pytest.raises(Unavailable):
-        await charges.emit(charge("ftjob-2"))
-    await outbox.close()

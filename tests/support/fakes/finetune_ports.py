@@ -8,7 +8,6 @@ from tokenyard.core.errors import QuotaExceeded
 from tokenyard.core.ids import AdapterId, ApiKeyId, JobId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.price import Price
-from tokenyard.metering.events import TrainingFinished
 
 SMALL_MODEL = BaseModel(
     id="small-model",
@@ -102,16 +101,3 @@ class MemoryAdapterCatalog:
         life = self.lives.setdefault(adapter, [])
         if state not in life:
             life.append(state)
-
-
-class MemoryUsage:
-    """Keeps every event; refuses as long as `down` is set."""
-
-    def __init__(self) -> None:
-        self.events: list[TrainingFinished] = []
-        self.down = False
-
-    async def emit(self, event: TrainingFinished) -> None:
-        if self.down:
-            raise ConnectionError("the usage stream is away")
-        self.events.append(event)

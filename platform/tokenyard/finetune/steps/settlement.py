@@ -1,4 +1,4 @@
-"""The last step of a job: its usage event is on its way to the ledger before its end is shown.
+"""The last step of a job: its end and its usage event are saved together, so no job ends without its charge.
 
 Who pays: a job that succeeds pays for every token it trained on; one that its tenant cancels pays for the tokens that
 its training reported when it stopped, or nothing where it reported none; one that fails pays nothing.
@@ -8,33 +8,31 @@ import msgspec
 
 from tokenyard.core.clock import Clock
 from tokenyard.finetune.job import Job
-from tokenyard.finetune.ports import AdapterLives, UsageSink
+from tokenyard.finetune.ports import AdapterLives
 from tokenyard.finetune.progress import JobProgress, Note
 from tokenyard.finetune.states import JobOutcome, JobState
 from tokenyard.metering.events import TrainingFinished
 
 
 class JobSettlement:
-    """`settling` -> the end. A death between the event and the end sends the event again; the ledger drops it."""
+    """`settling` -> the end."""
 
-    def __init__(self, *, adapters: AdapterLives, usage: UsageSink, clock: Clock) -> None:
+    def __init__(self, *, adapters: AdapterLives, clock: Clock) -> None:
         self._adapters = adapters
-        self._usage = usage
         self._clock = clock
 
     async def advance(self, job: Job) -> JobProgress:
-        """Send the usage event, which also releases what was reserved, and end the job."""
+        """End the job, with the usage event that also releases what was reserved."""
         assert job.outcome is not None, "a job is settled only after its outcome is decided"
         if job.adapter is not None and job.outcome is not JobOutcome.SUCCEEDED:
             await self._adapters.fail(job.organization, job.adapter, f"the job {job.id} {job.outcome}")
-        await self._usage.emit(_event_of(job))
         after = msgspec.structs.replace(
             job,
             state=JobState(job.outcome.value),
             finished_at=job.finished_at or self._clock.now_ms() // 1000,
             trained_tokens=job.trained_tokens or 0,
         )
-        return JobProgress(after, _final_notes(after))
+        return JobProgress(after, _final_notes(after), usage=_event_of(job))
 
 
 def _event_of(job: Job) -> TrainingFinished:

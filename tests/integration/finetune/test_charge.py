@@ -1,0 +1,51 @@
+"""A job and its charge end together: no Redis that is away and no worker that dies comes between them."""
+
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from support.finetune_stack import FinetuneStack
+from support.redis_reader import read_usage
+from tokenyard.finetune.job import Job
+from tokenyard.finetune.states import JobState
+from tokenyard.metering.events import TrainingFinished
+from tokenyard.metering.stream import USAGE_TOPIC, usage_carrier
+from tokenyard.storage.redis import connect_redis
+from tokenyard.storage.transactional_outbox import TransactionalOutbox
+
+
+def outbox(stack: FinetuneStack, redis: Redis) -> TransactionalOutbox:
+    return TransactionalOutbox(stack.database, redis, stack.clock, {USAGE_TOPIC: usage_carrier(redis)})
+
+
+async def finish_a_job(stack: FinetuneStack) -> Job:
+    job = await stack.create()
+    await stack.rounds(3)
+    await stack.cluster.succeed(f"{job.id}-1", tokens=400)
+    await stack.rounds(3)
+    ended = await stack.job(job.id)
+    assert ended.state is JobState.SUCCEEDED
+    return ended
+
+
+async def test_a_job_that_ends_while_redis_is_away_is_charged_when_it_is_back(
+    stack: FinetuneStack, redis: Redis
+) -> None:
+    ended = await finish_a_job(stack)
+    away = connect_redis("redis://127.0.0.1:1/0")
+    with pytest.raises(RedisError):
+        await outbox(stack, away).step()
+    await away.aclose()
+    await outbox(stack, redis).step()
+    [event] = await read_usage(redis, ended.organization)
+    assert isinstance(event, TrainingFinished)
+    assert (event.job, event.trained_tokens) == (ended.id, 400)
+
+
+async def test_a_charge_that_redis_forgot_is_sent_again(stack: FinetuneStack, redis: Redis) -> None:
+    await finish_a_job(stack)
+    [sent] = await stack.charges()
+    await outbox(stack, redis).step()
+    await redis.flushall()
+    await outbox(stack, redis).step()  # a worker that has not seen this Redis before
+    assert await read_usage(redis, sent.organization) == [sent]
