@@ -11,6 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.storage import change_feed
+from tokenyard.storage.change_feed import Listener
 from tokenyard.storage.database import Database
 from tokenyard.storage.read_cache import DATABASE_DOWN
 from tokenyard.storage.transactional_outbox import Handler
@@ -67,8 +68,11 @@ class PriceBook:
             await asyncio.wait([self._task])
             self._task = None
 
-    async def changed(self, _version: str | None) -> None:
-        """Read again soon: the change feed's listener."""
+    def listeners(self) -> dict[str, Listener]:
+        """Return what the change feed must call."""
+        return {TOPIC: self._changed}
+
+    async def _changed(self, _version: str | None) -> None:
         self._told.set()
 
     async def _follow(self) -> None:

@@ -18,7 +18,6 @@ from tokenyard.limits.reservation_holds import ReservationHolds
 from tokenyard.metering.stream import USAGE_TOPIC, usage_carrier
 from tokenyard.settings import Settings
 from tokenyard.storage.blobs import BlobStore
-from tokenyard.storage.change_feed import ChangeFeed
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
@@ -123,10 +122,6 @@ class Foundation:
     def prices(self) -> PriceList:
         """What `price_book` knows; nothing before it was entered."""
         return self.price_book.prices
-
-    @cached_property
-    def changes(self) -> ChangeFeed:
-        return ChangeFeed(self.redis, {PRICES: self.price_book.changed})
 
     @cached_property
     def base_models(self) -> BaseModels:

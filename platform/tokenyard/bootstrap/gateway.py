@@ -29,6 +29,7 @@ from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.settings import Settings
+from tokenyard.storage.change_feed import ChangeFeed
 from tokenyard.tenancy.operator_routes import operator_router as tenancy_operator_router
 from tokenyard.tenancy.tenant_routes import tenant_router as tenancy_router
 from tokenyard.web.access_log import AccessLog
@@ -57,7 +58,7 @@ async def application(settings: Settings, routes: str) -> AsyncIterator[ASGIApp]
     async with AsyncExitStack() as stack:
         foundation = await stack.enter_async_context(Foundation.opened(settings))
         await stack.enter_async_context(foundation.price_book)
-        await stack.enter_async_context(foundation.changes)
+        await stack.enter_async_context(ChangeFeed(foundation.redis, foundation.price_book.listeners()))
         replicas: ReplicaList | None = None
         inference: Inference | None = None
         if routes != "control":

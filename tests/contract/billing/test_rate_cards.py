@@ -13,7 +13,7 @@ from support.rate_cards import SHIPPED, SHIPPED_CARDS, published, rate_card, sta
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.ids import PriceId
 from tokenyard.storage.database import Database
-from tokenyard_billing.pricing.price_book import PriceBook
+from tokenyard_billing.pricing.price_book import TOPIC, PriceBook
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.pricing.publishing import import_rate_cards
 
@@ -146,7 +146,7 @@ async def test_bills_and_costs_know_a_card_that_came_after_their_process_began(
     book = PriceBook(database)
     async with book, billing_api(database, redis, book.prices) as api:
         await published(database, rate_card("next", start_ms), now_ms=start_ms - DAY_MS)
-        await book.changed("next")
+        await book.listeners()[TOPIC]("next")
         async with asyncio.timeout(20):
             while len(book.prices.cards) < 2:  # noqa: ASYNC110 - the book tells nobody
                 await asyncio.sleep(0.01)

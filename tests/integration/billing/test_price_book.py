@@ -15,7 +15,7 @@ from tokenyard.storage.change_feed import ChangeFeed
 from tokenyard.storage.database import Database
 from tokenyard_billing.pricing import price_book
 from tokenyard_billing.pricing.operator_store import RateCardOperatorStore
-from tokenyard_billing.pricing.price_book import TOPIC, PriceBook, PricesUnreadable
+from tokenyard_billing.pricing.price_book import PriceBook, PricesUnreadable
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.pricing.publishing import PUBLISH_LEAD_MS, import_rate_cards
 from tokenyard_billing.tables import RateCardRow
@@ -40,7 +40,7 @@ def start_ms() -> int:
 async def test_a_published_card_is_pushed_to_every_process(database: Database, redis: Redis) -> None:
     await import_rate_cards(database, SHIPPED, SystemClock().now_ms())
     first, second = PriceBook(database), PriceBook(database)
-    listening = ChangeFeed(redis, {TOPIC: first.changed}), ChangeFeed(redis, {TOPIC: second.changed})
+    listening = [ChangeFeed(redis, book.listeners()) for book in (first, second)]
     async with first, second, listening[0], listening[1]:
         assert versions(first.prices) == versions(second.prices) == ["2026-01-01"]
         held = first.prices
