@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from support.billing_stand import ACME, GLOBEX, KEY, PROJECT, budget_outbox
 from support.fakes.authenticator import FixedAuthenticator
-from support.rate_cards import SHIPPED_CARDS
+from support.fakes.rate_cards import SHIPPED_CARDS
 from support.servers.asgi import running
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.errors import NotFound

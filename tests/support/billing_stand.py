@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from sqlalchemy import func, select
 
-from support.rate_cards import SHIPPED_CARDS, SHIPPED_MODEL
+from support.fakes.rate_cards import SHIPPED_CARDS, SHIPPED_MODEL
 from support.redis_reader import read_figures
 from tokenyard.core.budgets import monthly, wallet
 from tokenyard.core.clock import Clock, SystemClock

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from support.billing_api import TENANT, billing_api
 from support.billing_stand import ACME, MARCH_MS, MODEL, claims, send, settled, usage, worker
-from support.rate_cards import SHIPPED, SHIPPED_CARDS, published, rate_card, stated
+from support.fakes.rate_cards import SHIPPED, SHIPPED_CARDS, published, rate_card, stated
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.ids import PriceId
 from tokenyard.storage.database import Database

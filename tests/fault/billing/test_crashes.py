@@ -32,7 +32,7 @@ from support.billing_stand import (
     usage,
     worker,
 )
-from support.rate_cards import rate_card
+from support.fakes.rate_cards import rate_card
 from support.servers.free_ports import free_port
 from support.servers.valkey import Valkey
 from tokenyard.core.budgets import wallet

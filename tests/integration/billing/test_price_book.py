@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from sqlalchemy import update
 
 from support.billing_stand import MODEL, budget_outbox
-from support.rate_cards import SHIPPED, published, rate_card
+from support.fakes.rate_cards import SHIPPED, published, rate_card
 from tokenyard.core.clock import SystemClock
 from tokenyard.storage.change_feed import ChangeFeed
 from tokenyard.storage.database import Database

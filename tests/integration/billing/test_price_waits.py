@@ -20,7 +20,7 @@ from support.billing_stand import (
     usage,
     worker,
 )
-from support.rate_cards import SHIPPED_CARDS, published, rate_card
+from support.fakes.rate_cards import SHIPPED_CARDS, published, rate_card
 from tokenyard.core.ids import PriceId
 from tokenyard.metering.events import Outcome, UsageEvent
 from tokenyard.storage.database import Database

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from support.billing_stand import rows
-from support.rate_cards import SHIPPED, rate_card, stated, write_file
+from support.fakes.rate_cards import SHIPPED, rate_card, stated, write_file
 from tokenyard.storage import bulk
 from tokenyard.storage.database import Database
 from tokenyard.storage.transactional_outbox import OutboxRow

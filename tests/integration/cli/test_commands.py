@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from support.rate_cards import rate_card, stated, write_file
+from support.fakes.rate_cards import rate_card, stated, write_file
 from support.servers.free_ports import free_port
 from support.servers.installation import running_installation
 from tokenyard.cli.main import app

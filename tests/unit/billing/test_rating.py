@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from support.billing_stand import MODEL, claims, trained
-from support.rate_cards import rate_card
+from support.fakes.rate_cards import rate_card
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import AdapterId, PriceId
 from tokenyard_billing.charging.rating import HONEST_MS, rate, unknown_price

@@ -17,7 +17,7 @@ from tokenyard_billing.pricing.rate_cards import (
     read_rate_card,
 )
 
-SHIPPED = Path(__file__).parents[2] / "billing" / "prices"
+SHIPPED = Path(__file__).parents[3] / "billing" / "prices"
 SHIPPED_CARDS = tuple(load_rate_cards(SHIPPED).values())
 SHIPPED_MODEL = "smollm2-135m-instruct"
 
