@@ -17,6 +17,7 @@ from tokenyard.stack.progress import Progress
 from tokenyard.stack.ray_head import prepare_session_folder, ray_part
 from tokenyard.stack.serving import deploy_models, until_models_run
 from tokenyard.storage.migrate import upgrade
+from tokenyard.storage.outage import DatabaseDown
 
 ABLE_TO_SERVE_LIMIT_S = 120.0
 
@@ -76,8 +77,8 @@ class Startup:
         with self._progress.step("Valkey and database"):
             try:
                 await asyncio.to_thread(upgrade, self.settings.effective_database_url)
-            except (SQLAlchemyError, OSError) as error:
-                raise StackFailed(f"The database cannot be brought up to date: {error}") from error
+            except (DatabaseDown, SQLAlchemyError, OSError) as error:
+                raise StackFailed(f"The database cannot be brought up to date: {error.__cause__ or error}") from error
             if not self.settings.redis_url:
                 await self._supervisor.ready("valkey")
 

@@ -28,6 +28,7 @@ from tokenyard.clients.platform_api.shapes import (
 _OPERATOR_KEYS = "/admin/operator_keys"
 _JOBS = "/admin/jobs"
 MAX_BUCKETS = 168  # of one page
+RECONCILE_TIMEOUT_S = 3600.0  # it reads whole tables
 
 
 class OperatorApi(ApiCaller):
@@ -166,7 +167,7 @@ class OperatorApi(ApiCaller):
         return await self.call(RequestInfo, "GET", f"/admin/requests/{quote(request, safe='')}")
 
     async def reconcile(self) -> ReconciliationInfo:
-        return await self.call(ReconciliationInfo, "POST", "/admin/reconcile")
+        return await self.call(ReconciliationInfo, "POST", "/admin/reconcile", timeout_s=RECONCILE_TIMEOUT_S)
 
 
 def _of(organization: str, *rest: str) -> str:
