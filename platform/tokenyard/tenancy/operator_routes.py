@@ -22,6 +22,7 @@ from tokenyard.tenancy.views import (
     OrganizationView,
     ProjectChanges,
     ProjectDetails,
+    ProjectKeyChanges,
     ProjectKeyCreated,
     ProjectKeyDeleted,
     ProjectKeyDetails,
@@ -132,6 +133,13 @@ def _tenant_routes(routes: APIRouter, store: TenancyStore, operator_store: Tenan
     @routes.get("/organizations/{organization}/api_keys/{key}")
     async def one_key(owner: Owner, key: str) -> ProjectKeyDetails:
         return await store.key(owner.id, key)
+
+    @routes.patch("/organizations/{organization}/api_keys/{key}")
+    async def change_key(
+        operator: CurrentOperator, owner: Owner, key: str, body: ProjectKeyChanges
+    ) -> ProjectKeyDetails:
+        limits = None if body.limits is None else body.limits.applied_to
+        return await store.change_key(owner.id, key, name=body.name, limits=limits, actor=operator.key)
 
     @routes.delete("/organizations/{organization}/api_keys/{key}")
     async def revoke_key(operator: CurrentOperator, owner: Owner, key: str) -> ProjectKeyDeleted:

@@ -14,7 +14,7 @@ from tokenyard.storage.advisory_lock import advisory_lock
 from tokenyard.storage.database import Database
 from tokenyard.storage.paging import part_of_list
 from tokenyard.tenancy.keys import Credential, KeyVersion
-from tokenyard.tenancy.store import LimitsChange, end_keys, record, write_changes
+from tokenyard.tenancy.store import LimitsChange, end_keys, record, write_archived, write_changes
 from tokenyard.tenancy.tables import ApiKeyRow, AuditRow, OrganizationRow, ProjectRow
 from tokenyard.tenancy.views import AuditEntry, OperatorKeyView, OrganizationView
 
@@ -89,7 +89,8 @@ class TenancyOperatorStore:
         ended: list[KeyVersion] = []
         async with self._database.transaction() as session:
             row = await _organization(session, reference, to_change=True)
-            details = write_changes(row, name=name, weight=weight, limits=limits, archived=archived, at=now_ms // 1000)
+            details = write_changes(row, limits, name=name, weight=weight)
+            details |= write_archived(row, archived, at=now_ms // 1000)
             if details.get("archived"):
                 ended = await end_keys(session, OrganizationId(row.id), now_ms, true())
             action = "organization.archived" if archived else "organization.updated"

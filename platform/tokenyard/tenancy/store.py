@@ -6,7 +6,7 @@ from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.clock import Clock
-from tokenyard.core.errors import NotFound
+from tokenyard.core.errors import Conflict, NotFound
 from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId, new_project_id
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.principal import Limits
@@ -64,7 +64,7 @@ class TenancyStore:
         ended: list[KeyVersion] = []
         async with self._database.transaction() as session:
             row = await _project(session, organization, project, to_change=True)
-            details = write_changes(row, name=name, limits=limits, archived=archived, at=now_ms // 1000)
+            details = write_changes(row, limits, name=name) | write_archived(row, archived, at=now_ms // 1000)
             if details.get("archived"):
                 ended = await end_keys(session, organization, now_ms, ApiKeyRow.project_id == row.id)
             action = "project.archived" if archived else "project.updated"
@@ -106,11 +106,31 @@ class TenancyStore:
             raise NotFound(f"No such API key: `{key}`.")
         return found
 
+    async def change_key(
+        self,
+        organization: OrganizationId,
+        key: str,
+        *,
+        name: str | None,
+        limits: LimitsChange | None,
+        actor: ApiKeyId,
+    ) -> ProjectKeyDetails:
+        """Change what is not None; a revoked key raises `Conflict`."""
+        # Its version stays: a gateway that knows the key from before must go on to serve it.
+        async with self._database.transaction() as session:
+            row = await _key(session, organization, key, to_change=True)
+            if row.revoked_at is not None:
+                raise Conflict(f"The API key `{key}` is revoked.")
+            details = write_changes(row, limits, name=name)
+            at = self._clock.now_ms() // 1000
+            record(session, organization, actor, "api_key.updated", row.id, at=at, details=details)
+            return ProjectKeyDetails.model_validate(row)
+
     async def revoke_key(self, organization: OrganizationId, key: str, *, actor: ApiKeyId) -> KeyVersion:
         """End a key for ever; doing it again changes nothing. Return its version from now on."""
         now_ms = self._clock.now_ms()
         async with self._database.transaction() as session:
-            row = await _key(session, organization, key)
+            row = await _key(session, organization, key, to_change=True)
             if row.revoked_at is None:
                 row.revoked_at = now_ms // 1000
                 row.version += 1
@@ -137,24 +157,24 @@ class TenancyStore:
 
 
 def write_changes(
-    row: OrganizationRow | ProjectRow,
-    *,
-    limits: LimitsChange | None,
-    archived: bool | None,
-    at: int,
-    **fields: str | int | None,
+    row: OrganizationRow | ProjectRow | ApiKeyRow, limits: LimitsChange | None, **fields: str | int | None
 ) -> dict[str, object]:
-    """Write what is not None, at `at` unix seconds; return what the audit log says of it."""
+    """Write what is not None; return what the audit log says of it."""
     details: dict[str, object] = {name: value for name, value in fields.items() if value is not None}
     for name, value in details.items():
         setattr(row, name, value)
     if limits is not None:
         row.limits = limits(row.limits)
         details["limits"] = stored_limits(row.limits)
-    if archived is not None and archived != (row.archived_at is not None):
-        row.archived_at = at if archived else None
-        details["archived"] = archived
     return details
+
+
+def write_archived(row: OrganizationRow | ProjectRow, archived: bool | None, *, at: int) -> dict[str, object]:
+    """Archive or bring back, where that is not None and changes anything, at `at` unix seconds; return the same."""
+    if archived is None or archived == (row.archived_at is not None):
+        return {}
+    row.archived_at = at if archived else None
+    return {"archived": archived}
 
 
 def record(
@@ -196,8 +216,9 @@ async def _project(
     return row
 
 
-async def _key(session: AsyncSession, organization: OrganizationId, key: str) -> ApiKeyRow:
-    row = await session.scalar(select(ApiKeyRow).where(ApiKeyRow.organization_id == organization, ApiKeyRow.id == key))
+async def _key(session: AsyncSession, organization: OrganizationId, key: str, *, to_change: bool = False) -> ApiKeyRow:
+    query = select(ApiKeyRow).where(ApiKeyRow.organization_id == organization, ApiKeyRow.id == key)
+    row = await session.scalar(query.with_for_update() if to_change else query)
     if row is None:
         raise NotFound(f"No such API key: `{key}`.")
     return row

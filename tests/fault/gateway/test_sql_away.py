@@ -32,6 +32,7 @@ BODIES: dict[str, dict[str, object]] = {
     "POST /admin/organizations/{organization}/projects": {"name": "Website"},
     "PATCH /admin/organizations/{organization}/projects/{project}": LIMITS,
     "POST /admin/organizations/{organization}/api_keys": {"name": "ci"},
+    "PATCH /admin/organizations/{organization}/api_keys/{key}": LIMITS,
     "POST /admin/operator_keys": {"name": "laptop"},
     "POST /admin/organizations/{organization}/credits": {"amount": 1, "reason": "welcome"},
     "POST /admin/dead_letters/send_again": {"stream": "{0}:usage", "entry": "1-1"},

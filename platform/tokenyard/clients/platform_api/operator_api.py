@@ -18,6 +18,7 @@ from tokenyard.clients.platform_api.shapes import (
     NewKeyInfo,
     OrganizationInfo,
     ProjectInfo,
+    ProjectKeyInfo,
     ReconciliationInfo,
     RequestInfo,
     UsageBucketInfo,
@@ -62,6 +63,13 @@ class OperatorApi(ApiCaller):
 
     def keys(self, organization: str) -> AsyncIterator[KeyInfo]:
         return self.every(KeyInfo, _of(organization, "api_keys"))
+
+    async def key(self, organization: str, key: str) -> ProjectKeyInfo:
+        return await self.call(ProjectKeyInfo, "GET", _of(organization, "api_keys", key))
+
+    async def limit_key(self, organization: str, key: str, changes: LimitsInfo) -> ProjectKeyInfo:
+        path = _of(organization, "api_keys", key)
+        return await self.call(ProjectKeyInfo, "PATCH", path, body={"limits": changes.as_json()})
 
     async def create_key(
         self, organization: str, *, name: str, project: str | None = None, expires_in_s: int | None = None
