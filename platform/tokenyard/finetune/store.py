@@ -100,8 +100,8 @@ class JobStore:
         """Decide that the job's model will never be; again is fine. A job that has ended raises `InvalidRequest`."""
         now = self._clock.now_ms() // 1000
         async with self._database.transaction() as session:
-            await organization_lock(session, organization)
-            found = await _find(session, organization, job)
+            # Locked, so that a worker's step comes before or after it, never between what is read and what is written.
+            found = await _find(session, organization, job, to_change=True)
             if found.outcome is JobOutcome.CANCELLED:
                 return found
             if found.state not in CANCELLABLE:
@@ -144,12 +144,11 @@ class JobStore:
             return list(await session.scalars(statement.order_by(number.desc()).limit(limit)))
 
 
-async def _find(session: AsyncSession, organization: OrganizationId, job: str) -> Job:
-    row = await session.scalar(
-        select(JobRow)
-        .where(JobRow.id == job, JobRow.organization == organization, JobRow.state != JobState.CREATING)
-        .execution_options(populate_existing=True)
+async def _find(session: AsyncSession, organization: OrganizationId, job: str, *, to_change: bool = False) -> Job:
+    query = select(JobRow).where(
+        JobRow.id == job, JobRow.organization == organization, JobRow.state != JobState.CREATING
     )
+    row = await session.scalar(query.with_for_update() if to_change else query)
     if row is None:
         raise NotFound(f"Could not find fine-tuning job: {job[:64]}", param="fine_tuning_job_id")
     return job_of(row)
