@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
-from sqlalchemy import delete, func, select
+from sqlalchemy import Select, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -37,8 +37,16 @@ class JobStore:
         self._files = files
         self._max_unfinished = max_unfinished
 
-    async def begin(self, organization: OrganizationId, job: Job) -> None:
+    async def created_with(self, organization: OrganizationId, idempotency_key: str) -> Job | None:
+        """Return the job of this key, also while it is being created; None where a creation under it may begin."""
+        async with self._database.reading() as session:
+            row = await session.scalar(_of_key(organization, idempotency_key))
+            return None if row is None else job_of(row)
+
+    async def begin(self, organization: OrganizationId, job: Job) -> bool:
         """Write a job in the state `creating`, which nobody sees, before its money is reserved.
+
+        Return False, and write nothing, where its idempotency key is another job's.
 
         Raises:
             NotFound: a file is not there.
@@ -46,6 +54,9 @@ class JobStore:
         """
         async with self._database.transaction() as session:
             await organization_lock(session, organization)
+            key = job.idempotency_key
+            if key is not None and await session.scalar(_of_key(organization, key)) is not None:
+                return False
             for file in job.files.values():
                 await self._files.get(organization, file, session)
             unfinished = await session.scalar(
@@ -59,6 +70,7 @@ class JobStore:
                     headers={"retry-after": "60"},
                 )
             session.add(row_of(job, lease_until_ms=job.created_at_ms + CREATION_LEASE_MS))
+        return True
 
     async def update(self, organization: OrganizationId, before: Job, progress: JobProgress) -> Job:
         """Write the creator's next step, or raise `JobChanged` where the worker ended the job; it is due at once."""
@@ -142,6 +154,10 @@ class JobStore:
                     raise InvalidRequest(f"The job {job} has no {after[:64]}.", param="after")
                 statement = statement.where(number < getattr(cursor, number.key))
             return list(await session.scalars(statement.order_by(number.desc()).limit(limit)))
+
+
+def _of_key(organization: OrganizationId, idempotency_key: str) -> Select[JobRow]:
+    return select(JobRow).where(JobRow.organization == organization, JobRow.idempotency_key == idempotency_key)
 
 
 async def _find(session: AsyncSession, organization: OrganizationId, job: str, *, to_change: bool = False) -> Job:
