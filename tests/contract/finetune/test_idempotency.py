@@ -115,7 +115,7 @@ async def test_a_key_for_another_creation_is_refused(platform: Platform) -> None
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "tab\tinside", "naïve"], ids=["empty", "long", "control", "accent"])
 async def test_a_key_that_cannot_be_is_refused_with_the_header(platform: Platform, key: str) -> None:
-    headers = {"authorization": "Bearer ty-acme", "idempotency-key": key.encode()}
+    headers = {b"authorization": b"Bearer ty-acme", b"idempotency-key": key.encode()}
     body = {"model": "small-model", "training_file": "file-1"}
     async with httpx2.AsyncClient(base_url=platform.url) as http:
         refused = await http.post("/v1/fine_tuning/jobs", json=body, headers=headers)
@@ -194,7 +194,6 @@ def _request(file: str) -> JobRequest:
 
 async def test_a_creator_that_died_frees_its_key(stack: FinetuneStack, monkeypatch: pytest.MonkeyPatch) -> None:
     file = await stack.upload(principal(), rows(20))
-    creation = stack.new_creation(earlier_wait_s=0.2)
     dead = HeldUp(stack.reservations)
 
     async def tell_nobody(*_arguments: object) -> None: ...
@@ -202,16 +201,16 @@ async def test_a_creator_that_died_frees_its_key(stack: FinetuneStack, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(stack.reservations, "reserve", dead.reserve)
         patch.setattr(stack.jobs, "update", tell_nobody)
-        dying = asyncio.create_task(creation.create(principal(), _request(file), KEY))
+        dying = asyncio.create_task(stack.creation.create(principal(), _request(file), KEY))
         await dead.reached.wait()
         dying.cancel()
         await asyncio.wait([dying])
     with pytest.raises(Conflict) as refused:
-        await creation.create(principal(), _request(file), KEY)
+        await stack.new_creation(earlier_wait_s=0.2).create(principal(), _request(file), KEY)
     assert refused.value.headers["retry-after"]
     stack.clock.advance(61)
     await stack.round()
-    job = await creation.create(principal(), _request(file), KEY)
+    job = await stack.creation.create(principal(), _request(file), KEY)
     assert job.state is JobState.VALIDATING
     assert list(stack.reservations.open) == [job.id]
 

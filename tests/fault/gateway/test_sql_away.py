@@ -25,7 +25,7 @@ from tokenyard_billing.wallets.budgets import SqlBudgets
 
 NOWHERE = "postgresql+asyncpg://nobody:nothing@127.0.0.1:1/none"
 TENANT, OPERATOR = "ty-tenant", "ty-operator"
-LIMITS = {"limits": {"concurrency": 3}}
+LIMITS: dict[str, object] = {"limits": {"concurrency": 3}}
 BODIES: dict[str, dict[str, object]] = {
     "POST /admin/organizations": {"name": "Acme", "slug": "acme"},
     "PATCH /admin/organizations/{organization}": LIMITS,

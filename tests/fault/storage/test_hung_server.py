@@ -12,7 +12,7 @@ from tokenyard.storage.database import Database
 from tokenyard.storage.outage import DatabaseDown
 from tokenyard.storage.time_limits import TimeLimits
 
-SHORT = TimeLimits(statement_s=0.3, command_margin_s=0.2, connect_s=0.5)
+SHORT = TimeLimits(statement_s=1.0, command_margin_s=0.2, connect_s=1.5)
 PORT = 5432  # in the name of its Unix socket, whatever it listens on
 
 

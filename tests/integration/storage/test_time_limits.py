@@ -58,7 +58,7 @@ async def test_who_waits_for_a_lock_is_told_so(database: Database, opened: Opene
 
 @postgres
 async def test_a_statement_that_takes_too_long_is_ended(opened: Opener) -> None:
-    hurried = opened(TimeLimits(statement_s=0.1))
+    hurried = opened(TimeLimits(statement_s=1))
     with pytest.raises(DatabaseDown):
         async with hurried.reading() as session:
             await session.execute(text("SELECT pg_sleep(60)"))
@@ -73,7 +73,7 @@ async def test_a_report_says_how_long_it_may_take(opened: Opener) -> None:
         assert await session.scalar(text("SELECT 1 FROM pg_sleep(0.5)")) == 1
         assert await session.scalar(text("SHOW statement_timeout")) == "30s"
     with pytest.raises(DatabaseDown):
-        async with hurried.reading(statement_timeout_s=0.2) as session:
+        async with hurried.reading(statement_timeout_s=1) as session:
             await session.execute(text("SELECT pg_sleep(60)"))
 
 
@@ -85,7 +85,7 @@ async def test_every_database_takes_a_report_s_limit(database: Database) -> None
 @postgres
 @pytest.mark.usefixtures("organization")
 async def test_who_holds_a_lock_and_falls_silent_is_ended(database: Database, opened: Opener) -> None:
-    silent = opened(TimeLimits(idle_in_transaction_s=0.5))
+    silent = opened(TimeLimits(idle_in_transaction_s=1))
 
     async def hold() -> None:
         async with silent.transaction() as holder:
