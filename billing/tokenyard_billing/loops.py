@@ -12,7 +12,6 @@ from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.charging.open_requests import OpenRequests
 from tokenyard_billing.charging.streams import UsageStreams
 from tokenyard_billing.invoicing.loops import InvoiceDrafter
-from tokenyard_billing.invoicing.store import InvoiceStore
 from tokenyard_billing.ports import LiveBudgets, SpendingLimits
 from tokenyard_billing.pricing.checksums import compare
 from tokenyard_billing.pricing.prices import PriceList
@@ -54,7 +53,9 @@ class BillingWorker:
             open_requests=OpenRequests(database, redis, live, orphan_ms=lease_ms + report_wait_ms),
         )
         self.loader = BudgetLoader(database, self.leases, live, clock, renewal_ms=renewal_ms)
-        self.drafter = InvoiceDrafter(database, InvoiceStore(database, prices, clock))
+        self.drafter = InvoiceDrafter(
+            database=database, leases=self.leases, prices=prices, metrics=metrics, clock=clock
+        )
 
     async def start(self) -> None:
         """Raise `InvalidRateCard`, before the first charge, where a used rate card was edited."""

@@ -16,6 +16,7 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars, from_dollars
 from tokenyard.storage.database import Database
 from tokenyard.storage.paging import part_of_list
+from tokenyard_billing.invoicing.stale import mark_stale
 from tokenyard_billing.ledger import journal
 from tokenyard_billing.ports import LiveBudgets
 from tokenyard_billing.tables import CreditGrant
@@ -125,4 +126,5 @@ async def _post(session: AsyncSession, grant: CreditGrant) -> CreditGrant:
     )
     [grant.transaction] = await journal.post(session, [posting], grant.granted_at_ms)
     session.add(grant)
+    await mark_stale(session, [(OrganizationId(grant.organization), grant.granted_at_ms)])
     return grant
