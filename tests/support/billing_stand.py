@@ -20,6 +20,7 @@ from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.metering.events import HoldExpired, Outcome, ReplicaReported, Settled, TrainingFinished, UsageEvent
 from tokenyard.metering.stream import emit
 from tokenyard.storage.database import Database
+from tokenyard_billing.bucket_leases import BucketLeases
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.loops import BillingWorker
 from tokenyard_billing.pricing.prices import PriceList
@@ -45,6 +46,15 @@ class FixedLimits:
 
     async def monthly(self, organization: OrganizationId) -> Mapping[str, NanoDollars]:
         return {scope: NanoDollars(limit) for scope, limit in self.limits.items()}
+
+
+class EagerLeases(BucketLeases):
+    """Leases that need no time to pass."""
+
+    async def hold_now(self) -> frozenset[int]:
+        """Renew, take and give up at once."""
+        self._renew_at = 0.0
+        return await self.hold({})
 
 
 def worker(

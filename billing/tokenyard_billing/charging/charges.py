@@ -11,8 +11,8 @@ from tokenyard.core.usage import MeterClaims, TokenUsage
 from tokenyard.metering.events import TrainingFinished
 from tokenyard.storage import bulk
 from tokenyard_billing.charging.decision import NOTHING, Rule
-from tokenyard_billing.invoicing.stale import mark_stale
 from tokenyard_billing.periods import HOUR_MS, TIME_ZONE, period_of
+from tokenyard_billing.stale_invoices import mark_stale
 from tokenyard_billing.tables import Charge, HourlyUsage
 
 _HOUR = ("organization", "project", "key", "kind", "model", "price", "hour_ms")

@@ -16,9 +16,9 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars, from_dollars
 from tokenyard.storage.database import Database
 from tokenyard.storage.paging import part_of_list
-from tokenyard_billing.invoicing.stale import mark_stale
 from tokenyard_billing.ledger import journal
 from tokenyard_billing.ports import LiveBudgets
+from tokenyard_billing.stale_invoices import mark_stale
 from tokenyard_billing.tables import CreditGrant
 from tokenyard_billing.wallets.budgets import SqlBudgets
 

@@ -107,6 +107,7 @@ async def test_limits_that_change_at_the_same_moment_all_hold(tenancy: "Tenancy"
         {"name": "", "slug": "acme"},
         {"name": "A", "slug": "acme", "weight": 0},
         {"name": "A", "slug": "acme", "id": "org_mine"},
+        {"name": "A", "slug": "acme", "timezone": "Europe/Berlin"},  # all months are UTC's
         {"name": "A", "slug": "acme", "limits": {"requests_per_minute": -1}},
         {"name": "A", "slug": "acme", "limits": {"monthly_spend_dollars": "1e-12"}},
         {"name": "A", "slug": "acme", "limits": {"monthly_spend_dollars": "-1"}},
