@@ -70,10 +70,9 @@ async def draw(session: AsyncSession, organization: OrganizationId, prices: Pric
     # Marks come first: what commits after they were read changes one, and is drawn the next time.
     marks = await _marks(session, organization)
     stored = await _stored(session, organization)
-    invoices: list[DrawnInvoice] = []
-    drafts = Drafts(organization, marks, stored, invoices)
     if not marks:
-        return drafts
+        return Drafts(organization, marks, stored, [])
+    invoices: list[DrawnInvoice] = []
     first = min(marks)
     used = sum(draft.credit_applied for draft in stored if draft.period < first)
     for period in sorted(marks.keys() | {draft.period for draft in stored if draft.period > first}):
@@ -87,7 +86,7 @@ async def draw(session: AsyncSession, organization: OrganizationId, prices: Pric
         applied = NanoDollars(min(credit, total))
         used += applied
         invoices.append(DrawnInvoice(organization, period, lines, total, applied, now_ms))
-    return drafts
+    return Drafts(organization, marks, stored, invoices)
 
 
 async def keep(session: AsyncSession, drafts: Drafts) -> None:
