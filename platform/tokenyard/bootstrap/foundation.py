@@ -34,6 +34,8 @@ from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.organizations import Organizations
 from tokenyard.tenancy.push import TenancyPush
 from tokenyard.tenancy.store import TenancyStore
+from tokenyard_billing.pricing.price_book import TOPIC as PRICES
+from tokenyard_billing.pricing.price_book import PriceBook, price_carrier
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.budgets import SqlBudgets
 from tokenyard_billing.wallets.changes import TOPIC as BUDGETS
@@ -109,6 +111,7 @@ class Foundation:
             BUDGETS: BudgetCarrier(self.budgets, self.live_budgets, self.reservation_holds).carry,
             TENANCY: TenancyCarrier(self.redis, RedisRevisions(self.redis)).carry,
             CATALOG: CatalogCarrier(self.redis).carry,
+            PRICES: price_carrier(self.redis),
             USAGE_TOPIC: usage_carrier(self.redis),
         }
         return TransactionalOutbox(self.database, self.redis, self.clock, handlers)
@@ -118,8 +121,13 @@ class Foundation:
         return ReservationHolds(self.redis, self.budgets.load)
 
     @cached_property
+    def price_book(self) -> PriceBook:
+        return PriceBook(self.database)
+
+    @cached_property
     def prices(self) -> PriceList:
-        return PriceList.load(self.settings.prices_dir)
+        """What `price_book` knows; nothing before it was entered."""
+        return self.price_book.prices
 
     @cached_property
     def base_models(self) -> BaseModels:

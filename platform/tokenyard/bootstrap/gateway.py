@@ -57,7 +57,8 @@ async def application(settings: Settings, routes: str) -> AsyncIterator[ASGIApp]
     registry = process_registry()
     async with AsyncExitStack() as stack:
         foundation = await stack.enter_async_context(Foundation.opened(settings))
-        listeners = {**foundation.authenticator.listeners(), **foundation.models.listeners()}
+        book = await stack.enter_async_context(foundation.price_book)
+        listeners = {**foundation.authenticator.listeners(), **foundation.models.listeners(), **book.listeners()}
         await stack.enter_async_context(ChangeFeed(foundation.redis, listeners))
         replicas: ReplicaList | None = None
         inference: Inference | None = None
@@ -139,6 +140,7 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
             database=database,
             redis=foundation.redis,
             prices=foundation.prices,
+            outbox=foundation.outbox,
             wallet=foundation.wallet,
             find_organization=find_organization,
             clock=clock,

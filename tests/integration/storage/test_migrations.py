@@ -10,13 +10,18 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from support.fakes.rate_cards import SHIPPED, SHIPPED_CARDS, stated, write_file
+from tokenyard.bootstrap.migrate import bring_up_to_date
 from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.principal import Principal
+from tokenyard.settings import Settings
 from tokenyard.storage.database import Base, Database
 from tokenyard.storage.migrate import alembic_config, upgrade
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.store import TenancyStore
+from tokenyard_billing.pricing.price_book import PriceBook
+from tokenyard_billing.pricing.rate_cards import InvalidRateCard, RateCard
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -52,6 +57,38 @@ def test_the_history_ends_where_the_code_is(empty_database_url: str) -> None:
         return found
 
     assert asyncio.run(compare()) == []
+
+
+def test_rate_cards_of_which_only_a_checksum_was_kept_are_filled_from_their_files(
+    empty_database_url: str, tmp_path: Path
+) -> None:
+    [card] = SHIPPED_CARDS
+    used = f"INSERT INTO billing_rate_cards VALUES ('{card.version}', '{card.sha256}', 1)"
+    prices = tmp_path / "prices"
+    prices.mkdir()
+    settings = Settings(database_url=empty_database_url, prices_dir=prices)
+    command.upgrade(alembic_config(empty_database_url), "0002")
+
+    async def write() -> None:
+        database = Database(empty_database_url)
+        async with database.transaction() as session:
+            await session.execute(text(used))
+        await database.close()
+
+    async def read() -> tuple[RateCard, ...]:
+        database = Database(empty_database_url)
+        async with PriceBook(database) as book:
+            await database.close()
+            return book.prices.cards
+
+    asyncio.run(write())
+    write_file(prices, stated("other", card.effective_from_ms + 1))
+    with pytest.raises(InvalidRateCard, match=f"rate card {card.version} was used"):
+        bring_up_to_date(settings)
+    assert asyncio.run(read()) == ()
+    bring_up_to_date(settings.model_copy(update={"prices_dir": SHIPPED}))
+    bring_up_to_date(settings.model_copy(update={"prices_dir": tmp_path}))  # the files are needed no more
+    assert asyncio.run(read()) == (card,)
 
 
 def test_an_organization_with_projects_and_keys_lives_on(empty_database_url: str) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from urllib.parse import quote
 
-from tokenyard.clients.platform_api.connection import ApiCaller
+from tokenyard.clients.platform_api.connection import ApiCaller, Body
 from tokenyard.clients.platform_api.shapes import (
     AlarmInfo,
     ApiObject,
@@ -18,6 +18,7 @@ from tokenyard.clients.platform_api.shapes import (
     NewKeyInfo,
     OrganizationInfo,
     ProjectInfo,
+    RateCardInfo,
     ReconciliationInfo,
     RequestInfo,
     UsageBucketInfo,
@@ -27,6 +28,7 @@ from tokenyard.clients.platform_api.shapes import (
 
 _OPERATOR_KEYS = "/admin/operator_keys"
 _JOBS = "/admin/jobs"
+_RATE_CARDS = "/admin/rate_cards"
 MAX_BUCKETS = 168  # of one page
 
 
@@ -84,6 +86,14 @@ class OperatorApi(ApiCaller):
 
     def models(self) -> AsyncIterator[ModelInfo]:
         return self.every(ModelInfo, "/admin/models")
+
+    def rate_cards(self) -> AsyncIterator[RateCardInfo]:
+        """Yield the published rate cards, the last to start first."""
+        return self.every(RateCardInfo, _RATE_CARDS)
+
+    async def publish_rate_card(self, card: Body) -> RateCardInfo:
+        """Publish a card in the shape of its YAML file."""
+        return await self.call(RateCardInfo, "POST", _RATE_CARDS, body=card)
 
     async def jobs(
         self, *, organization: str | None = None, status: str | None = None, limit: int = 100

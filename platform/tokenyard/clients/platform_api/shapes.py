@@ -86,6 +86,17 @@ class ModelInfo(ApiObject):
     adapters: dict[str, int]
 
 
+class RateCardInfo(ApiObject):
+    """A published rate card; only one asked for by itself tells its rates."""
+
+    id: str
+    version: str
+    effective_from_ms: int
+    published_at_ms: int
+    published_by: str
+    source: str
+
+
 class JobInfo(ApiObject):
     """A fine-tuning job. Only operators see the organization's slug and what the job waits for."""
 

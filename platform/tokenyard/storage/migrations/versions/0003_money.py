@@ -1,4 +1,4 @@
-"""An organization's revision replaces the versions of its keys; the transactional outbox."""
+"""The transactional outbox; an organization's revision instead of its keys' versions; rate cards in SQL, whole."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,6 +10,11 @@ depends_on = None
 
 
 def upgrade() -> None:
+    _revisions_and_outbox()
+    _rate_cards()
+
+
+def _revisions_and_outbox() -> None:
     op.add_column("tenancy_organizations", sa.Column("revision", sa.BigInteger(), nullable=False, server_default="1"))
     op.drop_index("ix_tenancy_api_keys_changed_ms", table_name="tenancy_api_keys")
     op.drop_column("tenancy_api_keys", "changed_ms")
@@ -25,3 +30,20 @@ def upgrade() -> None:
         sa.Column("carried_at_ms", sa.BigInteger(), nullable=True),
     )
     op.create_index("ix_storage_outbox_due_at_ms", "storage_outbox", ["due_at_ms"])
+
+
+def _rate_cards() -> None:
+    # The checksums of cards that were used are kept until the whole cards are imported.
+    op.rename_table("billing_rate_cards", "billing_used_card_checksums")
+    op.create_table(
+        "billing_rate_cards",
+        sa.Column("version", sa.String(64), nullable=False),
+        sa.Column("effective_from_ms", sa.BigInteger(), nullable=False),
+        sa.Column("card", sa.Text(), nullable=False),
+        sa.Column("sha256", sa.String(64), nullable=False),
+        sa.Column("published_at_ms", sa.BigInteger(), nullable=False),
+        sa.Column("published_by", sa.String(96), nullable=False),
+        sa.Column("source", sa.String(255), nullable=False),
+        sa.PrimaryKeyConstraint("version"),
+        sa.UniqueConstraint("effective_from_ms"),
+    )
