@@ -12,13 +12,12 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
-from sqlalchemy import BigInteger, Integer, String, Text, delete, or_, select, update
+from sqlalchemy import delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Mapped, mapped_column
 
 from tokenyard.core.clock import Clock
-from tokenyard.storage.columns import UnixMs
-from tokenyard.storage.database import Base, Database
+from tokenyard.storage.database import Database
+from tokenyard.storage.tables import OutboxRow
 from tokenyard.web.loops import Loop
 
 _LOG = logging.getLogger(__name__)
@@ -31,20 +30,6 @@ KEPT_MS = 10_000  # Redis syncs its file every second: what it took longer ago t
 CLEAN_S = 5.0
 BATCH = 200
 MAX_BACKOFF_MS = 60_000
-
-
-class OutboxRow(Base):
-    """One message. `due_at_ms`: when the loop may take it. `carried_to`: the run of Redis that has it, None before."""
-
-    __tablename__ = "storage_outbox"
-
-    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True)
-    topic: Mapped[str] = mapped_column(String(32))
-    payload: Mapped[str] = mapped_column(Text)
-    failures: Mapped[int] = mapped_column(Integer, default=0)
-    due_at_ms: Mapped[UnixMs] = mapped_column(index=True)
-    carried_to: Mapped[str | None] = mapped_column(String(40))
-    carried_at_ms: Mapped[UnixMs | None]
 
 
 class OutboxMessage(msgspec.Struct, frozen=True):

@@ -19,12 +19,12 @@ from support.servers.free_ports import free_ports
 from support.servers.installation import running_process
 from support.servers.valkey import Valkey
 from tokenyard.bootstrap.foundation import Foundation
+from tokenyard.bootstrap.migrate import bring_up_to_date
 from tokenyard.bootstrap.operator_key import first_admin_key
 from tokenyard.catalog.replicas.registry import ReplicaRegistry, ReplicaSnapshot
 from tokenyard.core.replica import Replica
 from tokenyard.settings import Settings
 from tokenyard.stack.installation import environment_of
-from tokenyard.storage.migrate import upgrade
 
 MODEL = "smollm2-135m-instruct"
 REQUEST_LIMIT_S = 60.0
@@ -104,7 +104,7 @@ async def running_gateways(
     async with AsyncExitStack() as stack:
         stack.callback(valkey.kill)
         valkey.start()
-        await asyncio.to_thread(upgrade, settings.effective_database_url)
+        await asyncio.to_thread(bring_up_to_date, settings)
         admin_key = await first_admin_key(settings)
         assert admin_key is not None
         urls = await asyncio.gather(*(_started(settings, port, stack) for port in ports))
