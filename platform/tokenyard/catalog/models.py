@@ -7,10 +7,10 @@ from tokenyard.catalog.base_models import BaseModels
 from tokenyard.catalog.changes import MODELS_CHANGED
 from tokenyard.catalog.store import Adapter, CatalogStore, OwnModels
 from tokenyard.catalog.views import ModelDetails
-from tokenyard.core.catalog import BaseModel, ResolvedModel
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import ModelNotFound
 from tokenyard.core.ids import OrganizationId
+from tokenyard.core.models import BaseModel, ResolvedModel
 from tokenyard.core.price import Price, PriceLookup
 from tokenyard.storage.change_feed import Listener
 from tokenyard.storage.read_cache import ReadCache

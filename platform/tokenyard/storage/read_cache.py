@@ -11,14 +11,14 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, NamedTuple, TypeVar
 
-import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 
 from tokenyard.core.errors import Unavailable
+from tokenyard.storage.outage import DatabaseDown
 
 _LOG = logging.getLogger(__name__)
 
-DATABASE_DOWN = (SQLAlchemyError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+DATABASE_DOWN = (DatabaseDown, SQLAlchemyError, OSError)
 LOAD_TIMEOUT_S = 5.0
 RETRY_AFTER_S = 1.0
 MAX_LOADS = 1000

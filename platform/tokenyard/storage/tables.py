@@ -1,4 +1,4 @@
-"""The table of the transactional outbox."""
+"""Tables of the kernel."""
 
 from sqlalchemy import BigInteger, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column

@@ -23,6 +23,7 @@ from tokenyard.tenancy.views import (
     OrganizationView,
     ProjectChanges,
     ProjectDetails,
+    ProjectKeyChanges,
     ProjectKeyCreated,
     ProjectKeyDeleted,
     ProjectKeyDetails,
@@ -139,6 +140,15 @@ def _tenant_routes(
     @routes.get("/organizations/{organization}/api_keys/{key}")
     async def one_key(owner: Owner, key: str) -> ProjectKeyDetails:
         return await store.key(owner.id, key)
+
+    @routes.patch("/organizations/{organization}/api_keys/{key}")
+    async def change_key(
+        operator: CurrentOperator, owner: Owner, key: str, body: ProjectKeyChanges
+    ) -> ProjectKeyDetails:
+        limits = None if body.limits is None else body.limits.applied_to
+        changed, messages = await store.change_key(owner.id, key, name=body.name, limits=limits, actor=operator.key)
+        await push.changed(messages)
+        return changed
 
     @routes.delete("/organizations/{organization}/api_keys/{key}")
     async def revoke_key(operator: CurrentOperator, owner: Owner, key: str) -> ProjectKeyDeleted:

@@ -16,7 +16,7 @@ from tokenyard.storage.paging import part_of_list
 from tokenyard.storage.transactional_outbox import OutboxMessage
 from tokenyard.tenancy.changes import OperatorKeyEnded, write_change
 from tokenyard.tenancy.keys import Credential
-from tokenyard.tenancy.store import LimitsChange, record, revise_for, write_changes
+from tokenyard.tenancy.store import LimitsChange, record, revise_for, write_archived, write_changes
 from tokenyard.tenancy.tables import ApiKeyRow, AuditRow, OrganizationRow, ProjectRow
 from tokenyard.tenancy.views import AuditEntry, OperatorKeyView, OrganizationView
 
@@ -90,7 +90,8 @@ class TenancyOperatorStore:
         now_ms = self._clock.now_ms()
         async with self._database.transaction() as session:
             row = await _organization(session, reference, to_change=True)
-            details = write_changes(row, name=name, weight=weight, limits=limits, archived=archived, at=now_ms // 1000)
+            details = write_changes(row, limits, name=name, weight=weight)
+            details |= write_archived(row, archived, at=now_ms // 1000)
             messages = await revise_for(session, OrganizationId(row.id), details, now_ms)
             action = "organization.archived" if archived else "organization.updated"
             record(session, OrganizationId(row.id), actor, action, row.id, at=now_ms // 1000, details=details)

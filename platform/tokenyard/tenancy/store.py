@@ -6,7 +6,7 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.clock import Clock
-from tokenyard.core.errors import NotFound
+from tokenyard.core.errors import Conflict, NotFound
 from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId, new_project_id
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.principal import Limits
@@ -65,7 +65,7 @@ class TenancyStore:
         now_ms = self._clock.now_ms()
         async with self._database.transaction() as session:
             row = await _project(session, organization, project, to_change=True)
-            details = write_changes(row, name=name, limits=limits, archived=archived, at=now_ms // 1000)
+            details = write_changes(row, limits, name=name) | write_archived(row, archived, at=now_ms // 1000)
             messages = await revise_for(session, organization, details, now_ms)
             action = "project.archived" if archived else "project.updated"
             record(session, organization, actor, action, row.id, at=now_ms // 1000, details=details)
@@ -106,6 +106,26 @@ class TenancyStore:
             raise NotFound(f"No such API key: `{key}`.")
         return found
 
+    async def change_key(
+        self,
+        organization: OrganizationId,
+        key: str,
+        *,
+        name: str | None,
+        limits: LimitsChange | None,
+        actor: ApiKeyId,
+    ) -> tuple[ProjectKeyDetails, list[OutboxMessage]]:
+        """Change what is not None; return the key, and what is to be carried. A revoked key raises `Conflict`."""
+        now_ms = self._clock.now_ms()
+        async with self._database.transaction() as session:
+            row = await _key(session, organization, key, to_change=True)
+            if row.revoked_at is not None:
+                raise Conflict(f"The API key `{key}` is revoked.")
+            details = write_changes(row, limits, name=name)
+            messages = await revise_for(session, organization, details, now_ms)
+            record(session, organization, actor, "api_key.updated", row.id, at=now_ms // 1000, details=details)
+            return ProjectKeyDetails.model_validate(row), messages
+
     async def revoke_key(self, organization: OrganizationId, key: str, *, actor: ApiKeyId) -> list[OutboxMessage]:
         """End a key for ever, and return what is to be carried; doing it again changes nothing."""
         now_ms = self._clock.now_ms()
@@ -140,24 +160,24 @@ class TenancyStore:
 
 
 def write_changes(
-    row: OrganizationRow | ProjectRow,
-    *,
-    limits: LimitsChange | None,
-    archived: bool | None,
-    at: int,
-    **fields: str | int | None,
+    row: OrganizationRow | ProjectRow | ApiKeyRow, limits: LimitsChange | None, **fields: str | int | None
 ) -> dict[str, object]:
-    """Write what is not None, at `at` unix seconds; return what the audit log says of it."""
+    """Write what is not None; return what the audit log says of it."""
     details: dict[str, object] = {name: value for name, value in fields.items() if value is not None}
     for name, value in details.items():
         setattr(row, name, value)
     if limits is not None:
         row.limits = limits(row.limits)
         details["limits"] = stored_limits(row.limits)
-    if archived is not None and archived != (row.archived_at is not None):
-        row.archived_at = at if archived else None
-        details["archived"] = archived
     return details
+
+
+def write_archived(row: OrganizationRow | ProjectRow, archived: bool | None, *, at: int) -> dict[str, object]:
+    """Archive or bring back, where that is not None and changes anything, at `at` unix seconds; return the same."""
+    if archived is None or archived == (row.archived_at is not None):
+        return {}
+    row.archived_at = at if archived else None
+    return {"archived": archived}
 
 
 def record(

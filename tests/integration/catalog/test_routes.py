@@ -12,7 +12,7 @@ from support.fakes.authenticator import FixedAuthenticator
 from tokenyard.catalog.operator_routes import operator_router
 from tokenyard.catalog.tenant_routes import models_router, tenant_router
 from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId
-from tokenyard.core.model_spec import SamplingDefaults
+from tokenyard.core.models import SamplingDefaults
 from tokenyard.core.principal import Principal
 from tokenyard.web.errors import install_error_handlers
 

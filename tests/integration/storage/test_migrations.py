@@ -18,6 +18,8 @@ from tokenyard.core.principal import Principal
 from tokenyard.settings import Settings
 from tokenyard.storage.database import Base, Database
 from tokenyard.storage.migrate import alembic_config, upgrade
+from tokenyard.storage.outage import DatabaseDown
+from tokenyard.storage.time_limits import TimeLimits
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.store import TenancyStore
 from tokenyard_billing.pricing.price_book import PriceBook
@@ -125,3 +127,19 @@ def test_an_organization_with_projects_and_keys_lives_on(empty_database_url: str
     asyncio.run(write())
     upgrade(empty_database_url)
     assert asyncio.run(read()) == ("Acme 3 2", ["proj_1"])
+
+
+def test_a_migration_gives_up_before_it_holds_up_everybody(empty_database_url: str) -> None:
+    command.upgrade(alembic_config(empty_database_url), "0001")
+
+    async def hold(statement: str) -> None:
+        database = Database(empty_database_url)
+        async with database.transaction() as session:
+            await session.execute(text(statement))
+            with pytest.raises(DatabaseDown):
+                await asyncio.to_thread(upgrade, empty_database_url, TimeLimits(statement_s=None, lock_s=0.2))
+            await session.execute(text(statement))
+        await database.close()
+
+    asyncio.run(hold("SELECT count(*) FROM tenancy_organizations"))
+    upgrade(empty_database_url)

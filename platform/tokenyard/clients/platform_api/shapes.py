@@ -72,6 +72,10 @@ class KeyInfo(ApiObject):
     revoked_at: int | None = None
 
 
+class ProjectKeyInfo(KeyInfo):
+    limits: LimitsInfo
+
+
 class NewKeyInfo(KeyInfo):
     value: str
 

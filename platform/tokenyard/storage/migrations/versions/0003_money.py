@@ -1,4 +1,4 @@
-"""The transactional outbox; an organization's revision instead of its keys' versions; rate cards in SQL, whole."""
+"""Changes carried to Redis by an outbox; revisions of organizations; whole rate cards; idempotency keys of jobs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,6 +12,7 @@ depends_on = None
 def upgrade() -> None:
     _revisions_and_outbox()
     _rate_cards()
+    _idempotency_keys()
 
 
 def _revisions_and_outbox() -> None:
@@ -47,3 +48,9 @@ def _rate_cards() -> None:
         sa.PrimaryKeyConstraint("version"),
         sa.UniqueConstraint("effective_from_ms"),
     )
+
+
+def _idempotency_keys() -> None:
+    op.add_column("finetune_jobs", sa.Column("idempotency_key", sa.String(255)))
+    op.add_column("finetune_jobs", sa.Column("request_digest", sa.String(64)))
+    op.create_index("ix_finetune_jobs_idempotency", "finetune_jobs", ["organization", "idempotency_key"], unique=True)
