@@ -47,9 +47,5 @@ async def _run(loop: Loop, on_failure: Callable[[str], None]) -> None:
             failures += 1
             on_failure(loop.name)
             _LOG.exception("loop %s failed (%d times in a row)", loop.name, failures)
-        backoff_s = (
-            min(loop.max_backoff_s, loop.interval_s * 2 ** min(failures, MAX_DOUBLINGS))
-            if failures
-            else loop.interval_s
-        )
-        await asyncio.sleep(backoff_s)
+        backoff_s = min(loop.max_backoff_s, loop.interval_s * 2 ** min(failures, MAX_DOUBLINGS))
+        await asyncio.sleep(max(loop.interval_s, backoff_s))
