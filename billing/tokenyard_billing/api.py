@@ -39,7 +39,7 @@ def billing_routers(
     find_organization: OrganizationLookup,
     clock: Clock,
 ) -> Sequence[APIRouter]:
-    invoices = InvoiceStore(database, prices, clock)
+    invoices = InvoiceStore(database)
     usage = UsageStore(database)
     return (
         usage_for_tenants.router(usage, prices, clock),

@@ -20,6 +20,7 @@ from tokenyard_billing.tables import Balance, Charge, Entry, HourlyUsage, OpenRe
 
 EXAMPLES = 20  # of each kind; the sums count all
 PAGE = 500
+STATEMENT_TIMEOUT_S = 600.0  # each of them reads whole tables
 
 
 class LedgerReconciler:
@@ -31,7 +32,7 @@ class LedgerReconciler:
 
     async def reconcile(self) -> Reconciliation:
         """Check I1 (transactions sum to 0), I2 (witnesses), I3 (charges once, in journal and sums), I6 (Redis)."""
-        async with self._database.reading() as session:
+        async with self._database.reading(statement_timeout_s=STATEMENT_TIMEOUT_S) as session:
             if not self._database.is_sqlite:  # there, a reader sees one snapshot anyway
                 await session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
             found = [*await _journal(session), *await _charges(session), *await _projections(session)]

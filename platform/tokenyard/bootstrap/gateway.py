@@ -57,8 +57,9 @@ async def application(settings: Settings, routes: str) -> AsyncIterator[ASGIApp]
     registry = process_registry()
     async with AsyncExitStack() as stack:
         foundation = await stack.enter_async_context(Foundation.opened(settings))
-        await stack.enter_async_context(foundation.price_book)
-        await stack.enter_async_context(ChangeFeed(foundation.redis, foundation.price_book.listeners()))
+        book = await stack.enter_async_context(foundation.price_book)
+        listeners = {**foundation.authenticator.listeners(), **foundation.models.listeners(), **book.listeners()}
+        await stack.enter_async_context(ChangeFeed(foundation.redis, listeners))
         replicas: ReplicaList | None = None
         inference: Inference | None = None
         if routes != "control":
@@ -113,10 +114,16 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
 
     return (
         tenancy_operator_router(
-            foundation.organizations, foundation.tenancy, foundation.tenancy_operator, foundation.api_keys
+            foundation.organizations,
+            foundation.tenancy,
+            foundation.tenancy_operator,
+            foundation.api_keys,
+            foundation.tenancy_push,
         ),
         tenancy_router(foundation.tenancy, foundation.api_keys),
-        catalog_router(foundation.models, foundation.adapters, foundation.catalog_store, bases),
+        catalog_router(
+            foundation.models, foundation.adapters, foundation.catalog_store, bases, foundation.catalog_push
+        ),
         catalog_operator_router(CatalogOperatorStore(database, clock), bases, foundation.prices, clock),
         *file_and_job_routers(
             database=database,

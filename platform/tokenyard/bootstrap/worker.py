@@ -59,14 +59,9 @@ def _billing(foundation: Foundation, name: str, registry: CollectorRegistry) -> 
 def _money_loops(foundation: Foundation) -> list[Loop]:
     return [
         Sweeper(foundation.redis, renewal_ms=foundation.settings.hold_renewal_ms).loop(),
-        foundation.outbox.loop(),
+        *foundation.outbox.loops(),
         foundation.reservations.loop(),
-        *tenancy_loops(
-            organizations=foundation.organizations,
-            store=foundation.tenancy_operator,
-            versions=foundation.key_versions,
-            clock=foundation.clock,
-        ),
+        *tenancy_loops(foundation.organizations),
     ]
 
 

@@ -17,6 +17,7 @@ from tokenyard.stack.processes.supervisor import Supervisor
 from tokenyard.stack.progress import Progress
 from tokenyard.stack.ray_head import prepare_session_folder, ray_part
 from tokenyard.stack.serving import deploy_models, until_models_run
+from tokenyard.storage.outage import DatabaseDown
 from tokenyard_billing.pricing.rate_cards import InvalidRateCard
 
 ABLE_TO_SERVE_LIMIT_S = 120.0
@@ -79,8 +80,8 @@ class Startup:
                 await asyncio.to_thread(bring_up_to_date, self.settings)
             except InvalidRateCard as error:
                 raise StackFailed(f"The prices cannot be used: {error}") from error
-            except (SQLAlchemyError, OSError) as error:
-                raise StackFailed(f"The database cannot be brought up to date: {error}") from error
+            except (DatabaseDown, SQLAlchemyError, OSError) as error:
+                raise StackFailed(f"The database cannot be brought up to date: {error.__cause__ or error}") from error
             if not self.settings.redis_url:
                 await self._supervisor.ready("valkey")
 

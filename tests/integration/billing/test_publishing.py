@@ -11,7 +11,7 @@ from support.billing_stand import rows
 from support.fakes.rate_cards import SHIPPED, rate_card, stated, write_file
 from tokenyard.storage import bulk
 from tokenyard.storage.database import Database
-from tokenyard.storage.transactional_outbox import OutboxRow
+from tokenyard.storage.tables import OutboxRow
 from tokenyard_billing.pricing.publishing import PUBLISH_LEAD_MS, import_rate_cards
 from tokenyard_billing.pricing.rate_cards import InvalidRateCard, RateCardConflict, read_stored_card
 from tokenyard_billing.tables import RateCardRow, UsedCardChecksum

@@ -1,5 +1,7 @@
 """Books that were tampered with do not pass."""
 
+import asyncio
+
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text
@@ -20,6 +22,7 @@ from tokenyard.core.budgets import wallet
 from tokenyard.core.redis_keys import bucket_of, budget
 from tokenyard.metering.events import Outcome
 from tokenyard.storage.database import Database
+from tokenyard.storage.time_limits import TimeLimits
 from tokenyard_billing.proof.reconcile import LedgerReconciler
 
 
@@ -77,3 +80,15 @@ async def test_a_live_budget_that_drifted_is_found_when_nothing_is_on_its_way(da
     assert [difference.name for difference in books.differences if difference.broken] == ["live_budget"]
     await send(redis, expired(claims("req_w")))  # on its way: Redis and SQL may differ meanwhile
     assert (await LedgerReconciler(database, redis).reconcile()).ok
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+async def test_the_checks_may_take_longer_than_a_request(database: Database, redis: Redis) -> None:
+    await filled(database, redis)
+    hurried = Database(database.engine.url.render_as_string(hide_password=False), TimeLimits(statement_s=1))
+    async with database.transaction() as session:
+        await session.execute(text("LOCK TABLE billing_entries"))
+        checking = asyncio.create_task(LedgerReconciler(hurried, redis).reconcile())
+        await asyncio.wait([checking], timeout=1.5)
+    assert (await checking).ok
+    await hurried.close()

@@ -73,6 +73,19 @@ def test_keys_are_shown_once_and_end_when_revoked(acme: dict[str, Any], settings
     assert "No organization has a key" in run("key", "revoke", "key_nothing", expect=1).stderr
 
 
+def test_limits_of_keys(acme: dict[str, Any]) -> None:
+    made = answer("key", "create", "acme-corp", "--name", "slow")
+    assert set(answer("key", "limits", made["id"]).values()) == {None}
+    changed = answer("key", "limits", made["id"], "--tpm", "1000", "--monthly-spend", "2")
+    assert (changed["tokens_per_minute"], changed["monthly_spend_dollars"]) == (1000, "2.00")
+    changed = answer("key", "limits", made["id"], "--tpm", "none", "--organization", "acme-corp")
+    assert (changed["tokens_per_minute"], changed["monthly_spend_dollars"]) == (None, "2.00")
+    assert answer("key", "limits", made["id"]) == changed
+    run("key", "revoke", made["id"])
+    ended = run("key", "limits", made["id"], "--tpm", "5", "--organization", "acme-corp", expect=1)
+    assert "is revoked" in ended.stderr
+
+
 def test_an_operators_key_stands_in_for_the_database(acme: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     made = answer("key", "create", "--operator", "--name", "laptop")
     assert any(key["id"] == made["id"] for key in answer("key", "list", "--operator"))

@@ -18,7 +18,7 @@ import yaml
 from pydantic import SecretStr
 
 from tokenyard.cli.cluster_secrets import secret_values
-from tokenyard.core.model_spec import ModelSpec
+from tokenyard.core.models import ModelSpec
 from tokenyard.settings import Settings
 from tokenyard_deployments.serving.app import ServedModel, serve_config, serve_environment
 from tokenyard_deployments.serving.replica_settings import BLOB_URL, METER_SECRET, REDIS_URL, REPLICA_BEARER

@@ -72,6 +72,10 @@ class KeyInfo(ApiObject):
     revoked_at: int | None = None
 
 
+class ProjectKeyInfo(KeyInfo):
+    limits: LimitsInfo
+
+
 class NewKeyInfo(KeyInfo):
     value: str
 
@@ -182,7 +186,7 @@ class InvoiceLineInfo(ApiObject):
 
 
 class InvoiceInfo(ApiObject):
-    """`total` = sum of the lines = `credit_applied` + `amount_due`."""
+    """`total` = sum of the lines = `credit_applied` + `amount_due`; later charges are not in it yet."""
 
     id: str
     organization: str
@@ -192,6 +196,7 @@ class InvoiceInfo(ApiObject):
     total: int
     credit_applied: int
     amount_due: int
+    drafted_at_ms: int
 
 
 class GrantInfo(ApiObject):
