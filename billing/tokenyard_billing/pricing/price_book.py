@@ -58,7 +58,7 @@ class PriceBook:
         try:
             await self._read()
         except (*DATABASE_DOWN, InvalidRateCard) as error:
-            raise PricesUnreadable(f"the rate cards cannot be read: {error!r}") from error
+            raise PricesUnreadable(f"the rate cards cannot be read: {error.__cause__ or error!r}") from error
         self._task = asyncio.create_task(self._follow(), name="rate cards")
         return self
 
