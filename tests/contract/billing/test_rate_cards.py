@@ -9,11 +9,12 @@ from redis.asyncio import Redis
 
 from support.billing_api import TENANT, billing_api
 from support.billing_stand import ACME, MARCH_MS, MODEL, claims, send, settled, usage, worker
-from support.fakes.rate_cards import SHIPPED, published, rate_card, stated
+from support.fakes.rate_cards import SHIPPED, SHIPPED_CARDS, published, rate_card, stated
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.ids import PriceId
 from tokenyard.storage.database import Database
 from tokenyard_billing.pricing.price_book import TOPIC, PriceBook
+from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.pricing.publishing import import_rate_cards
 
 CARDS = "/admin/rate_cards"
@@ -151,7 +152,7 @@ async def test_bills_and_costs_know_a_card_that_came_after_their_process_began(
                 await asyncio.sleep(0.01)
         made = claims("req_a", price=PriceId(f"next/{MODEL}"), admitted_at_ms=start_ms + 60_000)
         await send(redis, settled(made, usage(10, 5)))
-        stand = worker(database, redis, prices=book.prices)
+        stand = worker(database, redis, prices=PriceList(SHIPPED_CARDS))
         await stand.consumer.step()
         await stand.drafter.step()
         _, invoices = await api.get(f"/admin/organizations/{ACME}/invoices")
