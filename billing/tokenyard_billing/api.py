@@ -11,7 +11,7 @@ from tokenyard_billing.invoicing import operator_routes as invoices_for_operator
 from tokenyard_billing.invoicing import tenant_routes as invoices_for_tenants
 from tokenyard_billing.invoicing.operator_store import InvoiceOperatorStore
 from tokenyard_billing.invoicing.store import InvoiceStore
-from tokenyard_billing.ports import OrganizationLookup
+from tokenyard_billing.ports import LiveBudgetReader, OrganizationLookup, UnfinishedJobs
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.proof import operator_routes as proof_for_operators
 from tokenyard_billing.proof.operator_store import BillingOperatorStore
@@ -33,10 +33,13 @@ def billing_routers(
     prices: PriceList,
     wallet: Wallet,
     find_organization: OrganizationLookup,
+    live_budgets: LiveBudgetReader,
+    jobs: UnfinishedJobs,
     clock: Clock,
 ) -> Sequence[APIRouter]:
     invoices = InvoiceStore(database, prices, clock)
     usage = UsageStore(database)
+    reconciler = LedgerReconciler(database, redis, live_budgets, jobs, clock)
     return (
         usage_for_tenants.router(usage, prices, clock),
         invoices_for_tenants.router(invoices),
@@ -44,5 +47,5 @@ def billing_routers(
         usage_for_operators.router(find_organization, usage, UsageOperatorStore(database), clock),
         invoices_for_operators.router(find_organization, invoices, InvoiceOperatorStore(database)),
         wallets_for_operators.router(find_organization, wallet, WalletOperatorStore(database)),
-        proof_for_operators.router(BillingOperatorStore(database, redis), LedgerReconciler(database, redis)),
+        proof_for_operators.router(BillingOperatorStore(database, redis), reconciler),
     )

@@ -1,6 +1,6 @@
 """The consumer group's side of the usage streams: read, take over, acknowledge, trim."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from tokenyard.core.redis_keys import CONSUMER_GROUP, usage_stream
+from tokenyard.metering.stream import FIELD
 
 
 class StreamEntry(msgspec.Struct, frozen=True):
@@ -80,6 +81,17 @@ class UsageStreams:
         )
         deliveries = {_text(entry["message_id"]): int(entry["times_delivered"]) for entry in pending}
         return [_entry(bucket, found, deliveries.get(_text(found[0]), 1)) for found in claimed]
+
+    async def standing(self, bucket: int, count: int) -> AsyncIterator[list[bytes]]:
+        """Yield the events that stand in the stream now, oldest first, `count` at a time; they stay there."""
+        stream, start = usage_stream(bucket), "-"
+        newest: Any = await self._redis.xrevrange(stream, count=1)
+        while newest:
+            entries: Any = await self._redis.xrange(stream, start, newest[0][0], count=count)
+            yield [fields.get(FIELD, b"") for _, fields in entries]
+            if len(entries) < count:
+                return
+            start = f"({_text(entries[-1][0])}"
 
     async def acknowledge(self, entries: Iterable[StreamEntry]) -> None:
         """Say that `entries` are in SQL, and trim what lies below everything that is not."""

@@ -24,10 +24,12 @@ from tokenyard.catalog.tenant_routes import tenant_router as catalog_router
 from tokenyard.clients.model_server import ModelServerClient
 from tokenyard.core.ids import OrganizationId
 from tokenyard.files.tenant_routes import FILES_PATH
+from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.gateway.app import create_app
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
 from tokenyard.limits.admission import RedisAdmission
+from tokenyard.limits.budget_reader import RedisBudgetReader
 from tokenyard.settings import Settings
 from tokenyard.tenancy.operator_routes import operator_router as tenancy_operator_router
 from tokenyard.tenancy.tenant_routes import tenant_router as tenancy_router
@@ -132,6 +134,8 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
             prices=foundation.prices,
             wallet=foundation.wallet,
             find_organization=find_organization,
+            live_budgets=RedisBudgetReader(foundation.redis),
+            jobs=JobOperatorStore(database, clock),
             clock=clock,
         ),
     )
