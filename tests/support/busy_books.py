@@ -13,6 +13,7 @@ from support.billing_stand import (
     KEY,
     PROJECT,
     RATE,
+    WAIT_MS,
     FixedJobs,
     FixedLimits,
     budget_outbox,
@@ -29,7 +30,7 @@ from support.fakes.admission_requests import open_buckets
 from tokenyard.core.admission import AdmissionRequest
 from tokenyard.core.budgets import budgets_of
 from tokenyard.core.clock import SystemClock
-from tokenyard.core.ids import JobId, OrganizationId
+from tokenyard.core.ids import ApiKeyId, JobId, OrganizationId, ProjectId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.price import inference_cost
 from tokenyard.core.principal import Principal
@@ -49,17 +50,21 @@ HELD = 10**7
 USED = usage(10, 5)
 COST = inference_cost(RATE, USED)
 LEASE_MS = 600_000
+CALLERS = {
+    ACME: Principal(ACME, PROJECT, KEY, 1),
+    GLOBEX: Principal(GLOBEX, ProjectId("proj_2"), ApiKeyId("key_2"), 1),
+}
 
 
 class BusyBooks:
     """Use as `async with`: its gateway renews holds. `month` is the one that everything falls into."""
 
-    def __init__(self, database: Database, redis: Redis, spool: Path) -> None:
+    def __init__(self, database: Database, redis: Redis, spool: Path, *, report_wait_ms: int = WAIT_MS) -> None:
         self.database = database
         self.redis = redis
         self.clock = SystemClock()
         self.outbox = budget_outbox(database, redis)
-        self.worker = worker(database, redis)
+        self.worker = worker(database, redis, report_wait_ms=report_wait_ms)
         self.wallet = Wallet(database, self.outbox, self.clock)
         budgets = SqlBudgets(database)
         self.gateway = RedisAdmission(redis, budgets.load, spool_folder=spool, lease_ms=LEASE_MS, renewal_ms=5_000)
@@ -107,12 +112,16 @@ class BusyBooks:
         """Let the job end, with what its charge is made of."""
         await send(self.redis, msgspec.structs.replace(trained(job, 10), admitted_at_ms=self.clock.now_ms()))
 
-    async def admit(self, request: str, organization: OrganizationId = ACME) -> MeterClaims:
-        made = claims(request, organization=organization, admitted_at_ms=0, budgets=())
-        limits = {organization: NanoDollars(CREDIT), KEY: NanoDollars(CREDIT)}
+    async def admit(
+        self, request: str, organization: OrganizationId = ACME, *, gateway: RedisAdmission | None = None
+    ) -> MeterClaims:
+        caller = CALLERS[organization]
+        whose = {"organization": organization, "project": caller.project, "key": caller.key}
+        made = claims(request, **whose, admitted_at_ms=0, budgets=())
+        limits = dict.fromkeys((organization, caller.key), NanoDollars(CREDIT))
         budgets = budgets_of(organization, limits, self.clock.now_ms())
-        caller = Principal(organization, PROJECT, KEY, 1)
-        return (await self.gateway.admit(AdmissionRequest(caller, made, 100, NanoDollars(HELD), budgets))).claims
+        asked = AdmissionRequest(caller, made, 100, NanoDollars(HELD), budgets)
+        return (await (gateway or self.gateway).admit(asked)).claims
 
     async def settle(self, made: MeterClaims, outcome: Outcome = Outcome.COMPLETED) -> None:
         await self.gateway.settle(settled(made, USED, outcome), COST)

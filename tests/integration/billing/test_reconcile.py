@@ -122,8 +122,8 @@ async def test_what_may_be_is_named_and_the_sums_add_up(database: Database, redi
             {("spending_not_reservations", f"{ACME}/{PROJECT}/{{month}}")},
         ),
         (
-            "DELETE FROM billing_spending WHERE organization = 'org_globex' AND scope = 'proj_1'",
-            {("spending_not_charges", f"{GLOBEX}/{PROJECT}/{{month}}")},
+            "DELETE FROM billing_spending WHERE organization = 'org_globex' AND scope = 'proj_2'",
+            {("spending_not_charges", f"{GLOBEX}/proj_2/{{month}}")},
         ),
         (
             "INSERT INTO billing_spending (organization, scope, month, spent, reserved, version)"

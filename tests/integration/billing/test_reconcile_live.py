@@ -32,7 +32,7 @@ def live(organization: OrganizationId, name: str | None = None) -> str:
         ((ACME, "wallet:org_acme"), ("version", -1), "live_budget_behind"),
         ((ACME, "month:org_acme:{month}"), ("version", -1), "live_budget_behind"),
         ((ACME, "wallet:org_acme"), ("pending", 5), "pending_not_sum"),
-        ((GLOBEX, "month:key_1:{month}"), ("pending", -5), "pending_not_sum"),
+        ((GLOBEX, "month:key_2:{month}"), ("pending", -5), "pending_not_sum"),
         ((ACME, "wallet:org_acme"), ("held", 5), "held_not_holds"),
         ((GLOBEX, "wallet:org_globex"), ("held", -5), "held_not_holds"),
         ((ACME, "month:key_1:{month}"), ("held", 5), "held_not_holds"),
