@@ -15,7 +15,6 @@ from tokenyard_billing.charging.streams import UsageStreams
 from tokenyard_billing.invoicing.loops import InvoiceDrafter
 from tokenyard_billing.invoicing.store import InvoiceStore
 from tokenyard_billing.ports import LiveBudgets
-from tokenyard_billing.pricing.checksums import compare
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.loops import BucketReadiness
 
@@ -39,8 +38,6 @@ class BillingWorker:
         renewal_ms: int,
     ) -> None:
         """`lease_ms` and `renewal_ms` are those of holds; `report_wait_ms` is how long a report is awaited."""
-        self._database = database
-        self._prices = prices
         self.leases = BucketLeases(database, clock, name)
         self.consumer = LedgerConsumer(
             database=database,
@@ -54,11 +51,6 @@ class BillingWorker:
         )
         self.readiness = BucketReadiness(database, self.leases, live, renewal_ms=renewal_ms)
         self.drafter = InvoiceDrafter(database, InvoiceStore(database, prices, clock))
-
-    async def start(self) -> None:
-        """Raise `InvalidRateCard`, before the first charge, where a used rate card was edited."""
-        async with self._database.reading() as session:
-            await compare(session, self._prices.cards)
 
     def loops(self) -> list[Loop]:
         return [self.consumer.loop(), self.readiness.loop(), self.drafter.loop()]

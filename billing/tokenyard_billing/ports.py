@@ -57,10 +57,6 @@ class LiveBudgetReader(Protocol):
     Each raises `redis.RedisError` where Redis does not answer.
     """
 
-    async def uptime_s(self) -> int:
-        """Return for how long this run of Redis has been up."""
-        ...
-
     def every_budget(self) -> AsyncIterator[Sequence[LiveBudget]]:
         """Yield all budgets; one that comes or goes meanwhile may be left out, or come twice."""
         ...

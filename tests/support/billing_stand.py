@@ -1,7 +1,6 @@
 """A worker's billing for tests: real SQL and Valkey, real rate cards, usage events made to order."""
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from sqlalchemy import func, select
 
+from support.fakes.rate_cards import SHIPPED_CARDS, SHIPPED_MODEL
 from support.redis_reader import read_figures
 from tokenyard.core.budgets import monthly, wallet
 from tokenyard.core.clock import Clock, SystemClock
@@ -25,13 +25,15 @@ from tokenyard.storage.database import Database
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.loops import BillingWorker
+from tokenyard_billing.pricing.price_book import TOPIC as PUBLISHED
+from tokenyard_billing.pricing.price_book import price_carrier
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.proof.reconcile import HOLD_GRACE_S, LedgerReconciler
 from tokenyard_billing.tables import Balance, Charge, Entry
 from tokenyard_billing.wallets.budgets import SqlBudgets
 from tokenyard_billing.wallets.changes import TOPIC, BudgetCarrier
 
-MODEL = "smollm2-135m-instruct"
+MODEL = SHIPPED_MODEL
 PRICE = PriceId(f"2026-01-01/{MODEL}")
 ACME = OrganizationId("org_acme")
 GLOBEX = OrganizationId("org_globex")
@@ -39,7 +41,7 @@ PROJECT = ProjectId("proj_1")
 KEY = ApiKeyId("key_1")
 MARCH_MS = 1_772_500_000_000  # 2026-03-03
 WAIT_MS = 60_000
-PRICES = PriceList.load(Path(__file__).parents[2] / "billing" / "prices")
+PRICES = PriceList(SHIPPED_CARDS)
 RATE = PRICES.by_id(PRICE)
 
 
@@ -80,10 +82,11 @@ def reconciler(
 
 
 def budget_outbox(database: Database, redis: Redis, clock: Clock | None = None) -> TransactionalOutbox:
-    """The outbox that brings changes of budgets to Redis, as `bootstrap` makes it."""
+    """The outbox that brings changes of budgets and prices to Redis, as `bootstrap` makes it."""
     budgets = SqlBudgets(database)
     carrier = BudgetCarrier(budgets, RedisBudgets(redis), ReservationHolds(redis, budgets.load))
-    return TransactionalOutbox(database, redis, clock or SystemClock(), {TOPIC: carrier.carry})
+    handlers = {TOPIC: carrier.carry, PUBLISHED: price_carrier(redis)}
+    return TransactionalOutbox(database, redis, clock or SystemClock(), handlers)
 
 
 def worker(
@@ -92,7 +95,7 @@ def worker(
     *,
     name: str = "worker-1",
     clock: Clock | None = None,
-    prices: PriceList = PRICES,
+    prices: PriceList | None = None,
     report_wait_ms: int = WAIT_MS,
     renewal_ms: int = 50,
     lease_ms: int = 1_000,
@@ -101,7 +104,7 @@ def worker(
         name=name,
         database=database,
         redis=redis,
-        prices=prices,
+        prices=prices or PriceList(SHIPPED_CARDS),
         outbox=budget_outbox(database, redis, clock),
         live=RedisBudgets(redis),
         metrics=LedgerMetrics(CollectorRegistry()),

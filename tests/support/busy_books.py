@@ -1,7 +1,7 @@
 """Books in full swing that agree: credit, charges, jobs, and requests in every stage on their way to the ledger."""
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 from redis.asyncio import Redis
@@ -116,8 +116,8 @@ class BusyBooks:
         self, request: str, organization: OrganizationId = ACME, *, gateway: RedisAdmission | None = None
     ) -> MeterClaims:
         caller = CALLERS[organization]
-        whose = {"organization": organization, "project": caller.project, "key": caller.key}
-        made = claims(request, **whose, admitted_at_ms=0, budgets=())
+        whose: dict[str, Any] = {"project": caller.project, "key": caller.key}
+        made = claims(request, 1, organization, admitted_at_ms=0, budgets=(), **whose)
         limits = dict.fromkeys((organization, caller.key), NanoDollars(CREDIT))
         budgets = budgets_of(organization, limits, self.clock.now_ms())
         asked = AdmissionRequest(caller, made, 100, NanoDollars(HELD), budgets)

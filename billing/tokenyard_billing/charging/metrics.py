@@ -38,6 +38,10 @@ class LedgerMetrics:
         """Count an event that failed and will be delivered again."""
         self._events.labels("put_off").inc()
 
+    def waiting(self, events: int) -> None:
+        """Count events that were looked at and wait for their price."""
+        self._events.labels("waiting").inc(events)
+
     def lag(self, lengths: Mapping[int, int]) -> None:
         """Show how much of each held bucket is not in SQL yet."""
         for bucket, length in lengths.items():

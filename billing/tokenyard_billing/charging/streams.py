@@ -10,6 +10,8 @@ from redis.exceptions import ResponseError
 from tokenyard.core.redis_keys import CONSUMER_GROUP, usage_stream
 from tokenyard.metering.stream import FIELD
 
+_START = "0-0"
+
 
 class StreamEntry(msgspec.Struct, frozen=True):
     """One delivered entry. `fields` None: it was trimmed away, and there is nothing to do but acknowledge it."""
@@ -69,18 +71,20 @@ class UsageStreams:
                 entries += [_entry(bucket, found, 1) for found in _of_one_stream(reply)]
         return entries
 
-    async def take_over(self, bucket: int, *, idle_ms: int, count: int) -> list[StreamEntry]:
-        """Return entries that some consumer got, at least `idle_ms` ago, and never acknowledged."""
-        stream = usage_stream(bucket)
-        reply = await self._redis.xautoclaim(stream, CONSUMER_GROUP, self._consumer, idle_ms, "0-0", count=count)
-        claimed = reply[1]
-        if not claimed:
-            return []
-        pending = await self._redis.xpending_range(
-            stream, CONSUMER_GROUP, _text(claimed[0][0]), _text(claimed[-1][0]), count * 2, self._consumer
-        )
-        deliveries = {_text(entry["message_id"]): int(entry["times_delivered"]) for entry in pending}
-        return [_entry(bucket, found, deliveries.get(_text(found[0]), 1)) for found in claimed]
+    async def left_behind(self, bucket: int, *, count: int) -> AsyncIterator[list[StreamEntry]]:
+        """Yield, up to `count` at a time and each once, entries that some consumer got and never acknowledged."""
+        stream, cursor = usage_stream(bucket), _START
+        while True:
+            reply = await self._redis.xautoclaim(stream, CONSUMER_GROUP, self._consumer, 0, cursor, count=count)
+            if claimed := reply[1]:
+                pending = await self._redis.xpending_range(
+                    stream, CONSUMER_GROUP, _text(claimed[0][0]), _text(claimed[-1][0]), count * 2, self._consumer
+                )
+                deliveries = {_text(entry["message_id"]): int(entry["times_delivered"]) for entry in pending}
+                yield [_entry(bucket, found, deliveries.get(_text(found[0]), 1)) for found in claimed]
+            cursor = _text(reply[0])
+            if cursor == _START:
+                return
 
     async def standing(self, bucket: int, count: int) -> AsyncIterator[list[bytes]]:
         """Yield the events that stand in the stream now, oldest first, `count` at a time; they stay there."""
@@ -94,7 +98,10 @@ class UsageStreams:
             start = f"({_text(entries[-1][0])}"
 
     async def acknowledge(self, entries: Iterable[StreamEntry]) -> None:
-        """Say that `entries` are in SQL, and trim what lies below everything that is not."""
+        """Say that `entries` are in SQL, and remove them.
+
+        Those below everything that is pending are trimmed; one that waits above others costs only its own place.
+        """
         by_bucket: dict[int, list[str]] = {}
         for entry in entries:
             by_bucket.setdefault(entry.bucket, []).append(entry.id)
@@ -111,6 +118,8 @@ class UsageStreams:
             # With nothing pending, all that had been delivered before that was seen is acknowledged.
             keep = _text(lowest) if lowest else _after(_text(groups[0]["last-delivered-id"]))
             pipeline.xtrim(usage_stream(bucket), minid=keep, approximate=False)
+            if lowest:
+                pipeline.xdel(usage_stream(bucket), *by_bucket[bucket])
         await pipeline.execute()
 
 

@@ -5,10 +5,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
 import msgspec
+from redis.asyncio import Redis
 
 from tokenyard.core.budgets import BudgetKey, LiveBudget
 from tokenyard.core.redis_keys import BUCKETS
 from tokenyard.storage.database import Database
+from tokenyard.storage.redis import RedisRun
 from tokenyard_billing.charging.streams import UsageStreams
 from tokenyard_billing.ports import LiveBudgetReader
 from tokenyard_billing.proof.checks.comparison import EXAMPLES, noted
@@ -34,24 +36,25 @@ class LiveBooks:
     """Looks twice with a pause, and tells only what is wrong at the same place in the same way both times.
 
     What that can miss: a fault that comes and goes within the pause; suspects beyond the bounds, which are counted;
-    a pending charge without a budget that Redis knows. A Redis that was restarted moments ago and lost its last second
-    may be called behind until the outbox has carried its last messages again.
+    what stands in Redis of a budget that it does not know.
     """
 
     def __init__(
         self,
         database: Database,
-        streams: UsageStreams,
+        redis: Redis,
         reader: LiveBudgetReader,
+        run: RedisRun,
         *,
         pause_s: float,
         hold_grace_s: float,
     ) -> None:
+        """`pause_s` lies between the looks; `hold_grace_s` is how late the sweeper may be."""
         self._reader = reader
         self._pause_s = pause_s
-        self._budgets = LiveBudgetCheck(database, reader)
-        self._holds = LiveHoldCheck(reader, grace_s=hold_grace_s)
-        self._pending = PendingChargeCheck(database, streams, reader)
+        self._budgets = LiveBudgetCheck(database, reader, run)
+        self._holds = LiveHoldCheck(reader, run, grace_s=hold_grace_s)
+        self._pending = PendingChargeCheck(database, UsageStreams(redis, "reconcile"), reader, run)
 
     async def differences(self) -> list[Difference]:
         first = await self._look()

@@ -9,24 +9,26 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.clock import Clock
 from tokenyard.storage.database import Database
-from tokenyard_billing.charging.streams import UsageStreams
+from tokenyard.storage.redis import RedisRun, current_run
 from tokenyard_billing.ports import LiveBudgetReader, UnfinishedJobs
 from tokenyard_billing.proof.checks.books import check_charges, check_hourly_usage, check_journal
+from tokenyard_billing.proof.checks.comparison import noted
 from tokenyard_billing.proof.checks.messages import check_messages
 from tokenyard_billing.proof.checks.reservations import check_orphans, check_reservations
 from tokenyard_billing.proof.checks.spending import check_spending
 from tokenyard_billing.proof.checks.witnesses import check_witnesses
 from tokenyard_billing.proof.live_books import LiveBooks
-from tokenyard_billing.proof.views import Reconciliation
+from tokenyard_billing.proof.views import Difference, Reconciliation
 
 PAUSE_S = 2.0  # the outbox's loop carries what was left to it within one
 HOLD_GRACE_S = 60.0
+STATEMENT_TIMEOUT_S = 600.0  # each of them reads whole tables
 
 
 class LedgerReconciler:
     """SQL adds up and compares; only what differs comes here, a bounded number of each kind.
 
-    `pause_s` lies between the two looks at Redis; `hold_grace_s` is how late the sweeper may be.
+    `pause_s` lies between two looks at Redis; `hold_grace_s` is how late the sweeper of holds may be.
     """
 
     def __init__(
@@ -41,13 +43,16 @@ class LedgerReconciler:
         hold_grace_s: float = HOLD_GRACE_S,
     ) -> None:
         self._database = database
+        self._redis = redis
+        self._reader = reader
         self._jobs = jobs
         self._clock = clock
-        streams = UsageStreams(redis, "reconcile")
-        self._live = LiveBooks(database, streams, reader, pause_s=pause_s, hold_grace_s=hold_grace_s)
+        self._pause_s = pause_s
+        self._hold_grace_s = hold_grace_s
 
     async def reconcile(self) -> Reconciliation:
         """Run every check; raises `redis.RedisError` where Redis does not answer."""
+        run = await current_run(self._redis)
         now_ms = self._clock.now_ms()
         async with self._snapshot() as session:
             tokens, found = await check_witnesses(session)
@@ -55,13 +60,22 @@ class LedgerReconciler:
                 found += await check(session)
             found += await check_reservations(session, now_ms)
             found += await check_orphans(session, self._jobs, now_ms)
-            found += await check_messages(session, now_ms)
-        found += await self._live.differences()
+            found += await check_messages(session, run.id, now_ms)
+        found += await self._live(run)
         return Reconciliation(ok=not any(one.broken for one in found), differences=found, tokens=tokens)
+
+    async def _live(self, run: RedisRun) -> list[Difference]:
+        live = LiveBooks(
+            self._database, self._redis, self._reader, run, pause_s=self._pause_s, hold_grace_s=self._hold_grace_s
+        )
+        found = await live.differences()
+        if (await current_run(self._redis)).id != run.id:
+            return [noted("redis_restarted", run.id, "Redis came back meanwhile and was not compared")]
+        return found
 
     @asynccontextmanager
     async def _snapshot(self) -> AsyncIterator[AsyncSession]:
-        async with self._database.reading() as session:
+        async with self._database.reading(statement_timeout_s=STATEMENT_TIMEOUT_S) as session:
             if not self._database.is_sqlite:  # there, a reader sees one snapshot anyway
                 await session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
             yield session

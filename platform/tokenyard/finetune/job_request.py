@@ -1,5 +1,7 @@
 """The body of `POST /v1/fine_tuning/jobs`, checked field by field."""
 
+import hashlib
+import json
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -62,6 +64,12 @@ class JobRequest(BaseModel, extra="forbid"):
         if self.suffix is not None and not valid_suffix(self.effective_suffix):
             raise InvalidRequest("The suffix must be 1 to 64 of a-z, 0-9 and '-', not '-' first.", param="suffix")
         _check_metadata(self.metadata or {})
+
+    @property
+    def digest(self) -> str:
+        """A hash that is the same for the same request, in whatever order its fields came."""
+        asked = json.dumps(self.model_dump(exclude_none=True), sort_keys=True)
+        return hashlib.sha256(asked.encode()).hexdigest()
 
     @property
     def effective_suffix(self) -> str:

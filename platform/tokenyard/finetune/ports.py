@@ -6,8 +6,8 @@ from typing import Protocol
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.adapters import AdapterRef, FineTunedName
-from tokenyard.core.catalog import BaseModel
 from tokenyard.core.ids import AdapterId, ApiKeyId, FileId, JobId, OrganizationId, ProjectId
+from tokenyard.core.models import BaseModel
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.replica import Replica
 from tokenyard.core.training import RunStatus

@@ -23,10 +23,6 @@ class RedisBudgetReader:
         self._redis = redis
         self._scripts = Scripts(redis)
 
-    async def uptime_s(self) -> int:
-        """Return for how long this run of Redis has been up."""
-        return int((await self._redis.info("server"))["uptime_in_seconds"])
-
     async def every_budget(self) -> AsyncIterator[Sequence[LiveBudget]]:
         """Yield all budgets in parts; one that comes or goes meanwhile may be left out, or come twice."""
         keys: list[BudgetKey] = []

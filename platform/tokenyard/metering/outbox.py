@@ -11,6 +11,7 @@ from typing import Generic
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from tokenyard.core.cancellation import is_cancelled
 from tokenyard.metering.spool import Item, Spool
 
 _LOG = logging.getLogger(__name__)
@@ -101,7 +102,7 @@ class Outbox(Generic[Item]):
             _LOG.warning("what waits on disk cannot be sent now: %r", error)
 
     async def _check_for_ever(self) -> None:
-        while True:
+        while not is_cancelled():
             try:
                 await self.check()
             except Exception:  # nobody else sends what waits; it stays on disk, and the log tells why

@@ -115,6 +115,13 @@ class NewLimitedKey(NewKey):
     limits: LimitsView = LimitsView()
 
 
+class ProjectKeyChanges(_Body):
+    """`PATCH .../api_keys/{key}`; null and absent change nothing."""
+
+    name: Name | None = None
+    limits: LimitsView | None = None
+
+
 class _View(Identified, from_attributes=True):
     """Made from a row, whose attributes have the same names. Times are unix seconds."""
 

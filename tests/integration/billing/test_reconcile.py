@@ -1,8 +1,10 @@
 """Books that agree pass, however busy they are; rows that were tampered with are found, each by its own name."""
 
+import asyncio
+
 import pytest
 from redis.asyncio import Redis
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from support.billing_stand import (
     ACME,
@@ -26,7 +28,8 @@ from support.redis_reader import as_bytes
 from tokenyard.core.redis_keys import bucket_of, usage_stream
 from tokenyard.metering.events import Outcome
 from tokenyard.storage.database import Database
-from tokenyard.storage.transactional_outbox import OutboxRow
+from tokenyard.storage.tables import OutboxRow
+from tokenyard.storage.time_limits import TimeLimits
 from tokenyard_billing.periods import HOUR_MS
 from tokenyard_billing.tables import Charge
 
@@ -184,8 +187,19 @@ async def test_a_reservation_whose_job_ended_long_ago_is_orphaned(books: BusyBoo
 async def test_a_message_that_failed_or_waits_long_is_named(books: BusyBooks, change: str, late: bool) -> None:
     async with books.database.reading() as session:
         first = await session.scalar(select(func.min(OutboxRow.id)))
-    await books.tamper(f"UPDATE storage_outbox SET carried_at_ms = NULL, {change} WHERE id = {first}")
+    await books.tamper(f"UPDATE storage_outbox SET carried_to = NULL, {change} WHERE id = {first}")
     assert await books.broken() == ({("message_not_carried", f"budgets/{first}")} if late else set())
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)
+async def test_the_checks_may_take_longer_than_a_request(database: Database, redis: Redis) -> None:
+    hurried = Database(database.engine.url.render_as_string(hide_password=False), TimeLimits(statement_s=1))
+    async with database.transaction() as session:
+        await session.execute(text("LOCK TABLE billing_entries"))
+        checking = asyncio.create_task(reconciler(hurried, redis).reconcile())
+        await asyncio.wait([checking], timeout=1.5)
+    assert (await checking).ok
+    await hurried.close()
 
 
 def _hour(charge: Charge) -> str:

@@ -47,7 +47,7 @@ async def test_a_figure_of_a_live_budget_that_drifted_is_found(
 
 
 async def test_a_budget_that_is_behind_is_explained_by_a_message_on_its_way(books: BusyBooks) -> None:
-    await books.tamper("UPDATE storage_outbox SET carried_at_ms = NULL")
+    await books.tamper("UPDATE storage_outbox SET carried_to = NULL")
     await books.redis.hincrby(live(ACME), "version", -1)
     assert await books.broken() == set()
     await books.tamper("UPDATE storage_outbox SET due_at_ms = 0")
@@ -87,7 +87,7 @@ async def test_a_pending_charge_is_a_phantom_once_its_reason_is_lost(
 
 async def test_a_charge_is_pending_until_its_message_was_carried(books: BusyBooks) -> None:
     await put_pending(books.redis, ACME, "req_a", 8)
-    await books.tamper("UPDATE storage_outbox SET carried_at_ms = NULL")
+    await books.tamper("UPDATE storage_outbox SET carried_to = NULL")
     assert await books.broken() == set()
     await books.tamper("UPDATE storage_outbox SET due_at_ms = 0")
     await books.outbox.step()

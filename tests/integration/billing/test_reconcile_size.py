@@ -9,7 +9,7 @@ from sqlalchemy import Engine, event
 
 from support.billing_stand import claims, reconciler, reported, send, settled, usage, worker
 from tokenyard.core.budgets import BudgetUpdate, wallet
-from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId
+from tokenyard.core.ids import OrganizationId
 from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.storage.database import Database
 from tokenyard_billing.wallets.budgets import SqlBudgets
@@ -35,9 +35,9 @@ async def charge(database: Database, redis: Redis, organizations: range, request
     live, budgets = RedisBudgets(redis), SqlBudgets(database)
     for number in organizations:
         owner = OrganizationId(f"org_{number}")
-        whose = {"organization": owner, "project": ProjectId(f"proj_{number}"), "key": ApiKeyId(f"key_{number}")}
+        whose: dict[str, Any] = {"project": f"proj_{number}", "key": f"key_{number}", "budgets": (wallet(owner),)}
         for request in range(requests):
-            made = claims(f"req_{number}_{request}", **whose, budgets=(wallet(owner),))
+            made = claims(f"req_{number}_{request}", 1, owner, **whose)
             await send(redis, settled(made, usage(2, 1)), reported(made, usage(2, 1)))
         name = wallet(owner)
         await live.apply([(owner, [BudgetUpdate(name, await budgets.load(owner, name), create=True)])])

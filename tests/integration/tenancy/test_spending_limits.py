@@ -1,17 +1,13 @@
 """The monthly limits that billing makes budgets from, and what organizations are called."""
 
-from typing import TYPE_CHECKING
-
 import pytest
 
+from support.tenancy_stand import Tenancy
 from tokenyard.core.errors import NotFound
 from tokenyard.core.ids import OrganizationId
 
-if TYPE_CHECKING:
-    from integration.tenancy.conftest import Tenancy
 
-
-async def test_each_scope_with_a_monthly_limit_is_named(tenancy: "Tenancy") -> None:
+async def test_each_scope_with_a_monthly_limit_is_named(tenancy: Tenancy) -> None:
     organization, _ = await tenancy.new_tenant("acme")
     other, _ = await tenancy.new_tenant("umbra")
     assert await tenancy.store.monthly(organization.id) == {}
@@ -32,7 +28,7 @@ async def test_each_scope_with_a_monthly_limit_is_named(tenancy: "Tenancy") -> N
     assert await tenancy.store.monthly(other.id) == {}
 
 
-async def test_slugs(tenancy: "Tenancy") -> None:
+async def test_slugs(tenancy: Tenancy) -> None:
     organization, _ = await tenancy.new_tenant("acme")
     assert await tenancy.operator_store.slug(organization.id) == "acme"
     with pytest.raises(NotFound):

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from tokenyard.core.adapters import FineTunedName
-from tokenyard.core.catalog import BaseModel
 from tokenyard.core.errors import QuotaExceeded
 from tokenyard.core.ids import AdapterId, ApiKeyId, JobId, OrganizationId, PriceId, ProjectId
+from tokenyard.core.models import BaseModel
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.price import Price
 

@@ -1,5 +1,6 @@
 """A real Valkey server with its append-only file on, which tests may stop, kill and start again."""
 
+import shutil
 import signal
 import subprocess
 import time
@@ -56,6 +57,11 @@ class Valkey:
     def stop(self) -> None:
         """End it as an operator would."""
         self._end(hard=False)
+
+    def forget(self) -> None:
+        """Delete what it wrote, between two runs."""
+        assert self._process is None
+        shutil.rmtree(self._folder / "appendonlydir")
 
     @contextmanager
     def paused(self) -> Iterator[None]:

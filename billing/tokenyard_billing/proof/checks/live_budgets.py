@@ -13,6 +13,7 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.storage.database import Database
+from tokenyard.storage.redis import RedisRun
 from tokenyard_billing.ledger.journal import AccountName
 from tokenyard_billing.ports import LiveBudgetReader
 from tokenyard_billing.proof.checks.comparison import broken, noted
@@ -24,9 +25,10 @@ _NEVER_USED = BudgetState(NanoDollars(0), 0)
 
 
 class LiveBudgetCheck:
-    def __init__(self, database: Database, reader: LiveBudgetReader) -> None:
+    def __init__(self, database: Database, reader: LiveBudgetReader, run: RedisRun) -> None:
         self._database = database
         self._reader = reader
+        self._run = run
 
     async def look(self, part: Sequence[LiveBudget]) -> list[tuple[BudgetKey, Difference]]:
         """Return what is wrong with budgets that were just read from Redis."""
@@ -42,7 +44,7 @@ class LiveBudgetCheck:
     async def _left_behind(self, versions: Mapping[BudgetKey, int]) -> list[tuple[BudgetKey, Difference]]:
         """Return the budgets that do not get to their `versions`: Redis lacks them, and no message brings them."""
         stuck = set(versions)
-        async for change in changes_on_their_way(self._database):
+        async for change in changes_on_their_way(self._database, self._run.id):
             stuck.difference_update(BudgetKey(bucket_of(change.organization), name) for name in change.updates())
         return [
             (budget.key, broken("live_budget_behind", budget.key.name, _versions(budget, versions[budget.key])))

@@ -1,7 +1,9 @@
 """Holds in Redis: budgets hold what their holds say, and no hold outlives its lease (I4)."""
 
+import math
 from collections.abc import Collection
 
+from tokenyard.storage.redis import RedisRun
 from tokenyard_billing.ports import LiveBudgetReader
 from tokenyard_billing.proof.checks.comparison import broken, noted
 from tokenyard_billing.proof.views import Difference
@@ -10,10 +12,10 @@ from tokenyard_billing.proof.views import Difference
 class LiveHoldCheck:
     """Right for busy buckets too: holds and budgets of a bucket are read in one moment."""
 
-    def __init__(self, reader: LiveBudgetReader, *, grace_s: float) -> None:
+    def __init__(self, reader: LiveBudgetReader, run: RedisRun, *, grace_s: float) -> None:
         """`grace_s`: so long after its lease ended, or Redis came back, a hold may wait for the sweeper."""
         self._reader = reader
-        self._grace_s = grace_s
+        self._grace_ms = grace_s * 1000 if run.uptime_s >= grace_s else math.inf
 
     async def look(self, bucket: int, budgets: Collection[str]) -> list[Difference]:
         """Return what is wrong in `bucket`; `budgets` are looked at even where no hold names them."""
@@ -24,10 +26,7 @@ class LiveHoldCheck:
         for hold in found.holds:
             for name in hold.budgets:
                 sums[name] += hold.amount
-        overdue_ms = found.now_ms - int(self._grace_s * 1000)
-        outlived = [hold for hold in found.holds if hold.lease_end_ms < overdue_ms]
-        if outlived and await self._reader.uptime_s() < self._grace_s:
-            outlived = []
+        outlived = [hold for hold in found.holds if hold.lease_end_ms < found.now_ms - self._grace_ms]
         differing = [
             broken("held_not_holds", name, f"held {held}, its holds {sums[name]}")
             for name, held in found.held.items()

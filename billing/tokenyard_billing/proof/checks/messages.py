@@ -6,7 +6,8 @@ from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.storage.database import Database
-from tokenyard.storage.transactional_outbox import OutboxRow
+from tokenyard.storage.tables import OutboxRow
+from tokenyard.storage.transactional_outbox import not_carried
 from tokenyard_billing.proof.checks.comparison import EXAMPLES, broken, noted
 from tokenyard_billing.proof.views import Difference
 from tokenyard_billing.tables import Alarm, DeadLetter
@@ -14,13 +15,12 @@ from tokenyard_billing.wallets.changes import TOPIC, BudgetChanges, read_changes
 
 WAITING_MS = 60_000
 PAGE = 200
-_NOT_CARRIED = OutboxRow.carried_at_ms.is_(None)
 
 
-async def check_messages(session: AsyncSession, now_ms: int) -> list[Difference]:
+async def check_messages(session: AsyncSession, run: str, now_ms: int) -> list[Difference]:
     """Name messages that failed or wait too long; and, as what may be, dead letters and alarms, newest first."""
     late = or_(OutboxRow.failures > 0, OutboxRow.due_at_ms < now_ms - WAITING_MS)
-    waiting = select(OutboxRow).where(_NOT_CARRIED, late).order_by(OutboxRow.id).limit(EXAMPLES)
+    waiting = select(OutboxRow).where(not_carried(run), late).order_by(OutboxRow.id).limit(EXAMPLES)
     found = [
         broken("message_not_carried", f"{row.topic}/{row.id}", f"failed {row.failures} times")
         for row in await session.scalars(waiting)
@@ -31,12 +31,12 @@ async def check_messages(session: AsyncSession, now_ms: int) -> list[Difference]
     return found + [noted("alarm", row.id, row.message) for row in await session.scalars(alarms)]
 
 
-async def changes_on_their_way(database: Database) -> AsyncIterator[BudgetChanges]:
-    """Yield what commits have changed of budgets and Redis may not know yet."""
+async def changes_on_their_way(database: Database, run: str) -> AsyncIterator[BudgetChanges]:
+    """Yield what commits have changed of budgets and the `run` of Redis may not know yet."""
     last = 0
     while True:
         query = select(OutboxRow.id, OutboxRow.payload).where(
-            _NOT_CARRIED, OutboxRow.topic == TOPIC, OutboxRow.id > last
+            not_carried(run), OutboxRow.topic == TOPIC, OutboxRow.id > last
         )
         async with database.reading() as session:
             rows = (await session.execute(query.order_by(OutboxRow.id).limit(PAGE))).all()

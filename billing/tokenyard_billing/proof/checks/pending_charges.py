@@ -12,6 +12,7 @@ from tokenyard.core.ids import request_of
 from tokenyard.core.redis_keys import bucket_of, usage_stream
 from tokenyard.metering.events import TrainingFinished, decode_event
 from tokenyard.storage.database import Database
+from tokenyard.storage.redis import RedisRun
 from tokenyard_billing.charging.streams import UsageStreams
 from tokenyard_billing.ports import LiveBudgetReader
 from tokenyard_billing.proof.checks.comparison import EXAMPLES, broken
@@ -40,10 +41,11 @@ class PendingChargeCheck:
     commit decided leaves the outbox after Redis has it. So what is in neither, and is still pending then, is left.
     """
 
-    def __init__(self, database: Database, streams: UsageStreams, reader: LiveBudgetReader) -> None:
+    def __init__(self, database: Database, streams: UsageStreams, reader: LiveBudgetReader, run: RedisRun) -> None:
         self._database = database
         self._streams = streams
         self._reader = reader
+        self._run = run
 
     async def look(self, part: Sequence[LiveBudget]) -> Suspects:
         """Return the pending charges of budgets, just read from Redis, that are of no open request."""
@@ -115,7 +117,7 @@ class PendingChargeCheck:
     async def _drop_on_their_way(self, suspects: Suspects) -> None:
         if not suspects:
             return
-        async for change in changes_on_their_way(self._database):
+        async for change in changes_on_their_way(self._database, self._run.id):
             bucket = bucket_of(change.organization)
             for name, charge_keys in change.updates().items():
                 for charge_key in charge_keys:

@@ -9,6 +9,7 @@ import msgspec
 from redis.exceptions import RedisError
 
 from tokenyard.catalog.replicas.registry import ReplicaRegistry, ReplicaSnapshot
+from tokenyard.core.cancellation import is_cancelled
 from tokenyard.core.replica import Replica
 
 _LOG = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ class ReplicaList:
         return False
 
     async def _poll(self) -> None:
-        while True:
+        while not is_cancelled():
             await asyncio.sleep(self._poll_s)
             try:
                 await self.refresh()

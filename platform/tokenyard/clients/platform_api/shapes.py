@@ -72,6 +72,10 @@ class KeyInfo(ApiObject):
     revoked_at: int | None = None
 
 
+class ProjectKeyInfo(KeyInfo):
+    limits: LimitsInfo
+
+
 class NewKeyInfo(KeyInfo):
     value: str
 
@@ -84,6 +88,17 @@ class ModelInfo(ApiObject):
     callable: bool
     price_id: str | None
     adapters: dict[str, int]
+
+
+class RateCardInfo(ApiObject):
+    """A published rate card; only one asked for by itself tells its rates."""
+
+    id: str
+    version: str
+    effective_from_ms: int
+    published_at_ms: int
+    published_by: str
+    source: str
 
 
 class JobInfo(ApiObject):
