@@ -41,7 +41,7 @@ def billing_routers(
     jobs: UnfinishedJobs,
     clock: Clock,
 ) -> Sequence[APIRouter]:
-    invoices = InvoiceStore(database, prices, clock)
+    invoices = InvoiceStore(database)
     usage = UsageStore(database)
     reconciler = LedgerReconciler(database, redis, live_budgets, jobs, clock)
     return (

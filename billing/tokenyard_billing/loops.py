@@ -13,7 +13,6 @@ from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.charging.open_requests import OpenRequests
 from tokenyard_billing.charging.streams import UsageStreams
 from tokenyard_billing.invoicing.loops import InvoiceDrafter
-from tokenyard_billing.invoicing.store import InvoiceStore
 from tokenyard_billing.ports import LiveBudgets
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.loops import BucketReadiness
@@ -50,7 +49,9 @@ class BillingWorker:
             open_requests=OpenRequests(database, redis, live, orphan_ms=lease_ms + report_wait_ms),
         )
         self.readiness = BucketReadiness(database, self.leases, live, renewal_ms=renewal_ms)
-        self.drafter = InvoiceDrafter(database, InvoiceStore(database, prices, clock))
+        self.drafter = InvoiceDrafter(
+            database=database, leases=self.leases, prices=prices, metrics=metrics, clock=clock
+        )
 
     def loops(self) -> list[Loop]:
         return [self.consumer.loop(), self.readiness.loop(), self.drafter.loop()]

@@ -319,6 +319,22 @@ class InvoiceLine(Base):
     amount: Mapped[Nano]
 
 
+class StaleInvoice(Base):
+    """The organization's invoice of the period, and each later one, must be drawn again.
+
+    Written in the transaction of what changes them. `marks` counts those changes: a drafter deletes the row only where
+    it is still what it read. `retry_at_ms` is above 0 after a draw that failed.
+    """
+
+    __tablename__ = "billing_stale_invoices"
+
+    organization: Mapped[Id] = mapped_column(primary_key=True)
+    period: Mapped[str] = mapped_column(String(7), primary_key=True)
+    bucket: Mapped[int] = mapped_column(Integer)
+    marks: Mapped[Count]
+    retry_at_ms: Mapped[UnixMs]
+
+
 class RateCardRow(Base):
     """A published rate card, whole. Belongs to no organization. Never updated, never deleted."""
 

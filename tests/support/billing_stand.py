@@ -23,6 +23,7 @@ from tokenyard.metering.events import HoldExpired, Outcome, ReplicaReported, Set
 from tokenyard.metering.stream import emit
 from tokenyard.storage.database import Database
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
+from tokenyard_billing.bucket_leases import BucketLeases
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.loops import BillingWorker
 from tokenyard_billing.pricing.price_book import TOPIC as PUBLISHED
@@ -87,6 +88,15 @@ def budget_outbox(database: Database, redis: Redis, clock: Clock | None = None) 
     carrier = BudgetCarrier(budgets, RedisBudgets(redis), ReservationHolds(redis, budgets.load))
     handlers = {TOPIC: carrier.carry, PUBLISHED: price_carrier(redis)}
     return TransactionalOutbox(database, redis, clock or SystemClock(), handlers)
+
+
+class EagerLeases(BucketLeases):
+    """Leases that need no time to pass."""
+
+    async def hold_now(self) -> frozenset[int]:
+        """Renew, take and give up at once."""
+        self._renew_at = 0.0
+        return await self.hold({})
 
 
 def worker(

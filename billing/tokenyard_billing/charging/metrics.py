@@ -34,6 +34,10 @@ class LedgerMetrics:
         self._events.labels("dead").inc()
         self._alarms.labels("dead_letter").inc()
 
+    def invoice_failed(self) -> None:
+        """Count an organization whose invoices could not be drawn."""
+        self._alarms.labels("invoice_failed").inc()
+
     def put_off(self) -> None:
         """Count an event that failed and will be delivered again."""
         self._events.labels("put_off").inc()

@@ -16,6 +16,7 @@ from tokenyard.storage.database import Database
 from tokenyard.storage.paging import part_of_list
 from tokenyard.storage.transactional_outbox import OutboxMessage, TransactionalOutbox
 from tokenyard_billing.ledger import journal
+from tokenyard_billing.stale_invoices import mark_stale
 from tokenyard_billing.tables import CreditGrant
 from tokenyard_billing.wallets.changes import BudgetChanges, write_changes
 
@@ -119,4 +120,5 @@ async def _post(session: AsyncSession, grant: CreditGrant) -> CreditGrant:
     )
     [grant.transaction] = await journal.post(session, [posting], grant.granted_at_ms)
     session.add(grant)
+    await mark_stale(session, [(OrganizationId(grant.organization), grant.granted_at_ms)])
     return grant

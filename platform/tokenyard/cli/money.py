@@ -56,7 +56,7 @@ async def invoice(run: CommandRun, organization: Owner, month: Month = None) -> 
 
 
 async def invoice_of(run: CommandRun, owner: OrganizationInfo, month: str) -> InvoiceInfo:
-    """Return the invoice of the month, drawn up to now; where there is none it raises `CommandFailed`."""
+    """Return the invoice of the month as it was last drafted; where there is none it raises `CommandFailed`."""
     for found in await run.api.invoices_of(owner.id, month):
         if found.period == month:
             return found
@@ -71,7 +71,8 @@ def invoice_text(found: InvoiceInfo) -> str:
     lines = table(("MODEL", "WHAT", "TOKENS", "RATE", "AMOUNT"), rows, empty="No lines.")
     sums = (("Total", found.total), ("Paid by credit", found.credit_applied), ("Due", found.amount_due))
     totals = "\n".join(f"{label:<16}{dollars(amount)}" for label, amount in sums)
-    return f"Invoice {found.id}, {found.period}, {found.state}\n\n{lines}\n\n{totals}"
+    title = f"Invoice {found.id}, {found.period}, {found.state} of {moment_ms(found.drafted_at_ms)}"
+    return f"{title}\n\n{lines}\n\n{totals}"
 
 
 async def request(

@@ -1,5 +1,7 @@
 """What the operator's command line asks for."""
 
+import time
+
 from redis.asyncio import Redis
 
 from support.billing_api import TENANT, billing_api
@@ -53,9 +55,11 @@ async def test_a_wrong_credit_is_refused(database: Database, redis: Redis) -> No
 
 async def test_an_invoice_is_tokens_times_rate_line_by_line(database: Database, redis: Redis) -> None:
     await send(redis, settled(claims("req_a"), usage(100, 10, 40)), settled(claims("req_b"), usage(1, 1)))
-    await worker(database, redis).consumer.step()
+    stand = worker(database, redis)
+    await stand.consumer.step()
     async with billing_api(database, redis) as api:
-        await api.post(CREDITS, {"amount": 10_000, "reason": "paid"})
+        assert (await api.get("/admin/organizations/acme/invoices"))[1]["data"] == []
+        await stand.drafter.step()
         _, listed = await api.get("/admin/organizations/acme/invoices", month="2026-03")
         [invoice] = listed["data"]
         lines = [(line["kind"], line["quantity"], line["rate"], line["amount"]) for line in invoice["lines"]]
@@ -64,6 +68,7 @@ async def test_an_invoice_is_tokens_times_rate_line_by_line(database: Database, 
         assert invoice["total"] == 12_500
         assert invoice["credit_applied"] + invoice["amount_due"] == invoice["total"]
         assert (invoice["period"], invoice["state"], invoice["total_dollars"]) == ("2026-03", "draft", "0.0000125")
+        assert time.time() - 60 < invoice["drafted_at_ms"] / 1000 <= time.time()
         assert (await api.get("/v1/organization/invoices", TENANT))[1]["data"][0]["id"] == invoice["id"]
         assert (await api.get("/admin/organizations/acme/invoices", period="2026-13"))[0] == 400
         assert (await api.get("/admin/organizations/acme/invoices", period="2025-01"))[1]["data"] == []

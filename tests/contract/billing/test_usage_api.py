@@ -46,7 +46,9 @@ async def filled(database: Database, redis: Redis) -> None:
         settled(claims("req_d", organization=GLOBEX), usage(999, 999)),
         trained("ftjob-1", 1_000),
     )
-    await worker(database, redis).consumer.step()
+    stand = worker(database, redis)
+    await stand.consumer.step()
+    await stand.drafter.step()
 
 
 async def test_completions_by_day_and_by_group(database: Database, redis: Redis) -> None:

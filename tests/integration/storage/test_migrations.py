@@ -7,14 +7,16 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, column, insert, select, table, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from support.fakes.rate_cards import SHIPPED, SHIPPED_CARDS, stated, write_file
 from tokenyard.bootstrap.migrate import bring_up_to_date
 from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.core.clock import SystemClock
+from tokenyard.core.ids import OrganizationId
 from tokenyard.core.principal import Principal
+from tokenyard.core.redis_keys import bucket_of
 from tokenyard.settings import Settings
 from tokenyard.storage.database import Base, Database
 from tokenyard.storage.migrate import alembic_config, upgrade
@@ -24,6 +26,7 @@ from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.store import TenancyStore
 from tokenyard_billing.pricing.price_book import PriceBook
 from tokenyard_billing.pricing.rate_cards import InvalidRateCard, RateCard
+from tokenyard_billing.tables import StaleInvoice
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -143,3 +146,33 @@ def test_a_migration_gives_up_before_it_holds_up_everybody(empty_database_url: s
 
     asyncio.run(hold("SELECT count(*) FROM tenancy_organizations"))
     upgrade(empty_database_url)
+
+
+def test_invoices_that_were_drafted_are_drawn_again(empty_database_url: str) -> None:
+    command.upgrade(alembic_config(empty_database_url), "0002")
+    words = {"organization": "org_acme", "period": "2026-03", "time_zone": "UTC", "budgets": "[]"}
+    empty = ("project", "key", "kind", "rule", "endpoint", "model", "base_model", "price")
+    numbers = ("prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens", "amount")
+    times = ("admitted_at_ms", "charged_at_ms")
+    charge = words | dict.fromkeys(empty, "") | dict.fromkeys((*numbers, *times), 0)
+
+    async def write() -> None:
+        database = Database(empty_database_url)
+        async with database.transaction() as session:
+            charges = table("billing_charges", *map(column, ("charge_key", *charge)))
+            await session.execute(insert(charges), [charge | {"charge_key": f"req_{n}"} for n in range(2)])
+        await database.close()
+
+    async def read() -> list[tuple[str, str, int, int, int]]:
+        database = Database(empty_database_url)
+        async with database.reading() as session:
+            found = [
+                (row.organization, row.period, row.bucket, row.marks, row.retry_at_ms)
+                for row in await session.scalars(select(StaleInvoice))
+            ]
+        await database.close()
+        return found
+
+    asyncio.run(write())
+    upgrade(empty_database_url)
+    assert asyncio.run(read()) == [("org_acme", "2026-03", bucket_of(OrganizationId("org_acme")), 1, 0)]

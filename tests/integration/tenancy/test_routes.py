@@ -84,6 +84,7 @@ async def test_an_audit_log_page_that_no_number_names(tenancy: Tenancy) -> None:
         {"name": "", "slug": "acme"},
         {"name": "A", "slug": "acme", "weight": 0},
         {"name": "A", "slug": "acme", "id": "org_mine"},
+        {"name": "A", "slug": "acme", "timezone": "Europe/Berlin"},  # all months are UTC's
         {"name": "A", "slug": "acme", "limits": {"requests_per_minute": -1}},
         {"name": "A", "slug": "acme", "limits": {"monthly_spend_dollars": "1e-12"}},
         {"name": "A", "slug": "acme", "limits": {"monthly_spend_dollars": "-1"}},

@@ -157,7 +157,7 @@ class OperatorApi(ApiCaller):
         return await self.call(BalanceInfo, "GET", _of(organization, "balance"))
 
     async def invoices(self, *, organization: str | None = None, limit: int = 100) -> list[InvoiceInfo]:
-        """Return the newest invoices without their lines, as the worker drew them last."""
+        """Return the newest invoices without their lines."""
         return await self.listing(InvoiceInfo, "/admin/invoices", organization=organization, limit=limit)
 
     async def invoice(self, invoice: str) -> InvoiceInfo:
@@ -170,7 +170,7 @@ class OperatorApi(ApiCaller):
         return await self.listing(UsageInfo, _of(organization, "usage"), month=month)
 
     async def invoices_of(self, organization: str, month: str | None = None) -> list[InvoiceInfo]:
-        """Return an organization's invoices with their lines, drawn up to now."""
+        """Return an organization's newest invoices with their lines."""
         return await self.listing(InvoiceInfo, _of(organization, "invoices"), month=month)
 
     async def grants(self, organization: str) -> list[GrantInfo]:

@@ -186,7 +186,7 @@ class InvoiceLineInfo(ApiObject):
 
 
 class InvoiceInfo(ApiObject):
-    """`total` = sum of the lines = `credit_applied` + `amount_due`."""
+    """`total` = sum of the lines = `credit_applied` + `amount_due`; later charges are not in it yet."""
 
     id: str
     organization: str
@@ -196,6 +196,7 @@ class InvoiceInfo(ApiObject):
     total: int
     credit_applied: int
     amount_due: int
+    drafted_at_ms: int
 
 
 class GrantInfo(ApiObject):

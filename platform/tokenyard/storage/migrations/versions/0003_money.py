@@ -1,7 +1,11 @@
-"""Changes carried to Redis by an outbox; revisions of organizations; whole rate cards; idempotency keys of jobs."""
+"""Money without a hole: outbox, revisions, whole rate cards, idempotency keys, stale invoices."""
+
+import json
 
 import sqlalchemy as sa
 from alembic import op
+
+from tokenyard.core.redis_keys import bucket_of
 
 revision = "0003"
 down_revision = "0002"
@@ -13,6 +17,8 @@ def upgrade() -> None:
     _revisions_and_outbox()
     _rate_cards()
     _idempotency_keys()
+    _stale_invoices()
+    _reservations()
     # Budgets in Redis name a scope and a month, without the organization.
     op.create_index("billing_spending_month", "billing_spending", ["scope", "month"])
 
@@ -56,3 +62,34 @@ def _idempotency_keys() -> None:
     op.add_column("finetune_jobs", sa.Column("idempotency_key", sa.String(255)))
     op.add_column("finetune_jobs", sa.Column("request_digest", sa.String(64)))
     op.create_index("ix_finetune_jobs_idempotency", "finetune_jobs", ["organization", "idempotency_key"], unique=True)
+
+
+def _stale_invoices() -> None:
+    # Every stored draft is one: earlier ones counted credit by what was charged.
+    stale = op.create_table(
+        "billing_stale_invoices",
+        sa.Column("organization", sa.String(96), nullable=False),
+        sa.Column("period", sa.String(7), nullable=False),
+        sa.Column("bucket", sa.Integer(), nullable=False),
+        sa.Column("marks", sa.BigInteger(), nullable=False),
+        sa.Column("retry_at_ms", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("organization", "period"),
+    )
+    charged = op.get_bind().execute(sa.text("SELECT DISTINCT organization, period FROM billing_charges"))
+    marks = [
+        {"organization": owner, "period": period, "bucket": bucket_of(owner), "marks": 1, "retry_at_ms": 0}
+        for owner, period in charged
+    ]
+    op.bulk_insert(stale, marks)
+
+
+def _reservations() -> None:
+    # "posted" said that Redis may hold a reservation too that the ledger has: a message gives that hold back now.
+    connection = op.get_bind()
+    posted = connection.execute(sa.text("SELECT organization, job FROM billing_reservations WHERE state = 'posted'"))
+    released = [{"organization": owner, "released": [job]} for owner, job in posted]
+    connection.execute(sa.text("UPDATE billing_reservations SET state = 'open' WHERE state = 'posted'"))
+    if released:
+        columns = (sa.column(name) for name in ("topic", "payload", "failures", "due_at_ms"))
+        message = {"topic": "budgets", "payload": json.dumps(released), "failures": 0, "due_at_ms": 0}
+        connection.execute(sa.insert(sa.table("storage_outbox", *columns)), [message])
