@@ -98,6 +98,7 @@ class BusyBooks:
         await self.train("ftjob-done")
         await self.settle(await self.admit("req_left"), Outcome.CLIENT_LEFT)
         await self.worker.consumer.step()
+        await self.worker.drafter.step()
         await self.admit("req_held")
         await self.settle(await self.admit("req_new"))
 

@@ -13,6 +13,7 @@ from tokenyard.storage.redis import RedisRun, current_run
 from tokenyard_billing.ports import LiveBudgetReader, UnfinishedJobs
 from tokenyard_billing.proof.checks.books import check_charges, check_hourly_usage, check_journal
 from tokenyard_billing.proof.checks.comparison import noted
+from tokenyard_billing.proof.checks.invoices import check_invoices
 from tokenyard_billing.proof.checks.messages import check_messages
 from tokenyard_billing.proof.checks.reservations import check_orphans, check_reservations
 from tokenyard_billing.proof.checks.spending import check_spending
@@ -56,7 +57,7 @@ class LedgerReconciler:
         now_ms = self._clock.now_ms()
         async with self._snapshot() as session:
             tokens, found = await check_witnesses(session)
-            for check in (check_journal, check_charges, check_hourly_usage, check_spending):
+            for check in (check_journal, check_charges, check_hourly_usage, check_spending, check_invoices):
                 found += await check(session)
             found += await check_reservations(session, now_ms)
             found += await check_orphans(session, self._jobs, now_ms)

@@ -10,6 +10,8 @@ from support.billing_stand import (
     ACME,
     GLOBEX,
     KEY,
+    MODEL,
+    PRICE,
     PROJECT,
     FixedJobs,
     charges,
@@ -94,6 +96,7 @@ async def test_what_may_be_is_named_and_the_sums_add_up(database: Database, redi
             {
                 ("charges_not_revenue", "{tx}"),
                 ("usage_not_charges", "{usage}"),
+                ("invoice_not_charges", f"inv_acme_{{month}}/{MODEL}/{PRICE}"),
                 *(("spending_not_charges", scope) for scope in SCOPES),
             },
         ),
@@ -103,7 +106,11 @@ async def test_what_may_be_is_named_and_the_sums_add_up(database: Database, redi
         ),
         (
             "UPDATE billing_charges SET period = '2020-01' WHERE charge_key = 'req_a'",
-            {("charge_in_wrong_period", "req_a")},
+            {
+                ("charge_in_wrong_period", "req_a"),
+                ("invoice_missing", f"{ACME}/2020-01"),
+                ("invoice_not_charges", f"inv_acme_{{month}}/{MODEL}/{PRICE}"),
+            },
         ),
         (
             "UPDATE billing_hourly_usage SET requests = requests + 1"

@@ -100,7 +100,7 @@ async def test_no_difference_is_seen_in_honest_books_under_load(
         async with asyncio.timeout(300), asyncio.TaskGroup() as tasks:
             for number in range(CLIENTS):
                 tasks.create_task(load.client((ACME, GLOBEX)[number % 2]))
-            for step in (books.worker.consumer.step, sweeper.sweep, books.outbox.step):
+            for step in (books.worker.consumer.step, books.worker.drafter.step, sweeper.sweep, books.outbox.step):
                 tasks.create_task(repeat(step))
             tasks.create_task(look())
         assert await books.broken() == set()
