@@ -14,6 +14,7 @@ from tokenyard.storage.database import Database
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard.web.loops import Loop
 from tokenyard_billing.bucket_leases import BucketLeases
+from tokenyard_billing.charging.batch import Taken
 from tokenyard_billing.charging.dead_letters import keep_dead_letter
 from tokenyard_billing.charging.intake import Intake, Received
 from tokenyard_billing.charging.metrics import LedgerMetrics
@@ -124,22 +125,28 @@ class LedgerConsumer:
         if not entries:
             return
         valid = await self._validate(entries)
+        if not valid:
+            return
         try:
-            await self._commit(valid)
+            taken = await self._commit(valid)
         except Exception as error:
             if not _is_of_the_event(error):
                 raise
             _LOG.warning("a batch of %d events failed, taking them one by one: %s", len(valid), error)
             for entry, received in valid:
                 await self._take_alone(entry, received)
+        else:
+            await self._finish(valid, taken)
 
     async def _take_alone(self, entry: StreamEntry, received: Received) -> None:
         try:
-            await self._commit([(entry, received)])
+            taken = await self._commit([(entry, received)])
         except Exception as error:
             if not _is_of_the_event(error):
                 raise
             await self._give_up_or_put_off(entry, f"{type(error).__name__}: {error}")
+        else:
+            await self._finish([(entry, received)], taken)
 
     async def _validate(self, entries: Sequence[StreamEntry]) -> _Valid:
         valid: _Valid = []
@@ -155,20 +162,21 @@ class LedgerConsumer:
                 valid.append((entry, Received(event, entry.at_ms)))
         return valid
 
-    async def _commit(self, valid: _Valid) -> None:
-        """Bring events into SQL, then the live budgets up to SQL, then acknowledge those that need not wait."""
-        if not valid:
-            return
+    async def _commit(self, valid: _Valid) -> Taken:
         now_ms = await self._streams.now_ms()
         cards_known = len(self._prices.cards)
         async with self._database.transaction() as session:
             await self._leases.fence(session, {entry.bucket for entry, _ in valid})
             taken = await self._intake.take(session, [received for _, received in valid], now_ms)
+        for place in taken.waiting:
+            self._waits.add(valid[place][0].bucket, cards_known)
+        return taken
+
+    async def _finish(self, valid: _Valid, taken: Taken) -> None:
+        """Bring the live budgets up to what is committed, then acknowledge what need not wait."""
         self._metrics.taken(len(valid) - len(taken.waiting), taken)
         self._metrics.waiting(len(taken.waiting))
         await self._outbox.carry(taken.messages)
-        for place in taken.waiting:
-            self._waits.add(valid[place][0].bucket, cards_known)
         await self._streams.acknowledge(entry for place, (entry, _) in enumerate(valid) if place not in taken.waiting)
 
     async def _give_up_or_put_off(self, entry: StreamEntry, reason: str) -> None:

@@ -24,7 +24,7 @@ class PriceWaits:
         self._cards_known: dict[int, int] = {}  # when the bucket's events were last taken
         self._now = now
         self._pause_s = FIRST_PAUSE_S
-        self._look_at = now()
+        self._look_at = 0.0
 
     def add(self, bucket: int, cards_known: int) -> None:
         if not self._cards_known:

@@ -16,7 +16,7 @@ from tokenyard.storage.database import Database
 from tokenyard.storage.read_cache import DATABASE_DOWN
 from tokenyard.storage.transactional_outbox import Handler
 from tokenyard_billing.pricing.prices import PriceList
-from tokenyard_billing.pricing.rate_cards import InvalidRateCard, read_stored_card
+from tokenyard_billing.pricing.rate_cards import read_stored_card
 from tokenyard_billing.tables import RateCardRow
 
 _LOG = logging.getLogger(__name__)
@@ -24,11 +24,8 @@ _LOG = logging.getLogger(__name__)
 TOPIC = "prices"
 """The outbox's topic of a published card, and the change feed's kind."""
 RELOAD_S = 30.0
+RETRY_S = 1.0
 LOAD_LIMIT_S = 10.0
-
-
-class PricesUnreadable(RuntimeError):
-    """The database does not give the rate cards, without which nothing can be sold or charged."""
 
 
 async def read_new_cards(session: AsyncSession, prices: PriceList) -> None:
@@ -54,11 +51,15 @@ class PriceBook:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        """Raise `PricesUnreadable` where the cards cannot be had: a process without prices would refuse everything."""
+        """Read the cards, or go on trying where the database is down: until then every look at a price is refused.
+
+        Raises:
+            InvalidRateCard: a card was changed in the database.
+        """
         try:
             await self._read()
-        except (*DATABASE_DOWN, InvalidRateCard) as error:
-            raise PricesUnreadable(f"the rate cards cannot be read: {error!r}") from error
+        except DATABASE_DOWN as error:
+            _LOG.warning("the rate cards cannot be read yet: %r", error)
         self._task = asyncio.create_task(self._follow(), name="rate cards")
         return self
 
@@ -78,7 +79,7 @@ class PriceBook:
     async def _follow(self) -> None:
         while True:
             try:
-                async with asyncio.timeout(RELOAD_S):
+                async with asyncio.timeout(RELOAD_S if self.prices.cards else RETRY_S):
                     await self._told.wait()
             except TimeoutError:  # what a lost push would have told
                 pass

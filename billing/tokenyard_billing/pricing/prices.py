@@ -6,6 +6,7 @@ from itertools import chain
 
 import msgspec
 
+from tokenyard.core.errors import Unavailable
 from tokenyard.core.ids import PriceId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.price import Price
@@ -20,6 +21,7 @@ class PriceList:
     """All rate cards of the installation. The newest card in force decides alone; older ones explain old charges.
 
     A process has one, and `add` brings it the cards that are published while it runs: whoever holds it sees them.
+    Without any card, because SQL was down so far, every look-up raises `Unavailable`.
     """
 
     def __init__(self, cards: Iterable[RateCard] = ()) -> None:
@@ -55,6 +57,7 @@ class PriceList:
 
     def has_card_of(self, price: str) -> bool:
         """Tell whether the card is known that the id `price` names, whether or not it has that price."""
+        self._check_read()
         return price in self._by_id or any(price.startswith(f"{card.version}/") for card in self.cards)
 
     def by_id(self, price: str) -> Price:
@@ -65,7 +68,12 @@ class PriceList:
             raise UnknownPrice(f"no rate card has the price {price!r}") from None
 
     def _in_force(self, at_ms: int) -> int:
+        self._check_read()
         return bisect_right(self._starts_ms, at_ms) - 1
+
+    def _check_read(self) -> None:
+        if not self.cards:
+            raise Unavailable("Prices cannot be looked up right now. Please try again.")
 
     def _on_card(self, index: int, model: str, fine_tuned: bool) -> Price | None:
         identity = f"{self.cards[index].version}/{model}{'/fine-tuned' if fine_tuned else ''}"

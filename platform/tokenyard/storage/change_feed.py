@@ -8,7 +8,7 @@ from typing import Any, Self
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from tokenyard.core.cancellation import is_cancelled
+from tokenyard.web.loops import is_cancelled
 
 _LOG = logging.getLogger(__name__)
 

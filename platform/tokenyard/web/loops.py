@@ -5,8 +5,6 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from tokenyard.core.cancellation import is_cancelled
-
 _LOG = logging.getLogger(__name__)
 MAX_BACKOFF_S = 30.0
 MAX_DOUBLINGS = 20  # a number this size still fits a float, however long an outage
@@ -29,6 +27,16 @@ async def run_loops(loops: Sequence[Loop], on_failure: Callable[[str], None] = l
             group.create_task(_run(loop, on_failure), name=loop.name)
 
 
+def is_cancelled() -> bool:
+    """Tell whether the running task was told to end, also where the error that says so was lost on its way.
+
+    Before Python 3.12 `asyncio.wait_for` loses a cancellation that comes as what it waits for ends; redis-py sends
+    every command through it. So what has no end of its own asks this in each round.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 async def _run(loop: Loop, on_failure: Callable[[str], None]) -> None:
     failures = 0
     while not is_cancelled():
@@ -39,9 +47,5 @@ async def _run(loop: Loop, on_failure: Callable[[str], None]) -> None:
             failures += 1
             on_failure(loop.name)
             _LOG.exception("loop %s failed (%d times in a row)", loop.name, failures)
-        backoff_s = (
-            min(loop.max_backoff_s, loop.interval_s * 2 ** min(failures, MAX_DOUBLINGS))
-            if failures
-            else loop.interval_s
-        )
-        await asyncio.sleep(backoff_s)
+        backoff_s = min(loop.max_backoff_s, loop.interval_s * 2 ** min(failures, MAX_DOUBLINGS))
+        await asyncio.sleep(max(loop.interval_s, backoff_s))

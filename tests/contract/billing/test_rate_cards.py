@@ -152,7 +152,9 @@ async def test_bills_and_costs_know_a_card_that_came_after_their_process_began(
                 await asyncio.sleep(0.01)
         made = claims("req_a", price=PriceId(f"next/{MODEL}"), admitted_at_ms=start_ms + 60_000)
         await send(redis, settled(made, usage(10, 5)))
-        await worker(database, redis, prices=PriceList(SHIPPED_CARDS)).consumer.step()
+        stand = worker(database, redis, prices=PriceList(SHIPPED_CARDS))
+        await stand.consumer.step()
+        await stand.drafter.step()
         _, invoices = await api.get(f"/admin/organizations/{ACME}/invoices")
         [invoice] = invoices["data"]
         assert [(line["price"], line["rate"]) for line in invoice["lines"]] == [

@@ -11,7 +11,6 @@ from fastapi.routing import APIRoute
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from support.billing_stand import FixedLimits
 from support.fakes.admission_requests import principal
 from support.fakes.authenticator import FixedAuthenticator
 from support.fakes.gateway_ports import BASE
@@ -106,7 +105,7 @@ async def test_an_upload(control_plane: FastAPI) -> None:
 
 async def test_a_paid_request_whose_budget_redis_does_not_have(redis: Redis, tmp_path: Path) -> None:
     database = Database(NOWHERE)
-    source = SqlBudgets(database, FixedLimits()).load
+    source = SqlBudgets(database).load
     async with gateway_stack(redis, tmp_path, budget_source=source) as gateway, ClientSession() as session:
         reply = await gateway.post(session, {"model": BASE.id, "messages": HELLO})
         await check_refusal(reply)

@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 
 from support.fakes.clock import FrozenClock
 from support.gateway_stack import until
+from support.redis_reader import as_bytes
 from support.servers.free_ports import free_port
 from support.servers.valkey import Valkey
 from tokenyard.storage.change_feed import ChangeFeed, publish
@@ -45,7 +46,7 @@ class RedisSet:
             self.lost_meanwhile = None
 
     async def members(self) -> set[str]:
-        return {member.decode() for member in await self._redis.smembers("carried")}
+        return {as_bytes(member).decode() for member in await self._redis.smembers("carried")}
 
 
 def lose_everything(valkey: Valkey) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -11,13 +10,15 @@ from sqlalchemy import update
 from support.billing_stand import MODEL, budget_outbox
 from support.fakes.rate_cards import SHIPPED, published, rate_card
 from tokenyard.core.clock import SystemClock
+from tokenyard.core.errors import Unavailable
 from tokenyard.storage.change_feed import ChangeFeed
 from tokenyard.storage.database import Database
 from tokenyard_billing.pricing import price_book
 from tokenyard_billing.pricing.operator_store import RateCardOperatorStore
-from tokenyard_billing.pricing.price_book import PriceBook, PricesUnreadable
+from tokenyard_billing.pricing.price_book import PriceBook
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.pricing.publishing import PUBLISH_LEAD_MS, import_rate_cards
+from tokenyard_billing.pricing.rate_cards import InvalidRateCard
 from tokenyard_billing.tables import RateCardRow
 
 DAY_MS = 86_400_000
@@ -74,12 +75,20 @@ async def test_prices_serve_on_while_sql_is_away(
         await eventually(lambda: versions(book.prices) == ["one", "two"])
 
 
-async def test_a_process_does_not_start_without_prices(tmp_path: Path) -> None:
-    database = Database(f"sqlite+aiosqlite:///{tmp_path / 'no_tables.db'}")
-    with pytest.raises(PricesUnreadable, match="rate cards cannot be read"):
-        async with PriceBook(database):
-            pass
-    await database.close()
+async def test_a_process_that_starts_while_sql_is_away_has_prices_when_it_is_back(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(price_book, "RETRY_S", 0.02)
+    async with database.engine.begin() as connection:
+        await connection.exec_driver_sql("ALTER TABLE billing_rate_cards RENAME TO away")
+    async with PriceBook(database) as book:
+        with pytest.raises(Unavailable):
+            book.prices.price(MODEL, fine_tuned=False, at_ms=1)
+        async with database.engine.begin() as connection:
+            await connection.exec_driver_sql("ALTER TABLE away RENAME TO billing_rate_cards")
+        await published(database, rate_card("one", 1), now_ms=0)
+        await eventually(lambda: versions(book.prices) == ["one"])
+        assert book.prices.price(MODEL, fine_tuned=False, at_ms=1) is not None
 
 
 async def test_a_card_that_was_changed_in_the_database_is_not_believed(database: Database) -> None:
@@ -87,6 +96,6 @@ async def test_a_card_that_was_changed_in_the_database_is_not_believed(database:
     dearer = rate_card("one", 1, output="9").canonical.decode()
     async with database.transaction() as session:
         await session.execute(update(RateCardRow).values(card=dearer))
-    with pytest.raises(PricesUnreadable, match="one was changed in the database"):
+    with pytest.raises(InvalidRateCard, match="one was changed in the database"):
         async with PriceBook(database):
             pass

@@ -142,7 +142,7 @@ async def check_cancelled(stack: FinetuneStack, job: Job) -> None:
     assert (await stack.job(job.id)).outcome is JobOutcome.CANCELLED
     await stack.rounds(4)
     assert (await stack.job(job.id)).state is JobState.CANCELLED
-    assert [event.job for event in stack.usage.events] == [job.id]
+    assert [event.job for event in await stack.charges()] == [job.id]
 
 
 @every_step

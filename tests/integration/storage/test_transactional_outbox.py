@@ -14,12 +14,12 @@ from support.fakes.clock import FrozenClock
 from tokenyard.storage import transactional_outbox
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
+from tokenyard.storage.tables import OutboxRow
 from tokenyard.storage.transactional_outbox import (
     BATCH,
     KEPT_MS,
     OWN_MS,
     OutboxMessage,
-    OutboxRow,
     TransactionalOutbox,
     write_message,
 )

@@ -19,6 +19,7 @@ Seen = Callable[[Principal], object]
 
 ORGANIZATION = "/admin/organizations/acme"
 PROJECT = "/admin/organizations/acme/projects/PROJECT"
+KEY = "/admin/organizations/acme/api_keys/KEY"
 
 
 def limit_of(scope: str) -> Seen:
@@ -31,6 +32,7 @@ def limit_of(scope: str) -> Seen:
         (ORGANIZATION, {"limits": {"tokens_per_minute": 7}}, limit_of("organization"), Limits(tokens_per_minute=7)),
         (ORGANIZATION, {"weight": 9}, lambda principal: principal.weight, 9),
         (PROJECT, {"limits": {"concurrency": 2}}, limit_of("project"), Limits(concurrency=2)),
+        (KEY, {"limits": {"requests_per_day": 3}}, limit_of("key"), Limits(requests_per_day=3)),
     ],
 )
 async def test_a_changed_limit_or_weight_is_in_force_in_every_process(
@@ -41,7 +43,8 @@ async def test_a_changed_limit_or_weight_is_in_force_in_every_process(
         processes = one, two, three
         for process in processes:
             assert seen(await process.authenticator.tenant(secret)) != expected
-        path = path.replace("PROJECT", organization.default_project_id)
+        key = (await tenancy.authenticator.tenant(secret)).key
+        path = path.replace("PROJECT", organization.default_project_id).replace("KEY", key)
         assert (await tenancy.as_operator("PATCH", path, change)).status_code == 200
         assert seen(await tenancy.authenticator.tenant(secret)) == expected, "at once where it was changed"
         for process in processes:

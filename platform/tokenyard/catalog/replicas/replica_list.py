@@ -9,8 +9,8 @@ import msgspec
 from redis.exceptions import RedisError
 
 from tokenyard.catalog.replicas.registry import ReplicaRegistry, ReplicaSnapshot
-from tokenyard.core.cancellation import is_cancelled
 from tokenyard.core.replica import Replica
+from tokenyard.web.loops import is_cancelled
 
 _LOG = logging.getLogger(__name__)
 POLL_S = 0.5

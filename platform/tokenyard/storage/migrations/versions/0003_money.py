@@ -90,6 +90,11 @@ def _reservations() -> None:
     released = [{"organization": owner, "released": [job]} for owner, job in posted]
     connection.execute(sa.text("UPDATE billing_reservations SET state = 'open' WHERE state = 'posted'"))
     if released:
-        columns = (sa.column(name) for name in ("topic", "payload", "failures", "due_at_ms"))
+        columns: list[sa.ColumnClause[object]] = [
+            sa.column("topic"),
+            sa.column("payload"),
+            sa.column("failures"),
+            sa.column("due_at_ms"),
+        ]
         message = {"topic": "budgets", "payload": json.dumps(released), "failures": 0, "due_at_ms": 0}
         connection.execute(sa.insert(sa.table("storage_outbox", *columns)), [message])
