@@ -12,7 +12,7 @@ from tokenyard_billing.invoicing import operator_routes as invoices_for_operator
 from tokenyard_billing.invoicing import tenant_routes as invoices_for_tenants
 from tokenyard_billing.invoicing.operator_store import InvoiceOperatorStore
 from tokenyard_billing.invoicing.store import InvoiceStore
-from tokenyard_billing.ports import OrganizationLookup
+from tokenyard_billing.ports import LiveBudgetReader, OrganizationLookup, UnfinishedJobs
 from tokenyard_billing.pricing import operator_routes as prices_for_operators
 from tokenyard_billing.pricing.operator_store import RateCardOperatorStore
 from tokenyard_billing.pricing.prices import PriceList
@@ -37,10 +37,13 @@ def billing_routers(
     outbox: TransactionalOutbox,
     wallet: Wallet,
     find_organization: OrganizationLookup,
+    live_budgets: LiveBudgetReader,
+    jobs: UnfinishedJobs,
     clock: Clock,
 ) -> Sequence[APIRouter]:
     invoices = InvoiceStore(database)
     usage = UsageStore(database)
+    reconciler = LedgerReconciler(database, redis, live_budgets, jobs, clock)
     return (
         usage_for_tenants.router(usage, prices, clock),
         invoices_for_tenants.router(invoices),
@@ -49,5 +52,5 @@ def billing_routers(
         invoices_for_operators.router(find_organization, invoices, InvoiceOperatorStore(database)),
         wallets_for_operators.router(find_organization, wallet, WalletOperatorStore(database)),
         prices_for_operators.router(RateCardOperatorStore(database, outbox, clock)),
-        proof_for_operators.router(BillingOperatorStore(database, redis), LedgerReconciler(database, redis)),
+        proof_for_operators.router(BillingOperatorStore(database, redis), reconciler),
     )

@@ -200,6 +200,7 @@ class Spending(Base):
     """Projection: what a scope (organization, project or key id) spent and has reserved in a UTC month."""
 
     __tablename__ = "billing_spending"
+    __table_args__ = (Index("billing_spending_month", "scope", "month"),)
 
     organization: Mapped[Id] = mapped_column(primary_key=True)
     scope: Mapped[Id] = mapped_column(primary_key=True)

@@ -9,7 +9,7 @@ import aiohttp
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
-from support.billing_stand import ACME, GLOBEX, KEY, PROJECT, budget_outbox
+from support.billing_stand import ACME, GLOBEX, KEY, PROJECT, FixedJobs, budget_outbox
 from support.fakes.authenticator import FixedAuthenticator
 from support.fakes.rate_cards import SHIPPED_CARDS
 from support.servers.asgi import running
@@ -17,6 +17,7 @@ from tokenyard.core.clock import SystemClock
 from tokenyard.core.errors import NotFound
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.principal import Principal
+from tokenyard.limits.budget_reader import RedisBudgetReader
 from tokenyard.storage.database import Database
 from tokenyard.web.errors import install_error_handlers
 from tokenyard_billing.api import billing_routers
@@ -70,6 +71,8 @@ async def billing_api(database: Database, redis: Redis, prices: PriceList | None
         outbox=outbox,
         wallet=Wallet(database, outbox, SystemClock()),
         find_organization=find_organization,
+        live_budgets=RedisBudgetReader(redis),
+        jobs=FixedJobs(),
         clock=SystemClock(),
     ):
         app.include_router(router)

@@ -1,6 +1,6 @@
 """A worker's billing for tests: real SQL and Valkey, real rate cards, usage events made to order."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ from tokenyard.core.ids import ApiKeyId, AttemptId, JobId, OrganizationId, Price
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import bucket_of, budget, pending, usage_stream
 from tokenyard.core.usage import MeterClaims, TokenUsage
+from tokenyard.limits.budget_reader import RedisBudgetReader
 from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.limits.reservation_holds import ReservationHolds
 from tokenyard.metering.events import HoldExpired, Outcome, ReplicaReported, Settled, TrainingFinished, UsageEvent
@@ -28,6 +29,7 @@ from tokenyard_billing.loops import BillingWorker
 from tokenyard_billing.pricing.price_book import TOPIC as PUBLISHED
 from tokenyard_billing.pricing.price_book import price_carrier
 from tokenyard_billing.pricing.prices import PriceList
+from tokenyard_billing.proof.reconcile import HOLD_GRACE_S, LedgerReconciler
 from tokenyard_billing.tables import Balance, Charge, Entry
 from tokenyard_billing.wallets.budgets import SqlBudgets
 from tokenyard_billing.wallets.changes import TOPIC, BudgetCarrier
@@ -54,6 +56,30 @@ class FixedLimits:
         self, organization: OrganizationId, project: ProjectId, key: ApiKeyId
     ) -> Mapping[str, NanoDollars]:
         return {scope: NanoDollars(limit) for scope, limit in self.limits.items()}
+
+
+class FixedJobs:
+    """`ports.UnfinishedJobs` for tests."""
+
+    def __init__(self, *alive: str) -> None:
+        self.alive = {JobId(job) for job in alive}
+
+    async def unfinished(self, jobs: Collection[JobId], *, since_ms: int) -> set[JobId]:
+        return self.alive.intersection(jobs)
+
+
+def reconciler(
+    database: Database,
+    redis: Redis,
+    *,
+    jobs: FixedJobs | None = None,
+    clock: Clock | None = None,
+    hold_grace_s: float = HOLD_GRACE_S,
+) -> LedgerReconciler:
+    """The checks as `bootstrap` makes them, with a short pause between two looks."""
+    reader = RedisBudgetReader(redis)
+    known, time = jobs or FixedJobs(), clock or SystemClock()
+    return LedgerReconciler(database, redis, reader, known, time, pause_s=0.05, hold_grace_s=hold_grace_s)
 
 
 def budget_outbox(database: Database, redis: Redis, clock: Clock | None = None) -> TransactionalOutbox:

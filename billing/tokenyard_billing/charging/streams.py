@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from tokenyard.core.redis_keys import CONSUMER_GROUP, usage_stream
+from tokenyard.metering.stream import FIELD
 
 _START = "0-0"
 
@@ -84,6 +85,17 @@ class UsageStreams:
             cursor = _text(reply[0])
             if cursor == _START:
                 return
+
+    async def standing(self, bucket: int, count: int) -> AsyncIterator[list[bytes]]:
+        """Yield the events that stand in the stream now, oldest first, `count` at a time; they stay there."""
+        stream, start = usage_stream(bucket), "-"
+        newest: Any = await self._redis.xrevrange(stream, count=1)
+        while newest:
+            entries: Any = await self._redis.xrange(stream, start, newest[0][0], count=count)
+            yield [fields.get(FIELD, b"") for _, fields in entries]
+            if len(entries) < count:
+                return
+            start = f"({_text(entries[-1][0])}"
 
     async def acknowledge(self, entries: Iterable[StreamEntry]) -> None:
         """Say that `entries` are in SQL, and remove them.

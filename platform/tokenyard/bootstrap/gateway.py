@@ -24,10 +24,12 @@ from tokenyard.catalog.tenant_routes import tenant_router as catalog_router
 from tokenyard.clients.model_server import ModelServerClient
 from tokenyard.core.ids import OrganizationId
 from tokenyard.files.tenant_routes import FILES_PATH
+from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.gateway.app import create_app
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
 from tokenyard.limits.admission import RedisAdmission
+from tokenyard.limits.budget_reader import RedisBudgetReader
 from tokenyard.settings import Settings
 from tokenyard.storage.change_feed import ChangeFeed
 from tokenyard.tenancy.operator_routes import operator_router as tenancy_operator_router
@@ -143,6 +145,8 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
             outbox=foundation.outbox,
             wallet=foundation.wallet,
             find_organization=find_organization,
+            live_budgets=RedisBudgetReader(foundation.redis),
+            jobs=JobOperatorStore(database, clock),
             clock=clock,
         ),
     )

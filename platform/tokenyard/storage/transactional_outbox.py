@@ -12,11 +12,12 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
-from sqlalchemy import delete, or_, select, update
+from sqlalchemy import ColumnElement, delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.clock import Clock
 from tokenyard.storage.database import Database
+from tokenyard.storage.redis import current_run
 from tokenyard.storage.tables import OutboxRow
 from tokenyard.web.loops import Loop
 
@@ -50,6 +51,11 @@ async def write_message(session: AsyncSession, topic: str, payload: bytes, at_ms
     session.add(row)
     await session.flush()
     return OutboxMessage(row.id, topic, row.payload)
+
+
+def not_carried(run: str) -> ColumnElement[bool]:
+    """Return what is true of the rows of messages that the run of Redis with this id may lack."""
+    return or_(OutboxRow.carried_to.is_(None), OutboxRow.carried_to != run)
 
 
 class TransactionalOutbox:
@@ -97,14 +103,11 @@ class TransactionalOutbox:
             await session.execute(delete(OutboxRow).where(*safe))
 
     async def _run_of_redis(self) -> str:
-        return str((await self._redis.info("server"))["run_id"])
+        return (await current_run(self._redis)).id
 
     async def _carry_due(self) -> Sequence[OutboxMessage]:
         run = await self._run_of_redis()
-        due = (
-            OutboxRow.due_at_ms <= self._clock.now_ms(),
-            or_(OutboxRow.carried_to.is_(None), OutboxRow.carried_to != run),
-        )
+        due = OutboxRow.due_at_ms <= self._clock.now_ms(), not_carried(run)
         query = select(OutboxRow.id, OutboxRow.topic, OutboxRow.payload).where(*due)
         async with self._database.reading() as session:
             rows = (await session.execute(query.order_by(OutboxRow.due_at_ms, OutboxRow.id).limit(BATCH))).all()

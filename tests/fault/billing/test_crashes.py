@@ -24,6 +24,7 @@ from support.billing_stand import (
     journal_sum,
     live_budget,
     put_pending,
+    reconciler,
     reported,
     rows,
     send,
@@ -43,7 +44,6 @@ from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
 from tokenyard_billing.bucket_leases import LeaseLost
 from tokenyard_billing.pricing.prices import PriceList
-from tokenyard_billing.proof.reconcile import LedgerReconciler
 from tokenyard_billing.tables import DeadLetter
 
 USED = usage(10, 5)
@@ -68,7 +68,7 @@ async def assert_charged_once(database: Database, redis: Redis, count: int) -> N
         assert await balance(database, organization) == -own
         assert await stream_length(redis, organization) == 0
     assert await journal_sum(database) == 0
-    books = await LedgerReconciler(database, redis).reconcile()
+    books = await reconciler(database, redis).reconcile()
     assert books.ok
     assert books.tokens.unexplained == 0
     assert set(books.tokens.named.values()) == {0}

@@ -19,6 +19,8 @@ def upgrade() -> None:
     _idempotency_keys()
     _stale_invoices()
     _reservations()
+    # Budgets in Redis name a scope and a month, without the organization.
+    op.create_index("billing_spending_month", "billing_spending", ["scope", "month"])
 
 
 def _revisions_and_outbox() -> None:
