@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp import ClientResponse, ClientSession, ClientTimeout, TCPConnector
 
-from support.billing_stand import balance, charges, live_budget, stream_length, worker
+from support.billing.stand import balance, charges, live_budget, reconciler, stream_length, worker
 from support.fakes.rate_cards import rate_card, stated, write_file
 from support.redis_reader import read_figures
 from support.servers.gateways import MODEL, GatewayFleet, running_gateways
@@ -18,7 +18,6 @@ from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.redis_keys import bucket_of, holds, rate
 from tokenyard.limits.sweeper import Sweeper
 from tokenyard_billing.pricing.prices import PriceList
-from tokenyard_billing.proof.reconcile import LedgerReconciler
 
 GATEWAYS = 3
 CALLS = 1_000
@@ -131,7 +130,7 @@ async def test_a_thousand_calls_on_one_dollar(fleet: GatewayFleet) -> None:
     _check_windows(fleet, bounded["id"])
     await _check_counted(fleet, organization, bounded["id"])
     await _check_no_false_refusal(fleet, organization, free_key)
-    assert (await LedgerReconciler(foundation.database, foundation.redis).reconcile()).ok
+    assert (await reconciler(foundation.database, foundation.redis).reconcile()).ok
 
 
 async def _never_overdrawn(fleet: GatewayFleet, organization: OrganizationId) -> None:
