@@ -49,6 +49,13 @@ class Crowd:
         self._until = asyncio.get_running_loop().time() + LAG_S
         self.answers: Counter[str] = Counter()
 
+    async def fill_window(self, key: str) -> None:
+        """Leave early again and again, until the window is full of what nobody knows to be used."""
+        for number in range(0, 2 * TOKENS_PER_MINUTE // MAX_TOKENS, 2):
+            if await self._leave(number, key) == "tokens per min":
+                return
+        raise AssertionError("who leaves early spends no tokens")
+
     async def call(self, number: int, key: str) -> None:
         leaves = number % 2 == 0
         while asyncio.get_running_loop().time() < self._until:
@@ -105,6 +112,7 @@ async def test_a_thousand_calls_on_one_dollar(fleet: GatewayFleet) -> None:
 
     async with ClientSession(connector=TCPConnector(limit=0, force_close=True), timeout=ClientTimeout(60)) as session:
         crowd = Crowd(fleet, session)
+        await crowd.fill_window(bounded["value"])
         async with asyncio.TaskGroup() as group:
             watch = group.create_task(_never_overdrawn(fleet, organization))
             calls = [
@@ -116,7 +124,6 @@ async def test_a_thousand_calls_on_one_dollar(fleet: GatewayFleet) -> None:
     assert crowd.answers["served"] > 50, crowd.answers
     assert crowd.answers["left"] > 50, crowd.answers
     assert crowd.answers["other requests that are not charged yet"], "the dollar was in use, not spent"
-    assert crowd.answers["tokens per min"], crowd.answers
     assert not crowd.answers["is available"], "nothing was charged yet, so nobody was told that it is spent"
 
     await _let_the_ledger_catch_up(fleet, organization)
