@@ -24,7 +24,7 @@ from support.billing_stand import (
     trained,
     usage,
 )
-from support.invoice_books import InvoiceBooks
+from support.books.invoice_books import InvoiceBooks
 from tokenyard.core.clock import Clock
 from tokenyard.core.ids import OrganizationId, new_organization_id
 from tokenyard.core.redis_keys import bucket_of

@@ -24,7 +24,7 @@ from support.billing_stand import (
     usage,
     worker,
 )
-from support.busy_books import BusyBooks
+from support.books.busy_books import BusyBooks
 from support.fakes.clock import FrozenClock
 from support.redis_reader import as_bytes
 from tokenyard.core.redis_keys import bucket_of, usage_stream

@@ -3,7 +3,7 @@
 import pytest
 
 from support.billing_stand import ACME, MODEL, PRICE
-from support.busy_books import BusyBooks
+from support.books.busy_books import BusyBooks
 
 INVOICE = "inv_acme_{month}"
 BILLED = f"{INVOICE}/{MODEL}/{PRICE}"

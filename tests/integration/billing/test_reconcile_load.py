@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from sqlalchemy import select
 
 from support.billing_stand import ACME, GLOBEX, reported, send
-from support.busy_books import USED, BusyBooks
+from support.books.busy_books import USED, BusyBooks
 from tokenyard.core.ids import OrganizationId, new_job_id, new_request_id
 from tokenyard.core.usage import MeterClaims
 from tokenyard.limits.admission import RedisAdmission

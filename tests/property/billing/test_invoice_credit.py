@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from support.billing_stand import MARCH_MS, balance
-from support.invoice_books import InvoiceBooks
+from support.books.invoice_books import InvoiceBooks
 from tokenyard.core.ids import new_organization_id
 from tokenyard.storage.database import Database
 
