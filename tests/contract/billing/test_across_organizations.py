@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from support.billing_api import OPERATOR, OTHER_TENANT, TENANT, Api, billing_api
-from support.billing_stand import ACME, GLOBEX, MARCH_MS, MODEL, claims, send, settled, trained, usage, worker
+from support.billing.api import OPERATOR, OTHER_TENANT, TENANT, Api, billing_api
+from support.billing.stand import ACME, GLOBEX, MARCH_MS, MODEL, claims, send, settled, trained, usage, worker
 from tokenyard.core.money import to_dollars
 from tokenyard.core.redis_keys import usage_stream
 from tokenyard.storage.database import Database

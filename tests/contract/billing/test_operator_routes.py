@@ -4,8 +4,8 @@ import time
 
 from redis.asyncio import Redis
 
-from support.billing_api import TENANT, billing_api
-from support.billing_stand import (
+from support.billing.api import TENANT, billing_api
+from support.billing.stand import (
     ACME,
     MARCH_MS,
     MODEL,

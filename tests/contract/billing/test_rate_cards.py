@@ -7,8 +7,8 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from support.billing_api import TENANT, billing_api
-from support.billing_stand import ACME, MARCH_MS, MODEL, claims, send, settled, usage, worker
+from support.billing.api import TENANT, billing_api
+from support.billing.stand import ACME, MARCH_MS, MODEL, claims, send, settled, usage, worker
 from support.fakes.rate_cards import SHIPPED, SHIPPED_CARDS, published, rate_card, stated
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.ids import PriceId

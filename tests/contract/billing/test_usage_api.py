@@ -12,8 +12,8 @@ from openai.types.admin.organization.usage_costs_response import Data as CostsBu
 from openai.types.admin.organization.usage_costs_response import DataResultOrganizationCostsResult as CostsResult
 from redis.asyncio import Redis
 
-from support.billing_api import OPERATOR, OTHER_TENANT, TENANT, billing_api
-from support.billing_stand import ACME, GLOBEX, MARCH_MS, MODEL, claims, send, settled, trained, usage, worker
+from support.billing.api import OPERATOR, OTHER_TENANT, TENANT, billing_api
+from support.billing.stand import ACME, GLOBEX, MARCH_MS, MODEL, claims, send, settled, trained, usage, worker
 from tokenyard.core.ids import ApiKeyId, ProjectId
 from tokenyard.storage.database import Database
 

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.exceptions import ConnectionError as RedisGone
 
-from support.billing_stand import (
+from support.billing.stand import (
     ACME,
     GLOBEX,
     RATE,
@@ -166,7 +166,7 @@ async def _consume(database_url: str, redis_url: str, name: str, kill_after_s: f
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "support.billing_process",
+        "support.billing.process",
         database_url,
         redis_url,
         name,

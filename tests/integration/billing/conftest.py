@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from support.books.busy_books import BusyBooks
+from support.billing.busy_books import BusyBooks
 from tokenyard.storage.database import Database
 
 

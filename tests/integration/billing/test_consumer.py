@@ -3,7 +3,7 @@
 import msgspec
 from redis.asyncio import Redis
 
-from support.billing_stand import (
+from support.billing.stand import (
     ACME,
     GLOBEX,
     MARCH_MS,

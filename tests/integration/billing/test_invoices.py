@@ -9,7 +9,8 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from sqlalchemy import text, update
 
-from support.billing_stand import (
+from support.billing.invoice_books import InvoiceBooks
+from support.billing.stand import (
     ACME,
     GLOBEX,
     MARCH_MS,
@@ -24,7 +25,6 @@ from support.billing_stand import (
     trained,
     usage,
 )
-from support.books.invoice_books import InvoiceBooks
 from tokenyard.core.clock import Clock
 from tokenyard.core.ids import OrganizationId, new_organization_id
 from tokenyard.core.redis_keys import bucket_of

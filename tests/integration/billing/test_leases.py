@@ -3,7 +3,7 @@
 import pytest
 from redis.asyncio import Redis
 
-from support.billing_stand import ACME, EagerLeases, charges, claims, send, settled, usage, worker
+from support.billing.stand import ACME, EagerLeases, charges, claims, send, settled, usage, worker
 from support.fakes.clock import FrozenClock
 from tokenyard.core.redis_keys import BUCKETS, bucket_of
 from tokenyard.storage.database import Database

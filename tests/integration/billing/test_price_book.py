@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy import update
 
-from support.billing_stand import MODEL, budget_outbox
+from support.billing.stand import MODEL, budget_outbox
 from support.fakes.rate_cards import SHIPPED, published, rate_card
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.errors import Unavailable

@@ -5,7 +5,7 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy import update
 
-from support.billing_stand import (
+from support.billing.stand import (
     ACME,
     MARCH_MS,
     MODEL,

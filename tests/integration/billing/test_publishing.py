@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from support.billing_stand import rows
+from support.billing.stand import rows
 from support.fakes.rate_cards import SHIPPED, rate_card, stated, write_file
 from tokenyard.storage import bulk
 from tokenyard.storage.database import Database

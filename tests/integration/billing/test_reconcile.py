@@ -6,7 +6,8 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy import func, select, text
 
-from support.billing_stand import (
+from support.billing.busy_books import BusyBooks
+from support.billing.stand import (
     ACME,
     GLOBEX,
     KEY,
@@ -24,7 +25,6 @@ from support.billing_stand import (
     usage,
     worker,
 )
-from support.books.busy_books import BusyBooks
 from support.fakes.clock import FrozenClock
 from support.redis_reader import as_bytes
 from tokenyard.core.redis_keys import bucket_of, usage_stream

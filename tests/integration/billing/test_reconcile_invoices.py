@@ -2,8 +2,8 @@
 
 import pytest
 
-from support.billing_stand import ACME, MODEL, PRICE
-from support.books.busy_books import BusyBooks
+from support.billing.busy_books import BusyBooks
+from support.billing.stand import ACME, MODEL, PRICE
 
 INVOICE = "inv_acme_{month}"
 BILLED = f"{INVOICE}/{MODEL}/{PRICE}"

@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from support.billing_stand import ACME, GLOBEX, KEY, put_pending
-from support.books.busy_books import HELD, BusyBooks
+from support.billing.busy_books import HELD, BusyBooks
+from support.billing.stand import ACME, GLOBEX, KEY, put_pending
 from tokenyard.core.budgets import month_name, wallet
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.redis_keys import bucket_of, budget, hold, holds, pending, usage_stream

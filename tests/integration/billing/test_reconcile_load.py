@@ -8,8 +8,8 @@ from pathlib import Path
 from redis.asyncio import Redis
 from sqlalchemy import select
 
-from support.billing_stand import ACME, GLOBEX, reported, send
-from support.books.busy_books import USED, BusyBooks
+from support.billing.busy_books import USED, BusyBooks
+from support.billing.stand import ACME, GLOBEX, reported, send
 from tokenyard.core.ids import OrganizationId, new_job_id, new_request_id
 from tokenyard.core.usage import MeterClaims
 from tokenyard.limits.admission import RedisAdmission

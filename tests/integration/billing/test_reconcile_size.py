@@ -7,7 +7,7 @@ from typing import Any
 from redis.asyncio import Redis
 from sqlalchemy import Engine, event
 
-from support.billing_stand import claims, reconciler, reported, send, settled, usage, worker
+from support.billing.stand import claims, reconciler, reported, send, settled, usage, worker
 from tokenyard.core.budgets import BudgetUpdate, wallet
 from tokenyard.core.ids import OrganizationId
 from tokenyard.limits.live_budgets import RedisBudgets

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from support.billing_stand import ACME, balance, budget_outbox, journal_sum, live_budget, rows
+from support.billing.stand import ACME, balance, budget_outbox, journal_sum, live_budget, rows
 from tokenyard.core.budgets import wallet as wallet_name
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.errors import Conflict, InvalidRequest

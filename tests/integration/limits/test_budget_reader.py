@@ -5,7 +5,7 @@ from collections.abc import AsyncIterable, Sequence
 import pytest
 from redis.asyncio import Redis
 
-from support.billing_stand import put_pending
+from support.billing.stand import put_pending
 from support.fakes.admission_requests import ORGANIZATION, BudgetTable, admission_request, principal
 from tokenyard.core.budgets import BudgetKey, LiveBudget, LiveHold, wallet
 from tokenyard.core.ids import OrganizationId, RequestId

@@ -8,7 +8,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from support.billing_stand import (
+from support.billing.stand import (
     MARCH_MS,
     PRICES,
     WAIT_MS,

@@ -7,8 +7,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from support.billing_stand import MARCH_MS, balance
-from support.books.invoice_books import InvoiceBooks
+from support.billing.invoice_books import InvoiceBooks
+from support.billing.stand import MARCH_MS, balance
 from tokenyard.core.ids import new_organization_id
 from tokenyard.storage.database import Database
 

@@ -11,7 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from support.billing_stand import ACME, charges, claims, expired, reported, send, settled, trained, usage, worker
+from support.billing.stand import ACME, charges, claims, expired, reported, send, settled, trained, usage, worker
 from tokenyard.core.ids import new_request_id
 from tokenyard.core.redis_keys import bucket_of, usage_stream
 from tokenyard.metering.events import UsageEvent, encode_event

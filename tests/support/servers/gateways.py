@@ -1,4 +1,4 @@
-"""Any number of real gateway processes on one Valkey and one database, with a mock model server behind them."""
+"""Any number of real gateway processes on one Valkey and one database, with a mock replica behind them."""
 
 import asyncio
 import time
@@ -12,7 +12,7 @@ from aiohttp import ClientResponse, ClientSession, ClientTimeout
 from pydantic import SecretStr
 
 from support.fakes.admission_requests import open_buckets
-from support.fakes.model_server import MockModelServer
+from support.fakes.model_server import MockModelServer, Sent
 from support.gateway_stack import until
 from support.servers.asgi import running
 from support.servers.free_ports import free_ports
@@ -23,6 +23,8 @@ from tokenyard.bootstrap.migrate import bring_up_to_date
 from tokenyard.bootstrap.operator_key import first_admin_key
 from tokenyard.catalog.replicas.registry import ReplicaRegistry, ReplicaSnapshot
 from tokenyard.core.replica import Replica
+from tokenyard.metering.events import ReplicaReported
+from tokenyard.metering.stream import emit
 from tokenyard.settings import Settings
 from tokenyard.stack.installation import environment_of
 
@@ -97,9 +99,6 @@ async def running_gateways(
     settings = Settings(
         data_dir=folder, valkey_port=valkey_port, database_url=database_url, secret=SecretStr("s" * 64), **more
     )
-    server = MockModelServer(
-        meter_secret=settings.derived_secret("meter"), bearer=settings.derived_secret("replica-bearer").hex()
-    )
     valkey = Valkey(folder, valkey_port)
     async with AsyncExitStack() as stack:
         stack.callback(valkey.kill)
@@ -108,9 +107,20 @@ async def running_gateways(
         admin_key = await first_admin_key(settings)
         assert admin_key is not None
         urls = await asyncio.gather(*(_started(settings, port, stack) for port in ports))
+        foundation = await stack.enter_async_context(Foundation.opened(settings))
+
+        async def report(sent: Sent) -> None:
+            event = ReplicaReported(sent.claims, sent.usage, "mock", sent.finished, foundation.clock.now_ms())
+            await emit(foundation.redis, sent.claims.organization, event)
+
+        server = MockModelServer(
+            meter_secret=settings.derived_secret("meter"),
+            bearer=settings.derived_secret("replica-bearer").hex(),
+            witness=report,
+        )
         fleet = GatewayFleet(
             urls=urls,
-            foundation=await stack.enter_async_context(Foundation.opened(settings)),
+            foundation=foundation,
             valkey=valkey,
             server=server,
             server_url=await stack.enter_async_context(running(server)),

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from support.billing_stand import MARCH_MS, MODEL
+from support.billing.stand import MARCH_MS, MODEL
 from support.fakes.rate_cards import SHIPPED_CARDS, rate_card
 from tokenyard_billing.pricing.prices import PriceList, UnknownPrice
 from tokenyard_billing.pricing.rate_cards import InvalidRateCard, RateCard, load_rate_cards, read_stored_card

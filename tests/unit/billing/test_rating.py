@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import msgspec
 import pytest
 
-from support.billing_stand import MODEL, claims, trained
+from support.billing.stand import MODEL, claims, trained
 from support.fakes.rate_cards import rate_card
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import AdapterId, PriceId

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from support.billing_stand import ACME, claims, expired, reported, settled, trained, usage
+from support.billing.stand import ACME, claims, expired, reported, settled, trained, usage
 from tokenyard.core.ids import AttemptId
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.core.usage import MeterClaims

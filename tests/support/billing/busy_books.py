@@ -7,7 +7,7 @@ import msgspec
 from redis.asyncio import Redis
 from sqlalchemy import text
 
-from support.billing_stand import (
+from support.billing.stand import (
     ACME,
     GLOBEX,
     KEY,

@@ -9,7 +9,7 @@ import aiohttp
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
-from support.billing_stand import ACME, GLOBEX, KEY, PROJECT, FixedJobs, budget_outbox
+from support.billing.stand import ACME, GLOBEX, KEY, PROJECT, FixedJobs, budget_outbox
 from support.fakes.authenticator import FixedAuthenticator
 from support.fakes.rate_cards import SHIPPED_CARDS
 from support.servers.asgi import running

@@ -2,7 +2,7 @@
 
 from redis.asyncio import Redis
 
-from support.billing_stand import ACME, MARCH_MS, budget_outbox, claims, rows, send, settled, usage, worker
+from support.billing.stand import ACME, MARCH_MS, budget_outbox, claims, rows, send, settled, usage, worker
 from support.fakes.clock import FrozenClock
 from tokenyard.core.ids import OrganizationId, new_request_id
 from tokenyard.core.money import NanoDollars
