@@ -10,7 +10,7 @@ import typer
 from tokenyard.cli.command import CommandFailed, CommandRun, platform_command
 from tokenyard.cli.output import CommandOutput, details, dollars, moment_ms, table
 from tokenyard.cli.request_report import request_report
-from tokenyard.clients.platform_api.shapes import InvoiceInfo, OrganizationInfo, UsageInfo
+from tokenyard.clients.platform_api.shapes import InvoiceInfo, OrganizationInfo, ReconciliationInfo, UsageInfo
 from tokenyard.core.money import InexactAmount, from_dollars
 
 credit = typer.Typer(help="Prepaid credit.", no_args_is_help=True)
@@ -86,11 +86,19 @@ async def request(
 async def reconcile(run: CommandRun) -> CommandOutput:
     """Check the invariants of the money; exit with 1 where one is broken."""
     found = await run.api.reconcile()
-    answer = CommandOutput(found, details(found.as_json()))
+    answer = CommandOutput(found, reconciliation_text(found))
     if not found.ok:
         run.emit(*answer)
         raise CommandFailed("The books do not agree; see above.")
     return answer
+
+
+def reconciliation_text(found: ReconciliationInfo) -> str:
+    """Show what is broken first; the rest is named because it explains a sum."""
+    ordered = sorted(found.differences, key=lambda one: not one.broken)
+    rows = [("broken" if one.broken else "may be", one.name, one.subject, one.detail) for one in ordered]
+    differences = table(("", "DIFFERENCE", "WHERE", "WHAT"), rows, empty="No difference.")
+    return f"{differences}\n\n{details({'tokens': found.tokens})}"
 
 
 @platform_command(credit, "grant")

@@ -18,7 +18,8 @@ from support.billing.stand import (
     usage,
     worker,
 )
-from tokenyard.core.redis_keys import bucket_of, usage_stream
+from tokenyard.core.budgets import wallet
+from tokenyard.core.redis_keys import bucket_of, budget, usage_stream
 from tokenyard.storage.database import Database
 
 CREDITS = f"/admin/organizations/{ACME}/credits"
@@ -128,3 +129,19 @@ async def test_books_that_agree_are_ok(database: Database, redis: Redis) -> None
             assert answer[1]["ok"] is True
             assert [found["name"] for found in answer[1]["differences"]] == ["replica_silent"]
             assert answer[1]["tokens"]["unexplained"] == 0
+
+
+async def test_what_is_broken_is_shown_by_name_and_place(database: Database, redis: Redis) -> None:
+    await redis.hset(budget(bucket_of(ACME), wallet(ACME)), mapping={"ledger": 5, "version": 0})
+    async with billing_api(database, redis) as api:
+        for status, found in (await api.get("/admin/reconcile"), await api.post("/admin/reconcile")):
+            assert (status, found["ok"]) == (200, False)
+            assert found["differences"] == [
+                {
+                    "name": "live_budget_differs",
+                    "subject": wallet(ACME),
+                    "detail": "version 0: SQL 0, Redis 5",
+                    "broken": True,
+                }
+            ]
+        assert (await api.get("/admin/reconcile", TENANT))[0] == 403

@@ -10,6 +10,9 @@ from tokenyard.core.budgets import month_name, wallet
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.redis_keys import bucket_of, budget, hold, holds, pending, usage_stream
 from tokenyard.limits import budget_reader
+from tokenyard.limits.budget_reader import RedisBudgetReader
+from tokenyard.storage.redis import RedisRun
+from tokenyard_billing.proof.checks.live_holds import LiveHoldCheck
 
 ACME_WALLET = wallet(ACME)
 STRANGER = OrganizationId("org_stranger")
@@ -122,6 +125,15 @@ async def test_a_hold_that_outlived_its_lease_is_found(books: BusyBooks) -> None
     await books.redis.zadd(holds(bucket_of(ACME)), {"req_held": (seconds - 10) * 1000})
     assert await books.broken() == set(), "the sweeper may still come"
     assert await books.broken(hold_grace_s=0) == {("hold_outlived_lease", "req_held")}
+
+
+@pytest.mark.parametrize(("uptime_s", "found"), [(9, []), (11, ["hold_outlived_lease"])])
+async def test_after_redis_came_back_holds_may_wait_for_the_sweeper(
+    books: BusyBooks, uptime_s: int, found: list[str]
+) -> None:
+    await books.redis.zadd(holds(bucket_of(ACME)), {"req_held": 1_000})
+    check = LiveHoldCheck(RedisBudgetReader(books.redis), RedisRun("run", uptime_s), grace_s=10)
+    assert [one.name for one in await check.look(bucket_of(ACME), ())] == found
 
 
 async def test_what_is_too_much_to_look_at_is_said(books: BusyBooks, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -282,5 +282,14 @@ class RequestInfo(ApiObject):
     alarms: list[AlarmInfo] = []
 
 
+class DifferenceInfo(ApiObject):
+    name: str
+    subject: str
+    detail: str
+    broken: bool
+
+
 class ReconciliationInfo(ApiObject):
     ok: bool
+    differences: list[DifferenceInfo]
+    tokens: Json
