@@ -30,6 +30,7 @@ from tokenyard.stack.installation import environment_of
 
 MODEL = "smollm2-135m-instruct"
 REQUEST_LIMIT_S = 60.0
+REPORTS_AT_ONCE = 16  # well below the connections of one client of Redis
 
 
 @dataclass
@@ -109,9 +110,12 @@ async def running_gateways(
         urls = await asyncio.gather(*(_started(settings, port, stack) for port in ports))
         foundation = await stack.enter_async_context(Foundation.opened(settings))
 
+        reporting = asyncio.Semaphore(REPORTS_AT_ONCE)
+
         async def report(sent: Sent) -> None:
             event = ReplicaReported(sent.claims, sent.usage, "mock", sent.finished, foundation.clock.now_ms())
-            await emit(foundation.redis, sent.claims.organization, event)
+            async with reporting:
+                await emit(foundation.redis, sent.claims.organization, event)
 
         server = MockModelServer(
             meter_secret=settings.derived_secret("meter"),
