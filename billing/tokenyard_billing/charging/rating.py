@@ -2,6 +2,7 @@
 
 import msgspec
 
+from tokenyard.core.clock import HONEST_MS
 from tokenyard.core.ids import request_of
 from tokenyard.core.price import Price
 from tokenyard.core.usage import MeterClaims
@@ -9,8 +10,6 @@ from tokenyard.metering.events import TrainingFinished, UsageEvent
 from tokenyard_billing.charging.decision import Finding
 from tokenyard_billing.pricing.prices import PriceList, UnknownPrice
 
-HONEST_MS = 5_000
-"""Around a card's start: the gateway chooses the price by its own clock, a moment before Redis dates the admission."""
 _SUBJECT_LENGTH = 128
 
 
@@ -36,6 +35,7 @@ def rate(prices: PriceList, use: MeterClaims | TrainingFinished) -> Rating:
     if not prices.has_card_of(use.price):
         raise UnknownPrice(f"no rate card of the price {use.price!r} is known")
     price = _price_at(prices, use, use.admitted_at_ms)
+    # Around a card's start: the gateway chooses the price by its own clock, a moment before Redis dates the admission.
     if use.price == price.id or any(
         use.price == _price_at(prices, use, use.admitted_at_ms + shift).id for shift in (-HONEST_MS, +HONEST_MS)
     ):

@@ -12,7 +12,7 @@ from tokenyard_billing.tables import MODEL_LENGTH, PRICE_LENGTH, REPLICA_LENGTH
 MAX_TOKENS = 10**12  # far above any context; keeps every sum within 64 bits
 MAX_MS = 253_402_300_800_000  # the year 10000
 MAX_WEIGHT = 2**31
-MAX_BUDGETS = 64  # a request has four at most
+MAX_BUDGETS = 64  # a request has seven at most
 _ID_LENGTH = 96
 _BUDGET_LENGTH = 256
 _ENDPOINT_LENGTH = 64

@@ -1,7 +1,7 @@
 """Publishes rate cards: which may still come, and how they reach SQL. None is ever changed or withdrawn."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sqlalchemy import select
@@ -27,7 +27,7 @@ async def publish(session: AsyncSession, cards: Mapping[str, RateCard], *, by: s
     Where no card is in force yet, nothing was ever rated, so they may start at any time.
 
     Raises:
-        RateCardConflict: a published card has the version with other rates, or the start.
+        RateCardConflict: a published card has the version with other rates, or the start, or ids of prices in common.
         InvalidRateCard: a card would start sooner than `PUBLISH_LEAD_MS` from now.
     """
     await advisory_lock(session, "rate cards")
@@ -40,6 +40,7 @@ async def publish(session: AsyncSession, cards: Mapping[str, RateCard], *, by: s
         if card.version in published:
             _check_unchanged(card, published[card.version][0])
             continue
+        _check_version(card, published)
         _check_start(card, {start_ms: version for version, (_, start_ms) in published.items()}, earliest_ms)
         published[card.version] = card.sha256, card.effective_from_ms
         await bulk.insert(session, RateCardRow, [_row(card, by=by, source=source, now_ms=now_ms)])
@@ -81,6 +82,13 @@ def _check_unchanged(card: RateCard, sha256: str) -> None:
             f"rate card {card.version} was published with other rates or another start; published cards never change:"
             " publish a new one with a version and a start of its own"
         )
+
+
+def _check_version(card: RateCard, taken: Iterable[str]) -> None:
+    """Refuse a version that goes on where another ends: a price's id is `<version>/<model>`, and models hold `/`."""
+    for other in taken:
+        if f"{card.version}/".startswith(f"{other}/") or f"{other}/".startswith(f"{card.version}/"):
+            raise RateCardConflict(f"rate cards {other} and {card.version} could give two prices the same id")
 
 
 def _check_start(card: RateCard, taken: Mapping[int, str], earliest_ms: int) -> None:

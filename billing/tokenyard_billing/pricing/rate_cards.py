@@ -10,7 +10,7 @@ import msgspec
 import yaml
 
 from tokenyard.core.ids import PriceId
-from tokenyard.core.money import InexactAmount, NanoDollars, rate_from_dollars_per_million
+from tokenyard.core.money import NANO_PER_DOLLAR, InexactAmount, NanoDollars, rate_from_dollars_per_million
 from tokenyard.core.price import Price
 
 
@@ -22,6 +22,7 @@ class RateCardConflict(InvalidRateCard):
     """Another card has this version or this start."""
 
 
+MAX_RATE = NanoDollars(NANO_PER_DOLLAR)  # for a token: keeps holds, charges and their sums within 64 bits
 _YEAR_9999_MS = 253_370_764_800_000
 
 # No control characters: PostgreSQL's texts hold no zero byte.
@@ -154,6 +155,8 @@ def _prices(stated: StatedCard, model: str) -> tuple[Price, Price]:
             raise InvalidRateCard(f"{model}: {what}: {error}") from error
         if found < 0:
             raise InvalidRateCard(f"{model}: {what} is negative")
+        if found > MAX_RATE:
+            raise InvalidRateCard(f"{model}: {what} is above a dollar a token")
         return found
 
     def price(identity: str, source: StatedRates) -> Price:

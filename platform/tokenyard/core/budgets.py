@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from tokenyard.core.clock import HONEST_MS
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 
@@ -109,6 +110,13 @@ def scope_and_month(name: str) -> tuple[str, str] | None:
 
 
 def budgets_of(organization: OrganizationId, monthly_limits: Mapping[str, NanoDollars], at_ms: int) -> list[Budget]:
-    """Return what spending must be held on: the wallet, and the month of each scope that has a limit, by its id."""
-    months = (Budget(monthly(scope, at_ms), limit) for scope, limit in monthly_limits.items())
-    return [Budget(wallet(organization), NanoDollars(0)), *months]
+    """Return what spending must be held on: the wallet, and the month of each scope that has a limit, by its id.
+
+    Around a month's turn it is both months: the caller's clock says `at_ms`, another one dates what is charged.
+    """
+    months = {
+        monthly(scope, moment_ms): limit
+        for scope, limit in monthly_limits.items()
+        for moment_ms in (at_ms - HONEST_MS, at_ms + HONEST_MS)
+    }
+    return [Budget(wallet(organization), NanoDollars(0)), *(Budget(name, limit) for name, limit in months.items())]

@@ -10,13 +10,13 @@ from tokenyard.core.adapters import valid_suffix
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.finetune.methods.method import Json, MethodSettings
 from tokenyard.finetune.methods.supervised import RequestedHyperparameters, SupervisedSettings
+from tokenyard.web.request_guard import NO_NUL
 
 MAX_SEED = 2_147_483_647
 MAX_METADATA = 16
 MAX_METADATA_KEY = 64
 MAX_METADATA_VALUE = 512
 DEFAULT_SUFFIX = "custom"
-_NO_NUL = r"^[^\x00]*$"
 
 
 class MethodRequest(BaseModel, extra="forbid"):
@@ -32,8 +32,8 @@ class JobRequest(BaseModel, extra="forbid"):
     """What a client asks for. `hyperparameters` is the older place of those of `method.supervised`."""
 
     model: str = Field(min_length=1, max_length=256)
-    training_file: str = Field(min_length=1, max_length=96, pattern=_NO_NUL)
-    validation_file: str | None = Field(default=None, max_length=96, pattern=_NO_NUL)
+    training_file: str = Field(min_length=1, max_length=96, pattern=NO_NUL)
+    validation_file: str | None = Field(default=None, max_length=96, pattern=NO_NUL)
     suffix: str | None = None
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
     hyperparameters: RequestedHyperparameters | None = None

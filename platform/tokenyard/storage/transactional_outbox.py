@@ -11,7 +11,15 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 from sqlalchemy import ColumnElement, delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -31,6 +39,9 @@ KEPT_MS = 10_000  # Redis syncs its file every second: what it took longer ago t
 CLEAN_S = 5.0
 BATCH = 200
 MAX_BACKOFF_MS = 60_000
+
+_TAKES_NOTHING = (OutOfMemoryError, ReadOnlyError, MasterDownError, ClusterDownError, TryAgainError)
+_TAKES_NOTHING_CODES = ("MISCONF", "NOREPLICAS", "BUSY")  # its disk is full; a replica is lost; a script hangs
 
 
 class OutboxMessage(msgspec.Struct, frozen=True):
@@ -152,5 +163,7 @@ def _by_topic(messages: Sequence[OutboxMessage]) -> Collection[Sequence[OutboxMe
 
 
 def _is_away(error: Exception) -> bool:
-    """Tell whether Redis cannot be reached; an answer of its own that is an error is the message's fault."""
-    return isinstance(error, RedisError) and not isinstance(error, ResponseError)
+    """Tell whether Redis cannot be reached or takes nothing; any other error that it answers is the message's fault."""
+    if isinstance(error, ResponseError):
+        return isinstance(error, _TAKES_NOTHING) or str(error).startswith(_TAKES_NOTHING_CODES)
+    return isinstance(error, RedisError)

@@ -48,6 +48,8 @@ async def test_a_wrong_credit_is_refused(database: Database, redis: Redis) -> No
             {"reason": "x", "amount_dollars": "-1"},
             {"reason": "", "amount": 1},
             {"amount": 1},
+            {"reason": "\x00", "amount": 1},
+            {"reason": "x", "amount": 1, "idempotency_key": "\x00"},
         ):
             assert (await api.post(CREDITS, body))[0] == 400, body
         assert (await api.post("/admin/organizations/nobody/credits", {"reason": "x", "amount": 1}))[0] == 404

@@ -251,7 +251,7 @@ async def test_events_that_sql_cannot_take_stop_nobody(
 ) -> None:
     """An amount beyond 64 bits passes every check of the event itself; it is given up after five deliveries."""
     monkeypatch.setattr("tokenyard_billing.charging.consumer.RETRY_MS", 20)
-    dear = rate_card("2026-01-01", 1_767_225_600_000, output="100000000")
+    dear = rate_card("2026-01-01", 1_767_225_600_000, output="1000000")
     stand = worker(database, redis, prices=PriceList([dear]))
     await send(redis, settled(claims("req_huge"), usage(1, 10**12)), settled(claims("req_fine"), usage(10, 0)))
     for _ in range(3):  # the second fails for the first time when the first one's deliveries have begun

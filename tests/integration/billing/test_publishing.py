@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from support.billing.stand import rows
-from support.fakes.rate_cards import SHIPPED, rate_card, stated, write_file
+from support.fakes.rate_cards import SHIPPED, published, rate_card, stated, write_file
 from tokenyard.storage import bulk
 from tokenyard.storage.database import Database
 from tokenyard.storage.tables import OutboxRow
@@ -143,3 +143,14 @@ async def test_a_card_used_before_whose_file_is_missing_or_differs_stops_the_imp
     with pytest.raises(InvalidRateCard, match="rate card used was edited after it was used"):
         await import_rate_cards(database, tmp_path, NOW_MS)
     assert await versions(database) == []
+
+
+@pytest.mark.parametrize(("first", "second"), [("2027", "2027/x"), ("2027/x", "2027")])
+async def test_no_two_cards_may_give_one_price_id(database: Database, first: str, second: str) -> None:
+    """`2027` with the model `x/m`, and `2027/x` with `m`: the later one would take the earlier one's price away."""
+    early = rate_card(first, NOW_MS - DAY_MS)
+    await published(database, early, now_ms=NOW_MS)
+    late = rate_card(second, NOW_MS + DAY_MS)
+    with pytest.raises(RateCardConflict, match="price"):
+        await published(database, late, now_ms=NOW_MS)
+    assert await versions(database) == [first]

@@ -168,6 +168,23 @@ async def test_a_gateway_that_wakes_up_late_takes_its_hold_again(
     assert (await figures(redis)) == {"ledger": 1000, "version": 1, "held": 0, "pending": 30}
 
 
+async def test_a_hold_that_is_taken_again_after_its_expiry_counts_once(
+    admission: RedisAdmission, redis: Redis, sweeper: Sweeper
+) -> None:
+    claims = await admit(admission, redis)
+    before = await snapshot(redis)
+    await end_leases(redis)
+    await sweeper.sweep()
+    await admission.renew()
+    after = await snapshot(redis)
+    assert (after.held, after.tokens) == (before.held, before.tokens)
+    assert (await figures(redis))["pending"] == 0
+    assert await redis.hgetall(pending(BUCKET, WALLET)) == {}
+    await admission.settle(settled(claims), NanoDollars(30))
+    assert sum(map(int, (await read_hash(redis, rate(BUCKET, KEY, "tpm"))).values())) == 7
+    assert (await figures(redis)) == {"ledger": 1000, "version": 1, "held": 0, "pending": 30}
+
+
 async def test_two_sweepers_expire_a_hold_once(admission: RedisAdmission, redis: Redis, sweeper: Sweeper) -> None:
     await admit(admission, redis)
     await end_leases(redis)

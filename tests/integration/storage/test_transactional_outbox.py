@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 from sqlalchemy import select
 
 from support.fakes.clock import FrozenClock
@@ -174,6 +174,26 @@ async def test_while_redis_is_away_everything_waits_and_nothing_is_blamed(stand:
     await stand.outbox.step()
     assert stand.receiver.received == ["apple"]
     await lost.aclose()
+
+
+async def test_a_redis_that_takes_nothing_is_away(stand: Stand) -> None:
+    """Once it takes writes again nothing must wait: a limit that was lowered meanwhile is among what is carried."""
+
+    async def write(payloads: Sequence[str]) -> None:
+        await stand.redis.mset(dict.fromkeys(payloads, 1))
+
+    writing = TransactionalOutbox(stand.database, stand.redis, stand.clock, {"fruit": write})
+    await stand.committed("apple")
+    stand.clock.advance(5)
+    await stand.redis.config_set("maxmemory", 1)
+    try:
+        for _ in range(5):
+            with pytest.raises(OutOfMemoryError):
+                await writing.step()
+    finally:
+        await stand.redis.config_set("maxmemory", 0)
+    await writing.step()
+    assert await stand.left() == []
 
 
 async def test_who_committed_does_not_fail_by_a_handler_that_fails_or_hangs(

@@ -96,6 +96,14 @@ async def test_a_bad_organization_is_refused_with_the_field(tenancy: Tenancy, bo
     assert refused.json()["error"]["param"]
 
 
+@pytest.mark.parametrize("project", ["\x00", "p" * 1_000])
+async def test_a_project_that_can_be_none_is_refused(tenancy: Tenancy, project: str) -> None:
+    await tenancy.as_operator("POST", "/admin/organizations", {"name": "A", "slug": "acme"})
+    body = {"name": "k", "project": project}
+    refused = await tenancy.as_operator("POST", "/admin/organizations/acme/api_keys", body)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "project")
+
+
 async def test_a_slug_is_given_once(tenancy: Tenancy) -> None:
     await tenancy.new_tenant("acme")
     await tenancy.as_operator("PATCH", "/admin/organizations/acme", {"archived": True})

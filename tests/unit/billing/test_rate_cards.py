@@ -144,3 +144,11 @@ def test_comments_do_not_change_a_card_and_rates_do(tmp_path: Path) -> None:
     assert cards_of(tmp_path)[0].sha256 == before.sha256
     write(tmp_path, "a.yaml", version="one", start="2026-01-01T00:00:00Z", rate="0.11")
     assert cards_of(tmp_path)[0].sha256 != before.sha256
+
+
+@pytest.mark.parametrize("rate", ["1000000.001", "1e18"])
+def test_a_rate_is_at_most_a_dollar_a_token(rate: str) -> None:
+    """So that no charge, and no sum of charges, leaves 64 bits: a published card is never withdrawn."""
+    assert rate_card("dear", MARCH_MS, output="1000000").prices[0].output == 1_000_000_000
+    with pytest.raises(InvalidRateCard, match="output is above"):
+        rate_card("dear", MARCH_MS, output=rate)

@@ -8,8 +8,9 @@ import pytest
 from support.billing.stand import MODEL, claims, trained
 from support.fakes.rate_cards import rate_card
 from tokenyard.core.adapters import AdapterRef
+from tokenyard.core.clock import HONEST_MS
 from tokenyard.core.ids import AdapterId, PriceId
-from tokenyard_billing.charging.rating import HONEST_MS, rate, unknown_price
+from tokenyard_billing.charging.rating import rate, unknown_price
 from tokenyard_billing.pricing.prices import PriceList, UnknownPrice
 
 START_MS = 1_780_000_000_000
