@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -9,6 +10,8 @@ import msgspec
 from tokenyard.core.clock import HONEST_MS
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
+
+_HOUR_MS = 3_600_000
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -94,7 +97,12 @@ def monthly(scope: str, at_ms: int) -> str:
 
     `at_ms` is unix milliseconds; the month is counted in UTC.
     """
-    return month_name(scope, f"{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m}")
+    return month_name(scope, _month(at_ms // _HOUR_MS))
+
+
+@lru_cache(maxsize=64)
+def _month(hour: int) -> str:
+    return f"{datetime.fromtimestamp(hour * _HOUR_MS / 1000, UTC):%Y-%m}"
 
 
 def month_name(scope: str, month: str) -> str:
