@@ -11,7 +11,15 @@ import secrets
 import msgspec
 
 from tokenyard.core.clock import Clock
-from tokenyard.core.errors import Conflict, InvalidRequest, ModelNotFound, NotFound, QuotaExceeded, Unavailable
+from tokenyard.core.errors import (
+    BudgetInUse,
+    Conflict,
+    InvalidRequest,
+    ModelNotFound,
+    NotFound,
+    QuotaExceeded,
+    Unavailable,
+)
 from tokenyard.core.ids import FileId, OrganizationId, new_job_id
 from tokenyard.core.models import BaseModel
 from tokenyard.core.price import Price, PriceLookup, training_cost
@@ -65,7 +73,7 @@ class JobCreation:
             InvalidRequest: a field is wrong, a file is not a training file, or the key was used for another request.
             Conflict: the job of this key is still being created.
             ModelNotFound: there is no such base model.
-            QuotaExceeded: the worst case is not covered; nothing is left behind.
+            QuotaExceeded, BudgetInUse: the worst case is not covered, or not now; nothing is left behind.
             RateLimited: too many unfinished jobs.
             Unavailable: the money could not be reserved now.
         """
@@ -161,7 +169,7 @@ class JobCreation:
         try:
             async with asyncio.timeout(RESERVE_TIMEOUT_S):
                 await self._reservations.reserve(job.organization, job.project, job.key, job.id, job.reserved_amount)
-        except QuotaExceeded:
+        except (QuotaExceeded, BudgetInUse):
             await self._jobs.discard(job.organization, job)
             raise
         except BaseException as error:

@@ -40,7 +40,10 @@ class TrainableModels(Protocol):
 
 
 class TrainingReservations(Protocol):
-    """Sets money aside for a job, once (billing), or raises `QuotaExceeded`; its `TrainingFinished` event closes it."""
+    """Sets money aside for a job, once (billing); its `TrainingFinished` event closes it.
+
+    Where it raises `QuotaExceeded` or `BudgetInUse`, nothing is set aside.
+    """
 
     async def reserve(
         self, organization: OrganizationId, project: ProjectId, key: ApiKeyId, job: JobId, amount: NanoDollars

@@ -15,7 +15,7 @@ from support.finetune_fixtures import Platform
 from support.finetune_stack import FinetuneStack, principal
 from support.openai_errors import error_of
 from support.training_rows import rows
-from tokenyard.core.errors import Conflict, QuotaExceeded
+from tokenyard.core.errors import BudgetInUse, Conflict, QuotaExceeded
 from tokenyard.core.ids import new_job_id
 from tokenyard.finetune.job_request import JobRequest
 from tokenyard.finetune.states import JobState
@@ -234,3 +234,15 @@ async def test_who_was_not_covered_meanwhile_is_told_so_himself(stack: FinetuneS
     assert {type(end) for end in ends} <= {QuotaExceeded, Conflict}
     assert QuotaExceeded in {type(end) for end in ends}
     assert stack.reservations.open == {}
+
+
+async def test_a_wallet_that_is_in_use_leaves_no_job_behind(stack: FinetuneStack) -> None:
+    """Clients try again every second: each time would add a failed job, and a charge of nothing."""
+    file = await stack.upload(principal(), rows(20))
+    stack.reservations.in_use = stack.reservations.wallet
+    with pytest.raises(BudgetInUse):
+        await stack.creation.create(principal(), _request(file), KEY)
+    assert await stack.jobs.page(principal().organization, limit=9, after=None, metadata=None) == []
+    stack.reservations.in_use = 0
+    job = await stack.creation.create(principal(), _request(file), KEY)
+    assert list(stack.reservations.open) == [job.id]

@@ -20,11 +20,11 @@ from support.redis_reader import as_bytes, read_figures, read_hash, read_usage
 from tokenyard.core.budgets import wallet
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.principal import Limits
-from tokenyard.core.redis_keys import bucket_of, budget, holds, pending, rate, usage_stream
+from tokenyard.core.redis_keys import bucket_of, budget, hold, holds, pending, rate, usage_stream
 from tokenyard.core.usage import MeterClaims
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.holds import key_of
-from tokenyard.limits.sweeper import Sweeper
+from tokenyard.limits.sweeper import BATCH, Sweeper
 from tokenyard.metering.events import HoldExpired, Settled
 
 BUCKET = bucket_of(ORGANIZATION)
@@ -210,6 +210,20 @@ async def test_a_damaged_hold_does_not_stop_the_others(
     await end_leases(redis)
     await sweeper.sweep()
     assert await redis.keys("*:hold:*") == [damaged]
+
+
+async def test_any_number_of_damaged_holds_does_not_stop_the_others(
+    admission: RedisAdmission, redis: Redis, sweeper: Sweeper
+) -> None:
+    await admit(admission, redis)
+    await end_leases(redis)
+    for number in range(BATCH):
+        await redis.hset(hold(BUCKET, f"damaged_{number}"), "claims", "{")
+        await redis.zadd(holds(BUCKET), {f"damaged_{number}": 0})
+    await sweeper.sweep()
+    await sweeper.sweep()
+    assert (await figures(redis))["pending"] == 100
+    assert await redis.zcard(holds(BUCKET)) == BATCH
 
 
 async def test_many_holds_are_renewed_in_batches(admission: RedisAdmission, redis: Redis, budgets: BudgetTable) -> None:
