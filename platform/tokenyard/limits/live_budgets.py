@@ -79,7 +79,7 @@ class MissingBudgets:
     def __init__(self, budgets: RedisBudgets, source: BudgetSource) -> None:
         self._budgets = budgets
         self._source = source
-        self._loading: dict[str, asyncio.Task[None]] = {}
+        self._loading: dict[tuple[OrganizationId, str], asyncio.Task[None]] = {}
 
     async def answer(self, organization: OrganizationId, ask: Callable[[], Awaitable[list[Any]]]) -> list[Any]:
         """Return the reply of the admit script that `ask` runs; where budgets are missing, load them and ask again.
@@ -96,11 +96,12 @@ class MissingBudgets:
         return await ask()
 
     def _once(self, organization: OrganizationId, name: str) -> "asyncio.Task[None]":
-        task = self._loading.get(name)
+        key = organization, name
+        task = self._loading.get(key)
         if task is None:
-            task = asyncio.create_task(self._load(organization, name))
-            self._loading[name] = task
-            task.add_done_callback(lambda _done: self._loading.pop(name, None))
+            task = asyncio.create_task(self._load(*key))
+            self._loading[key] = task
+            task.add_done_callback(lambda _done: self._loading.pop(key, None))
         return task
 
     async def _load(self, organization: OrganizationId, name: str) -> None:
