@@ -1,0 +1,211 @@
+"""The processes that move money: each with its own connections and memory, and one life."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from support.billing_stand import PRICES
+from support.fakes.clock import FrozenClock
+from support.money.faults import Fault, FragileDatabase, FragileRedis, Plan, Steps
+from tokenyard.limits.admission import RedisAdmission
+from tokenyard.limits.live_budgets import RedisBudgets
+from tokenyard.limits.reservation_holds import ReservationHolds
+from tokenyard.limits.revisions import RedisRevisions
+from tokenyard.limits.sweeper import Sweeper
+from tokenyard.metering.stream import USAGE_TOPIC, report_outbox, usage_carrier
+from tokenyard.storage.transactional_outbox import TransactionalOutbox
+from tokenyard_billing.charging.metrics import LedgerMetrics
+from tokenyard_billing.loops import BillingWorker
+from tokenyard_billing.ports import SpendingLimits
+from tokenyard_billing.wallets.budgets import SqlBudgets
+from tokenyard_billing.wallets.changes import TOPIC, BudgetCarrier
+from tokenyard_billing.wallets.reservations import JobReservations
+from tokenyard_billing.wallets.store import Wallet
+
+LEASE_MS = 3_600_000  # nothing ends by itself: the test says when time has passed
+CLEAR_TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What processes share."""
+
+    redis_url: str
+    database_url: str
+    folder: Path
+    clock: FrozenClock
+    limits: SpendingLimits
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an operation ended: with a value, an error, or not at all."""
+
+    value: Any = None
+    error: Exception | None = None
+    died: bool = False
+
+    @property
+    def returned(self) -> bool:
+        return self.error is None and not self.died
+
+
+Then = Callable[[Ending], None]
+
+
+class MoneyProcess:
+    """Does one operation at a time; one that stalls goes on before the next begins, or when it is told to."""
+
+    def __init__(self, around: Surroundings) -> None:
+        self.steps = Steps()
+        self.redis = FragileRedis.connected(around.redis_url, self.steps)
+        self.database = FragileDatabase(around.database_url, self.steps)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._current: tuple[asyncio.Task[Any], Then] | None = None
+
+    @property
+    def dead(self) -> bool:
+        return self.steps.dead
+
+    @property
+    def stalled(self) -> bool:
+        return self._current is not None
+
+    async def run(self, work: Callable[[], Coroutine[Any, Any, Any]], then: Then, plan: Plan | None = None) -> None:
+        """Do `work`; `then` is told how it ended: now, or later where it stalls."""
+        if self.stalled:
+            await self.resume()
+        if self.dead:
+            then(Ending(died=True))
+            return
+        signal, others = self.steps.begin(plan), asyncio.all_tasks()
+        self._current = (asyncio.create_task(work()), then)
+        await self._watch(signal, others)
+
+    async def resume(self, plan: Plan | None = None) -> None:
+        """Let go on what has stalled."""
+        signal, others = self.steps.begin(plan), asyncio.all_tasks()
+        self.steps.resume()
+        await self._watch(signal, others)
+
+    async def kill(self) -> None:
+        """End it like SIGKILL: nothing of it goes on, nothing is tidied up."""
+        self.steps.dead = True
+        tasks = {task for task in self._tasks if not task.done()}
+        for task in tasks:
+            task.cancel()
+        async with asyncio.timeout(CLEAR_TIMEOUT_S):
+            await asyncio.gather(*tasks, return_exceptions=True)
+        self._unlock_files()
+        await self.redis.aclose()
+        await self.database.close()
+        self._end(Ending(died=True))
+
+    def _unlock_files(self) -> None:
+        """Do what the kernel does for a process that is gone."""
+
+    async def _watch(self, signal: "asyncio.Future[Fault]", others: set["asyncio.Task[Any]"]) -> None:
+        assert self._current is not None
+        task, _ = self._current
+        await asyncio.wait({task, signal}, return_when=asyncio.FIRST_COMPLETED)
+        self._tasks = {task for task in self._tasks | (asyncio.all_tasks() - others) if not task.done()}
+        if self.dead:
+            await self.kill()
+        elif task.done():
+            error = task.exception()
+            if error is not None and not isinstance(error, Exception):
+                raise error
+            self._end(Ending(error=error) if error else Ending(task.result()))
+
+    def _end(self, ending: Ending) -> None:
+        if self._current is not None:
+            (_, then), self._current = self._current, None
+            then(ending)
+
+
+def _outbox(process: MoneyProcess, around: Surroundings) -> TransactionalOutbox:
+    budgets = SqlBudgets(process.database)
+    carrier = BudgetCarrier(budgets, RedisBudgets(process.redis), ReservationHolds(process.redis, budgets.load))
+    handlers = {TOPIC: carrier.carry, USAGE_TOPIC: usage_carrier(process.redis)}
+    return TransactionalOutbox(process.database, process.redis, around.clock, handlers)
+
+
+def _reservations(process: MoneyProcess, outbox: TransactionalOutbox, around: Surroundings) -> JobReservations:
+    return JobReservations(
+        database=process.database,
+        outbox=outbox,
+        holds=ReservationHolds(process.redis, SqlBudgets(process.database).load),
+        limits=around.limits,
+        clock=around.clock,
+    )
+
+
+class GatewayProcess(MoneyProcess):
+    """Admits and settles; gives credit and reserves for jobs."""
+
+    def __init__(self, around: Surroundings, name: str) -> None:
+        super().__init__(around)
+        self.admission = RedisAdmission(
+            self.redis,
+            SqlBudgets(self.database).load,
+            spool_folder=around.folder / name,
+            lease_ms=LEASE_MS,
+            renewal_ms=5_000,
+        )
+        outbox = _outbox(self, around)
+        self.wallet = Wallet(self.database, outbox, around.clock)
+        self.reservations = _reservations(self, outbox, around)
+        self.revisions = RedisRevisions(self.redis)
+
+    async def round(self) -> None:
+        """Do what its loops do every few seconds."""
+        await self.admission._outbox.check()
+        await self.admission.renew()
+
+    def _unlock_files(self) -> None:
+        self.admission._outbox._spool._end_file()
+
+
+class ReplicaProcess(MoneyProcess):
+    """Reports what it generated."""
+
+    def __init__(self, around: Surroundings, name: str) -> None:
+        super().__init__(around)
+        self.outbox = report_outbox(self.redis, around.folder / name)
+
+    def _unlock_files(self) -> None:
+        self.outbox._spool._end_file()
+
+
+class WorkerProcess(MoneyProcess):
+    """Brings usage into the ledger, and tidies up after the others. No two workers ever have the same `name`."""
+
+    def __init__(self, around: Surroundings, name: str) -> None:
+        super().__init__(around)
+        self.name = name
+        self.outbox = _outbox(self, around)
+        self.billing = BillingWorker(
+            name=name,
+            database=self.database,
+            redis=self.redis,
+            prices=PRICES,
+            outbox=self.outbox,
+            live=RedisBudgets(self.redis),
+            metrics=LedgerMetrics(CollectorRegistry()),
+            clock=around.clock,
+            report_wait_ms=LEASE_MS,
+            lease_ms=LEASE_MS,
+            renewal_ms=0,
+        )
+        self.sweeper = Sweeper(self.redis, renewal_ms=0)
+        self.reservations = _reservations(self, self.outbox, around)
+
+    async def consume(self) -> None:
+        """Do one round of the consumer; enough time has passed to renew leases and to look for orphans."""
+        self.billing.leases._renew_at = 0.0
+        self.billing.consumer._open_requests._looked_at_ms = 0
+        await self.billing.consumer.step()
