@@ -23,7 +23,7 @@ from support.money.actions import MoneyActions
 from support.money.books import MoneyBooks
 from support.money.faults import Fault, Plan
 from support.money.model import Tenant
-from support.money.stand import NEIGHBOURS, STRANGERS, MoneyStand
+from support.money.stand import STRANGERS, MoneyStand, neighbours
 from support.servers.free_ports import free_port
 from support.servers.valkey import Valkey
 from tokenyard.core.usage import TokenUsage
@@ -52,17 +52,17 @@ class MoneyMachine(RuleBasedStateMachine):
     database_url: str
     runs = 0
 
-    @initialize(neighbours=st.booleans(), credit=st.tuples(st.integers(1, 100_000), st.integers(1, 100_000)))
-    def open(self, neighbours: bool, credit: tuple[int, int]) -> None:
+    @initialize(of_one_bucket=st.booleans(), credit=st.tuples(st.integers(1, 100_000), st.integers(1, 100_000)))
+    def open(self, of_one_bucket: bool, credit: tuple[int, int]) -> None:
         self.loop = asyncio.Runner()
         MoneyMachine.runs += 1
         folder = self.folder / f"run-{MoneyMachine.runs}"
-        self.loop.run(self._open(folder, neighbours, credit))
+        self._do(self._open(folder, of_one_bucket, credit))
 
-    async def _open(self, folder: Path, neighbours: bool, credit: tuple[int, int]) -> None:
-        organizations = NEIGHBOURS if neighbours else STRANGERS
-        self.stand = MoneyStand(self.valkey, folder, self.database_url, organizations)
+    async def _open(self, folder: Path, of_one_bucket: bool, credit: tuple[int, int]) -> None:
+        self.stand = MoneyStand(self.valkey, folder, self.database_url)
         await self.stand.__aenter__()
+        self.stand.welcome(*(neighbours(0) if of_one_bucket else STRANGERS))
         self.actions = MoneyActions(self.stand)
         self.books = MoneyBooks(self.actions)
         for tenant, amount in zip(self.stand.told.tenants, credit, strict=True):
@@ -74,14 +74,18 @@ class MoneyMachine(RuleBasedStateMachine):
         if not hasattr(self, "stand"):
             return
         try:
-            self._do(self.actions.recover())
-            self._do(self.books.check_at_rest())
+            if not self.failed:
+                self._do(self.actions.recover())
+                self._do(self.books.check_at_rest())
+                self._do(self.books.check_rebuilt())
         finally:
-            self._do(self.stand.__aexit__())
+            self.loop.run(self.stand.__aexit__())
             self.loop.close()
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        self.failed = True
         self.loop.run(work)
+        self.failed = False
 
     def _tenant(self, number: int) -> Tenant:
         return self.stand.told.tenants[number]
@@ -231,7 +235,7 @@ class MoneyMachine(RuleBasedStateMachine):
 
     @invariant()
     def no_hole(self) -> None:
-        if hasattr(self, "stand"):
+        if hasattr(self, "books"):
             self._do(self.books.check_now())
 
 

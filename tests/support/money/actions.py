@@ -72,7 +72,6 @@ class MoneyActions:
         revision = tenant.revision
         if limit is None:
             tenant.limits.pop(scope, None)
-            tenant.bounds.pop(scope, None)
         else:
             tenant.limits[scope] = NanoDollars(limit)
 
@@ -236,23 +235,24 @@ class MoneyActions:
         await self.stand.bury()
 
     async def recover(self) -> None:
-        """Every process dies; new ones come; time passes until all is decided."""
-        for process in self.stand.processes:
+        """Gateways and replicas die, and new ones come; time passes until all is decided."""
+        stand = self.stand
+        for process in (*stand.gateways, stand.replica, *(worker for worker in stand.workers if worker.stalled)):
             await process.kill()
-        await self.stand.bury()
-        for gateway in self.stand.gateways:
+        await stand.bury()
+        for gateway in stand.gateways:
             await self.gateway_round(gateway)
         await self.replica_round()
         for job in self.told.jobs.values():
             if job.trained is None and job.reserved is not False:
                 await self.finish(job, 0)
-        for _ in range(20):
-            for worker in self.stand.workers:
-                await self.tidy(worker)
-                await self.sweep(worker)
-                await self.carry(worker)
+        for _ in range(10):
+            await self.tidy(stand.workers[0])
+            await self.sweep(stand.workers[0])
+            await self.carry(stand.workers[0])
+            for worker in stand.workers:
                 await self.consume(worker, overdue=True)
-            if await self.stand.is_quiet():
+            if await stand.is_quiet():
                 return
         raise AssertionError("it does not come to rest")
 

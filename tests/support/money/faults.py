@@ -20,7 +20,7 @@ from sqlalchemy.util import await_only
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
 
-READS = frozenset({"EXISTS", "HMGET", "XINFO GROUPS", "XLEN", "XPENDING", "ZRANGEBYSCORE"})
+READS = frozenset({"EXISTS", "HMGET", "INFO", "TIME", "XINFO GROUPS", "XLEN", "XPENDING", "ZRANGEBYSCORE"})
 
 
 class Fault(StrEnum):
@@ -34,10 +34,15 @@ class Fault(StrEnum):
 
 
 class Plan(NamedTuple):
-    """The fault, and the first step (from 1) at which it may happen."""
+    """The fault, and the first step (from 1) at which it may happen.
+
+    `visible` counts only steps that leave something behind for others to see: what Redis writes, and commits. To die
+    before any other step is to die before the next of these.
+    """
 
     step: int
     fault: Fault
+    visible: bool = False
 
 
 class ProcessDied(BaseException):
@@ -64,13 +69,15 @@ class Steps:
     def resume(self) -> None:
         self._go_on.set()
 
-    async def before(self, *, redis: bool = False, count: int = 1) -> int:
+    async def before(self, *, visible: bool, redis: bool = False, count: int = 1) -> int:
         """Return how many of `count` commands, sent at once, are to be run; after fewer than all the process dies."""
         if self.dead:
             raise ProcessDied
-        first, self.taken = self.taken + 1, self.taken + count
         plan = self._plan
-        if plan is None or self.taken < plan.step:
+        if plan is None or (plan.visible and not visible):
+            return count
+        first, self.taken = self.taken + 1, self.taken + count
+        if self.taken < plan.step:
             return count
         match plan.fault:
             case Fault.DIES_BEFORE if plan.step <= first:
@@ -141,7 +148,7 @@ class FragileRedis(Redis):
         return client
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        await self.steps.before(redis=True)
+        await self.steps.before(redis=True, visible=str(args[0]) not in READS)
         reply = await super().execute_command(*args, **options)  # type: ignore[no-untyped-call] # redis-py's has no types
         await self.steps.after(redis=True)
         return reply
@@ -162,7 +169,7 @@ class FragilePipeline(Pipeline):
         if not names:
             return []
         count = 1 if names <= READS else len(self.command_stack)
-        run = await self.steps.before(redis=True, count=count)
+        run = await self.steps.before(redis=True, visible=not names <= READS, count=count)
         if run < count:
             del self.command_stack[run:]
         replies: list[Any] = await super().execute(raise_on_error)
@@ -177,9 +184,9 @@ class FragileDatabase(Database):
         super().__init__(url)
         self._steps = steps
         engine = self.engine.sync_engine
-        event.listen(engine, "before_cursor_execute", lambda *_: await_only(steps.before()))
+        event.listen(engine, "before_cursor_execute", lambda *_: await_only(steps.before(visible=False)))
         event.listen(engine, "after_cursor_execute", lambda *_: await_only(steps.after()))
-        event.listen(engine, "commit", lambda *_: await_only(steps.before()))
+        event.listen(engine, "commit", lambda *_: await_only(steps.before(visible=True)))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:

@@ -21,14 +21,12 @@ class Tenant:
     """An organization with one project and two keys. `limits`: what each scope may spend in a month."""
 
     organization: OrganizationId
-    limits: dict[str, NanoDollars]
+    limits: dict[str, NanoDollars] = field(default_factory=dict)
     revision: int = 1
     in_force: int = 1
     """The revision that Redis was told of."""
     before: dict[str, NanoDollars] = field(default_factory=dict)
     """The limits of the revision before, which a gateway may still have in its cache."""
-    bounds: dict[str, int] = field(default_factory=dict)
-    """What each scope may come to: its limit, or more where more was let in before the limit was lowered."""
     granted: dict[str, int] = field(default_factory=dict)
     asked: dict[str, int] = field(default_factory=dict)
     """Credit by idempotency key: certainly given, and asked for."""
@@ -73,6 +71,8 @@ class LetIn:
     """Its lease may have ended before it was settled."""
     revived: bool = False
     """Its gateway came back after the ledger had charged it."""
+    forgotten: bool = False
+    """Redis lost it together with its gateway: what it may still cost, nobody holds any more."""
     reported: set[int] = field(default_factory=set)
 
     @property
@@ -120,10 +120,13 @@ class Job:
 class Told:
     """Everything that somebody was told."""
 
-    tenants: list[Tenant]
+    tenants: list[Tenant] = field(default_factory=list)
     requests: dict[str, LetIn] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     redis_lost: bool = False
+
+    def begin(self, tenants: list[Tenant]) -> None:
+        self.tenants, self.requests, self.jobs, self.redis_lost = tenants, {}, {}, False
 
     def of(self, organization: OrganizationId) -> Tenant:
         return next(tenant for tenant in self.tenants if tenant.organization == organization)

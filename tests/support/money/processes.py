@@ -103,6 +103,7 @@ class MoneyProcess:
         self._unlock_files()
         await self.redis.aclose()
         await self.database.close()
+        assert not [task for task in self._tasks if not task.done()]
         self._end(Ending(died=True))
 
     def _unlock_files(self) -> None:

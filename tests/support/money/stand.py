@@ -4,7 +4,8 @@ Nothing waits: a lease ends, and a report has been awaited long enough, when the
 """
 
 import time
-from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from itertools import count
 from pathlib import Path
 from typing import Self
 
@@ -23,21 +24,17 @@ from tokenyard.storage.redis import connect_redis
 from tokenyard.storage.transactional_outbox import OutboxRow
 from tokenyard_billing.tables import BucketLease, Charge, Consumer, OpenRequest, Reservation
 
-NEIGHBOURS = OrganizationId("org_acme"), OrganizationId("org_n20")
-"""Two organizations of one bucket."""
 STRANGERS = OrganizationId("org_acme"), OrganizationId("org_globex")
+"""Two organizations of different buckets."""
 
 
 class MoneyStand:
-    def __init__(
-        self, valkey: Valkey, folder: Path, database_url: str, organizations: Sequence[OrganizationId]
-    ) -> None:
+    def __init__(self, valkey: Valkey, folder: Path, database_url: str) -> None:
         self.valkey = valkey
         self.redis: Redis = connect_redis(valkey.url)
         self.database = Database(database_url)
         self.clock = FrozenClock(time.time())
-        self.told = Told([Tenant(organization, {}) for organization in organizations])
-        self.buckets = {bucket_of(organization) for organization in organizations}
+        self.told = Told()
         self._lives = 0
         self._around = Surroundings(valkey.url, database_url, folder, self.clock, self.told)
         self._safe = 0
@@ -55,16 +52,24 @@ class MoneyStand:
         await open_buckets(self.redis)
         for _ in range(2):  # they learn of each other, and divide the buckets
             for worker in self.workers:
-                worker.billing.leases._renew_at = 0.0
-                await worker.billing.leases.hold({})
+                await worker.consume()
         self.keep()
         return self
 
     async def __aexit__(self, *_raised: object) -> None:
-        for process in self.processes:
-            await process.kill()
-        await self.redis.aclose()
-        await self.database.close()
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.redis.aclose)
+            stack.push_async_callback(self.database.close)
+            for process in self.processes:
+                stack.push_async_callback(process.kill)
+
+    def welcome(self, *organizations: OrganizationId) -> None:
+        """Begin with new tenants; all that was told of others is done with."""
+        self.told.begin([Tenant(organization) for organization in organizations])
+
+    @property
+    def buckets(self) -> set[int]:
+        return {bucket_of(tenant.organization) for tenant in self.told.tenants}
 
     @property
     def processes(self) -> list[MoneyProcess]:
@@ -163,3 +168,11 @@ class MoneyStand:
         )
         async with self.database.reading() as session:
             return not any([(await session.scalars(query)).first() for query in waiting])
+
+
+def neighbours(number: int) -> tuple[OrganizationId, OrganizationId]:
+    """Return two organizations of one bucket; of another number, others of the same."""
+    first = bucket_of(STRANGERS[0])
+    found = (name for at in count() if bucket_of(name := OrganizationId(f"org_{at}x")) == first)
+    names = [next(found) for _ in range(2 * number + 2)]
+    return names[-2], names[-1]
