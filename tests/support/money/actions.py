@@ -252,9 +252,10 @@ class MoneyActions:
             await self.carry(stand.workers[0])
             for worker in stand.workers:
                 await self.consume(worker, overdue=True)
-            if await stand.is_quiet():
+            unfinished = await stand.unfinished()
+            if not unfinished:
                 return
-        raise AssertionError("it does not come to rest")
+        raise AssertionError(f"it does not come to rest: {unfinished}")
 
     async def _run(
         self,

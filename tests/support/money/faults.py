@@ -76,6 +76,8 @@ class Steps:
         plan = self._plan
         if plan is None or (plan.visible and not visible):
             return count
+        if plan.fault is Fault.DIES_AFTER and self.taken >= plan.step:  # after a statement that ended
+            await self.die()
         first, self.taken = self.taken + 1, self.taken + count
         if self.taken < plan.step:
             return count
@@ -114,8 +116,8 @@ class Steps:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
         """While one is open the process does not stall: it would keep all others out of the database."""
-        plan = self._plan
-        if plan is not None and plan.fault is Fault.STALLS and self.taken + 1 >= plan.step:
+        plan, inner = self._plan, self._transactions
+        if plan is not None and plan.fault is Fault.STALLS and self.taken + 1 >= plan.step and not inner:
             await self._stall()
         self._transactions += 1
         try:
@@ -185,7 +187,6 @@ class FragileDatabase(Database):
         self._steps = steps
         engine = self.engine.sync_engine
         event.listen(engine, "before_cursor_execute", lambda *_: await_only(steps.before(visible=False)))
-        event.listen(engine, "after_cursor_execute", lambda *_: await_only(steps.after()))
         event.listen(engine, "commit", lambda *_: await_only(steps.before(visible=True)))
 
     @asynccontextmanager

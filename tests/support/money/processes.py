@@ -100,6 +100,7 @@ class MoneyProcess:
             task.cancel()
         async with asyncio.timeout(CLEAR_TIMEOUT_S):
             await asyncio.gather(*tasks, return_exceptions=True)
+        assert self.database.engine.pool.checkedout() == 0, "a transaction is left open"
         self._unlock_files()
         await self.redis.aclose()
         await self.database.close()
@@ -206,7 +207,6 @@ class WorkerProcess(MoneyProcess):
         self.reservations = _reservations(self, self.outbox, around)
 
     async def consume(self) -> None:
-        """Do one round of the consumer; enough time has passed to renew leases and to look for orphans."""
-        self.billing.leases._renew_at = 0.0
+        """Do one round of the consumer; enough time has passed to look for orphans."""
         self.billing.consumer._open_requests._looked_at_ms = 0
         await self.billing.consumer.step()

@@ -50,9 +50,9 @@ class MoneyStand:
                 if table.name.startswith(("billing_", "storage_")):
                     await session.execute(delete(table))
         await open_buckets(self.redis)
-        for _ in range(2):  # they learn of each other, and divide the buckets
-            for worker in self.workers:
-                await worker.consume()
+        await self.divide_buckets()
+        for worker in self.workers:
+            await worker.consume()
         self.keep()
         return self
 
@@ -140,6 +140,13 @@ class MoneyStand:
             await session.execute(decidable.values(deadline_ms=1))
             await session.execute(update(OpenRequest).values(looked_at_ms=0))
 
+    async def divide_buckets(self) -> None:
+        """Let the workers learn of each other, and each take its share."""
+        for _ in range(2):
+            for worker in self.workers:
+                worker.billing.leases._renew_at = 0.0
+                await worker.billing.leases.hold({})
+
     async def worker_lease_ends(self, worker: WorkerProcess) -> None:
         """Let all buckets of a worker be free, and nobody count on it."""
         async with self.database.transaction() as session:
@@ -153,21 +160,24 @@ class MoneyStand:
         async with self.database.reading() as session:
             return set(await session.scalars(select(Charge.charge_key)))
 
-    async def is_quiet(self) -> bool:
-        """Tell whether nothing waits any more: no event, no request, no hold, no message, no half reservation."""
+    async def unfinished(self) -> list[str]:
+        """Name what still waits: events, requests, holds, messages, half reservations."""
+        found = []
         for bucket in self.buckets:
-            if await self.redis.zcard(holds(bucket)):
-                return False
+            if count := await self.redis.zcard(holds(bucket)):
+                found.append(f"{count} holds")
             for group in await self.redis.xinfo_groups(usage_stream(bucket)):
                 if group["pending"] or group["lag"]:
-                    return False
+                    found.append(f"{group['pending']} events unacknowledged, {group['lag']} unread")
         waiting = (
             select(OpenRequest.request),
-            select(OutboxRow.id).where(OutboxRow.carried_at_ms.is_(None)),
+            select(OutboxRow.payload).where(OutboxRow.carried_at_ms.is_(None)),
             select(Reservation.job).where(Reservation.state == "holding"),
         )
         async with self.database.reading() as session:
-            return not any([(await session.scalars(query)).first() for query in waiting])
+            for query in waiting:
+                found += await session.scalars(query)
+        return found
 
 
 def neighbours(number: int) -> tuple[OrganizationId, OrganizationId]:
