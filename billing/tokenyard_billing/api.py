@@ -7,11 +7,14 @@ from redis.asyncio import Redis
 
 from tokenyard.core.clock import Clock
 from tokenyard.storage.database import Database
+from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard_billing.invoicing import operator_routes as invoices_for_operators
 from tokenyard_billing.invoicing import tenant_routes as invoices_for_tenants
 from tokenyard_billing.invoicing.operator_store import InvoiceOperatorStore
 from tokenyard_billing.invoicing.store import InvoiceStore
-from tokenyard_billing.ports import OrganizationLookup
+from tokenyard_billing.ports import LiveBudgetReader, OrganizationLookup, UnfinishedJobs
+from tokenyard_billing.pricing import operator_routes as prices_for_operators
+from tokenyard_billing.pricing.operator_store import RateCardOperatorStore
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.proof import operator_routes as proof_for_operators
 from tokenyard_billing.proof.operator_store import BillingOperatorStore
@@ -31,12 +34,16 @@ def billing_routers(
     database: Database,
     redis: Redis,
     prices: PriceList,
+    outbox: TransactionalOutbox,
     wallet: Wallet,
     find_organization: OrganizationLookup,
+    live_budgets: LiveBudgetReader,
+    jobs: UnfinishedJobs,
     clock: Clock,
 ) -> Sequence[APIRouter]:
-    invoices = InvoiceStore(database, prices, clock)
+    invoices = InvoiceStore(database)
     usage = UsageStore(database)
+    reconciler = LedgerReconciler(database, redis, live_budgets, jobs, clock)
     return (
         usage_for_tenants.router(usage, prices, clock),
         invoices_for_tenants.router(invoices),
@@ -44,5 +51,6 @@ def billing_routers(
         usage_for_operators.router(find_organization, usage, UsageOperatorStore(database), clock),
         invoices_for_operators.router(find_organization, invoices, InvoiceOperatorStore(database)),
         wallets_for_operators.router(find_organization, wallet, WalletOperatorStore(database)),
-        proof_for_operators.router(BillingOperatorStore(database, redis), LedgerReconciler(database, redis)),
+        prices_for_operators.router(RateCardOperatorStore(database, outbox, clock)),
+        proof_for_operators.router(BillingOperatorStore(database, redis), reconciler),
     )

@@ -13,9 +13,7 @@ from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.charging.open_requests import OpenRequests
 from tokenyard_billing.charging.streams import UsageStreams
 from tokenyard_billing.invoicing.loops import InvoiceDrafter
-from tokenyard_billing.invoicing.store import InvoiceStore
 from tokenyard_billing.ports import LiveBudgets
-from tokenyard_billing.pricing.checksums import compare
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.loops import BucketReadiness
 
@@ -39,8 +37,6 @@ class BillingWorker:
         renewal_ms: int,
     ) -> None:
         """`lease_ms` and `renewal_ms` are those of holds; `report_wait_ms` is how long a report is awaited."""
-        self._database = database
-        self._prices = prices
         self.leases = BucketLeases(database, clock, name)
         self.consumer = LedgerConsumer(
             database=database,
@@ -53,12 +49,9 @@ class BillingWorker:
             open_requests=OpenRequests(database, redis, live, orphan_ms=lease_ms + report_wait_ms),
         )
         self.readiness = BucketReadiness(database, self.leases, live, renewal_ms=renewal_ms)
-        self.drafter = InvoiceDrafter(database, InvoiceStore(database, prices, clock))
-
-    async def start(self) -> None:
-        """Raise `InvalidRateCard`, before the first charge, where a used rate card was edited."""
-        async with self._database.reading() as session:
-            await compare(session, self._prices.cards)
+        self.drafter = InvoiceDrafter(
+            database=database, leases=self.leases, prices=prices, metrics=metrics, clock=clock
+        )
 
     def loops(self) -> list[Loop]:
         return [self.consumer.loop(), self.readiness.loop(), self.drafter.loop()]

@@ -1,10 +1,10 @@
 """What billing needs from others; `bootstrap` gives it."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from tokenyard.core.budgets import Budget, BudgetUpdate
-from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId
+from tokenyard.core.budgets import BucketHolds, Budget, BudgetKey, BudgetUpdate, LiveBudget
+from tokenyard.core.ids import ApiKeyId, JobId, OrganizationId, ProjectId
 from tokenyard.core.money import NanoDollars
 
 
@@ -49,6 +49,33 @@ class LiveBudgets(Protocol):
     async def ready_buckets(self, buckets: Sequence[int]) -> list[int]: ...
 
     async def set_ready(self, bucket: int) -> None: ...
+
+
+class LiveBudgetReader(Protocol):
+    """Shows budgets and holds as they stand in Redis (limits), a bounded part at a time; changes nothing.
+
+    Each raises `redis.RedisError` where Redis does not answer.
+    """
+
+    def every_budget(self) -> AsyncIterator[Sequence[LiveBudget]]:
+        """Yield all budgets; one that comes or goes meanwhile may be left out, or come twice."""
+        ...
+
+    def budgets(self, keys: Iterable[BudgetKey]) -> AsyncIterator[Sequence[LiveBudget]]:
+        """Yield the budgets of `keys`, each with its charges as of one moment."""
+        ...
+
+    async def holds(self, bucket: int, budgets: Iterable[str] = ()) -> BucketHolds:
+        """Return the bucket's holds, and what is held of every budget that they name, and of `budgets`."""
+        ...
+
+
+class UnfinishedJobs(Protocol):
+    """Knows which training jobs may still be charged (finetune)."""
+
+    async def unfinished(self, jobs: Collection[JobId], *, since_ms: int) -> Collection[JobId]:
+        """Return those of `jobs` that have not ended, or ended at `since_ms` or later."""
+        ...
 
 
 OrganizationLookup = Callable[[str], Awaitable[OrganizationId]]

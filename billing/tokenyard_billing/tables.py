@@ -11,6 +11,7 @@ from tokenyard.storage.database import Base
 
 MODEL_LENGTH = 256
 PRICE_LENGTH = 320
+REPLICA_LENGTH = 256
 
 
 class UsageReport(Base):
@@ -31,7 +32,7 @@ class UsageReport(Base):
     cached_tokens: Mapped[Count]
     completion_tokens: Mapped[Count]
     claims: Mapped[str] = mapped_column(Text)  # JSON core.usage.MeterClaims
-    replica: Mapped[str] = mapped_column(String(256), default="")
+    replica: Mapped[str] = mapped_column(String(REPLICA_LENGTH), default="")
     at_ms: Mapped[UnixMs]  # by the witness's clock
     received_at_ms: Mapped[UnixMs]  # Redis time of the stream entry
 
@@ -118,7 +119,7 @@ class Alarm(Base):
     __table_args__ = (Index("billing_alarms_time", "at_ms"),)
 
     kind: Mapped[str] = mapped_column(String(48), primary_key=True)
-    subject: Mapped[str] = mapped_column(String(128), primary_key=True)  # request, attempt, job or stream entry
+    subject: Mapped[str] = mapped_column(String(128), primary_key=True)  # request, attempt, job, price or stream entry
     organization: Mapped[str | None] = mapped_column(String(96))  # None where it cannot be known
     message: Mapped[str] = mapped_column(Text)
     at_ms: Mapped[UnixMs]
@@ -199,6 +200,7 @@ class Spending(Base):
     """Projection: what a scope (organization, project or key id) spent and has reserved in a UTC month."""
 
     __tablename__ = "billing_spending"
+    __table_args__ = (Index("billing_spending_month", "scope", "month"),)
 
     organization: Mapped[Id] = mapped_column(primary_key=True)
     scope: Mapped[Id] = mapped_column(primary_key=True)
@@ -317,10 +319,40 @@ class InvoiceLine(Base):
     amount: Mapped[Nano]
 
 
-class RateCardChecksum(Base):
-    """The checksum of a rate card at its first use: a used card may never change. Belongs to no organization."""
+class StaleInvoice(Base):
+    """The organization's invoice of the period, and each later one, must be drawn again.
+
+    Written in the transaction of what changes them. `marks` counts those changes: a drafter deletes the row only where
+    it is still what it read. `retry_at_ms` is above 0 after a draw that failed.
+    """
+
+    __tablename__ = "billing_stale_invoices"
+
+    organization: Mapped[Id] = mapped_column(primary_key=True)
+    period: Mapped[str] = mapped_column(String(7), primary_key=True)
+    bucket: Mapped[int] = mapped_column(Integer)
+    marks: Mapped[Count]
+    retry_at_ms: Mapped[UnixMs]
+
+
+class RateCardRow(Base):
+    """A published rate card, whole. Belongs to no organization. Never updated, never deleted."""
 
     __tablename__ = "billing_rate_cards"
+
+    version: Mapped[str] = mapped_column(String(64), primary_key=True)
+    effective_from_ms: Mapped[UnixMs] = mapped_column(unique=True)
+    card: Mapped[str] = mapped_column(Text)  # JSON pricing.rate_cards.RateCard with sorted keys
+    sha256: Mapped[str] = mapped_column(String(64))  # of `card`
+    published_at_ms: Mapped[UnixMs]
+    published_by: Mapped[str] = mapped_column(String(96))  # an operator's key, or `import`
+    source: Mapped[str] = mapped_column(String(255))  # the imported file's name, or `api`
+
+
+class UsedCardChecksum(Base):
+    """A rate card that was used when only its checksum was kept: the import must bring it whole. Only read now."""
+
+    __tablename__ = "billing_used_card_checksums"
 
     version: Mapped[str] = mapped_column(String(64), primary_key=True)
     sha256: Mapped[str] = mapped_column(String(64))

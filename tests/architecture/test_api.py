@@ -1,6 +1,7 @@
 """Every route says what it answers, in code and in the OpenAPI description."""
 
 import ast
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from starlette.responses import StreamingResponse
 
 from support.source_tree import listed, source_files
 from tokenyard.bootstrap.gateway import application
+from tokenyard.bootstrap.migrate import bring_up_to_date
 from tokenyard.settings import Settings
 
 UNTYPED = ("dict", "Dict", "Any", "object", "Mapping", "JSONResponse", "Response", "StreamingResponse", "None")
@@ -18,8 +20,9 @@ UNTYPED = ("dict", "Dict", "Any", "object", "Mapping", "JSONResponse", "Response
 
 @pytest.fixture
 async def gateway(tmp_path: Path) -> FastAPI:
-    """The control plane of a gateway; nothing is asked of SQL or Redis."""
+    """The control plane of a gateway; it has its prices from SQL, and nothing is asked of Redis."""
     settings = Settings(data_dir=tmp_path, secret=SecretStr("s" * 32))
+    await asyncio.to_thread(bring_up_to_date, settings)
     async with application(settings, "control") as app:
         assert isinstance(app, FastAPI)
         return app

@@ -24,6 +24,7 @@ import psutil
 from support.servers.free_ports import free_port
 from support.servers.valkey import running_valkey
 from tokenyard.bootstrap.foundation import Foundation
+from tokenyard.bootstrap.migrate import bring_up_to_date
 from tokenyard.catalog.replicas.registry import ReplicaRegistry, ReplicaSnapshot
 from tokenyard.core.ids import ApiKeyId
 from tokenyard.core.money import NanoDollars
@@ -32,7 +33,6 @@ from tokenyard.core.redis_keys import bucket_of
 from tokenyard.core.replica import Replica
 from tokenyard.settings import Settings
 from tokenyard.stack.installation import environment_of
-from tokenyard.storage.migrate import upgrade
 from tokenyard.tenancy.organizations import Organizations
 from tokenyard_billing.wallets.store import OpeningCredit, Wallet
 
@@ -80,7 +80,7 @@ def measure(folder: Path) -> GatewayFigures:
         opening_credit_dollars="100000",
     )
     settings.data_dir.mkdir()
-    upgrade(settings.effective_database_url)
+    bring_up_to_date(settings)
     server = free_port()
     with (
         running_valkey(folder, settings.valkey_port),

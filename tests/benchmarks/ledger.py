@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 from redis.asyncio import Redis
 
-from support.billing_stand import (
+from support.billing.stand import (
     KEY,
     PROJECT,
     RATE,

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -240,6 +241,7 @@ def test_an_invoice_adds_up_before_the_readers_eyes(page: Page, platform: Platfo
     page.get_by_role("link", name="inv_1").click()
     expect(page.locator("#lines tbody tr")).to_have_count(2)
     expect(page.locator("main")).to_contain_text("Acme <b>Corp</b>")
+    expect(page.locator("main")).to_contain_text(f"draft of {datetime.now(UTC):%Y-%m-}")
     amounts = page.locator("#lines tbody td:last-child").all_inner_texts()
     assert sum(from_dollars(amount.removeprefix("$")) for amount in amounts) == 3_000_000
     expect(page.locator("#total")).to_have_text(f"${to_dollars(3_000_000)}")

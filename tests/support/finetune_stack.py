@@ -37,7 +37,7 @@ from tokenyard.metering.events import TrainingFinished, decode_event
 from tokenyard.metering.stream import USAGE_TOPIC
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
-from tokenyard.storage.transactional_outbox import OutboxRow
+from tokenyard.storage.tables import OutboxRow
 from tokenyard.web.loops import Loop
 
 POLICY = TrainingPolicy(resources=TrainingResources(timeout_s=600))
@@ -63,17 +63,22 @@ class FinetuneStack:
         self.files = FileStore(self.database, self.clock, files_in_use)
         self.jobs = JobStore(self.database, self.clock, self.files, max_unfinished=20)
         self.operator = JobOperatorStore(self.database, self.clock)
-        self.creation = JobCreation(
-            jobs=self.jobs,
-            files=self.files,
-            models=FixedModels(),
-            prices=FixedPrices(),
-            reservations=self.reservations,
-            organizations=SlugOfId(),
-            policy=self.policy,
-            clock=self.clock,
-        )
+        self.creation = self.new_creation()
         self.worker = self.new_worker()
+
+    def new_creation(self, **replaced: Any) -> JobCreation:
+        """Return one more gateway's creation of jobs, with some of what it is given replaced."""
+        parts: dict[str, Any] = {
+            "jobs": self.jobs,
+            "files": self.files,
+            "models": FixedModels(),
+            "prices": FixedPrices(),
+            "reservations": self.reservations,
+            "organizations": SlugOfId(),
+            "policy": self.policy,
+            "clock": self.clock,
+        }
+        return JobCreation(**{**parts, **replaced})
 
     def new_worker(self, **replaced: Any) -> Sequence[Loop]:
         """Return the loops of one more worker, with some of what it is given replaced."""

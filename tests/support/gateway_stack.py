@@ -29,6 +29,7 @@ from tokenyard.gateway.app import Gateway, create_app
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
 from tokenyard.limits.admission import RedisAdmission
+from tokenyard.limits.live_budgets import BudgetSource
 from tokenyard.metering.events import Settled
 from tokenyard.web.access_log import AccessLog
 
@@ -109,9 +110,14 @@ async def until(condition: Callable[[], object]) -> None:
 
 @asynccontextmanager
 async def gateway_stack(
-    redis: Redis, folder: Path, *, replicas: int = 1, stall_limit_s: float = 30.0
+    redis: Redis,
+    folder: Path,
+    *,
+    replicas: int = 1,
+    stall_limit_s: float = 30.0,
+    budget_source: BudgetSource | None = None,
 ) -> AsyncIterator[GatewayStack]:
-    """Run a gateway with so many mock model servers."""
+    """Run a gateway with so many mock model servers, and with the budgets of its table or of another source."""
     async with AsyncExitStack() as stack:
         servers = [MockModelServer(meter_secret=METER_SECRET, bearer=BEARER) for _ in range(replicas)]
         urls = [await stack.enter_async_context(running(server)) for server in servers]
@@ -122,7 +128,13 @@ async def gateway_stack(
             budgets.set(wallet(organization), WALLET_NANO)
         await open_buckets(redis)
         admission = await stack.enter_async_context(
-            RedisAdmission(redis, budgets.load, spool_folder=folder / "spool", lease_ms=30_000, renewal_ms=5_000)
+            RedisAdmission(
+                redis,
+                budget_source or budgets.load,
+                spool_folder=folder / "spool",
+                lease_ms=30_000,
+                renewal_ms=5_000,
+            )
         )
         server = await stack.enter_async_context(ModelServerClient(BEARER))
         inference = Inference(

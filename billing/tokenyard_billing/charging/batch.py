@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import msgspec
 from sqlalchemy import delete, func, update
@@ -12,24 +13,30 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.price import Price, inference_cost, training_cost
 from tokenyard.core.redis_keys import bucket_of
+from tokenyard.core.usage import MeterClaims
 from tokenyard.metering.events import TrainingFinished
 from tokenyard.storage import bulk
 from tokenyard.storage.transactional_outbox import OutboxMessage
 from tokenyard_billing.charging.charges import NewCharge, write_charges
 from tokenyard_billing.charging.decision import Decision, Finding, Rule
+from tokenyard_billing.charging.rating import rate, unknown_price
 from tokenyard_billing.charging.reports import Report, insert_reports
 from tokenyard_billing.ledger import journal
 from tokenyard_billing.ledger.projections import SpendingChanges
-from tokenyard_billing.pricing.checksums import record_use
-from tokenyard_billing.pricing.prices import PriceList
-from tokenyard_billing.pricing.rate_cards import RateCard
+from tokenyard_billing.pricing.prices import PriceList, UnknownPrice
 from tokenyard_billing.tables import Alarm, OpenRequest, Reservation, Waste
 from tokenyard_billing.wallets.changes import BudgetChanges, write_changes
 
+Use = TypeVar("Use", MeterClaims, TrainingFinished)
+
 
 class Taken(msgspec.Struct):
-    """What a transaction did: `messages` are to be carried now; `charges` and `alarms` count by rule and by kind."""
+    """What a transaction did: `messages` are to be carried now; `charges` and `alarms` count by rule and by kind.
 
+    `waiting`: the places, in what was to be taken, of events whose price is not known yet; nothing of them was written.
+    """
+
+    waiting: set[int] = msgspec.field(default_factory=set)
     messages: list[OutboxMessage] = msgspec.field(default_factory=list)
     charges: Counter[str] = msgspec.field(default_factory=Counter)
     alarms: Counter[str] = msgspec.field(default_factory=Counter)
@@ -53,12 +60,11 @@ class LedgerBatch:
         self._now_ms = now_ms
         self._reports: list[Report] = []
         self._charges: list[NewCharge] = []
-        self._waste: list[Report] = []
-        self._alarms: list[tuple[OrganizationId | None, Finding]] = []
+        self._waste: list[dict[str, object]] = []
+        self._alarms: dict[tuple[str, str], tuple[OrganizationId | None, Finding]] = {}
         self._opened: list[tuple[Report, int | None]] = []
         self._closed: list[str] = []
         self._finished_jobs: list[str] = []
-        self._cards: dict[str, RateCard] = {}
         self._spending = SpendingChanges()
         self._budgets: dict[OrganizationId, BudgetChanges] = {}
         self._postings: list[tuple[journal.Posting, Sequence[NewCharge]]] = []
@@ -83,9 +89,18 @@ class LedgerBatch:
         """Note that nothing is waited for any more."""
         self._closed.append(request)
 
+    def can_rate(self, use: MeterClaims | TrainingFinished) -> bool:
+        """Tell whether the price of `use` is known; raise an alarm where it is not."""
+        try:
+            rate(self._prices, use)
+        except UnknownPrice as error:
+            self.alarm(None, [unknown_price(use, error)])
+            return False
+        return True
+
     def charge(self, request: str, decision: Decision) -> None:
-        claims = decision.claims
-        amount = inference_cost(self._price(claims.price), decision.usage)
+        claims, price = self._rated(decision.claims)
+        amount = inference_cost(price, decision.usage)
         charge = NewCharge(request, claims, decision.rule, amount, claims.budgets, decision.attempt, decision.usage)
         self._add(charge)
         self.alarm(claims.organization, decision.findings)
@@ -94,7 +109,8 @@ class LedgerBatch:
 
     def charge_training(self, event: TrainingFinished, reservation: OpenReservation | None) -> None:
         """Charge a finished job from its reservation, or from the wallet where there is none."""
-        amount = training_cost(self._price(event.price), event.trained_tokens)
+        event, price = self._rated(event)
+        amount = training_cost(price, event.trained_tokens)
         budgets = tuple(dict.fromkeys((*event.budgets, *(reservation.budgets if reservation else ()))))
         charge = NewCharge(event.job, event, Rule.TRAINING, amount, budgets)
         self._add(charge)
@@ -111,23 +127,32 @@ class LedgerBatch:
 
     def waste(self, report: Report) -> None:
         """Keep a replica's work that nobody pays."""
-        self._waste.append(report)
+        claims, usage = report.claims, report.usage
+        self._waste.append(
+            {
+                "attempt": report.attempt,
+                "request": report.request,
+                "organization": claims.organization,
+                "model": claims.model,
+                **msgspec.structs.asdict(usage),
+                "amount": inference_cost(rate(self._prices, claims).price, usage),
+                "at_ms": report.at_ms,
+            }
+        )
 
-    def alarm(self, organization: OrganizationId, findings: Iterable[Finding]) -> None:
+    def alarm(self, organization: OrganizationId | None, findings: Iterable[Finding]) -> None:
         """Raise an alarm for each finding."""
         for finding in findings:
-            self.taken.alarms[finding.kind] += 1
-            self._alarms.append((organization, finding))
+            if self._alarms.setdefault((finding.kind, finding.subject), (organization, finding))[1] is finding:
+                self.taken.alarms[finding.kind] += 1
 
     async def write(self, session: AsyncSession) -> Taken:
         """Write everything in the session's transaction."""
-        wasted = [self._waste_row(report) for report in self._waste]
-        await record_use(session, self._cards.values(), self._now_ms)
         await self._post(session)
         await insert_reports(session, self._reports)
         await write_charges(session, self._charges, self._now_ms)
-        await bulk.insert_new(session, Waste, wasted)
-        await raise_alarms(session, self._alarms, self._now_ms)
+        await bulk.insert_new(session, Waste, self._waste)
+        await raise_alarms(session, self._alarms.values(), self._now_ms)
         await self._write_open_requests(session)
         if self._finished_jobs:
             done = {"state": "charged", "closed_at_ms": self._now_ms}
@@ -180,22 +205,11 @@ class LedgerBatch:
     def _changes(self, organization: OrganizationId) -> BudgetChanges:
         return self._budgets.setdefault(organization, BudgetChanges(organization))
 
-    def _price(self, identity: str) -> Price:
-        card = self._prices.card_of(identity)
-        self._cards[card.version] = card
-        return self._prices.by_id(identity)
-
-    def _waste_row(self, report: Report) -> dict[str, object]:
-        claims, usage = report.claims, report.usage
-        return {
-            "attempt": report.attempt,
-            "request": report.request,
-            "organization": claims.organization,
-            "model": claims.model,
-            **msgspec.structs.asdict(usage),
-            "amount": inference_cost(self._price(claims.price), usage),
-            "at_ms": report.at_ms,
-        }
+    def _rated(self, use: Use) -> tuple[Use, Price]:
+        """Return `use` with the price that it is charged by, whatever was claimed."""
+        rating = rate(self._prices, use)
+        self.alarm(use.organization, rating.findings)
+        return msgspec.structs.replace(use, price=rating.price.id), rating.price
 
 
 async def raise_alarms(

@@ -12,6 +12,7 @@ from tokenyard.metering.events import TrainingFinished
 from tokenyard.storage import bulk
 from tokenyard_billing.charging.decision import NOTHING, Rule
 from tokenyard_billing.periods import HOUR_MS, TIME_ZONE, period_of
+from tokenyard_billing.stale_invoices import mark_stale
 from tokenyard_billing.tables import Charge, HourlyUsage
 
 _HOUR = ("organization", "project", "key", "kind", "model", "price", "hour_ms")
@@ -45,7 +46,7 @@ class NewCharge(msgspec.Struct):
 
 
 async def write_charges(session: AsyncSession, charges: Sequence[NewCharge], at_ms: int) -> None:
-    """Insert `charges` and add them to their hours; what used nothing is no usage."""
+    """Insert `charges`, add them to their hours and mark their invoices; what used nothing is no usage."""
     await bulk.insert(session, Charge, [_row(charge, at_ms) for charge in charges])
     hours: dict[tuple[str | int, ...], list[int]] = {}
     for charge in charges:
@@ -60,6 +61,7 @@ async def write_charges(session: AsyncSession, charges: Sequence[NewCharge], at_
                 sums[index] += value
     rows = [dict(zip((*_HOUR, *_SUMMED), (*key, *sums), strict=True)) for key, sums in sorted(hours.items())]
     await bulk.add_up(session, HourlyUsage, rows, add=_SUMMED)
+    await mark_stale(session, ((charge.source.organization, charge.source.admitted_at_ms) for charge in charges))
 
 
 def _row(charge: NewCharge, at_ms: int) -> dict[str, object]:

@@ -14,13 +14,15 @@ from tokenyard.storage.database import Database
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard.web.loops import Loop
 from tokenyard_billing.bucket_leases import BucketLeases
+from tokenyard_billing.charging.batch import Taken
 from tokenyard_billing.charging.dead_letters import keep_dead_letter
 from tokenyard_billing.charging.intake import Intake, Received
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.charging.open_requests import OpenRequests
+from tokenyard_billing.charging.price_waits import PriceWaits
 from tokenyard_billing.charging.streams import StreamEntry, UsageStreams
 from tokenyard_billing.charging.validation import Malformed, read_event
-from tokenyard_billing.pricing.prices import PriceList, UnknownPrice
+from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.pricing.rate_cards import InvalidRateCard
 
 _LOG = logging.getLogger(__name__)
@@ -29,7 +31,7 @@ INTERVAL_S = 0.2
 BATCH = 1_000
 MAX_DELIVERIES = 5
 STEP_S = 3.0  # bounds one step, so that leases are renewed in time under any load
-RETRY_IDLE_MS = 2_000
+RETRY_MS = 2_000
 
 _Valid = list[tuple[StreamEntry, Received]]
 
@@ -59,7 +61,8 @@ class LedgerConsumer:
         self._open_requests = open_requests
         self._ours: frozenset[int] = frozenset()
         self._inherited: set[int] = set()  # buckets whose earlier holder may have left entries behind
-        self._put_off: set[int] = set()  # buckets in which an entry of ours waits for its next delivery
+        self._put_off: dict[int, float] = {}  # buckets in which entries failed -> when (monotonic) they come again
+        self._waits = PriceWaits(database, prices)
         self._watermarks: dict[int, int] = {}
 
     def loop(self) -> Loop:
@@ -81,7 +84,8 @@ class LedgerConsumer:
             self._inherited |= fresh
         self._ours = held
         self._inherited &= held
-        self._put_off &= held
+        self._put_off = {bucket: due for bucket, due in self._put_off.items() if bucket in held}
+        self._waits.keep(held)
         await self._take_left_behind()
         deadline = time.monotonic() + STEP_S
         while await self._take_new() and time.monotonic() < deadline:
@@ -90,13 +94,14 @@ class LedgerConsumer:
         await self._open_requests.look_for_orphans(self._ours, await self._streams.now_ms())
 
     async def _take_left_behind(self) -> None:
-        for bucket in sorted(self._inherited | self._put_off):
-            idle_ms = 0 if bucket in self._inherited else RETRY_IDLE_MS
-            while entries := await self._streams.take_over(bucket, idle_ms=idle_ms, count=BATCH):
-                self._put_off.discard(bucket)
+        """Take all that is pending in a bucket: what was inherited, or failed, or waited for a price."""
+        failed = {bucket for bucket, due in self._put_off.items() if due <= time.monotonic()}
+        for bucket in sorted(self._inherited | failed | await self._waits.over()):
+            self._put_off.pop(bucket, None)
+            self._waits.discard(bucket)
+            async for entries in self._streams.left_behind(bucket, count=BATCH):
                 await self._take(entries)
-                if bucket in self._put_off:  # it failed again: its next delivery comes later
-                    break
+                await self._leases.hold(self._watermarks)  # there may be very many of them
             self._inherited.discard(bucket)
 
     async def _take_new(self) -> bool:
@@ -120,22 +125,28 @@ class LedgerConsumer:
         if not entries:
             return
         valid = await self._validate(entries)
+        if not valid:
+            return
         try:
-            await self._commit(valid)
+            taken = await self._commit(valid)
         except Exception as error:
             if not _is_of_the_event(error):
                 raise
             _LOG.warning("a batch of %d events failed, taking them one by one: %s", len(valid), error)
             for entry, received in valid:
                 await self._take_alone(entry, received)
+        else:
+            await self._finish(valid, taken)
 
     async def _take_alone(self, entry: StreamEntry, received: Received) -> None:
         try:
-            await self._commit([(entry, received)])
+            taken = await self._commit([(entry, received)])
         except Exception as error:
             if not _is_of_the_event(error):
                 raise
             await self._give_up_or_put_off(entry, f"{type(error).__name__}: {error}")
+        else:
+            await self._finish([(entry, received)], taken)
 
     async def _validate(self, entries: Sequence[StreamEntry]) -> _Valid:
         valid: _Valid = []
@@ -144,26 +155,29 @@ class LedgerConsumer:
                 await self._streams.acknowledge([entry])
                 continue
             try:
-                event = read_event(entry.fields, entry.bucket, self._prices)
+                event = read_event(entry.fields, entry.bucket)
             except Malformed as error:
                 await self._give_up(entry, str(error))
-            except UnknownPrice as error:
-                await self._give_up_or_put_off(entry, str(error))
             else:
                 valid.append((entry, Received(event, entry.at_ms)))
         return valid
 
-    async def _commit(self, valid: _Valid) -> None:
-        """Bring events into SQL, then the live budgets up to SQL, then acknowledge."""
-        if not valid:
-            return
+    async def _commit(self, valid: _Valid) -> Taken:
         now_ms = await self._streams.now_ms()
+        cards_known = len(self._prices.cards)
         async with self._database.transaction() as session:
             await self._leases.fence(session, {entry.bucket for entry, _ in valid})
             taken = await self._intake.take(session, [received for _, received in valid], now_ms)
-        self._metrics.taken(len(valid), taken)
+        for place in taken.waiting:
+            self._waits.add(valid[place][0].bucket, cards_known)
+        return taken
+
+    async def _finish(self, valid: _Valid, taken: Taken) -> None:
+        """Bring the live budgets up to what is committed, then acknowledge what need not wait."""
+        self._metrics.taken(len(valid) - len(taken.waiting), taken)
+        self._metrics.waiting(len(taken.waiting))
         await self._outbox.carry(taken.messages)
-        await self._streams.acknowledge(entry for entry, _ in valid)
+        await self._streams.acknowledge(entry for place, (entry, _) in enumerate(valid) if place not in taken.waiting)
 
     async def _give_up_or_put_off(self, entry: StreamEntry, reason: str) -> None:
         if entry.deliveries >= MAX_DELIVERIES:
@@ -172,7 +186,7 @@ class LedgerConsumer:
             _LOG.warning(
                 "entry %s of bucket %d failed, delivery %d: %s", entry.id, entry.bucket, entry.deliveries, reason
             )
-            self._put_off.add(entry.bucket)
+            self._put_off.setdefault(entry.bucket, time.monotonic() + RETRY_MS / 1000)
             self._metrics.put_off()
 
     async def _give_up(self, entry: StreamEntry, reason: str) -> None:
@@ -186,7 +200,7 @@ class LedgerConsumer:
 
     async def _decide_overdue(self) -> None:
         """Time is Redis time as far as the stream was read: after a pause nothing is decided too early."""
-        unread = self._put_off | self._inherited
+        unread = self._put_off.keys() | self._inherited
         watermarks = {bucket: ms for bucket, ms in self._watermarks.items() if bucket in self._ours - unread}
         while due := await self._open_requests.overdue(watermarks):
             now_ms = await self._streams.now_ms()
@@ -199,7 +213,7 @@ class LedgerConsumer:
 
 def _is_of_the_event(error: Exception) -> bool:
     """Tell an event that SQL cannot take from a database that is away: only the first may ever be given up."""
-    if isinstance(error, InvalidRateCard):  # this worker's fault, and every event's
+    if isinstance(error, InvalidRateCard):  # the database's fault, and every event's
         return False
     if isinstance(error, exc.DataError | exc.IntegrityError):
         return True

@@ -12,9 +12,13 @@ from tokenyard.core.usage import TokenUsage
 from tokenyard.metering.events import Outcome, TrainingFinished, UsageEvent
 from tokenyard_billing.charging.batch import LedgerBatch, OpenReservation, Taken
 from tokenyard_billing.charging.decision import Charged, Finding, Rule, decide, judge_late
+from tokenyard_billing.charging.rating import used_by
 from tokenyard_billing.charging.reports import Report, ReportWitness, load_reports, report_of
+from tokenyard_billing.pricing.price_book import read_new_cards
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.tables import Charge, Reservation
+
+PRICE_PAUSE_MS = 30_000  # then a request that nobody can rate is looked at again
 
 
 class Received(msgspec.Struct, frozen=True):
@@ -32,17 +36,21 @@ class Intake:
         self._report_wait_ms = report_wait_ms
 
     async def take(self, session: AsyncSession, events: Sequence[Received], now_ms: int) -> Taken:
-        """Take in events, in any order and however often delivered.
+        """Take in events, in any order and however often delivered; those whose price is not known yet wait.
+
+        Every card that SQL has is known here, because it is looked for in the same transaction.
 
         Raises:
-            UnknownPrice: an event names a price that no installed card has.
-            InvalidRateCard: a rate card was edited after its first use.
+            InvalidRateCard: a rate card was changed in the database.
         """
+        await read_new_cards(session, self._prices)
         batch = LedgerBatch(self._prices, now_ms)
         said: dict[str, list[Report]] = {}
         trainings: dict[str, TrainingFinished] = {}
-        for received in events:
-            if isinstance(received.event, TrainingFinished):
+        for place, received in enumerate(events):
+            if not batch.can_rate(used_by(received.event)):
+                batch.taken.waiting.add(place)
+            elif isinstance(received.event, TrainingFinished):
                 trainings.setdefault(received.event.job, received.event)
             else:
                 report = report_of(received.event, received.at_ms)
@@ -56,16 +64,25 @@ class Intake:
         return await batch.write(session)
 
     async def take_overdue(self, session: AsyncSession, requests: Sequence[str], now_ms: int) -> Taken:
-        """Decide requests whose missing report was waited for long enough, with what there is."""
+        """Decide requests whose missing report was waited for long enough, with what there is.
+
+        One whose price is not known yet waits on, and the others are decided.
+        """
+        await read_new_cards(session, self._prices)
         batch = LedgerBatch(self._prices, now_ms)
         charged = await _load_charges(session, requests)
-        for request, reports in (await load_reports(session, requests)).items():
-            decision = decide(reports, waited=True)
-            if decision and request not in charged:
-                batch.charge(request, decision)
-                _settle(batch, request, reports, decision.usage)
+        said = await load_reports(session, requests)
         for request in requests:
-            batch.close(request)
+            reports = said.get(request, [])
+            decision = decide(reports, waited=True)
+            if not decision or request in charged:
+                batch.close(request)
+            elif _can_rate(batch, reports):
+                batch.charge(request, decision)
+                batch.close(request)
+                _settle(batch, request, reports, decision.usage)
+            else:
+                batch.wait(reports[0], now_ms + PRICE_PAUSE_MS)
         return await batch.write(session)
 
     def _take_reports(
@@ -88,7 +105,7 @@ class Intake:
                 if late.waste:
                     batch.waste(report)
                 batch.alarm(report.claims.organization, late.findings)
-        elif decision := decide(known.values(), waited=False):
+        elif (decision := decide(known.values(), waited=False)) and _can_rate(batch, earlier):
             usage = decision.usage
             batch.charge(request, decision)
             if earlier:
@@ -102,6 +119,10 @@ class Intake:
     def _deadline_ms(self, fresh: Iterable[Report]) -> int | None:
         decisive = [report.received_at_ms for report in fresh if report.witness is not ReportWitness.REPLICA]
         return max(decisive) + self._report_wait_ms if decisive else None
+
+
+def _can_rate(batch: LedgerBatch, reports: Iterable[Report]) -> bool:
+    return all(batch.can_rate(report.claims) for report in reports)
 
 
 def _settle(batch: LedgerBatch, request: str, reports: Collection[Report], usage: TokenUsage) -> None:

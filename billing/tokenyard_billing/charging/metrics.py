@@ -34,9 +34,17 @@ class LedgerMetrics:
         self._events.labels("dead").inc()
         self._alarms.labels("dead_letter").inc()
 
+    def invoice_failed(self) -> None:
+        """Count an organization whose invoices could not be drawn."""
+        self._alarms.labels("invoice_failed").inc()
+
     def put_off(self) -> None:
         """Count an event that failed and will be delivered again."""
         self._events.labels("put_off").inc()
+
+    def waiting(self, events: int) -> None:
+        """Count events that were looked at and wait for their price."""
+        self._events.labels("waiting").inc(events)
 
     def lag(self, lengths: Mapping[int, int]) -> None:
         """Show how much of each held bucket is not in SQL yet."""

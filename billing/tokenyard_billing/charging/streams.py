@@ -1,6 +1,6 @@
 """The consumer group's side of the usage streams: read, take over, acknowledge, trim."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -8,6 +8,9 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from tokenyard.core.redis_keys import CONSUMER_GROUP, usage_stream
+from tokenyard.metering.stream import FIELD
+
+_START = "0-0"
 
 
 class StreamEntry(msgspec.Struct, frozen=True):
@@ -68,21 +71,37 @@ class UsageStreams:
                 entries += [_entry(bucket, found, 1) for found in _of_one_stream(reply)]
         return entries
 
-    async def take_over(self, bucket: int, *, idle_ms: int, count: int) -> list[StreamEntry]:
-        """Return entries that some consumer got, at least `idle_ms` ago, and never acknowledged."""
-        stream = usage_stream(bucket)
-        reply = await self._redis.xautoclaim(stream, CONSUMER_GROUP, self._consumer, idle_ms, "0-0", count=count)
-        claimed = reply[1]
-        if not claimed:
-            return []
-        pending = await self._redis.xpending_range(
-            stream, CONSUMER_GROUP, _text(claimed[0][0]), _text(claimed[-1][0]), count * 2, self._consumer
-        )
-        deliveries = {_text(entry["message_id"]): int(entry["times_delivered"]) for entry in pending}
-        return [_entry(bucket, found, deliveries.get(_text(found[0]), 1)) for found in claimed]
+    async def left_behind(self, bucket: int, *, count: int) -> AsyncIterator[list[StreamEntry]]:
+        """Yield, up to `count` at a time and each once, entries that some consumer got and never acknowledged."""
+        stream, cursor = usage_stream(bucket), _START
+        while True:
+            reply = await self._redis.xautoclaim(stream, CONSUMER_GROUP, self._consumer, 0, cursor, count=count)
+            if claimed := reply[1]:
+                pending = await self._redis.xpending_range(
+                    stream, CONSUMER_GROUP, _text(claimed[0][0]), _text(claimed[-1][0]), count * 2, self._consumer
+                )
+                deliveries = {_text(entry["message_id"]): int(entry["times_delivered"]) for entry in pending}
+                yield [_entry(bucket, found, deliveries.get(_text(found[0]), 1)) for found in claimed]
+            cursor = _text(reply[0])
+            if cursor == _START:
+                return
+
+    async def standing(self, bucket: int, count: int) -> AsyncIterator[list[bytes]]:
+        """Yield the events that stand in the stream now, oldest first, `count` at a time; they stay there."""
+        stream, start = usage_stream(bucket), "-"
+        newest: Any = await self._redis.xrevrange(stream, count=1)
+        while newest:
+            entries: Any = await self._redis.xrange(stream, start, newest[0][0], count=count)
+            yield [fields.get(FIELD, b"") for _, fields in entries]
+            if len(entries) < count:
+                return
+            start = f"({_text(entries[-1][0])}"
 
     async def acknowledge(self, entries: Iterable[StreamEntry]) -> None:
-        """Say that `entries` are in SQL, and trim what lies below everything that is not."""
+        """Say that `entries` are in SQL, and remove them.
+
+        Those below everything that is pending are trimmed; one that waits above others costs only its own place.
+        """
         by_bucket: dict[int, list[str]] = {}
         for entry in entries:
             by_bucket.setdefault(entry.bucket, []).append(entry.id)
@@ -99,6 +118,8 @@ class UsageStreams:
             # With nothing pending, all that had been delivered before that was seen is acknowledged.
             keep = _text(lowest) if lowest else _after(_text(groups[0]["last-delivered-id"]))
             pipeline.xtrim(usage_stream(bucket), minid=keep, approximate=False)
+            if lowest:
+                pipeline.xdel(usage_stream(bucket), *by_bucket[bucket])
         await pipeline.execute()
 
 

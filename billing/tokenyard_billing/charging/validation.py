@@ -2,18 +2,17 @@
 
 from collections.abc import Mapping
 
-import msgspec
-
 from tokenyard.core.ids import AttemptId
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.core.usage import MeterClaims, TokenUsage
-from tokenyard.metering.events import HoldExpired, TrainingFinished, UsageEvent, decode_event
+from tokenyard.metering.events import HoldExpired, ReplicaReported, Settled, TrainingFinished, UsageEvent, decode_event
 from tokenyard.metering.stream import FIELD
-from tokenyard_billing.pricing.prices import PriceList
-from tokenyard_billing.tables import MODEL_LENGTH, PRICE_LENGTH
+from tokenyard_billing.tables import MODEL_LENGTH, PRICE_LENGTH, REPLICA_LENGTH
 
 MAX_TOKENS = 10**12  # far above any context; keeps every sum within 64 bits
 MAX_MS = 253_402_300_800_000  # the year 10000
+MAX_WEIGHT = 2**31
+MAX_BUDGETS = 64  # a request has seven at most
 _ID_LENGTH = 96
 _BUDGET_LENGTH = 256
 _ENDPOINT_LENGTH = 64
@@ -31,23 +30,16 @@ class Malformed(ValueError):
     """The entry can never be taken in; the message says why."""
 
 
-def read_event(fields: Mapping[bytes, bytes], bucket: int, prices: PriceList) -> UsageEvent:
-    """Return the event of one stream entry.
-
-    Raises:
-        Malformed: it is not one of ours, whatever happens later.
-        UnknownPrice: its price is on no installed card; a newer card may bring it.
-    """
+def read_event(fields: Mapping[bytes, bytes], bucket: int) -> UsageEvent:
+    """Return the event of one stream entry; `Malformed` is raised where it is not one of ours, and for nothing else."""
     try:
         event = decode_event(fields[FIELD])
     except KeyError:
         raise Malformed("the entry has no event") from None
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:  # also of text that is no UTF-8, and of what is nested too deep
         raise Malformed(str(error)) from error
     if problem := _problem(event, bucket):
         raise Malformed(problem)
-    price = event.price if isinstance(event, TrainingFinished) else event.claims.price
-    prices.by_id(price)
     return event
 
 
@@ -57,24 +49,44 @@ def _problem(event: UsageEvent, bucket: int) -> str | None:
         source: MeterClaims | TrainingFinished = event
         counts: tuple[str, ...] = ("trained_tokens",)
         counted: TrainingFinished | TokenUsage = event
-        texts = _bad_text("job", event.job, _ID_LENGTH)
+        own = _bad_text("job", event.job, _ID_LENGTH)
     else:
         source = event.claims
         counted = TokenUsage(0, 0) if isinstance(event, HoldExpired) else event.usage
         counts = ("prompt_tokens", "completion_tokens", "cached_tokens")
-        texts = _bad_attempt(source.attempt) or _bad_text("endpoint", source.endpoint, _ENDPOINT_LENGTH)
+        own = _bad_report(event)
         if counted.cached_tokens > counted.prompt_tokens:
             return "more cached tokens than prompt tokens"
     for name in counts:
         if not 0 <= getattr(counted, name) <= MAX_TOKENS:
             return f"{name} is {getattr(counted, name)}"
-    return texts or _bad_source(source, bucket)
+    return own or _bad_source(source, bucket)
+
+
+def _bad_report(event: Settled | ReplicaReported | HoldExpired) -> str | None:
+    claims = event.claims
+    match event:
+        case Settled():
+            name, at_ms = "settled_at_ms", event.settled_at_ms
+        case ReplicaReported():
+            name, at_ms = "reported_at_ms", event.reported_at_ms
+            if len(event.replica) > REPLICA_LENGTH or "\x00" in event.replica:
+                return "replica is too long, or holds a zero byte"
+        case HoldExpired():
+            name, at_ms = "expired_at_ms", event.expired_at_ms
+    if not 0 < at_ms < MAX_MS:
+        return f"{name} is {at_ms}"
+    if not 0 < claims.weight <= MAX_WEIGHT:
+        return f"weight is {claims.weight}"
+    return _bad_attempt(claims.attempt) or _bad_text("endpoint", claims.endpoint, _ENDPOINT_LENGTH)
 
 
 def _bad_source(source: MeterClaims | TrainingFinished, bucket: int) -> str | None:
     for name, length in _TEXTS:
         if found := _bad_text(name, getattr(source, name), length):
             return found
+    if len(source.budgets) > MAX_BUDGETS:
+        return f"{len(source.budgets)} budgets"
     for budget in source.budgets:
         if found := _bad_text("budgets", budget, _BUDGET_LENGTH):
             return found
@@ -86,10 +98,12 @@ def _bad_source(source: MeterClaims | TrainingFinished, bucket: int) -> str | No
 
 
 def _bad_attempt(attempt: AttemptId) -> str | None:
+    if found := _bad_text("attempt", attempt, _ID_LENGTH):  # first: Python reads no number of thousands of digits
+        return found
     request, _, number = attempt.rpartition(".")
     if not request or not (number.isascii() and number.isdigit()) or int(number) < 1:
         return f"{attempt!r} is not an attempt's id"
-    return _bad_text("attempt", attempt, _ID_LENGTH)
+    return None
 
 
 def _bad_text(name: str, value: str, length: int) -> str | None:

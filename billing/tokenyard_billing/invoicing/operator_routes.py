@@ -34,12 +34,17 @@ def router(find: OrganizationLookup, invoices: InvoiceStore, store: InvoiceOpera
         return InvoiceView.model_validate(await store.invoice(invoice))
 
     @routes.get("/organizations/{organization}/invoices")
-    async def drawn(
-        _operator: CurrentOperator, organization: str, period: Month = None, month: Month = None
+    async def of_organization(
+        _operator: CurrentOperator,
+        organization: str,
+        period: Month = None,
+        month: Month = None,
+        after: After = None,
+        limit: ListSize = 100,
     ) -> Page[InvoiceView]:
-        """List an organization's invoices, drawn up to now; `period` (or `month`) names one."""
+        """List an organization's invoices as they were last drafted; `period` (or `month`) names one."""
         owner = await find(organization)
-        found = [InvoiceView.model_validate(one) for one in await invoices.drawn(owner, period or month)]
-        return Page[InvoiceView].of(found, len(found))
+        found = await invoices.invoices(owner, period=period or month, after=after, limit=limit + 1)
+        return Page[InvoiceView].of([InvoiceView.model_validate(one) for one in found], limit)
 
     return routes

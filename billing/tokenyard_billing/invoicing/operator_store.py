@@ -13,7 +13,7 @@ from tokenyard_billing.tables import Invoice
 
 
 class InvoiceOperatorStore:
-    """Reads the stored drafts; the worker renews them within a minute or two after a charge."""
+    """Reads the stored drafts."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

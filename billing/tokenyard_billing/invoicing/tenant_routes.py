@@ -3,19 +3,21 @@
 from fastapi import APIRouter
 
 from tokenyard.web.auth import CurrentTenant
-from tokenyard.web.pages import Page
+from tokenyard.web.pages import After, Page
 from tokenyard_billing.invoicing.store import InvoiceStore
 from tokenyard_billing.invoicing.views import InvoiceView
-from tokenyard_billing.views import Month
+from tokenyard_billing.views import ListSize, Month
 
 
 def router(invoices: InvoiceStore) -> APIRouter:
     routes = APIRouter(prefix="/v1/organization", tags=["billing"])
 
     @routes.get("/invoices")
-    async def listing(tenant: CurrentTenant, period: Month = None) -> Page[InvoiceView]:
-        """List the invoices, drawn up to now, the newest first; `period` names one."""
-        found = [InvoiceView.model_validate(one) for one in await invoices.drawn(tenant.organization, period)]
-        return Page[InvoiceView].of(found, len(found))
+    async def listing(
+        tenant: CurrentTenant, period: Month = None, after: After = None, limit: ListSize = 100
+    ) -> Page[InvoiceView]:
+        """List the invoices as they were last drafted, the newest first; `period` names one."""
+        found = await invoices.invoices(tenant.organization, period=period, after=after, limit=limit + 1)
+        return Page[InvoiceView].of([InvoiceView.model_validate(one) for one in found], limit)
 
     return routes

@@ -28,7 +28,7 @@ class InvoiceLineView(View):
 
 
 class InvoiceHead(View, Identified):
-    """An invoice without its lines. `total` = `credit_applied` + `amount_due`."""
+    """An invoice without its lines. `total` = `credit_applied` + `amount_due`, as of `drafted_at_ms`."""
 
     object: Literal["invoice"] = "invoice"
     organization: str

@@ -14,6 +14,7 @@ from tokenyard.core.redis_keys import bucket_of
 from tokenyard.storage import bulk
 from tokenyard_billing.tables import Account, Balance, Entry, Transaction
 
+CORRECTION = "correction"
 _HEAD = ("organization", "template", "reference", "reason", "actor")
 
 
@@ -106,7 +107,7 @@ async def correct(
     if await session.get(Transaction, identity) is not None:
         raise Conflict(f"Transaction {transaction} was already corrected.")
     entries = tuple((AccountName(account), -amount) for account, amount in actual)
-    posting = Posting(organization, "correction", transaction, entries, reason, actor)
+    posting = Posting(organization, CORRECTION, transaction, entries, reason, actor)
     await _write(session, [(identity, posting)], at_ms)
     return identity
 

@@ -1,55 +1,84 @@
 """Which price holds for a model at a moment, which one an id names, and tokens x rate. In memory, without I/O."""
 
 from bisect import bisect_right
-from pathlib import Path
-from typing import Self
+from collections.abc import Iterable
+from itertools import chain
 
 import msgspec
 
+from tokenyard.core.errors import Unavailable
 from tokenyard.core.ids import PriceId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.price import Price
-from tokenyard_billing.pricing.rate_cards import RateCard, load_rate_cards
+from tokenyard_billing.pricing.rate_cards import RateCard
 
 
 class UnknownPrice(LookupError):
-    """No card has a price of this id: the card that it names is not installed here."""
+    """No card that is known here has the price."""
 
 
 class PriceList:
-    """The newest card in force decides alone; older ones explain old charges. An unknown id raises `UnknownPrice`."""
+    """All rate cards of the installation. The newest card in force decides alone; older ones explain old charges.
 
-    def __init__(self, cards: tuple[RateCard, ...]) -> None:
-        self.cards = cards
-        self._starts_ms = [card.effective_from_ms for card in cards]
-        self._by_id = {price.id: (card, price) for card in cards for price in card.prices}
+    A process has one, and `add` brings it the cards that are published while it runs: whoever holds it sees them.
+    Without any card, because SQL was down so far, every look-up raises `Unavailable`.
+    """
 
-    @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read a folder of cards; one that cannot be used raises `InvalidRateCard`."""
-        return cls(load_rate_cards(folder))
+    def __init__(self, cards: Iterable[RateCard] = ()) -> None:
+        self.cards: tuple[RateCard, ...] = ()
+        self.add(cards)
+
+    def add(self, cards: Iterable[RateCard]) -> None:
+        """Take the cards that are not known yet; a known one stays as it is."""
+        by_version = {card.version: card for card in (*cards, *self.cards)}
+        self.cards = tuple(sorted(by_version.values(), key=lambda card: card.effective_from_ms))
+        self._starts_ms = [card.effective_from_ms for card in self.cards]
+        self._by_id = {price.id: price for card in self.cards for price in card.prices}
 
     def price(self, model: str, *, fine_tuned: bool, at_ms: int) -> Price | None:
         """Return what base model `model`, or an adapter of it, costs at `at_ms`; None where it has no price then."""
-        index = bisect_right(self._starts_ms, at_ms) - 1
-        if index < 0:
-            return None
-        identity = f"{self.cards[index].version}/{model}{'/fine-tuned' if fine_tuned else ''}"
-        _, price = self._by_id.get(PriceId(identity), (None, None))
-        return price
+        index = self._in_force(at_ms)
+        return None if index < 0 else self._on_card(index, model, fine_tuned)
+
+    def price_of_use(self, model: str, *, fine_tuned: bool, at_ms: int) -> Price:
+        """Return the price that a use at `at_ms` is charged by.
+
+        It is the one in force then. Where there was none (a gateway whose clock is wrong let the request in), it is the
+        last one before, or else the model's first.
+
+        Raises:
+            UnknownPrice: no card has the model.
+        """
+        index = self._in_force(at_ms)
+        for each in chain(range(index, -1, -1), range(index + 1, len(self.cards))):
+            if price := self._on_card(each, model, fine_tuned):
+                return price
+        raise UnknownPrice(f"no rate card has a price of {model}")
+
+    def has_card_of(self, price: str) -> bool:
+        """Tell whether the card is known that the id `price` names, whether or not it has that price."""
+        self._check_read()
+        return price in self._by_id or any(price.startswith(f"{card.version}/") for card in self.cards)
 
     def by_id(self, price: str) -> Price:
-        return self._found(price)[1]
-
-    def card_of(self, price: str) -> RateCard:
-        """Return the card that the price called `price` stands on."""
-        return self._found(price)[0]
-
-    def _found(self, price: str) -> tuple[RateCard, Price]:
+        """Return the price with this id; an unknown one raises `UnknownPrice`."""
         try:
             return self._by_id[PriceId(price)]
         except KeyError:
             raise UnknownPrice(f"no rate card has the price {price!r}") from None
+
+    def _in_force(self, at_ms: int) -> int:
+        self._check_read()
+        return bisect_right(self._starts_ms, at_ms) - 1
+
+    def _check_read(self) -> None:
+        if not self.cards:
+            raise Unavailable("Prices cannot be looked up right now. Please try again.")
+
+    def _on_card(self, index: int, model: str, fine_tuned: bool) -> Price | None:
+        identity = f"{self.cards[index].version}/{model}{'/fine-tuned' if fine_tuned else ''}"
+        price = self._by_id.get(PriceId(identity))
+        return price if price is not None and price.model == model else None
 
 
 class RatedLine(msgspec.Struct, frozen=True):

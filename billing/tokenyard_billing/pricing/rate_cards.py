@@ -1,8 +1,8 @@
-"""Reads dated rate cards from YAML; refuses what is not exact."""
+"""What a rate card is, how one is read (YAML file, request, SQL), and what makes it invalid. Nothing inexact passes."""
 
 import hashlib
-from datetime import datetime
-from itertools import pairwise
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,70 +10,128 @@ import msgspec
 import yaml
 
 from tokenyard.core.ids import PriceId
-from tokenyard.core.money import InexactAmount, NanoDollars, rate_from_dollars_per_million
+from tokenyard.core.money import NANO_PER_DOLLAR, InexactAmount, NanoDollars, rate_from_dollars_per_million
 from tokenyard.core.price import Price
 
 
 class InvalidRateCard(ValueError):
-    """A card that cannot be used; the message names the file and what is wrong."""
+    """A card that cannot be used; the message names the card and what is wrong."""
 
 
-_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+class RateCardConflict(InvalidRateCard):
+    """Another card has this version or this start."""
 
 
-class _Rates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+MAX_RATE = NanoDollars(NANO_PER_DOLLAR)  # for a token: keeps holds, charges and their sums within 64 bits
+_YEAR_9999_MS = 253_370_764_800_000
+
+# No control characters: PostgreSQL's texts hold no zero byte.
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+class StatedRates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Dollars for a million tokens, as text: no amount ever passes through a float."""
+
     input: str
     cached_input: str
     output: str
 
 
-class _ModelRates(_Rates, frozen=True, forbid_unknown_fields=True):
+class StatedModelRates(StatedRates, frozen=True, forbid_unknown_fields=True):
     training: str
-    fine_tuned: _Rates
+    fine_tuned: StatedRates
 
 
-class _CardFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class StatedCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A card as people write it, in a YAML file or a request. `effective_from`: ISO 8601 with its time zone."""
+
     version: _Name
     effective_from: str
     currency: str
-    models: dict[_Name, _ModelRates]
+    models: dict[_Name, StatedModelRates]
 
 
 class RateCard(msgspec.Struct, frozen=True):
-    """One card. `sha256` is of its rates, not of the file: comments may change, rates may not."""
+    """One card. Comments and spelling of the file are not part of it."""
 
     version: str
     effective_from_ms: int
     prices: tuple[Price, ...]
-    sha256: str
+
+    @property
+    def canonical(self) -> bytes:
+        """The card as JSON with sorted keys: what SQL keeps, and what the checksum is of."""
+        return msgspec.json.encode(self, order="sorted")
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.canonical).hexdigest()
+
+    @property
+    def starts(self) -> str:
+        """The moment from which it is in force, in ISO 8601."""
+        return instant_text(self.effective_from_ms)
 
 
-def load_rate_cards(folder: Path) -> tuple[RateCard, ...]:
-    """Read every `*.yaml` in `folder`, oldest card first; a wrong one, or two alike, raise `InvalidRateCard`."""
-    cards = sorted((_load(path) for path in sorted(folder.glob("*.yaml"))), key=lambda card: card.effective_from_ms)
-    if not cards:
-        raise InvalidRateCard(f"there is no rate card in {folder}")
-    for earlier, later in pairwise(cards):
-        if earlier.effective_from_ms == later.effective_from_ms:
-            raise InvalidRateCard(f"cards {earlier.version} and {later.version} start at the same moment")
-    versions = [card.version for card in cards]
-    if len(set(versions)) < len(versions):
-        raise InvalidRateCard(f"two cards have the same version: {sorted(versions)}")
-    return tuple(cards)
+_DECODER: msgspec.json.Decoder[RateCard] = msgspec.json.Decoder(RateCard)
 
 
-def _load(path: Path) -> RateCard:
+def instant_text(at_ms: int) -> str:
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat().replace("+00:00", "Z")
+
+
+def read_rate_card(stated: StatedCard) -> RateCard:
+    """Return the card that `stated` describes, or raise `InvalidRateCard`."""
+    if stated.currency != "USD":
+        raise InvalidRateCard(f"currency {stated.currency}: only USD is supported")
+    prices = tuple(price for model in sorted(stated.models) for price in _prices(stated, model))
+    if len({price.id for price in prices}) < len(prices):
+        raise InvalidRateCard("a model's name ends in /fine-tuned")
+    return RateCard(stated.version, _instant_ms(stated.effective_from), prices)
+
+
+def stated_card(content: object) -> StatedCard:
+    """Return what was read from a file or a request as a card; another shape raises `InvalidRateCard`."""
+    try:
+        return msgspec.convert(content, StatedCard)
+    except msgspec.ValidationError as error:
+        raise InvalidRateCard(str(error)) from error
+
+
+def read_canonical(canonical: str) -> RateCard:
+    return _DECODER.decode(canonical)
+
+
+def read_stored_card(canonical: str, sha256: str) -> RateCard:
+    """Return a card as SQL keeps it; one that does not match its checksum raises `InvalidRateCard`."""
+    try:
+        card = read_canonical(canonical)
+    except msgspec.MsgspecError as error:
+        raise InvalidRateCard(f"a rate card in the database cannot be read: {error}") from error
+    if card.sha256 != sha256:
+        raise InvalidRateCard(f"rate card {card.version} was changed in the database: its checksum differs")
+    return card
+
+
+def read_card_file(path: Path) -> StatedCard:
+    """Read one YAML file; `InvalidRateCard` names it."""
     try:
         # The base loader keeps every scalar as text, so that 0.15 never passes through a float.
-        text = yaml.load(path.read_text(), Loader=_UniqueKeys)  # noqa: S506 - it makes nothing but text
-        file = msgspec.convert(text, _CardFile)
-        if file.currency != "USD":
-            raise InvalidRateCard(f"currency {file.currency}: only USD is supported")
-        prices = tuple(price for model in sorted(file.models) for price in _prices(file, model))
-        start_ms = _instant_ms(file.effective_from)
-        return RateCard(file.version, start_ms, prices, _digest(file.version, start_ms, prices))
-    except (msgspec.ValidationError, InexactAmount, InvalidRateCard, yaml.YAMLError) as error:
+        return stated_card(yaml.load(path.read_text(), Loader=_UniqueKeys))  # noqa: S506 - it makes nothing but text
+    except (InvalidRateCard, yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidRateCard(f"{path.name}: {error}") from error
+
+
+def load_rate_cards(folder: Path) -> Mapping[str, RateCard]:
+    """Read every `*.yaml` in `folder`, oldest card first, by the file's name; `InvalidRateCard` names the file."""
+    cards: dict[str, RateCard] = {}
+    for path in sorted(folder.glob("*.yaml")):
+        stated = read_card_file(path)
+        try:
+            cards[path.name] = read_rate_card(stated)
+        except InvalidRateCard as error:
+            raise InvalidRateCard(f"{path.name}: {error}") from error
+    return dict(sorted(cards.items(), key=lambda item: item[1].effective_from_ms))
 
 
 class _UniqueKeys(yaml.BaseLoader):
@@ -86,9 +144,9 @@ class _UniqueKeys(yaml.BaseLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def _prices(file: _CardFile, model: str) -> tuple[Price, Price]:
-    rates = file.models[model]
-    base = f"{file.version}/{model}"
+def _prices(stated: StatedCard, model: str) -> tuple[Price, Price]:
+    rates = stated.models[model]
+    base = f"{stated.version}/{model}"
 
     def rate(what: str, text: str) -> NanoDollars:
         try:
@@ -97,9 +155,11 @@ def _prices(file: _CardFile, model: str) -> tuple[Price, Price]:
             raise InvalidRateCard(f"{model}: {what}: {error}") from error
         if found < 0:
             raise InvalidRateCard(f"{model}: {what} is negative")
+        if found > MAX_RATE:
+            raise InvalidRateCard(f"{model}: {what} is above a dollar a token")
         return found
 
-    def price(identity: str, source: _Rates) -> Price:
+    def price(identity: str, source: StatedRates) -> Price:
         return Price(
             id=PriceId(identity),
             model=model,
@@ -119,10 +179,7 @@ def _instant_ms(text: str) -> int:
         raise InvalidRateCard(f"effective_from: {error}") from error
     if instant.tzinfo is None:
         raise InvalidRateCard("effective_from needs a time zone, such as 2026-01-01T00:00:00Z")
-    return round(instant.timestamp() * 1000)
-
-
-def _digest(version: str, effective_from_ms: int, prices: tuple[Price, ...]) -> str:
-    builtins = [msgspec.to_builtins(price) for price in prices]  # mappings, whose keys are sorted
-    rates = {"version": version, "effective_from_ms": effective_from_ms, "prices": builtins}
-    return hashlib.sha256(msgspec.json.encode(rates, order="deterministic")).hexdigest()
+    at_ms = round(instant.timestamp() * 1000)
+    if not 0 <= at_ms < _YEAR_9999_MS:
+        raise InvalidRateCard(f"effective_from: {text} is no date of ours")
+    return at_ms

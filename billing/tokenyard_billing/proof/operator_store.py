@@ -16,7 +16,7 @@ from tokenyard.metering.stream import FIELD
 from tokenyard.storage.database import Database
 from tokenyard.storage.paging import part_of_list
 from tokenyard_billing.charging.reports import Report, ReportWitness, load_reports
-from tokenyard_billing.invoicing.store import invoice_id
+from tokenyard_billing.invoicing.drafts import invoice_id
 from tokenyard_billing.tables import Alarm, Charge, DeadLetter, OpenRequest, Reservation, Transaction, Waste
 
 Listed = TypeVar("Listed", Alarm, DeadLetter)

@@ -13,7 +13,7 @@ _Names = Annotated[list[str], BeforeValidator(json.loads)]
 
 
 class AlarmView(View, Identified):
-    """Something an operator must look at; `subject` is a request, attempt, job or stream entry."""
+    """Something an operator must look at; `subject` is a request, attempt, job, price or stream entry."""
 
     kind: str
     subject: str

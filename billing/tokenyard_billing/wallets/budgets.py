@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from tokenyard.core.budgets import BudgetState, wallet
+from tokenyard.core.budgets import BudgetState, scope_and_month, wallet
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage.database import Database
@@ -45,6 +45,5 @@ class SqlBudgets:
 
 
 def _spending_key(organization: OrganizationId, name: str) -> SpendingKey | None:
-    kind, _, rest = name.partition(":")
-    scope, _, month = rest.rpartition(":")
-    return SpendingKey(organization, scope, month) if kind == "month" and scope and month else None
+    found = scope_and_month(name)
+    return SpendingKey(organization, *found) if found else None

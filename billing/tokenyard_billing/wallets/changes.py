@@ -51,6 +51,11 @@ async def write_changes(session: AsyncSession, changes: Sequence[BudgetChanges],
     return [await write_message(session, TOPIC, _ENCODER.encode(changes), at_ms)] if changes else []
 
 
+def read_changes(payload: str) -> list[BudgetChanges]:
+    """Read what a message of `TOPIC` says."""
+    return _DECODER.decode(payload)
+
+
 class BudgetCarrier:
     """The outbox's handler: brings the live budgets up to SQL."""
 
@@ -65,7 +70,7 @@ class BudgetCarrier:
         Raises:
             redis.RedisError: not done, or not known to be: carry again.
         """
-        changes = [change for payload in payloads for change in _DECODER.decode(payload)]
+        changes = [change for payload in payloads for change in read_changes(payload)]
         keys: dict[OrganizationId, dict[str, set[str]]] = {}
         for change in changes:
             of_organization = keys.setdefault(change.organization, {})

@@ -10,6 +10,7 @@ from tokenyard.core.ids import random_text
 from tokenyard.core.money import InexactAmount, NanoDollars, from_dollars
 from tokenyard.web.auth import CurrentOperator
 from tokenyard.web.pages import After, Page
+from tokenyard.web.request_guard import NO_NUL
 from tokenyard_billing.ports import OrganizationLookup
 from tokenyard_billing.views import ListSize
 from tokenyard_billing.wallets.operator_store import WalletOperatorStore
@@ -22,8 +23,8 @@ class CreditBody(BaseModel, extra="forbid", coerce_numbers_to_str=True):
 
     amount_dollars: str | None = None
     amount: Annotated[int | None, Field(strict=True)] = None
-    reason: str = Field(min_length=1, max_length=500)
-    idempotency_key: str | None = Field(default=None, min_length=1, max_length=128)
+    reason: str = Field(min_length=1, max_length=500, pattern=NO_NUL)
+    idempotency_key: str | None = Field(default=None, min_length=1, max_length=128, pattern=NO_NUL)
 
     def nano_dollars(self) -> NanoDollars:
         """Return the amount; none, two, or one finer than a nano-dollar raise `InvalidRequest`."""

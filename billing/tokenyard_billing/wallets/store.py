@@ -16,10 +16,13 @@ from tokenyard.storage.database import Database
 from tokenyard.storage.paging import part_of_list
 from tokenyard.storage.transactional_outbox import OutboxMessage, TransactionalOutbox
 from tokenyard_billing.ledger import journal
+from tokenyard_billing.stale_invoices import mark_stale
 from tokenyard_billing.tables import CreditGrant
 from tokenyard_billing.wallets.changes import BudgetChanges, write_changes
 
-MAX_GRANT = NanoDollars(10**17)  # a hundred million dollars: keeps every balance within 64 bits
+# A hundred million dollars at a time, a thousand million in all: keep every balance within 64 bits.
+MAX_GRANT = NanoDollars(10**17)
+MAX_GRANTED = NanoDollars(10**18)
 
 
 class WalletBalance(msgspec.Struct, frozen=True):
@@ -60,7 +63,7 @@ class Wallet:
         """Add credit. The same idempotency key again gives the same grant and adds nothing.
 
         Raises:
-            InvalidRequest: the amount is not above 0, or far too much.
+            InvalidRequest: the amount is not above 0, or far too much, or is with all earlier ones.
             Conflict: the idempotency key was used for another amount.
         """
         if not 0 < amount <= MAX_GRANT:
@@ -110,13 +113,19 @@ class OpeningCredit:
 
 
 async def _post(session: AsyncSession, grant: CreditGrant) -> CreditGrant:
+    owner = OrganizationId(grant.organization)
     posting = journal.credit_granted(
-        OrganizationId(grant.organization),
+        owner,
         NanoDollars(grant.amount),
         reference=f"grant:{grant.idempotency_key}"[:128],
         reason=grant.reason,
         actor=grant.actor,
     )
     [grant.transaction] = await journal.post(session, [posting], grant.granted_at_ms)
+    # Read after the posting, which has locked the balance.
+    given = await journal.balances(session, [owner], journal.AccountName.GRANTED)
+    if -given[owner][0] > MAX_GRANTED:
+        raise InvalidRequest("The credit of an organization is at most 1000 million dollars in all.", param="amount")
     session.add(grant)
+    await mark_stale(session, [(owner, grant.granted_at_ms)])
     return grant

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tokenyard.core.model_spec import AcceleratorSpec, LoraSpec, ModelSource, ModelSpec
+from tokenyard.core.models import AcceleratorSpec, LoraSpec, ModelSource, ModelSpec
 
 _DEFAULT_CONTEXT = 4096
 _MAX_CONTEXT = 32_768

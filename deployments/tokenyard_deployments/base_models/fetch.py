@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tokenyard.core.model_spec import (
+from tokenyard.core.models import (
     FolderSource,
     GgufSource,
     HuggingFaceSource,

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tokenyard.core.model_spec import FolderSource, GgufSource, HuggingFaceSource, ModelSource, PackageSource
+from tokenyard.core.models import FolderSource, GgufSource, HuggingFaceSource, ModelSource, PackageSource
 from tokenyard_deployments.base_models.gguf_conversion import ConversionFailed, convert_gguf
 
 Progress = Callable[[str], None]

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from tokenyard.core.model_spec import ModelSpec
+from tokenyard.core.models import ModelSpec
 
 IMPORT_PATH = "tokenyard_deployments.serving.app:build"
 

@@ -17,7 +17,7 @@ from fastapi.responses import Response
 from ray import serve
 
 from tokenyard.core.errors import TokenyardError
-from tokenyard.core.model_spec import LoraSpec, ModelSpec
+from tokenyard.core.models import LoraSpec, ModelSpec
 from tokenyard_deployments.serving.adapters.files import AdapterFiles
 from tokenyard_deployments.serving.adapters.residency import Residency
 from tokenyard_deployments.serving.engine.cpus import thread_settings

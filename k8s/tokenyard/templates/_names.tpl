@@ -59,9 +59,6 @@ securityContext:
 - {name: TOKENYARD_MODELS, value: {{ include "tokenyard.modelIds" . | quote }}}
 - {name: TOKENYARD_MODELS_DIR, value: /etc/tokenyard/models}
 - {name: TOKENYARD_MODELS_PATH, value: {{ .Values.ray.modelsPath | quote }}}
-{{- if .Values.prices }}
-- {name: TOKENYARD_PRICES_DIR, value: /etc/tokenyard/prices}
-{{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
 {{- end }}
@@ -73,9 +70,6 @@ securityContext:
 - {name: ray-token, mountPath: /var/run/tokenyard/ray, readOnly: true}
 - {name: models, mountPath: {{ .Values.ray.modelsPath }}, readOnly: true}
 - {name: model-specs, mountPath: /etc/tokenyard/models, readOnly: true}
-{{- if .Values.prices }}
-- {name: prices, mountPath: /etc/tokenyard/prices, readOnly: true}
-{{- end }}
 {{- end }}
 
 {{- define "tokenyard.modelIds" -}}
@@ -95,10 +89,6 @@ securityContext:
   persistentVolumeClaim: {claimName: {{ .Values.ray.modelsClaim }}, readOnly: true}
 - name: model-specs
   configMap: {name: {{ .Release.Name }}-models}
-{{- if .Values.prices }}
-- name: prices
-  configMap: {name: {{ .Release.Name }}-prices}
-{{- end }}
 {{- end }}
 
 {{- define "tokenyard.httpProbes" -}}

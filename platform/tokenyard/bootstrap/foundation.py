@@ -10,24 +10,32 @@ from redis.asyncio import Redis
 from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.catalog.adapters import AdapterCatalog
 from tokenyard.catalog.base_models import BaseModels
+from tokenyard.catalog.changes import TOPIC as CATALOG
+from tokenyard.catalog.changes import CatalogCarrier
 from tokenyard.catalog.models import ModelCatalog
+from tokenyard.catalog.push import CatalogPush
 from tokenyard.catalog.store import CatalogStore
 from tokenyard.core.clock import Clock, SystemClock
 from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.limits.reservation_holds import ReservationHolds
+from tokenyard.limits.revisions import RedisRevisions
 from tokenyard.metering.stream import USAGE_TOPIC, usage_carrier
 from tokenyard.settings import Settings
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
-from tokenyard.storage.transactional_outbox import TransactionalOutbox
+from tokenyard.storage.transactional_outbox import Handler, TransactionalOutbox
 from tokenyard.tenancy.api_keys import ApiKeys
 from tokenyard.tenancy.authenticator import KeyAuthenticator
-from tokenyard.tenancy.key_versions import KeyVersions
+from tokenyard.tenancy.changes import TOPIC as TENANCY
+from tokenyard.tenancy.changes import TenancyCarrier
 from tokenyard.tenancy.keys import KeyHasher, Pepper
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.organizations import Organizations
+from tokenyard.tenancy.push import TenancyPush
 from tokenyard.tenancy.store import TenancyStore
+from tokenyard_billing.pricing.price_book import TOPIC as PRICES
+from tokenyard_billing.pricing.price_book import PriceBook, price_carrier
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.budgets import SqlBudgets
 from tokenyard_billing.wallets.changes import TOPIC as BUDGETS
@@ -76,18 +84,17 @@ class Foundation:
         return KeyAuthenticator(self.tenancy_operator, self.hasher, self.clock)
 
     @cached_property
-    def key_versions(self) -> KeyVersions:
-        return KeyVersions(self.redis)
+    def tenancy_push(self) -> TenancyPush:
+        return TenancyPush(self.authenticator, self.outbox)
 
     @cached_property
     def api_keys(self) -> ApiKeys:
         return ApiKeys(
             store=self.tenancy,
             operator_store=self.tenancy_operator,
-            versions=self.key_versions,
+            push=self.tenancy_push,
             hasher=self.hasher,
             clock=self.clock,
-            authenticator=self.authenticator,
         )
 
     @cached_property
@@ -100,8 +107,13 @@ class Foundation:
 
     @cached_property
     def outbox(self) -> TransactionalOutbox:
-        carrier = BudgetCarrier(self.budgets, self.live_budgets, self.reservation_holds)
-        handlers = {BUDGETS: carrier.carry, USAGE_TOPIC: usage_carrier(self.redis)}
+        handlers: dict[str, Handler] = {
+            BUDGETS: BudgetCarrier(self.budgets, self.live_budgets, self.reservation_holds).carry,
+            TENANCY: TenancyCarrier(self.redis, RedisRevisions(self.redis)).carry,
+            CATALOG: CatalogCarrier(self.redis).carry,
+            PRICES: price_carrier(self.redis),
+            USAGE_TOPIC: usage_carrier(self.redis),
+        }
         return TransactionalOutbox(self.database, self.redis, self.clock, handlers)
 
     @cached_property
@@ -109,8 +121,13 @@ class Foundation:
         return ReservationHolds(self.redis, self.budgets.load)
 
     @cached_property
+    def price_book(self) -> PriceBook:
+        return PriceBook(self.database)
+
+    @cached_property
     def prices(self) -> PriceList:
-        return PriceList.load(self.settings.prices_dir)
+        """What `price_book` knows; nothing before it was entered."""
+        return self.price_book.prices
 
     @cached_property
     def base_models(self) -> BaseModels:
@@ -146,4 +163,8 @@ class Foundation:
 
     @cached_property
     def adapters(self) -> AdapterCatalog:
-        return AdapterCatalog(self.base_models, self.catalog_store, self.models)
+        return AdapterCatalog(self.base_models, self.catalog_store, self.models, self.catalog_push)
+
+    @cached_property
+    def catalog_push(self) -> CatalogPush:
+        return CatalogPush(self.models, self.outbox)

@@ -24,11 +24,14 @@ from tokenyard.catalog.tenant_routes import tenant_router as catalog_router
 from tokenyard.clients.model_server import ModelServerClient
 from tokenyard.core.ids import OrganizationId
 from tokenyard.files.tenant_routes import FILES_PATH
+from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.gateway.app import create_app
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
 from tokenyard.limits.admission import RedisAdmission
+from tokenyard.limits.budget_reader import RedisBudgetReader
 from tokenyard.settings import Settings
+from tokenyard.storage.change_feed import ChangeFeed
 from tokenyard.tenancy.operator_routes import operator_router as tenancy_operator_router
 from tokenyard.tenancy.tenant_routes import tenant_router as tenancy_router
 from tokenyard.web.access_log import AccessLog
@@ -56,6 +59,9 @@ async def application(settings: Settings, routes: str) -> AsyncIterator[ASGIApp]
     registry = process_registry()
     async with AsyncExitStack() as stack:
         foundation = await stack.enter_async_context(Foundation.opened(settings))
+        book = await stack.enter_async_context(foundation.price_book)
+        listeners = {**foundation.authenticator.listeners(), **foundation.models.listeners(), **book.listeners()}
+        await stack.enter_async_context(ChangeFeed(foundation.redis, listeners))
         replicas: ReplicaList | None = None
         inference: Inference | None = None
         if routes != "control":
@@ -110,10 +116,16 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
 
     return (
         tenancy_operator_router(
-            foundation.organizations, foundation.tenancy, foundation.tenancy_operator, foundation.api_keys
+            foundation.organizations,
+            foundation.tenancy,
+            foundation.tenancy_operator,
+            foundation.api_keys,
+            foundation.tenancy_push,
         ),
         tenancy_router(foundation.tenancy, foundation.api_keys),
-        catalog_router(foundation.models, foundation.adapters, foundation.catalog_store, bases),
+        catalog_router(
+            foundation.models, foundation.adapters, foundation.catalog_store, bases, foundation.catalog_push
+        ),
         catalog_operator_router(CatalogOperatorStore(database, clock), bases, foundation.prices, clock),
         *file_and_job_routers(
             database=database,
@@ -130,8 +142,11 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
             database=database,
             redis=foundation.redis,
             prices=foundation.prices,
+            outbox=foundation.outbox,
             wallet=foundation.wallet,
             find_organization=find_organization,
+            live_budgets=RedisBudgetReader(foundation.redis),
+            jobs=JobOperatorStore(database, clock),
             clock=clock,
         ),
     )

@@ -3,7 +3,7 @@
 import importlib
 
 _MODULES = (
-    "tokenyard.storage.transactional_outbox",
+    "tokenyard.storage.tables",
     "tokenyard.tenancy.tables",
     "tokenyard.catalog.tables",
     "tokenyard.files.tables",

@@ -28,6 +28,7 @@ from tokenyard.finetune.loops import finetune_loops
 from tokenyard.finetune.operator_store import files_in_use
 from tokenyard.limits.sweeper import Sweeper
 from tokenyard.settings import Settings
+from tokenyard.storage.change_feed import ChangeFeed
 from tokenyard.tenancy.loops import tenancy_loops
 from tokenyard.web.app import create_app
 from tokenyard.web.loops import Loop, run_loops
@@ -58,14 +59,9 @@ def _billing(foundation: Foundation, name: str, registry: CollectorRegistry) -> 
 def _money_loops(foundation: Foundation) -> list[Loop]:
     return [
         Sweeper(foundation.redis, renewal_ms=foundation.settings.hold_renewal_ms).loop(),
-        foundation.outbox.loop(),
+        *foundation.outbox.loops(),
         foundation.reservations.loop(),
-        *tenancy_loops(
-            organizations=foundation.organizations,
-            store=foundation.tenancy_operator,
-            versions=foundation.key_versions,
-            clock=foundation.clock,
-        ),
+        *tenancy_loops(foundation.organizations),
     ]
 
 
@@ -113,13 +109,14 @@ async def work(settings: Settings) -> None:
     name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
     async with AsyncExitStack() as stack:
         foundation = await stack.enter_async_context(Foundation.opened(settings))
+        await stack.enter_async_context(foundation.price_book)
+        await stack.enter_async_context(ChangeFeed(foundation.redis, foundation.price_book.listeners()))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         jobs = RayJobs(http, settings.effective_ray_url, settings.ray_token_file)
         token = settings.ray_token_file.read_text().strip()
         serve = await stack.enter_async_context(RayServe(settings.effective_ray_url, token))
         replicas = await stack.enter_async_context(ReplicaClient(settings.derived_secret("replica-bearer").hex()))
         billing = _billing(foundation, name, registry)
-        await billing.start()
         stack.push_async_callback(billing.stop)
         loops = [
             *billing.loops(),

@@ -4,6 +4,7 @@ from contextlib import suppress
 
 from tokenyard.catalog.base_models import BaseModels
 from tokenyard.catalog.models import ModelCatalog, model_not_found
+from tokenyard.catalog.push import CatalogPush
 from tokenyard.catalog.store import CatalogStore
 from tokenyard.core.adapters import AdapterRef, FineTunedName, parse_fine_tuned, valid_suffix
 from tokenyard.core.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
@@ -13,10 +14,11 @@ from tokenyard.core.ids import AdapterId, JobId, OrganizationId, ProjectId
 class AdapterCatalog:
     """Every step may be repeated: a caller that died in between simply calls again."""
 
-    def __init__(self, bases: BaseModels, store: CatalogStore, models: ModelCatalog) -> None:
+    def __init__(self, bases: BaseModels, store: CatalogStore, models: ModelCatalog, push: CatalogPush) -> None:
         self._bases = bases
         self._store = store
         self._models = models
+        self._push = push
 
     async def register(
         self,
@@ -51,8 +53,7 @@ class AdapterCatalog:
         found = await self._store.adapter(organization, adapter)
         if not self._models.may_serve(found):
             raise Conflict(f"The rate card has no price for fine-tunes of `{found.base}`, so it cannot go live.")
-        await self._store.promote(organization, adapter)
-        self._models.forget(organization)
+        await self._push.changed(organization, await self._store.promote(organization, adapter))
 
     async def fail(self, organization: OrganizationId, adapter: AdapterId, reason: str) -> None:
         """Retire an adapter that did not pass its checks or is not wanted any more; one never registered is fine."""
@@ -74,5 +75,4 @@ class AdapterCatalog:
         await self._retire(organization, found.id, "deleted by its owner")
 
     async def _retire(self, organization: OrganizationId, adapter: AdapterId, reason: str) -> None:
-        await self._store.retire(organization, adapter, reason=reason)
-        self._models.forget(organization)
+        await self._push.changed(organization, await self._store.retire(organization, adapter, reason=reason))

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tokenyard.core.catalog import BaseModel
-from tokenyard.core.model_spec import InvalidModelSpec, ModelSpec, read_model_spec
+from tokenyard.core.models import BaseModel, InvalidModelSpec, ModelSpec, read_model_spec
 
 
 class BaseModels:

@@ -1,21 +1,23 @@
 """Turns a public model name into base model, price and adapter: the request path's view of the catalog."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from tokenyard.catalog.base_models import BaseModels
+from tokenyard.catalog.changes import MODELS_CHANGED
 from tokenyard.catalog.store import Adapter, CatalogStore, OwnModels
 from tokenyard.catalog.views import ModelDetails
-from tokenyard.core.catalog import BaseModel, ResolvedModel
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import ModelNotFound
 from tokenyard.core.ids import OrganizationId
+from tokenyard.core.models import BaseModel, ResolvedModel
 from tokenyard.core.price import Price, PriceLookup
+from tokenyard.storage.change_feed import Listener
 from tokenyard.storage.read_cache import ReadCache
 
 FRESH_S = 10.0
 NEW_MODEL_S = 1.0
-"""A model that went live can be called everywhere after this long."""
+"""A model that went live can be called after this long also where the change feed is out of reach."""
 STALE_S = 600.0
 CACHED_ORGANIZATIONS = 10_000
 MAX_NAME_LENGTH = 255
@@ -73,16 +75,23 @@ class ModelCatalog:
 
     async def own_adapter(self, organization: OrganizationId, name: str) -> Adapter | None:
         """Return the organization's live fine-tune called exactly `name`, as SQL has it now, or None."""
-        own = await self._cache.get(organization, fresh_s=0.0)
+        own = await self._cache.latest(organization)
         return None if own is None else own.adapters.get(name)
 
     def may_serve(self, adapter: Adapter) -> bool:
         """Tell whether the adapter's base model is served here and has a price for fine-tunes."""
         return self._served(adapter.base, adapter) is not None
 
-    def forget(self, organization: OrganizationId) -> None:
-        """Drop the organization from this process's cache, because something of it was just changed."""
-        self._cache.forget(organization)
+    def listeners(self) -> Mapping[str, Listener]:
+        """Return what is to follow the change feed in every process that resolves models."""
+        return {MODELS_CHANGED: self.organization_changed}
+
+    async def organization_changed(self, organization: str | None) -> None:
+        """Look up the models of an organization, or everybody's, afresh from now on."""
+        if organization is None:
+            self._cache.outdate_where(lambda _own: True)
+        else:
+            self._cache.outdate(OrganizationId(organization))
 
     async def _find(self, organization: OrganizationId, name: str) -> tuple[BaseModel, Price, Adapter | None]:
         base, adapter = (name, None) if self._bases.get(name) else await self._own(organization, name)

@@ -6,6 +6,7 @@ import msgspec
 from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tokenyard.catalog.changes import ModelsChanged, write_change
 from tokenyard.catalog.tables import AdapterRow, AdapterState, AliasRow, RevisionRow
 from tokenyard.catalog.views import AliasView
 from tokenyard.core.adapters import AdapterRef
@@ -14,6 +15,7 @@ from tokenyard.core.errors import Conflict, NotFound
 from tokenyard.core.ids import AdapterId, JobId, OrganizationId, ProjectId
 from tokenyard.storage.bulk import add_up
 from tokenyard.storage.database import Database
+from tokenyard.storage.transactional_outbox import OutboxMessage
 
 MAX_ALIASES = 1000
 
@@ -55,7 +57,10 @@ class OwnModels(msgspec.Struct, frozen=True):
 
 
 class CatalogStore:
-    """Every method sees one organization's rows; another's raise `NotFound`, as if they did not exist."""
+    """Every method sees one organization's rows; another's raise `NotFound`, as if they did not exist.
+
+    What changes the models that an organization may call returns what is to be carried.
+    """
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -104,29 +109,31 @@ class CatalogStore:
             elif row.organization != organization or Adapter.of(row).ref != ref:
                 raise Conflict(f"Another adapter has the id {ref.id}.")
 
-    async def promote(self, organization: OrganizationId, adapter: AdapterId) -> None:
+    async def promote(self, organization: OrganizationId, adapter: AdapterId) -> list[OutboxMessage]:
         """Make a checked adapter callable; one that is live already stays so."""
         async with self._database.transaction() as session:
             row = await _adapter(session, organization, adapter)
             if row.state == AdapterState.RETIRED:
                 raise Conflict(f"The model `{row.name}` is retired.")
-            if row.state != AdapterState.LIVE:
-                row.state = AdapterState.LIVE
-                row.live_ms = self._clock.now_ms()
-                await _bump(session, organization)
+            if row.state == AdapterState.LIVE:
+                return []
+            row.state = AdapterState.LIVE
+            row.live_ms = self._clock.now_ms()
+            return [await self._bump(session, organization)]
 
-    async def retire(self, organization: OrganizationId, adapter: AdapterId, *, reason: str) -> None:
+    async def retire(self, organization: OrganizationId, adapter: AdapterId, *, reason: str) -> list[OutboxMessage]:
         """End an adapter for ever, with the aliases that name it; ending it again changes nothing."""
         async with self._database.transaction() as session:
             row = await _adapter(session, organization, adapter)
-            if row.state != AdapterState.RETIRED:
-                row.state = AdapterState.RETIRED
-                row.retired_ms = self._clock.now_ms()
-                row.reason = reason[:1000]
-                await session.execute(
-                    delete(AliasRow).where(AliasRow.organization == organization, AliasRow.adapter == row.id)
-                )
-                await _bump(session, organization)
+            if row.state == AdapterState.RETIRED:
+                return []
+            row.state = AdapterState.RETIRED
+            row.retired_ms = self._clock.now_ms()
+            row.reason = reason[:1000]
+            await session.execute(
+                delete(AliasRow).where(AliasRow.organization == organization, AliasRow.adapter == row.id)
+            )
+            return [await self._bump(session, organization)]
 
     async def adapter(self, organization: OrganizationId, adapter: AdapterId) -> Adapter:
         """Return one adapter in whatever state."""
@@ -135,7 +142,7 @@ class CatalogStore:
 
     async def set_alias(
         self, organization: OrganizationId, alias: str, *, model: str, adapter: AdapterId | None
-    ) -> AliasView:
+    ) -> tuple[AliasView, list[OutboxMessage]]:
         """Let `alias` name a model from now on, whatever it named before; too many aliases raise `Conflict`."""
         async with self._database.transaction() as session:
             if adapter is not None and (await _adapter(session, organization, adapter)).state != AdapterState.LIVE:
@@ -149,8 +156,7 @@ class CatalogStore:
                 session.add(row)
             row.model = model
             row.adapter = adapter
-            await _bump(session, organization)
-            return AliasView.of(row)
+            return AliasView.of(row), [await self._bump(session, organization)]
 
     async def aliases(self, organization: OrganizationId) -> Sequence[AliasView]:
         """Return all aliases, by name."""
@@ -160,18 +166,18 @@ class CatalogStore:
             )
             return [AliasView.of(row) for row in rows]
 
-    async def delete_alias(self, organization: OrganizationId, alias: str) -> None:
+    async def delete_alias(self, organization: OrganizationId, alias: str) -> list[OutboxMessage]:
         async with self._database.transaction() as session:
             row = await session.get(AliasRow, (organization, alias))
             if row is None:
                 raise NotFound(f"No such alias: `{alias}`.")
             await session.delete(row)
-            await _bump(session, organization)
+            return [await self._bump(session, organization)]
 
-
-async def _bump(session: AsyncSession, organization: OrganizationId) -> None:
-    """Tell caches, in the transaction of the change itself, that what the organization may call has changed."""
-    await add_up(session, RevisionRow, [{"organization": organization, "revision": 1}], add=["revision"])
+    async def _bump(self, session: AsyncSession, organization: OrganizationId) -> OutboxMessage:
+        """Tell caches, in the transaction of the change itself, that what the organization may call has changed."""
+        await add_up(session, RevisionRow, [{"organization": organization, "revision": 1}], add=["revision"])
+        return await write_change(session, ModelsChanged(organization), self._clock.now_ms())
 
 
 async def _adapter(session: AsyncSession, organization: OrganizationId, adapter: AdapterId) -> AdapterRow:

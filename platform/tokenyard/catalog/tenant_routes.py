@@ -5,6 +5,7 @@ from fastapi import APIRouter
 from tokenyard.catalog.adapters import AdapterCatalog
 from tokenyard.catalog.base_models import BaseModels
 from tokenyard.catalog.models import ModelCatalog
+from tokenyard.catalog.push import CatalogPush
 from tokenyard.catalog.store import CatalogStore
 from tokenyard.catalog.views import AliasDeleted, AliasView, ModelDeleted, ModelDetails, ModelList, NewAlias
 from tokenyard.core.errors import Conflict
@@ -28,7 +29,9 @@ def models_router(models: ModelCatalog) -> APIRouter:
     return routes
 
 
-def tenant_router(models: ModelCatalog, adapters: AdapterCatalog, store: CatalogStore, bases: BaseModels) -> APIRouter:
+def tenant_router(
+    models: ModelCatalog, adapters: AdapterCatalog, store: CatalogStore, bases: BaseModels, push: CatalogPush
+) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["catalog"])
 
     @routes.delete("/models/{name:path}")
@@ -49,14 +52,13 @@ def tenant_router(models: ModelCatalog, adapters: AdapterCatalog, store: Catalog
             raise Conflict(f"`{body.alias}` is the name of a model.", param="alias")
         resolved = await models.resolve(tenant.organization, body.model)
         adapter = None if resolved.adapter is None else resolved.adapter.id
-        alias = await store.set_alias(tenant.organization, body.alias, model=resolved.name, adapter=adapter)
-        models.forget(tenant.organization)
+        alias, messages = await store.set_alias(tenant.organization, body.alias, model=resolved.name, adapter=adapter)
+        await push.changed(tenant.organization, messages)
         return alias
 
     @routes.delete("/model_aliases/{alias}")
     async def delete_alias(tenant: CurrentTenant, alias: str) -> AliasDeleted:
-        await store.delete_alias(tenant.organization, alias)
-        models.forget(tenant.organization)
+        await push.changed(tenant.organization, await store.delete_alias(tenant.organization, alias))
         return AliasDeleted(id=alias)
 
     return routes

@@ -29,11 +29,12 @@ async def operator_key(given: str | None, settings: Settings) -> AsyncIterator[s
     from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415
 
     from tokenyard.bootstrap.operator_key import session_key  # noqa: PLC0415
+    from tokenyard.storage.outage import DatabaseDown  # noqa: PLC0415
 
     session = session_key(settings)
     try:
         key = await session.__aenter__()
-    except (SQLAlchemyError, OSError) as error:
+    except (DatabaseDown, SQLAlchemyError, OSError) as error:
         raise NoDatabase(
             f"The database cannot be used ({type(error).__name__}). Start the platform once with `tokenyard up`,"
             " or give an admin key."

@@ -5,12 +5,15 @@ from typing import Annotated
 import typer
 
 from tokenyard.cli.command import CommandFailed, CommandRun, platform_command
-from tokenyard.cli.organizations import find_project
-from tokenyard.cli.output import CommandOutput, moment, table
+from tokenyard.cli.organizations import find_project, with_limit_options
+from tokenyard.cli.output import CommandOutput, described, moment, table
+from tokenyard.clients.platform_api.shapes import LimitsInfo
 
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 
 Owner = Annotated[str | None, typer.Argument(help="The organization's id or slug.")]
+KeyId = Annotated[str, typer.Argument(help="The key's id, key_...")]
+OfOrganization = Annotated[str | None, typer.Option("--organization", help="Its organization; else it is looked for.")]
 OfOperator = Annotated[bool, typer.Option("--operator", help="An operator's key instead of a tenant's.")]
 
 
@@ -49,19 +52,29 @@ async def listing(run: CommandRun, organization: Owner = None, operator: OfOpera
     return CommandOutput(found, table(("NAME", "KEY", "ID", "CREATED", "EXPIRES", "REVOKED"), rows))
 
 
+@platform_command(keys, "limits")
+@with_limit_options
+async def limits(
+    run: CommandRun, key: KeyId, organization: OfOrganization = None, *, changes: LimitsInfo
+) -> CommandOutput:
+    """Show a tenant's key's limits; change those that are given."""
+    owner = await _owner_of(run, key, organization)
+    if changes.model_fields_set:
+        found = await run.api.limit_key(owner, key, changes)
+    else:
+        found = await run.api.key(owner, key)
+    return described(found.limits)
+
+
 @platform_command(keys, "revoke")
 async def revoke(
-    run: CommandRun,
-    key: Annotated[str, typer.Argument(help="The key's id, key_...")],
-    organization: Annotated[str | None, typer.Option(help="Its organization; else it is looked for.")] = None,
-    operator: OfOperator = False,
+    run: CommandRun, key: KeyId, organization: OfOrganization = None, operator: OfOperator = False
 ) -> CommandOutput:
     """End a key at once, for ever."""
     if operator:
         ended = await run.api.revoke_operator_key(key)
     else:
-        owner = await _owner(run, organization) if organization else await _owner_of(run, key)
-        ended = await run.api.revoke_key(owner, key)
+        ended = await run.api.revoke_key(await _owner_of(run, key, organization), key)
     return CommandOutput(ended, f"{key} is revoked.")
 
 
@@ -71,9 +84,11 @@ async def _owner(run: CommandRun, organization: str | None) -> str:
     return (await run.organization(organization)).id
 
 
-async def _owner_of(run: CommandRun, key: str) -> str:
-    async for organization in run.api.organizations():
-        async for candidate in run.api.keys(organization.id):
+async def _owner_of(run: CommandRun, key: str, organization: str | None) -> str:
+    if organization is not None:
+        return await _owner(run, organization)
+    async for owner in run.api.organizations():
+        async for candidate in run.api.keys(owner.id):
             if candidate.id == key:
-                return organization.id
+                return owner.id
     raise CommandFailed(f"No organization has a key {key}. For an operator's key, add --operator.")

@@ -8,6 +8,7 @@ from tokenyard.cli.keys import keys
 from tokenyard.cli.models import models
 from tokenyard.cli.money import credit, money_commands
 from tokenyard.cli.organizations import organizations, projects
+from tokenyard.cli.prices import prices
 from tokenyard.cli.quickstart import quickstart_command
 from tokenyard.cli.running import running_commands
 
@@ -26,6 +27,7 @@ app.add_typer(organizations, name="org")
 app.add_typer(projects, name="project")
 app.add_typer(keys, name="key")
 app.add_typer(models, name="models")
+app.add_typer(prices, name="prices")
 app.add_typer(jobs, name="jobs")
 app.add_typer(credit, name="credit")
 money_commands(app)

@@ -61,7 +61,8 @@ def _pull(what: str, name: str | None, *, json: bool) -> None:
     if model not in settings.models:
         served = ",".join((*settings.models, model))
         progress.say(
-            f"To serve it: give it a rate in {settings.prices_dir}, then start with TOKENYARD_MODELS={served}."
+            "To serve it: publish a rate card that has it (`tokenyard prices publish FILE`; it starts a quarter of an"
+            f" hour later at the earliest), then start with TOKENYARD_MODELS={served}."
         )
 
 

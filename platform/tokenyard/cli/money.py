@@ -10,7 +10,7 @@ import typer
 from tokenyard.cli.command import CommandFailed, CommandRun, platform_command
 from tokenyard.cli.output import CommandOutput, details, dollars, moment_ms, table
 from tokenyard.cli.request_report import request_report
-from tokenyard.clients.platform_api.shapes import InvoiceInfo, OrganizationInfo, UsageInfo
+from tokenyard.clients.platform_api.shapes import InvoiceInfo, OrganizationInfo, ReconciliationInfo, UsageInfo
 from tokenyard.core.money import InexactAmount, from_dollars
 
 credit = typer.Typer(help="Prepaid credit.", no_args_is_help=True)
@@ -56,7 +56,7 @@ async def invoice(run: CommandRun, organization: Owner, month: Month = None) -> 
 
 
 async def invoice_of(run: CommandRun, owner: OrganizationInfo, month: str) -> InvoiceInfo:
-    """Return the invoice of the month, drawn up to now; where there is none it raises `CommandFailed`."""
+    """Return the invoice of the month as it was last drafted; where there is none it raises `CommandFailed`."""
     for found in await run.api.invoices_of(owner.id, month):
         if found.period == month:
             return found
@@ -71,7 +71,8 @@ def invoice_text(found: InvoiceInfo) -> str:
     lines = table(("MODEL", "WHAT", "TOKENS", "RATE", "AMOUNT"), rows, empty="No lines.")
     sums = (("Total", found.total), ("Paid by credit", found.credit_applied), ("Due", found.amount_due))
     totals = "\n".join(f"{label:<16}{dollars(amount)}" for label, amount in sums)
-    return f"Invoice {found.id}, {found.period}, {found.state}\n\n{lines}\n\n{totals}"
+    title = f"Invoice {found.id}, {found.period}, {found.state} of {moment_ms(found.drafted_at_ms)}"
+    return f"{title}\n\n{lines}\n\n{totals}"
 
 
 async def request(
@@ -85,11 +86,19 @@ async def request(
 async def reconcile(run: CommandRun) -> CommandOutput:
     """Check the invariants of the money; exit with 1 where one is broken."""
     found = await run.api.reconcile()
-    answer = CommandOutput(found, details(found.as_json()))
+    answer = CommandOutput(found, reconciliation_text(found))
     if not found.ok:
         run.emit(*answer)
         raise CommandFailed("The books do not agree; see above.")
     return answer
+
+
+def reconciliation_text(found: ReconciliationInfo) -> str:
+    """Show what is broken first; the rest is named because it explains a sum."""
+    ordered = sorted(found.differences, key=lambda one: not one.broken)
+    rows = [("broken" if one.broken else "may be", one.name, one.subject, one.detail) for one in ordered]
+    differences = table(("", "DIFFERENCE", "WHERE", "WHAT"), rows, empty="No difference.")
+    return f"{differences}\n\n{details({'tokens': found.tokens})}"
 
 
 @platform_command(credit, "grant")

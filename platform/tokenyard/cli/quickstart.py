@@ -238,7 +238,7 @@ async def _until_billed(tour: Tour, month: str) -> InvoiceInfo:
             billed = _billed_tokens(invoice)
             if billed == wanted:
                 return invoice
-        except (ApiFailed, CommandFailed):  # not drawn up yet
+        except (ApiFailed, CommandFailed):  # not drafted yet
             pass
         if asyncio.get_running_loop().time() > deadline:
             raise CommandFailed(

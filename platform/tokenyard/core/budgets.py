@@ -1,12 +1,17 @@
 """Budgets: what a request must be held on, be it a wallet or a month's spending limit. Their names, and their state."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 
+from tokenyard.core.clock import HONEST_MS
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
+
+_HOUR_MS = 3_600_000
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -40,6 +45,48 @@ class BudgetUpdate(msgspec.Struct, frozen=True):
     create: bool = False
 
 
+class BudgetKey(NamedTuple):
+    """Where a live budget stands."""
+
+    bucket: int
+    name: str
+
+
+class LiveBudget(msgspec.Struct, frozen=True):
+    """A budget as it stood in Redis in one moment, in nano-dollars.
+
+    `ledger` None: only known by name, and loaded when it is asked for. `charges` are the pending ones by charge key;
+    None: too many to be read.
+    """
+
+    key: BudgetKey
+    ledger: int | None
+    version: int
+    pending: int
+    held: int
+    charges: Mapping[str, int] | None
+
+
+class LiveHold(msgspec.Struct, frozen=True):
+    """A hold as it stands in Redis; `request` is a request's id or a job's."""
+
+    request: str
+    lease_end_ms: int
+    amount: int
+    budgets: Sequence[str]
+
+
+class BucketHolds(msgspec.Struct, frozen=True):
+    """A bucket's holds in one moment of Redis time, and what its budgets say is held of them.
+
+    `holds` None: too many to be read.
+    """
+
+    now_ms: int
+    holds: Sequence[LiveHold] | None
+    held: Mapping[str, int]
+
+
 def wallet(organization: OrganizationId) -> str:
     """Return the name of the organization's prepaid balance."""
     return f"wallet:{organization}"
@@ -50,10 +97,34 @@ def monthly(scope: str, at_ms: int) -> str:
 
     `at_ms` is unix milliseconds; the month is counted in UTC.
     """
-    return f"month:{scope}:{datetime.fromtimestamp(at_ms / 1000, UTC):%Y-%m}"
+    return month_name(scope, _month(at_ms // _HOUR_MS))
+
+
+@lru_cache(maxsize=64)
+def _month(hour: int) -> str:
+    return f"{datetime.fromtimestamp(hour * _HOUR_MS / 1000, UTC):%Y-%m}"
+
+
+def month_name(scope: str, month: str) -> str:
+    """Return the name of the limit of `scope` in `month` (YYYY-MM, UTC)."""
+    return f"month:{scope}:{month}"
+
+
+def scope_and_month(name: str) -> tuple[str, str] | None:
+    """Return what `month_name` made `name` of; None where it is another budget's name."""
+    kind, _, rest = name.partition(":")
+    scope, _, month = rest.rpartition(":")
+    return (scope, month) if kind == "month" and scope and month else None
 
 
 def budgets_of(organization: OrganizationId, monthly_limits: Mapping[str, NanoDollars], at_ms: int) -> list[Budget]:
-    """Return what spending must be held on: the wallet, and the month of each scope that has a limit, by its id."""
-    months = (Budget(monthly(scope, at_ms), limit) for scope, limit in monthly_limits.items())
-    return [Budget(wallet(organization), NanoDollars(0)), *months]
+    """Return what spending must be held on: the wallet, and the month of each scope that has a limit, by its id.
+
+    Around a month's turn it is both months: the caller's clock says `at_ms`, another one dates what is charged.
+    """
+    months = {
+        monthly(scope, moment_ms): limit
+        for scope, limit in monthly_limits.items()
+        for moment_ms in (at_ms - HONEST_MS, at_ms + HONEST_MS)
+    }
+    return [Budget(wallet(organization), NanoDollars(0)), *(Budget(name, limit) for name, limit in months.items())]

@@ -3,6 +3,9 @@
 import time
 from typing import Protocol
 
+HONEST_MS = 5_000
+"""So far apart may the clocks of two hosts be."""
+
 
 class Clock(Protocol):
     def now_ms(self) -> int:

@@ -62,6 +62,16 @@ def budget(bucket: int, name: str) -> str:
     return f"{bucket_tag(bucket)}:budget:{name}"
 
 
+BUDGETS = "ty:{b*}:budget:*"
+"""The pattern of all budgets."""
+
+
+def budget_in(key: str) -> tuple[int, str]:
+    """Return the bucket and the name of the budget that `key` is of."""
+    tag, _, name = key.partition(":budget:")
+    return int(tag.removeprefix("ty:{b").removesuffix("}")), name
+
+
 def pending(bucket: int, name: str) -> str:
     """Hash: charge key -> nano-dollars that are settled but not yet in the budget's `ledger`."""
     return f"{bucket_tag(bucket)}:pending:{name}"

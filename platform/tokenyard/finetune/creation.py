@@ -5,14 +5,23 @@ adds at most. No tokenizer makes more tokens than bytes, so a job never costs mo
 """
 
 import asyncio
+import contextlib
 import secrets
 
 import msgspec
 
-from tokenyard.core.catalog import BaseModel
 from tokenyard.core.clock import Clock
-from tokenyard.core.errors import InvalidRequest, ModelNotFound, NotFound, QuotaExceeded, Unavailable
-from tokenyard.core.ids import FileId, new_job_id
+from tokenyard.core.errors import (
+    BudgetInUse,
+    Conflict,
+    InvalidRequest,
+    ModelNotFound,
+    NotFound,
+    QuotaExceeded,
+    Unavailable,
+)
+from tokenyard.core.ids import FileId, OrganizationId, new_job_id
+from tokenyard.core.models import BaseModel
 from tokenyard.core.price import Price, PriceLookup, training_cost
 from tokenyard.core.principal import Principal
 from tokenyard.finetune.job import Job, JobError
@@ -25,6 +34,9 @@ from tokenyard.finetune.states import JobState
 from tokenyard.finetune.store import JobStore
 
 RESERVE_TIMEOUT_S = 10.0
+EARLIER_WAIT_S = RESERVE_TIMEOUT_S + 2.0
+EARLIER_INTERVAL_S = 0.1
+_SOON = {"retry-after": "1"}
 
 
 class JobCreation:
@@ -41,7 +53,9 @@ class JobCreation:
         organizations: OrganizationSlugs,
         policy: TrainingPolicy,
         clock: Clock,
+        earlier_wait_s: float = EARLIER_WAIT_S,
     ) -> None:
+        """`earlier_wait_s`: how long one creation waits for an earlier one under the same idempotency key."""
         self._jobs = jobs
         self._files = files
         self._models = models
@@ -50,18 +64,51 @@ class JobCreation:
         self._organizations = organizations
         self._policy = policy
         self._clock = clock
+        self._earlier_wait_s = earlier_wait_s
 
-    async def create(self, principal: Principal, request: JobRequest) -> Job:
-        """Create a job.
+    async def create(self, principal: Principal, request: JobRequest, idempotency_key: str | None = None) -> Job:
+        """Create a job; under an idempotency key that has one, return that job.
 
         Raises:
-            InvalidRequest: a field is wrong, or a file is not a training file.
+            InvalidRequest: a field is wrong, a file is not a training file, or the key was used for another request.
+            Conflict: the job of this key is still being created.
             ModelNotFound: there is no such base model.
-            QuotaExceeded: the worst case is not covered; nothing is left behind.
+            QuotaExceeded, BudgetInUse: the worst case is not covered, or not now; nothing is left behind.
             RateLimited: too many unfinished jobs.
             Unavailable: the money could not be reserved now.
         """
         request.check()
+        organization = principal.organization
+        earlier = await self._earlier(organization, request, idempotency_key)
+        if earlier is not None:
+            return earlier
+        job = await self._new_job(principal, request, idempotency_key)
+        if await self._jobs.begin(organization, job):
+            return await self._paid_for(job)
+        earlier = await self._earlier(organization, request, idempotency_key)  # it began at the same moment
+        if earlier is None:
+            raise _still_creating()
+        return earlier
+
+    async def _earlier(self, organization: OrganizationId, request: JobRequest, key: str | None) -> Job | None:
+        """Return the job that was created under `key`, once that is done; None where there is none."""
+        if key is None:
+            return None
+        try:
+            async with asyncio.timeout(self._earlier_wait_s):
+                while (job := await self._jobs.created_with(organization, key)) is not None:
+                    if job.request_digest != request.digest:
+                        raise InvalidRequest(
+                            "This Idempotency-Key was used for another request.", code="idempotency_key_reused"
+                        )
+                    if job.state is not JobState.CREATING:
+                        return job
+                    await asyncio.sleep(EARLIER_INTERVAL_S)
+        except TimeoutError:
+            raise _still_creating() from None
+        return None
+
+    async def _new_job(self, principal: Principal, request: JobRequest, idempotency_key: str | None) -> Job:
         now_ms = self._clock.now_ms()
         model, price = self._model_and_price(request.model, now_ms)
         summary = await self._dataset(principal, request, request.training_file, "training_file")
@@ -71,7 +118,7 @@ class JobCreation:
         tokens = hyperparameters.n_epochs * summary.token_bound(
             template_tokens=model.template_tokens, template_tokens_per_message=model.template_tokens_per_message
         )
-        job = Job(
+        return Job(
             id=new_job_id(),
             organization=principal.organization,
             project=principal.project,
@@ -90,9 +137,9 @@ class JobCreation:
             reserved_tokens=tokens,
             reserved_amount=training_cost(price, tokens),
             admitted_at_ms=now_ms,
+            idempotency_key=idempotency_key,
+            request_digest=None if idempotency_key is None else request.digest,
         )
-        await self._jobs.begin(principal.organization, job)
-        return await self._paid_for(job)
 
     def _model_and_price(self, name: str, at_ms: int) -> tuple[BaseModel, Price]:
         if name.startswith("ft:"):
@@ -122,7 +169,7 @@ class JobCreation:
         try:
             async with asyncio.timeout(RESERVE_TIMEOUT_S):
                 await self._reservations.reserve(job.organization, job.project, job.key, job.id, job.reserved_amount)
-        except QuotaExceeded:
+        except (QuotaExceeded, BudgetInUse):
             await self._jobs.discard(job.organization, job)
             raise
         except BaseException as error:
@@ -148,4 +195,9 @@ class JobCreation:
     async def _abandon(self, job: Job) -> None:
         error = JobError("reservation_failed", "The cost of the job could not be reserved.")
         note = Note(message=error.message, level="error")
-        await self._jobs.update(job.organization, job, JobProgress(fail(job, error).job, (note,)))
+        with contextlib.suppress(JobChanged):  # the worker has ended it already
+            await self._jobs.update(job.organization, job, JobProgress(fail(job, error).job, (note,)))
+
+
+def _still_creating() -> Conflict:
+    return Conflict("The job of this Idempotency-Key is still being created. Please try again.", headers=_SOON)

@@ -38,6 +38,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     reserved_amount: NanoDollars
     validation_file: FileId | None = None
     metadata: dict[str, str] = {}
+    idempotency_key: str | None = None
+    request_digest: str | None = None
 
     state: JobState = JobState.CREATING
     outcome: JobOutcome | None = None
@@ -76,11 +78,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 _PROGRESS = (
     *("state", "outcome", "finished_at", "admitted_at_ms", "trained_tokens", "adapter", "digest", "attempt"),
-    *("submitted", "events_taken", "resume_url", "deadline_ms", "waits_for", "slot"),
+    *("submitted", "events_taken", "resume_url", "deadline_ms", "waits_for", "slot", "idempotency_key"),
 )
 _FIXED = (
     *("id", "organization", "project", "key", "organization_slug", "created_at_ms", "model", "suffix", "seed"),
-    *("training_file", "validation_file", "method", "price", "reserved_tokens", "reserved_amount"),
+    *("training_file", "validation_file", "method", "price", "reserved_tokens", "reserved_amount", "request_digest"),
 )
 
 

@@ -1,5 +1,7 @@
 """The body of `POST /v1/fine_tuning/jobs`, checked field by field."""
 
+import hashlib
+import json
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -8,13 +10,13 @@ from tokenyard.core.adapters import valid_suffix
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.finetune.methods.method import Json, MethodSettings
 from tokenyard.finetune.methods.supervised import RequestedHyperparameters, SupervisedSettings
+from tokenyard.web.request_guard import NO_NUL
 
 MAX_SEED = 2_147_483_647
 MAX_METADATA = 16
 MAX_METADATA_KEY = 64
 MAX_METADATA_VALUE = 512
 DEFAULT_SUFFIX = "custom"
-_NO_NUL = r"^[^\x00]*$"
 
 
 class MethodRequest(BaseModel, extra="forbid"):
@@ -30,8 +32,8 @@ class JobRequest(BaseModel, extra="forbid"):
     """What a client asks for. `hyperparameters` is the older place of those of `method.supervised`."""
 
     model: str = Field(min_length=1, max_length=256)
-    training_file: str = Field(min_length=1, max_length=96, pattern=_NO_NUL)
-    validation_file: str | None = Field(default=None, max_length=96, pattern=_NO_NUL)
+    training_file: str = Field(min_length=1, max_length=96, pattern=NO_NUL)
+    validation_file: str | None = Field(default=None, max_length=96, pattern=NO_NUL)
     suffix: str | None = None
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
     hyperparameters: RequestedHyperparameters | None = None
@@ -62,6 +64,12 @@ class JobRequest(BaseModel, extra="forbid"):
         if self.suffix is not None and not valid_suffix(self.effective_suffix):
             raise InvalidRequest("The suffix must be 1 to 64 of a-z, 0-9 and '-', not '-' first.", param="suffix")
         _check_metadata(self.metadata or {})
+
+    @property
+    def digest(self) -> str:
+        """A hash that is the same for the same request, in whatever order its fields came."""
+        asked = json.dumps(self.model_dump(exclude_none=True), sort_keys=True)
+        return hashlib.sha256(asked.encode()).hexdigest()
 
     @property
     def effective_suffix(self) -> str:

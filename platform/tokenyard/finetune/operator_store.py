@@ -1,5 +1,7 @@
 """Jobs of all organizations: for the worker's loops and the operator's routes."""
 
+from collections.abc import Collection
+
 from sqlalchemy import ColumnElement, Subquery, and_, or_, select, update
 
 from tokenyard.core.clock import Clock
@@ -57,6 +59,14 @@ class JobOperatorStore:
         async with self._database.reading() as session:
             row = await session.get(JobRow, job)
             return job_of(row) if row is not None else None
+
+    async def unfinished(self, jobs: Collection[JobId], *, since_ms: int) -> set[JobId]:
+        """Return those of `jobs` that have not ended, or ended at `since_ms` or later."""
+        query = select(JobRow.id).where(
+            JobRow.id.in_(jobs), or_(JobRow.state.in_(UNFINISHED), JobRow.finished_at * 1000 >= since_ms)
+        )
+        async with self._database.reading() as session:
+            return {JobId(job) for job in await session.scalars(query)}
 
     async def save(self, before: Job, progress: JobProgress) -> Job:
         """Write a job's progress; `JobChanged` means that somebody else changed it since it was read."""

@@ -6,8 +6,8 @@ from typing import Protocol
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.adapters import AdapterRef, FineTunedName
-from tokenyard.core.catalog import BaseModel
 from tokenyard.core.ids import AdapterId, ApiKeyId, FileId, JobId, OrganizationId, ProjectId
+from tokenyard.core.models import BaseModel
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.replica import Replica
 from tokenyard.core.training import RunStatus
@@ -40,7 +40,10 @@ class TrainableModels(Protocol):
 
 
 class TrainingReservations(Protocol):
-    """Sets money aside for a job, once (billing), or raises `QuotaExceeded`; its `TrainingFinished` event closes it."""
+    """Sets money aside for a job, once (billing); its `TrainingFinished` event closes it.
+
+    Where it raises `QuotaExceeded` or `BudgetInUse`, nothing is set aside.
+    """
 
     async def reserve(
         self, organization: OrganizationId, project: ProjectId, key: ApiKeyId, job: JobId, amount: NanoDollars

@@ -55,7 +55,14 @@ def fail(job: Job, error: JobError) -> JobProgress:
     """Decide that the job fails; whatever may still run is stopped first."""
     state = JobState.STOPPING if job.state in TRAINING else JobState.SETTLING
     after = msgspec.structs.replace(
-        job, state=state, outcome=JobOutcome.FAILED, error=error, trained_tokens=0, waits_for=None
+        job,
+        state=state,
+        outcome=JobOutcome.FAILED,
+        error=error,
+        trained_tokens=0,
+        waits_for=None,
+        # A creation that failed may be tried again under its key.
+        idempotency_key=None if job.state is JobState.CREATING else job.idempotency_key,
     )
     return JobProgress(after)
 

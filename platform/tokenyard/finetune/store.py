@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
-from sqlalchemy import delete, func, select
+from sqlalchemy import Select, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -37,8 +37,16 @@ class JobStore:
         self._files = files
         self._max_unfinished = max_unfinished
 
-    async def begin(self, organization: OrganizationId, job: Job) -> None:
+    async def created_with(self, organization: OrganizationId, idempotency_key: str) -> Job | None:
+        """Return the job of this key, also while it is being created; None where a creation under it may begin."""
+        async with self._database.reading() as session:
+            row = await session.scalar(_of_key(organization, idempotency_key))
+            return None if row is None else job_of(row)
+
+    async def begin(self, organization: OrganizationId, job: Job) -> bool:
         """Write a job in the state `creating`, which nobody sees, before its money is reserved.
+
+        Return False, and write nothing, where its idempotency key is another job's.
 
         Raises:
             NotFound: a file is not there.
@@ -46,6 +54,9 @@ class JobStore:
         """
         async with self._database.transaction() as session:
             await organization_lock(session, organization)
+            key = job.idempotency_key
+            if key is not None and await session.scalar(_of_key(organization, key)) is not None:
+                return False
             for file in job.files.values():
                 await self._files.get(organization, file, session)
             unfinished = await session.scalar(
@@ -59,6 +70,7 @@ class JobStore:
                     headers={"retry-after": "60"},
                 )
             session.add(row_of(job, lease_until_ms=job.created_at_ms + CREATION_LEASE_MS))
+        return True
 
     async def update(self, organization: OrganizationId, before: Job, progress: JobProgress) -> Job:
         """Write the creator's next step, or raise `JobChanged` where the worker ended the job; it is due at once."""
@@ -100,8 +112,8 @@ class JobStore:
         """Decide that the job's model will never be; again is fine. A job that has ended raises `InvalidRequest`."""
         now = self._clock.now_ms() // 1000
         async with self._database.transaction() as session:
-            await organization_lock(session, organization)
-            found = await _find(session, organization, job)
+            # Locked, so that a worker's step comes before or after it, never between what is read and what is written.
+            found = await _find(session, organization, job, to_change=True)
             if found.outcome is JobOutcome.CANCELLED:
                 return found
             if found.state not in CANCELLABLE:
@@ -144,12 +156,15 @@ class JobStore:
             return list(await session.scalars(statement.order_by(number.desc()).limit(limit)))
 
 
-async def _find(session: AsyncSession, organization: OrganizationId, job: str) -> Job:
-    row = await session.scalar(
-        select(JobRow)
-        .where(JobRow.id == job, JobRow.organization == organization, JobRow.state != JobState.CREATING)
-        .execution_options(populate_existing=True)
+def _of_key(organization: OrganizationId, idempotency_key: str) -> Select[JobRow]:
+    return select(JobRow).where(JobRow.organization == organization, JobRow.idempotency_key == idempotency_key)
+
+
+async def _find(session: AsyncSession, organization: OrganizationId, job: str, *, to_change: bool = False) -> Job:
+    query = select(JobRow).where(
+        JobRow.id == job, JobRow.organization == organization, JobRow.state != JobState.CREATING
     )
+    row = await session.scalar(query.with_for_update() if to_change else query)
     if row is None:
         raise NotFound(f"Could not find fine-tuning job: {job[:64]}", param="fine_tuning_job_id")
     return job_of(row)

@@ -13,12 +13,14 @@ class JobRow(Base):
     `state` is a `states.JobState`; `outcome` is the end it is heading for once that is decided. `version` grows with
     every change and fences writers. `slot` is held while the job trains. `lease_until_ms` is also the earliest time of
     the next look. `attempt`, `submitted` and `events_taken` are about the newest attempt; `digest` is its adapter's.
+    `request_digest` is of the body that was sent with `idempotency_key`.
     """
 
     __tablename__ = "finetune_jobs"
     __table_args__ = (
         Index("ix_finetune_jobs_list", "organization", "created_at_ms", "id"),
         Index("ix_finetune_jobs_due", "state", "lease_until_ms"),
+        Index("ix_finetune_jobs_idempotency", "organization", "idempotency_key", unique=True),
     )
 
     id: Mapped[Id] = mapped_column(primary_key=True)
@@ -38,6 +40,8 @@ class JobRow(Base):
     hyperparameters: Mapped[Json]
     details: Mapped[Json]  # the client's metadata
     has_details: Mapped[bool]
+    idempotency_key: Mapped[str | None] = mapped_column(String(255))
+    request_digest: Mapped[str | None] = mapped_column(String(64))
 
     price: Mapped[Id]
     reserved_tokens: Mapped[Count]

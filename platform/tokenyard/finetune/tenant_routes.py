@@ -1,8 +1,9 @@
 """`/v1/fine_tuning/jobs`, as OpenAI's API has it."""
 
 import re
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Header, Request
 
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import JobId
@@ -17,14 +18,18 @@ from tokenyard.web.pages import After, Page, PageSize
 _FILTERABLE = re.compile(rf'[^"\\\x00-\x1f]{{1,{MAX_METADATA_KEY}}}')
 # OpenAI's lists of jobs and events have no cursors.
 _CURSORS = {"first_id", "last_id"}
+IdempotencyKey = Annotated[
+    str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")
+]
 
 
 def job_router(jobs: JobStore, creation: JobCreation) -> APIRouter:
     router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 
     @router.post("")
-    async def create_job(body: JobRequest, tenant: FreshTenant) -> JobView:
-        return JobView.of(await creation.create(tenant, body))
+    async def create_job(body: JobRequest, tenant: FreshTenant, idempotency_key: IdempotencyKey = None) -> JobView:
+        """Create a job; sent again with the same `Idempotency-Key`, it is the same job, paid for once."""
+        return JobView.of(await creation.create(tenant, body, idempotency_key))
 
     @router.get("", response_model_exclude=_CURSORS)
     async def list_jobs(

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from tokenyard.core.admission import AdmissionRequest, Admitted
-from tokenyard.core.catalog import ResolvedModel
 from tokenyard.core.ids import OrganizationId
+from tokenyard.core.models import ResolvedModel
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.replica import Replica
 from tokenyard.metering.events import Settled

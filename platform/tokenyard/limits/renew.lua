@@ -1,4 +1,5 @@
--- Prolong holds of one bucket; one that Redis lost is taken again, without asking whether it still fits.
+-- Prolong holds of one bucket; one that Redis lost, or that expired, is taken again, without asking whether it still
+-- fits. What its expiry left behind is then no more: it would count twice.
 --
 -- ARGV: now ('' = the server's clock), lease ms, then for each hold: request, admitted at, amount,
 --   tokens, claims, budgets, slots, token windows.
@@ -15,7 +16,10 @@ for i = 3, #ARGV, 8 do
     state = 1
   else
     put_hold(now, lease, request, admitted_at, amount, tokens, ARGV[i + 4], ARGV[i + 5], ARGV[i + 6], ARGV[i + 7])
-    correct_tokens(now, ARGV[i + 7], tonumber(admitted_at), 0, tonumber(tokens))
+    for budget in string.gmatch(ARGV[i + 5], '%S+') do set_pending(budget, request, '0') end
+    if call('DEL', key('undecided', request)) == 0 then
+      correct_tokens(now, ARGV[i + 7], tonumber(admitted_at), 0, tonumber(tokens))
+    end
     state = 2
   end
   states[#states + 1] = state

@@ -32,6 +32,8 @@ class ScriptName(StrEnum):
     LEDGER = "ledger"
     DECIDE = "decide"
     REVISION = "revision"
+    BUDGETS = "budgets"
+    HOLDS = "holds"
 
 
 class ScriptsBusy(RedisError):

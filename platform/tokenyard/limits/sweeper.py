@@ -26,6 +26,7 @@ class Sweeper:
         self._scripts = Scripts(redis)
         # A Redis that just came back holds leases that nobody could renew: gateways get two renewals first.
         self._settling_s = 2 * renewal_ms / 1000
+        self._unreadable: dict[int, set[str]] = {}  # by bucket; they stand first, and must not stand in the others' way
 
     def loop(self) -> Loop:
         return Loop("sweep holds", self.sweep, INTERVAL_S)
@@ -43,9 +44,15 @@ class Sweeper:
     async def _expired(self, now_ms: int) -> dict[int, list[str]]:
         pipeline = self._redis.pipeline(transaction=False)
         for bucket in range(BUCKETS):
-            pipeline.zrangebyscore(holds(bucket), 0, now_ms, start=0, num=BATCH)
-        found = await pipeline.execute()
-        return {bucket: [key.decode() for key in keys] for bucket, keys in enumerate(found) if keys}
+            number = BATCH + len(self._unreadable.get(bucket, ()))
+            pipeline.zrangebyscore(holds(bucket), 0, now_ms, start=0, num=number)
+        found = [[key.decode() for key in keys] for keys in await pipeline.execute()]
+        self._unreadable = {bucket: known.intersection(found[bucket]) for bucket, known in self._unreadable.items()}
+        readable = {
+            bucket: [key for key in keys if key not in self._unreadable.get(bucket, ())]
+            for bucket, keys in enumerate(found)
+        }
+        return {bucket: keys for bucket, keys in readable.items() if keys}
 
     async def _expire(self, bucket: int, keys: list[str], now_ms: int) -> None:
         pipeline = self._redis.pipeline(transaction=False)
@@ -58,6 +65,7 @@ class Sweeper:
             except msgspec.MsgspecError:
                 # Not ours, or of another version: its money stays held, and the log says why.
                 _LOG.exception("the claims of hold %s cannot be read", key)
+                self._unreadable.setdefault(bucket, set()).add(key)
         await self._scripts.run(ScriptName.SWEEP, bucket_tag(bucket), arguments)
 
 

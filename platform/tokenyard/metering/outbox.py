@@ -57,10 +57,10 @@ class Outbox(Generic[Item]):
 
     async def close(self) -> None:
         """Leave on disk, for whichever process comes next, what Redis may not have."""
-        if self._checking is not None:
-            self._checking.cancel()
-            await asyncio.wait([self._checking])
-            self._checking = None
+        checking, self._checking = self._checking, None
+        if checking is not None:
+            checking.cancel()
+            await asyncio.wait([checking])
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 restarted = await self._current_run_id() != self._run_id
@@ -101,7 +101,7 @@ class Outbox(Generic[Item]):
             _LOG.warning("what waits on disk cannot be sent now: %r", error)
 
     async def _check_for_ever(self) -> None:
-        while True:
+        while self._checking is not None:  # a cancellation may be lost in redis-py
             try:
                 await self.check()
             except Exception:  # nobody else sends what waits; it stays on disk, and the log tells why

@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenyard.clients.ray_serve import RayServe, ServeRefused
 from tokenyard.core.errors import Unavailable
-from tokenyard.core.model_spec import InvalidModelSpec, read_model_spec
+from tokenyard.core.models import InvalidModelSpec, read_model_spec
 from tokenyard.settings import Settings
 from tokenyard.stack.installation import StackFailed
 from tokenyard_deployments.serving.app import ServedModel, serve_config

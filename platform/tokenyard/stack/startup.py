@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from tokenyard.bootstrap.migrate import bring_up_to_date
 from tokenyard.settings import Settings
 from tokenyard.stack.base_models import pull
 from tokenyard.stack.first_start import FirstKeys, make_first_keys
@@ -16,7 +17,8 @@ from tokenyard.stack.processes.supervisor import Supervisor
 from tokenyard.stack.progress import Progress
 from tokenyard.stack.ray_head import prepare_session_folder, ray_part
 from tokenyard.stack.serving import deploy_models, until_models_run
-from tokenyard.storage.migrate import upgrade
+from tokenyard.storage.outage import DatabaseDown
+from tokenyard_billing.pricing.rate_cards import InvalidRateCard
 
 ABLE_TO_SERVE_LIMIT_S = 120.0
 
@@ -70,14 +72,16 @@ class Startup:
                     raise StackFailed(f"{failure}. {hint}") from failure
 
     async def _stores(self) -> None:
-        """Start Valkey, and bring the database to the newest schema."""
+        """Start Valkey, and bring the database to the newest schema, with its rate cards."""
         if not self.settings.redis_url:
             await self._supervisor.start(valkey_part(self.settings, self._environment))
         with self._progress.step("Valkey and database"):
             try:
-                await asyncio.to_thread(upgrade, self.settings.effective_database_url)
-            except (SQLAlchemyError, OSError) as error:
-                raise StackFailed(f"The database cannot be brought up to date: {error}") from error
+                await asyncio.to_thread(bring_up_to_date, self.settings)
+            except InvalidRateCard as error:
+                raise StackFailed(f"The prices cannot be used: {error}") from error
+            except (DatabaseDown, SQLAlchemyError, OSError) as error:
+                raise StackFailed(f"The database cannot be brought up to date: {error.__cause__ or error}") from error
             if not self.settings.redis_url:
                 await self._supervisor.ready("valkey")
 

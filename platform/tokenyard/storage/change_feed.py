@@ -3,20 +3,26 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Self
+from typing import Any, Self
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
+
+from tokenyard.web.loops import is_cancelled
 
 _LOG = logging.getLogger(__name__)
 
 STREAM = "ty:changes"
 LENGTH = 10_000
+BATCH = 100
 BLOCK_MS = 1_000  # shorter than a command's time limit
 RETRY_S = 0.2
 
 Listener = Callable[[str | None], Awaitable[None]]
 """Is given the subject that changed; None: anything may have changed, because the feed was out of reach."""
+
+EntryId = tuple[int, int]
+"""Where an entry stands in the stream: the milliseconds of its Redis' clock, and its number among those."""
 
 
 async def publish(redis: Redis, kind: str, subject: str) -> None:
@@ -27,50 +33,60 @@ async def publish(redis: Redis, kind: str, subject: str) -> None:
 class ChangeFeed:
     """Used as `async with`: calls the listener of each kind, one change after the other.
 
-    What happens while Redis is away is not missed: when it is back, every listener is told that anything may have
-    changed.
+    Nothing is missed while Redis is away, and nothing that a listener fails on: it is then told that anything may have
+    changed, until it takes that. Each listener is told by itself, so that a slow or failing one holds up no other.
     """
 
     def __init__(self, redis: Redis, listeners: Mapping[str, Listener]) -> None:
+        """Take the listeners by their kind."""
         self._redis = redis
         self._listeners = listeners
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._follow_for_ever(), name="change feed")
+        for kind, listener in self._listeners.items():
+            self._tasks.append(asyncio.create_task(self._follow_for_ever(kind, listener), name=f"changes of {kind}"))
         return self
 
     async def __aexit__(self, *_raised: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
 
-    async def _follow_for_ever(self) -> None:
-        while True:
+    async def _follow_for_ever(self, kind: str, listener: Listener) -> None:
+        while not is_cancelled():
             try:
-                last = await self._newest()
-                for listener in self._listeners.values():
-                    await listener(None)
-                while True:
-                    last = await self._read(last)
+                await self._follow(kind, listener)
             except (RedisError, OSError) as error:
-                _LOG.warning("the change feed is out of reach: %r", error)
-            except Exception:  # a listener's failure must not end the feed for the others
-                _LOG.exception("a change could not be followed")
+                _LOG.warning("changes of %s are out of reach: %r", kind, error)
+            except Exception:  # told again below, that anything may have changed
+                _LOG.exception("a change of %s could not be followed", kind)
             await asyncio.sleep(RETRY_S)
 
-    async def _newest(self) -> str:
-        found = await self._redis.xrevrange(STREAM, count=1)
-        return str(found[0][0].decode()) if found else "0-0"
+    async def _follow(self, kind: str, listener: Listener) -> None:
+        """Pass on every change from now on; return where Redis was restarted and its stream is behind ours."""
+        last = await self._newest()
+        await listener(None)
+        while not is_cancelled():
+            entries = await self._read_after(last)
+            if not entries and await self._newest() < last:
+                return
+            subjects = [fields[b"subject"].decode() for _, fields in entries if fields[b"kind"].decode() == kind]
+            for subject in dict.fromkeys(subjects):
+                await listener(subject)
+            if entries:
+                last = entries[-1][0]
 
-    async def _read(self, last: str) -> str:
-        """Pass on what follows the entry `last`; return the newest entry read."""
-        reply = await self._redis.xread({STREAM: last}, count=100, block=BLOCK_MS)
-        for _stream, entries in reply or ():
-            for identity, fields in entries:
-                listener = self._listeners.get(fields[b"kind"].decode())
-                if listener is not None:
-                    await listener(fields[b"subject"].decode())
-                last = identity.decode()
-        return last
+    async def _newest(self) -> EntryId:
+        found: Any = await self._redis.xrevrange(STREAM, count=1)
+        return _entry_id(found[0][0]) if found else (0, 0)
+
+    async def _read_after(self, last: EntryId) -> list[tuple[EntryId, dict[bytes, bytes]]]:
+        reply: Any = await self._redis.xread({STREAM: f"{last[0]}-{last[1]}"}, count=BATCH, block=BLOCK_MS)
+        return [(_entry_id(identity), fields) for _, entries in reply or () for identity, fields in entries]
+
+
+def _entry_id(identity: bytes) -> EntryId:
+    milliseconds, _, number = identity.partition(b"-")
+    return int(milliseconds), int(number)

@@ -1,17 +1,24 @@
 """The SQL database: SQLite by default, PostgreSQL by setting. The same code runs on both."""
 
+import dataclasses
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from sqlite3 import Error as SqliteError
 from typing import Any
 
+from asyncpg import InterfaceError, PostgresError
 from sqlalchemy import event
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, registry
 from sqlalchemy.pool import ConnectionPoolEntry
 
-SQLITE_BUSY_TIMEOUT_MS = 10_000
+from tokenyard.storage.outage import DatabaseDown, raise_outage
+from tokenyard.storage.time_limits import REQUEST_LIMITS, TimeLimits
+
 POOL_SIZE = 5
-POOL_TIMEOUT_S = 10
+# Drivers and pool say in many ways that there is no connection to be had.
+_NOT_CONNECTED = (OSError, SQLAlchemyError, PostgresError, InterfaceError, SqliteError)
 
 
 class Base(DeclarativeBase):
@@ -24,12 +31,15 @@ class Database:
     """Hands out transactions.
 
     A writing transaction on SQLite starts with BEGIN IMMEDIATE, so two writers wait for each other instead of failing
-    halfway; a reading one sees one snapshot.
+    halfway; a reading one sees one snapshot. Whatever is asked raises `DatabaseDown` where the database does not
+    answer within the limits.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, limits: TimeLimits = REQUEST_LIMITS) -> None:
         """Take a SQLAlchemy async URL: `sqlite+aiosqlite:///<file>` or `postgresql+asyncpg://...`."""
-        self._engine = _create_engine(url)
+        self._url = url
+        self._limits = limits
+        self._engine = _create_engine(url, limits)
 
     @property
     def engine(self) -> AsyncEngine:
@@ -49,14 +59,30 @@ class Database:
             await connection.commit()
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncSession]:
-        """Open a read-only transaction; nothing written in it is kept."""
+    async def reading(self, *, statement_timeout_s: float | None = None) -> AsyncIterator[AsyncSession]:
+        """Open a read-only transaction; nothing written in it is kept.
+
+        A long report says how long each of its statements may take.
+        """
+        if statement_timeout_s is not None and not self.is_sqlite:
+            # The driver's own limit belongs to a connection, so the report has one that no request gets later.
+            patient = Database(self._url, dataclasses.replace(self._limits, statement_s=statement_timeout_s))
+            try:
+                async with patient.reading() as session:
+                    yield session
+            finally:
+                await patient.close()
+            return
         async with self._connect("BEGIN") as connection, AsyncSession(bind=connection) as session:
             yield session
 
     @asynccontextmanager
     async def _connect(self, begin: str) -> AsyncIterator[AsyncConnection]:
-        async with self._engine.connect() as connection:
+        async with AsyncExitStack() as stack:
+            try:
+                connection = await stack.enter_async_context(self._engine.connect())
+            except _NOT_CONNECTED as error:
+                raise DatabaseDown(error) from error
             await connection.execution_options(tokenyard_begin=begin)
             yield connection
 
@@ -64,15 +90,22 @@ class Database:
         await self._engine.dispose()
 
 
-def _create_engine(url: str) -> AsyncEngine:
+def _create_engine(url: str, limits: TimeLimits) -> AsyncEngine:
     # Errors are logged, and what tenants sent must not be: so they tell the statement without its parameters.
-    if not url.startswith("sqlite"):
-        return create_async_engine(
-            url, pool_size=POOL_SIZE, pool_timeout=POOL_TIMEOUT_S, pool_pre_ping=True, hide_parameters=True
+    if url.startswith("sqlite"):
+        engine = create_async_engine(url, connect_args={"timeout": limits.lock_s}, hide_parameters=True)
+        event.listen(engine.sync_engine, "connect", _set_up_sqlite)
+        event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    else:
+        engine = create_async_engine(
+            url,
+            connect_args=limits.postgres_arguments(),
+            pool_size=POOL_SIZE,
+            pool_timeout=limits.connect_s,
+            pool_pre_ping=True,
+            hide_parameters=True,
         )
-    engine = create_async_engine(url, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_MS / 1000}, hide_parameters=True)
-    event.listen(engine.sync_engine, "connect", _set_up_sqlite)
-    event.listen(engine.sync_engine, "begin", _begin_sqlite)
+    event.listen(engine.sync_engine, "handle_error", raise_outage)
     return engine
 
 
@@ -82,7 +115,6 @@ def _set_up_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
     cursor = connection.cursor()
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
-    cursor.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_TIMEOUT_MS}")
     cursor.close()
 
 

@@ -1,4 +1,8 @@
-"""A local cache in front of SQL: bounded, one load at a time for each key, and serving on while SQL is down."""
+"""A local cache in front of SQL: bounded, one load at a time for each key, and serving on while SQL is down.
+
+Who learns that SQL was changed says so with `outdate` or `outdate_where`. Nothing but age and size ever drops an entry,
+so that no call makes a cached key or model unusable during an outage of SQL.
+"""
 
 import asyncio
 import logging
@@ -7,14 +11,14 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, NamedTuple, TypeVar
 
-import asyncpg
 from sqlalchemy.exc import SQLAlchemyError
 
 from tokenyard.core.errors import Unavailable
+from tokenyard.storage.outage import DatabaseDown
 
 _LOG = logging.getLogger(__name__)
 
-DATABASE_DOWN = (SQLAlchemyError, OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+DATABASE_DOWN = (DatabaseDown, SQLAlchemyError, OSError)
 LOAD_TIMEOUT_S = 5.0
 RETRY_AFTER_S = 1.0
 MAX_LOADS = 1000
@@ -24,8 +28,11 @@ V = TypeVar("V")
 
 
 class _Entry(NamedTuple, Generic[V]):
+    """`outdated`: SQL may have changed since, so it is good for an outage only."""
+
     value: V
     loaded_at: float
+    outdated: bool = False
 
 
 class ReadCache(Generic[K, V]):
@@ -61,38 +68,60 @@ class ReadCache(Generic[K, V]):
         Raises:
             Unavailable: the database is down and there is no entry young enough.
         """
-        limit_s = self._fresh_s if fresh_s is None else fresh_s
-        value = self.peek(key, fresh_s=limit_s)
+        value = self.peek(key, fresh_s=fresh_s)
         if value is not None:
             return value
         absent = self._absent.get(key)
-        if absent is not None and self._now() - absent.loaded_at < limit_s:
+        if absent is not None and self._is_fresh(absent, fresh_s):
             return None
-        return await self._loaded(key)
+        if self._now() < self._down_until:
+            return self._stale(key)
+        try:
+            return await self._loaded(key)
+        except DATABASE_DOWN:
+            return self._stale(key)
+
+    async def latest(self, key: K) -> V | None:
+        """Return what belongs to `key` at this moment, never from memory.
+
+        Raises:
+            Unavailable: the database is down; what is cached of `key` is left for `get`.
+        """
+        self.outdate(key)
+        if self._now() < self._down_until:
+            raise _not_available()
+        try:
+            return await self._loaded(key)
+        except DATABASE_DOWN as error:
+            raise _not_available() from error
 
     def peek(self, key: K, *, fresh_s: float | None = None) -> V | None:
-        """Return what is known of `key` without any waiting; None where it is absent, unknown or too old."""
+        """Return what is known of `key` without any waiting; None where it is absent, unknown, outdated or too old."""
         entry = self._present.get(key)
-        if entry is None or self._now() - entry.loaded_at >= (self._fresh_s if fresh_s is None else fresh_s):
+        if entry is None or not self._is_fresh(entry, fresh_s):
             return None
         self._present.move_to_end(key)
         return entry.value
 
-    def forget(self, key: K) -> None:
-        """Drop what is known of `key`, also what a load under way will bring."""
-        self._present.pop(key, None)
-        self._absent.pop(key, None)
+    def outdate(self, key: K) -> None:
+        """Have `key` loaded anew when it is next asked for, and keep nothing of a load that began before now."""
         self._loads.pop(key, None)
+        _mark(self._present, key)
+        _mark(self._absent, key)
 
-    def forget_where(self, matches: Callable[[V], bool]) -> None:
-        """Drop the entries whose value matches, and keep nothing of the loads under way: theirs may match too."""
+    def outdate_where(self, matches: Callable[[V], bool]) -> None:
+        """Do so for the entries whose value matches, and for all that is absent: it may be there now, and match."""
         self._loads.clear()
         for key in [key for key, entry in self._present.items() if matches(entry.value)]:
-            self.forget(key)
+            _mark(self._present, key)
+        for key in self._absent:
+            _mark(self._absent, key)
+
+    def _is_fresh(self, entry: _Entry[V] | _Entry[None], fresh_s: float | None) -> bool:
+        limit_s = self._fresh_s if fresh_s is None else fresh_s
+        return not entry.outdated and self._now() - entry.loaded_at < limit_s
 
     async def _loaded(self, key: K) -> V | None:
-        if self._now() < self._down_until:
-            return self._stale(key)
         task = self._loads.get(key)
         if task is None:
             if len(self._loads) >= MAX_LOADS:
@@ -100,11 +129,8 @@ class ReadCache(Generic[K, V]):
             task = asyncio.create_task(self._load_once(key))
             self._loads[key] = task
             task.add_done_callback(lambda done: self._finished(key, done))
-        try:
-            # A caller that leaves must not end the load that others wait for.
-            return await asyncio.shield(task)
-        except DATABASE_DOWN:
-            return self._stale(key)
+        # A caller that leaves must not end the load that others wait for.
+        return await asyncio.shield(task)
 
     async def _load_once(self, key: K) -> V | None:
         previous = self._present.get(key)
@@ -132,7 +158,7 @@ class ReadCache(Generic[K, V]):
     def _stale(self, key: K) -> V | None:
         entry = self._present.get(key) or self._absent.get(key)
         if entry is None or self._now() - entry.loaded_at >= self._stale_s:
-            raise Unavailable("The service cannot look this up right now. Please try again.")
+            raise _not_available()
         return entry.value
 
 
@@ -141,3 +167,13 @@ def _put(entries: "OrderedDict[K, _Entry[V]]", key: K, entry: _Entry[V], size: i
     entries.move_to_end(key)
     if len(entries) > size:
         entries.popitem(last=False)
+
+
+def _mark(entries: "OrderedDict[K, _Entry[V]]", key: K) -> None:
+    entry = entries.get(key)
+    if entry is not None:
+        entries[key] = entry._replace(outdated=True)
+
+
+def _not_available() -> Unavailable:
+    return Unavailable("The service cannot look this up right now. Please try again.")

@@ -3,6 +3,7 @@
 from typing import Any
 
 import hiredis
+import msgspec
 from redis.asyncio import Connection, ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -11,6 +12,13 @@ from redis.exceptions import DataError
 COMMAND_TIMEOUT_S = 2.0
 CONNECT_TIMEOUT_S = 1.0
 MAX_CONNECTIONS = 64
+
+
+class RedisRun(msgspec.Struct, frozen=True):
+    """One run of Redis, from its start to its end."""
+
+    id: str
+    uptime_s: int
 
 
 class PackingConnection(Connection):
@@ -36,3 +44,9 @@ def connect_redis(url: str, *, command_timeout_s: float = COMMAND_TIMEOUT_S) -> 
         retry=Retry(NoBackoff(), 1),
     )
     return Redis.from_pool(pool)
+
+
+async def current_run(redis: "Redis") -> RedisRun:
+    """Return the run of Redis that answers now; what was written to an earlier one may be lost."""
+    found = await redis.info("server")
+    return RedisRun(str(found["run_id"]), int(found["uptime_in_seconds"]))

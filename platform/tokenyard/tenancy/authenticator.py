@@ -1,13 +1,14 @@
 """Tells who holds a key: from memory where it was seen in the last half minute, else from SQL."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import PermissionDenied, Unauthenticated
-from tokenyard.core.ids import ApiKeyId
 from tokenyard.core.principal import Operator, Principal
+from tokenyard.storage.change_feed import Listener
 from tokenyard.storage.read_cache import ReadCache
+from tokenyard.tenancy.changes import OPERATOR_KEY_ENDED, ORGANIZATION_CHANGED
 from tokenyard.tenancy.keys import MAX_LENGTH, Credential, KeyHasher, redacted_guess, role_of
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 
@@ -39,14 +40,10 @@ class KeyAuthenticator:
         )
 
     async def tenant(self, secret: str) -> Principal:
-        holder = await self._holder(secret)
-        if isinstance(holder, Principal):
-            return holder
-        raise PermissionDenied("This is an operator's key. Use a key of an organization here.")
+        return _as_tenant(await self._holder(secret))
 
     async def fresh_tenant(self, secret: str) -> Principal:
-        self._cache.forget(self._hasher.hashes(secret[:MAX_LENGTH]))
-        return await self.tenant(secret)
+        return _as_tenant(await self._holder(secret, latest=True))
 
     async def operator(self, secret: str) -> Operator:
         holder = await self._holder(secret)
@@ -54,20 +51,40 @@ class KeyAuthenticator:
             return holder
         raise PermissionDenied("This needs an operator's key (`ty-admin-...`).")
 
-    def forget(self, key: ApiKeyId) -> None:
-        """Drop a key from this process's cache, because it was just changed."""
-        self._cache.forget_where(lambda credential: credential.holder.key == key)
+    def listeners(self) -> Mapping[str, Listener]:
+        """Return what is to follow the change feed in every process that authenticates."""
+        return {ORGANIZATION_CHANGED: self.organization_changed, OPERATOR_KEY_ENDED: self.operator_key_ended}
 
-    async def _holder(self, secret: str) -> Principal | Operator:
+    async def organization_changed(self, organization: str | None) -> None:
+        """Look up the keys of an organization, or all tenants' keys, afresh from now on."""
+        self._cache.outdate_where(
+            lambda credential: (
+                isinstance(credential.holder, Principal) and organization in (None, credential.holder.organization)
+            )
+        )
+
+    async def operator_key_ended(self, key: str | None) -> None:
+        """Look up an operator's key, or all of them, afresh from now on."""
+        self._cache.outdate_where(
+            lambda credential: isinstance(credential.holder, Operator) and key in (None, credential.holder.key)
+        )
+
+    async def _holder(self, secret: str, *, latest: bool = False) -> Principal | Operator:
         if len(secret) > MAX_LENGTH:
             raise _incorrect(secret)
         hashes = self._hasher.hashes(secret)
-        credential = self._cache.peek(hashes)
+        credential = None if latest else self._cache.peek(hashes)
         if credential is None and role_of(secret) is not None:
-            credential = await self._cache.get(hashes)
+            credential = await (self._cache.latest(hashes) if latest else self._cache.get(hashes))
         if credential is None or (credential.expires is not None and credential.expires * 1000 <= self._clock.now_ms()):
             raise _incorrect(secret)
         return credential.holder
+
+
+def _as_tenant(holder: Principal | Operator) -> Principal:
+    if isinstance(holder, Principal):
+        return holder
+    raise PermissionDenied("This is an operator's key. Use a key of an organization here.")
 
 
 def _incorrect(secret: str) -> Unauthenticated:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tokenyard.core.ids import ALPHABET, ApiKeyId, OrganizationId, random_text
+from tokenyard.core.ids import ALPHABET, random_text
 from tokenyard.core.principal import Operator, Principal, Role
 
 _RANDOM_LENGTH = 30
@@ -26,14 +26,6 @@ class Credential(msgspec.Struct, frozen=True):
 
     holder: Principal | Operator
     expires: int | None = None
-
-
-class KeyVersion(msgspec.Struct, frozen=True):
-    """The version that a key's holder must know; an older one means that the key is dead."""
-
-    organization: OrganizationId
-    key: ApiKeyId
-    version: int
 
 
 class Pepper(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from tokenyard.core.principal import Limits
 from tokenyard.tenancy.api_keys import ApiKeys
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.organizations import Organizations
+from tokenyard.tenancy.push import TenancyPush
 from tokenyard.tenancy.store import TenancyStore
 from tokenyard.tenancy.views import (
     AuditEntry,
@@ -22,6 +23,7 @@ from tokenyard.tenancy.views import (
     OrganizationView,
     ProjectChanges,
     ProjectDetails,
+    ProjectKeyChanges,
     ProjectKeyCreated,
     ProjectKeyDeleted,
     ProjectKeyDetails,
@@ -31,19 +33,23 @@ from tokenyard.web.pages import After, Page, PageSize
 
 
 def operator_router(
-    organizations: Organizations, store: TenancyStore, operator_store: TenancyOperatorStore, keys: ApiKeys
+    organizations: Organizations,
+    store: TenancyStore,
+    operator_store: TenancyOperatorStore,
+    keys: ApiKeys,
+    push: TenancyPush,
 ) -> APIRouter:
     """Return tenancy's operator routes; `{organization}` is an id or a slug."""
     routes = APIRouter(prefix="/admin", tags=["tenancy"])
-    _organization_routes(routes, organizations, operator_store, keys)
-    _tenant_routes(routes, store, operator_store, keys)
+    _organization_routes(routes, organizations, operator_store, push)
+    _tenant_routes(routes, store, operator_store, keys, push)
     _operator_key_routes(routes, operator_store, keys)
     _audit_routes(routes, operator_store)
     return routes
 
 
 def _organization_routes(
-    routes: APIRouter, organizations: Organizations, operator_store: TenancyOperatorStore, keys: ApiKeys
+    routes: APIRouter, organizations: Organizations, operator_store: TenancyOperatorStore, push: TenancyPush
 ) -> None:
     @routes.post("/organizations")
     async def create(operator: CurrentOperator, body: NewOrganization) -> OrganizationView:
@@ -67,7 +73,7 @@ def _organization_routes(
     @routes.patch("/organizations/{organization}")
     async def change(operator: CurrentOperator, organization: str, body: OrganizationChanges) -> OrganizationView:
         """Change what the body names. Archiving ends every key at once and keeps all data."""
-        changed, ended = await operator_store.change_organization(
+        changed, messages = await operator_store.change_organization(
             organization,
             name=body.name,
             weight=body.weight,
@@ -75,11 +81,13 @@ def _organization_routes(
             archived=body.archived,
             actor=operator.key,
         )
-        await keys.ended(ended)
+        await push.changed(messages)
         return changed
 
 
-def _tenant_routes(routes: APIRouter, store: TenancyStore, operator_store: TenancyOperatorStore, keys: ApiKeys) -> None:
+def _tenant_routes(
+    routes: APIRouter, store: TenancyStore, operator_store: TenancyOperatorStore, keys: ApiKeys, push: TenancyPush
+) -> None:
     """Routes below one organization."""
 
     async def named(_operator: CurrentOperator, organization: str) -> OrganizationView:
@@ -100,7 +108,7 @@ def _tenant_routes(routes: APIRouter, store: TenancyStore, operator_store: Tenan
     async def change_project(
         operator: CurrentOperator, owner: Owner, project: str, body: ProjectChanges
     ) -> ProjectDetails:
-        changed, ended = await store.change_project(
+        changed, messages = await store.change_project(
             owner.id,
             project,
             name=body.name,
@@ -108,7 +116,7 @@ def _tenant_routes(routes: APIRouter, store: TenancyStore, operator_store: Tenan
             archived=body.archived,
             actor=operator.key,
         )
-        await keys.ended(ended)
+        await push.changed(messages)
         return changed
 
     @routes.post("/organizations/{organization}/api_keys")
@@ -132,6 +140,15 @@ def _tenant_routes(routes: APIRouter, store: TenancyStore, operator_store: Tenan
     @routes.get("/organizations/{organization}/api_keys/{key}")
     async def one_key(owner: Owner, key: str) -> ProjectKeyDetails:
         return await store.key(owner.id, key)
+
+    @routes.patch("/organizations/{organization}/api_keys/{key}")
+    async def change_key(
+        operator: CurrentOperator, owner: Owner, key: str, body: ProjectKeyChanges
+    ) -> ProjectKeyDetails:
+        limits = None if body.limits is None else body.limits.applied_to
+        changed, messages = await store.change_key(owner.id, key, name=body.name, limits=limits, actor=operator.key)
+        await push.changed(messages)
+        return changed
 
     @routes.delete("/organizations/{organization}/api_keys/{key}")
     async def revoke_key(operator: CurrentOperator, owner: Owner, key: str) -> ProjectKeyDeleted:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnElement, and_, func, or_, select, true
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -13,8 +13,10 @@ from tokenyard.core.principal import Limits, Operator, Principal, Role, ScopedLi
 from tokenyard.storage.advisory_lock import advisory_lock
 from tokenyard.storage.database import Database
 from tokenyard.storage.paging import part_of_list
-from tokenyard.tenancy.keys import Credential, KeyVersion
-from tokenyard.tenancy.store import LimitsChange, end_keys, record, write_changes
+from tokenyard.storage.transactional_outbox import OutboxMessage
+from tokenyard.tenancy.changes import OperatorKeyEnded, write_change
+from tokenyard.tenancy.keys import Credential
+from tokenyard.tenancy.store import LimitsChange, record, revise_for, write_archived, write_changes
 from tokenyard.tenancy.tables import ApiKeyRow, AuditRow, OrganizationRow, ProjectRow
 from tokenyard.tenancy.views import AuditEntry, OperatorKeyView, OrganizationView
 
@@ -83,18 +85,17 @@ class TenancyOperatorStore:
         limits: LimitsChange | None,
         archived: bool | None,
         actor: ApiKeyId,
-    ) -> tuple[OrganizationView, list[KeyVersion]]:
-        """Change what is not None; return the organization and the versions of the keys that this ended."""
+    ) -> tuple[OrganizationView, list[OutboxMessage]]:
+        """Change what is not None; return the organization, and what is to be carried."""
         now_ms = self._clock.now_ms()
-        ended: list[KeyVersion] = []
         async with self._database.transaction() as session:
             row = await _organization(session, reference, to_change=True)
-            details = write_changes(row, name=name, weight=weight, limits=limits, archived=archived, at=now_ms // 1000)
-            if details.get("archived"):
-                ended = await end_keys(session, OrganizationId(row.id), now_ms, true())
+            details = write_changes(row, limits, name=name, weight=weight)
+            details |= write_archived(row, archived, at=now_ms // 1000)
+            messages = await revise_for(session, OrganizationId(row.id), details, now_ms)
             action = "organization.archived" if archived else "organization.updated"
             record(session, OrganizationId(row.id), actor, action, row.id, at=now_ms // 1000, details=details)
-            return OrganizationView.model_validate(row), ended
+            return OrganizationView.model_validate(row), messages
 
     async def add_operator_key(self, row: ApiKeyRow, *, actor: ApiKeyId) -> OperatorKeyView:
         async with self._database.transaction() as session:
@@ -108,22 +109,27 @@ class TenancyOperatorStore:
         async with self._database.reading() as session:
             return [OperatorKeyView.model_validate(row) for row in await session.scalars(query)]
 
-    async def revoke_operator_key(self, key: str, *, actor: ApiKeyId) -> None:
-        """End an operator's key for ever; again is fine. The last one raises `Conflict`: nobody could make another."""
-        now = self._clock.now_ms() // 1000
+    async def revoke_operator_key(self, key: str, *, actor: ApiKeyId) -> list[OutboxMessage]:
+        """End an operator's key for ever, and return what is to be carried; doing it again changes nothing.
+
+        Raises:
+            Conflict: it is the last one: nobody could make another.
+        """
+        now_ms = self._clock.now_ms()
         async with self._database.transaction() as session:
             # Two keys that end at the same moment must not each count on the other.
             await advisory_lock(session, "tenancy operator keys")
             row = await session.scalar(select(ApiKeyRow).where(ApiKeyRow.role == Role.OPERATOR, ApiKeyRow.id == key))
             if row is None:
                 raise NotFound(f"No such operator key: `{key}`.")
-            if row.revoked_at is None:
-                others = and_(self._live_operator_key(), ApiKeyRow.id != row.id)
-                if not await session.scalar(select(func.count()).where(others)):
-                    raise Conflict("This is the last operator key. Create another one first.")
-                row.revoked_at = now
-                row.version += 1
-                record(session, None, actor, "operator_key.deleted", row.id, at=now)
+            if row.revoked_at is not None:
+                return []
+            others = and_(self._live_operator_key(), ApiKeyRow.id != row.id)
+            if not await session.scalar(select(func.count()).where(others)):
+                raise Conflict("This is the last operator key. Create another one first.")
+            row.revoked_at = now_ms // 1000
+            record(session, None, actor, "operator_key.deleted", row.id, at=now_ms // 1000)
+            return [await write_change(session, OperatorKeyEnded(ApiKeyId(row.id)), now_ms)]
 
     async def audit_log(self, *, organization: str | None, before: int | None, limit: int) -> list[AuditEntry]:
         """Return changes, newest first, older than the one with the id `before`; `organization` is a reference."""
@@ -138,16 +144,6 @@ class TenancyOperatorStore:
     def _live_operator_key(self) -> ColumnElement[bool]:
         unexpired = or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > self._clock.now_ms() // 1000)
         return and_(ApiKeyRow.role == Role.OPERATOR, ApiKeyRow.revoked_at.is_(None), unexpired)
-
-    async def versions_changed_since(self, changed_ms: int) -> list[KeyVersion]:
-        """Return the versions of tenants' keys that were created, revoked or archived since then."""
-        async with self._database.reading() as session:
-            rows = await session.execute(
-                select(ApiKeyRow.organization_id, ApiKeyRow.id, ApiKeyRow.version).where(
-                    ApiKeyRow.changed_ms >= changed_ms, ApiKeyRow.role == Role.TENANT
-                )
-            )
-            return [KeyVersion(OrganizationId(row.organization_id), ApiKeyId(row.id), row.version) for row in rows]
 
     async def credential(self, hashes: Sequence[str]) -> Credential | None:
         """Return who holds the key with one of these hashes; None where it is unknown or has ended."""
@@ -186,7 +182,7 @@ def _credential(key: ApiKeyRow, project: ProjectRow | None, organization: Organi
         organization=OrganizationId(organization.id),
         project=ProjectId(project.id),
         key=ApiKeyId(key.id),
-        key_version=key.version,
+        revision=organization.revision,
         limits=(
             ScopedLimits("key", key.id, key.limits),
             ScopedLimits("project", project.id, project.limits),

@@ -2,21 +2,23 @@
 
 from collections.abc import Callable, Mapping
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.clock import Clock
-from tokenyard.core.errors import NotFound
+from tokenyard.core.errors import Conflict, NotFound
 from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId, new_project_id
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.principal import Limits
 from tokenyard.storage.database import Database
 from tokenyard.storage.paging import part_of_list
-from tokenyard.tenancy.keys import KeyVersion
+from tokenyard.storage.transactional_outbox import OutboxMessage
+from tokenyard.tenancy.changes import OrganizationRevised, write_change
 from tokenyard.tenancy.tables import ApiKeyRow, AuditRow, OrganizationRow, ProjectRow, stored_limits
 from tokenyard.tenancy.views import ProjectDetails, ProjectKeyDetails
 
 LimitsChange = Callable[[Limits], Limits]
+_IN_PRINCIPAL = {"limits", "weight", "archived"}
 
 
 class TenancyStore:
@@ -58,18 +60,16 @@ class TenancyStore:
         limits: LimitsChange | None,
         archived: bool | None,
         actor: ApiKeyId,
-    ) -> tuple[ProjectDetails, list[KeyVersion]]:
-        """Change what is not None; return the project and the versions of the keys that this ended."""
+    ) -> tuple[ProjectDetails, list[OutboxMessage]]:
+        """Change what is not None; return the project, and what is to be carried."""
         now_ms = self._clock.now_ms()
-        ended: list[KeyVersion] = []
         async with self._database.transaction() as session:
             row = await _project(session, organization, project, to_change=True)
-            details = write_changes(row, name=name, limits=limits, archived=archived, at=now_ms // 1000)
-            if details.get("archived"):
-                ended = await end_keys(session, organization, now_ms, ApiKeyRow.project_id == row.id)
+            details = write_changes(row, limits, name=name) | write_archived(row, archived, at=now_ms // 1000)
+            messages = await revise_for(session, organization, details, now_ms)
             action = "project.archived" if archived else "project.updated"
             record(session, organization, actor, action, row.id, at=now_ms // 1000, details=details)
-            return ProjectDetails.model_validate(row), ended
+            return ProjectDetails.model_validate(row), messages
 
     async def add_key(self, organization: OrganizationId, row: ApiKeyRow, *, actor: ApiKeyId) -> ProjectKeyDetails:
         """Store a new key of a project of the organization; an archived one is not found."""
@@ -106,17 +106,36 @@ class TenancyStore:
             raise NotFound(f"No such API key: `{key}`.")
         return found
 
-    async def revoke_key(self, organization: OrganizationId, key: str, *, actor: ApiKeyId) -> KeyVersion:
-        """End a key for ever; doing it again changes nothing. Return its version from now on."""
+    async def change_key(
+        self,
+        organization: OrganizationId,
+        key: str,
+        *,
+        name: str | None,
+        limits: LimitsChange | None,
+        actor: ApiKeyId,
+    ) -> tuple[ProjectKeyDetails, list[OutboxMessage]]:
+        """Change what is not None; return the key, and what is to be carried. A revoked key raises `Conflict`."""
         now_ms = self._clock.now_ms()
         async with self._database.transaction() as session:
-            row = await _key(session, organization, key)
-            if row.revoked_at is None:
-                row.revoked_at = now_ms // 1000
-                row.version += 1
-                row.changed_ms = now_ms
-                record(session, organization, actor, "api_key.deleted", row.id, at=now_ms // 1000)
-            return KeyVersion(organization, ApiKeyId(row.id), row.version)
+            row = await _key(session, organization, key, to_change=True)
+            if row.revoked_at is not None:
+                raise Conflict(f"The API key `{key}` is revoked.")
+            details = write_changes(row, limits, name=name)
+            messages = await revise_for(session, organization, details, now_ms)
+            record(session, organization, actor, "api_key.updated", row.id, at=now_ms // 1000, details=details)
+            return ProjectKeyDetails.model_validate(row), messages
+
+    async def revoke_key(self, organization: OrganizationId, key: str, *, actor: ApiKeyId) -> list[OutboxMessage]:
+        """End a key for ever, and return what is to be carried; doing it again changes nothing."""
+        now_ms = self._clock.now_ms()
+        async with self._database.transaction() as session:
+            row = await _key(session, organization, key, to_change=True)
+            if row.revoked_at is not None:
+                return []
+            row.revoked_at = now_ms // 1000
+            record(session, organization, actor, "api_key.deleted", row.id, at=now_ms // 1000)
+            return [await bump_revision(session, organization, now_ms)]
 
     async def monthly_limits(
         self, organization: OrganizationId, project: ProjectId, key: ApiKeyId
@@ -141,24 +160,24 @@ class TenancyStore:
 
 
 def write_changes(
-    row: OrganizationRow | ProjectRow,
-    *,
-    limits: LimitsChange | None,
-    archived: bool | None,
-    at: int,
-    **fields: str | int | None,
+    row: OrganizationRow | ProjectRow | ApiKeyRow, limits: LimitsChange | None, **fields: str | int | None
 ) -> dict[str, object]:
-    """Write what is not None, at `at` unix seconds; return what the audit log says of it."""
+    """Write what is not None; return what the audit log says of it."""
     details: dict[str, object] = {name: value for name, value in fields.items() if value is not None}
     for name, value in details.items():
         setattr(row, name, value)
     if limits is not None:
         row.limits = limits(row.limits)
         details["limits"] = stored_limits(row.limits)
-    if archived is not None and archived != (row.archived_at is not None):
-        row.archived_at = at if archived else None
-        details["archived"] = archived
     return details
+
+
+def write_archived(row: OrganizationRow | ProjectRow, archived: bool | None, *, at: int) -> dict[str, object]:
+    """Archive or bring back, where that is not None and changes anything, at `at` unix seconds; return the same."""
+    if archived is None or archived == (row.archived_at is not None):
+        return {}
+    row.archived_at = at if archived else None
+    return {"archived": archived}
 
 
 def record(
@@ -177,17 +196,24 @@ def record(
     session.add(row)
 
 
-async def end_keys(
-    session: AsyncSession, organization: OrganizationId, now_ms: int, which: ColumnElement[bool]
-) -> list[KeyVersion]:
-    """Make every cached copy of the organization's keys `which` invalid at once."""
-    rows = await session.execute(
-        update(ApiKeyRow)
-        .where(ApiKeyRow.organization_id == organization, which)
-        .values(version=ApiKeyRow.version + 1, changed_ms=now_ms)
-        .returning(ApiKeyRow.id, ApiKeyRow.version)
+async def bump_revision(session: AsyncSession, organization: OrganizationId, now_ms: int) -> OutboxMessage:
+    """Make every `Principal` of the organization outdated that was looked up before this transaction's commit."""
+    bumped = update(OrganizationRow).where(OrganizationRow.id == organization)
+    revision = await session.scalar(
+        bumped.values(revision=OrganizationRow.revision + 1)
+        .returning(OrganizationRow.revision)
+        .execution_options(synchronize_session=False)
     )
-    return [KeyVersion(organization, ApiKeyId(key), version) for key, version in rows]
+    if revision is None:
+        raise NotFound(f"No such organization: `{organization}`.")
+    return await write_change(session, OrganizationRevised(organization, revision), now_ms)
+
+
+async def revise_for(
+    session: AsyncSession, organization: OrganizationId, details: Mapping[str, object], now_ms: int
+) -> list[OutboxMessage]:
+    """Bump the revision where `details`, of `write_changes`, tell of something that a `Principal` depends on."""
+    return [await bump_revision(session, organization, now_ms)] if details.keys() & _IN_PRINCIPAL else []
 
 
 async def _project(
@@ -200,8 +226,9 @@ async def _project(
     return row
 
 
-async def _key(session: AsyncSession, organization: OrganizationId, key: str) -> ApiKeyRow:
-    row = await session.scalar(select(ApiKeyRow).where(ApiKeyRow.organization_id == organization, ApiKeyRow.id == key))
+async def _key(session: AsyncSession, organization: OrganizationId, key: str, *, to_change: bool = False) -> ApiKeyRow:
+    query = select(ApiKeyRow).where(ApiKeyRow.organization_id == organization, ApiKeyRow.id == key)
+    row = await session.scalar(query.with_for_update() if to_change else query)
     if row is None:
         raise NotFound(f"No such API key: `{key}`.")
     return row

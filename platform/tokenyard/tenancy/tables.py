@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from tokenyard.core.principal import Limits, Role
-from tokenyard.storage.columns import Id, Json, UnixMs, UnixSeconds
+from tokenyard.storage.columns import Count, Id, Json, UnixSeconds
 from tokenyard.storage.database import Base
 from tokenyard.tenancy.keys import redacted
 
@@ -44,6 +44,8 @@ class OrganizationRow(Base):
     default_project_id: Mapped[Id] = mapped_column("default_project")
     weight: Mapped[int]
     limits: Mapped[StoredLimits]
+    # Grows with every change that may make what is cached of its keys wrong.
+    revision: Mapped[Count] = mapped_column(default=1)
     created_at: Mapped[UnixSeconds] = mapped_column("created")
     archived_at: Mapped[UnixSeconds | None] = mapped_column("archived")
     # When the other slices had been told of it.
@@ -79,12 +81,10 @@ class ApiKeyRow(Base):
     last4: Mapped[str] = mapped_column(String(4))
     hash: Mapped[str] = mapped_column(String(64), unique=True)
     pepper_version: Mapped[int]
-    version: Mapped[int]  # grows when the key must die in every cache at once
     limits: Mapped[StoredLimits]
     created_at: Mapped[UnixSeconds] = mapped_column("created")
     expires_at: Mapped[UnixSeconds | None] = mapped_column("expires")
     revoked_at: Mapped[UnixSeconds | None] = mapped_column("revoked")
-    changed_ms: Mapped[UnixMs] = mapped_column(index=True)  # when `version` was last written
 
     @property
     def owner_project_access(self) -> str:

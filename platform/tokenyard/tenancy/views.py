@@ -10,6 +10,7 @@ from tokenyard.core.money import InexactAmount, from_dollars, to_dollars
 from tokenyard.core.principal import Limits
 from tokenyard.tenancy.tables import AuditRow
 from tokenyard.web.pages import Identified
+from tokenyard.web.request_guard import NO_NUL
 
 MAX_EXPIRY_S = 31_536_000
 Json = dict[str, object]
@@ -111,8 +112,15 @@ class NewKey(_Body):
 class NewLimitedKey(NewKey):
     """`POST .../api_keys` by the operator; without a project it is the default one."""
 
-    project: ProjectId | None = None
+    project: Annotated[ProjectId, Field(max_length=96, pattern=NO_NUL)] | None = None
     limits: LimitsView = LimitsView()
+
+
+class ProjectKeyChanges(_Body):
+    """`PATCH .../api_keys/{key}`; null and absent change nothing."""
+
+    name: Name | None = None
+    limits: LimitsView | None = None
 
 
 class _View(Identified, from_attributes=True):

@@ -67,12 +67,15 @@ def create_app(
         app.include_router(router)
     install_error_handlers(app)
     app.add_middleware(RequestGuard, streaming_paths=streaming_paths)
-    app.add_middleware(RequestIds)
     return app
 
 
 class _DescribedApp(FastAPI):
     """FastAPI's description speaks of errors in its own shape; this one speaks of ours."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        # Unforeseen errors are answered outside of all middleware that can be added, and need their id too.
+        return RequestIds(super().build_middleware_stack())
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:

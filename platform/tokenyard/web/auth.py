@@ -22,7 +22,11 @@ class Authenticator(Protocol):
         ...
 
     async def fresh_tenant(self, secret: str) -> Principal:
-        """Return a tenant's principal as it stands at this moment, never from a cache. Raises as `tenant` does."""
+        """Return a tenant's principal as it stands at this moment, never from a cache.
+
+        Raises:
+            Unavailable: that cannot be looked up now; and all that `tenant` raises.
+        """
         ...
 
     async def operator(self, secret: str) -> Operator:

@@ -39,8 +39,8 @@ def install_error_handlers(app: FastAPI) -> None:
         answer.headers.update(error.headers or {})
         return error_response(answer)
 
-    async def unforeseen(_request: Request, error: Exception) -> Response:
-        _LOG.error("unforeseen error", exc_info=error)
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        _LOG.error("request %s failed", getattr(request.state, "request_id", "without id"), exc_info=error)
         return error_response(TokenyardError("The server had an error while processing your request."))
 
     app.add_exception_handler(TokenyardError, known)

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 
 _LOG = logging.getLogger(__name__)
 MAX_BACKOFF_S = 30.0
+MAX_DOUBLINGS = 20  # a number this size still fits a float, however long an outage
 
 
 @dataclass(frozen=True)
 class Loop:
-    """`step` does one round of work and is called again `interval_s` after it ended."""
+    """`step` does one round of work and is called again `interval_s` after it ended, later after failures."""
 
     name: str
     step: Callable[[], Awaitable[None]]
     interval_s: float
+    max_backoff_s: float = MAX_BACKOFF_S
 
 
 async def run_loops(loops: Sequence[Loop], on_failure: Callable[[str], None] = lambda _name: None) -> None:
@@ -25,9 +27,19 @@ async def run_loops(loops: Sequence[Loop], on_failure: Callable[[str], None] = l
             group.create_task(_run(loop, on_failure), name=loop.name)
 
 
+def is_cancelled() -> bool:
+    """Tell whether the running task was told to end, also where the error that says so was lost on its way.
+
+    Before Python 3.12 `asyncio.wait_for` loses a cancellation that comes as what it waits for ends; redis-py sends
+    every command through it. So what has no end of its own asks this in each round.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 async def _run(loop: Loop, on_failure: Callable[[str], None]) -> None:
     failures = 0
-    while True:
+    while not is_cancelled():
         try:
             await loop.step()
             failures = 0
@@ -35,5 +47,5 @@ async def _run(loop: Loop, on_failure: Callable[[str], None]) -> None:
             failures += 1
             on_failure(loop.name)
             _LOG.exception("loop %s failed (%d times in a row)", loop.name, failures)
-        backoff_s = min(MAX_BACKOFF_S, loop.interval_s * 2**failures) if failures else loop.interval_s
-        await asyncio.sleep(backoff_s)
+        backoff_s = min(loop.max_backoff_s, loop.interval_s * 2 ** min(failures, MAX_DOUBLINGS))
+        await asyncio.sleep(max(loop.interval_s, backoff_s))

@@ -9,6 +9,8 @@ from tokenyard.core.errors import InvalidRequest, PayloadTooLarge, TokenyardErro
 from tokenyard.web.errors import error_response
 
 MAX_BODY_BYTES = 1024 * 1024
+NO_NUL = r"^[^\x00]*$"
+"""The pattern of texts in bodies that reach SQL: PostgreSQL cannot even be asked for a text with a NUL."""
 
 
 class RequestGuard:

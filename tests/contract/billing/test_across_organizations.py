@@ -5,14 +5,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from support.billing_api import OPERATOR, OTHER_TENANT, TENANT, Api, billing_api
-from support.billing_stand import ACME, GLOBEX, MARCH_MS, MODEL, PRICES, claims, send, settled, trained, usage, worker
-from tokenyard.core.clock import SystemClock
+from support.billing.api import OPERATOR, OTHER_TENANT, TENANT, Api, billing_api
+from support.billing.stand import ACME, GLOBEX, MARCH_MS, MODEL, claims, send, settled, trained, usage, worker
 from tokenyard.core.money import to_dollars
 from tokenyard.core.redis_keys import usage_stream
 from tokenyard.storage.database import Database
-from tokenyard_billing.invoicing.loops import InvoiceDrafter
-from tokenyard_billing.invoicing.store import InvoiceStore
+from tokenyard_billing.loops import BillingWorker
 from tokenyard_billing.usage import operator_routes
 
 DAY_S = 86_400
@@ -31,7 +29,12 @@ async def filled(database: Database, redis: Redis) -> None:
         settled(claims("req_d", organization=GLOBEX), usage(999, 999)),
         trained("ftjob-1", 1_000),
     )
-    await worker(database, redis).consumer.step()
+    await taken_in(worker(database, redis))
+
+
+async def taken_in(stand: BillingWorker) -> None:
+    await stand.consumer.step()
+    await stand.drafter.step()
 
 
 async def used(api: Api, **params: str) -> list[dict[str, Any]]:
@@ -127,8 +130,7 @@ async def test_stored_invoices_of_all(database: Database, redis: Redis) -> None:
     await filled(database, redis)
     april_ms = MARCH_MS + 31 * DAY_S * 1000
     await send(redis, settled(claims("req_e", admitted_at_ms=april_ms), usage(1, 1)))
-    await worker(database, redis).consumer.step()
-    await InvoiceDrafter(database, InvoiceStore(database, PRICES, SystemClock())).step()
+    await taken_in(worker(database, redis))
     async with billing_api(database, redis) as api:
         _, listed = await api.get("/admin/invoices")
         assert [found["id"] for found in listed["data"]] == [
@@ -141,11 +143,33 @@ async def test_stored_invoices_of_all(database: Database, redis: Redis) -> None:
         assert ([found["id"] for found in after["data"]], after["has_more"]) == (["inv_globex_2026-03"], True)
         _, one = await api.get("/admin/invoices", month="2026-03", organization="acme")
         assert [found["id"] for found in one["data"]] == ["inv_acme_2026-03"]
-        _, drawn = await api.get(f"/admin/organizations/{ACME}/invoices", month="2026-03")
         _, stored = await api.get("/admin/invoices/inv_acme_2026-03")
-        assert stored | {"drafted_at_ms": 0} == drawn["data"][0] | {"drafted_at_ms": 0}
         assert sum(line["amount"] for line in stored["lines"]) == stored["total"]
         assert (await api.get("/admin/invoices/inv_nobody_2026-03"))[0] == 404
+
+
+async def test_an_organizations_invoices_in_pages_are_the_stored_ones(database: Database, redis: Redis) -> None:
+    await filled(database, redis)
+    april_ms = MARCH_MS + 31 * DAY_S * 1000
+    await send(redis, settled(claims("req_e", admitted_at_ms=april_ms), usage(1, 1)))
+    stand = worker(database, redis)
+    await taken_in(stand)
+    async with billing_api(database, redis) as api:
+        await api.post(f"/admin/organizations/{ACME}/credits", {"amount": 5, "reason": "paid"})
+        await send(redis, settled(claims("req_f"), usage(1, 1)))
+        await stand.consumer.step()  # charged, and not drawn yet
+        stored = [(await api.get(f"/admin/invoices/inv_acme_2026-{month}"))[1] for month in ("04", "03")]
+        for path, key in ((f"/admin/organizations/{ACME}/invoices", OPERATOR), ("/v1/organization/invoices", TENANT)):
+            _, listed = await api.get(path, key)
+            assert (listed["data"], listed["has_more"]) == (stored, False)
+            _, first = await api.get(path, key, limit="1")
+            assert (first["data"], first["has_more"]) == (stored[:1], True)
+            _, second = await api.get(path, key, limit="1", after=first["last_id"])
+            assert (second["data"], second["has_more"]) == (stored[1:], False)
+            _, march = await api.get(path, key, period="2026-03")
+            assert march["data"] == stored[1:]
+            assert (await api.get(path, key, after="inv_globex_2026-03"))[0] == 400, "another organization's"
+            assert (await api.get(path, key, limit="1001"))[0] == 400
 
 
 async def test_alarms_and_dead_letters_in_pages(database: Database, redis: Redis) -> None:

@@ -1,9 +1,11 @@
 """What the operator's command line asks for."""
 
+import time
+
 from redis.asyncio import Redis
 
-from support.billing_api import TENANT, billing_api
-from support.billing_stand import (
+from support.billing.api import TENANT, billing_api
+from support.billing.stand import (
     ACME,
     MARCH_MS,
     MODEL,
@@ -16,7 +18,8 @@ from support.billing_stand import (
     usage,
     worker,
 )
-from tokenyard.core.redis_keys import bucket_of, usage_stream
+from tokenyard.core.budgets import wallet
+from tokenyard.core.redis_keys import bucket_of, budget, usage_stream
 from tokenyard.storage.database import Database
 
 CREDITS = f"/admin/organizations/{ACME}/credits"
@@ -45,6 +48,8 @@ async def test_a_wrong_credit_is_refused(database: Database, redis: Redis) -> No
             {"reason": "x", "amount_dollars": "-1"},
             {"reason": "", "amount": 1},
             {"amount": 1},
+            {"reason": "\x00", "amount": 1},
+            {"reason": "x", "amount": 1, "idempotency_key": "\x00"},
         ):
             assert (await api.post(CREDITS, body))[0] == 400, body
         assert (await api.post("/admin/organizations/nobody/credits", {"reason": "x", "amount": 1}))[0] == 404
@@ -53,9 +58,11 @@ async def test_a_wrong_credit_is_refused(database: Database, redis: Redis) -> No
 
 async def test_an_invoice_is_tokens_times_rate_line_by_line(database: Database, redis: Redis) -> None:
     await send(redis, settled(claims("req_a"), usage(100, 10, 40)), settled(claims("req_b"), usage(1, 1)))
-    await worker(database, redis).consumer.step()
+    stand = worker(database, redis)
+    await stand.consumer.step()
     async with billing_api(database, redis) as api:
-        await api.post(CREDITS, {"amount": 10_000, "reason": "paid"})
+        assert (await api.get("/admin/organizations/acme/invoices"))[1]["data"] == []
+        await stand.drafter.step()
         _, listed = await api.get("/admin/organizations/acme/invoices", month="2026-03")
         [invoice] = listed["data"]
         lines = [(line["kind"], line["quantity"], line["rate"], line["amount"]) for line in invoice["lines"]]
@@ -64,6 +71,7 @@ async def test_an_invoice_is_tokens_times_rate_line_by_line(database: Database, 
         assert invoice["total"] == 12_500
         assert invoice["credit_applied"] + invoice["amount_due"] == invoice["total"]
         assert (invoice["period"], invoice["state"], invoice["total_dollars"]) == ("2026-03", "draft", "0.0000125")
+        assert time.time() - 60 < invoice["drafted_at_ms"] / 1000 <= time.time()
         assert (await api.get("/v1/organization/invoices", TENANT))[1]["data"][0]["id"] == invoice["id"]
         assert (await api.get("/admin/organizations/acme/invoices", period="2026-13"))[0] == 400
         assert (await api.get("/admin/organizations/acme/invoices", period="2025-01"))[1]["data"] == []
@@ -123,3 +131,19 @@ async def test_books_that_agree_are_ok(database: Database, redis: Redis) -> None
             assert answer[1]["ok"] is True
             assert [found["name"] for found in answer[1]["differences"]] == ["replica_silent"]
             assert answer[1]["tokens"]["unexplained"] == 0
+
+
+async def test_what_is_broken_is_shown_by_name_and_place(database: Database, redis: Redis) -> None:
+    await redis.hset(budget(bucket_of(ACME), wallet(ACME)), mapping={"ledger": 5, "version": 0})
+    async with billing_api(database, redis) as api:
+        for status, found in (await api.get("/admin/reconcile"), await api.post("/admin/reconcile")):
+            assert (status, found["ok"]) == (200, False)
+            assert found["differences"] == [
+                {
+                    "name": "live_budget_differs",
+                    "subject": wallet(ACME),
+                    "detail": "version 0: SQL 0, Redis 5",
+                    "broken": True,
+                }
+            ]
+        assert (await api.get("/admin/reconcile", TENANT))[0] == 403

@@ -12,8 +12,8 @@ from openai.types.admin.organization.usage_costs_response import Data as CostsBu
 from openai.types.admin.organization.usage_costs_response import DataResultOrganizationCostsResult as CostsResult
 from redis.asyncio import Redis
 
-from support.billing_api import OPERATOR, OTHER_TENANT, TENANT, billing_api
-from support.billing_stand import ACME, GLOBEX, MARCH_MS, MODEL, claims, send, settled, trained, usage, worker
+from support.billing.api import OPERATOR, OTHER_TENANT, TENANT, billing_api
+from support.billing.stand import ACME, GLOBEX, MARCH_MS, MODEL, claims, send, settled, trained, usage, worker
 from tokenyard.core.ids import ApiKeyId, ProjectId
 from tokenyard.storage.database import Database
 
@@ -46,7 +46,9 @@ async def filled(database: Database, redis: Redis) -> None:
         settled(claims("req_d", organization=GLOBEX), usage(999, 999)),
         trained("ftjob-1", 1_000),
     )
-    await worker(database, redis).consumer.step()
+    stand = worker(database, redis)
+    await stand.consumer.step()
+    await stand.drafter.step()
 
 
 async def test_completions_by_day_and_by_group(database: Database, redis: Redis) -> None:

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 
 from support.gateway_stack import HELLO, GatewayStack
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.core.model_spec import SamplingDefaults
+from tokenyard.core.models import SamplingDefaults
 from tokenyard.gateway.endpoints.openapi import schemas
 from tokenyard.gateway.endpoints.table import ENDPOINTS, Endpoint
 

@@ -12,7 +12,7 @@ from support.fakes.gateway_ports import BASE
 from support.gateway_stack import HELLO, KEY, OTHER_KEY, SALT_SECRET, GatewayStack
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import AdapterId
-from tokenyard.core.model_spec import SamplingDefaults
+from tokenyard.core.models import SamplingDefaults
 from tokenyard.core.usage import TokenUsage
 from tokenyard.metering.header import cache_salt
 

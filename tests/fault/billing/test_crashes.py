@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from redis.asyncio.client import Pipeline
 from redis.exceptions import ConnectionError as RedisGone
 
-from support.billing_stand import (
+from support.billing.stand import (
     ACME,
     GLOBEX,
     RATE,
@@ -24,6 +24,7 @@ from support.billing_stand import (
     journal_sum,
     live_budget,
     put_pending,
+    reconciler,
     reported,
     rows,
     send,
@@ -32,6 +33,7 @@ from support.billing_stand import (
     usage,
     worker,
 )
+from support.fakes.rate_cards import rate_card
 from support.servers.free_ports import free_port
 from support.servers.valkey import Valkey
 from tokenyard.core.budgets import wallet
@@ -42,7 +44,6 @@ from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
 from tokenyard_billing.bucket_leases import LeaseLost
 from tokenyard_billing.pricing.prices import PriceList
-from tokenyard_billing.proof.reconcile import LedgerReconciler
 from tokenyard_billing.tables import DeadLetter
 
 USED = usage(10, 5)
@@ -67,7 +68,7 @@ async def assert_charged_once(database: Database, redis: Redis, count: int) -> N
         assert await balance(database, organization) == -own
         assert await stream_length(redis, organization) == 0
     assert await journal_sum(database) == 0
-    books = await LedgerReconciler(database, redis).reconcile()
+    books = await reconciler(database, redis).reconcile()
     assert books.ok
     assert books.tokens.unexplained == 0
     assert set(books.tokens.named.values()) == {0}
@@ -165,7 +166,7 @@ async def _consume(database_url: str, redis_url: str, name: str, kill_after_s: f
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "support.billing_process",
+        "support.billing.process",
         database_url,
         redis_url,
         name,
@@ -245,19 +246,24 @@ async def test_an_emptied_redis_does_not_stop_the_worker(database: Database, red
     await assert_charged_once(database, redis, 3)
 
 
-async def test_an_event_that_sql_cannot_take_stops_nobody(
-    database: Database, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_events_that_sql_cannot_take_stop_nobody(
+    database: Database, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An amount beyond 64 bits passes every check of the event itself; it is given up after five deliveries."""
-    monkeypatch.setattr("tokenyard_billing.charging.consumer.RETRY_IDLE_MS", 0)
-    shipped = Path(__file__).parents[3] / "billing" / "prices" / "2026-01-01.yaml"
-    (tmp_path / "dear.yaml").write_text(shipped.read_text().replace('output: "0.40"', 'output: "100000000"'))
-    stand = worker(database, redis, prices=PriceList.load(tmp_path))
+    monkeypatch.setattr("tokenyard_billing.charging.consumer.RETRY_MS", 20)
+    dear = rate_card("2026-01-01", 1_767_225_600_000, output="1000000")
+    stand = worker(database, redis, prices=PriceList([dear]))
     await send(redis, settled(claims("req_huge"), usage(1, 10**12)), settled(claims("req_fine"), usage(10, 0)))
+    for _ in range(3):  # the second fails for the first time when the first one's deliveries have begun
+        await stand.consumer.step()
+    await send(redis, settled(claims("req_later"), usage(1, 10**12)))
     async with asyncio.timeout(20):
         while await stream_length(redis, ACME):
             await stand.consumer.step()
     assert list(await charges(database)) == ["req_fine"]
-    [dead] = await rows(database, DeadLetter)
-    assert dead.deliveries == 5
-    assert "req_huge" in dead.event
+    dead = await rows(database, DeadLetter)
+    assert [letter.deliveries for letter in dead] == [5, 5]
+    assert {request for request in ("req_huge", "req_later") for letter in dead if request in letter.event} == {
+        "req_huge",
+        "req_later",
+    }

@@ -3,17 +3,11 @@
 import pytest
 from redis.asyncio import Redis
 
-from support.billing_stand import ACME, charges, claims, send, settled, usage, worker
+from support.billing.stand import ACME, EagerLeases, charges, claims, send, settled, usage, worker
 from support.fakes.clock import FrozenClock
 from tokenyard.core.redis_keys import BUCKETS, bucket_of
 from tokenyard.storage.database import Database
-from tokenyard_billing.bucket_leases import LEASE_MS, BucketLeases, LeaseLost
-
-
-class EagerLeases(BucketLeases):
-    async def hold_now(self) -> frozenset[int]:
-        self._renew_at = 0.0
-        return await self.hold({})
+from tokenyard_billing.bucket_leases import LEASE_MS, LeaseLost
 
 
 async def test_workers_share_the_buckets_and_take_over_from_the_dead(database: Database) -> None:

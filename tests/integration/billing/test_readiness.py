@@ -5,7 +5,7 @@ import time
 import pytest
 from redis.asyncio import Redis
 
-from support.billing_stand import ACME, GLOBEX, budget_outbox, claims, send, settled, usage, worker
+from support.billing.stand import ACME, GLOBEX, budget_outbox, claims, send, settled, usage, worker
 from tokenyard.core.budgets import BudgetState
 from tokenyard.core.budgets import wallet as wallet_name
 from tokenyard.core.clock import SystemClock

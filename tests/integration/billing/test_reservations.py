@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 from redis.asyncio import Redis
 
-from support.billing_stand import (
+from support.billing.stand import (
     ACME,
     KEY,
     PROJECT,

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from redis.asyncio import Redis
 
-from support.billing_stand import ACME, balance, budget_outbox, journal_sum, live_budget, rows
+from support.billing.stand import ACME, balance, budget_outbox, journal_sum, live_budget, rows
 from tokenyard.core.budgets import wallet as wallet_name
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.errors import Conflict, InvalidRequest
@@ -14,7 +14,7 @@ from tokenyard.core.redis_keys import bucket_of, budget
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
 from tokenyard_billing.tables import CreditGrant
-from tokenyard_billing.wallets.store import OpeningCredit, Wallet
+from tokenyard_billing.wallets.store import MAX_GRANT, OpeningCredit, Wallet
 
 
 def make(database: Database, redis: Redis) -> Wallet:
@@ -64,3 +64,14 @@ async def test_the_opening_credit_is_given_once(database: Database, redis: Redis
     await opening.created(ACME)
     assert await balance(database, ACME) == 5 * 10**9
     await OpeningCredit(make(database, redis), "0").created(ACME)
+
+
+async def test_no_balance_leaves_64_bits(database: Database, redis: Redis) -> None:
+    wallet = make(database, redis)
+    for number in range(10):
+        await grant(wallet, MAX_GRANT, f"{number}")
+    with pytest.raises(InvalidRequest, match="in all"):
+        await grant(wallet, 1, "too much")
+    await grant(wallet, MAX_GRANT, "9")  # the same grant again is still answered
+    assert await balance(database, ACME) == 10 * MAX_GRANT
+    assert await journal_sum(database) == 0

@@ -9,17 +9,20 @@ from redis.asyncio import Redis
 from support.fakes.clock import FrozenClock
 from tokenyard.catalog.adapters import AdapterCatalog
 from tokenyard.catalog.base_models import BaseModels
+from tokenyard.catalog.changes import TOPIC, CatalogCarrier
 from tokenyard.catalog.models import ModelCatalog
 from tokenyard.catalog.operator_store import CatalogOperatorStore
+from tokenyard.catalog.push import CatalogPush
 from tokenyard.catalog.replicas.registry import ReplicaRegistry
 from tokenyard.catalog.store import CatalogStore
 from tokenyard.core.adapters import FineTunedName
 from tokenyard.core.ids import AdapterId, JobId, OrganizationId, PriceId, ProjectId, new_adapter_id
-from tokenyard.core.model_spec import AcceleratorSpec, FolderSource, LoraSpec, ModelSpec
+from tokenyard.core.models import AcceleratorSpec, FolderSource, LoraSpec, ModelSpec
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.price import Price
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
+from tokenyard.storage.transactional_outbox import TransactionalOutbox
 
 ACME, UMBRA = OrganizationId("org_acme"), OrganizationId("org_umbra")
 BASE, UNPRICED = "smol", "unpriced"
@@ -65,6 +68,8 @@ class Catalog:
     store: CatalogStore
     operator_store: CatalogOperatorStore
     models: ModelCatalog
+    outbox: TransactionalOutbox
+    push: CatalogPush
     adapters: AdapterCatalog
     registry: ReplicaRegistry
     blobs: BlobStore
@@ -95,7 +100,8 @@ def catalog(database: Database, redis: Redis, tmp_path: Path) -> Catalog:
     prices = Prices()
     store = CatalogStore(database, clock)
     models = ModelCatalog(bases, store, prices, clock, now=clock)
-    adapters = AdapterCatalog(bases, store, models)
+    outbox = TransactionalOutbox(database, redis, clock, {TOPIC: CatalogCarrier(redis).carry})
+    push = CatalogPush(models, outbox)
     return Catalog(
         database=database,
         redis=redis,
@@ -105,7 +111,9 @@ def catalog(database: Database, redis: Redis, tmp_path: Path) -> Catalog:
         store=store,
         operator_store=CatalogOperatorStore(database, clock),
         models=models,
-        adapters=adapters,
+        outbox=outbox,
+        push=push,
+        adapters=AdapterCatalog(bases, store, models, push),
         registry=ReplicaRegistry(redis),
         blobs=BlobStore(f"file://{tmp_path / 'blobs'}"),
     )

@@ -76,7 +76,7 @@ async def test_only_live_adapters_are_callable_and_listed(catalog: "Catalog") ->
         await catalog.adapters.promote(ACME, name.id)
 
 
-async def test_news_reaches_other_gateways_in_a_second_and_endings_in_ten(catalog: "Catalog") -> None:
+async def test_what_no_feed_brings_reaches_a_gateway_in_a_second_and_endings_in_ten(catalog: "Catalog") -> None:
     gateway = catalog.another_gateway()
     name = await catalog.checking()
     with pytest.raises(ModelNotFound):
@@ -138,7 +138,7 @@ async def test_an_alias_resolves_to_the_model_s_own_name_and_ends_with_it(catalo
     assert (await catalog.models.get(ACME, "bot")).id == str(name)
     newer = await catalog.live()
     await catalog.store.set_alias(ACME, "bot", model=str(newer), adapter=newer.id)
-    catalog.models.forget(ACME)
+    await catalog.models.organization_changed(ACME)
     assert (await catalog.models.resolve(ACME, "bot")).name == str(newer)
     await catalog.adapters.delete(ACME, str(newer))
     with pytest.raises(ModelNotFound):

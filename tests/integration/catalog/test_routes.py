@@ -12,7 +12,7 @@ from support.fakes.authenticator import FixedAuthenticator
 from tokenyard.catalog.operator_routes import operator_router
 from tokenyard.catalog.tenant_routes import models_router, tenant_router
 from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId
-from tokenyard.core.model_spec import SamplingDefaults
+from tokenyard.core.models import SamplingDefaults
 from tokenyard.core.principal import Principal
 from tokenyard.web.errors import install_error_handlers
 
@@ -36,7 +36,7 @@ async def http(catalog: "Catalog") -> AsyncIterator[httpx.AsyncClient]:
     app.state.authenticator = FixedAuthenticator({who: tenant(who) for who in ("org_acme", "org_umbra")}, "operator")
     install_error_handlers(app)
     app.include_router(models_router(catalog.models))
-    app.include_router(tenant_router(catalog.models, catalog.adapters, catalog.store, catalog.bases))
+    app.include_router(tenant_router(catalog.models, catalog.adapters, catalog.store, catalog.bases, catalog.push))
     app.include_router(operator_router(catalog.operator_store, catalog.bases, catalog.prices, catalog.clock))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
         yield client

@@ -1,14 +1,17 @@
 """The command line against a real gateway and worker over SQLite and Valkey, without replicas."""
 
 import json
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from support.fakes.rate_cards import rate_card, stated, write_file
 from support.servers.free_ports import free_port
 from support.servers.installation import running_installation
 from tokenyard.cli.main import app
@@ -70,6 +73,19 @@ def test_keys_are_shown_once_and_end_when_revoked(acme: dict[str, Any], settings
     assert "No organization has a key" in run("key", "revoke", "key_nothing", expect=1).stderr
 
 
+def test_limits_of_keys(acme: dict[str, Any]) -> None:
+    made = answer("key", "create", "acme-corp", "--name", "slow")
+    assert set(answer("key", "limits", made["id"]).values()) == {None}
+    changed = answer("key", "limits", made["id"], "--tpm", "1000", "--monthly-spend", "2")
+    assert (changed["tokens_per_minute"], changed["monthly_spend_dollars"]) == (1000, "2.00")
+    changed = answer("key", "limits", made["id"], "--tpm", "none", "--organization", "acme-corp")
+    assert (changed["tokens_per_minute"], changed["monthly_spend_dollars"]) == (None, "2.00")
+    assert answer("key", "limits", made["id"]) == changed
+    run("key", "revoke", made["id"])
+    ended = run("key", "limits", made["id"], "--tpm", "5", "--organization", "acme-corp", expect=1)
+    assert "is revoked" in ended.stderr
+
+
 def test_an_operators_key_stands_in_for_the_database(acme: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     made = answer("key", "create", "--operator", "--name", "laptop")
     assert any(key["id"] == made["id"] for key in answer("key", "list", "--operator"))
@@ -113,6 +129,22 @@ def test_an_installation_without_usage(acme: dict[str, Any]) -> None:
     assert answer("reconcile")["ok"] is True
     models = answer("models", "list")
     assert [model["id"] for model in models] == ["smollm2-135m-instruct"]
+
+
+def test_prices_are_published_from_a_file(acme: dict[str, Any], tmp_path: Path) -> None:
+    start_ms = round(time.time() * 1000) + 86_400_000
+    file = str(write_file(tmp_path, stated("next", start_ms)))
+    assert "Rate card next is in force from" in run("prices", "publish", file).output
+    assert answer("prices", "publish", file)["sha256"] == rate_card("next", start_ms).sha256
+    assert [card["version"] for card in answer("prices", "list")] == ["next", "2026-01-01"]
+    states = [line.split()[3:5] for line in run("prices", "list").output.splitlines()[1:]]
+    assert states == [["to", "come"], ["in", "force"]]
+    write_file(tmp_path, stated("next", start_ms, output="9"))
+    assert "published with other rates" in run("prices", "publish", file, expect=1).stderr
+    hasty = str(write_file(tmp_path, stated("hasty", start_ms - 86_400_000)))
+    assert "rate card hasty starts" in run("prices", "publish", hasty, expect=1).stderr
+    Path(hasty).write_text("version: hasty")
+    assert "hasty.yaml: " in run("prices", "publish", hasty, expect=1).stderr
 
 
 @pytest.mark.parametrize(

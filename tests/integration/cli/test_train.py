@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from support.fakes.finetune_ports import FixedModels, FixedPrices, MemoryReservations
 from support.finetune_stack import POLICY, FinetuneStack
 from support.servers.asgi import running
+from support.tenancy_stand import tenancy_outbox
 from support.training_rows import rows
 from tokenyard.bootstrap.finetuning import file_and_job_routers
 from tokenyard.bootstrap.tables import import_all_tables
@@ -27,11 +28,11 @@ from tokenyard.finetune.job import Job
 from tokenyard.storage.database import Base, Database
 from tokenyard.tenancy.api_keys import BOOTSTRAP, ApiKeys
 from tokenyard.tenancy.authenticator import KeyAuthenticator
-from tokenyard.tenancy.key_versions import KeyVersions
 from tokenyard.tenancy.keys import KeyHasher, Pepper
 from tokenyard.tenancy.operator_routes import operator_router as tenancy_router
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.organizations import Organizations
+from tokenyard.tenancy.push import TenancyPush
 from tokenyard.tenancy.store import TenancyStore
 from tokenyard.web.errors import install_error_handlers
 
@@ -112,19 +113,13 @@ def _control_plane(stack: FinetuneStack, redis: Redis) -> tuple[FastAPI, ApiKeys
     hasher = KeyHasher([Pepper(1, b"p" * 32)])
     store, operator_store = TenancyStore(stack.database, stack.clock), TenancyOperatorStore(stack.database, stack.clock)
     authenticator = KeyAuthenticator(operator_store, hasher, stack.clock, now=stack.clock)
-    keys = ApiKeys(
-        store=store,
-        operator_store=operator_store,
-        versions=KeyVersions(redis),
-        hasher=hasher,
-        clock=stack.clock,
-        authenticator=authenticator,
-    )
+    push = TenancyPush(authenticator, tenancy_outbox(stack.database, redis, stack.clock))
+    keys = ApiKeys(store=store, operator_store=operator_store, push=push, hasher=hasher, clock=stack.clock)
     organizations = Organizations(operator_store, tell_no_one)
     app = FastAPI()
     app.state.authenticator = authenticator
     install_error_handlers(app)
-    app.include_router(tenancy_router(organizations, store, operator_store, keys))
+    app.include_router(tenancy_router(organizations, store, operator_store, keys, push))
     for router in file_and_job_routers(
         database=stack.database,
         blobs=stack.blobs,

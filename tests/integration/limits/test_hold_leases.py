@@ -20,11 +20,11 @@ from support.redis_reader import as_bytes, read_figures, read_hash, read_usage
 from tokenyard.core.budgets import wallet
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.principal import Limits
-from tokenyard.core.redis_keys import bucket_of, budget, holds, pending, rate, usage_stream
+from tokenyard.core.redis_keys import bucket_of, budget, hold, holds, pending, rate, usage_stream
 from tokenyard.core.usage import MeterClaims
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.holds import key_of
-from tokenyard.limits.sweeper import Sweeper
+from tokenyard.limits.sweeper import BATCH, Sweeper
 from tokenyard.metering.events import HoldExpired, Settled
 
 BUCKET = bucket_of(ORGANIZATION)
@@ -168,6 +168,23 @@ async def test_a_gateway_that_wakes_up_late_takes_its_hold_again(
     assert (await figures(redis)) == {"ledger": 1000, "version": 1, "held": 0, "pending": 30}
 
 
+async def test_a_hold_that_is_taken_again_after_its_expiry_counts_once(
+    admission: RedisAdmission, redis: Redis, sweeper: Sweeper
+) -> None:
+    claims = await admit(admission, redis)
+    before = await snapshot(redis)
+    await end_leases(redis)
+    await sweeper.sweep()
+    await admission.renew()
+    after = await snapshot(redis)
+    assert (after.held, after.tokens) == (before.held, before.tokens)
+    assert (await figures(redis))["pending"] == 0
+    assert await redis.hgetall(pending(BUCKET, WALLET)) == {}
+    await admission.settle(settled(claims), NanoDollars(30))
+    assert sum(map(int, (await read_hash(redis, rate(BUCKET, KEY, "tpm"))).values())) == 7
+    assert (await figures(redis)) == {"ledger": 1000, "version": 1, "held": 0, "pending": 30}
+
+
 async def test_two_sweepers_expire_a_hold_once(admission: RedisAdmission, redis: Redis, sweeper: Sweeper) -> None:
     await admit(admission, redis)
     await end_leases(redis)
@@ -193,6 +210,20 @@ async def test_a_damaged_hold_does_not_stop_the_others(
     await end_leases(redis)
     await sweeper.sweep()
     assert await redis.keys("*:hold:*") == [damaged]
+
+
+async def test_any_number_of_damaged_holds_does_not_stop_the_others(
+    admission: RedisAdmission, redis: Redis, sweeper: Sweeper
+) -> None:
+    await admit(admission, redis)
+    await end_leases(redis)
+    for number in range(BATCH):
+        await redis.hset(hold(BUCKET, f"damaged_{number}"), "claims", "{")
+        await redis.zadd(holds(BUCKET), {f"damaged_{number}": 0})
+    await sweeper.sweep()
+    await sweeper.sweep()
+    assert (await figures(redis))["pending"] == 100
+    assert await redis.zcard(holds(BUCKET)) == BATCH
 
 
 async def test_many_holds_are_renewed_in_batches(admission: RedisAdmission, redis: Redis, budgets: BudgetTable) -> None:

@@ -27,7 +27,7 @@ from tokenyard.clients.ray_serve import RayServe
 from tokenyard.clients.replica import ReplicaClient
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import AdapterId
-from tokenyard.core.model_spec import LoraSpec, ParserSpec, read_model_spec
+from tokenyard.core.models import LoraSpec, ParserSpec, read_model_spec
 from tokenyard.core.training import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MANIFEST_FILE, AdapterManifest, adapter_digest
 from tokenyard_deployments.base_models.fetch import pull, shipped_specs, source_of
 from tokenyard_deployments.serving.app import ServedModel, serve_config, serve_environment

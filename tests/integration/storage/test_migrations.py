@@ -7,15 +7,26 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, column, insert, select, table, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from support.fakes.rate_cards import SHIPPED, SHIPPED_CARDS, stated, write_file
+from tokenyard.bootstrap.migrate import bring_up_to_date
 from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.core.clock import SystemClock
+from tokenyard.core.ids import OrganizationId
+from tokenyard.core.principal import Principal
+from tokenyard.core.redis_keys import bucket_of
+from tokenyard.settings import Settings
 from tokenyard.storage.database import Base, Database
 from tokenyard.storage.migrate import alembic_config, upgrade
+from tokenyard.storage.outage import DatabaseDown
+from tokenyard.storage.time_limits import TimeLimits
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.store import TenancyStore
+from tokenyard_billing.pricing.price_book import PriceBook
+from tokenyard_billing.pricing.rate_cards import InvalidRateCard, RateCard
+from tokenyard_billing.tables import StaleInvoice
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -53,6 +64,38 @@ def test_the_history_ends_where_the_code_is(empty_database_url: str) -> None:
     assert asyncio.run(compare()) == []
 
 
+def test_rate_cards_of_which_only_a_checksum_was_kept_are_filled_from_their_files(
+    empty_database_url: str, tmp_path: Path
+) -> None:
+    [card] = SHIPPED_CARDS
+    used = f"INSERT INTO billing_rate_cards VALUES ('{card.version}', '{card.sha256}', 1)"
+    prices = tmp_path / "prices"
+    prices.mkdir()
+    settings = Settings(database_url=empty_database_url, prices_dir=prices)
+    command.upgrade(alembic_config(empty_database_url), "0002")
+
+    async def write() -> None:
+        database = Database(empty_database_url)
+        async with database.transaction() as session:
+            await session.execute(text(used))
+        await database.close()
+
+    async def read() -> tuple[RateCard, ...]:
+        database = Database(empty_database_url)
+        async with PriceBook(database) as book:
+            await database.close()
+            return book.prices.cards
+
+    asyncio.run(write())
+    write_file(prices, stated("other", card.effective_from_ms + 1))
+    with pytest.raises(InvalidRateCard, match=f"rate card {card.version} was used"):
+        bring_up_to_date(settings)
+    assert asyncio.run(read()) == ()
+    bring_up_to_date(settings.model_copy(update={"prices_dir": SHIPPED}))
+    bring_up_to_date(settings.model_copy(update={"prices_dir": tmp_path}))  # the files are needed no more
+    assert asyncio.run(read()) == (card,)
+
+
 def test_an_organization_with_projects_and_keys_lives_on(empty_database_url: str) -> None:
     command.upgrade(alembic_config(empty_database_url), "0001")
     rows = (
@@ -60,6 +103,9 @@ def test_an_organization_with_projects_and_keys_lives_on(empty_database_url: str
            VALUES ('org_1', 'acme', 'Acme', 'proj_1', 3, 'UTC', '{"concurrency": 2}', 1)""",
         """INSERT INTO tenancy_projects (id, organization, name, limits, created)
            VALUES ('proj_1', 'org_1', 'Default', '{}', 1)""",
+        """INSERT INTO tenancy_api_keys (id, organization, project, role, name, last4, hash, pepper_version, version,
+                                         limits, created, changed_ms)
+           VALUES ('key_1', 'org_1', 'proj_1', 'tenant', 'First', 'abcd', 'hash', 1, 7, '{}', 1, 1000)""",
     )
 
     async def write() -> None:
@@ -74,9 +120,59 @@ def test_an_organization_with_projects_and_keys_lives_on(empty_database_url: str
         store = TenancyOperatorStore(database, SystemClock())
         found = await store.organization("acme")
         projects = await TenancyStore(database, SystemClock()).projects(found.id, after=None, limit=10)
+        credential = await store.credential(["hash"])
+        assert credential is not None
+        assert isinstance(credential.holder, Principal)
+        assert (credential.holder.key, credential.holder.revision) == ("key_1", 1)
         await database.close()
         return f"{found.name} {found.weight} {found.limits.concurrency}", [project.id for project in projects]
 
     asyncio.run(write())
     upgrade(empty_database_url)
     assert asyncio.run(read()) == ("Acme 3 2", ["proj_1"])
+
+
+def test_a_migration_gives_up_before_it_holds_up_everybody(empty_database_url: str) -> None:
+    command.upgrade(alembic_config(empty_database_url), "0001")
+
+    async def hold(statement: str) -> None:
+        database = Database(empty_database_url)
+        async with database.transaction() as session:
+            await session.execute(text(statement))
+            with pytest.raises(DatabaseDown):
+                await asyncio.to_thread(upgrade, empty_database_url, TimeLimits(statement_s=None, lock_s=0.2))
+            await session.execute(text(statement))
+        await database.close()
+
+    asyncio.run(hold("SELECT count(*) FROM tenancy_organizations"))
+    upgrade(empty_database_url)
+
+
+def test_invoices_that_were_drafted_are_drawn_again(empty_database_url: str) -> None:
+    command.upgrade(alembic_config(empty_database_url), "0002")
+    words = {"organization": "org_acme", "period": "2026-03", "time_zone": "UTC", "budgets": "[]"}
+    empty = ("project", "key", "kind", "rule", "endpoint", "model", "base_model", "price")
+    numbers = ("prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens", "amount")
+    times = ("admitted_at_ms", "charged_at_ms")
+    charge = words | dict.fromkeys(empty, "") | dict.fromkeys((*numbers, *times), 0)
+
+    async def write() -> None:
+        database = Database(empty_database_url)
+        async with database.transaction() as session:
+            charges = table("billing_charges", *map(column, ("charge_key", *charge)))
+            await session.execute(insert(charges), [charge | {"charge_key": f"req_{n}"} for n in range(2)])
+        await database.close()
+
+    async def read() -> list[tuple[str, str, int, int, int]]:
+        database = Database(empty_database_url)
+        async with database.reading() as session:
+            found = [
+                (row.organization, row.period, row.bucket, row.marks, row.retry_at_ms)
+                for row in await session.scalars(select(StaleInvoice))
+            ]
+        await database.close()
+        return found
+
+    asyncio.run(write())
+    upgrade(empty_database_url)
+    assert asyncio.run(read()) == [("org_acme", "2026-03", bucket_of(OrganizationId("org_acme")), 1, 0)]

@@ -1,6 +1,6 @@
 """OpenAI's own client reads our answers: projects and keys of a project."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import openai
 import pytest
@@ -11,23 +11,21 @@ from openai.types.admin.organization.projects.api_key_delete_response import API
 from openai.types.admin.organization.projects.project_api_key import ProjectAPIKey
 
 from support.openai_schema import check_openai_schema, check_openai_type
+from support.tenancy_stand import Tenancy
 from tokenyard.tenancy.api_keys import BOOTSTRAP
-
-if TYPE_CHECKING:
-    from integration.tenancy.conftest import Tenancy
 
 
 def bearer(secret: str) -> dict[str, str]:
     return {"authorization": f"Bearer {secret}"}
 
 
-def client(tenancy: "Tenancy", secret: str) -> openai.AsyncOpenAI:
+def client(tenancy: Tenancy, secret: str) -> openai.AsyncOpenAI:
     return openai.AsyncOpenAI(
         api_key=secret, admin_api_key=secret, base_url="http://gateway/v1", http_client=tenancy.http, max_retries=0
     )
 
 
-async def test_projects_and_keys_through_the_sdk(tenancy: "Tenancy") -> None:
+async def test_projects_and_keys_through_the_sdk(tenancy: Tenancy) -> None:
     organization, secret = await tenancy.new_tenant("acme")
     for number in range(4):
         await tenancy.keys.create(organization.id, organization.default_project_id, name=f"k{number}", actor=BOOTSTRAP)
@@ -46,7 +44,7 @@ async def test_projects_and_keys_through_the_sdk(tenancy: "Tenancy") -> None:
     assert (await admin.api_keys.retrieve(kept, project_id=organization.default_project_id)).id == kept
 
 
-async def replies_of(tenancy: "Tenancy") -> dict[str, dict[str, Any]]:
+async def replies_of(tenancy: Tenancy) -> dict[str, dict[str, Any]]:
     """What `/v1` sends, by the name of OpenAI's schema, without what we add to what is read singly."""
     organization, secret = await tenancy.new_tenant("acme")
     projects = "/v1/organization/projects"
@@ -73,7 +71,7 @@ async def replies_of(tenancy: "Tenancy") -> dict[str, dict[str, Any]]:
     return replies
 
 
-async def test_what_v1_sends_has_the_fields_of_openai_s_types(tenancy: "Tenancy") -> None:
+async def test_what_v1_sends_has_the_fields_of_openai_s_types(tenancy: Tenancy) -> None:
     replies = await replies_of(tenancy)
     for project in (replies["Project"], *replies["ProjectListResponse"]["data"]):
         check_openai_type(project, Project)
@@ -82,12 +80,12 @@ async def test_what_v1_sends_has_the_fields_of_openai_s_types(tenancy: "Tenancy"
     check_openai_type(replies["ProjectApiKeyDeleteResponse"], APIKeyDeleteResponse)
 
 
-async def test_what_v1_sends_is_as_openai_s_schemas_say(tenancy: "Tenancy") -> None:
+async def test_what_v1_sends_is_as_openai_s_schemas_say(tenancy: Tenancy) -> None:
     for name, reply in (await replies_of(tenancy)).items():
         check_openai_schema(reply, name)
 
 
-async def test_an_operator_s_key_is_shown_as_openai_shows_admin_keys(tenancy: "Tenancy") -> None:
+async def test_an_operator_s_key_is_shown_as_openai_shows_admin_keys(tenancy: Tenancy) -> None:
     made = (await tenancy.as_operator("POST", "/admin/operator_keys", {"name": "second"})).json()
     deleted = (await tenancy.as_operator("DELETE", f"/admin/operator_keys/{made['id']}")).json()
     assert made.pop("revoked_at") is None
@@ -95,7 +93,7 @@ async def test_an_operator_s_key_is_shown_as_openai_shows_admin_keys(tenancy: "T
     check_openai_type(deleted, AdminAPIKeyDeleteResponse)
 
 
-async def test_errors_are_the_sdk_s_own(tenancy: "Tenancy") -> None:
+async def test_errors_are_the_sdk_s_own(tenancy: Tenancy) -> None:
     _, secret = await tenancy.new_tenant("acme")
     with pytest.raises(openai.AuthenticationError) as wrong:
         await client(tenancy, secret[:-1]).admin.organization.projects.retrieve("proj_x")

@@ -14,8 +14,8 @@ import msgspec
 import psutil
 import pytest
 
+from support.fakes.tiny_model import save_tiny_model
 from support.servers.private_ray import Cluster
-from support.tiny_model import save_tiny_model
 from tokenyard.clients.ray_jobs import RayJobs
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.ids import JobId, OrganizationId

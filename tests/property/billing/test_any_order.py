@@ -8,14 +8,16 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from support.billing_stand import (
+from support.billing.stand import (
     MARCH_MS,
     PRICES,
     WAIT_MS,
+    budget_outbox,
     charges,
     claims,
     expired,
     journal_sum,
+    reconciler,
     reported,
     settled,
     usage,
@@ -27,7 +29,6 @@ from tokenyard.storage.database import Database
 from tokenyard_billing.charging.decision import decide
 from tokenyard_billing.charging.intake import Intake, Received
 from tokenyard_billing.charging.reports import report_of
-from tokenyard_billing.proof.reconcile import LedgerReconciler
 
 COUNTS = st.builds(
     lambda fresh, cached, completion: usage(fresh + cached, completion, cached),
@@ -93,10 +94,11 @@ async def test_any_order_any_batches_three_deliveries(
 
     intake = Intake(PRICES, report_wait_ms=WAIT_MS)
     for start in range(0, len(deliveries), size):
-        await _take(database, intake, deliveries[start : start + size])
+        await _take(database, redis, intake, deliveries[start : start + size])
     async with database.transaction() as session:
-        await intake.take_overdue(session, list(expected), MARCH_MS)
-    await _take(database, intake, deliveries)
+        taken = await intake.take_overdue(session, list(expected), MARCH_MS)
+    await budget_outbox(database, redis).carry(taken.messages)
+    await _take(database, redis, intake, deliveries)
 
     found = {key: charge for key, charge in (await charges(database)).items() if charge.organization == organization}
     assert {
@@ -104,11 +106,12 @@ async def test_any_order_any_batches_three_deliveries(
         for key, charge in found.items()
     } == expected
     assert await journal_sum(database) == 0
-    books = await LedgerReconciler(database, redis).reconcile()
+    books = await reconciler(database, redis).reconcile()
     assert [difference for difference in books.differences if difference.broken] == []
     assert books.tokens.unexplained == 0
 
 
-async def _take(database: Database, intake: Intake, batch: Sequence[Received]) -> None:
+async def _take(database: Database, redis: Redis, intake: Intake, batch: Sequence[Received]) -> None:
     async with database.transaction() as session:
-        await intake.take(session, batch, MARCH_MS)
+        taken = await intake.take(session, batch, MARCH_MS)
+    await budget_outbox(database, redis).carry(taken.messages)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 from sqlalchemy import func, select
 
-from support.billing_stand import ACME, GLOBEX
+from support.billing.stand import ACME, GLOBEX
 from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.core.errors import Conflict
 from tokenyard.core.ids import OrganizationId

@@ -14,6 +14,7 @@ from tokenyard.metering.events import Outcome, Settled
 ORGANIZATION = OrganizationId("org_test")
 PROJECT = ProjectId("proj_test")
 KEY = ApiKeyId("key_test")
+MID_MONTH_MS = 14 * 86_400_000
 
 
 class BudgetTable:
@@ -51,7 +52,12 @@ def principal(
 
 
 def admission_request(
-    caller: Principal, *, amount: int = 100, tokens: int = 10, request: RequestId | None = None, at_ms: int = 0
+    caller: Principal,
+    *,
+    amount: int = 100,
+    tokens: int = 10,
+    request: RequestId | None = None,
+    at_ms: int = MID_MONTH_MS,
 ) -> AdmissionRequest:
     """Return a request of `caller` that may cost `amount` nano-dollars and use `tokens` tokens."""
     claims = MeterClaims(

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 from tokenyard.core.adapters import FineTunedName
-from tokenyard.core.catalog import BaseModel
-from tokenyard.core.errors import QuotaExceeded
+from tokenyard.core.errors import BudgetInUse, QuotaExceeded
 from tokenyard.core.ids import AdapterId, ApiKeyId, JobId, OrganizationId, PriceId, ProjectId
+from tokenyard.core.models import BaseModel
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.price import Price
 
@@ -50,6 +50,7 @@ class MemoryReservations:
 
     def __init__(self, wallet: int = 10**12) -> None:
         self.wallet = wallet
+        self.in_use = 0
         self.open: dict[JobId, int] = {}
 
     async def reserve(
@@ -58,6 +59,8 @@ class MemoryReservations:
         others = sum(held for other, held in self.open.items() if other != job)
         if others + amount > self.wallet:
             raise QuotaExceeded("You exceeded your current quota.")
+        if others + amount + self.in_use > self.wallet:
+            raise BudgetInUse("Please try again when other requests have ended.", retry_after_s=1)
         self.open[job] = amount
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import msgspec
 from redis.exceptions import RedisError
 
-from support.billing_stand import MODEL, PRICE, RATE
+from support.billing.stand import MODEL, PRICE, RATE
 from support.money.faults import Plan
 from support.money.model import NOTHING, Job, LetIn, Tenant
 from support.money.processes import Ending, GatewayProcess, MoneyProcess, Then, WorkerProcess

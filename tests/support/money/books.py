@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 from sqlalchemy import func, select
 
-from support.billing_stand import RATE
+from support.billing.stand import RATE
 from support.money.actions import REFUSED, MoneyActions, request_of
 from support.money.model import LetIn, Tenant
 from support.money.stand import MoneyStand

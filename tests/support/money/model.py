@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from support.billing_stand import MODEL, PRICE, RATE
+from support.billing.stand import MODEL, PRICE, RATE
 from support.money.processes import GatewayProcess
 from tokenyard.core.ids import ApiKeyId, JobId, OrganizationId, ProjectId
 from tokenyard.core.money import NanoDollars

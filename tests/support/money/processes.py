@@ -8,7 +8,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from support.billing_stand import PRICES
+from support.billing.stand import PRICES
 from support.fakes.clock import FrozenClock
 from support.money.faults import Fault, FragileDatabase, FragileRedis, Plan, Steps
 from tokenyard.limits.admission import RedisAdmission

@@ -1,6 +1,7 @@
 """A real Valkey server with its append-only file on, which tests may stop, kill and start again."""
 
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -67,6 +68,11 @@ class Valkey:
     def stop(self) -> None:
         """End it as an operator would."""
         self._end(hard=False)
+
+    def forget(self) -> None:
+        """Delete what it wrote, between two runs."""
+        assert self._process is None
+        shutil.rmtree(self._folder / "appendonlydir")
 
     @contextmanager
     def paused(self) -> Iterator[None]:

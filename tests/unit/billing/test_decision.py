@@ -4,7 +4,7 @@ from itertools import permutations, product
 
 import pytest
 
-from support.billing_stand import claims, expired, reported, settled, usage
+from support.billing.stand import claims, expired, reported, settled, usage
 from tokenyard.core.usage import TokenUsage
 from tokenyard.metering.events import HoldExpired, Outcome, ReplicaReported, Settled
 from tokenyard_billing.charging.decision import NOTHING, Charged, Rule, decide, judge_late

@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.billing_stand import ACME
+from support.billing.stand import ACME
 from tokenyard.core.money import NanoDollars
 from tokenyard_billing.ledger.journal import (
     AccountName,

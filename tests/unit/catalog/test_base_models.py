@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tokenyard.catalog.base_models import BaseModels
-from tokenyard.core.model_spec import InvalidModelSpec
+from tokenyard.core.models import InvalidModelSpec
 from tokenyard.settings import Settings
 
 

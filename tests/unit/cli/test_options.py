@@ -24,7 +24,7 @@ COMMANDS = (
     ("reconcile",),
     *(("org", name) for name in ("create", "list", "show", "limits")),
     *(("project", name) for name in ("create", "list", "limits")),
-    *(("key", name) for name in ("create", "list", "revoke")),
+    *(("key", name) for name in ("create", "list", "limits", "revoke")),
     *(("models", name) for name in ("list", "pull")),
     *(("jobs", name) for name in ("list", "show", "cancel", "events")),
     *(("credit", name) for name in ("grant", "list")),

@@ -1,6 +1,8 @@
 """What commands print."""
 
+from tokenyard.cli.money import reconciliation_text
 from tokenyard.cli.output import details, dollars, moment, table
+from tokenyard.clients.platform_api.shapes import ReconciliationInfo
 
 
 def test_a_table_is_aligned_numbers_to_the_right() -> None:
@@ -33,6 +35,25 @@ def test_details_show_nested_things_indented() -> None:
         "    witness: gateway",
         "names: -",
         "ok: yes",
+    ]
+
+
+def test_what_is_broken_comes_first() -> None:
+    tokens = {"reported": 10_000, "named": {"replica_silent": -3}}
+    differences = [
+        {"name": "replica_silent", "subject": "req_a.1", "detail": "org_a: -3 tokens", "broken": False},
+        {"name": "pending_phantom", "subject": "wallet:org_a/req_b", "detail": "5 nano-dollars", "broken": True},
+    ]
+    found = ReconciliationInfo.model_validate({"ok": False, "differences": differences, "tokens": tokens})
+    assert reconciliation_text(found).splitlines() == [
+        "        DIFFERENCE       WHERE               WHAT",
+        "broken  pending_phantom  wallet:org_a/req_b  5 nano-dollars",
+        "may be  replica_silent   req_a.1             org_a: -3 tokens",
+        "",
+        "tokens:",
+        "  reported: 10,000",
+        "  named:",
+        "    replica silent: -3",
     ]
 
 

@@ -18,7 +18,7 @@ import yaml
 from pydantic import SecretStr
 
 from tokenyard.cli.cluster_secrets import secret_values
-from tokenyard.core.model_spec import ModelSpec
+from tokenyard.core.models import ModelSpec
 from tokenyard.settings import Settings
 from tokenyard_deployments.serving.app import ServedModel, serve_config, serve_environment
 from tokenyard_deployments.serving.replica_settings import BLOB_URL, METER_SECRET, REDIS_URL, REPLICA_BEARER
@@ -149,16 +149,39 @@ def test_every_ray_node_has_the_environment_that_serve_needs() -> None:
         assert {METER_SECRET, REPLICA_BEARER, REDIS_URL, BLOB_URL} <= environment.keys()
 
 
-def test_gateways_read_the_same_models_and_prices() -> None:
+def test_gateways_read_the_same_models() -> None:
     manifests = render(VALUES[2])
-    models, prices = of_kind(manifests, "ConfigMap")
+    models = next(item for item in of_kind(manifests, "ConfigMap") if item["metadata"]["name"] == "ty-models")
     assert msgspec.convert(yaml.safe_load(models["data"]["b.yaml"]), ModelSpec).id == "b"
-    assert set(prices["data"]) == {"2027-01-01.yaml"}
-    gateway = next(item for item in of_kind(manifests, "Deployment") if item["metadata"]["name"] == "ty-gateway")
-    (container,) = gateway["spec"]["template"]["spec"]["containers"]
+    (container,) = pods(manifests)["Deployment/ty-gateway"]["containers"]
     environment = {item["name"]: item.get("value") for item in container["env"]}
     assert environment["TOKENYARD_MODELS"] == '["a","b"]'
-    assert environment["TOKENYARD_PRICES_DIR"] == "/etc/tokenyard/prices"
+
+
+def test_only_the_migration_job_reads_rate_cards_and_finds_them() -> None:
+    """Everybody else has them from the database, so that no rollback of the chart takes a price back."""
+    manifests = render(VALUES[2])
+    (prices,) = [item for item in of_kind(manifests, "ConfigMap") if item["metadata"]["name"] == "ty-prices"]
+    (job,) = of_kind(manifests, "Job")
+    assert set(prices["data"]) == {"2027-01-01.yaml"}
+    hooks = [item["metadata"]["annotations"] for item in (prices, job)]
+    assert [hook["helm.sh/hook"] for hook in hooks] == ["pre-install,pre-upgrade"] * 2
+    assert int(hooks[0]["helm.sh/hook-weight"]) < int(hooks[1].get("helm.sh/hook-weight", 0))
+    for name, pod in pods(manifests).items():
+        (container,) = pod["containers"]
+        told = [item["value"] for item in container.get("env", []) if item["name"] == "TOKENYARD_PRICES_DIR"]
+        mounted = [mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "prices"]
+        volumes = [volume["configMap"]["name"] for volume in pod["volumes"] if volume["name"] == "prices"]
+        if name.startswith("Job/"):
+            assert (told, mounted, volumes) == (*[["/etc/tokenyard/prices"]] * 2, ["ty-prices"])
+        else:
+            assert (told, mounted, volumes) == ([], [], []), name
+
+
+def test_the_cards_that_ship_are_imported_where_no_others_are_given() -> None:
+    manifests = render({})
+    assert [item["metadata"]["name"] for item in of_kind(manifests, "ConfigMap")] == ["ty-models"]
+    assert "TOKENYARD_PRICES_DIR" not in str(manifests)
 
 
 def test_a_release_of_any_name_starts() -> None:

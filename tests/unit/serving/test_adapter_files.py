@@ -11,7 +11,7 @@ import pytest
 
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import AdapterId
-from tokenyard.core.model_spec import LoraSpec
+from tokenyard.core.models import LoraSpec
 from tokenyard.core.training import AdapterManifest, adapter_digest
 from tokenyard_deployments.serving.adapters.files import AdapterFiles, AdapterRejected
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tokenyard.core.model_spec import ModelSpec, ParserSpec, read_model_spec
+from tokenyard.core.models import ModelSpec, ParserSpec, read_model_spec
 from tokenyard_deployments.serving.app import (
     ServedModel,
     deployment_options,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenyard.core.model_spec import FolderSource, GgufSource, HuggingFaceSource, PackageSource
+from tokenyard.core.models import FolderSource, GgufSource, HuggingFaceSource, PackageSource
 from tokenyard_deployments.base_models.fetch import BrokenModel, check_model, main, pull, shipped_specs, source_of
 from tokenyard_deployments.base_models.sources import FetchFailed, unpack
 

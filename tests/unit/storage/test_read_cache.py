@@ -1,6 +1,7 @@
 """The local cache: one load for many, stale while the database is down, and never more than its size."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -106,30 +107,93 @@ async def test_a_caller_that_leaves_does_not_end_the_load_of_others(cache: ReadC
     assert source.loads == 1
 
 
-async def test_what_was_loaded_before_it_was_forgotten_is_not_kept(cache: ReadCache[str, str], source: Source) -> None:
+async def test_an_outdated_entry_is_loaded_again_and_no_other(cache: ReadCache[str, str], source: Source) -> None:
+    for key in ("a", "b", "x", "y"):
+        await cache.get(key)
+    source.values |= {"a": "A2", "b": "B2", "x": "X", "y": "Y"}
+    for key in ("a", "x", "never seen"):
+        cache.outdate(key)
+    assert cache.peek("a") is None
+    assert [await cache.get(key) for key in ("a", "b", "x", "y")] == ["A2", "B", "X", None]
+    assert [await cache.get(key) for key in ("a", "x")] == ["A2", "X"]
+    assert source.loads == 6
+
+
+async def test_entries_are_outdated_by_their_value_and_all_that_was_absent(
+    cache: ReadCache[str, str], source: Source
+) -> None:
+    for key in ("a", "b", "x", "y"):
+        await cache.get(key)
+    source.values |= {"a": "A2", "b": "B2", "x": "A", "y": "Y"}
+    cache.outdate_where(lambda value: value == "A")
+    assert [await cache.get(key) for key in ("a", "b", "x", "y")] == ["A2", "B", "A", "Y"]
+
+
+@pytest.mark.parametrize("outdate", [lambda cache: cache.outdate("a"), lambda cache: cache.outdate_where(bool)])
+async def test_what_was_loaded_before_it_was_outdated_is_not_kept(
+    cache: ReadCache[str, str], source: Source, outdate: Callable[[ReadCache[str, str]], None]
+) -> None:
     source.gate.clear()
     early = asyncio.create_task(cache.get("a"))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    cache.forget("a")
+    outdate(cache)
     source.values["a"] = "A2"
     source.gate.set()
     assert await early == "A"
     assert await cache.get("a") == "A2"
 
 
-async def test_forgetting_by_value_also_drops_what_is_being_loaded(cache: ReadCache[str, str], source: Source) -> None:
-    await cache.get("b")
+async def test_while_the_database_is_down_an_outdated_entry_serves_as_an_old_one_does(
+    cache: ReadCache[str, str], source: Source, clock: FrozenClock
+) -> None:
+    assert [await cache.get(key) for key in ("a", "x")] == ["A", None]
+    source.down = True
+    cache.outdate("a")
+    cache.outdate_where(lambda _value: True)
+    for _ in range(10):
+        assert [await cache.get(key) for key in ("a", "x")] == ["A", None]
+    assert source.loads == 3, "one try a second"
+    source.down = False
+    source.values["a"] = "A2"
+    clock.advance(1.1)
+    assert await cache.get("a") == "A2"
+    source.down = True
+    cache.outdate("a")
+    clock.advance(599)
+    assert await cache.get("a") == "A2"
+    clock.advance(2)
+    with pytest.raises(Unavailable):
+        await cache.get("a")
+
+
+async def test_the_latest_is_never_from_memory_and_never_costs_what_is_there(
+    cache: ReadCache[str, str], source: Source, clock: FrozenClock
+) -> None:
+    assert await cache.get("a") == "A"
+    source.values["a"] = "A2"
+    assert await cache.latest("a") == "A2"
+    assert await cache.get("a") == "A2"
+    source.down = True
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await cache.latest("a")
+    assert source.loads == 3, "one try a second"
+    assert await cache.get("a") == "A2"
+    with pytest.raises(Unavailable):
+        await cache.latest("b")
+
+
+async def test_the_latest_does_not_join_a_load_that_began_before(cache: ReadCache[str, str], source: Source) -> None:
     source.gate.clear()
     early = asyncio.create_task(cache.get("a"))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    cache.forget_where(lambda value: value == "A")
     source.values["a"] = "A2"
+    late = asyncio.create_task(cache.latest("a"))
+    await asyncio.sleep(0)
     source.gate.set()
-    await early
-    assert await cache.get("a") == "A2"
-    assert cache.peek("b") == "B"
+    assert (await early, await late, await cache.get("a")) == ("A", "A2", "A2")
 
 
 async def test_a_flood_of_unknown_keys_does_not_push_out_known_ones(cache: ReadCache[str, str], source: Source) -> None:

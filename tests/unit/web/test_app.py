@@ -8,9 +8,13 @@ from fastapi import APIRouter
 from fastapi.openapi.models import OpenAPI
 from prometheus_client import CollectorRegistry, Counter
 from pydantic import BaseModel
+from sqlalchemy.exc import IntegrityError
+from starlette.responses import StreamingResponse
+from yarl import URL
 
 from support.fakes.authenticator import FixedAuthenticator
 from support.servers.asgi import running
+from tokenyard.storage.outage import DatabaseDown
 from tokenyard.web.app import create_app
 from tokenyard.web.auth import CurrentOperator, CurrentTenant, FreshTenant
 
@@ -113,3 +117,90 @@ async def test_a_small_app_describes_nothing_and_no_app_has_pages(http: aiohttp.
     for path in ("/docs", "/redoc"):
         async with http.get(path) as reply:
             assert reply.status == 404
+
+
+class Failures:
+    """Routes that fail as told."""
+
+    def __init__(self) -> None:
+        self.errors: dict[str, Exception] = {}
+
+    def router(self) -> APIRouter:
+        routes = APIRouter()
+
+        @routes.get("/fail/{name}")
+        async def fail(name: str) -> Thing:
+            raise self.errors[name]
+
+        @routes.get("/halfway", response_class=StreamingResponse)
+        async def halfway() -> StreamingResponse:
+            async def pieces() -> AsyncIterator[bytes]:
+                yield b"one"
+                raise KeyError("a mistake of ours")
+
+            return StreamingResponse(pieces())
+
+        return routes
+
+
+@pytest.fixture
+def failures() -> Failures:
+    return Failures()
+
+
+@pytest.fixture
+async def failing(failures: Failures) -> AsyncIterator[aiohttp.ClientSession]:
+    app = create_app(title="Failures", routers=[failures.router()])
+    async with running(app) as url, aiohttp.ClientSession(url) as session:
+        yield session
+
+
+async def test_an_unforeseen_error_is_found_in_the_log_by_its_request_id(
+    failing: aiohttp.ClientSession, failures: Failures, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures.errors = {
+        "bug": KeyError("the inside"),
+        "refused": IntegrityError("INSERT INTO inside", {}, Exception("the inside")),
+    }
+    for name in failures.errors:
+        caplog.clear()
+        async with failing.get(f"/fail/{name}") as reply:
+            body = await reply.json()
+        assert reply.status == 500
+        assert body["error"] | {"message": ""} == {"message": "", "type": "server_error", "param": None, "code": None}
+        assert "inside" not in str(body)
+        assert reply.headers["x-request-id"].startswith("req_")
+        [record] = [record for record in caplog.records if record.name == "tokenyard.web.errors"]
+        assert record.levelname == "ERROR"
+        assert reply.headers["x-request-id"] in record.getMessage()
+        assert record.exc_info is not None
+        assert record.exc_info[1] is failures.errors[name]
+
+
+async def test_a_database_that_does_not_answer_is_503(failing: aiohttp.ClientSession, failures: Failures) -> None:
+    failures.errors = {"down": DatabaseDown(ConnectionRefusedError())}
+    async with failing.get("/fail/down") as reply:
+        body = await reply.json()
+    assert (reply.status, body["error"]["code"]) == (503, "server_is_overloaded")
+    assert int(reply.headers["retry-after"]) > 0
+    assert reply.headers["x-request-id"].startswith("req_")
+
+
+async def test_an_answer_that_breaks_off_is_not_taken_for_whole(failing: aiohttp.ClientSession) -> None:
+    async with failing.get("/halfway") as reply:
+        assert reply.status == 200
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await reply.read()
+
+
+async def test_every_answer_has_a_request_id_of_its_own(http: aiohttp.ClientSession) -> None:
+    calls = (
+        *(("GET", "/health"), ("GET", "/nowhere"), ("PUT", "/health"), ("GET", "/v1/things/1")),
+        *(("POST", "/admin/things"), ("GET", "/v1/%00"), ("GET", "/openapi.json")),
+    )
+    seen = set()
+    for method, path in calls:
+        async with http.request(method, URL(path, encoded=True), headers={"x-request-id": "mine"}) as reply:
+            seen.add(reply.headers.getone("x-request-id"))
+    assert len(seen) == len(calls)
+    assert "mine" not in seen

@@ -12,7 +12,7 @@ import msgspec
 
 from tokenyard.core.adapters import AdapterNotAllowed, AdapterRef
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.core.model_spec import LoraSpec
+from tokenyard.core.models import LoraSpec
 from tokenyard.core.training import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MANIFEST_FILE, AdapterManifest, adapter_digest
 
 _MAX_BYTES = 4 << 30

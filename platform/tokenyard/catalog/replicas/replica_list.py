@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 
 from tokenyard.catalog.replicas.registry import ReplicaRegistry, ReplicaSnapshot
 from tokenyard.core.replica import Replica
+from tokenyard.web.loops import is_cancelled
 
 _LOG = logging.getLogger(__name__)
 POLL_S = 0.5
@@ -99,7 +100,7 @@ class ReplicaList:
         return False
 
     async def _poll(self) -> None:
-        while True:
+        while not is_cancelled():
             await asyncio.sleep(self._poll_s)
             try:
                 await self.refresh()

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from urllib.parse import quote
 
-from tokenyard.clients.platform_api.connection import ApiCaller
+from tokenyard.clients.platform_api.connection import ApiCaller, Body
 from tokenyard.clients.platform_api.shapes import (
     AlarmInfo,
     ApiObject,
@@ -18,6 +18,8 @@ from tokenyard.clients.platform_api.shapes import (
     NewKeyInfo,
     OrganizationInfo,
     ProjectInfo,
+    ProjectKeyInfo,
+    RateCardInfo,
     ReconciliationInfo,
     RequestInfo,
     UsageBucketInfo,
@@ -27,7 +29,9 @@ from tokenyard.clients.platform_api.shapes import (
 
 _OPERATOR_KEYS = "/admin/operator_keys"
 _JOBS = "/admin/jobs"
+_RATE_CARDS = "/admin/rate_cards"
 MAX_BUCKETS = 168  # of one page
+RECONCILE_TIMEOUT_S = 3600.0  # it reads whole tables
 
 
 class OperatorApi(ApiCaller):
@@ -62,6 +66,13 @@ class OperatorApi(ApiCaller):
     def keys(self, organization: str) -> AsyncIterator[KeyInfo]:
         return self.every(KeyInfo, _of(organization, "api_keys"))
 
+    async def key(self, organization: str, key: str) -> ProjectKeyInfo:
+        return await self.call(ProjectKeyInfo, "GET", _of(organization, "api_keys", key))
+
+    async def limit_key(self, organization: str, key: str, changes: LimitsInfo) -> ProjectKeyInfo:
+        path = _of(organization, "api_keys", key)
+        return await self.call(ProjectKeyInfo, "PATCH", path, body={"limits": changes.as_json()})
+
     async def create_key(
         self, organization: str, *, name: str, project: str | None = None, expires_in_s: int | None = None
     ) -> NewKeyInfo:
@@ -84,6 +95,14 @@ class OperatorApi(ApiCaller):
 
     def models(self) -> AsyncIterator[ModelInfo]:
         return self.every(ModelInfo, "/admin/models")
+
+    def rate_cards(self) -> AsyncIterator[RateCardInfo]:
+        """Yield the published rate cards, the last to start first."""
+        return self.every(RateCardInfo, _RATE_CARDS)
+
+    async def publish_rate_card(self, card: Body) -> RateCardInfo:
+        """Publish a card in the shape of its YAML file."""
+        return await self.call(RateCardInfo, "POST", _RATE_CARDS, body=card)
 
     async def jobs(
         self, *, organization: str | None = None, status: str | None = None, limit: int = 100
@@ -138,7 +157,7 @@ class OperatorApi(ApiCaller):
         return await self.call(BalanceInfo, "GET", _of(organization, "balance"))
 
     async def invoices(self, *, organization: str | None = None, limit: int = 100) -> list[InvoiceInfo]:
-        """Return the newest invoices without their lines, as the worker drew them last."""
+        """Return the newest invoices without their lines."""
         return await self.listing(InvoiceInfo, "/admin/invoices", organization=organization, limit=limit)
 
     async def invoice(self, invoice: str) -> InvoiceInfo:
@@ -151,7 +170,7 @@ class OperatorApi(ApiCaller):
         return await self.listing(UsageInfo, _of(organization, "usage"), month=month)
 
     async def invoices_of(self, organization: str, month: str | None = None) -> list[InvoiceInfo]:
-        """Return an organization's invoices with their lines, drawn up to now."""
+        """Return an organization's newest invoices with their lines."""
         return await self.listing(InvoiceInfo, _of(organization, "invoices"), month=month)
 
     async def grants(self, organization: str) -> list[GrantInfo]:
@@ -166,7 +185,7 @@ class OperatorApi(ApiCaller):
         return await self.call(RequestInfo, "GET", f"/admin/requests/{quote(request, safe='')}")
 
     async def reconcile(self) -> ReconciliationInfo:
-        return await self.call(ReconciliationInfo, "POST", "/admin/reconcile")
+        return await self.call(ReconciliationInfo, "POST", "/admin/reconcile", timeout_s=RECONCILE_TIMEOUT_S)
 
 
 def _of(organization: str, *rest: str) -> str:

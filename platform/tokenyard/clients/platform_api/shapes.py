@@ -72,6 +72,10 @@ class KeyInfo(ApiObject):
     revoked_at: int | None = None
 
 
+class ProjectKeyInfo(KeyInfo):
+    limits: LimitsInfo
+
+
 class NewKeyInfo(KeyInfo):
     value: str
 
@@ -84,6 +88,17 @@ class ModelInfo(ApiObject):
     callable: bool
     price_id: str | None
     adapters: dict[str, int]
+
+
+class RateCardInfo(ApiObject):
+    """A published rate card; only one asked for by itself tells its rates."""
+
+    id: str
+    version: str
+    effective_from_ms: int
+    published_at_ms: int
+    published_by: str
+    source: str
 
 
 class JobInfo(ApiObject):
@@ -171,7 +186,7 @@ class InvoiceLineInfo(ApiObject):
 
 
 class InvoiceInfo(ApiObject):
-    """`total` = sum of the lines = `credit_applied` + `amount_due`."""
+    """`total` = sum of the lines = `credit_applied` + `amount_due`; later charges are not in it yet."""
 
     id: str
     organization: str
@@ -181,6 +196,7 @@ class InvoiceInfo(ApiObject):
     total: int
     credit_applied: int
     amount_due: int
+    drafted_at_ms: int
 
 
 class GrantInfo(ApiObject):
@@ -266,5 +282,14 @@ class RequestInfo(ApiObject):
     alarms: list[AlarmInfo] = []
 
 
+class DifferenceInfo(ApiObject):
+    name: str
+    subject: str
+    detail: str
+    broken: bool
+
+
 class ReconciliationInfo(ApiObject):
     ok: bool
+    differences: list[DifferenceInfo]
+    tokens: Json

@@ -5,7 +5,7 @@ import shlex
 
 import msgspec
 
-from tokenyard.core.catalog import BaseModel
+from tokenyard.core.models import BaseModel
 from tokenyard.core.training import (
     CHECKPOINTS_FOLDER,
     EVENTS_FOLDER,

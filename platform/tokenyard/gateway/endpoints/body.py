@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from msgspec import Meta
 
-from tokenyard.core.catalog import BaseModel
 from tokenyard.core.errors import InvalidRequest
+from tokenyard.core.models import BaseModel
 from tokenyard.gateway.endpoints.invalid_body import Json
 
 MAX_CHOICES = 128

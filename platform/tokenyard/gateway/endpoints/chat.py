@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from tokenyard.core.catalog import BaseModel
 from tokenyard.core.errors import InvalidRequest
+from tokenyard.core.models import BaseModel
 from tokenyard.gateway.endpoints.body import GenerationBody, MaxTokens, Prompt
 from tokenyard.gateway.endpoints.invalid_body import bounded
 from tokenyard.gateway.endpoints.messages import (

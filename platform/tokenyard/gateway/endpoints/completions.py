@@ -5,8 +5,8 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from tokenyard.core.catalog import BaseModel
 from tokenyard.core.errors import InvalidRequest
+from tokenyard.core.models import BaseModel
 from tokenyard.gateway.endpoints.body import MAX_TOKENS, GenerationBody, Prompt
 from tokenyard.gateway.endpoints.invalid_body import invalid, unsupported
 from tokenyard.gateway.endpoints.usage import CompletionUsage

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from tokenyard.core.catalog import BaseModel
 from tokenyard.core.errors import Unavailable
+from tokenyard.core.models import BaseModel
 from tokenyard.gateway.endpoints.body import Prompt
 
 MAX_TOKENIZERS = 16

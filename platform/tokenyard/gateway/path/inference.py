@@ -5,15 +5,18 @@ import logging
 from prometheus_client import CollectorRegistry
 from starlette.types import Receive, Scope, Send
 
+from tokenyard.core.admission import Admitted, PrincipalOutdated
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import InvalidRequest, TokenyardError, Unavailable, error_body
+from tokenyard.core.ids import RequestId
+from tokenyard.core.principal import Principal
 from tokenyard.gateway.endpoints.table import Endpoint
 from tokenyard.gateway.endpoints.token_counter import TokenCounter
 from tokenyard.gateway.metrics import GatewayMetrics
 from tokenyard.gateway.path.admit import AdmissionStage
 from tokenyard.gateway.path.client import STALL_LIMIT_S, ClientConnection, ClientLeft
 from tokenyard.gateway.path.relay import Relay
-from tokenyard.gateway.path.resolve import resolve
+from tokenyard.gateway.path.resolve import ResolvedRequest, resolve
 from tokenyard.gateway.path.settle import RequestSettlement, Settler
 from tokenyard.gateway.path.telemetry import RequestTelemetry
 from tokenyard.gateway.ports import AdmissionControl, ModelResolver
@@ -91,15 +94,29 @@ class Inference:
             raise _wrong_method(method, endpoint)
         if self._in_flight > self._max_in_flight:
             raise Unavailable("The server is overloaded. Please try again shortly.")
-        principal = await self._authenticator.tenant(bearer(client.header(b"authorization")))
+        secret = bearer(client.header(b"authorization"))
+        principal = await self._authenticator.tenant(secret)
         telemetry.caller(principal.organization, principal.project, principal.key)
         body = endpoint.parse(await client.body(self._max_request_bytes))
         request = await resolve(endpoint, body, principal, self._models, self._counter)
-        admitted = await self._admission.admit(request, principal, telemetry.request_id)
+        admitted = await self._admit(request, principal, secret, telemetry.request_id)
         telemetry.admitted(request.model.name, admitted.rates.headers())
         async with RequestSettlement(self.settler, admitted.claims, request.model.price, telemetry) as settlement:
             async with client.watched():
                 await self._relay.run(request, client, settlement)
+
+    async def _admit(
+        self, request: ResolvedRequest, principal: Principal, secret: str, request_id: RequestId
+    ) -> Admitted:
+        """Admit the request; where its caller was changed since, look the key up afresh and try once more."""
+        try:
+            return await self._admission.admit(request, principal, request_id)
+        except PrincipalOutdated:
+            fresh = await self._authenticator.fresh_tenant(secret)
+        try:
+            return await self._admission.admit(request, fresh, request_id)
+        except PrincipalOutdated as error:  # changed once more, or SQL answered with an old copy
+            raise Unavailable("The API key was changed just now. Please try again.") from error
 
 
 async def _send_error(error: TokenyardError, client: ClientConnection, telemetry: RequestTelemetry) -> None:

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from tokenyard.core.catalog import ResolvedModel
 from tokenyard.core.errors import ContextLengthExceeded
+from tokenyard.core.models import ResolvedModel
 from tokenyard.core.principal import Principal
 from tokenyard.gateway.endpoints.body import GenerationBody
 from tokenyard.gateway.endpoints.table import Endpoint

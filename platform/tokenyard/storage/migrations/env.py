@@ -15,12 +15,14 @@ def _migrate(connection: Connection) -> None:
 
 
 async def _run(url: str) -> None:
-    database = Database(url)
-    async with database.engine.connect() as connection:
-        await connection.execution_options(tokenyard_begin="BEGIN IMMEDIATE")
-        await connection.run_sync(_migrate)
-        await connection.commit()
-    await database.close()
+    database = Database(url, context.config.attributes["limits"])
+    try:
+        async with database.engine.connect() as connection:
+            await connection.execution_options(tokenyard_begin="BEGIN IMMEDIATE")
+            await connection.run_sync(_migrate)
+            await connection.commit()
+    finally:
+        await database.close()
 
 
 url = context.config.get_main_option("sqlalchemy.url")

@@ -1,7 +1,6 @@
 """A worker's billing for tests: real SQL and Valkey, real rate cards, usage events made to order."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
@@ -9,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 from sqlalchemy import func, select
 
+from support.fakes.rate_cards import SHIPPED_CARDS, SHIPPED_MODEL
 from support.redis_reader import read_figures
 from tokenyard.core.budgets import monthly, wallet
 from tokenyard.core.clock import Clock, SystemClock
@@ -16,20 +16,25 @@ from tokenyard.core.ids import ApiKeyId, AttemptId, JobId, OrganizationId, Price
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import bucket_of, budget, pending, usage_stream
 from tokenyard.core.usage import MeterClaims, TokenUsage
+from tokenyard.limits.budget_reader import RedisBudgetReader
 from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.limits.reservation_holds import ReservationHolds
 from tokenyard.metering.events import HoldExpired, Outcome, ReplicaReported, Settled, TrainingFinished, UsageEvent
 from tokenyard.metering.stream import emit
 from tokenyard.storage.database import Database
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
+from tokenyard_billing.bucket_leases import BucketLeases
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.loops import BillingWorker
+from tokenyard_billing.pricing.price_book import TOPIC as PUBLISHED
+from tokenyard_billing.pricing.price_book import price_carrier
 from tokenyard_billing.pricing.prices import PriceList
+from tokenyard_billing.proof.reconcile import HOLD_GRACE_S, LedgerReconciler
 from tokenyard_billing.tables import Balance, Charge, Entry
 from tokenyard_billing.wallets.budgets import SqlBudgets
 from tokenyard_billing.wallets.changes import TOPIC, BudgetCarrier
 
-MODEL = "smollm2-135m-instruct"
+MODEL = SHIPPED_MODEL
 PRICE = PriceId(f"2026-01-01/{MODEL}")
 ACME = OrganizationId("org_acme")
 GLOBEX = OrganizationId("org_globex")
@@ -37,7 +42,7 @@ PROJECT = ProjectId("proj_1")
 KEY = ApiKeyId("key_1")
 MARCH_MS = 1_772_500_000_000  # 2026-03-03
 WAIT_MS = 60_000
-PRICES = PriceList.load(Path(__file__).parents[2] / "billing" / "prices")
+PRICES = PriceList(SHIPPED_CARDS)
 RATE = PRICES.by_id(PRICE)
 
 
@@ -53,11 +58,45 @@ class FixedLimits:
         return {scope: NanoDollars(limit) for scope, limit in self.limits.items()}
 
 
+class FixedJobs:
+    """`ports.UnfinishedJobs` for tests."""
+
+    def __init__(self, *alive: str) -> None:
+        self.alive = {JobId(job) for job in alive}
+
+    async def unfinished(self, jobs: Collection[JobId], *, since_ms: int) -> set[JobId]:
+        return self.alive.intersection(jobs)
+
+
+def reconciler(
+    database: Database,
+    redis: Redis,
+    *,
+    jobs: FixedJobs | None = None,
+    clock: Clock | None = None,
+    hold_grace_s: float = HOLD_GRACE_S,
+) -> LedgerReconciler:
+    """The checks as `bootstrap` makes them, with a short pause between two looks."""
+    reader = RedisBudgetReader(redis)
+    known, time = jobs or FixedJobs(), clock or SystemClock()
+    return LedgerReconciler(database, redis, reader, known, time, pause_s=0.05, hold_grace_s=hold_grace_s)
+
+
 def budget_outbox(database: Database, redis: Redis, clock: Clock | None = None) -> TransactionalOutbox:
-    """The outbox that brings changes of budgets to Redis, as `bootstrap` makes it."""
+    """The outbox that brings changes of budgets and prices to Redis, as `bootstrap` makes it."""
     budgets = SqlBudgets(database)
     carrier = BudgetCarrier(budgets, RedisBudgets(redis), ReservationHolds(redis, budgets.load))
-    return TransactionalOutbox(database, redis, clock or SystemClock(), {TOPIC: carrier.carry})
+    handlers = {TOPIC: carrier.carry, PUBLISHED: price_carrier(redis)}
+    return TransactionalOutbox(database, redis, clock or SystemClock(), handlers)
+
+
+class EagerLeases(BucketLeases):
+    """Leases that need no time to pass."""
+
+    async def hold_now(self) -> frozenset[int]:
+        """Renew, take and give up at once."""
+        self._renew_at = 0.0
+        return await self.hold({})
 
 
 def worker(
@@ -66,7 +105,7 @@ def worker(
     *,
     name: str = "worker-1",
     clock: Clock | None = None,
-    prices: PriceList = PRICES,
+    prices: PriceList | None = None,
     report_wait_ms: int = WAIT_MS,
     renewal_ms: int = 50,
     lease_ms: int = 1_000,
@@ -75,7 +114,7 @@ def worker(
         name=name,
         database=database,
         redis=redis,
-        prices=prices,
+        prices=prices or PriceList(SHIPPED_CARDS),
         outbox=budget_outbox(database, redis, clock),
         live=RedisBudgets(redis),
         metrics=LedgerMetrics(CollectorRegistry()),

@@ -1,4 +1,4 @@
-"""What `deployments/models/<id>.yaml` says of one served base model. Read by the catalog and by the replicas."""
+"""Served models: what `deployments/models/<id>.yaml` says of one, and what the catalog tells the others of it."""
 
 import re
 from typing import Annotated
@@ -6,7 +6,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from tokenyard.core.adapters import ENGINE_RANKS, LINEAR_LAYERS, AdapterRules
+from tokenyard.core.adapters import ENGINE_RANKS, LINEAR_LAYERS, AdapterRef, AdapterRules
+from tokenyard.core.price import Price
 
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
@@ -160,3 +161,31 @@ def _check(spec: ModelSpec) -> None:
         slots = accelerator.engine.get("max_num_seqs")
         if not isinstance(slots, int) or slots < 1:
             raise InvalidModelSpec(f"model {spec.id}: accelerators.{kind}.engine.max_num_seqs must be a number over 0")
+
+
+class BaseModel(msgspec.Struct, frozen=True):
+    """One served base model, from `deployments/models/<id>.yaml`.
+
+    `path` is the local folder with config, weights and tokenizer. `template_tokens` bounds what the chat template
+    adds to the text of the messages, for the first message and `template_tokens_per_message` for each one.
+    """
+
+    id: str
+    path: str
+    context_length: int
+    default_max_tokens: int
+    template_tokens: int
+    template_tokens_per_message: int
+    max_lora_rank: int
+    created: int
+    sampling: SamplingDefaults = SamplingDefaults()
+    calls_tools: bool = False
+
+
+class ResolvedModel(msgspec.Struct, frozen=True):
+    """A public model name, resolved for one organization. `name` is what vLLM is asked for and what replies say."""
+
+    name: str
+    base: BaseModel
+    price: Price
+    adapter: AdapterRef | None = None

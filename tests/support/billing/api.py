@@ -9,16 +9,19 @@ import aiohttp
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
-from support.billing_stand import ACME, GLOBEX, KEY, PRICES, PROJECT, budget_outbox
+from support.billing.stand import ACME, GLOBEX, KEY, PROJECT, FixedJobs, budget_outbox
 from support.fakes.authenticator import FixedAuthenticator
+from support.fakes.rate_cards import SHIPPED_CARDS
 from support.servers.asgi import running
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.errors import NotFound
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.principal import Principal
+from tokenyard.limits.budget_reader import RedisBudgetReader
 from tokenyard.storage.database import Database
 from tokenyard.web.errors import install_error_handlers
 from tokenyard_billing.api import billing_routers
+from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.store import Wallet
 
 TENANT = "ty-acme"
@@ -55,18 +58,21 @@ def _bearer(key: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def billing_api(database: Database, redis: Redis) -> AsyncIterator[Api]:
+async def billing_api(database: Database, redis: Redis, prices: PriceList | None = None) -> AsyncIterator[Api]:
     app = FastAPI()
     install_error_handlers(app)
     tenants = {TENANT: Principal(ACME, PROJECT, KEY, 1), OTHER_TENANT: Principal(GLOBEX, PROJECT, KEY, 1)}
     app.state.authenticator = FixedAuthenticator(tenants, OPERATOR)
-    wallet = Wallet(database, budget_outbox(database, redis), SystemClock())
+    outbox = budget_outbox(database, redis)
     for router in billing_routers(
         database=database,
         redis=redis,
-        prices=PRICES,
-        wallet=wallet,
+        prices=prices or PriceList(SHIPPED_CARDS),
+        outbox=outbox,
+        wallet=Wallet(database, outbox, SystemClock()),
         find_organization=find_organization,
+        live_budgets=RedisBudgetReader(redis),
+        jobs=FixedJobs(),
         clock=SystemClock(),
     ):
         app.include_router(router)

@@ -1,4 +1,4 @@
-"""A worker's ledger consumer as a process of its own, to be killed: `-m support.billing_process DATABASE REDIS NAME`.
+"""A worker's ledger consumer as a process of its own, to be killed: `-m support.billing.process DATABASE REDIS NAME`.
 
 Takes every bucket at once, as a worker does when its predecessor's leases have run out, and ends when all is taken in.
 """
@@ -7,7 +7,7 @@ import asyncio
 import sys
 import time
 
-from support.billing_stand import ACME, GLOBEX, stream_length, worker
+from support.billing.stand import ACME, GLOBEX, stream_length, worker
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
 from tokenyard_billing.bucket_leases import LEASE_MS

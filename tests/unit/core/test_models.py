@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tokenyard.core.model_spec import InvalidModelSpec, PackageSource, read_model_spec, write_model_spec
+from tokenyard.core.models import InvalidModelSpec, PackageSource, read_model_spec, write_model_spec
 
 SHIPPED = Path(__file__).parents[3] / "deployments" / "models"
 

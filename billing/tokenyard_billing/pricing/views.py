@@ -1,0 +1,77 @@
+"""Rate cards as the API takes and shows them: in the shape of their YAML files."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, Field
+
+from tokenyard.core.money import to_dollars
+from tokenyard.core.price import Price
+from tokenyard.web.pages import Identified
+from tokenyard_billing.pricing.rate_cards import RateCard, instant_text, read_canonical, read_rate_card, stated_card
+from tokenyard_billing.views import View, of
+
+Name = Annotated[str, Field(min_length=1, max_length=64)]
+Rate = Annotated[str, Field(max_length=32, description="Dollars for a million tokens, such as 0.15.")]
+
+
+class Rates(BaseModel, extra="forbid"):
+    input: Rate
+    cached_input: Rate
+    output: Rate
+
+
+class ModelRates(Rates):
+    """The rates of a base model and of the fine-tunes over it. `training`: for tokens x epochs."""
+
+    training: Rate
+    fine_tuned: Rates
+
+
+class NewRateCard(BaseModel, extra="forbid"):
+    """`POST /admin/rate_cards`."""
+
+    version: Name
+    effective_from: Annotated[str, Field(max_length=64, description="ISO 8601 with its time zone.")]
+    currency: str
+    models: Annotated[dict[Name, ModelRates], Field(min_length=1)]
+
+    def card(self) -> RateCard:
+        """Return the card; one that cannot be used raises `InvalidRateCard`."""
+        return read_rate_card(stated_card(self.model_dump()))
+
+
+class RateCardHead(View, Identified):
+    """A published card without its rates; `id` is its version."""
+
+    id: Annotated[str, of("version")]
+    object: Literal["rate_card"] = "rate_card"
+    version: str
+    effective_from: Annotated[str, BeforeValidator(instant_text), of("effective_from_ms")]
+    effective_from_ms: int
+    currency: Literal["USD"] = "USD"
+    sha256: str
+    published_at_ms: int
+    published_by: str
+    source: str
+
+
+def _models(canonical: str) -> dict[str, object]:
+    prices = read_canonical(canonical).prices
+    return {
+        base.model: {**_rates(base), "training": _per_million(base.training), "fine_tuned": _rates(tuned)}
+        for base, tuned in zip(prices[::2], prices[1::2], strict=True)
+    }
+
+
+def _rates(price: Price) -> dict[str, str]:
+    return {name: _per_million(getattr(price, name)) for name in ("input", "cached_input", "output")}
+
+
+def _per_million(rate: int) -> str:
+    return to_dollars(rate * 1_000_000)
+
+
+class RateCardView(RateCardHead):
+    """A whole card."""
+
+    models: Annotated[dict[str, ModelRates], BeforeValidator(_models), of("card")]

@@ -1,0 +1,1 @@
+"""What must agree: one file for each part of the books, in SQL and in Redis."""

@@ -1,0 +1,58 @@
+"""Journal, charges and hourly usage: every sum stands where its parts say."""
+
+from sqlalchemy import func, literal, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tokenyard_billing.ledger.journal import CORRECTION, AccountName
+from tokenyard_billing.periods import HOUR_MS
+from tokenyard_billing.proof.checks.comparison import EXAMPLES, Side, broken, compare, month_of
+from tokenyard_billing.proof.views import Difference
+from tokenyard_billing.tables import Balance, Charge, Entry, HourlyUsage, Transaction
+
+
+async def check_journal(session: AsyncSession) -> list[Difference]:
+    """Every transaction sums to 0 (I1), and every balance is the sum of its account's entries."""
+    unbalanced = select(Entry.transaction, func.sum(Entry.amount)).group_by(Entry.transaction)
+    rows = await session.execute(unbalanced.having(func.sum(Entry.amount) != 0).limit(EXAMPLES))
+    found = [broken("transaction_not_zero", one, f"sums to {total} nano-dollars") for one, total in rows]
+    entries = select(Entry.organization, Entry.account, Entry.amount)
+    balances = select(Balance.organization, Balance.account, Balance.amount)
+    sides = Side("entries", entries), Side("balance", balances)
+    return found + await compare(session, "balance_not_entries", *sides, keys=2)
+
+
+async def check_charges(session: AsyncSession) -> list[Difference]:
+    """Every charge stands in the journal once (I3): revenue of its transaction = the charges that it posted."""
+    charges = select(Charge.transaction, Charge.amount).where(Charge.transaction.is_not(None))
+    revenue = (
+        select(Entry.transaction, Entry.amount)
+        .join(Transaction, Transaction.id == Entry.transaction)
+        .where(Entry.account == AccountName.REVENUE, Transaction.template != CORRECTION)
+    )
+    found = await compare(session, "charges_not_revenue", Side("charges", charges), Side("revenue", revenue))
+    unposted = select(Charge.charge_key).where(Charge.transaction.is_(None), Charge.amount != 0).limit(EXAMPLES)
+    found += [
+        broken("charge_not_posted", key, "has an amount and no transaction") for key in await session.scalars(unposted)
+    ]
+    month = month_of(session, Charge.admitted_at_ms)
+    misplaced = select(Charge.charge_key, Charge.period, month).where(Charge.period != month).limit(EXAMPLES)
+    return found + [
+        broken("charge_in_wrong_period", key, f"billed in {period}, admitted in {right}")
+        for key, period, right in await session.execute(misplaced)
+    ]
+
+
+async def check_hourly_usage(session: AsyncSession) -> list[Difference]:
+    """Hourly usage is the sum of its charges, row by row: errors of two rows never cancel."""
+    key = ("organization", "project", "key", "kind", "model", "price")
+    amounts = ("prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens", "amount")
+    used = [getattr(Charge, name) for name in amounts]
+    charges = select(
+        *(getattr(Charge, name) for name in key),
+        (Charge.admitted_at_ms // HOUR_MS * HOUR_MS).label("hour_ms"),
+        literal(1).label("requests"),
+        *used,
+    ).where(or_(*(column != 0 for column in used)))
+    hours = select(*(getattr(HourlyUsage, name) for name in (*key, "hour_ms", "requests", *amounts)))
+    sides = Side("charges", charges), Side("hourly usage", hours)
+    return await compare(session, "usage_not_charges", *sides, keys=len(key) + 1)
