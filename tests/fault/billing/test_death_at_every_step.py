@@ -17,7 +17,7 @@ from support.money.processes import GatewayProcess, MoneyProcess, WorkerProcess
 from support.money.stand import MoneyStand, neighbours
 from support.servers.free_ports import free_port
 from support.servers.valkey import Valkey
-from tokenyard.core.money import NanoDollars
+from tokenyard.core.ids import ApiKeyId
 from tokenyard.core.usage import TokenUsage
 from tokenyard.metering.events import Outcome
 from tokenyard.storage.database import Database
@@ -25,8 +25,9 @@ from tokenyard.storage.database import Database
 MOST = TokenUsage(20, 10)
 USED = TokenUsage(20, 6, 5)
 CREDIT = 100_000
-LIMIT = NanoDollars(80_000)
+LIMIT = 80_000
 MAX_STEPS = 150
+AFTER_COMMIT = Plan(2, Fault.DIES_BEFORE, visible=True)
 EVERY = "MONEY_EVERY_STEP" in os.environ
 """Also at steps that leave nothing behind for others to see: it takes minutes."""
 
@@ -35,12 +36,22 @@ class Scene:
     """What comes before the operation, and the operation, which a process with a plan does."""
 
     def __init__(self, stand: MoneyStand, number: int) -> None:
-        stand.welcome(*neighbours(number))
         self.stand = stand
         self.actions = MoneyActions(stand)
         self.books = MoneyBooks(self.actions)
-        self.acme, self.other = stand.told.tenants
-        self.key = self.acme.key(0)
+        self._organizations = neighbours(number)
+
+    @property
+    def acme(self) -> Tenant:
+        return self.stand.told.tenants[0]
+
+    @property
+    def other(self) -> Tenant:
+        return self.stand.told.tenants[1]
+
+    @property
+    def key(self) -> ApiKeyId:
+        return self.acme.keys[0]
 
     @property
     def gateway(self) -> GatewayProcess:
@@ -54,13 +65,13 @@ class Scene:
     async def open(self) -> None:
         for worker in self.stand.workers:
             await worker.consume()
+        await self.stand.welcome(*self._organizations, monthly_spend=LIMIT)
         for tenant in self.stand.told.tenants:
-            tenant.limits = dict.fromkeys(tenant.scopes, LIMIT)
             await self.actions.grant(tenant, CREDIT, self.gateway)
 
     async def admitted(self, tenant: Tenant | None = None, *, attempts: int = 1) -> LetIn:
         owner = tenant or self.acme
-        await self.actions.admit(owner, owner.key(0), self.gateway, most=MOST, used=USED, attempts=attempts)
+        await self.actions.admit(owner.keys[0], self.gateway, most=MOST, used=USED, attempts=attempts)
         return list(self.stand.told.requests.values())[-1]
 
     async def left_without_gateway(self) -> LetIn:
@@ -77,7 +88,7 @@ class Scene:
 async def admit(scene: Scene, plan: Plan) -> MoneyProcess:
     """No budget is loaded yet."""
     dying = scene.gateway
-    await scene.actions.admit(scene.acme, scene.key, dying, most=MOST, used=USED, plan=plan)
+    await scene.actions.admit(scene.key, dying, most=MOST, used=USED, plan=plan)
     return dying
 
 
@@ -173,7 +184,7 @@ async def grant(scene: Scene, plan: Plan) -> MoneyProcess:
 async def grant_again(scene: Scene, plan: Plan) -> MoneyProcess:
     """The same idempotency key, after a process that died between the commit and the carrying."""
     await scene.admitted()
-    await scene.actions.grant(scene.acme, 5_000, scene.gateway, plan=Plan(14, Fault.DIES_BEFORE))
+    await scene.actions.grant(scene.acme, 5_000, scene.gateway, plan=AFTER_COMMIT)
     dying = scene.gateway
     await scene.actions.grant(scene.acme, 0, dying, again=list(scene.acme.asked)[-1], plan=plan)
     return dying
@@ -195,7 +206,9 @@ async def reserve_too_much(scene: Scene, plan: Plan) -> MoneyProcess:
 
 async def abandon(scene: Scene, plan: Plan) -> MoneyProcess:
     """Its creator died while it was held and not yet in the ledger."""
-    await scene.actions.reserve(scene.acme, scene.key, scene.gateway, 10, plan=Plan(9, Fault.DIES_BEFORE))
+    await scene.admitted()
+    while_held = Plan(3, Fault.DIES_BEFORE, visible=True)
+    await scene.actions.reserve(scene.acme, scene.key, scene.gateway, 10, plan=while_held)
     dying = scene.worker
     await scene.actions.tidy(dying, plan=plan)
     return dying
@@ -213,7 +226,7 @@ async def carry(scene: Scene, plan: Plan) -> MoneyProcess:
     """What others left behind: a grant, a reservation, a charge, the end of a job."""
     job = await scene.reserved()
     for _ in range(2):
-        await scene.actions.grant(scene.acme, 5_000, scene.gateway, plan=Plan(14, Fault.DIES_BEFORE))
+        await scene.actions.grant(scene.acme, 5_000, scene.gateway, plan=AFTER_COMMIT)
     await scene.actions.settle(await scene.admitted(), Outcome.COMPLETED, USED)
     await scene.actions.finish(job, 10)
     dying = scene.worker
@@ -223,11 +236,12 @@ async def carry(scene: Scene, plan: Plan) -> MoneyProcess:
 
 async def lower_limit(scene: Scene, plan: Plan) -> MoneyProcess:
     """To less than what is let in; a gateway that does not know it yet lets in what fits the old one, or nothing."""
-    await scene.admitted()
+    other = scene.stand.gateways[1]
+    await scene.actions.admit(scene.key, other, most=MOST, used=USED)
     await scene.books.check_now()
     dying = scene.gateway
     await scene.actions.limit(scene.acme, scene.acme.organization, 100, dying, plan=plan)
-    await scene.actions.admit(scene.acme, scene.key, scene.stand.gateways[1], most=MOST, used=USED, stale=True)
+    await scene.actions.admit(scene.key, other, most=MOST, used=USED, fresh=False)
     return dying
 
 

@@ -27,7 +27,9 @@ from tokenyard.core.budgets import Budget, monthly
 from tokenyard.core.errors import QuotaExceeded, Unavailable
 from tokenyard.core.ids import JobId, OrganizationId
 from tokenyard.core.money import NanoDollars
+from tokenyard.core.redis_keys import bucket_of, holds
 from tokenyard.limits.reservation_holds import ReservationHolds
+from tokenyard.limits.sweeper import Sweeper
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
 from tokenyard_billing.tables import Reservation
@@ -153,6 +155,18 @@ async def test_a_process_that_died_after_posting_is_finished_by_another(database
     live = await live_budget(redis, ACME)
     assert (live["ledger"], live["held"]) == (CREDIT - 4_000_000, 0)
     assert [row.state for row in await rows(database, Reservation)] == ["open"]
+
+
+async def test_its_hold_does_not_end_before_the_ledger_s_figure_is_in_redis(database: Database, redis: Redis) -> None:
+    stand = await Stand(database, redis).open(redis)
+    half = Stand(database, redis)
+    half.reservations._outbox = budget_outbox(database, connect_redis("redis://127.0.0.1:1/0"), CLOCK)
+    await half.reserve(4_000_000)
+    CLOCK.advance(120)
+    await redis.zadd(holds(bucket_of(ACME)), {JOB: 1})  # its lease has ended
+    await Sweeper(redis, renewal_ms=0, before=stand.outbox.step).sweep()
+    live = await live_budget(redis, ACME)
+    assert (live["ledger"], live["held"]) == (CREDIT - 4_000_000, 0)
 
 
 async def test_a_job_charged_before_its_hold_was_given_back_leaves_nothing_held(

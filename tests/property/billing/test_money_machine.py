@@ -29,6 +29,7 @@ from support.servers.valkey import Valkey
 from tokenyard.core.usage import TokenUsage
 from tokenyard.limits import live_budgets, scripts
 from tokenyard.metering.events import Outcome
+from tokenyard.storage import transactional_outbox
 from tokenyard.storage.database import Database
 
 RUNS = int(os.environ.get("MONEY_MACHINE_RUNS", "15"))
@@ -62,12 +63,10 @@ class MoneyMachine(RuleBasedStateMachine):
     async def _open(self, folder: Path, of_one_bucket: bool, credit: tuple[int, int]) -> None:
         self.stand = MoneyStand(self.valkey, folder, self.database_url)
         await self.stand.__aenter__()
-        self.stand.welcome(*(neighbours(0) if of_one_bucket else STRANGERS))
+        await self.stand.welcome(*(neighbours(0) if of_one_bucket else STRANGERS), monthly_spend=100_000)
         self.actions = MoneyActions(self.stand)
         self.books = MoneyBooks(self.actions)
         for tenant, amount in zip(self.stand.told.tenants, credit, strict=True):
-            for scope in (tenant.organization, tenant.key(0), tenant.key(1)):
-                await self.actions.limit(tenant, scope, 100_000, self.stand.gateways[0])
             await self.actions.grant(tenant, amount, self.stand.gateways[0])
 
     def teardown(self) -> None:
@@ -119,7 +118,7 @@ class MoneyMachine(RuleBasedStateMachine):
         most=USAGES,
         spare=st.integers(0, 20),
         attempts=st.sampled_from([1, 1, 1, 2]),
-        stale=st.sampled_from([False, False, True]),
+        fresh=st.booleans(),
         plan=PLANS,
     )
     def admit(
@@ -130,20 +129,18 @@ class MoneyMachine(RuleBasedStateMachine):
         most: TokenUsage,
         spare: int,
         attempts: int,
-        stale: bool,
+        fresh: bool,
         plan: Plan | None,
     ) -> None:
-        caller = self._tenant(tenant)
         used = TokenUsage(most.prompt_tokens, max(0, most.completion_tokens - spare), most.cached_tokens)
         self._do(
             self.actions.admit(
-                caller,
-                caller.key(key),
+                self._tenant(tenant).keys[key],
                 self.stand.gateways[gateway],
                 most=most,
                 used=used,
                 attempts=attempts,
-                stale=stale and caller.revision > 1,
+                fresh=fresh,
                 plan=plan,
             )
         )
@@ -170,7 +167,7 @@ class MoneyMachine(RuleBasedStateMachine):
     @rule(tenant=PAIR, key=PAIR, gateway=PAIR, tokens=st.integers(0, 20), plan=PLANS)
     def reserve(self, tenant: int, key: int, gateway: int, tokens: int, plan: Plan | None) -> None:
         owner = self._tenant(tenant)
-        self._do(self.actions.reserve(owner, owner.key(key), self.stand.gateways[gateway], tokens, plan=plan))
+        self._do(self.actions.reserve(owner, owner.keys[key], self.stand.gateways[gateway], tokens, plan=plan))
 
     @precondition(lambda self: any(job.trained is None for job in self.stand.told.jobs.values()))
     @rule(which=ANY, share=st.floats(0, 1))
@@ -255,6 +252,7 @@ def test_no_order_of_events_and_deaths_opens_a_hole(
 ) -> None:
     monkeypatch.setattr(scripts, "TRIP_TIMEOUT_S", 600)  # a process that stalls is not in a hurry
     monkeypatch.setattr(live_budgets, "LOAD_TIMEOUT_S", 600)
+    monkeypatch.setattr(transactional_outbox, "CARRY_LIMIT_S", 600)
     MoneyMachine.valkey = valkey
     MoneyMachine.folder = tmp_path
     MoneyMachine.database_url = database.engine.url.render_as_string(hide_password=False)

@@ -66,58 +66,33 @@ class MoneyActions:
     async def limit(
         self, tenant: Tenant, scope: str, limit: int | None, gateway: GatewayProcess, *, plan: Plan | None = None
     ) -> None:
-        """Change what a scope may spend in a month. SQL has it at once; then Redis is told of the new revision."""
-        tenant.before = dict(tenant.limits)
-        tenant.revision += 1
-        revision = tenant.revision
-        if limit is None:
-            tenant.limits.pop(scope, None)
-        else:
-            tenant.limits[scope] = NanoDollars(limit)
-
-        def then(ending: Ending) -> None:
-            if ending.returned:
-                tenant.in_force = max(tenant.in_force, revision)
-
-        await self._run(
-            gateway, lambda: gateway.revisions.raise_to(tenant.organization, revision), then, plan, RedisError
-        )
+        await self._run(gateway, lambda: gateway.limit(tenant.organization, scope, limit), _nothing, plan)
 
     async def admit(
         self,
-        tenant: Tenant,
         key: ApiKeyId,
         gateway: GatewayProcess,
         *,
         most: TokenUsage,
         used: TokenUsage,
         attempts: int = 1,
-        stale: bool = False,
+        fresh: bool = True,
         plan: Plan | None = None,
     ) -> None:
-        """Let a request in that may use `most` and will use `used`; with `stale` by the limits of before."""
-        name = f"req{self._number()}_of_{tenant.organization}"
+        """Let a request in that may use `most` and will use `used`; not `fresh`, by what the gateway still knows."""
+        name = f"req{self._number()}_of_{key}"
         amount = worst_case_cost(RATE, prompt_tokens=most.prompt_tokens, completion_tokens=most.completion_tokens)
-        principal = tenant.principal(key, stale=stale)
-        outdated = stale and principal.revision < tenant.in_force
-        request = request_of(principal, name, amount, most.total_tokens)
+
+        async def admit() -> MeterClaims:
+            principal = await gateway.principal(key, fresh=fresh)
+            request = request_of(principal, name, amount, most.total_tokens)
+            return (await gateway.admission.admit(request)).claims
 
         def then(ending: Ending) -> None:
-            assert not (outdated and ending.returned), "let in by limits that are no longer in force"
-            assert principal.revision < tenant.revision or not isinstance(ending.error, PrincipalOutdated)
             if ending.returned:
-                claims = ending.value.claims
-                self.told.requests[name] = LetIn(name, gateway, claims, amount, used, attempts)
+                self.told.requests[name] = LetIn(name, gateway, ending.value, amount, used, attempts)
 
-        await self._run(
-            gateway,
-            lambda: gateway.admission.admit(request),
-            then,
-            plan,
-            *REFUSED,
-            PrincipalOutdated,
-            *((Unavailable,) if plan else ()),
-        )
+        await self._run(gateway, admit, then, plan, *REFUSED, PrincipalOutdated, *((Unavailable,) if plan else ()))
 
     async def settle(self, one: LetIn, outcome: Outcome, counted: TokenUsage, *, plan: Plan | None = None) -> None:
         """The request ends, as its gateway saw it."""
@@ -183,7 +158,7 @@ class MoneyActions:
         await self._run(replica, replica.outbox.check, _nothing, plan)
 
     async def sweep(self, worker: WorkerProcess, *, of_the_living: bool = False, plan: Plan | None = None) -> None:
-        await self.stand.request_leases_end(of_the_living=of_the_living)
+        await self.stand.leases_end(of_the_living=of_the_living)
         await self._run(worker, worker.sweeper.sweep, _nothing, plan, *((RedisError,) if plan else ()))
 
     async def consume(self, worker: WorkerProcess, *, overdue: bool = False, plan: Plan | None = None) -> None:
@@ -223,8 +198,6 @@ class MoneyActions:
         await self.replica_round()
         for worker in self.stand.workers:
             await self.carry(worker)
-        for tenant in self.told.tenants:
-            await self.stand.gateways[0].revisions.raise_to(tenant.organization, tenant.in_force)
         self.stand.keep()
 
     # Time

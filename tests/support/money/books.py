@@ -1,25 +1,26 @@
 """The invariants of money (design, section 4): at every moment, and when all has come to rest."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy import func, select
 
-from support.billing.stand import RATE
+from support.billing.stand import RATE, reconciler
 from support.money.actions import REFUSED, MoneyActions, request_of
 from support.money.model import LetIn, Tenant
+from support.money.processes import principal_of
 from support.money.stand import MoneyStand
 from support.redis_reader import as_bytes, read_figures, read_hash
-from tokenyard.core.budgets import monthly, wallet
+from tokenyard.core.budgets import budgets_of, scope_and_month, wallet
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.price import inference_cost
-from tokenyard.core.redis_keys import bucket_of, bucket_tag, rate, settled
+from tokenyard.core.redis_keys import bucket_of, bucket_tag, rate, revision, settled
 from tokenyard.core.usage import TokenUsage
 from tokenyard.metering.events import Outcome
 from tokenyard.storage.database import Base
-from tokenyard_billing.proof.reconcile import LedgerReconciler
+from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard_billing.tables import Charge, CreditGrant, Entry, Reservation
 from tokenyard_billing.wallets.budgets import SqlBudgets
 
@@ -30,12 +31,14 @@ class MoneyBooks:
         self.stand: MoneyStand = actions.stand
         self.told = actions.told
         self._sql = SqlBudgets(self.stand.database)
+        self._limits = LimitHistory(self.stand)
         self._came_to: dict[str, int] = {}
 
     async def check_now(self) -> None:
         """I5, at any moment: nobody overspends, and Redis never offers more than there is."""
         charged = await self.stand.charged()
         for tenant in self.told.tenants:
+            in_force = await self._limits.in_force_since_last(tenant)
             taken = [(one, await self._may_still_cost(one)) for one in self._uncharged(tenant, charged)]
             in_redis = await self._live(tenant)
             names = {wallet(tenant.organization), *in_redis}
@@ -44,7 +47,7 @@ class MoneyBooks:
                 left = state.ledger - sum(cost for one, cost in taken if name in one.claims.budgets)
                 if tenant.project in name:
                     continue  # where a limit is new, what was let in before it is not held on it
-                self._check_spent(tenant, name, left)
+                self._check_spent(name, left, in_force)
                 if name in in_redis:
                     offered = in_redis[name]
                     assert offered <= left, f"{name}: Redis offers {offered}, and {left} is left"
@@ -60,24 +63,19 @@ class MoneyBooks:
         await self._check_redis_equals_sql()
         await self._check_windows()
         await self._check_apart()
-        result = await LedgerReconciler(stand.database, stand.redis).reconcile()
+        result = await reconciler(stand.database, stand.redis, clock=stand.clock).reconcile()
         assert [difference for difference in result.differences if difference.broken] == []
         assert (result.tokens.unexplained, result.tokens.named["undecided"]) == (0, 0)
         await self.check_now()
         for tenant in self.told.tenants:
             await self._check_offer(tenant)
 
-    def _check_spent(self, tenant: Tenant, name: str, left: int) -> None:
-        """Compare with what may be spent; above a lowered limit only what was let in before stays."""
-        if name == wallet(tenant.organization):
-            assert left >= 0, f"{name} is overspent by {-left}"
-            return
-        scope = name.split(":")[1]
-        limits = [tenant.limits[scope]]
-        if tenant.in_force < tenant.revision:
-            limits.append(tenant.before[scope])
+    def _check_spent(self, name: str, left: int, in_force: Mapping[str, int]) -> None:
+        """Compare with what might be spent; above a lowered limit only what was let in before stays."""
+        found = scope_and_month(name)
+        limit = in_force[found[0]] if found else 0
         before = self._came_to.get(name, 0)
-        assert -left <= max(*limits, before), f"{name} came to {-left}: {limits}, {before} before"
+        assert -left <= max(limit, before), f"{name} came to {-left}, with a limit of {limit} and {before} before"
         self._came_to[name] = -left
 
     def _uncharged(self, tenant: Tenant, charged: set[str]) -> list[LetIn]:
@@ -206,18 +204,14 @@ class MoneyBooks:
 
     async def _check_offer(self, tenant: Tenant) -> None:
         """Exactly what SQL says is available is let in, and not a nano-dollar more."""
-        key = tenant.key(0)
-        principal = tenant.principal(key, rates=False)
-        now_ms = SystemClock().now_ms()
-        names = {wallet(tenant.organization): 0}
-        names |= {monthly(scope, now_ms): limit for scope, limit in principal.monthly_limits.items()}
-        states = (await self._sql.states({tenant.organization: names}))[tenant.organization]
-        available = min(limit + states[name].ledger for name, limit in names.items())
         [gateway, *_] = self.stand.gateways
+        principal = await gateway.principal(tenant.keys[0])
+        budgets = budgets_of(tenant.organization, principal.monthly_limits, SystemClock().now_ms())
+        states = (await self._sql.states({tenant.organization: [one.name for one in budgets]}))[tenant.organization]
+        available = min(one.limit + states[one.name].ledger for one in budgets)
+        over = request_of(principal, f"over_{tenant.organization}", max(0, available + 1), 0)
         with pytest.raises(REFUSED):
-            await gateway.admission.admit(
-                request_of(principal, f"over_{tenant.organization}", max(0, available + 1), 0)
-            )
+            await gateway.admission.admit(over)
         if available >= 0:
             await gateway.admission.admit(request_of(principal, f"exact_{tenant.organization}", available, 0))
 
@@ -229,13 +223,33 @@ class MoneyBooks:
         for worker in stand.workers:
             await worker.billing.readiness.step()
         for tenant in self.told.tenants:
-            for number in range(2):
-                key = tenant.key(number)
-                request = request_of(tenant.principal(key, rates=False), f"again_{key}", 0, 0)
+            for key in tenant.keys:
+                request = request_of(await stand.gateways[1].principal(key), f"again_{key}", 0, 0)
                 with contextlib.suppress(*REFUSED):
                     await stand.gateways[1].admission.admit(request)
             assert wallet(tenant.organization) in await self._live(tenant)
         await self._check_redis_equals_sql()
+
+
+class LimitHistory:
+    """The monthly limits by which a request may have been let in since the last look."""
+
+    def __init__(self, stand: MoneyStand) -> None:
+        self._stand = stand
+        self._store = TenancyOperatorStore(stand.database, stand.clock)
+        self._by_revision: dict[str, dict[int, Mapping[str, int]]] = {}
+        self._in_redis: dict[str, int] = {}
+
+    async def in_force_since_last(self, tenant: Tenant) -> dict[str, int]:
+        """Return the highest limit of each scope in any revision that Redis let in, or SQL has."""
+        callers = [await principal_of(self._store, key) for key in tenant.keys]
+        known = self._by_revision.setdefault(tenant.organization, {})
+        known[callers[0].revision] = callers[0].monthly_limits | callers[1].monthly_limits
+        oldest = self._in_redis.get(tenant.organization, 0)
+        seen = [limits for revision, limits in known.items() if revision >= oldest]
+        text = await self._stand.redis.get(revision(bucket_of(tenant.organization), tenant.organization))
+        self._in_redis[tenant.organization] = int(text or 0)
+        return {scope: max(limits.get(scope, 0) for limits in seen) for scope in tenant.scopes}
 
 
 async def budgets_in_redis(redis: Redis, tenant: Tenant) -> dict[str, dict[str, int]]:

@@ -1,6 +1,6 @@
-"""What tenants were told, as plain figures: the requests that were let in, the jobs, the credit, the limits."""
+"""What tenants were told, as plain figures: the requests that were let in, the jobs, the credit."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from support.billing.stand import MODEL, PRICE, RATE
@@ -8,25 +8,17 @@ from support.money.processes import GatewayProcess
 from tokenyard.core.ids import ApiKeyId, JobId, OrganizationId, ProjectId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.price import inference_cost, training_cost
-from tokenyard.core.principal import Limits, Principal, ScopedLimits
 from tokenyard.core.usage import MeterClaims, TokenUsage
 from tokenyard.metering.events import Outcome, TrainingFinished
 
 NOTHING = TokenUsage(0, 0)
-PLENTY = 10**12
 
 
 @dataclass
 class Tenant:
-    """An organization with one project and two keys. `limits`: what each scope may spend in a month."""
+    """An organization with one project and two keys."""
 
     organization: OrganizationId
-    limits: dict[str, NanoDollars] = field(default_factory=dict)
-    revision: int = 1
-    in_force: int = 1
-    """The revision that Redis was told of."""
-    before: dict[str, NanoDollars] = field(default_factory=dict)
-    """The limits of the revision before, which a gateway may still have in its cache."""
     granted: dict[str, int] = field(default_factory=dict)
     asked: dict[str, int] = field(default_factory=dict)
     """Credit by idempotency key: certainly given, and asked for."""
@@ -35,22 +27,14 @@ class Tenant:
     def project(self) -> ProjectId:
         return ProjectId(f"proj_of_{self.organization}")
 
-    def key(self, number: int) -> ApiKeyId:
-        return ApiKeyId(f"key{number}_of_{self.organization}")
+    @property
+    def keys(self) -> tuple[ApiKeyId, ApiKeyId]:
+        return ApiKeyId(f"key0_of_{self.organization}"), ApiKeyId(f"key1_of_{self.organization}")
 
     @property
-    def scopes(self) -> tuple[str, ...]:
-        return self.organization, self.project, self.key(0), self.key(1)
-
-    def principal(self, key: ApiKeyId, *, stale: bool = False, rates: bool = True) -> Principal:
-        """Return a caller, with the limits of now or of the last revision, and with rate limits or without."""
-        spends = self.before if stale else self.limits
-        each = {"tokens_per_minute": PLENTY, "tokens_per_day": PLENTY, "concurrency": 1_000} if rates else {}
-        limits = tuple(
-            ScopedLimits(name, scope, Limits(monthly_spend=spends.get(scope), **each))
-            for name, scope in (("key", key), ("project", self.project), ("organization", self.organization))
-        )
-        return Principal(self.organization, self.project, key, self.revision - stale, limits)
+    def scopes(self) -> tuple[str, str, str, str]:
+        """What may have a monthly limit: the organization, its keys, its project."""
+        return self.organization, *self.keys, self.project
 
 
 @dataclass
@@ -125,19 +109,6 @@ class Told:
     jobs: dict[str, Job] = field(default_factory=dict)
     redis_lost: bool = False
 
-    def begin(self, tenants: list[Tenant]) -> None:
-        self.tenants, self.requests, self.jobs, self.redis_lost = tenants, {}, {}, False
-
-    def of(self, organization: OrganizationId) -> Tenant:
-        return next(tenant for tenant in self.tenants if tenant.organization == organization)
-
     def open(self) -> Iterator[LetIn]:
         """Yield what its gateway still has to settle."""
         return (one for one in self.requests.values() if one.outcome is None and not one.gateway.dead)
-
-    async def monthly_limits(
-        self, organization: OrganizationId, project: ProjectId, key: ApiKeyId
-    ) -> Mapping[str, NanoDollars]:
-        """`ports.SpendingLimits`."""
-        limits = self.of(organization).limits
-        return {scope: limits[scope] for scope in (organization, project, key) if scope in limits}

@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from prometheus_client import CollectorRegistry
 
-from support.billing.stand import PRICES
 from support.fakes.clock import FrozenClock
+from support.fakes.rate_cards import SHIPPED_CARDS
 from support.money.faults import Fault, FragileDatabase, FragileRedis, Plan, Steps
+from tokenyard.core.ids import ApiKeyId, OrganizationId
+from tokenyard.core.principal import Limits, Principal
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.limits.reservation_holds import ReservationHolds
@@ -18,9 +21,13 @@ from tokenyard.limits.revisions import RedisRevisions
 from tokenyard.limits.sweeper import Sweeper
 from tokenyard.metering.stream import USAGE_TOPIC, report_outbox, usage_carrier
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
+from tokenyard.tenancy.changes import TOPIC as TENANCY
+from tokenyard.tenancy.changes import TenancyCarrier
+from tokenyard.tenancy.operator_store import TenancyOperatorStore
+from tokenyard.tenancy.store import TenancyStore
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.loops import BillingWorker
-from tokenyard_billing.ports import SpendingLimits
+from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.budgets import SqlBudgets
 from tokenyard_billing.wallets.changes import TOPIC, BudgetCarrier
 from tokenyard_billing.wallets.reservations import JobReservations
@@ -38,7 +45,6 @@ class Surroundings:
     database_url: str
     folder: Path
     clock: FrozenClock
-    limits: SpendingLimits
 
 
 @dataclass(frozen=True)
@@ -126,13 +132,26 @@ class MoneyProcess:
     def _end(self, ending: Ending) -> None:
         if self._current is not None:
             (_, then), self._current = self._current, None
+            self.steps.begin(None)
             then(ending)
+
+
+async def principal_of(store: TenancyOperatorStore, key: ApiKeyId) -> Principal:
+    """Return who calls with `key`, as SQL has it."""
+    credential = await store.credential([key])
+    assert credential is not None
+    assert isinstance(credential.holder, Principal)
+    return credential.holder
 
 
 def _outbox(process: MoneyProcess, around: Surroundings) -> TransactionalOutbox:
     budgets = SqlBudgets(process.database)
     carrier = BudgetCarrier(budgets, RedisBudgets(process.redis), ReservationHolds(process.redis, budgets.load))
-    handlers = {TOPIC: carrier.carry, USAGE_TOPIC: usage_carrier(process.redis)}
+    handlers = {
+        TOPIC: carrier.carry,
+        TENANCY: TenancyCarrier(process.redis, RedisRevisions(process.redis)).carry,
+        USAGE_TOPIC: usage_carrier(process.redis),
+    }
     return TransactionalOutbox(process.database, process.redis, around.clock, handlers)
 
 
@@ -141,7 +160,7 @@ def _reservations(process: MoneyProcess, outbox: TransactionalOutbox, around: Su
         database=process.database,
         outbox=outbox,
         holds=ReservationHolds(process.redis, SqlBudgets(process.database).load),
-        limits=around.limits,
+        limits=TenancyStore(process.database, around.clock),
         clock=around.clock,
     )
 
@@ -158,10 +177,39 @@ class GatewayProcess(MoneyProcess):
             lease_ms=LEASE_MS,
             renewal_ms=5_000,
         )
-        outbox = _outbox(self, around)
-        self.wallet = Wallet(self.database, outbox, around.clock)
-        self.reservations = _reservations(self, outbox, around)
-        self.revisions = RedisRevisions(self.redis)
+        self._outbox = _outbox(self, around)
+        self._keys = TenancyStore(self.database, around.clock)
+        self._organizations = TenancyOperatorStore(self.database, around.clock)
+        self._cache: dict[ApiKeyId, Principal] = {}
+        self.wallet = Wallet(self.database, self._outbox, around.clock)
+        self.reservations = _reservations(self, self._outbox, around)
+
+    async def principal(self, key: ApiKeyId, *, fresh: bool = True) -> Principal:
+        """Return who calls with `key`: as SQL has it, or as it was when this process last looked."""
+        if fresh or key not in self._cache:
+            self._cache[key] = await principal_of(self._organizations, key)
+        return self._cache[key]
+
+    async def limit(self, organization: OrganizationId, scope: str, monthly_spend: int | None) -> None:
+        """Change what a scope may spend in a month."""
+
+        def changed(limits: Limits) -> Limits:
+            return msgspec.structs.replace(limits, monthly_spend=monthly_spend)
+
+        actor = ApiKeyId("operator")
+        change: Any
+        if scope == organization:
+            change = self._organizations.change_organization(
+                scope, name=None, weight=None, limits=changed, archived=None, actor=actor
+            )
+        elif scope.startswith("proj_"):
+            change = self._keys.change_project(
+                organization, scope, name=None, limits=changed, archived=None, actor=actor
+            )
+        else:
+            change = self._keys.change_key(organization, scope, name=None, limits=changed, actor=actor)
+        _, messages = await change
+        await self._outbox.try_to_carry(messages)
 
     async def round(self) -> None:
         """Do what its loops do every few seconds."""
@@ -194,7 +242,7 @@ class WorkerProcess(MoneyProcess):
             name=name,
             database=self.database,
             redis=self.redis,
-            prices=PRICES,
+            prices=PriceList(SHIPPED_CARDS),
             outbox=self.outbox,
             live=RedisBudgets(self.redis),
             metrics=LedgerMetrics(CollectorRegistry()),
@@ -203,7 +251,7 @@ class WorkerProcess(MoneyProcess):
             lease_ms=LEASE_MS,
             renewal_ms=0,
         )
-        self.sweeper = Sweeper(self.redis, renewal_ms=0)
+        self.sweeper = Sweeper(self.redis, renewal_ms=0, before=self.outbox.step)
         self.reservations = _reservations(self, self.outbox, around)
 
     async def consume(self) -> None:

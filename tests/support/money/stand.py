@@ -4,6 +4,7 @@ Nothing waits: a lease ends, and a report has been awaited long enough, when the
 """
 
 import time
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from itertools import count
 from pathlib import Path
@@ -18,12 +19,17 @@ from support.money.model import Tenant, Told
 from support.money.processes import GatewayProcess, MoneyProcess, ReplicaProcess, Surroundings, WorkerProcess
 from support.servers.valkey import Valkey
 from tokenyard.core.ids import OrganizationId
+from tokenyard.core.money import NanoDollars
+from tokenyard.core.principal import Limits, Role
 from tokenyard.core.redis_keys import bucket_of, holds, usage_stream
 from tokenyard.storage.database import Base, Database
-from tokenyard.storage.redis import connect_redis
-from tokenyard.storage.transactional_outbox import OutboxRow
+from tokenyard.storage.redis import connect_redis, current_run
+from tokenyard.storage.tables import OutboxRow
+from tokenyard.storage.transactional_outbox import not_carried
+from tokenyard.tenancy.tables import ApiKeyRow, OrganizationRow, ProjectRow
 from tokenyard_billing.tables import BucketLease, Charge, Consumer, OpenRequest, Reservation
 
+PLENTY = {"tokens_per_minute": 10**12, "tokens_per_day": 10**12, "concurrency": 1_000}
 STRANGERS = OrganizationId("org_acme"), OrganizationId("org_globex")
 """Two organizations of different buckets."""
 
@@ -36,7 +42,7 @@ class MoneyStand:
         self.clock = FrozenClock(time.time())
         self.told = Told()
         self._lives = 0
-        self._around = Surroundings(valkey.url, database_url, folder, self.clock, self.told)
+        self._around = Surroundings(valkey.url, database_url, folder, self.clock)
         self._safe = 0
         self.gateways = [GatewayProcess(self._around, f"gateway-{number}") for number in range(2)]
         self.replica = ReplicaProcess(self._around, "replica")
@@ -47,7 +53,7 @@ class MoneyStand:
         await self.redis.flushall()
         async with self.database.transaction() as session:
             for table in reversed(Base.metadata.sorted_tables):
-                if table.name.startswith(("billing_", "storage_")):
+                if table.name.startswith(("billing_", "storage_", "tenancy_")):
                     await session.execute(delete(table))
         await open_buckets(self.redis)
         await self.divide_buckets()
@@ -63,9 +69,15 @@ class MoneyStand:
             for process in self.processes:
                 stack.push_async_callback(process.kill)
 
-    def welcome(self, *organizations: OrganizationId) -> None:
-        """Begin with new tenants; all that was told of others is done with."""
-        self.told.begin([Tenant(organization) for organization in organizations])
+    async def welcome(self, *organizations: OrganizationId, monthly_spend: int) -> None:
+        """Begin with new tenants, whose project alone has no monthly limit; what was told to others is done with."""
+        self.told.requests, self.told.jobs, self.told.redis_lost = {}, {}, False
+        self.told.tenants = [Tenant(organization) for organization in organizations]
+        async with self.database.transaction() as session:
+            for tenant in self.told.tenants:
+                for row in tenancy_rows(tenant, monthly_spend):
+                    session.add(row)
+                    await session.flush()
 
     @property
     def buckets(self) -> set[int]:
@@ -118,8 +130,9 @@ class MoneyStand:
 
     # Time
 
-    async def request_leases_end(self, *, of_the_living: bool) -> None:
+    async def leases_end(self, *, of_the_living: bool) -> None:
         """End the leases of holds that nobody renews; with `of_the_living`, also of gateways that were too slow."""
+        self.clock.advance(2)
         async with self.database.reading() as session:
             working = set(await session.scalars(select(Reservation.job).where(Reservation.state == "holding")))
         renewed = {one.id for one in self.told.open()}
@@ -171,7 +184,7 @@ class MoneyStand:
                     found.append(f"{group['pending']} events unacknowledged, {group['lag']} unread")
         waiting = (
             select(OpenRequest.request),
-            select(OutboxRow.payload).where(OutboxRow.carried_at_ms.is_(None)),
+            select(OutboxRow.payload).where(not_carried((await current_run(self.redis)).id)),
             select(Reservation.job).where(Reservation.state == "holding"),
         )
         async with self.database.reading() as session:
@@ -186,3 +199,33 @@ def neighbours(number: int) -> tuple[OrganizationId, OrganizationId]:
     found = (name for at in count() if bucket_of(name := OrganizationId(f"org_{at}x")) == first)
     names = [next(found) for _ in range(2 * number + 2)]
     return names[-2], names[-1]
+
+
+def tenancy_rows(tenant: Tenant, monthly_spend: int) -> Iterator[Base]:
+    """Yield the rows of an organization, its project and its keys; a key's hash is its id."""
+    limited = Limits(**PLENTY, monthly_spend=NanoDollars(monthly_spend))
+    yield OrganizationRow(
+        id=tenant.organization,
+        slug=tenant.organization,
+        name="",
+        default_project_id=tenant.project,
+        weight=1,
+        limits=limited,
+        created_at=1,
+    )
+    yield ProjectRow(
+        id=tenant.project, organization_id=tenant.organization, name="", limits=Limits(**PLENTY), created_at=1
+    )
+    for key in tenant.keys:
+        yield ApiKeyRow(
+            id=key,
+            organization_id=tenant.organization,
+            project_id=tenant.project,
+            role=Role.TENANT,
+            name="",
+            last4="",
+            hash=key,
+            pepper_version=1,
+            limits=limited,
+            created_at=1,
+        )
