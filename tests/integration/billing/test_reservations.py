@@ -157,6 +157,39 @@ async def test_a_process_that_died_after_posting_is_finished_by_another(database
     assert [row.state for row in await rows(database, Reservation)] == ["open"]
 
 
+class HoldsForLong(ReservationHolds):
+    """The job has ended, and that is in the ledger, before its creator learns that its money is held."""
+
+    database: Database
+    redis: Redis
+
+    async def hold(
+        self, organization: OrganizationId, charge_key: str, budgets: Sequence[Budget], amount: NanoDollars
+    ) -> None:
+        await super().hold(organization, charge_key, budgets, amount)
+        await send(self.redis, trained(JOB, 0))
+        await worker(self.database, self.redis).consumer.step()
+
+
+async def test_a_job_that_ends_while_its_money_is_set_aside_gets_all_of_it_back(
+    database: Database, redis: Redis
+) -> None:
+    stand = await Stand(database, redis).open(redis)
+    slow = HoldsForLong(redis, stand.budgets.load)
+    slow.database, slow.redis = database, redis
+    stand.reservations._holds = slow
+    with pytest.raises(Unavailable):
+        await stand.reserve(4_000_000)
+    assert await balance(database, ACME) == CREDIT
+    with pytest.raises(Unavailable):
+        await stand.reserve(4_000_000)
+    CLOCK.advance(120)
+    await stand.reservations.tidy()
+    live = await live_budget(redis, ACME)
+    assert (live["ledger"], live["held"]) == (CREDIT, 0)
+    assert await rows(database, Reservation) == []
+
+
 async def test_its_hold_does_not_end_before_the_ledger_s_figure_is_in_redis(database: Database, redis: Redis) -> None:
     stand = await Stand(database, redis).open(redis)
     half = Stand(database, redis)
