@@ -61,7 +61,7 @@ class LedgerConsumer:
         self._open_requests = open_requests
         self._ours: frozenset[int] = frozenset()
         self._inherited: set[int] = set()  # buckets whose earlier holder may have left entries behind
-        self._put_off: dict[int, float] = {}  # buckets in which entries failed -> when (monotonic) they come again
+        self._put_off: dict[int, float] = {}  # buckets in which entries were left -> when (monotonic) they come again
         self._waits = PriceWaits(database, prices)
         self._watermarks: dict[int, int] = {}
 
@@ -94,14 +94,16 @@ class LedgerConsumer:
         await self._open_requests.look_for_orphans(self._ours, await self._streams.now_ms())
 
     async def _take_left_behind(self) -> None:
-        """Take all that is pending in a bucket: what was inherited, or failed, or waited for a price."""
-        failed = {bucket for bucket, due in self._put_off.items() if due <= time.monotonic()}
-        for bucket in sorted(self._inherited | failed | await self._waits.over()):
+        """Take all that is pending in a bucket: what was inherited, or was left, or waited for a price."""
+        left = {bucket for bucket, due in self._put_off.items() if due <= time.monotonic()}
+        for bucket in sorted(self._inherited | left | await self._waits.over()):
             self._put_off.pop(bucket, None)
             self._waits.discard(bucket)
             async for entries in self._streams.left_behind(bucket, count=BATCH):
                 await self._take(entries)
                 await self._leases.hold(self._watermarks)  # there may be very many of them
+            if bucket in left:
+                await self._streams.trim(bucket)
             self._inherited.discard(bucket)
 
     async def _take_new(self) -> bool:
@@ -116,6 +118,9 @@ class LedgerConsumer:
         read: dict[int, list[StreamEntry]] = {}
         for entry in entries:
             read.setdefault(entry.bucket, []).append(entry)
+        # What is neither new nor waits for a price was read by a worker that had lost its lease, or was not removed.
+        for bucket in set(busy) - read.keys() - self._waits.buckets:
+            self._put_off.setdefault(bucket, time.monotonic() + RETRY_MS / 1000)
         for bucket in self._ours:
             of_bucket = read.get(bucket, [])
             self._watermarks[bucket] = of_bucket[-1].at_ms if len(of_bucket) >= max(1, count) else now_ms

@@ -141,8 +141,9 @@ def _contradiction(first: Report, second: Report) -> Finding:
 async def _finish_trainings(
     session: AsyncSession, batch: LedgerBatch, trainings: dict[str, TrainingFinished], charged: dict[str, Charged]
 ) -> None:
-    query = select(Reservation).where(Reservation.job.in_(list(trainings)), Reservation.state == "open")
-    reservations = {row.job: _reservation(row) for row in await session.scalars(query)}
+    # Locked, so that a reservation is opened either before this charge, which closes it, or never.
+    query = select(Reservation).where(Reservation.job.in_(list(trainings))).with_for_update()
+    reservations = {row.job: _reservation(row) for row in await session.scalars(query) if row.state == "open"}
     for job, event in trainings.items():
         if job in charged:
             batch.settled(event.organization, event.budgets, job)

@@ -26,6 +26,10 @@ class PriceWaits:
         self._pause_s = FIRST_PAUSE_S
         self._look_at = 0.0
 
+    @property
+    def buckets(self) -> Collection[int]:
+        return self._cards_known.keys()
+
     def add(self, bucket: int, cards_known: int) -> None:
         if not self._cards_known:
             self._pause_s = FIRST_PAUSE_S

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 from redis.exceptions import ResponseError
 
 from tokenyard.core.redis_keys import CONSUMER_GROUP, usage_stream
@@ -110,16 +111,24 @@ class UsageStreams:
         pipeline = self._redis.pipeline(transaction=False)
         for bucket, ids in by_bucket.items():
             pipeline.xack(usage_stream(bucket), CONSUMER_GROUP, *ids)
+        await self._remove(by_bucket, pipeline)
+
+    async def trim(self, bucket: int) -> None:
+        """Remove what was acknowledged by a process that died before it removed it."""
+        await self._remove({bucket: []}, self._redis.pipeline(transaction=False))
+
+    async def _remove(self, acknowledged: Mapping[int, Sequence[str]], pipeline: Pipeline) -> None:
+        for bucket in acknowledged:
             pipeline.xinfo_groups(usage_stream(bucket))
             pipeline.xpending(usage_stream(bucket), CONSUMER_GROUP)
-        replies = await pipeline.execute()
-        for bucket, groups, summary in zip(by_bucket, replies[1::3], replies[2::3], strict=True):
+        replies = (await pipeline.execute())[-2 * len(acknowledged) :]
+        for bucket, groups, summary in zip(acknowledged, replies[::2], replies[1::2], strict=True):
             lowest = summary["min"]
             # With nothing pending, all that had been delivered before that was seen is acknowledged.
             keep = _text(lowest) if lowest else _after(_text(groups[0]["last-delivered-id"]))
             pipeline.xtrim(usage_stream(bucket), minid=keep, approximate=False)
-            if lowest:
-                pipeline.xdel(usage_stream(bucket), *by_bucket[bucket])
+            if lowest and acknowledged[bucket]:
+                pipeline.xdel(usage_stream(bucket), *acknowledged[bucket])
         await pipeline.execute()
 
 

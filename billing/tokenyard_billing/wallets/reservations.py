@@ -18,7 +18,7 @@ from tokenyard.web.loops import Loop
 from tokenyard_billing.ledger import journal
 from tokenyard_billing.ledger.projections import SpendingChanges
 from tokenyard_billing.ports import BudgetHolds, SpendingLimits
-from tokenyard_billing.tables import Reservation
+from tokenyard_billing.tables import Charge, Reservation
 from tokenyard_billing.wallets.changes import BudgetChanges, write_changes
 
 TIDY_INTERVAL_S = 30.0
@@ -109,7 +109,8 @@ class JobReservations:
         async with self._database.transaction() as session:
             posted = update(Reservation).where(Reservation.job == job, Reservation.state == ReservationState.HOLDING)
             row = await session.scalar(posted.values(state=ReservationState.OPEN.value).returning(Reservation))
-            if row is None:
+            # The charge of a job closes its reservation once, and locks it: who comes after that opens none.
+            if row is None or await session.get(Charge, job) is not None:
                 raise Unavailable("The reservation took too long; try again.")  # the lease ends its hold
             changes = BudgetChanges(organization, released=[job])
             if row.amount:

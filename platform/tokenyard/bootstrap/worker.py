@@ -58,7 +58,7 @@ def _billing(foundation: Foundation, name: str, registry: CollectorRegistry) -> 
 
 def _money_loops(foundation: Foundation) -> list[Loop]:
     return [
-        Sweeper(foundation.redis, renewal_ms=foundation.settings.hold_renewal_ms).loop(),
+        Sweeper(foundation.redis, renewal_ms=foundation.settings.hold_renewal_ms, before=foundation.outbox.step).loop(),
         *foundation.outbox.loops(),
         foundation.reservations.loop(),
         *tenancy_loops(foundation.organizations),

@@ -1,6 +1,7 @@
 """Expires holds that no gateway renews: a worker loop."""
 
 import logging
+from collections.abc import Awaitable, Callable
 
 import msgspec
 from redis.asyncio import Redis
@@ -21,8 +22,13 @@ _CLAIMS = msgspec.json.Decoder(MeterClaims)
 class Sweeper:
     """Looks through all buckets; any number of workers may do so at once."""
 
-    def __init__(self, redis: Redis, *, renewal_ms: int) -> None:
+    def __init__(self, redis: Redis, *, renewal_ms: int, before: Callable[[], Awaitable[None]] | None = None) -> None:
+        """`before` is done first each time, or nothing is swept.
+
+        It brings what the ledger took over to Redis: until then the hold of a reservation must stand for it.
+        """
         self._redis = redis
+        self._before = before
         self._scripts = Scripts(redis)
         # A Redis that just came back holds leases that nobody could renew: gateways get two renewals first.
         self._settling_s = 2 * renewal_ms / 1000
@@ -36,6 +42,8 @@ class Sweeper:
         server = await self._redis.info("server")
         if server["uptime_in_seconds"] < self._settling_s:
             return
+        if self._before is not None:
+            await self._before()
         seconds, microseconds = await self._redis.time()
         now_ms = seconds * 1000 + microseconds // 1000
         for bucket, keys in (await self._expired(now_ms)).items():

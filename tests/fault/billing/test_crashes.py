@@ -43,6 +43,7 @@ from tokenyard.metering.events import UsageEvent
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
 from tokenyard_billing.bucket_leases import LeaseLost
+from tokenyard_billing.charging.streams import UsageStreams
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.tables import DeadLetter
 
@@ -124,6 +125,42 @@ async def test_killed_between_commit_and_apply_or_acknowledgement(
     await assert_charged_once(database, redis, 4)
     live = await live_budget(redis, ACME)
     assert (live["ledger"], live["pending"]) == (-2 * COST, 0)
+
+
+async def test_what_a_worker_read_after_it_had_lost_its_lease_is_charged(
+    database: Database, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was stopped between the look at its lease and the reading; when it went on, the buckets had another holder."""
+    monkeypatch.setattr("tokenyard_billing.charging.consumer.RETRY_MS", 0)
+    heir = worker(database, redis, name="heir")
+    await heir.consumer.step()
+    await send(redis, *events(2))
+    read = await UsageStreams(redis, "stopped").read_new([bucket_of(ACME), bucket_of(GLOBEX)], 10)
+    assert len(read) == 4
+    for _ in range(2):
+        await heir.consumer.step()
+    await assert_charged_once(database, redis, 2)
+
+
+async def test_killed_between_acknowledging_and_trimming(
+    database: Database, redis: Redis, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is acknowledged waits no more, also where nothing follows it that would be trimmed."""
+    monkeypatch.setattr("tokenyard_billing.charging.consumer.RETRY_MS", 0)
+    await send(redis, *events(2))
+    dying = DyingRedis.from_url(redis_url)
+    assert isinstance(dying, DyingRedis)
+    dying.at = b"XTRIM"
+    victim = worker(database, dying, name="victim")
+    with pytest.raises(RedisGone):
+        await victim.consumer.step()
+    await victim.leases.release()
+    await dying.aclose()
+    assert await stream_length(redis, ACME) == 2
+    heir = worker(database, redis, name="heir")
+    for _ in range(2):
+        await heir.consumer.step()
+    await assert_charged_once(database, redis, 2)
 
 
 async def test_killed_before_the_commit(database: Database, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,9 @@ from tokenyard.core.budgets import Budget, monthly
 from tokenyard.core.errors import QuotaExceeded, Unavailable
 from tokenyard.core.ids import JobId, OrganizationId
 from tokenyard.core.money import NanoDollars
+from tokenyard.core.redis_keys import bucket_of, holds
 from tokenyard.limits.reservation_holds import ReservationHolds
+from tokenyard.limits.sweeper import Sweeper
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
 from tokenyard_billing.tables import Reservation
@@ -153,6 +155,51 @@ async def test_a_process_that_died_after_posting_is_finished_by_another(database
     live = await live_budget(redis, ACME)
     assert (live["ledger"], live["held"]) == (CREDIT - 4_000_000, 0)
     assert [row.state for row in await rows(database, Reservation)] == ["open"]
+
+
+class HoldsForLong(ReservationHolds):
+    """The job has ended, and that is in the ledger, before its creator learns that its money is held."""
+
+    database: Database
+    redis: Redis
+
+    async def hold(
+        self, organization: OrganizationId, charge_key: str, budgets: Sequence[Budget], amount: NanoDollars
+    ) -> None:
+        await super().hold(organization, charge_key, budgets, amount)
+        await send(self.redis, trained(JOB, 0))
+        await worker(self.database, self.redis).consumer.step()
+
+
+async def test_a_job_that_ends_while_its_money_is_set_aside_gets_all_of_it_back(
+    database: Database, redis: Redis
+) -> None:
+    stand = await Stand(database, redis).open(redis)
+    slow = HoldsForLong(redis, stand.budgets.load)
+    slow.database, slow.redis = database, redis
+    stand.reservations._holds = slow
+    with pytest.raises(Unavailable):
+        await stand.reserve(4_000_000)
+    assert await balance(database, ACME) == CREDIT
+    with pytest.raises(Unavailable):
+        await stand.reserve(4_000_000)
+    CLOCK.advance(120)
+    await stand.reservations.tidy()
+    live = await live_budget(redis, ACME)
+    assert (live["ledger"], live["held"]) == (CREDIT, 0)
+    assert await rows(database, Reservation) == []
+
+
+async def test_its_hold_does_not_end_before_the_ledger_s_figure_is_in_redis(database: Database, redis: Redis) -> None:
+    stand = await Stand(database, redis).open(redis)
+    half = Stand(database, redis)
+    half.reservations._outbox = budget_outbox(database, connect_redis("redis://127.0.0.1:1/0"), CLOCK)
+    await half.reserve(4_000_000)
+    CLOCK.advance(120)
+    await redis.zadd(holds(bucket_of(ACME)), {JOB: 1})  # its lease has ended
+    await Sweeper(redis, renewal_ms=0, before=stand.outbox.step).sweep()
+    live = await live_budget(redis, ACME)
+    assert (live["ledger"], live["held"]) == (CREDIT - 4_000_000, 0)
 
 
 async def test_a_job_charged_before_its_hold_was_given_back_leaves_nothing_held(

@@ -1,5 +1,6 @@
 """A real Valkey server with its append-only file on, which tests may stop, kill and start again."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -54,6 +55,16 @@ class Valkey:
         """End it as a crash would."""
         self._end(hard=True)
 
+    @property
+    def file_bytes(self) -> int:
+        """How long its append-only file is."""
+        return self._file.stat().st_size
+
+    def kill_and_lose(self, file_bytes: int) -> None:
+        """End it as a crash of its machine would: of its append-only file only the first `file_bytes` were synced."""
+        self.kill()
+        os.truncate(self._file, file_bytes)
+
     def stop(self) -> None:
         """End it as an operator would."""
         self._end(hard=False)
@@ -72,6 +83,10 @@ class Valkey:
             yield
         finally:
             self._process.send_signal(signal.SIGCONT)
+
+    @property
+    def _file(self) -> Path:
+        return max((self._folder / "appendonlydir").glob("*.incr.aof"))
 
     def _end(self, *, hard: bool) -> None:
         if self._process is None:

@@ -1,0 +1,263 @@
+"""The invariants of money (design, section 4): at every moment, and when all has come to rest."""
+
+import contextlib
+from collections.abc import Iterable, Mapping
+
+import pytest
+from redis.asyncio import Redis
+from sqlalchemy import func, select
+
+from support.billing.stand import RATE, reconciler
+from support.money.actions import REFUSED, MoneyActions, request_of
+from support.money.model import LetIn, Tenant
+from support.money.processes import principal_of
+from support.money.stand import MoneyStand
+from support.redis_reader import as_bytes, read_figures, read_hash
+from tokenyard.core.budgets import budgets_of, scope_and_month, wallet
+from tokenyard.core.clock import SystemClock
+from tokenyard.core.price import inference_cost
+from tokenyard.core.redis_keys import bucket_of, bucket_tag, rate, revision, settled
+from tokenyard.core.usage import TokenUsage
+from tokenyard.metering.events import Outcome
+from tokenyard.storage.database import Base
+from tokenyard.tenancy.operator_store import TenancyOperatorStore
+from tokenyard_billing.tables import Charge, CreditGrant, Entry, Reservation
+from tokenyard_billing.wallets.budgets import SqlBudgets
+
+
+class MoneyBooks:
+    def __init__(self, actions: MoneyActions) -> None:
+        self.actions = actions
+        self.stand: MoneyStand = actions.stand
+        self.told = actions.told
+        self._sql = SqlBudgets(self.stand.database)
+        self._limits = LimitHistory(self.stand)
+        self._came_to: dict[str, int] = {}
+
+    async def check_now(self) -> None:
+        """I5, at any moment: nobody overspends, and Redis never offers more than there is."""
+        charged = await self.stand.charged()
+        for tenant in self.told.tenants:
+            in_force = await self._limits.in_force_since_last(tenant)
+            taken = [(one, await self._may_still_cost(one)) for one in self._uncharged(tenant, charged)]
+            in_redis = await self._live(tenant)
+            names = {wallet(tenant.organization), *in_redis}
+            states = (await self._sql.states({tenant.organization: names}))[tenant.organization]
+            for name, state in states.items():
+                left = state.ledger - sum(cost for one, cost in taken if name in one.claims.budgets)
+                if tenant.project in name:
+                    continue  # where a limit is new, what was let in before it is not held on it
+                self._check_spent(name, left, in_force)
+                if name in in_redis:
+                    offered = in_redis[name]
+                    assert offered <= left, f"{name}: Redis offers {offered}, and {left} is left"
+
+    async def check_at_rest(self) -> None:
+        """All invariants, after `recover`. Afterwards there are holds of the test's own."""
+        stand = self.stand
+        assert await stand.unfinished() == []
+        await self._check_nothing_held()
+        await self._check_charges()
+        await self._check_jobs()
+        await self._check_credit()
+        await self._check_redis_equals_sql()
+        await self._check_windows()
+        await self._check_apart()
+        result = await reconciler(stand.database, stand.redis, clock=stand.clock).reconcile()
+        assert [difference for difference in result.differences if difference.broken] == []
+        assert (result.tokens.unexplained, result.tokens.named["undecided"]) == (0, 0)
+        await self.check_now()
+        for tenant in self.told.tenants:
+            await self._check_offer(tenant)
+
+    def _check_spent(self, name: str, left: int, in_force: Mapping[str, int]) -> None:
+        """Compare with what might be spent; above a lowered limit only what was let in before stays."""
+        found = scope_and_month(name)
+        limit = in_force[found[0]] if found else 0
+        before = self._came_to.get(name, 0)
+        assert -left <= max(limit, before), f"{name} came to {-left}, with a limit of {limit} and {before} before"
+        self._came_to[name] = -left
+
+    def _uncharged(self, tenant: Tenant, charged: set[str]) -> list[LetIn]:
+        return [
+            one
+            for one in self.told.requests.values()
+            if one.claims.organization == tenant.organization and one.id not in charged
+        ]
+
+    async def _may_still_cost(self, one: LetIn) -> int:
+        done = await self.stand.redis.exists(settled(bucket_of(one.claims.organization), one.id))
+        return one.cost if done and one.outcome is not Outcome.CLIENT_LEFT else one.amount
+
+    async def _live(self, tenant: Tenant) -> dict[str, int]:
+        """Return what Redis offers of each budget that it has, without the limit."""
+        found = {}
+        for name, figures in (await budgets_in_redis(self.stand.redis, tenant)).items():
+            if "ledger" in figures:
+                found[name] = figures["ledger"] - figures.get("pending", 0) - figures.get("held", 0)
+        return found
+
+    async def _check_nothing_held(self) -> None:
+        """I4."""
+        for tenant in self.told.tenants:
+            tag = bucket_tag(bucket_of(tenant.organization))
+            for kind in ("hold", "undecided", "pending"):
+                assert await keys_of(self.stand.redis, f"{tag}:{kind}:*") == []
+            assert await keys_of(self.stand.redis, f"{tag}:rate:*:slots") == []
+            for name, figures in (await budgets_in_redis(self.stand.redis, tenant)).items():
+                assert (figures.get("pending", 0), figures.get("held", 0)) == (0, 0), name
+
+    async def _check_charges(self) -> None:
+        """I1, I3, and each request by the charge table."""
+        async with self.stand.database.reading() as session:
+            names = [tenant.organization for tenant in self.told.tenants]
+            found = await session.scalars(select(Charge).where(Charge.organization.in_(names)))
+            rows = {row.charge_key: row for row in found}
+            sums = await session.scalars(select(func.sum(Entry.amount)).group_by(Entry.transaction))
+            assert set(sums.all()) <= {0}
+        for one in self.told.requests.values():
+            row = rows[one.id]
+            usage = TokenUsage(row.prompt_tokens, row.completion_tokens, row.cached_tokens)
+            assert usage in one.may_be_charged(), f"{one.id} was charged {usage} by {row.rule}: {one}"
+            assert row.amount == inference_cost(RATE, usage)
+        for key, row in rows.items():
+            if key not in self.told.requests and key not in self.told.jobs:
+                assert row.amount == 0, f"{key} was never let in"
+
+    async def _check_jobs(self) -> None:
+        async with self.stand.database.reading() as session:
+            rows = {row.job: row for row in await session.scalars(select(Reservation))}
+            charges = {row.charge_key: row for row in await session.scalars(select(Charge))}
+        for job in self.told.jobs.values():
+            if job.reserved:
+                assert rows[job.id].state == "charged"
+            if job.trained is not None:
+                assert charges[job.id].trained_tokens == job.trained
+                assert charges[job.id].amount == job.trained * RATE.training
+        assert {row.state for row in rows.values()} <= {"charged"}, "money set aside for nobody"
+
+    async def _check_credit(self) -> None:
+        async with self.stand.database.reading() as session:
+            grants = (await session.scalars(select(CreditGrant))).all()
+        for tenant in self.told.tenants:
+            given = {row.idempotency_key: row.amount for row in grants if row.organization == tenant.organization}
+            assert given.items() >= tenant.granted.items()
+            assert given.items() <= tenant.asked.items()
+
+    async def _check_redis_equals_sql(self) -> None:
+        """I6."""
+        for tenant in self.told.tenants:
+            for name, figures in (await budgets_in_redis(self.stand.redis, tenant)).items():
+                state = await self._sql.load(tenant.organization, name)
+                if "ledger" in figures:
+                    assert (figures["ledger"], figures["version"]) == (state.ledger, state.version), name
+
+    async def _check_windows(self) -> None:
+        """The windows of tokens count what was really used."""
+        async with self.stand.database.reading() as session:
+            charges = await session.scalars(select(Charge))
+            used = {row.charge_key: row.prompt_tokens + row.completion_tokens for row in charges}
+        for tenant in self.told.tenants:
+            for scope in tenant.scopes:
+                least = most = 0
+                for one in self._of(scope):
+                    counts = [used[one.id]]
+                    if one.doubtful and one.outcome is not None:
+                        counts.append(one.counted.total_tokens)
+                    least += min(counts)
+                    most += max(counts) * (1 + one.revived)
+                name = rate(bucket_of(tenant.organization), scope, "tpd")
+                counted = sum((await read_figures(self.stand.redis, name)).values())
+                assert counted <= most, f"{scope}: windows count {counted}, at most {most} were used"
+                assert counted >= least or self.told.redis_lost, f"{scope}: {counted} of {least}"
+
+    def _of(self, scope: str) -> Iterable[LetIn]:
+        for one in self.told.requests.values():
+            if scope in (one.claims.organization, one.claims.project, one.claims.key):
+                yield one
+
+    async def _check_apart(self) -> None:
+        """I7."""
+        for tenant in self.told.tenants:
+            for other in self.told.tenants:
+                if other is tenant:
+                    continue
+                await self._check_no_row_of(tenant, other)
+                await self._check_no_key_of(tenant, other)
+
+    async def _check_no_row_of(self, tenant: Tenant, other: Tenant) -> None:
+        for table in Base.metadata.sorted_tables:
+            if not table.name.startswith("billing_") or "organization" not in table.columns:
+                continue
+            async with self.stand.database.reading() as session:
+                rows = await session.execute(select(table).where(table.c.organization == tenant.organization))
+                for row in rows:
+                    assert other.organization not in repr(row), table.name
+
+    async def _check_no_key_of(self, tenant: Tenant, other: Tenant) -> None:
+        for name in await keys_of(self.stand.redis, "*"):
+            assert not (tenant.organization in name and other.organization in name), name
+            if tenant.organization in name:
+                assert name.startswith(bucket_tag(bucket_of(tenant.organization)))
+                if await self.stand.redis.type(name) == b"hash":
+                    assert other.organization not in repr(await read_hash(self.stand.redis, name)), name
+
+    async def _check_offer(self, tenant: Tenant) -> None:
+        """Exactly what SQL says is available is let in, and not a nano-dollar more."""
+        [gateway, *_] = self.stand.gateways
+        principal = await gateway.principal(tenant.keys[0])
+        budgets = budgets_of(tenant.organization, principal.monthly_limits, SystemClock().now_ms())
+        states = (await self._sql.states({tenant.organization: [one.name for one in budgets]}))[tenant.organization]
+        available = min(one.limit + states[one.name].ledger for one in budgets)
+        over = request_of(principal, f"over_{tenant.organization}", max(0, available + 1), 0)
+        with pytest.raises(REFUSED):
+            await gateway.admission.admit(over)
+        if available >= 0:
+            await gateway.admission.admit(request_of(principal, f"exact_{tenant.organization}", available, 0))
+
+    async def check_rebuilt(self) -> None:
+        """I6: an emptied Redis gets the same figures again."""
+        stand = self.stand
+        await stand.redis.flushall()
+        await stand.divide_buckets()
+        for worker in stand.workers:
+            await worker.billing.readiness.step()
+        for tenant in self.told.tenants:
+            for key in tenant.keys:
+                request = request_of(await stand.gateways[1].principal(key), f"again_{key}", 0, 0)
+                with contextlib.suppress(*REFUSED):
+                    await stand.gateways[1].admission.admit(request)
+            assert wallet(tenant.organization) in await self._live(tenant)
+        await self._check_redis_equals_sql()
+
+
+class LimitHistory:
+    """The monthly limits by which a request may have been let in since the last look."""
+
+    def __init__(self, stand: MoneyStand) -> None:
+        self._stand = stand
+        self._store = TenancyOperatorStore(stand.database, stand.clock)
+        self._by_revision: dict[str, dict[int, Mapping[str, int]]] = {}
+        self._in_redis: dict[str, int] = {}
+
+    async def in_force_since_last(self, tenant: Tenant) -> dict[str, int]:
+        """Return the highest limit of each scope in any revision that Redis let in, or SQL has."""
+        callers = [await principal_of(self._store, key) for key in tenant.keys]
+        known = self._by_revision.setdefault(tenant.organization, {})
+        known[callers[0].revision] = callers[0].monthly_limits | callers[1].monthly_limits
+        oldest = self._in_redis.get(tenant.organization, 0)
+        seen = [limits for revision, limits in known.items() if revision >= oldest]
+        text = await self._stand.redis.get(revision(bucket_of(tenant.organization), tenant.organization))
+        self._in_redis[tenant.organization] = int(text or 0)
+        return {scope: max(limits.get(scope, 0) for limits in seen) for scope in tenant.scopes}
+
+
+async def budgets_in_redis(redis: Redis, tenant: Tenant) -> dict[str, dict[str, int]]:
+    """Return the figures of each of the organization's budgets that Redis knows."""
+    prefix = f"{bucket_tag(bucket_of(tenant.organization))}:budget:"
+    names = [name for name in await keys_of(redis, f"{prefix}*") if tenant.organization in name]
+    return {name.removeprefix(prefix): await read_figures(redis, name) for name in names}
+
+
+async def keys_of(redis: Redis, pattern: str) -> list[str]:
+    return [as_bytes(name).decode() async for name in redis.scan_iter(pattern, count=1_000)]
