@@ -11,7 +11,7 @@ SOURCES := platform deployments billing tests scripts
 export ACCELERATOR
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint types format bench bench-ledger lock clean
+.PHONY: help setup run test test-faults check lint types format bench bench-ledger lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ test: lint types ## every test: real databases, the real stack, a real browser; 
 	$(BIN)/pytest -q --durations=10 $(COVERAGE) tests/integration tests/fault && \
 	$(BIN)/pytest -q --durations=10 $(COVERAGE) tests/browser tests/e2e
 	@$(BIN)/coverage report
+
+test-faults: setup ## every fault, and the long form of what `make test` does for a minute
+	MONEY_MACHINE_RUNS=300 MONEY_MACHINE_STEPS=60 MONEY_EVERY_STEP=1 \
+	$(BIN)/pytest -q --durations=10 tests/fault tests/property/billing/test_money_machine.py
 
 format: setup ## rewrite the sources as ruff would
 	$(BIN)/ruff check --fix-only --quiet $(SOURCES)
