@@ -2,9 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, Phase
@@ -22,7 +22,8 @@ from hypothesis.stateful import (
 from support.money.actions import MoneyActions
 from support.money.books import MoneyBooks
 from support.money.faults import Fault, Plan
-from support.money.model import Tenant
+from support.money.model import LetIn, Tenant, Told
+from support.money.processes import MoneyProcess
 from support.money.stand import STRANGERS, MoneyStand, neighbours
 from support.servers.free_ports import free_port
 from support.servers.valkey import Valkey
@@ -32,19 +33,20 @@ from tokenyard.metering.events import Outcome
 from tokenyard.storage import transactional_outbox
 from tokenyard.storage.database import Database
 
+T = TypeVar("T")
+
 RUNS = int(os.environ.get("MONEY_MACHINE_RUNS", "15"))
 STEPS = int(os.environ.get("MONEY_MACHINE_STEPS", "30"))
 
-PLANS = st.none() | st.builds(Plan, st.integers(1, 6) | st.integers(1, 60), st.sampled_from(Fault), st.just(False))
+FAULTS = st.builds(Plan, st.integers(1, 6) | st.integers(1, 60), st.sampled_from(Fault), st.just(False))
+PLANS = st.none() | FAULTS
 PAIR = st.integers(0, 1)
 ANY = st.integers(0, 1_000)
-USAGES = st.builds(
-    lambda fresh, cached, completion: TokenUsage(fresh + cached, completion, cached),
-    st.integers(0, 40),
-    st.integers(0, 10),
-    st.integers(0, 50),
-)
-LIMITS = st.sampled_from([0, 10_000, 30_000, 60_000, 200_000])
+CREDITS = st.sampled_from([100_000, 40_000, 20_000, 1])
+LIMITS = st.sampled_from([60_000, 200_000, 20_000, 0])
+MOST = st.sampled_from([TokenUsage(20, 10), TokenUsage(50, 50, 10), TokenUsage(0, 1), TokenUsage(0, 0)])
+ATTEMPTS = st.sampled_from([1, 1, 2])
+OUTCOMES = st.sampled_from(Outcome)
 
 
 class MoneyMachine(RuleBasedStateMachine):
@@ -53,21 +55,27 @@ class MoneyMachine(RuleBasedStateMachine):
     database_url: str
     runs = 0
 
-    @initialize(of_one_bucket=st.booleans(), credit=st.tuples(st.integers(1, 100_000), st.integers(1, 100_000)))
-    def open(self, of_one_bucket: bool, credit: tuple[int, int]) -> None:
+    @initialize(of_one_bucket=st.booleans(), credits=st.tuples(CREDITS, CREDITS), begun=st.integers(0, 4))
+    def open(self, of_one_bucket: bool, credits: tuple[int, int], begun: int) -> None:
         self.loop = asyncio.Runner()
         MoneyMachine.runs += 1
         folder = self.folder / f"run-{MoneyMachine.runs}"
-        self._do(self._open(folder, of_one_bucket, credit))
+        self._do(self._open(folder, of_one_bucket, credits))
+        for number in range(begun):
+            self.admit(tenant=number % 2, key=0, gateway=number // 2, most=TokenUsage(10, 20), unused=11)
 
-    async def _open(self, folder: Path, of_one_bucket: bool, credit: tuple[int, int]) -> None:
+    async def _open(self, folder: Path, of_one_bucket: bool, credits: tuple[int, int]) -> None:
         self.stand = MoneyStand(self.valkey, folder, self.database_url)
         await self.stand.__aenter__()
         await self.stand.welcome(*(neighbours(0) if of_one_bucket else STRANGERS), monthly_spend=100_000)
         self.actions = MoneyActions(self.stand)
         self.books = MoneyBooks(self.actions)
-        for tenant, amount in zip(self.stand.told.tenants, credit, strict=True):
+        for tenant, amount in zip(self.stand.told.tenants, credits, strict=True):
             await self.actions.grant(tenant, amount, self.stand.gateways[0])
+
+    @rule()
+    def end_well(self) -> None:
+        self._do(self.actions.end_well())
 
     def teardown(self) -> None:
         if not hasattr(self, "stand"):
@@ -81,29 +89,24 @@ class MoneyMachine(RuleBasedStateMachine):
             self.loop.run(self.stand.__aexit__())
             self.loop.close()
 
-    def _do(self, work: Coroutine[Any, Any, None]) -> None:
-        self.failed = True
-        self.loop.run(work)
-        self.failed = False
-
-    def _tenant(self, number: int) -> Tenant:
-        return self.stand.told.tenants[number]
+    @invariant()
+    def no_hole(self) -> None:
+        if hasattr(self, "books"):
+            self._do(self.books.check_now())
 
     # Tenants and operators
 
-    @rule(tenant=PAIR, amount=st.integers(1, 100_000), gateway=PAIR, plan=PLANS)
+    @rule(tenant=PAIR, amount=CREDITS, gateway=PAIR, plan=PLANS)
     def grant(self, tenant: int, amount: int, gateway: int, plan: Plan | None) -> None:
         self._do(self.actions.grant(self._tenant(tenant), amount, self.stand.gateways[gateway], plan=plan))
 
     @rule(tenant=PAIR, which=ANY, gateway=PAIR, plan=PLANS)
     def grant_again(self, tenant: int, which: int, gateway: int, plan: Plan | None) -> None:
-        asked = self._tenant(tenant)
-        keys = list(asked.asked)
-        again = keys[which % len(keys)]
-        self._do(self.actions.grant(asked, 0, self.stand.gateways[gateway], again=again, plan=plan))
+        again = _pick(list(self._tenant(tenant).asked), which)
+        self._do(self.actions.grant(self._tenant(tenant), 0, self.stand.gateways[gateway], again=again, plan=plan))
 
     @rule(tenant=PAIR, scope=st.integers(0, 3), limit=LIMITS, without=st.booleans(), gateway=PAIR, plan=PLANS)
-    def limit(self, tenant: int, scope: int, limit: int, without: bool, gateway: int, plan: Plan | None) -> None:
+    def limit(self, *, tenant: int, scope: int, limit: int, without: bool, gateway: int, plan: Plan | None) -> None:
         changed = self._tenant(tenant)
         name = changed.scopes[scope]
         new = None if without and name == changed.project else limit
@@ -115,67 +118,72 @@ class MoneyMachine(RuleBasedStateMachine):
         tenant=PAIR,
         key=PAIR,
         gateway=PAIR,
-        most=USAGES,
-        spare=st.integers(0, 20),
-        attempts=st.sampled_from([1, 1, 1, 2]),
+        most=MOST,
+        unused=st.integers(0, 20),
+        attempts=ATTEMPTS,
         fresh=st.booleans(),
         plan=PLANS,
     )
     def admit(
         self,
+        *,
         tenant: int,
         key: int,
         gateway: int,
         most: TokenUsage,
-        spare: int,
-        attempts: int,
-        fresh: bool,
-        plan: Plan | None,
+        unused: int,
+        attempts: int = 1,
+        fresh: bool = True,
+        plan: Plan | None = None,
     ) -> None:
-        used = TokenUsage(most.prompt_tokens, max(0, most.completion_tokens - spare), most.cached_tokens)
-        self._do(
-            self.actions.admit(
-                self._tenant(tenant).keys[key],
-                self.stand.gateways[gateway],
-                most=most,
-                used=used,
-                attempts=attempts,
-                fresh=fresh,
-                plan=plan,
-            )
+        used = TokenUsage(most.prompt_tokens, max(0, most.completion_tokens - unused), most.cached_tokens)
+        caller, process = self._tenant(tenant).keys[key], self.stand.gateways[gateway]
+        admission = self.actions.admit(
+            caller, process, most=most, used=used, attempts=attempts, fresh=fresh, plan=plan
         )
+        self._do(admission)
 
-    @precondition(lambda self: any(self.stand.told.open()))
-    @rule(which=ANY, outcome=st.sampled_from(Outcome), plan=PLANS)
+    @precondition(lambda self: any(self.told.open()))
+    @rule(which=ANY, outcome=OUTCOMES, plan=PLANS)
     def settle(self, which: int, outcome: Outcome, plan: Plan | None) -> None:
-        waiting = list(self.stand.told.open())
-        one = waiting[which % len(waiting)]
+        self._settle(_pick(list(self.told.open()), which), outcome, plan)
+
+    @precondition(lambda self: self.told.requests)
+    @rule(which=ANY, attempt=PAIR, plan=PLANS)
+    def report(self, which: int, attempt: int, plan: Plan | None) -> None:
+        one = _pick(list(self.told.requests.values()), which)
+        self._do(self.actions.report(one, 1 + attempt % one.attempts, plan=plan))
+
+    @precondition(lambda self: any(self.told.open()))
+    @rule(which=ANY, outcome=OUTCOMES, report_first=st.booleans(), settle_plan=PLANS, report_plan=PLANS)
+    def report_and_settle(
+        self, which: int, outcome: Outcome, report_first: bool, settle_plan: Plan | None, report_plan: Plan | None
+    ) -> None:
+        one = _pick(list(self.told.open()), which)
+        if report_first:
+            self._do(self.actions.report(one, one.attempts, plan=report_plan))
+        self._settle(one, outcome, settle_plan)
+        if not report_first:
+            self._do(self.actions.report(one, one.attempts, plan=report_plan))
+
+    def _settle(self, one: LetIn, outcome: Outcome, plan: Plan | None) -> None:
         relayed = one.used
         if outcome is not Outcome.COMPLETED:
             relayed = TokenUsage(relayed.prompt_tokens, relayed.completion_tokens // 2, relayed.cached_tokens)
         self._do(self.actions.settle(one, outcome, relayed, plan=plan))
 
-    @precondition(lambda self: self.stand.told.requests)
-    @rule(which=ANY, attempt=PAIR, finished=st.booleans(), plan=PLANS)
-    def report(self, which: int, attempt: int, finished: bool, plan: Plan | None) -> None:
-        every = list(self.stand.told.requests.values())
-        one = every[which % len(every)]
-        self._do(self.actions.report(one, 1 + attempt % one.attempts, finished=finished, plan=plan))
-
     # Jobs
 
-    @rule(tenant=PAIR, key=PAIR, gateway=PAIR, tokens=st.integers(0, 20), plan=PLANS)
+    @rule(tenant=PAIR, key=PAIR, gateway=PAIR, tokens=st.sampled_from([5, 10, 20, 0]), plan=PLANS)
     def reserve(self, tenant: int, key: int, gateway: int, tokens: int, plan: Plan | None) -> None:
         owner = self._tenant(tenant)
         self._do(self.actions.reserve(owner, owner.keys[key], self.stand.gateways[gateway], tokens, plan=plan))
 
-    @precondition(lambda self: any(job.trained is None for job in self.stand.told.jobs.values()))
-    @rule(which=ANY, share=st.floats(0, 1))
-    def finish(self, which: int, share: float) -> None:
-        jobs = [job for job in self.stand.told.jobs.values() if job.trained is None and job.reserved is not False]
-        if jobs:
-            job = jobs[which % len(jobs)]
-            self._do(self.actions.finish(job, int(job.tokens * share) if job.reserved else 0))
+    @precondition(lambda self: any(self.told.unfinished_jobs()))
+    @rule(which=ANY, share=st.sampled_from([1, 2, 3, 0]))
+    def finish(self, which: int, share: int) -> None:
+        job = _pick(list(self.told.unfinished_jobs()), which)
+        self._do(self.actions.finish(job, job.tokens * share // 3 if job.reserved else 0))
 
     # Loops
 
@@ -187,21 +195,18 @@ class MoneyMachine(RuleBasedStateMachine):
     def replica_round(self, plan: Plan | None) -> None:
         self._do(self.actions.replica_round(plan=plan))
 
-    @rule(worker=PAIR, of_the_living=st.sampled_from([False, False, False, True]), plan=PLANS)
-    def sweep(self, worker: int, of_the_living: bool, plan: Plan | None) -> None:
-        self._do(self.actions.sweep(self.stand.workers[worker], of_the_living=of_the_living, plan=plan))
-
     @rule(worker=PAIR, overdue=st.booleans(), plan=PLANS)
     def consume(self, worker: int, overdue: bool, plan: Plan | None) -> None:
         self._do(self.actions.consume(self.stand.workers[worker], overdue=overdue, plan=plan))
 
-    @rule(worker=PAIR, plan=PLANS)
-    def carry(self, worker: int, plan: Plan | None) -> None:
-        self._do(self.actions.carry(self.stand.workers[worker], plan=plan))
+    @rule(worker=PAIR, of_the_living=st.sampled_from([False, False, True]), plan=PLANS)
+    def sweep(self, worker: int, of_the_living: bool, plan: Plan | None) -> None:
+        self._do(self.actions.sweep(self.stand.workers[worker], of_the_living=of_the_living, plan=plan))
 
-    @rule(worker=PAIR, plan=PLANS)
-    def tidy(self, worker: int, plan: Plan | None) -> None:
-        self._do(self.actions.tidy(self.stand.workers[worker], plan=plan))
+    @rule(worker=PAIR, tidy=st.booleans(), plan=PLANS)
+    def carry_or_tidy(self, worker: int, tidy: bool, plan: Plan | None) -> None:
+        work = self.actions.tidy if tidy else self.actions.carry
+        self._do(work(self.stand.workers[worker], plan=plan))
 
     # Accidents
 
@@ -209,11 +214,10 @@ class MoneyMachine(RuleBasedStateMachine):
     def kill(self, process: int) -> None:
         self._do(self.stand.kill(self.stand.processes[process]))
 
-    @precondition(lambda self: any(process.stalled for process in self.stand.processes))
+    @precondition(lambda self: self._stalled())
     @rule(which=ANY, plan=PLANS)
     def resume(self, which: int, plan: Plan | None) -> None:
-        stalled = [process for process in self.stand.processes if process.stalled]
-        self._do(self.actions.resume(stalled[which % len(stalled)], plan))
+        self._do(self.actions.resume(_pick(self._stalled(), which), plan))
 
     @precondition(lambda self: any(worker.stalled for worker in self.stand.workers))
     @rule()
@@ -222,18 +226,28 @@ class MoneyMachine(RuleBasedStateMachine):
             if worker.stalled:
                 self._do(self.stand.worker_lease_ends(worker))
 
-    @rule(which=ANY)
-    def deliver_again(self, which: int) -> None:
-        self._do(self.actions.deliver_again(which))
+    @rule(which=ANY, redis_dies=st.sampled_from([False, False, True]))
+    def events_come_twice(self, which: int, redis_dies: bool) -> None:
+        self._do(self.actions.redis_dies() if redis_dies else self.actions.deliver_again(which))
 
-    @rule()
-    def redis_dies(self) -> None:
-        self._do(self.actions.redis_dies())
+    @property
+    def told(self) -> Told:
+        return self.stand.told
 
-    @invariant()
-    def no_hole(self) -> None:
-        if hasattr(self, "books"):
-            self._do(self.books.check_now())
+    def _tenant(self, number: int) -> Tenant:
+        return self.told.tenants[number]
+
+    def _stalled(self) -> list[MoneyProcess]:
+        return [process for process in self.stand.processes if process.stalled]
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        self.failed = True
+        self.loop.run(work)
+        self.failed = False
+
+
+def _pick(found: Sequence[T], which: int) -> T:
+    return found[which % len(found)]
 
 
 @pytest.fixture

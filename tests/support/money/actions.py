@@ -106,10 +106,11 @@ class MoneyActions:
 
         await self._run(one.gateway, lambda: one.gateway.admission.settle(event, NanoDollars(one.cost)), then, plan)
 
-    async def report(self, one: LetIn, attempt: int, *, finished: bool = True, plan: Plan | None = None) -> None:
+    async def report(self, one: LetIn, attempt: int, *, plan: Plan | None = None) -> None:
         """The replica says what an attempt used."""
         one.reported.add(attempt)
         claims = _with(one.claims, AttemptId(f"{one.id}.{attempt}"))
+        finished = attempt == one.attempts
         report = ReplicaReported(claims, one.usage_of(attempt), "replica", finished, claims.admitted_at_ms + 1)
         replica = self.stand.replica
         await self._run(replica, lambda: replica.outbox.send(report), _nothing, plan)
@@ -207,8 +208,17 @@ class MoneyActions:
         await process.resume(plan)
         await self.stand.bury()
 
+    async def end_well(self) -> None:
+        """Whatever stalls goes on, and every gateway that lives settles what it has let in."""
+        for process in self.stand.processes:
+            if process.stalled:
+                await self.resume(process)
+        for one in list(self.told.open()):
+            await self.report(one, one.attempts)
+            await self.settle(one, Outcome.COMPLETED, one.used)
+
     async def recover(self) -> None:
-        """Gateways and replicas die, and new ones come; time passes until all is decided."""
+        """Gateways, replicas and what stalls die, and new ones come; time passes until all is decided."""
         stand = self.stand
         for process in (*stand.gateways, stand.replica, *(worker for worker in stand.workers if worker.stalled)):
             await process.kill()
@@ -216,9 +226,8 @@ class MoneyActions:
         for gateway in stand.gateways:
             await self.gateway_round(gateway)
         await self.replica_round()
-        for job in self.told.jobs.values():
-            if job.trained is None and job.reserved is not False:
-                await self.finish(job, 0)
+        for job in list(self.told.unfinished_jobs()):
+            await self.finish(job, 0)
         for _ in range(10):
             await self.tidy(stand.workers[0])
             await self.sweep(stand.workers[0])

@@ -112,3 +112,6 @@ class Told:
     def open(self) -> Iterator[LetIn]:
         """Yield what its gateway still has to settle."""
         return (one for one in self.requests.values() if one.outcome is None and not one.gateway.dead)
+
+    def unfinished_jobs(self) -> Iterator[Job]:
+        return (job for job in self.jobs.values() if job.trained is None and job.reserved is not False)
