@@ -4,7 +4,7 @@ Only a new card can end such a wait, so it is new cards that are looked for, and
 """
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Set
 
 from tokenyard.storage.database import Database
 from tokenyard_billing.pricing.price_book import read_new_cards
@@ -27,7 +27,7 @@ class PriceWaits:
         self._look_at = 0.0
 
     @property
-    def buckets(self) -> Collection[int]:
+    def buckets(self) -> Set[int]:
         return self._cards_known.keys()
 
     def add(self, bucket: int, cards_known: int) -> None:

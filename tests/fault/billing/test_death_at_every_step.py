@@ -21,6 +21,7 @@ from tokenyard.core.ids import ApiKeyId
 from tokenyard.core.usage import TokenUsage
 from tokenyard.metering.events import Outcome
 from tokenyard.storage.database import Database
+from tokenyard_billing.charging import consumer
 
 MOST = TokenUsage(20, 10)
 USED = TokenUsage(20, 6, 5)
@@ -257,6 +258,12 @@ OPERATIONS: tuple[Operation, ...] = (
     *(admit, settle, leave, settle_from_the_spool, report, sweep, charge, decide_overdue, find_orphan),
     *(grant, grant_again, reserve, reserve_too_much, abandon, close_reservation, carry, lower_limit, raise_limit),
 )
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a dead worker left is taken at the next step, and not two seconds later."""
+    monkeypatch.setattr(consumer, "RETRY_MS", 0)
 
 
 @pytest.fixture

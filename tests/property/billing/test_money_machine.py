@@ -55,22 +55,22 @@ class MoneyMachine(RuleBasedStateMachine):
     database_url: str
     runs = 0
 
-    @initialize(of_one_bucket=st.booleans(), credits=st.tuples(CREDITS, CREDITS), begun=st.integers(0, 4))
-    def open(self, of_one_bucket: bool, credits: tuple[int, int], begun: int) -> None:
+    @initialize(of_one_bucket=st.booleans(), given=st.tuples(CREDITS, CREDITS), begun=st.integers(0, 4))
+    def open(self, of_one_bucket: bool, given: tuple[int, int], begun: int) -> None:
         self.loop = asyncio.Runner()
         MoneyMachine.runs += 1
         folder = self.folder / f"run-{MoneyMachine.runs}"
-        self._do(self._open(folder, of_one_bucket, credits))
+        self._do(self._open(folder, of_one_bucket, given))
         for number in range(begun):
             self.admit(tenant=number % 2, key=0, gateway=number // 2, most=TokenUsage(10, 20), unused=11)
 
-    async def _open(self, folder: Path, of_one_bucket: bool, credits: tuple[int, int]) -> None:
+    async def _open(self, folder: Path, of_one_bucket: bool, given: tuple[int, int]) -> None:
         self.stand = MoneyStand(self.valkey, folder, self.database_url)
         await self.stand.__aenter__()
         await self.stand.welcome(*(neighbours(0) if of_one_bucket else STRANGERS), monthly_spend=100_000)
         self.actions = MoneyActions(self.stand)
         self.books = MoneyBooks(self.actions)
-        for tenant, amount in zip(self.stand.told.tenants, credits, strict=True):
+        for tenant, amount in zip(self.stand.told.tenants, given, strict=True):
             await self.actions.grant(tenant, amount, self.stand.gateways[0])
 
     @rule()
@@ -138,9 +138,7 @@ class MoneyMachine(RuleBasedStateMachine):
     ) -> None:
         used = TokenUsage(most.prompt_tokens, max(0, most.completion_tokens - unused), most.cached_tokens)
         caller, process = self._tenant(tenant).keys[key], self.stand.gateways[gateway]
-        admission = self.actions.admit(
-            caller, process, most=most, used=used, attempts=attempts, fresh=fresh, plan=plan
-        )
+        admission = self.actions.admit(caller, process, most=most, used=used, attempts=attempts, fresh=fresh, plan=plan)
         self._do(admission)
 
     @precondition(lambda self: any(self.told.open()))

@@ -1,6 +1,7 @@
 """Everything that can happen to money, each done by one process that may die over it; and what tenants learn by it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import msgspec
 from redis.exceptions import RedisError
@@ -33,7 +34,7 @@ class MoneyActions:
         self.stand = stand
         self.told = stand.told
         self._numbers = 0
-        self._seen: dict[tuple[int, bytes], dict[bytes, bytes]] = {}
+        self._seen: dict[tuple[int, bytes], dict[Any, Any]] = {}
 
     # Tenants
 
@@ -181,7 +182,8 @@ class MoneyActions:
     async def deliver_again(self, choice: int) -> None:
         """Let an event stand on its stream once more."""
         for bucket in sorted(self.stand.buckets):
-            for identity, fields in await self.stand.redis.xrange(usage_stream(bucket)):
+            entries: Any = await self.stand.redis.xrange(usage_stream(bucket))
+            for identity, fields in entries:
                 self._seen[bucket, identity] = fields
         if self._seen:
             bucket, _ = where = sorted(self._seen)[choice % len(self._seen)]
@@ -242,7 +244,7 @@ class MoneyActions:
     async def _run(
         self,
         process: MoneyProcess,
-        work: Callable[..., object],
+        work: Callable[[], Coroutine[Any, Any, Any]],
         then: Then,
         plan: Plan | None,
         *expected: type[Exception],

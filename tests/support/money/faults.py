@@ -146,6 +146,7 @@ class FragileRedis(Redis):
     @classmethod
     def connected(cls, url: str, steps: Steps) -> Self:
         client = cls.from_pool(connect_redis(url).connection_pool)
+        assert isinstance(client, cls)
         client.steps = steps
         return client
 
@@ -196,6 +197,6 @@ class FragileDatabase(Database):
         await self._steps.after()  # the commit
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[AsyncSession]:
-        async with self._steps.transaction(), super().reading() as session:
+    async def reading(self, *, statement_timeout_s: float | None = None) -> AsyncIterator[AsyncSession]:
+        async with self._steps.transaction(), super().reading(statement_timeout_s=statement_timeout_s) as session:
             yield session

