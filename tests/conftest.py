@@ -11,11 +11,10 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from redis.asyncio import Redis
 from s3fs import S3FileSystem
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from support.servers.free_ports import free_port
 from support.servers.object_store import BUCKET, object_store
+from support.servers.postgres import empty_postgres
 from support.servers.valkey import running_valkey
 from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.storage.database import Base, Database
@@ -51,21 +50,12 @@ async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
     if request.param == "sqlite":
         url = f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"
     else:
-        url = await _empty_postgres(request.getfixturevalue("postgres_url"))
+        url = await empty_postgres(request.getfixturevalue("postgres_url"))
     opened = Database(url)
     async with opened.engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
     yield opened
     await opened.close()
-
-
-async def _empty_postgres(url: str) -> str:
-    engine = create_async_engine(url)
-    async with engine.begin() as connection:
-        await connection.execute(text("DROP SCHEMA public CASCADE"))
-        await connection.execute(text("CREATE SCHEMA public"))
-    await engine.dispose()
-    return url
 
 
 @pytest.fixture

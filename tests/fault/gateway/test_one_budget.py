@@ -14,6 +14,7 @@ from support.billing.stand import balance, charges, live_budget, reconciler, str
 from support.fakes.rate_cards import rate_card, stated, write_file
 from support.redis_reader import read_figures
 from support.servers.gateways import MODEL, GatewayFleet, running_gateways
+from support.servers.postgres import empty_postgres
 from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.redis_keys import bucket_of, holds, rate
 from tokenyard.limits.sweeper import Sweeper
@@ -29,12 +30,13 @@ TOKENS_PER_MINUTE = 900
 PART_MS, PARTS = 5_000, 12  # of a minute's window
 
 
-@pytest.fixture
-async def fleet(tmp_path: Path) -> AsyncIterator[GatewayFleet]:
+@pytest.fixture(params=["sqlite", "postgres"])
+async def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[GatewayFleet]:
     (tmp_path / "prices").mkdir()
     write_file(tmp_path / "prices", stated("dear", 0, output=OUTPUT_DOLLARS))
+    url = "" if request.param == "sqlite" else await empty_postgres(request.getfixturevalue("postgres_url"))
     async with running_gateways(
-        tmp_path, GATEWAYS, opening_credit_dollars="1", prices_dir=tmp_path / "prices"
+        tmp_path, GATEWAYS, database_url=url, opening_credit_dollars="1", prices_dir=tmp_path / "prices"
     ) as running:
         yield running
 

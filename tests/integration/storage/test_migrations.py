@@ -8,9 +8,9 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, column, insert, select, table, text
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from support.fakes.rate_cards import SHIPPED, SHIPPED_CARDS, stated, write_file
+from support.servers.postgres import empty_postgres
 from tokenyard.bootstrap.migrate import bring_up_to_date
 from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.core.clock import SystemClock
@@ -33,17 +33,7 @@ from tokenyard_billing.tables import StaleInvoice
 def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite+aiosqlite:///{tmp_path / 'migrated.db'}"
-    url: str = request.getfixturevalue("postgres_url")
-
-    async def drop_all() -> None:
-        engine = create_async_engine(url)
-        async with engine.begin() as connection:
-            await connection.execute(text("DROP SCHEMA public CASCADE"))
-            await connection.execute(text("CREATE SCHEMA public"))
-        await engine.dispose()
-
-    asyncio.run(drop_all())
-    return url
+    return asyncio.run(empty_postgres(request.getfixturevalue("postgres_url")))
 
 
 def test_the_history_ends_where_the_code_is(empty_database_url: str) -> None:
