@@ -6,6 +6,8 @@ ACCELERATOR ?= cpu
 JOBS ?= 2
 BIN := .venv/bin
 COVERAGE := --cov --cov-append --cov-report=
+# These start Ray, engines or whole installations, one after the other.
+HEAVY := tests/integration/serving tests/integration/training tests/integration/model_server tests/integration/stack
 SOURCES := platform deployments billing tests scripts
 
 export ACCELERATOR
@@ -36,7 +38,8 @@ test: lint types ## every test: real databases, the real stack, a real browser; 
 	@rm -rf build/coverage
 	@chromium=$$($(BIN)/python scripts/chromium.py) && export CHROMIUM="$$chromium" && \
 	$(BIN)/pytest -q -n $(JOBS) $(COVERAGE) tests/architecture tests/unit tests/contract tests/property && \
-	$(BIN)/pytest -q --durations=10 $(COVERAGE) tests/integration tests/fault && \
+	$(BIN)/pytest -q -n $(JOBS) --durations=10 $(COVERAGE) tests/integration tests/fault $(HEAVY:%=--ignore=%) && \
+	$(BIN)/pytest -q --durations=10 $(COVERAGE) $(HEAVY) && \
 	$(BIN)/pytest -q --durations=10 $(COVERAGE) tests/browser tests/e2e
 	@$(BIN)/coverage report
 
