@@ -1,0 +1,278 @@
+"""vLLM's schedulers, made fair between organizations (pinned: 0.32).
+
+vLLM keeps its work: it hands out tokens to those that run in the order of `running`, then takes from `waiting` what it
+finds memory and slots for. Here both are put into the order of service before each step, and each step is charged to
+those it was made for.
+"""
+
+import time
+from collections import Counter
+from typing import Any
+
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.core.sched.request_queue import FCFSRequestQueue, SchedulingPolicy
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.request import Request, RequestStatus
+
+from tokenyard_deployments.serving.engine.scheduling.adapter_slots import AdapterSlots
+from tokenyard_deployments.serving.engine.scheduling.caller import Caller, take_caller
+from tokenyard_deployments.serving.engine.scheduling.queue import FairQueue
+from tokenyard_deployments.serving.engine.scheduling.report import ReportWriter
+from tokenyard_deployments.serving.engine.scheduling.sequences import prefill_left
+from tokenyard_deployments.serving.engine.scheduling.service import WeightedService
+from tokenyard_deployments.serving.engine.scheduling.settings import FairnessSettings
+from tokenyard_deployments.serving.engine.scheduling.turns import held_prefills, in_turn, most_served
+from tokenyard_deployments.serving.engine.scheduling.waiting_line import WaitingLine
+
+FORGET_EVERY = 1024  # steps
+
+
+class FairScheduling(Scheduler):  # type: ignore[misc]
+    """What is added to either of vLLM's schedulers."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        settings = FairnessSettings.of(self.vllm_config.additional_config)
+        self._reserved = min(settings.reserved_slots, self.max_num_active_reqs - 1)
+        self._quantum = settings.quantum
+        self._service = WeightedService()
+        self._line: WaitingLine[Request] = WaitingLine(self._service, settings.quantum)
+        places = self.lora_config.max_loras if self.lora_config else 0
+        self._adapters = AdapterSlots(places, self._service, settings.quantum)
+        self._reports = ReportWriter()
+        self.waiting = FairQueue(self._line, organization_of, self._pick)
+        # Where memory is short vLLM stops the request of the highest `priority`: the most served organization's.
+        self.policy = SchedulingPolicy.PRIORITY
+        self.kv_holding_waiting = FCFSRequestQueue()
+        self._short_of_memory: Request | None = None
+        # Of this step: what must not start again in it, whose prefills are held, who finds no memory, and how much of a
+        # prompt is computed already.
+        self._stopped: set[str] = set()
+        self._held: set[str] = set()
+        self._without_memory: set[str] = set()
+        self._resident: dict[str, int] = {}
+
+    def add_request(self, request: Request) -> None:
+        if request.request_id not in self.requests:
+            request.caller = caller = take_caller(request)
+            request.charged_tokens = 0
+            self._service.arrive(caller.organization, caller.weight, self._line.organizations)
+        super().add_request(request)
+
+    def schedule(self, *args: Any, **kwargs: Any) -> SchedulerOutput:
+        self._begin_step()
+        output = super().schedule(*args, **kwargs)
+        self._end_step(output)
+        return output
+
+    def make_stats(self, *args: Any, **kwargs: Any) -> Any:
+        stats = super().make_stats(*args, **kwargs)
+        if stats is not None:
+            self._reports.attach(stats, self._line, self.running, self._service)
+        return stats
+
+    def _begin_step(self) -> None:
+        self.waiting.begin_step()
+        self._stopped.clear()
+        self._held.clear()
+        self._without_memory.clear()
+        self._resident.clear()
+        self._make_room_in_memory()
+        self._make_room_in_slots()
+        self._make_room_for_adapters()
+        running = self._running_by_organization()
+        standings = {one: self._standing(one, running) for one in {*running, *self._line.organizations}}
+        self.running = in_turn(self.running, standings.__getitem__, organization_of)
+        ranks = {one: rank for rank, one in enumerate(sorted(running, key=standings.__getitem__))}
+        for request in self.running:
+            request.priority = ranks[organization_of(request)]
+        self._hold_prefills(standings)
+
+    def _end_step(self, output: SchedulerOutput) -> None:
+        for request_id, tokens in output.num_scheduled_tokens.items():
+            request = self.requests[request_id]
+            self._charge(request, tokens)
+            if not request.is_prefill_chunk and not request.num_output_tokens:
+                self._reports.first_token_comes(request)
+        last_looked_at = self.waiting.end_step()
+        # Where prompts are not cut to pieces, one may only have been too long for what the step had left.
+        self._short_of_memory = last_looked_at if self.scheduler_config.enable_chunked_prefill else None
+        if self.current_step % FORGET_EVERY == 0:
+            self._service.forget({organization_of(one) for one in self.requests.values()})
+
+    def _charge(self, request: Request, tokens: int) -> None:
+        """Charge a step's tokens; what is computed again after its organization made room is not charged again."""
+        end = request.num_computed_tokens
+        begin = max(end - tokens, request.charged_tokens)
+        if begin < end:
+            prompt = max(0, min(end, request.num_prompt_tokens) - begin)
+            self._service.charge(organization_of(request), prompt, end - begin - prompt)
+            request.charged_tokens = end
+
+    # Who starts
+
+    def _pick(self) -> tuple[str, Request] | None:
+        free = self._free_slots
+        if free <= 0:
+            return None
+        taken = self._running_adapters.keys()
+        return self._line.pick(
+            running=self._running_by_organization(),
+            only_idle=free <= self._reserved and bool(self.running),
+            may_start=lambda one: self._ready(one) and self._adapters.fits(caller_of(one).adapter, taken),
+            resident_tokens=self._resident_tokens,
+        )
+
+    def _ready(self, request: Request) -> bool:
+        """Whether nothing but its turn keeps a request from starting."""
+        if request.request_id in self._stopped or organization_of(request) in self._held:
+            return False
+        if request.status == RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR:
+            return bool(request.structured_output_request.is_grammar_ready)
+        return request.status != RequestStatus.WAITING_FOR_STREAMING_REQ
+
+    def _resident_tokens(self, request: Request) -> int:
+        found = self._resident.get(request.request_id)
+        if found is None:
+            found = self.kv_cache_manager.get_computed_blocks(request)[1] if not request.num_computed_tokens else 0
+            self._resident[request.request_id] = found
+        return found
+
+    # Who makes room
+
+    def _make_room_in_memory(self) -> None:
+        """Stop the most served until a request fits that found no memory in the last step, if it is a newcomer's."""
+        request, self._short_of_memory = self._short_of_memory, None
+        if request is None or request.is_finished():
+            return
+        newcomer = organization_of(request)
+        pool = self.kv_cache_manager.block_pool
+        needed = -(-request.num_tokens // self.block_size) + 1
+        while pool.get_num_free_blocks() < needed:
+            if not self._is_idle(newcomer) or not self._stop_most_served(newcomer):
+                self._without_memory.add(newcomer)
+                return
+
+    def _make_room_in_slots(self) -> None:
+        """Stop one request of the most served for each newcomer that finds no slot, not even a reserved one."""
+        running = self._running_by_organization()
+        newcomers = [one for one in self._line.organizations if not running[one] and self._wants_start(one)]
+        newcomers.sort(key=self._service.of)
+        for organization in newcomers[max(0, self._free_slots) :]:
+            if not self._stop_most_served(organization):
+                return
+
+    def _make_room_for_adapters(self) -> None:
+        """Let the least served of those that only want for an adapter's place have one."""
+        running = self._running_by_organization()
+        holders = self._running_adapters
+        for organization in sorted(self._line.organizations, key=lambda one: self._standing(one, running)):
+            ready = [one for one in self._line.looked_at(organization) if self._ready(one)]
+            if not ready:
+                continue
+            adapter = caller_of(ready[0]).adapter
+            if adapter is None or any(self._adapters.fits(caller_of(one).adapter, holders) for one in ready):
+                break
+            losing = self._adapters.claim(organization, adapter, holders)
+            if losing is not None:
+                for request in [one for one in self.running if caller_of(one).adapter == losing]:
+                    self._stop(request)
+            return
+        self._adapters.no_claim()
+
+    def _stop_most_served(self, newcomer: str) -> bool:
+        running = self._running_by_organization()
+        request = most_served(
+            self.running,
+            newcomer,
+            lambda one: self._standing(one, running),
+            organization_of,
+            self._request_blocks_can_be_freed,
+        )
+        if request is None:
+            return False
+        self._stop(request)
+        return True
+
+    def _stop(self, request: Request) -> None:
+        """Send a running request back to wait; its blocks stay computed as long as nobody needs them."""
+        if not self._request_blocks_can_be_freed(request):
+            return
+        self.running.remove(request)
+        self._preempt_request(request, time.monotonic(), drop_stale_output=self.requires_kv_delivery)
+        # vLLM could not tell a request that stops and starts in one step from one that ran on.
+        self._stopped.add(request.request_id)
+
+    def _hold_prefills(self, standings: dict[str, float]) -> None:
+        wanted = {one: tokens for one in self._line.organizations if (tokens := self._wanted_tokens(one))}
+        for request in held_prefills(
+            self.running, wanted, self.max_num_scheduled_tokens, standings.__getitem__, organization_of
+        ):
+            self._held.add(organization_of(request))
+            # The step that comes is the next one: vLLM passes over whoever is not due before the one after it.
+            request.next_decode_eligible_step = max(request.next_decode_eligible_step, self.current_step + 2)
+
+    def _wanted_tokens(self, organization: str) -> int:
+        """How many tokens of the step those of an organization would take that may start in it."""
+        slots = self._free_slots - (0 if self._is_idle(organization) else self._reserved)
+        if slots <= 0 or organization in self._without_memory:
+            return 0
+        taken = self._running_adapters
+        may_start = [
+            one
+            for one in self._line.looked_at(organization)
+            if self._ready(one) and self._adapters.fits(caller_of(one).adapter, taken)
+        ]
+        return sum(prefill_left(one) - self._resident_tokens(one) for one in may_start[:slots])
+
+    def _wants_start(self, organization: str) -> bool:
+        return any(self._ready(one) for one in self._line.looked_at(organization))
+
+    # What runs
+
+    @property
+    def _free_slots(self) -> int:
+        return int(self.max_num_active_reqs - len(self.running) - self.num_waiting_for_streaming_input)
+
+    def _running_by_organization(self) -> Counter[str]:
+        return Counter(organization_of(one) for one in self.running)
+
+    @property
+    def _running_adapters(self) -> dict[int, set[str]]:
+        """Whose requests run over each adapter, those included that this step passes over."""
+        holders: dict[int, set[str]] = {}
+        for request in self.running:
+            caller = caller_of(request)
+            if caller.adapter is not None:
+                holders.setdefault(caller.adapter, set()).add(caller.organization)
+        return holders
+
+    def _is_idle(self, organization: str) -> bool:
+        return all(organization_of(one) != organization for one in self.running)
+
+    def _standing(self, organization: str, running: Counter[str]) -> float:
+        return self._service.of(organization) - (0.0 if running[organization] else self._quantum)
+
+
+class FairScheduler(FairScheduling):
+    """For an engine that schedules a step when the one before it is done."""
+
+
+class FairAsyncScheduler(FairScheduling, AsyncScheduler):  # type: ignore[misc]
+    """For an engine that schedules a step while the one before it runs."""
+
+
+def caller_of(request: Request) -> Caller:
+    caller: Caller = request.caller
+    return caller
+
+
+def organization_of(request: Request) -> str:
+    return caller_of(request).organization
+
+
+def fair_scheduler(*, vllm_config: Any, **arguments: Any) -> FairScheduling:
+    """Return the scheduler for an engine; this is what `scheduler_cls` names, and vLLM calls it as a class."""
+    chosen = FairAsyncScheduler if vllm_config.scheduler_config.async_scheduling else FairScheduler
+    return chosen(vllm_config=vllm_config, **arguments)

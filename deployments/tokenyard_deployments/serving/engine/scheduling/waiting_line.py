@@ -1,0 +1,116 @@
+"""Who starts next: the least served organization, and within a quantum of it whoever finds its prefix computed.
+
+Source: Cao et al., "Locality-aware Fair Scheduling in LLM Serving", arXiv 2501.14312 (deficit longest-prefix match).
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import islice
+from typing import Generic, TypeVar
+
+from tokenyard_deployments.serving.engine.scheduling.sequences import Sequence
+from tokenyard_deployments.serving.engine.scheduling.service import WeightedService
+
+SequenceT = TypeVar("SequenceT", bound=Sequence)
+
+# Of each organization so many are looked at for the longest prefix, and in all.
+LOOK_AHEAD = 16
+MAX_LOOKED_AT = 64
+# An organization's oldest sequence lets so many younger ones of its own pass.
+PATIENCE = 16
+
+
+class WaitingLine(Generic[SequenceT]):
+    """The waiting sequences, each organization's in order of arrival."""
+
+    def __init__(self, service: WeightedService, quantum: float) -> None:
+        self._service = service
+        self._quantum = quantum
+        self._lines: dict[str, OrderedDict[str, SequenceT]] = {}
+        self._passed: dict[str, int] = {}
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[SequenceT]:
+        for line in self._lines.values():
+            yield from line.values()
+
+    @property
+    def organizations(self) -> Collection[str]:
+        return self._lines.keys()
+
+    def of(self, organization: str) -> Iterator[SequenceT]:
+        return iter(self._line(organization).values())
+
+    def append(self, organization: str, sequence: SequenceT) -> None:
+        self._lines.setdefault(organization, OrderedDict())[sequence.request_id] = sequence
+        self._length += 1
+
+    def prepend(self, organization: str, sequence: SequenceT) -> None:
+        """Put back a sequence that was taken out, before all others of its organization."""
+        self.append(organization, sequence)
+        self._lines[organization].move_to_end(sequence.request_id, last=False)
+
+    def remove(self, organization: str, sequence: SequenceT) -> bool:
+        """Take a sequence out; return whether an older one of its organization stays."""
+        line = self._line(organization)
+        if line.pop(sequence.request_id, None) is None:
+            return False
+        self._length -= 1
+        if not line:
+            del self._lines[organization]
+            self._service.waits_no_more(organization)
+            return False
+        oldest = next(iter(line.values()))
+        return oldest.arrival_time < sequence.arrival_time
+
+    def started(self, organization: str, *, passed: bool) -> None:
+        """Note that a sequence started, and whether it passed an older one of its organization."""
+        if passed and organization in self._lines:
+            self._passed[organization] = self._passed.get(organization, 0) + 1
+        else:
+            self._passed.pop(organization, None)
+
+    def impatient(self, organization: str) -> bool:
+        """Tell whether the organization's oldest sequence has let enough others pass."""
+        return self._passed.get(organization, 0) >= PATIENCE
+
+    def pick(
+        self,
+        *,
+        running: Mapping[str, int],
+        only_idle: bool,
+        may_start: Callable[[SequenceT], bool],
+        resident_tokens: Callable[[SequenceT], int],
+    ) -> tuple[str, SequenceT] | None:
+        """Return the organization and the sequence to start next, or None where none may.
+
+        `running` counts each organization's running sequences; with `only_idle` one that has any gets no turn.
+        Those who have nothing running come before the others within the quantum.
+        """
+        allowed = [one for one in self._lines if not (only_idle and running.get(one, 0))]
+        startable = {
+            one: found
+            for one in allowed
+            if (found := [sequence for sequence in self.looked_at(one) if may_start(sequence)])
+        }
+        if not startable:
+            return None
+        least = min(self._service.of(one) for one in startable)
+        near = [one for one in startable if self._service.of(one) <= least + self._quantum]
+        near = [one for one in near if not running.get(one, 0)] or near
+        near.sort(key=self._service.of)
+        offered = [(one, sequence) for one in near for sequence in startable[one]][:MAX_LOOKED_AT]
+        if len(offered) == 1:
+            return offered[0]
+        # Of equals the first is taken: of the least served organization, the one that came first.
+        return max(offered, key=lambda offer: resident_tokens(offer[1]))
+
+    def _line(self, organization: str) -> OrderedDict[str, SequenceT]:
+        return self._lines.get(organization) or OrderedDict()
+
+    def looked_at(self, organization: str) -> list[SequenceT]:
+        """Return the sequences of an organization that may be picked."""
+        return list(islice(self.of(organization), 1 if self.impatient(organization) else LOOK_AHEAD))

@@ -1,0 +1,145 @@
+"""vLLM's scheduler without a model: each step it says what to compute, and gets tokens that nobody computed."""
+
+import json
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from vllm import PoolingParams, SamplingParams
+from vllm.config import LoRAConfig, VllmConfig
+from vllm.engine.arg_utils import EngineArgs
+from vllm.lora.request import LoRARequest
+from vllm.utils.hashing import sha256
+from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
+from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.request import Request, RequestStatus
+from vllm.v1.structured_output import StructuredOutputManager
+
+from tokenyard_deployments.serving.engine.scheduling.scheduler import FairScheduling, fair_scheduler
+from tokenyard_deployments.serving.engine.scheduling.settings import FairnessSettings
+
+BLOCK = 16
+_TINY = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 8,
+    "intermediate_size": 8,
+    "num_attention_heads": 1,
+    "num_hidden_layers": 1,
+    "vocab_size": 64,
+    "max_position_embeddings": 8192,
+    "torch_dtype": "float32",
+}
+
+
+def engine_config(folder: Path, *, slots: int, step_tokens: int, fairness: FairnessSettings, loras: int) -> VllmConfig:
+    (folder / "config.json").write_text(json.dumps(_TINY))
+    config = EngineArgs(
+        model=str(folder),
+        skip_tokenizer_init=True,
+        max_model_len=8192,
+        max_num_seqs=slots,
+        max_num_batched_tokens=step_tokens,
+        block_size=BLOCK,
+        enforce_eager=True,
+        enable_prefix_caching=True,
+        kv_cache_memory_bytes=1 << 20,
+        additional_config=fairness.additional_config,
+    ).create_engine_config()
+    if loras:
+        config.lora_config = LoRAConfig(max_loras=loras, max_lora_rank=8)
+    return config
+
+
+class SteppedEngine:
+    """`depth` steps are scheduled before the first of them is answered: 1 is a CPU, 2 asynchronous scheduling."""
+
+    def __init__(self, config: VllmConfig, *, blocks: int, depth: int = 1) -> None:
+        init_none_hash(sha256)
+        self._hasher = get_request_block_hasher(BLOCK, sha256)
+        self._depth = depth
+        # What was scheduled, and who generates a token in it.
+        self._in_flight: deque[tuple[SchedulerOutput, set[str]]] = deque()
+        config.scheduler_config.async_scheduling = depth > 1
+        config.cache_config.num_gpu_blocks = blocks
+        group = KVCacheGroupSpec(
+            ["layer"], FullAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=8, dtype=torch.float32)
+        )
+        self.scheduler: FairScheduling = fair_scheduler(
+            vllm_config=config,
+            kv_cache_config=KVCacheConfig(num_blocks=blocks, kv_cache_tensors=[], kv_cache_groups=[group]),
+            structured_output_manager=StructuredOutputManager(config),
+            block_size=BLOCK,
+            log_stats=True,
+        )
+        self.steps = 0
+        self.finished: dict[str, int] = {}
+        """When each sequence ended, in steps."""
+        self.started: dict[str, int] = {}
+        """When each sequence got its first token."""
+        self.stats: Any = None
+
+    def add(
+        self,
+        name: str,
+        organization: str,
+        prompt: int | list[int],
+        max_tokens: int,
+        *,
+        weight: int = 1,
+        adapter: int | None = None,
+        pooled: bool = False,
+    ) -> Request:
+        """Send a prompt of token ids, or of so many that no other sequence has."""
+        ids = prompt if isinstance(prompt, list) else [hash((name, at)) % 1_000_000 for at in range(prompt)]
+        request = Request(
+            request_id=name,
+            prompt_token_ids=ids,
+            sampling_params=None if pooled else SamplingParams(max_tokens=max_tokens, ignore_eos=True),
+            pooling_params=PoolingParams(task="embed") if pooled else None,
+            arrival_time=float(len(self.scheduler.requests) + 1000 * self.steps),
+            lora_request=None if adapter is None else LoRARequest(str(adapter), adapter, "/nowhere"),
+            trace_headers={"tokenyard-organization": organization, "tokenyard-weight": str(weight)},
+            block_hasher=self._hasher,
+        )
+        self.scheduler.add_request(request)
+        return request
+
+    def abort(self, *names: str) -> None:
+        self.scheduler.finish_requests(names, RequestStatus.FINISHED_ABORTED)
+
+    def step(self) -> Mapping[str, int]:
+        """Schedule one step and answer the oldest under way; return the tokens that were scheduled."""
+        self.steps += 1
+        output = self.scheduler.schedule()
+        requests = self.scheduler.requests
+        self._in_flight.append((output, {one for one in output.num_scheduled_tokens if self._generates(requests[one])}))
+        if len(self._in_flight) >= self._depth:
+            self._answer(*self._in_flight.popleft())
+        return dict(output.num_scheduled_tokens)
+
+    @staticmethod
+    def _generates(request: Request) -> bool:
+        return request.pooling_params is None and not request.is_prefill_chunk
+
+    def _answer(self, output: SchedulerOutput, generating: set[str]) -> None:
+        names = list(output.num_scheduled_tokens)
+        requests = {name: self.scheduler.requests.get(name) for name in names}
+        answer = ModelRunnerOutput(
+            req_ids=names,
+            req_id_to_index={name: at for at, name in enumerate(names)},
+            sampled_token_ids=[[7] if name in generating else [] for name in names],
+            pooler_output=[torch.zeros(1) if one and one.pooling_params else None for one in requests.values()],
+        )
+        outputs = self.scheduler.update_from_output(output, answer)
+        for one in outputs.values():
+            self.stats = one.scheduler_stats or self.stats
+            for sequence in one.outputs:
+                if sequence.new_token_ids or sequence.pooling_output is not None:
+                    self.started.setdefault(sequence.request_id, self.steps)
+                if sequence.finish_reason is not None:
+                    self.finished[sequence.request_id] = self.steps
