@@ -1,8 +1,8 @@
 """vLLM's scheduler without a model: each step it says what to compute, and gets tokens that nobody computed."""
 
 import json
-from collections import deque
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ from vllm.lora.request import LoRARequest
 from vllm.utils.hashing import sha256
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.output import SchedulerOutput
+from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager
 
-from tokenyard_deployments.serving.engine.scheduling.scheduler import FairScheduling, fair_scheduler
-from tokenyard_deployments.serving.engine.scheduling.settings import FairnessSettings
+from tokenyard.core.models import FairnessSpec
+from tokenyard_deployments.serving.engine.scheduling.scheduler import fair_scheduler
+from tokenyard_deployments.serving.engine.scheduling.settings import scheduler_arguments
 
 BLOCK = 16
 _TINY = {
@@ -36,7 +38,7 @@ _TINY = {
 }
 
 
-def engine_config(folder: Path, *, slots: int, step_tokens: int, fairness: FairnessSettings, loras: int) -> VllmConfig:
+def engine_config(folder: Path, *, slots: int, step_tokens: int, fairness: FairnessSpec, loras: int) -> VllmConfig:
     (folder / "config.json").write_text(json.dumps(_TINY))
     config = EngineArgs(
         model=str(folder),
@@ -48,7 +50,7 @@ def engine_config(folder: Path, *, slots: int, step_tokens: int, fairness: Fairn
         enforce_eager=True,
         enable_prefix_caching=True,
         kv_cache_memory_bytes=1 << 20,
-        additional_config=fairness.additional_config,
+        **scheduler_arguments(fairness),
     ).create_engine_config()
     if loras:
         config.lora_config = LoRAConfig(max_loras=loras, max_lora_rank=8)
@@ -58,7 +60,14 @@ def engine_config(folder: Path, *, slots: int, step_tokens: int, fairness: Fairn
 class SteppedEngine:
     """`depth` steps are scheduled before the first of them is answered: 1 is a CPU, 2 asynchronous scheduling."""
 
-    def __init__(self, config: VllmConfig, *, blocks: int, depth: int = 1) -> None:
+    def __init__(
+        self,
+        config: VllmConfig,
+        *,
+        blocks: int,
+        depth: int = 1,
+        make: Callable[..., Scheduler] = fair_scheduler,
+    ) -> None:
         init_none_hash(sha256)
         self._hasher = get_request_block_hasher(BLOCK, sha256)
         self._depth = depth
@@ -69,7 +78,7 @@ class SteppedEngine:
         group = KVCacheGroupSpec(
             ["layer"], FullAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=8, dtype=torch.float32)
         )
-        self.scheduler: FairScheduling = fair_scheduler(
+        self.scheduler = make(
             vllm_config=config,
             kv_cache_config=KVCacheConfig(num_blocks=blocks, kv_cache_tensors=[], kv_cache_groups=[group]),
             structured_output_manager=StructuredOutputManager(config),
@@ -77,11 +86,17 @@ class SteppedEngine:
             log_stats=True,
         )
         self.steps = 0
-        self.finished: dict[str, int] = {}
-        """When each sequence ended, in steps."""
         self.started: dict[str, int] = {}
-        """When each sequence got its first token."""
+        """When each sequence got its first token, in steps."""
+        self.finished: dict[str, int] = {}
+        """When each sequence ended."""
+        self.tokens: Counter[str] = Counter()
+        """How many tokens of each sequence came out."""
+        self.service: Counter[str] = Counter()
+        """What each organization was given: 1 for a prompt token, 2 for a generated one; the same work counts once."""
         self.stats: Any = None
+        self._organizations: dict[str, str] = {}
+        self._computed: Counter[str] = Counter()
 
     def add(
         self,
@@ -101,11 +116,12 @@ class SteppedEngine:
             prompt_token_ids=ids,
             sampling_params=None if pooled else SamplingParams(max_tokens=max_tokens, ignore_eos=True),
             pooling_params=PoolingParams(task="embed") if pooled else None,
-            arrival_time=float(len(self.scheduler.requests) + 1000 * self.steps),
+            arrival_time=float(len(self._organizations)),
             lora_request=None if adapter is None else LoRARequest(str(adapter), adapter, "/nowhere"),
             trace_headers={"tokenyard-organization": organization, "tokenyard-weight": str(weight)},
             block_hasher=self._hasher,
         )
+        self._organizations[name] = organization
         self.scheduler.add_request(request)
         return request
 
@@ -113,14 +129,29 @@ class SteppedEngine:
         self.scheduler.finish_requests(names, RequestStatus.FINISHED_ABORTED)
 
     def step(self) -> Mapping[str, int]:
-        """Schedule one step and answer the oldest under way; return the tokens that were scheduled."""
+        """Schedule a step and answer the oldest under way; return how many tokens of each sequence were scheduled."""
         self.steps += 1
         output = self.scheduler.schedule()
         requests = self.scheduler.requests
+        for name, tokens in output.num_scheduled_tokens.items():
+            self._serve(requests[name], tokens)
         self._in_flight.append((output, {one for one in output.num_scheduled_tokens if self._generates(requests[one])}))
         if len(self._in_flight) >= self._depth:
             self._answer(*self._in_flight.popleft())
         return dict(output.num_scheduled_tokens)
+
+    def run(self, steps: int = 100_000) -> None:
+        """Step until nothing is left to do, at most so often."""
+        for _ in range(steps):
+            if not self.scheduler.has_requests() and not self._in_flight:
+                return
+            self.step()
+
+    def _serve(self, request: Request, tokens: int) -> None:
+        name, end = request.request_id, request.num_computed_tokens
+        for position in range(max(end - tokens, self._computed[name]), end):
+            self.service[self._organizations[name]] += 1 if position < request.num_prompt_tokens else 2
+        self._computed[name] = max(self._computed[name], end)
 
     @staticmethod
     def _generates(request: Request) -> bool:
@@ -141,5 +172,6 @@ class SteppedEngine:
             for sequence in one.outputs:
                 if sequence.new_token_ids or sequence.pooling_output is not None:
                     self.started.setdefault(sequence.request_id, self.steps)
+                self.tokens[sequence.request_id] += len(sequence.new_token_ids)
                 if sequence.finish_reason is not None:
                     self.finished[sequence.request_id] = self.steps

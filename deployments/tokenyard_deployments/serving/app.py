@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from tokenyard.core.models import ModelSpec
+from tokenyard_deployments.serving.engine.scheduling.settings import scheduler_arguments
 
 IMPORT_PATH = "tokenyard_deployments.serving.app:build"
 
@@ -123,6 +124,7 @@ def llm_config(spec: ModelSpec, *, path: str, kind: str, overrides: dict[str, An
         # A server's own defaults must not add to what the client sent.
         "generation_config": "vllm",
         "enable_log_requests": False,
+        **scheduler_arguments(accelerator.fairness),
         **accelerator.engine,
         **overrides,
     }

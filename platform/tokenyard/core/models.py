@@ -61,12 +61,25 @@ class LoraSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return AdapterRules(self.max_lora_rank, self.target_modules)
 
 
+class FairnessSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a replica shares its engine among organizations.
+
+    `quantum` is how far, in tokens of service, one whose prompt is computed already may go before one served less.
+    `reserved_slots` stay free for organizations that have nothing running; where they are taken, too, a newcomer stops
+    a sequence of the most served, so 0 is fair as well and 1 saves stopping it.
+    """
+
+    quantum: Annotated[int, Meta(ge=0)] = 1024
+    reserved_slots: Annotated[int, Meta(ge=0)] = 1
+
+
 class AcceleratorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How one replica runs on one kind of machine. `bundle` is what it asks Ray for; `engine` goes to vLLM as it is."""
 
     bundle: dict[str, float]
     engine: dict[str, object] = {}
     env: dict[str, str] = {}
+    fairness: FairnessSpec = FairnessSpec()
 
 
 class SamplingDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

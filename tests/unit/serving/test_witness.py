@@ -39,6 +39,7 @@ class State:
 @dataclass
 class Request:
     request_id: str
+    trace_headers: dict[str, str] | None = None
 
 
 class Processor:

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import vllm
+from prometheus_client import REGISTRY
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
 from vllm import SamplingParams
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
@@ -21,6 +22,8 @@ from tokenyard_deployments.serving.adapters.files import AdapterRejected
 from tokenyard_deployments.serving.engine import cpu_lora, launch
 from tokenyard_deployments.serving.engine.openai_replies import write_openai_replies
 from tokenyard_deployments.serving.engine.pinned import PINNED_VERSION, UnknownEngine, require
+from tokenyard_deployments.serving.engine.scheduling.pins import check_scheduler
+from tokenyard_deployments.serving.engine.scheduling.report import FairnessMetrics
 from tokenyard_deployments.serving.engine.witness import EngineWitness
 
 _LOG = logging.getLogger(__name__)
@@ -57,6 +60,7 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
         client = super()._start_async_llm_engine(arguments, config, placement_group)
         check_engine(client)
         self.witness = EngineWitness(client.output_processor)
+        FairnessMetrics(client.output_processor, REGISTRY)
         return client
 
     @property
@@ -116,6 +120,7 @@ def check_engine(client: Any) -> None:
     if not vllm.__version__.startswith(PINNED_VERSION):
         raise UnknownEngine(f"vLLM {vllm.__version__} is not {PINNED_VERSION}x")
     require(client, "abort", "generate", "remove_lora", "errored", "output_processor", "renderer")
+    check_scheduler()
     if not cpu_lora.installed():
         raise UnknownEngine("the vLLM plugin tokenyard_cpu_lora is not loaded: adapters would mix (VLLM_PLUGINS?)")
 

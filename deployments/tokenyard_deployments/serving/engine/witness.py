@@ -6,6 +6,7 @@ from typing import Any
 from tokenyard.core.usage import TokenUsage
 from tokenyard_deployments.serving.engine.attempt_tokens import CURRENT_ATTEMPT, AttemptTokens
 from tokenyard_deployments.serving.engine.pinned import require
+from tokenyard_deployments.serving.engine.scheduling.caller import tell_caller
 
 
 class EngineWitness:
@@ -29,6 +30,8 @@ class EngineWitness:
     def _add_request(self, request: Any, *args: Any, **kwargs: Any) -> None:
         self._vllm_add(request, *args, **kwargs)
         attempt = CURRENT_ATTEMPT.get()
+        if attempt is not None:
+            tell_caller(request, attempt.claims)
         sequence = request.request_id
         if attempt is not None and sequence not in self._attempts:
             self._attempts[sequence] = attempt

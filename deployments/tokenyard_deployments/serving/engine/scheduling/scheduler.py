@@ -17,13 +17,13 @@ from vllm.v1.request import Request, RequestStatus
 
 from tokenyard_deployments.serving.engine.scheduling.adapter_slots import AdapterSlots
 from tokenyard_deployments.serving.engine.scheduling.caller import Caller, take_caller
-from tokenyard_deployments.serving.engine.scheduling.queue import FairQueue
 from tokenyard_deployments.serving.engine.scheduling.report import ReportWriter
 from tokenyard_deployments.serving.engine.scheduling.sequences import prefill_left
 from tokenyard_deployments.serving.engine.scheduling.service import WeightedService
-from tokenyard_deployments.serving.engine.scheduling.settings import FairnessSettings
-from tokenyard_deployments.serving.engine.scheduling.turns import held_prefills, in_turn, most_served
+from tokenyard_deployments.serving.engine.scheduling.settings import fairness_of
+from tokenyard_deployments.serving.engine.scheduling.step_order import held_prefills, in_turn, most_served
 from tokenyard_deployments.serving.engine.scheduling.waiting_line import WaitingLine
+from tokenyard_deployments.serving.engine.scheduling.waiting_queue import FairQueue
 
 FORGET_EVERY = 1024  # steps
 
@@ -33,13 +33,13 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        settings = FairnessSettings.of(self.vllm_config.additional_config)
-        self._reserved = min(settings.reserved_slots, self.max_num_active_reqs - 1)
-        self._quantum = settings.quantum
+        fairness = fairness_of(self.vllm_config.additional_config)
+        self._reserved = min(fairness.reserved_slots, self.max_num_active_reqs - 1)
+        self._quantum = fairness.quantum
         self._service = WeightedService()
-        self._line: WaitingLine[Request] = WaitingLine(self._service, settings.quantum)
+        self._line: WaitingLine[Request] = WaitingLine(self._service, fairness.quantum)
         places = self.lora_config.max_loras if self.lora_config else 0
-        self._adapters = AdapterSlots(places, self._service, settings.quantum)
+        self._adapters = AdapterSlots(places, self._service, fairness.quantum)
         self._reports = ReportWriter()
         self.waiting = FairQueue(self._line, organization_of, self._pick)
         # Where memory is short vLLM stops the request of the highest `priority`: the most served organization's.
@@ -113,15 +113,17 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
     # Who starts
 
     def _pick(self) -> tuple[str, Request] | None:
+        return self._line.pick(self._eligible(), self._resident_tokens)
+
+    def _eligible(self) -> dict[str, list[Request]]:
         free = self._free_slots
         if free <= 0:
-            return None
-        taken = self._running_adapters.keys()
-        return self._line.pick(
+            return {}
+        taken = self._running_adapters
+        return self._line.eligible(
             running=self._running_by_organization(),
             only_idle=free <= self._reserved and bool(self.running),
             may_start=lambda one: self._ready(one) and self._adapters.fits(caller_of(one).adapter, taken),
-            resident_tokens=self._resident_tokens,
         )
 
     def _ready(self, request: Request) -> bool:
@@ -205,26 +207,18 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
         self._stopped.add(request.request_id)
 
     def _hold_prefills(self, standings: dict[str, float]) -> None:
-        wanted = {one: tokens for one in self._line.organizations if (tokens := self._wanted_tokens(one))}
+        free = self._free_slots
+        wanted = {
+            organization: sum(prefill_left(one) - self._resident_tokens(one) for one in startable[:free])
+            for organization, startable in self._eligible().items()
+            if organization not in self._without_memory
+        }
         for request in held_prefills(
             self.running, wanted, self.max_num_scheduled_tokens, standings.__getitem__, organization_of
         ):
             self._held.add(organization_of(request))
             # The step that comes is the next one: vLLM passes over whoever is not due before the one after it.
             request.next_decode_eligible_step = max(request.next_decode_eligible_step, self.current_step + 2)
-
-    def _wanted_tokens(self, organization: str) -> int:
-        """How many tokens of the step those of an organization would take that may start in it."""
-        slots = self._free_slots - (0 if self._is_idle(organization) else self._reserved)
-        if slots <= 0 or organization in self._without_memory:
-            return 0
-        taken = self._running_adapters
-        may_start = [
-            one
-            for one in self._line.looked_at(organization)
-            if self._ready(one) and self._adapters.fits(caller_of(one).adapter, taken)
-        ]
-        return sum(prefill_left(one) - self._resident_tokens(one) for one in may_start[:slots])
 
     def _wants_start(self, organization: str) -> bool:
         return any(self._ready(one) for one in self._line.looked_at(organization))

@@ -1,28 +1,20 @@
-"""How fair, told to the engine's process with its config."""
+"""The model's `fairness` on its way to the engine's process, within vLLM's `additional_config`."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any
 
+import msgspec
+
+from tokenyard.core.models import FairnessSpec
+
+SCHEDULER = "tokenyard_deployments.serving.engine.scheduling.scheduler.fair_scheduler"
 _KEY = "tokenyard_fairness"
 
 
-@dataclass(frozen=True, slots=True)
-class FairnessSettings:
-    """`quantum` is how far, in tokens of service, a sequence may pass a less served organization's for its prefix.
+def scheduler_arguments(fairness: FairnessSpec) -> dict[str, object]:
+    """Return the engine arguments that make vLLM schedule fairly."""
+    return {"scheduler_cls": SCHEDULER, "additional_config": {_KEY: msgspec.to_builtins(fairness)}}
 
-    `reserved_slots` are free for organizations that have nothing running.
-    """
 
-    quantum: float
-    reserved_slots: int
-
-    @classmethod
-    def of(cls, additional_config: Any) -> "FairnessSettings":
-        """Read vLLM's `additional_config`; without ours in it this raises `KeyError`."""
-        assert isinstance(additional_config, Mapping)
-        return cls(**additional_config[_KEY])
-
-    @property
-    def additional_config(self) -> dict[str, object]:
-        return {_KEY: asdict(self)}
+def fairness_of(additional_config: Mapping[str, Any]) -> FairnessSpec:
+    return msgspec.convert(additional_config[_KEY], FairnessSpec)

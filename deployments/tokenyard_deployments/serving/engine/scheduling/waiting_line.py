@@ -77,34 +77,33 @@ class WaitingLine(Generic[SequenceT]):
         """Tell whether the organization's oldest sequence has let enough others pass."""
         return self._passed.get(organization, 0) >= PATIENCE
 
-    def pick(
-        self,
-        *,
-        running: Mapping[str, int],
-        only_idle: bool,
-        may_start: Callable[[SequenceT], bool],
-        resident_tokens: Callable[[SequenceT], int],
-    ) -> tuple[str, SequenceT] | None:
-        """Return the organization and the sequence to start next, or None where none may.
+    def eligible(
+        self, *, running: Mapping[str, int], only_idle: bool, may_start: Callable[[SequenceT], bool]
+    ) -> dict[str, list[SequenceT]]:
+        """Return the organizations whose turn it may be, the least served first, and what each of them could start.
 
-        `running` counts each organization's running sequences; with `only_idle` one that has any gets no turn.
-        Those who have nothing running come before the others within the quantum.
+        `running` counts each organization's running sequences; with `only_idle` one that has any gets no turn. Within
+        the quantum of the least served, those who have nothing running come before the others.
         """
-        allowed = [one for one in self._lines if not (only_idle and running.get(one, 0))]
         startable = {
             one: found
-            for one in allowed
+            for one in self._lines
             if (found := [sequence for sequence in self.looked_at(one) if may_start(sequence)])
         }
-        if not startable:
-            return None
-        least = min(self._service.of(one) for one in startable)
+        # Also of those that get no turn now: being idle is no way to be served more than they are.
+        least = min((self._service.of(one) for one in startable), default=0.0)
         near = [one for one in startable if self._service.of(one) <= least + self._quantum]
-        near = [one for one in near if not running.get(one, 0)] or near
-        near.sort(key=self._service.of)
-        offered = [(one, sequence) for one in near for sequence in startable[one]][:MAX_LOOKED_AT]
-        if len(offered) == 1:
-            return offered[0]
+        idle = [one for one in near if not running.get(one, 0)]
+        chosen = idle if idle or only_idle else near
+        return {one: startable[one] for one in sorted(chosen, key=self._service.of)}
+
+    def pick(
+        self, eligible: Mapping[str, list[SequenceT]], resident_tokens: Callable[[SequenceT], int]
+    ) -> tuple[str, SequenceT] | None:
+        """Return the organization and the sequence to start next, or None where none may."""
+        offered = [(one, sequence) for one, sequences in eligible.items() for sequence in sequences][:MAX_LOOKED_AT]
+        if len(offered) < 2:
+            return offered[0] if offered else None
         # Of equals the first is taken: of the least served organization, the one that came first.
         return max(offered, key=lambda offer: resident_tokens(offer[1]))
 
