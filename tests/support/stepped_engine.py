@@ -94,7 +94,8 @@ class SteppedEngine:
         """How many tokens of each sequence came out."""
         self.service: Counter[str] = Counter()
         """What each organization was given: 1 for a prompt token, 2 for a generated one; the same work counts once."""
-        self.stats: Any = None
+        self.report: dict[str, Any] | None = None
+        """The latest that the scheduler added to vLLM's statistics."""
         self._organizations: dict[str, str] = {}
         self._computed: Counter[str] = Counter()
 
@@ -140,6 +141,10 @@ class SteppedEngine:
             self._answer(*self._in_flight.popleft())
         return dict(output.num_scheduled_tokens)
 
+    def waiting(self, organization: str) -> int:
+        """Return how many sequences of an organization have not begun."""
+        return sum(self._organizations[one.request_id] == organization for one in self.scheduler.waiting)
+
     def run(self, steps: int = 100_000) -> None:
         """Step until nothing is left to do, at most so often."""
         for _ in range(steps):
@@ -168,7 +173,8 @@ class SteppedEngine:
         )
         outputs = self.scheduler.update_from_output(output, answer)
         for one in outputs.values():
-            self.stats = one.scheduler_stats or self.stats
+            if one.scheduler_stats is not None and one.scheduler_stats.ec_connector_stats is not None:
+                self.report = one.scheduler_stats.ec_connector_stats["tokenyard"]
             for sequence in one.outputs:
                 if sequence.new_token_ids or sequence.pooling_output is not None:
                     self.started.setdefault(sequence.request_id, self.steps)

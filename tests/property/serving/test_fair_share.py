@@ -79,8 +79,7 @@ def widest_gap(engine: SteppedEngine, load: Load) -> float:
     gaps = [0.0]
     for _ in range(STEPS):
         for tenant in load.tenants:
-            inside = sum(one.caller.organization == tenant.name for one in engine.scheduler.waiting)
-            for _ in range(tenant.backlog - inside):
+            for _ in range(tenant.backlog - engine.waiting(tenant.name)):
                 sent += 1
                 engine.add(f"{tenant.name}{sent}", tenant.name, tenant.prompt, tenant.max_tokens, weight=tenant.weight)
         engine.step()
