@@ -13,7 +13,7 @@ SOURCES := platform deployments billing tests scripts
 export ACCELERATOR
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-faults check lint types format bench bench-ledger lock clean
+.PHONY: help setup run test test-faults check lint types format bench bench-ledger bench-fairness lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ bench: setup ## measure gateway and replica; figures to build/bench/main.json
 
 bench-ledger: setup ## measure events into the ledger; figures to build/bench/ledger.json
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/ledger.py
+
+bench-fairness: setup ## measure who waits beside whom on the real engine; figures to build/bench/fairness.json
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.fairness
 
 lock: setup ## write requirements/*.lock anew from pyproject.toml (ARGS=--upgrade takes newer versions)
 	$(BIN)/python scripts/lock.py $(ARGS)

@@ -6,10 +6,6 @@ consumer's CPU time and PostgreSQL's are added: the figure for a core does not d
 """
 
 import asyncio
-import json
-import os
-import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +16,7 @@ from pathlib import Path
 import psutil
 from redis.asyncio import Redis
 
+from benchmarks.figures import write_figures
 from support.billing.stand import (
     KEY,
     PROJECT,
@@ -45,7 +42,6 @@ from tokenyard.metering.events import encode_event
 from tokenyard.storage.database import Base, Database
 from tokenyard.storage.redis import connect_redis
 
-ROOT = Path(__file__).parents[2]
 EVENTS = 40_000
 COST = inference_cost(RATE, usage(100, 20))
 ORGANIZATIONS = [OrganizationId(f"org_{number}") for number in range(20)]
@@ -125,14 +121,9 @@ def main() -> None:
             figures["postgres_events_per_s"], figures["postgres_events_per_core_s"] = found
         finally:
             server.cleanup()
-    for name, value in figures.items():
-        print(f"{name:<28}{value:>12,.0f}")  # noqa: T201
-    revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    rounded = {name: round(value) if isinstance(value, float) else value for name, value in figures.items()}
-    about = {"revision": revision.stdout.strip(), "cores": os.cpu_count(), "python": platform.python_version()}
-    target = ROOT / "build" / "bench" / "ledger.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(rounded | about, indent=2))
+    write_figures(
+        "ledger", {name: round(value) if isinstance(value, float) else value for name, value in figures.items()}
+    )
 
 
 if __name__ == "__main__":

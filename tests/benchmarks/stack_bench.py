@@ -15,8 +15,15 @@ from pathlib import Path
 import aiohttp
 import openai
 
-from support.servers.whole_stack import MODEL, Stack, eventually, private_environment, start, stop
-from tokenyard.clients.ray_serve import RayServe
+from support.servers.whole_stack import (
+    MODEL,
+    Stack,
+    eventually,
+    private_environment,
+    replica_url,
+    start,
+    stop,
+)
 from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId, new_request_id
 from tokenyard.core.usage import MeterClaims
 from tokenyard.metering import header as meter
@@ -78,7 +85,8 @@ def _training_like_load() -> Iterator[None]:
 
 async def _throughput(stack: Stack, key: str) -> tuple[float, float]:
     """Return the medians of interleaved rounds, through the gateway and straight to the replica."""
-    replica, bearer, secret = await _replica(stack)
+    replica, bearer = await replica_url(stack), stack.replica_bearer
+    secret = stack.settings.derived_secret("meter")
     through: list[float] = []
     direct: list[float] = []
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=300)) as session:
@@ -113,18 +121,6 @@ async def _stream(session: aiohttp.ClientSession, url: str, headers: dict[str, s
             if line.startswith(b"data: {") and (usage := json.loads(line[6:]).get("usage")):
                 tokens = usage["completion_tokens"]
     return int(tokens)
-
-
-async def _replica(stack: Stack) -> tuple[str, str, bytes]:
-    """Return the replica's URL, its bearer, and the secret that signs the meter header."""
-    ray = f"http://127.0.0.1:{stack.environment['TOKENYARD_RAY_DASHBOARD_PORT']}"
-    async with RayServe(ray, _ray_token(stack)) as serve:
-        (target,) = await serve.targets()
-    return target.url, stack.replica_bearer, stack.settings.derived_secret("meter")
-
-
-def _ray_token(stack: Stack) -> str:
-    return Path(stack.environment["HOME"], ".ray", "auth_token").read_text().strip()
 
 
 def _claims() -> MeterClaims:

@@ -17,6 +17,7 @@ from openai import OpenAI
 from pydantic import SecretStr
 
 from support.servers.free_ports import free_port
+from tokenyard.clients.ray_serve import RayServe
 from tokenyard.settings import Settings
 from tokenyard.stack.installation import SECRET_VARIABLE
 
@@ -104,6 +105,14 @@ class Stack:
                 return False
 
         eventually(ready, limit_s=180)
+
+
+async def replica_url(stack: Stack) -> str:
+    """Return the address of the one replica."""
+    token = Path(stack.environment["HOME"], ".ray", "auth_token").read_text().strip()
+    async with RayServe(f"http://127.0.0.1:{stack.environment['TOKENYARD_RAY_DASHBOARD_PORT']}", token) as serve:
+        (target,) = await serve.targets()
+    return target.url
 
 
 def eventually(condition: Any, *, limit_s: float = 60) -> Any:

@@ -31,6 +31,8 @@ FORGET_EVERY = 1024  # steps
 class FairScheduling(Scheduler):  # type: ignore[misc]
     """What is added to either of vLLM's schedulers."""
 
+    running: list[Request]
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         fairness = fairness_of(self.vllm_config.additional_config)
@@ -132,7 +134,7 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
             return False
         if request.status == RequestStatus.WAITING_FOR_STRUCTURED_OUTPUT_GRAMMAR:
             return bool(request.structured_output_request.is_grammar_ready)
-        return request.status != RequestStatus.WAITING_FOR_STREAMING_REQ
+        return bool(request.status != RequestStatus.WAITING_FOR_STREAMING_REQ)
 
     def _resident_tokens(self, request: Request) -> int:
         found = self._resident.get(request.request_id)

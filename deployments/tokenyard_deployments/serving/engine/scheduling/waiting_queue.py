@@ -10,7 +10,7 @@ from tokenyard_deployments.serving.engine.scheduling.waiting_line import Waiting
 Pick = Callable[[], tuple[str, Request] | None]
 
 
-class FairQueue(RequestQueue):
+class FairQueue(RequestQueue):  # type: ignore[misc]
     """The scheduler asks whether there is a request, looks at it, then takes it: `pick` decides once for all three.
 
     What it takes either runs afterwards or comes back by `prepend_requests` in the same step.

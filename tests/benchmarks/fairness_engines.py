@@ -1,0 +1,149 @@
+"""What fairness costs the engine: vLLM's own scheduler and ours side by side, in rounds that alternate."""
+
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import httpx
+
+from benchmarks.fairness_load import Caller, Reply, complete, digits
+from support.servers.free_ports import free_port
+from support.servers.whole_stack import MODEL, eventually
+from tokenyard.core.models import ModelSpec, read_model_spec
+from tokenyard_deployments.base_models.fetch import pull, shipped_specs, source_of
+from tokenyard_deployments.serving.app import llm_config
+from tokenyard_deployments.serving.engine.scheduling.settings import scheduler_arguments
+
+ROOT = Path(__file__).parents[2]
+ROUNDS = 3
+STREAMS, STORY_TOKENS = 64, 64
+STORY = "Tell a long story about a river and the people who live beside it."
+# Prompts of organizations that each begin with one of more prefixes than the engine's memory holds beside what runs.
+PREFIXES, PREFIX_DIGITS, SHARERS, ANSWER_TOKENS = 40, 500, 4, 8
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """Medians of the rounds, in generated tokens a second."""
+
+    streams: float
+    shared_prefixes: float
+
+
+def measure(folder: Path) -> tuple[Throughput, Throughput]:
+    """Return vLLM's own, then ours."""
+    with ExitStack() as engines:
+        own = engines.enter_context(_engine(folder / "own.log", fair=False))
+        ours = engines.enter_context(_engine(folder / "fair.log", fair=True))
+        return asyncio.run(_measure(own, ours))
+
+
+async def _measure(own: str, ours: str) -> tuple[Throughput, Throughput]:
+    patient = aiohttp.ClientTimeout(total=600)
+    async with aiohttp.ClientSession(timeout=patient, connector=aiohttp.TCPConnector(limit=0)) as http:
+        streams: dict[str, list[float]] = {own: [], ours: []}
+        prefixes: dict[str, list[float]] = {own: [], ours: []}
+        for url in (own, ours):
+            await _streams(http, url, 0)
+        for number in range(1, ROUNDS + 1):
+            # Who begins changes, so that a machine that slows down slows both.
+            for url in (own, ours) if number % 2 else (ours, own):
+                streams[url].append(await _streams(http, url, number))
+                prefixes[url].append(await _shared_prefixes(http, url, number))
+    found = [Throughput(statistics.median(streams[url]), statistics.median(prefixes[url])) for url in (own, ours)]
+    return found[0], found[1]
+
+
+async def _streams(http: aiohttp.ClientSession, url: str, number: int) -> float:
+    """Two organizations, twice as many streams as the engine has slots."""
+    return await _tokens_per_s(
+        complete(http, _caller(url, f"organization {at % 2}"), f"{number} {at} {STORY}", STORY_TOKENS)
+        for at in range(STREAMS)
+    )
+
+
+async def _shared_prefixes(http: aiohttp.ClientSession, url: str, number: int) -> float:
+    """Each prefix is asked for by several requests of one organization, all prefixes in turn."""
+    return await _tokens_per_s(
+        complete(
+            http,
+            _caller(url, f"organization {prefix % 4}"),
+            f"{digits(PREFIX_DIGITS, 1000 * number + prefix)} and then? {sharer}",
+            ANSWER_TOKENS,
+        )
+        for sharer in range(SHARERS)
+        for prefix in range(PREFIXES)
+    )
+
+
+async def _tokens_per_s(requests: Iterable[Awaitable[Reply]]) -> float:
+    began = time.monotonic()
+    replies = await asyncio.gather(*requests)
+    return sum(one.tokens for one in replies) / (time.monotonic() - began)
+
+
+def _caller(url: str, organization: str) -> Caller:
+    return Caller(organization, url, MODEL, salt=organization)
+
+
+@contextmanager
+def _engine(log: Path, *, fair: bool) -> Iterator[str]:
+    """Run vLLM's own server with the engine arguments of a replica, and yield its URL."""
+    port = free_port()
+    spec = _spec()
+    config = llm_config(spec, path=str(_model()), kind="cpu", overrides={})
+    arguments = {**config["engine_kwargs"], "disable_log_stats": True}
+    if not fair:
+        for name in scheduler_arguments(spec.accelerator("cpu").fairness):
+            del arguments[name]
+    environment = {**os.environ, **config["runtime_env"]["env_vars"], "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(_model())]
+    command += ["--served-model-name", MODEL, "--host", "127.0.0.1", "--port", str(port), *_flags(arguments)]
+    with log.open("wb") as output, subprocess.Popen(command, env=environment, stdout=output, stderr=output) as process:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            eventually(_answers(url, process, log), limit_s=300)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def _answers(url: str, process: "subprocess.Popen[bytes]", log: Path) -> Callable[[], bool]:
+    def answers() -> bool:
+        assert process.poll() is None, log.read_text()[-2000:]
+        try:
+            return httpx.get(f"{url}/health", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    return answers
+
+
+def _flags(arguments: dict[str, object]) -> Iterator[str]:
+    for name, value in arguments.items():
+        flag = f"--{name.replace('_', '-')}"
+        if value is True:
+            yield flag
+        elif value is not False:
+            yield from (flag, json.dumps(value) if isinstance(value, dict) else str(value))
+
+
+def _spec() -> ModelSpec:
+    return read_model_spec((shipped_specs() / f"{MODEL}.yaml").read_bytes())
+
+
+def _model() -> Path:
+    folder = Path(os.environ.get("TOKENYARD_TEST_MODEL") or ROOT / "build" / "models" / MODEL)
+    source, _ = source_of(MODEL, shipped_specs())
+    pull(source, folder, lambda _step: None)
+    return folder
