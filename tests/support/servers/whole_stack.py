@@ -59,6 +59,10 @@ class Stack:
     def replica_bearer(self) -> str:
         return self.settings.derived_secret("replica-bearer").hex()
 
+    @property
+    def ray_token(self) -> str:
+        return Path(self.environment["HOME"], ".ray", "auth_token").read_text().strip()
+
     def printed(self, label: str) -> str:
         found = re.search(rf"^{label}:\s+(\S+)$", self.text, re.MULTILINE)
         assert found, f"{label} is not in:\n{self.text}"
@@ -109,8 +113,8 @@ class Stack:
 
 async def replica_url(stack: Stack) -> str:
     """Return the address of the one replica."""
-    token = Path(stack.environment["HOME"], ".ray", "auth_token").read_text().strip()
-    async with RayServe(f"http://127.0.0.1:{stack.environment['TOKENYARD_RAY_DASHBOARD_PORT']}", token) as serve:
+    dashboard = f"http://127.0.0.1:{stack.environment['TOKENYARD_RAY_DASHBOARD_PORT']}"
+    async with RayServe(dashboard, stack.ray_token) as serve:
         (target,) = await serve.targets()
     return target.url
 
