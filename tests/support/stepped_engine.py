@@ -148,9 +148,11 @@ class SteppedEngine:
     def run(self, steps: int = 100_000) -> None:
         """Step until nothing is left to do, at most so often."""
         for _ in range(steps):
-            if not self.scheduler.has_requests() and not self._in_flight:
-                return
+            if not self.scheduler.has_requests():
+                break
             self.step()
+        while self._in_flight:
+            self._answer(*self._in_flight.popleft())
 
     def _serve(self, request: Request, tokens: int) -> None:
         name, end = request.request_id, request.num_computed_tokens

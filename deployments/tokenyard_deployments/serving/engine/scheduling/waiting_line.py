@@ -13,9 +13,9 @@ from tokenyard_deployments.serving.engine.scheduling.service import WeightedServ
 
 SequenceT = TypeVar("SequenceT", bound=Sequence)
 
-# Of each organization so many are looked at for the longest prefix, and in all.
-LOOK_AHEAD = 16
-MAX_LOOKED_AT = 64
+# So many waiting sequences are looked at for the longest prefix, and of each organization at least so many.
+MAX_LOOKED_AT = 128
+LEAST_LOOKED_AT = 4
 # An organization's oldest sequence lets so many younger ones of its own pass.
 PATIENCE = 16
 
@@ -85,23 +85,30 @@ class WaitingLine(Generic[SequenceT]):
         `running` counts each organization's running sequences; with `only_idle` one that has any gets no turn. Within
         the quantum of the least served, those who have nothing running come before the others.
         """
-        startable = {
-            one: found
-            for one in self._lines
-            if (found := [sequence for sequence in self.looked_at(one) if may_start(sequence)])
-        }
+        order = sorted(self._lines, key=self._service.of)
         # Also of those that get no turn now: being idle is no way to be served more than they are.
-        least = min((self._service.of(one) for one in startable), default=0.0)
-        near = [one for one in startable if self._service.of(one) <= least + self._quantum]
-        idle = [one for one in near if not running.get(one, 0)]
-        chosen = idle if idle or only_idle else near
-        return {one: startable[one] for one in sorted(chosen, key=self._service.of)}
+        first = next((at for at, one in enumerate(order) if any(map(may_start, self.looked_at(one)))), len(order))
+        limit = self._service.of(order[first]) + self._quantum if first < len(order) else 0.0
+        near = [one for one in order[first:] if self._service.of(one) <= limit]
+        idle = self._startable([one for one in near if not running.get(one, 0)], may_start)
+        return idle if idle or only_idle else self._startable(near, may_start)
+
+    def _startable(
+        self, organizations: Collection[str], may_start: Callable[[SequenceT], bool]
+    ) -> dict[str, list[SequenceT]]:
+        """Return what may start, of a bounded number in all: of few organizations more is looked at than of many."""
+        depth = max(LEAST_LOOKED_AT, MAX_LOOKED_AT // max(1, len(organizations)))
+        return {
+            one: found
+            for one in islice(organizations, MAX_LOOKED_AT // LEAST_LOOKED_AT)
+            if (found := [sequence for sequence in self.looked_at(one, depth) if may_start(sequence)])
+        }
 
     def pick(
         self, eligible: Mapping[str, list[SequenceT]], resident_tokens: Callable[[SequenceT], int]
     ) -> tuple[str, SequenceT] | None:
         """Return the organization and the sequence to start next, or None where none may."""
-        offered = [(one, sequence) for one, sequences in eligible.items() for sequence in sequences][:MAX_LOOKED_AT]
+        offered = [(one, sequence) for one, sequences in eligible.items() for sequence in sequences]
         if len(offered) < 2:
             return offered[0] if offered else None
         # Of equals the first is taken: of the least served organization, the one that came first.
@@ -110,6 +117,6 @@ class WaitingLine(Generic[SequenceT]):
     def _line(self, organization: str) -> OrderedDict[str, SequenceT]:
         return self._lines.get(organization) or OrderedDict()
 
-    def looked_at(self, organization: str) -> list[SequenceT]:
-        """Return the sequences of an organization that may be picked."""
-        return list(islice(self.of(organization), 1 if self.impatient(organization) else LOOK_AHEAD))
+    def looked_at(self, organization: str, depth: int = LEAST_LOOKED_AT) -> list[SequenceT]:
+        """Return the oldest sequences of an organization, of which one is picked."""
+        return list(islice(self.of(organization), 1 if self.impatient(organization) else depth))
