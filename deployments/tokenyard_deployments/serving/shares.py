@@ -28,19 +28,21 @@ class Shares:
         return min(amount, self._share)
 
     def lacking(self, holder: Hashable, amount: int) -> int:
-        """Return how far `amount` is from being let in, 0 where it may come in now.
-
-        Each unit that the holder gives back brings it nearer by two, or by one where it holds nothing; each unit of
-        another by one.
-        """
+        """Return how far `amount` is from being let in, 0 where it may come in now; `gains` says what leads there."""
         wanted, held = self.counted(amount), self._held[holder]
         if not held:
             return max(0, self._total + wanted - _SHARES * self._share)
         return max(0, held + 2 * wanted + self._total - _SHARES_HANDED_OUT * self._share)
 
-    def holds_its_part(self, holder: Hashable) -> bool:
-        """Tell whether `holder` has what it can have beside the others, or more: it is they who wait for it."""
-        return self._held[holder] * (len(self._held) + 1) >= _SHARES_HANDED_OUT * self._share
+    def gains(self, holder: Hashable, amount: int, *, own: bool) -> int:
+        """Return how much nearer `holder` comes to be let in when `amount` leaves, its own or another's."""
+        return self.counted(amount) * (2 if own and self._held[holder] else 1)
+
+    def over_its_part(self, holder: Hashable, amount: int) -> bool:
+        """Tell whether with `amount` the holder would have more than an equal part: then it waits for itself."""
+        held = self._held[holder]
+        others = len(self._held) - (1 if held else 0)
+        return bool(held) and (held + self.counted(amount)) * (others + 2) > _SHARES_HANDED_OUT * self._share
 
     def take(self, holder: Hashable, amount: int) -> None:
         self._held[holder] += self.counted(amount)

@@ -89,6 +89,14 @@ def test_a_finished_sequence_is_counted(processor: Processor) -> None:
     assert not counted.aborted
 
 
+def test_what_is_made_is_seen_while_it_is_made(processor: Processor) -> None:
+    with attempt() as counted:
+        processor.add_request(Request("a"))
+    assert not counted.begun
+    processor.process("a", 3)
+    assert (counted.made, counted.running, counted.begun) == (3, 1, True)
+
+
 def test_an_aborted_sequence_is_counted_to_the_token(processor: Processor) -> None:
     with attempt() as counted:
         processor.add_request(Request("a"))

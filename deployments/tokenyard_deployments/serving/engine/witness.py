@@ -32,7 +32,8 @@ class EngineWitness:
         sequence = request.request_id
         if attempt is not None and sequence not in self._attempts:
             self._attempts[sequence] = attempt
-            attempt.started(sequence)
+            detokenizer = self._states[sequence].detokenizer
+            attempt.started(sequence, detokenizer.num_output_tokens if detokenizer else _nothing)
 
     def _finish_request(self, state: Any) -> None:
         self._count(state.request_id, state, aborted=False)
@@ -51,6 +52,10 @@ class EngineWitness:
         if attempt is not None:
             prompt = state.parent_req.request_id if state.parent_req is not None else sequence
             attempt.ended(sequence, str(prompt), _usage(state), aborted=aborted)
+
+
+def _nothing() -> int:
+    return 0
 
 
 def _usage(state: Any) -> TokenUsage:
