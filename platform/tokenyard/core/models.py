@@ -89,10 +89,12 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One served base model.
 
     `template_tokens` bounds what the chat template adds once, `template_tokens_per_message` what it adds to each
-    message. In one replica, `max_waiting` sequences may wait for a slot (the slots are `max_num_seqs`), and in all
+    message. Without `tools` the model calls no tools; without `reasoning` all that it says is its answer.
+
+    In one replica, `max_waiting` sequences may wait for a slot (the slots are `max_num_seqs`), and in all
     `max_waiting_tokens` of prompts and answers at their longest; one organization alone may have a third of either. A
     request that has no token after `max_wait_s` is given up. An engine that has work and says nothing for
-    `max_silence_s` is asked for a token; if that takes as long again, it counts as hung. Without `tools` the model calls no tools; without `reasoning` all that it says is its answer.
+    `max_silence_s` is asked for a token; if that takes as long again, it counts as hung.
     """
 
     id: str

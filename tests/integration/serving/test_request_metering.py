@@ -84,7 +84,7 @@ class Engine:
 
     async def _until_done(self, receive: Receive) -> bool:
         """Wait as vLLM does: for the answer, or for the client to leave."""
-        done, left = asyncio.create_task(self.go.wait()), asyncio.create_task(receive())
+        done, left = asyncio.ensure_future(self.go.wait()), asyncio.ensure_future(receive())
         await asyncio.wait((done, left), return_when=asyncio.FIRST_COMPLETED)
         left.cancel()
         done.cancel()

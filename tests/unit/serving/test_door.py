@@ -78,7 +78,8 @@ async def test_whoever_leaves_makes_room(door: Door) -> None:
     with ExitStack() as inside:
         fill(door, inside, ONE, load())
         assert door.busy_since is not None
-    assert (door.sequences, door.busy_since) == (0, None)
+    assert door.sequences == 0
+    assert door.busy_since is None
     await door.empty()
     assert door.has_room(ONE, load())
 
@@ -100,7 +101,12 @@ def test_an_estimate_is_made_once_for_many_refusals(inside: ExitStack, monkeypat
     door = Door(DoorBounds(slots=4, sequences=8, tokens=8000), now=lambda: now[0])
     fill(door, inside, ONE, load())
     estimates = []
-    monkeypatch.setattr(door, "_estimate", lambda *_args: estimates.append(1) or 7.0)
+
+    def estimate(organization: OrganizationId, _load: Load) -> float:
+        estimates.append(organization)
+        return 7.0
+
+    monkeypatch.setattr(door, "_estimate", estimate)
     for _ in range(100):
         refusal(door, ONE, load())
     assert len(estimates) == 1

@@ -20,7 +20,7 @@ from tokenyard_deployments.serving.shares import Shares
 
 MIN_RETRY_S = 1.0
 MAX_RETRY_S = 600.0
-# A refusal must stay cheaper than a request, also where they come by the thousand.
+# An estimate takes milliseconds; a refusal must stay cheap, also where they come by the thousand.
 _ESTIMATE_HOLDS_S = 0.1
 
 
@@ -72,7 +72,7 @@ class Door:
         self._inside: dict[_Visitor, None] = {}  # in the order in which they came
         self._pace = Pace()
         self._made_by_those_gone = 0
-        self._estimates: dict[tuple[OrganizationId, Load], tuple[float, float]] = {}
+        self._estimates: dict[tuple[OrganizationId, int], tuple[float, float]] = {}
         self._empty = asyncio.Event()
         self._empty.set()
         self.busy_since: float | None = None
@@ -110,11 +110,12 @@ class Door:
 
     def retry_after_s(self, organization: OrganizationId, load: Load) -> float:
         """Return in how many seconds a request of this kind will be let in, at the pace of late."""
-        at, seconds = self._estimates.get((organization, load), (-_ESTIMATE_HOLDS_S, 0.0))
-        if self._now() - at >= _ESTIMATE_HOLDS_S:
-            self._estimates = {key: one for key, one in self._estimates.items() if self._now() - one[0] < 1}
-            at, seconds = self._now(), self._estimate(organization, load)
-            self._estimates[organization, load] = at, seconds
+        now, kind = self._now(), (organization, load.sequences)
+        at, seconds = self._estimates.get(kind, (float("-inf"), 0.0))
+        if now - at >= _ESTIMATE_HOLDS_S:
+            seconds = self._estimate(organization, load)
+            self._estimates = {key: one for key, one in self._estimates.items() if now - one[0] < _ESTIMATE_HOLDS_S}
+            self._estimates[kind] = now, seconds
         return min(max(seconds, MIN_RETRY_S), MAX_RETRY_S)
 
     def _lacking(self, organization: OrganizationId, load: Load) -> tuple[int, int]:

@@ -96,7 +96,11 @@ def _longest_answer(fields: _BilledFields, context_length: int) -> int:
 
 def _count(prompts: msgspec.Raw) -> int:
     """Return how many prompts these are; one may be a text, a list of token ids, or a list of messages."""
-    if memoryview(prompts)[:1] != b"[":
+    if _first(prompts) != b"[":
         return 1
     several = msgspec.json.decode(prompts, type=list[msgspec.Raw])
-    return len(several) if several and bytes(memoryview(several[0])[:1]) in {b'"', b"["} else 1
+    return len(several) if several and _first(several[0]) in {b'"', b"["} else 1
+
+
+def _first(value: msgspec.Raw) -> bytes:
+    return bytes(memoryview(value)[:1])
