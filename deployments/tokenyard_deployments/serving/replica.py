@@ -66,7 +66,7 @@ class ReplicaServer:
         lora = self._spec.lora or LoraSpec(max_cpu_loras=0)
         self._door = Door(DoorBounds.of(self._spec, self._capacity))
         files = AdapterFiles(self._settings.blob_url, self._own_folder(), self._spec.id, lora)
-        self._residency = Residency(self.engine, files, lora.max_cpu_loras, max_waiting=self._spec.max_waiting)
+        self._residency = Residency(self.engine, files, lora.max_cpu_loras)
         self._reporter = Reporter(self._settings.redis_url, self._settings.directory / "spool")
         self._reporter.start()
         self._front: RequestMetering | None = None

@@ -24,6 +24,8 @@ _LOG = logging.getLogger(__name__)
 LOAD_TIMEOUT_S = 120.0
 ROOM_TIMEOUT_S = 30.0
 MAX_LOADS = 64
+MAX_WAITING = 384
+"""Requests; each holds nothing but its body."""
 RETRY_S = 5.0
 
 
@@ -67,7 +69,7 @@ class Residency:
         source: AdapterSource,
         capacity: int,
         *,
-        max_waiting: int = 256,
+        max_waiting: int = MAX_WAITING,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
