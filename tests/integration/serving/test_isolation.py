@@ -16,6 +16,7 @@ from support.replica_caller import COMPLETIONS, MODEL, REPORT_TIMEOUT_S, Replica
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.replica import AdapterRefused, Replica
+from tokenyard.core.usage import MeterClaims
 from tokenyard.finetune.steps.canary import CanaryCheck, CanaryFailed
 
 pytestmark = [pytest.mark.timeout(500), pytest.mark.asyncio]
@@ -167,13 +168,33 @@ async def test_a_wide_request_does_not_hold_the_front_and_is_gone_when_its_clien
     assert longest < 2, "others were kept waiting by the front, not by the engine"
 
 
+async def test_who_leaves_while_many_prompts_are_read_leaves_nothing_behind(caller: ReplicaCaller) -> None:
+    prompts = [f"{number} and {'so on, ' * 250}" for number in range(128)]
+    body = {"model": MODEL, "max_tokens": 64, "ignore_eos": True, "prompt": prompts}
+    for wait_s in (0.01, 0.03, 0.1, 0.3):
+        asked = claims(endpoint=COMPLETIONS)
+
+        async def ask(asked: MeterClaims = asked) -> None:
+            async with caller.send(body, asked) as response:
+                await response.read()
+
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await ask()
+    await caller.idle()
+    await caller.ask(chat("Hello", max_tokens=2), claims())
+    before = await caller.generated()
+    await asyncio.sleep(1)
+    assert await caller.generated() == before, "the engine works for somebody who left"
+
+
 async def test_a_prompt_that_was_left_while_it_was_read_costs_nothing(caller: ReplicaCaller) -> None:
     """How much of it was computed stays inside the engine; none of it is billed."""
     for number in range(5):
         asked = claims()
 
-        async def ask(number: int, asked: object) -> None:
-            async with caller.send(chat(f"{number} " + "so it goes on " * 220, max_tokens=8), claims=asked):  # type: ignore[arg-type]
+        async def ask(number: int, asked: MeterClaims) -> None:
+            async with caller.send(chat(f"{number} " + "so it goes on " * 220, max_tokens=8), asked):
                 pass
 
         request = asyncio.create_task(ask(number, asked))

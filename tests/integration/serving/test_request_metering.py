@@ -99,6 +99,9 @@ class Engine:
 
     async def load_adapter(self, name: str, folder: Path) -> None:
         await self.load_go.wait()
+        if self.failure == "load":
+            self.dead = True
+            raise RuntimeError("the engine is dead")
         self.held.append(name)
 
     async def unload_adapter(self, name: str) -> None:
@@ -367,6 +370,12 @@ async def test_a_request_that_the_engine_dies_under_is_told_the_same(front: Fron
     """vLLM answers 500, raises, or begins a stream of one error frame: nothing that a client could use was sent."""
     front.engine.failure = failure
     answer = await front.send()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, ENGINE_DEAD)
+
+
+async def test_an_engine_that_dies_while_an_adapter_loads_is_told_the_same(front: Front) -> None:
+    front.engine.failure = "load"
+    answer = await front.send(front.claims("ft:tiny:org:x:a"))
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, ENGINE_DEAD)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from support.replica_caller import COMPLETIONS, claims
 from tokenyard.core.usage import TokenUsage
-from tokenyard_deployments.serving.engine.attempt_tokens import CURRENT_ATTEMPT, AttemptTokens
+from tokenyard_deployments.serving.engine.attempt_tokens import CURRENT_ATTEMPT, AttemptOver, AttemptTokens
 from tokenyard_deployments.serving.engine.pinned import UnknownEngine
 from tokenyard_deployments.serving.engine.witness import EngineWitness
 
@@ -123,6 +123,17 @@ def test_of_several_answers_one_that_never_began_costs_nothing(processor: Proces
     processor.process("0_parent", 2)
     processor.abort_requests(["0_parent", "1_parent"], internal=True)
     assert counted.usage == TokenUsage(PROMPT_TOKENS, 2)
+
+
+def test_the_engine_takes_nothing_for_a_request_that_is_over(processor: Processor) -> None:
+    """vLLM reads many prompts in threads, and goes on to the engine with them after their client has left."""
+    with attempt() as counted:
+        processor.add_request(Request("a"))
+        counted.close()
+        with pytest.raises(AttemptOver):
+            processor.add_request(Request("b"))
+    assert set(processor.request_states) == {"a"}
+    assert counted.open_sequences == ("a",)
 
 
 def test_what_no_request_asked_for_is_not_counted(processor: Processor) -> None:

@@ -6,16 +6,30 @@ from contextvars import ContextVar
 from tokenyard.core.usage import MeterClaims, TokenUsage
 
 
+class AttemptOver(Exception):
+    """The request has ended: nothing may begin for it any more."""
+
+
 class AttemptTokens:
     """The count of one attempt. A prompt counts once, also where `n` answers were asked of it."""
 
     def __init__(self, claims: MeterClaims) -> None:
         self.claims = claims
         self.aborted = False
+        self._closed = False
         self._open: dict[str, Callable[[], int]] = {}
         self._begun = False
         self._prompts: dict[str, tuple[int, int]] = {}
         self._completion_tokens = 0
+
+    def close(self) -> None:
+        """Let nothing begin any more."""
+        self._closed = True
+
+    def check_open(self) -> None:
+        """Raise `AttemptOver` where the request has ended."""
+        if self._closed:
+            raise AttemptOver(self.claims.attempt)
 
     def started(self, sequence: str, made: Callable[[], int]) -> None:
         """Note that the engine took `sequence` (its own id); `made` tells how many tokens it has made of it so far."""

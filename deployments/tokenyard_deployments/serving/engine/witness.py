@@ -27,8 +27,10 @@ class EngineWitness:
         processor.abort_requests = self._abort_requests
 
     def _add_request(self, request: Any, *args: Any, **kwargs: Any) -> None:
-        self._vllm_add(request, *args, **kwargs)
         attempt = CURRENT_ATTEMPT.get()
+        if attempt is not None:
+            attempt.check_open()
+        self._vllm_add(request, *args, **kwargs)
         sequence = request.request_id
         if attempt is not None and sequence not in self._attempts:
             self._attempts[sequence] = attempt

@@ -148,9 +148,14 @@ class RequestMetering:
             # The request is right; it is the model behind its name that cannot be served.
             _LOG.error("attempt %s: %s", claims.attempt, error.message)
             raise Unavailable("The model cannot be loaded.", retry_after_s=_BROKEN_MODEL_RETRY_S) from error
+        except Exception as error:
+            if self._engine.dead:
+                raise engine_dead() from error
+            raise
 
     async def _end(self, attempt: AttemptTokens, held: AsyncExitStack, exchange: Exchange) -> None:
         """Stop what the engine still does for a request that is over, free its place, and report its count."""
+        attempt.close()
         try:
             if attempt.open_sequences:
                 async with asyncio.timeout(ABORT_TIMEOUT_S):
