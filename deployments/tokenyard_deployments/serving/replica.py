@@ -24,7 +24,7 @@ from tokenyard_deployments.serving.adapters.residency import Residency
 from tokenyard_deployments.serving.engine.cpus import thread_settings
 from tokenyard_deployments.serving.engine.launch import load_ahead
 from tokenyard_deployments.serving.front.bearer import RequireBearer
-from tokenyard_deployments.serving.front.door import Door, DoorBounds
+from tokenyard_deployments.serving.front.admission import EngineAdmission, EngineBounds
 from tokenyard_deployments.serving.front.errors import error_response
 from tokenyard_deployments.serving.front.internal_routes import internal_router
 from tokenyard_deployments.serving.front.request_metering import RequestMetering
@@ -64,13 +64,13 @@ class ReplicaServer:
         """Start the engine, then all that stands around it."""
         await self.engine.start()
         lora = self._spec.lora or LoraSpec(max_cpu_loras=0)
-        self._door = Door(DoorBounds.of(self._spec, self._capacity))
+        self._admission = EngineAdmission(EngineBounds.of(self._spec, self._capacity))
         files = AdapterFiles(self._settings.blob_url, self._own_folder(), self._spec.id, lora)
         self._residency = Residency(self.engine, files, lora.max_cpu_loras)
         self._reporter = Reporter(self._settings.redis_url, self._settings.directory / "spool")
         self._reporter.start()
         self._front: RequestMetering | None = None
-        watchdog = Watchdog(self.engine, lambda: self._door.busy_since, self._spec.max_silence_s)
+        watchdog = Watchdog(self.engine, lambda: self._admission.busy_since, self._spec.max_silence_s)
         self._watches = [
             asyncio.create_task(self._exit_with_engine(), name="watch the engine's process"),
             asyncio.create_task(self._give_up_hung(watchdog), name="watch the engine's signs of life"),
@@ -89,7 +89,7 @@ class ReplicaServer:
                 model=self._spec.id,
                 capacity=self._capacity,
                 engine=self.engine,
-                door=self._door,
+                admission=self._admission,
                 residency=self._residency,
             )
         )
@@ -106,7 +106,7 @@ class ReplicaServer:
             secret=self._settings.meter_secret,
             replica=self._name,
             engine=self.engine,
-            door=self._door,
+            admission=self._admission,
             residency=self._residency,
             reporter=self._reporter,
             context_length=self._spec.context_length,
@@ -129,7 +129,7 @@ class ReplicaServer:
         # Requests in flight get their error, and hand in their counts.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_REPORTS_TIMEOUT_S):
-                await self._door.empty()
+                await self._admission.empty()
         await self._reporter.close()
         self.engine.kill()
         os._exit(ENGINE_DIED)

@@ -23,7 +23,7 @@ from tokenyard_deployments.serving.adapters.files import AdapterRejected
 from tokenyard_deployments.serving.adapters.residency import Residency
 from tokenyard_deployments.serving.engine.attempt_tokens import CURRENT_ATTEMPT, AttemptTokens
 from tokenyard_deployments.serving.front.bearer import RequireBearer
-from tokenyard_deployments.serving.front.door import Door, DoorBounds
+from tokenyard_deployments.serving.front.admission import EngineAdmission, EngineBounds
 from tokenyard_deployments.serving.front.request_metering import RequestMetering
 from tokenyard_deployments.serving.reporter import Reporter
 
@@ -121,7 +121,7 @@ class Source:
 class Front:
     def __init__(self, redis: Redis, redis_url: str, folder: Path) -> None:
         self.engine = Engine()
-        self.door = Door(DoorBounds(slots=2, sequences=4, tokens=16 * CONTEXT))
+        self.admission = EngineAdmission(EngineBounds(slots=2, sequences=4, tokens=16 * CONTEXT))
         self.reporter = Reporter(redis_url, folder)
         self._redis = redis
         self.metering = RequestMetering(
@@ -129,7 +129,7 @@ class Front:
             secret=SECRET,
             replica="replica-1",
             engine=self.engine,
-            door=self.door,
+            admission=self.admission,
             residency=Residency(self.engine, Source(), 2),
             reporter=self.reporter,
             context_length=CONTEXT,
@@ -185,7 +185,7 @@ async def test_a_request_passes_whole_and_is_reported(front: Front) -> None:
     assert answer.json()["size"] > 100_000
     report = await front.report(claims)
     assert (report.usage, report.finished, report.replica) == (TokenUsage(7, 3), True, "replica-1")
-    assert front.door.sequences == 0
+    assert front.admission.sequences == 0
 
 
 @pytest.mark.parametrize("authorization", ["", "Bearer", f"Bearer {SECRET.hex()}", f"bearer {BEARER.hex()}"])
@@ -251,7 +251,7 @@ async def test_each_sequence_is_counted(front: Front, body: dict[str, Any], sequ
     front.engine.hold()
     request = asyncio.create_task(front.send(**body))
     await until(lambda: bool(front.engine.open))
-    assert front.door.sequences == sequences
+    assert front.admission.sequences == sequences
     front.engine.go.set()
     assert (await request).status_code == 200
 
@@ -269,7 +269,7 @@ async def test_a_request_for_too_many_answers_is_refused_by_name(front: Front, b
 async def test_what_is_over_an_organizations_own_part_is_told_to_slow_down(front: Front) -> None:
     front.engine.hold()
     requests = [asyncio.create_task(front.send()) for _ in range(4)]
-    await until(lambda: front.door.sequences == 4)
+    await until(lambda: front.admission.sequences == 4)
     refused = await front.send()
     assert refused.status_code == 429
     assert int(refused.headers["retry-after"]) >= 1
@@ -282,9 +282,9 @@ async def test_what_is_over_an_organizations_own_part_is_told_to_slow_down(front
 async def test_another_organization_finds_a_place_beside_it(front: Front) -> None:
     front.engine.hold()
     requests = [asyncio.create_task(front.send()) for _ in range(4)]
-    await until(lambda: front.door.sequences == 4)
+    await until(lambda: front.admission.sequences == 4)
     requests += [asyncio.create_task(front.send(front.claims(organization=f"org_{number}"), n=4)) for number in (1, 2)]
-    await until(lambda: front.door.sequences == 12)
+    await until(lambda: front.admission.sequences == 12)
     refused = await front.send(front.claims(organization="org_3"))
     assert refused.status_code == 503
     assert refused.json()["error"]["code"] == "server_is_overloaded"
@@ -300,7 +300,7 @@ async def test_a_request_that_gets_no_token_in_time_is_given_up(front: Front) ->
     assert int(answer.headers["retry-after"]) >= 1
     report = await front.report(claims)
     assert (report.usage, report.finished) == (TokenUsage(0, 0), False)
-    await until(lambda: front.door.sequences == 0)
+    await until(lambda: front.admission.sequences == 0)
 
 
 async def test_one_that_has_begun_is_waited_for(front: Front) -> None:
@@ -322,7 +322,7 @@ async def test_a_client_that_leaves_frees_its_place_and_pays_what_was_made(front
     request.cancel()
     report = await front.report(claims)
     assert (report.usage, report.finished) == (TokenUsage(7, 2), False)
-    await until(lambda: front.door.sequences == 0)
+    await until(lambda: front.admission.sequences == 0)
 
 
 async def test_a_burst_on_a_cold_adapter_takes_no_place_from_others(front: Front) -> None:
@@ -330,7 +330,7 @@ async def test_a_burst_on_a_cold_adapter_takes_no_place_from_others(front: Front
     cold = [asyncio.create_task(front.send(front.claims("ft:tiny:org:x:a"))) for _ in range(50)]
     for _ in range(5):
         assert (await front.send()).status_code == 200
-    await until(lambda: front.door.sequences == 0)
+    await until(lambda: front.admission.sequences == 0)
     front.engine.load_go.set()
     answers = [answer.status_code for answer in await asyncio.gather(*cold)]
     assert 200 in answers
@@ -355,7 +355,7 @@ async def test_an_adapter_that_cannot_be_served_is_not_the_clients_fault(front: 
     answer = await front.send(front.claims("ft:tiny:org:bad:b"))
     assert answer.status_code == 503
     assert "path" not in answer.text
-    await until(lambda: front.door.sequences == 0)
+    await until(lambda: front.admission.sequences == 0)
 
 
 async def test_a_dead_engine_takes_nothing_new_and_says_so(front: Front) -> None:
@@ -389,7 +389,7 @@ async def test_an_engine_that_hangs_is_hung_up_on(front: Front) -> None:
     answer = await request
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, ENGINE_DEAD)
     assert not (await front.report(claims)).finished
-    await until(lambda: front.door.sequences == 0)
+    await until(lambda: front.admission.sequences == 0)
 
 
 async def until(true: Any) -> None:

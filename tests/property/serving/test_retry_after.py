@@ -1,4 +1,4 @@
-"""`retry-after` is true: a simulated engine behind the real door, under several patterns of arrival."""
+"""`retry-after` is true: a simulated engine behind the real admission, under several patterns of arrival."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -10,7 +10,7 @@ import pytest
 
 from tokenyard.core.errors import RateLimited, Unavailable
 from tokenyard.core.ids import OrganizationId
-from tokenyard_deployments.serving.front.door import Door, DoorBounds
+from tokenyard_deployments.serving.front.admission import EngineAdmission, EngineBounds
 from tokenyard_deployments.serving.front.request_body import Load
 
 SLOTS = 8
@@ -92,16 +92,16 @@ class Refusal:
 class Simulation:
     def __init__(self, tokens_a_second: float = 40.0) -> None:
         self.now = 0.0
-        self.door = Door(DoorBounds(SLOTS, SHARE, SHARE * 1024), now=lambda: self.now)
+        self.admission = EngineAdmission(EngineBounds(SLOTS, SHARE, SHARE * 1024), now=lambda: self.now)
         self.engine = Engine(tokens_a_second)
         self.refusals: list[Refusal] = []
 
     def send(self, request: Request) -> None:
-        inside = self.door.enter(request.organization, request.load, request)
+        inside = self.admission.enter(request.organization, request.load, request)
         try:
             inside.__enter__()
         except (RateLimited, Unavailable):
-            said_s = self.door.retry_after_s(request.organization, request.load)
+            said_s = self.admission.retry_after_s(request.organization, request.load)
             self.refusals.append(Refusal(request, self.now, said_s))
         else:
             request.inside = inside
@@ -113,7 +113,7 @@ class Simulation:
             assert request.inside is not None
             request.inside.__exit__(None, None, None)
         for refusal in self.refusals:
-            if refusal.came_s is None and self.door.has_room(refusal.request.organization, refusal.request.load):
+            if refusal.came_s is None and self.admission.has_room(refusal.request.organization, refusal.request.load):
                 refusal.came_s = self.now - refusal.at
 
     def ratios(self, *, after_s: float = 0.0) -> list[float]:

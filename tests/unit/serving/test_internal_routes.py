@@ -16,7 +16,7 @@ from tokenyard.core.errors import TokenyardError
 from tokenyard.core.ids import AdapterId, OrganizationId
 from tokenyard.core.replica import CANARY_PATH, STATS_PATH, CanaryRequest, ReplicaState
 from tokenyard_deployments.serving.adapters.residency import Residency
-from tokenyard_deployments.serving.front.door import Door, DoorBounds
+from tokenyard_deployments.serving.front.admission import EngineAdmission, EngineBounds
 from tokenyard_deployments.serving.front.errors import error_response
 from tokenyard_deployments.serving.front.internal_routes import internal_router
 from tokenyard_deployments.serving.front.request_body import Load
@@ -53,7 +53,7 @@ class Source:
         return
 
 
-class Progress:
+class RequestProgress:
     made = 0
     running = 0
 
@@ -73,15 +73,15 @@ def residency(engine: Engine) -> Residency:
 
 
 @pytest.fixture
-def door() -> Door:
-    return Door(DoorBounds(slots=2, sequences=6, tokens=100))
+def admission() -> EngineAdmission:
+    return EngineAdmission(EngineBounds(slots=2, sequences=6, tokens=100))
 
 
 @pytest.fixture
-async def client(engine: Engine, residency: Residency, door: Door) -> AsyncIterator[httpx.AsyncClient]:
+async def client(engine: Engine, residency: Residency, admission: EngineAdmission) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
     app.include_router(
-        internal_router(replica="r", model="m", capacity=2, engine=engine, door=door, residency=residency)
+        internal_router(replica="r", model="m", capacity=2, engine=engine, admission=admission, residency=residency)
     )
 
     async def render(_request: Request, error: Exception) -> Response:
@@ -117,10 +117,12 @@ async def test_a_canary_of_what_is_not_resident_is_refused(client: httpx.AsyncCl
     assert not engine.asked
 
 
-async def test_the_state_tells_what_is_inside(client: httpx.AsyncClient, door: Door) -> None:
+async def test_the_state_tells_what_is_inside(client: httpx.AsyncClient, admission: EngineAdmission) -> None:
     with ExitStack() as inside:
         for sequences in (1, 4):
-            inside.enter_context(door.enter(OrganizationId(f"org_{sequences}"), Load(sequences, 1, 1), Progress()))
+            inside.enter_context(
+                admission.enter(OrganizationId(f"org_{sequences}"), Load(sequences, 1, 1), RequestProgress())
+            )
         state = msgspec.json.decode((await client.get(STATS_PATH)).content, type=ReplicaState)
         assert (state.running, state.waiting, state.slots) == (2, 3, 2)
     state = msgspec.json.decode((await client.get(STATS_PATH)).content, type=ReplicaState)

@@ -20,7 +20,7 @@ from tokenyard.core.replica import (
     ResidentAdapters,
 )
 from tokenyard_deployments.serving.adapters.residency import Residency
-from tokenyard_deployments.serving.front.door import Door
+from tokenyard_deployments.serving.front.admission import EngineAdmission
 
 Shape = TypeVar("Shape")
 CANARY_CONTINUATION = " I am here to help you with that, and this is how it works: first, one, two, three."
@@ -33,14 +33,14 @@ class CanaryEngine(Protocol):
 
 
 def internal_router(
-    *, replica: str, model: str, capacity: int, engine: CanaryEngine, door: Door, residency: Residency
+    *, replica: str, model: str, capacity: int, engine: CanaryEngine, admission: EngineAdmission, residency: Residency
 ) -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
     @router.get(STATS_PATH)
     async def stats() -> Response:
-        running = min(door.sequences, capacity)
-        return _json(ReplicaState(replica, model, residency.names, running, door.sequences - running, capacity))
+        running = min(admission.sequences, capacity)
+        return _json(ReplicaState(replica, model, residency.names, running, admission.sequences - running, capacity))
 
     @router.post(LOAD_PATH)
     async def load(request: Request) -> Response:

@@ -15,7 +15,7 @@ from tokenyard.metering import header as meter_header
 from tokenyard.metering.events import ReplicaReported
 from tokenyard_deployments.serving.adapters.residency import Residency
 from tokenyard_deployments.serving.engine.attempt_tokens import CURRENT_ATTEMPT, AttemptTokens
-from tokenyard_deployments.serving.front.door import Door
+from tokenyard_deployments.serving.front.admission import EngineAdmission
 from tokenyard_deployments.serving.front.errors import error_response
 from tokenyard_deployments.serving.front.exchange import Exchange, engine_dead
 from tokenyard_deployments.serving.front.request_body import Load, read_body, read_load
@@ -48,7 +48,7 @@ class RequestMetering:
         secret: bytes,
         replica: str,
         engine: MeteredEngine,
-        door: Door,
+        admission: EngineAdmission,
         residency: Residency,
         reporter: Reporter,
         context_length: int,
@@ -58,7 +58,7 @@ class RequestMetering:
         self._secret = secret
         self._replica = replica
         self._engine = engine
-        self._door = door
+        self._admission = admission
         self._residency = residency
         self._reporter = reporter
         self._context_length = context_length
@@ -101,7 +101,7 @@ class RequestMetering:
             # Whoever waits for its adapter holds nothing that others could use.
             await self._hold_adapter(held, claims)
             self._check_open()
-            held.enter_context(self._door.enter(claims.organization, load, attempt))
+            held.enter_context(self._admission.enter(claims.organization, load, attempt))
             await self._run(scope, exchange, attempt, load)
         finally:
             # A task of its own, because this one may be cancelled again at any time.
@@ -122,7 +122,7 @@ class RequestMetering:
 
         def give_up() -> None:
             if not attempt.begun and not exchange.started:
-                retry_after_s = self._door.retry_after_s(attempt.claims.organization, load)
+                retry_after_s = self._admission.retry_after_s(attempt.claims.organization, load)
                 exchange.hang_up(
                     Unavailable("The model is overloaded: the request waited too long.", retry_after_s=retry_after_s)
                 )

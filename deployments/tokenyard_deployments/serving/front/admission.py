@@ -1,4 +1,4 @@
-"""The door: lets a request in at once, or refuses it and says when to come back. Nobody waits here.
+"""Admission to the engine: lets a request in at once, or refuses it and says when to come back. Nobody waits here.
 
 Who runs next is the engine's own decision. This bounds what it has to decide about: sequences and tokens, for each
 organization and in all.
@@ -24,7 +24,7 @@ MAX_RETRY_S = 600.0
 _ESTIMATE_HOLDS_S = 0.1
 
 
-class Progress(Protocol):
+class RequestProgress(Protocol):
     """What the engine has done of a request so far."""
 
     @property
@@ -36,7 +36,7 @@ class Progress(Protocol):
         """Sequences that have begun and not ended."""
 
 
-class DoorBounds(NamedTuple):
+class EngineBounds(NamedTuple):
     """`sequences` and `tokens` are what one organization alone may have inside (see `Shares`)."""
 
     slots: int
@@ -44,7 +44,7 @@ class DoorBounds(NamedTuple):
     tokens: int
 
     @classmethod
-    def of(cls, spec: ModelSpec, slots: int) -> "DoorBounds":
+    def of(cls, spec: ModelSpec, slots: int) -> "EngineBounds":
         """One alone fills all slots with requests of any length, and has a third of what may wait."""
         running = slots * spec.context_length
         return cls(
@@ -55,21 +55,21 @@ class DoorBounds(NamedTuple):
 
 
 @dataclass(eq=False)
-class _Visitor:
+class _RequestInside:
     organization: OrganizationId
     load: Load
-    progress: Progress
+    progress: RequestProgress
 
 
-class Door:
+class EngineAdmission:
     """What is inside, and whether more may come."""
 
-    def __init__(self, bounds: DoorBounds, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, bounds: EngineBounds, now: Callable[[], float] = time.monotonic) -> None:
         self._slots = bounds.slots
         self._sequences = Shares(bounds.sequences)
         self._tokens = Shares(bounds.tokens)
         self._now = now
-        self._inside: dict[_Visitor, None] = {}  # in the order in which they came
+        self._inside: dict[_RequestInside, None] = {}  # in the order in which they came
         self._pace = Pace()
         self._made_by_those_gone = 0
         self._estimates: dict[tuple[OrganizationId, int], tuple[float, float]] = {}
@@ -84,7 +84,7 @@ class Door:
         return sum(visitor.load.sequences for visitor in self._inside)
 
     @contextmanager
-    def enter(self, organization: OrganizationId, load: Load, progress: Progress) -> Iterator[None]:
+    def enter(self, organization: OrganizationId, load: Load, progress: RequestProgress) -> Iterator[None]:
         """Be inside meanwhile.
 
         Raises:
@@ -93,7 +93,7 @@ class Door:
         """
         if not self.has_room(organization, load):
             raise self._refusal(organization, load)
-        visitor = _Visitor(organization, load, progress)
+        visitor = _RequestInside(organization, load, progress)
         self._come(visitor)
         try:
             yield
@@ -140,7 +140,7 @@ class Door:
             )
         return Unavailable("The model is overloaded. Please try again shortly.", retry_after_s=retry_after_s)
 
-    def _come(self, visitor: _Visitor) -> None:
+    def _come(self, visitor: _RequestInside) -> None:
         if not self._inside:
             self.busy_since = self._now()
         self._sequences.take(visitor.organization, visitor.load.sequences)
@@ -149,7 +149,7 @@ class Door:
         self._empty.clear()
         self._sample()
 
-    def _go(self, visitor: _Visitor) -> None:
+    def _go(self, visitor: _RequestInside) -> None:
         self._sample()
         del self._inside[visitor]
         self._sequences.give_back(visitor.organization, visitor.load.sequences)
@@ -171,7 +171,7 @@ class Door:
         works = [self._work(visitor, organization) for visitor in self._inside]
         return self._pace.seconds_until(works, self._lacking(organization, load), self._slots)
 
-    def _work(self, visitor: _Visitor, newcomer: OrganizationId) -> Work:
+    def _work(self, visitor: _RequestInside, newcomer: OrganizationId) -> Work:
         load, own = visitor.load, visitor.organization == newcomer
         return Work(
             organization=visitor.organization,
