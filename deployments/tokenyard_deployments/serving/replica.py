@@ -23,8 +23,8 @@ from tokenyard_deployments.serving.adapters.files import AdapterFiles
 from tokenyard_deployments.serving.adapters.residency import Residency
 from tokenyard_deployments.serving.engine.cpus import thread_settings
 from tokenyard_deployments.serving.engine.launch import load_ahead
-from tokenyard_deployments.serving.front.bearer import RequireBearer
 from tokenyard_deployments.serving.front.admission import EngineAdmission, EngineBounds
+from tokenyard_deployments.serving.front.bearer import RequireBearer
 from tokenyard_deployments.serving.front.errors import error_response
 from tokenyard_deployments.serving.front.internal_routes import internal_router
 from tokenyard_deployments.serving.front.request_metering import RequestMetering

@@ -22,8 +22,8 @@ from tokenyard.metering.events import ReplicaReported
 from tokenyard_deployments.serving.adapters.files import AdapterRejected
 from tokenyard_deployments.serving.adapters.residency import Residency
 from tokenyard_deployments.serving.engine.attempt_tokens import CURRENT_ATTEMPT, AttemptTokens
-from tokenyard_deployments.serving.front.bearer import RequireBearer
 from tokenyard_deployments.serving.front.admission import EngineAdmission, EngineBounds
+from tokenyard_deployments.serving.front.bearer import RequireBearer
 from tokenyard_deployments.serving.front.request_metering import RequestMetering
 from tokenyard_deployments.serving.reporter import Reporter
 
