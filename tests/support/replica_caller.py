@@ -52,11 +52,13 @@ def engines(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
     ]
 
 
-def claims(adapter: AdapterRef | None = None, endpoint: str = CHAT) -> MeterClaims:
+def claims(
+    adapter: AdapterRef | None = None, endpoint: str = CHAT, organization: OrganizationId = ORGANIZATION
+) -> MeterClaims:
     """Return the claims of a new attempt."""
     return MeterClaims(
         attempt=AttemptId(f"req_{secrets.token_hex(16)}.1"),
-        organization=ORGANIZATION,
+        organization=organization,
         project=ProjectId("proj_test"),
         key=ApiKeyId("key_test"),
         model=adapter.name if adapter else MODEL,

@@ -15,6 +15,7 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import Response
 from ray import serve
+from starlette.types import ASGIApp
 
 from tokenyard.core.errors import TokenyardError
 from tokenyard.core.models import LoraSpec, ModelSpec
@@ -22,14 +23,15 @@ from tokenyard_deployments.serving.adapters.files import AdapterFiles
 from tokenyard_deployments.serving.adapters.residency import Residency
 from tokenyard_deployments.serving.engine.cpus import thread_settings
 from tokenyard_deployments.serving.engine.launch import load_ahead
+from tokenyard_deployments.serving.front.admission import EngineAdmission, EngineBounds
 from tokenyard_deployments.serving.front.bearer import RequireBearer
 from tokenyard_deployments.serving.front.errors import error_response
 from tokenyard_deployments.serving.front.internal_routes import internal_router
 from tokenyard_deployments.serving.front.request_metering import RequestMetering
-from tokenyard_deployments.serving.front.slots import Slots
 from tokenyard_deployments.serving.replica_settings import ReplicaSettings
 from tokenyard_deployments.serving.reporter import Reporter
 from tokenyard_deployments.serving.warm_up import warm_up
+from tokenyard_deployments.serving.watchdog import Watchdog
 
 _LOG = logging.getLogger(__name__)
 HEALTH_INTERVAL_S = 0.25
@@ -62,12 +64,17 @@ class ReplicaServer:
         """Start the engine, then all that stands around it."""
         await self.engine.start()
         lora = self._spec.lora or LoraSpec(max_cpu_loras=0)
-        self._slots = Slots(self._capacity, self._spec.max_waiting, self._spec.max_wait_s)
+        self._admission = EngineAdmission(EngineBounds.of(self._spec, self._capacity))
         files = AdapterFiles(self._settings.blob_url, self._own_folder(), self._spec.id, lora)
         self._residency = Residency(self.engine, files, lora.max_cpu_loras)
         self._reporter = Reporter(self._settings.redis_url, self._settings.directory / "spool")
         self._reporter.start()
-        self._watch = asyncio.create_task(self._exit_with_engine(), name="watch the engine")
+        self._front: RequestMetering | None = None
+        watchdog = Watchdog(self.engine, lambda: self._admission.busy_since, self._spec.max_silence_s)
+        self._watches = [
+            asyncio.create_task(self._exit_with_engine(), name="watch the engine's process"),
+            asyncio.create_task(self._give_up_hung(watchdog), name="watch the engine's signs of life"),
+        ]
 
     async def check_health(self) -> None:
         """Tell Serve whether the engine is well, by raising where it is not."""
@@ -82,24 +89,37 @@ class ReplicaServer:
                 model=self._spec.id,
                 capacity=self._capacity,
                 engine=self.engine,
-                slots=self._slots,
+                admission=self._admission,
                 residency=self._residency,
             )
         )
         app.add_exception_handler(TokenyardError, _render)
         # vLLM has built the stack already; without it Starlette builds it again, with our layers around.
         app.middleware_stack = None
-        app.add_middleware(
-            RequestMetering,
+        app.add_middleware(self._metering)
+        app.add_middleware(RequireBearer, bearer=self._settings.bearer)
+        return app
+
+    def _metering(self, app: ASGIApp) -> RequestMetering:
+        self._front = RequestMetering(
+            app,
             secret=self._settings.meter_secret,
             replica=self._name,
             engine=self.engine,
-            slots=self._slots,
+            admission=self._admission,
             residency=self._residency,
             reporter=self._reporter,
+            context_length=self._spec.context_length,
+            max_wait_s=self._spec.max_wait_s,
         )
-        app.add_middleware(RequireBearer, bearer=self._settings.bearer)
-        return app
+        return self._front
+
+    async def _give_up_hung(self, watchdog: Watchdog) -> None:
+        await watchdog.until_hung()
+        _LOG.error("the engine of %s hangs", self._name)
+        self.engine.give_up()
+        if self._front is not None:
+            self._front.hang_up_all()
 
     async def _exit_with_engine(self) -> None:
         """End this process soon after its engine: Serve then replaces it in seconds."""
@@ -109,8 +129,9 @@ class ReplicaServer:
         # Requests in flight get their error, and hand in their counts.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_REPORTS_TIMEOUT_S):
-                await self._slots.empty()
+                await self._admission.empty()
         await self._reporter.close()
+        self.engine.kill()
         os._exit(ENGINE_DIED)
 
     def _own_folder(self) -> Path:

@@ -102,8 +102,12 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One served base model.
 
     `template_tokens` bounds what the chat template adds once, `template_tokens_per_message` what it adds to each
-    message. `max_waiting` bounds the requests that wait for a slot in one replica; the slots are `max_num_seqs`.
-    Without `tools` the model calls no tools; without `reasoning` all that it says is its answer.
+    message. Without `tools` the model calls no tools; without `reasoning` all that it says is its answer.
+
+    In one replica, `max_waiting` sequences may wait for a slot (the slots are `max_num_seqs`), and in all
+    `max_waiting_tokens` of prompts and answers at their longest; one organization alone may have a third of either. A
+    request that has no token after `max_wait_s` is given up. An engine that has work and says nothing for
+    `max_silence_s` is asked for a token; if that takes as long again, it counts as hung.
     """
 
     id: str
@@ -118,8 +122,10 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     license: str = ""
     lora: LoraSpec | None = LoraSpec()
     replicas: int = 1
-    max_waiting: int = 256
+    max_waiting: int = 512
+    max_waiting_tokens: int | None = None
     max_wait_s: float = 60.0
+    max_silence_s: float = 30.0
     sampling: SamplingDefaults = SamplingDefaults()
     tools: ParserSpec | None = None
     reasoning: ParserSpec | None = None
@@ -131,6 +137,13 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def reasoning_parser(self) -> str | None:
         return None if self.reasoning is None else self.reasoning.parser
+
+    @property
+    def waiting_tokens(self) -> int:
+        """`max_waiting_tokens`; by default room for `max_waiting` sequences of a quarter of the context each."""
+        if self.max_waiting_tokens is not None:
+            return self.max_waiting_tokens
+        return self.max_waiting * self.context_length // 4
 
     def accelerator(self, kind: str) -> AcceleratorSpec:
         """Return how to run on `kind` (`cpu` or `cuda`); where the file does not say it raises `InvalidModelSpec`."""
@@ -166,8 +179,14 @@ def _check(spec: ModelSpec) -> None:
         raise InvalidModelSpec(f"`id` must be 1 to 64 of a-z, 0-9, `.`, `_` and `-`: {spec.id!r}")
     if not 0 < spec.default_max_tokens < spec.context_length:
         raise InvalidModelSpec(f"model {spec.id}: `default_max_tokens` must be within `context_length`")
-    if spec.replicas < 0 or spec.max_waiting < 0:
-        raise InvalidModelSpec(f"model {spec.id}: `replicas` and `max_waiting` must not be negative")
+    if spec.replicas < 1:
+        raise InvalidModelSpec(
+            f"model {spec.id}: `replicas` must be at least 1; to serve it no more, take it out of the served models"
+        )
+    if spec.max_waiting < 0 or spec.waiting_tokens < 0:
+        raise InvalidModelSpec(f"model {spec.id}: `max_waiting` and `max_waiting_tokens` must not be negative")
+    if spec.max_wait_s <= 0 or spec.max_silence_s <= 0:
+        raise InvalidModelSpec(f"model {spec.id}: `max_wait_s` and `max_silence_s` must be over 0")
     if spec.lora is not None and spec.lora.max_lora_rank not in ENGINE_RANKS:
         raise InvalidModelSpec(f"model {spec.id}: `lora.max_lora_rank` must be one of {ENGINE_RANKS}")
     for kind, accelerator in spec.accelerators.items():

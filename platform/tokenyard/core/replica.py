@@ -12,6 +12,13 @@ LOAD_PATH = "/internal/adapters/load"
 UNLOAD_PATH = "/internal/adapters/unload"
 CANARY_PATH = "/internal/canary"
 
+MAX_SEQUENCES = 128
+"""The most answers, prompts times choices, that one request may ask for: the largest `n` that OpenAI knows, for one
+prompt. More in one request gains nothing over several requests, which can be let in, billed and ended one by one."""
+
+ENGINE_DEAD = "engine_dead"
+"""The error code of a replica that serves no more: the engine has ended or hangs. The request may be right."""
+
 
 class Replica(msgspec.Struct, frozen=True):
     """One vLLM replica that may get new requests.
@@ -37,7 +44,7 @@ class AdapterRefused(Exception):
 
 
 class ReplicaState(msgspec.Struct, frozen=True):
-    """What a replica holds and does. `slots` is how many requests it runs at once; `waiting` wait for one."""
+    """What a replica holds and does: `slots` sequences run at once; of those inside, `waiting` have no slot."""
 
     replica: str
     model: str

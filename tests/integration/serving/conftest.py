@@ -194,7 +194,8 @@ def deployed(cluster: Cluster, base_model: Path) -> Cluster:
         shipped,
         context_length=1024,
         max_waiting=4,
-        max_wait_s=180.0,
+        max_wait_s=15.0,
+        max_silence_s=10.0,
         lora=LoraSpec(max_loras=2, max_cpu_loras=3, max_lora_rank=8),
         tools=ParserSpec("hermes"),
     )

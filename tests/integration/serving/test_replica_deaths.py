@@ -16,7 +16,7 @@ from support.replica_caller import CHAT, ORGANIZATION, chat, claims, engines, re
 from tokenyard.clients.ray_serve import RayServe
 from tokenyard.clients.replica import ReplicaClient
 from tokenyard.core.ids import AttemptId
-from tokenyard.core.replica import Replica, ReplicaLost
+from tokenyard.core.replica import ENGINE_DEAD, Replica, ReplicaLost
 from tokenyard.metering import header as meter
 
 if TYPE_CHECKING:
@@ -78,6 +78,13 @@ async def relayed_until_cut(response: aiohttp.ClientResponse, victim: psutil.Pro
     return seen, ended
 
 
+async def comes_to_its_end(response: aiohttp.ClientResponse) -> bool:
+    try:
+        return any([line.startswith(b"data: [DONE]") async for line in response.content])
+    except aiohttp.ClientError:
+        return False
+
+
 def process(deployed: "Cluster", title: str) -> psutil.Process:
     (found,) = [one for one in deployed.processes() if title in " ".join(one.cmdline())]
     return found
@@ -119,5 +126,46 @@ async def test_a_killed_replica_is_replaced_and_leaves_no_engine(deployed: "Clus
     await gone([replica, *engine])
     # Nobody is left to report it: the gateway's count of what it relayed is billed.
     assert await reports(deployed.redis_url, ORGANIZATION, attempt) == []
+    replacement = await answering(serve, deployed.bearer, other_than=target.name)
+    assert replacement.name != target.name
+
+
+async def answer_to(
+    http: aiohttp.ClientSession, deployed: "Cluster", target: Replica, attempt: str
+) -> tuple[int, str | None]:
+    """Ask for a whole answer; return its status and the code of its error."""
+    signed = msgspec.structs.replace(claims(), attempt=AttemptId(attempt))
+    headers = {"authorization": f"Bearer {deployed.bearer}", meter.HEADER: meter.sign(signed, deployed.meter_secret)}
+    async with http.post(target.url + CHAT, json=chat("Hello"), headers=headers) as response:
+        return response.status, (await response.json()).get("error", {}).get("code")
+
+
+async def test_an_engine_that_hangs_ends_its_replica(deployed: "Cluster", serve: RayServe) -> None:
+    """Its process is stopped: it lives, and says nothing. Here silence is noticed after 10 s, and a wait ends at 15."""
+    target = await answering(serve, deployed.bearer)
+    replica, (engine,) = process(deployed, "ray::ServeReplica"), engines(deployed.processes())
+    begun, waiting, late = (f"req_{secrets.token_hex(8)}.1" for _ in range(3))
+    seen = 0
+    async with aiohttp.ClientSession() as http, stream(http, deployed, target, begun) as response:
+        async for line in response.content:
+            if line.startswith(b"data: {") and b'"usage"' in line:
+                usage = json.loads(line.removeprefix(b"data: ")).get("usage")
+                seen = usage["completion_tokens"] if usage else seen
+            if seen >= TOKENS_BEFORE_DEATH:
+                break
+        engine.suspend()
+        waits = asyncio.create_task(answer_to(http, deployed, target, waiting))
+        await asyncio.sleep(8)
+        comes_late = asyncio.create_task(answer_to(http, deployed, target, late))
+        assert not await comes_to_its_end(response)
+        assert await waits == (503, "server_is_overloaded")
+        assert await comes_late == (503, ENGINE_DEAD)
+    await gone([replica, engine])
+    (of_begun,) = await reports(deployed.redis_url, ORGANIZATION, begun)
+    assert not of_begun.finished
+    assert of_begun.usage.completion_tokens >= seen
+    for attempt in (waiting, late):
+        (report,) = await reports(deployed.redis_url, ORGANIZATION, attempt)
+        assert report.usage.total_tokens == 0
     replacement = await answering(serve, deployed.bearer, other_than=target.name)
     assert replacement.name != target.name

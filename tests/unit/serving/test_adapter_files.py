@@ -1,8 +1,12 @@
 """A local copy of an adapter is the published one, to the byte, or there is none."""
 
+import asyncio
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import AdapterId
 from tokenyard.core.models import LoraSpec
 from tokenyard.core.training import AdapterManifest, adapter_digest
+from tokenyard_deployments.serving.adapters.downloads import Downloads, StoreHangs
 from tokenyard_deployments.serving.adapters.files import AdapterFiles, AdapterRejected
 
 CONFIG: dict[str, Any] = {"peft_type": "LORA", "r": 8, "target_modules": ["q_proj"], "bias": "none"}
@@ -124,3 +129,92 @@ async def test_only_the_two_files_are_taken(files: AdapterFiles, blobs: Path) ->
 async def test_a_path_that_is_not_made_of_ids_is_refused(files: AdapterFiles, path: str) -> None:
     with pytest.raises(AdapterRejected, match="malformed"):
         await files.fetch(AdapterRef(AdapterId("a"), "ft:x", path, "0" * 64))
+
+
+class HungStore:
+    """Stores whose manifest cannot be read to its end: a pipe to which nobody writes."""
+
+    def __init__(self, blobs: Path) -> None:
+        self._blobs = blobs
+        self._pipes: list[Path] = []
+
+    def publish(self, number: int) -> AdapterRef:
+        folder = self._blobs / "adapters" / "org_1" / f"hung{number}"
+        folder.mkdir(parents=True)
+        os.mkfifo(folder / "manifest.json")
+        self._pipes.append(folder / "manifest.json")
+        return AdapterRef(
+            AdapterId(f"hung{number}"), f"ft:tiny:org:x:{number}", f"adapters/org_1/{folder.name}", "0" * 64
+        )
+
+    def recover(self) -> None:
+        """Let every reader come to an end."""
+        while self._pipes:
+            pipe = self._pipes.pop()
+            with contextlib.suppress(OSError):  # nobody reads it
+                writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+                pipe.unlink()
+                pipe.touch()
+                os.close(writer)
+
+
+@pytest.fixture
+def hung(blobs: Path) -> Iterator[HungStore]:
+    store = HungStore(blobs)
+    yield store
+    store.recover()
+
+
+def hasty(blobs: Path, tmp_path: Path, *, at_once: int = 2) -> AdapterFiles:
+    return AdapterFiles(
+        f"file://{blobs}", tmp_path / "local", "tiny", LoraSpec(), downloads=Downloads(at_once=at_once, limit_s=0.2)
+    )
+
+
+async def test_a_store_that_hangs_is_given_up_and_then_refused_at_once(
+    hung: HungStore, blobs: Path, tmp_path: Path
+) -> None:
+    files = hasty(blobs, tmp_path)
+    stuck, fine = hung.publish(1), publish(blobs)
+    with pytest.raises(TimeoutError):
+        await files.fetch(stuck)
+    for _ in range(20):
+        with pytest.raises(StoreHangs):
+            await files.fetch(stuck)
+    assert (await files.fetch(fine)).is_dir(), "another adapter is not held up by it"
+    hung.recover()
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                await files.fetch(stuck)
+            except StoreHangs:
+                await asyncio.sleep(0.01)
+            except AdapterRejected:  # an empty manifest: it was read
+                return
+
+
+async def test_where_everything_hangs_others_are_refused_not_kept(hung: HungStore, blobs: Path, tmp_path: Path) -> None:
+    files = hasty(blobs, tmp_path, at_once=2)
+    answers = await asyncio.gather(*(files.fetch(hung.publish(number)) for number in range(6)), return_exceptions=True)
+    assert all(isinstance(answer, OSError) for answer in answers), answers
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("download")]
+    assert len(threads) == 2
+    assert all(thread.daemon for thread in threads), "a process must be able to end"
+    with pytest.raises(StoreHangs):
+        await files.fetch(publish(blobs))
+    assert await asyncio.to_thread(lambda: 7) == 7, "what else needs a thread has one"
+
+
+async def test_a_download_that_was_given_up_leaves_nothing(hung: HungStore, blobs: Path, tmp_path: Path) -> None:
+    files = hasty(blobs, tmp_path)
+    adapter = publish(blobs)
+    weights = blobs / PATH / "adapter_model.safetensors"
+    weights.unlink()
+    os.mkfifo(weights)
+    with pytest.raises(TimeoutError):
+        await files.fetch(adapter)
+    with weights.open("wb") as late:
+        late.write(b"weights")
+    async with asyncio.timeout(5):
+        while left_over(tmp_path):  # noqa: ASYNC110 - its thread tells nobody
+            await asyncio.sleep(0.01)

@@ -7,51 +7,73 @@ from pathlib import Path
 import pytest
 
 from tokenyard.core.adapters import AdapterRef
-from tokenyard.core.errors import Conflict, InvalidRequest, Unavailable
+from tokenyard.core.errors import Conflict, InvalidRequest, ModelNotFound, Unavailable
 from tokenyard.core.ids import AdapterId
+from tokenyard_deployments.serving.adapters import rejected
 from tokenyard_deployments.serving.adapters import residency as module
 from tokenyard_deployments.serving.adapters.files import AdapterRejected
 from tokenyard_deployments.serving.adapters.residency import Residency
 
 
 class Engine:
-    """Keeps what it is told, as vLLM's registry does; loading takes until it is let go."""
+    """Keeps what it is told, as vLLM's registry does, and reads the folder; both take until they are let go."""
 
     def __init__(self) -> None:
-        self.held: list[str] = []
+        self.held: dict[str, Path] = {}
         self.most = 0
         self.loads = 0
         self.go = asyncio.Event()
         self.go.set()
+        self.let_go = asyncio.Event()
+        self.let_go.set()
 
     async def load_adapter(self, name: str, folder: Path) -> None:
         self.loads += 1
         await self.go.wait()
         if "broken" in name:
             raise AdapterRejected(name)
-        self.held.append(name)
+        assert folder.is_dir(), f"{name} was deleted before it was loaded"  # noqa: ASYNC240
+        assert name not in self.held, f"{name} has already been loaded"
+        self.held[name] = folder
         self.most = max(self.most, len(self.held))
 
     async def unload_adapter(self, name: str) -> None:
+        await self.let_go.wait()
         await asyncio.sleep(0)
-        self.held.remove(name)
+        del self.held[name]
+
+    def step(self) -> None:
+        """Do what vLLM may do in any step: read an adapter that it holds from its folder again."""
+        for name, folder in self.held.items():
+            assert folder.is_dir(), f"{name} was deleted while the engine held it"
 
 
 class Source:
-    """Every adapter is there, except those named lost."""
+    """Every adapter is there, except those named lost; a copy that is on the disk is used again."""
 
-    def __init__(self) -> None:
-        self.folders: set[Path] = set()
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.fetched: list[str] = []
 
     async def fetch(self, adapter: AdapterRef) -> Path:
+        self.fetched.append(adapter.name)
         await asyncio.sleep(0)
         if "lost" in adapter.name:
             raise ConnectionError("the blob store is away")
-        self.folders.add(Path(adapter.name))
-        return Path(adapter.name)
+        if "damaged" in adapter.name:
+            raise AdapterRejected(adapter.name)
+        folder = self.root / adapter.name
+        folder.mkdir(exist_ok=True)
+        await asyncio.sleep(0)
+        return folder
 
     async def delete(self, path: Path) -> None:
-        self.folders.remove(path)
+        await asyncio.sleep(0)
+        path.rmdir()  # noqa: ASYNC240
+
+    @property
+    def folders(self) -> set[str]:
+        return {folder.name for folder in self.root.iterdir()}
 
 
 def ref(name: str, digest: str = "0" * 64) -> AdapterRef:
@@ -64,13 +86,19 @@ def engine() -> Engine:
 
 
 @pytest.fixture
-def source() -> Source:
-    return Source()
+def source(tmp_path: Path) -> Source:
+    return Source(tmp_path)
 
 
 @pytest.fixture
 def residency(engine: Engine, source: Source) -> Residency:
     return Residency(engine, source, capacity=2)
+
+
+async def settle() -> None:
+    """Let every task run as far as it can."""
+    for _ in range(20):
+        await asyncio.sleep(0)
 
 
 async def use(residency: Residency, name: str) -> None:
@@ -99,7 +127,7 @@ async def test_the_least_recently_used_makes_room(residency: Residency, engine: 
     for name in ("a", "b", "a", "c"):
         await use(residency, name)
     assert set(residency.names) == {"a", "c"} == set(engine.held)
-    assert source.folders == {Path("a"), Path("c")}
+    assert source.folders == {"a", "c"}
 
 
 async def test_an_adapter_with_a_request_inside_stays(residency: Residency, engine: Engine) -> None:
@@ -161,3 +189,116 @@ async def test_a_name_never_changes_its_content(residency: Residency) -> None:
 async def test_a_model_without_adapters_says_so(engine: Engine, source: Source) -> None:
     with pytest.raises(InvalidRequest):
         await use(Residency(engine, source, capacity=0), "a")
+
+
+async def test_who_asks_during_an_eviction_gets_a_fresh_copy(
+    residency: Residency, engine: Engine, source: Source
+) -> None:
+    for name in ("a", "b"):
+        await use(residency, name)
+    engine.let_go.clear()
+    other = asyncio.create_task(use(residency, "c"))  # makes room by "a"
+    await settle()
+    again = asyncio.create_task(use(residency, "a"))
+    await settle()
+    engine.let_go.set()
+    async with asyncio.timeout(1):
+        await asyncio.gather(other, again)
+    engine.step()
+    assert set(engine.held) == set(residency.names) == source.folders
+
+
+async def test_an_unload_and_a_request_do_not_meet(residency: Residency, engine: Engine, source: Source) -> None:
+    await use(residency, "a")
+    engine.let_go.clear()
+    unloading = asyncio.create_task(residency.unload("a"))
+    await settle()
+    again = asyncio.create_task(use(residency, "a"))
+    twice = asyncio.create_task(residency.unload("a"))
+    await settle()
+    assert not again.done()
+    engine.let_go.set()
+    async with asyncio.timeout(1):
+        await asyncio.gather(unloading, again, twice)
+    engine.step()
+    assert residency.names == ("a",)
+
+
+async def test_an_unload_that_its_caller_leaves_comes_to_its_end(
+    residency: Residency, engine: Engine, source: Source
+) -> None:
+    await use(residency, "a")
+    engine.let_go.clear()
+    unloading = asyncio.create_task(residency.unload("a"))
+    await settle()
+    unloading.cancel()
+    engine.let_go.set()
+    await settle()
+    assert residency.names == ()
+    assert (engine.held, source.folders) == ({}, set())
+
+
+async def test_what_is_asked_by_name_stays_meanwhile(residency: Residency, engine: Engine, source: Source) -> None:
+    await use(residency, "a")
+    async with residency.keeping("a"):
+        for name in ("b", "c", "d"):
+            await use(residency, name)
+        engine.step()
+        assert "a" in source.folders
+    with pytest.raises(ModelNotFound):
+        async with residency.keeping("b"):
+            pass
+    async with residency.keeping(None):
+        pass
+
+
+async def test_room_is_waited_for_without_keeping_others_from_making_it(residency: Residency) -> None:
+    async with residency.using(ref("a")):
+        await use(residency, "b")
+        async with residency.using(ref("b")):
+            waiting = asyncio.create_task(use(residency, "c"))
+            await settle()
+        async with asyncio.timeout(1):
+            await residency.unload("b")
+            await waiting
+
+
+@pytest.mark.parametrize("name", ["damaged", "broken"])
+async def test_a_rejected_adapter_is_remembered_for_a_while(engine: Engine, source: Source, name: str) -> None:
+    now = [0.0]
+    residency = Residency(engine, source, capacity=2, now=lambda: now[0])
+    for _ in range(5):
+        with pytest.raises(AdapterRejected):
+            await use(residency, name)
+    assert source.fetched == [name]
+    with pytest.raises(AdapterRejected):
+        await residency.load(ref(name, digest="1" * 64))  # another content may be right
+    assert source.fetched == [name] * 2
+    now[0] += rejected.REMEMBERED_S + 1
+    with pytest.raises(AdapterRejected):
+        await use(residency, name)
+    assert source.fetched == [name] * 3
+
+
+async def test_what_is_remembered_is_bounded(residency: Residency, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rejected, "MAX_REMEMBERED", 3)
+    for number in range(10):
+        with pytest.raises(AdapterRejected):
+            await use(residency, f"damaged-{number}")
+    assert len(residency._rejected) == 3
+
+
+async def test_only_so_many_wait_for_a_load(engine: Engine, source: Source) -> None:
+    residency = Residency(engine, source, capacity=2, max_waiting=6)
+    engine.go.clear()
+    waiting = [asyncio.create_task(use(residency, "a")) for _ in range(20)]
+    await settle()
+    refused = [task for task in waiting if task.done()]
+    assert len(refused) == 18, "one adapter takes a third of the places"
+    assert all(isinstance(task.exception(), Unavailable) for task in refused)
+    other = asyncio.create_task(use(residency, "b"))
+    await settle()
+    assert not other.done()
+    engine.go.set()
+    async with asyncio.timeout(1):
+        await asyncio.gather(other, *(task for task in waiting if task not in refused))

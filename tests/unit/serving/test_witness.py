@@ -9,7 +9,7 @@ import pytest
 
 from support.replica_caller import COMPLETIONS, claims
 from tokenyard.core.usage import TokenUsage
-from tokenyard_deployments.serving.engine.attempt_tokens import CURRENT_ATTEMPT, AttemptTokens
+from tokenyard_deployments.serving.engine.attempt_tokens import CURRENT_ATTEMPT, AttemptOver, AttemptTokens
 from tokenyard_deployments.serving.engine.pinned import UnknownEngine
 from tokenyard_deployments.serving.engine.witness import EngineWitness
 
@@ -90,6 +90,14 @@ def test_a_finished_sequence_is_counted(processor: Processor) -> None:
     assert not counted.aborted
 
 
+def test_what_is_made_is_seen_while_it_is_made(processor: Processor) -> None:
+    with attempt() as counted:
+        processor.add_request(Request("a"))
+    assert not counted.begun
+    processor.process("a", 3)
+    assert (counted.made, counted.running, counted.begun) == (3, 1, True)
+
+
 def test_an_aborted_sequence_is_counted_to_the_token(processor: Processor) -> None:
     with attempt() as counted:
         processor.add_request(Request("a"))
@@ -116,6 +124,17 @@ def test_of_several_answers_one_that_never_began_costs_nothing(processor: Proces
     processor.process("0_parent", 2)
     processor.abort_requests(["0_parent", "1_parent"], internal=True)
     assert counted.usage == TokenUsage(PROMPT_TOKENS, 2)
+
+
+def test_the_engine_takes_nothing_for_a_request_that_is_over(processor: Processor) -> None:
+    """vLLM reads many prompts in threads, and goes on to the engine with them after their client has left."""
+    with attempt() as counted:
+        processor.add_request(Request("a"))
+        counted.close()
+        with pytest.raises(AttemptOver):
+            processor.add_request(Request("b"))
+    assert set(processor.request_states) == {"a"}
+    assert counted.open_sequences == ("a",)
 
 
 def test_what_no_request_asked_for_is_not_counted(processor: Processor) -> None:

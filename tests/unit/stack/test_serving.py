@@ -75,6 +75,16 @@ async def test_a_model_without_description_is_said_before_ray_is_asked(
     assert dashboard.configs == []
 
 
+async def test_a_model_of_no_replicas_is_said_before_ray_is_asked(
+    settings: Settings, dashboard: RayDashboard, tmp_path: Path
+) -> None:
+    shipped = (settings.models_dir / f"{MODEL}.yaml").read_text()
+    (tmp_path / f"{MODEL}.yaml").write_text(shipped.replace("replicas: 1", "replicas: 0"))
+    with pytest.raises(StackFailed, match="`replicas` must be at least 1; to serve it no more, take it out"):
+        await deploy_models(settings.model_copy(update={"models_dir": tmp_path}))
+    assert dashboard.configs == []
+
+
 async def test_models_are_waited_for_and_their_state_is_told(settings: Settings, dashboard: RayDashboard) -> None:
     dashboard.statuses = [{}, {MODEL: {"status": "DEPLOYING"}}, {MODEL: {"status": "RUNNING"}}]
     told: list[str] = []

@@ -4,6 +4,8 @@ import asyncio
 import hashlib
 import os
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,6 +16,7 @@ from tokenyard.core.adapters import AdapterNotAllowed, AdapterRef
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.models import LoraSpec
 from tokenyard.core.training import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MANIFEST_FILE, AdapterManifest, adapter_digest
+from tokenyard_deployments.serving.adapters.downloads import Downloads
 
 _MAX_BYTES = 4 << 30
 _CHUNK_BYTES = 1 << 20
@@ -28,11 +31,14 @@ class AdapterRejected(InvalidRequest):
 class AdapterFiles:
     """Local copies, one folder for each name and content. A folder that is there is complete and checked."""
 
-    def __init__(self, blob_url: str, folder: Path, model: str, lora: LoraSpec) -> None:
+    def __init__(
+        self, blob_url: str, folder: Path, model: str, lora: LoraSpec, *, downloads: Downloads | None = None
+    ) -> None:
         self._fs, self._root = fsspec.core.url_to_fs(blob_url)
         self._folder = folder
         self._model = model
         self._lora = lora
+        self._downloads = downloads or Downloads()
         folder.mkdir(parents=True, exist_ok=True)
 
     async def fetch(self, adapter: AdapterRef) -> Path:
@@ -40,30 +46,31 @@ class AdapterFiles:
 
         Raises:
             AdapterRejected: not there, not what its digest says, or not servable.
-            OSError: the blob store cannot be read now.
+            OSError: the blob store cannot be read now; `StoreHangs` and TimeoutError are two of them.
         """
         if not adapter.well_formed:
             raise AdapterRejected(f"adapter {adapter.name}: malformed path or digest")
-        return await asyncio.to_thread(self._fetch, adapter)
+        return await self._downloads.run(adapter.name, partial(self._fetch, adapter))
 
     async def delete(self, path: Path) -> None:
         """Delete a local copy that no engine refers to any more."""
         await asyncio.to_thread(shutil.rmtree, path, True)
 
-    def _fetch(self, adapter: AdapterRef) -> Path:
+    def _fetch(self, adapter: AdapterRef, check: Callable[[], None]) -> Path:
         target = self._folder / hashlib.sha256(f"{adapter.name} {adapter.digest}".encode()).hexdigest()
         if target.is_dir():
             return target
-        partial = self._folder / f".{target.name}-{uuid4().hex}"
-        partial.mkdir()
+        unfinished = self._folder / f".{target.name}-{uuid4().hex}"
+        unfinished.mkdir()
         try:
             manifest = self._manifest(adapter)
             for name, expected in manifest.files.items():
-                self._download(f"{adapter.path}/{name}", partial / name, expected)
-            self._check_config(adapter, partial / ADAPTER_CONFIG)
-            os.rename(partial, target)
+                self._download(f"{adapter.path}/{name}", unfinished / name, expected, check)
+            self._check_config(adapter, unfinished / ADAPTER_CONFIG)
+            check()
+            os.rename(unfinished, target)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(unfinished, ignore_errors=True)
         return target
 
     def _manifest(self, adapter: AdapterRef) -> AdapterManifest:
@@ -82,11 +89,12 @@ class AdapterFiles:
             raise AdapterRejected(f"adapter {adapter.name} was trained for {manifest.base_model}, not {self._model}")
         return manifest
 
-    def _download(self, source: str, target: Path, expected: str) -> None:
+    def _download(self, source: str, target: Path, expected: str, check: Callable[[], None]) -> None:
         digest, size = hashlib.sha256(), 0
         try:
             with self._fs.open(f"{self._root}/{source}", "rb") as remote, target.open("wb") as local:
                 while chunk := remote.read(_CHUNK_BYTES):
+                    check()
                     size += len(chunk)
                     if size > _MAX_BYTES:
                         raise AdapterRejected(f"{source} is over {_MAX_BYTES >> 30} GiB")

@@ -1,8 +1,13 @@
 """Counts the tokens of one HTTP request over everything it makes the engine do."""
 
+from collections.abc import Callable
 from contextvars import ContextVar
 
 from tokenyard.core.usage import MeterClaims, TokenUsage
+
+
+class AttemptOver(Exception):
+    """The request has ended: nothing may begin for it any more."""
 
 
 class AttemptTokens:
@@ -11,13 +16,24 @@ class AttemptTokens:
     def __init__(self, claims: MeterClaims) -> None:
         self.claims = claims
         self.aborted = False
-        self._open: set[str] = set()
+        self._closed = False
+        self._open: dict[str, Callable[[], int]] = {}
+        self._begun = False
         self._prompts: dict[str, tuple[int, int]] = {}
         self._completion_tokens = 0
 
-    def started(self, sequence: str) -> None:
-        """Note that the engine took `sequence` (its own id)."""
-        self._open.add(sequence)
+    def close(self) -> None:
+        """Let nothing begin any more."""
+        self._closed = True
+
+    def check_open(self) -> None:
+        """Raise `AttemptOver` where the request has ended."""
+        if self._closed:
+            raise AttemptOver(self.claims.attempt)
+
+    def started(self, sequence: str, made: Callable[[], int]) -> None:
+        """Note that the engine took `sequence` (its own id); `made` tells how many tokens it has made of it so far."""
+        self._open[sequence] = made
 
     def ended(self, sequence: str, prompt: str, usage: TokenUsage, *, aborted: bool) -> None:
         """Take the final count of `sequence`, one of the answers to `prompt`.
@@ -26,8 +42,9 @@ class AttemptTokens:
         """
         if sequence not in self._open:
             return
-        self._open.remove(sequence)
+        del self._open[sequence]
         if usage.prompt_tokens:
+            self._begun = True
             self._prompts[prompt] = (usage.prompt_tokens, usage.cached_tokens)
         self._completion_tokens += usage.completion_tokens
         self.aborted = self.aborted or aborted
@@ -36,6 +53,21 @@ class AttemptTokens:
     def open_sequences(self) -> tuple[str, ...]:
         """What the engine still works on."""
         return tuple(self._open)
+
+    @property
+    def made(self) -> int:
+        """Tokens so far, also of what has not ended."""
+        return self._completion_tokens + sum(made() for made in self._open.values())
+
+    @property
+    def running(self) -> int:
+        """Sequences that have begun and not ended."""
+        return sum(1 for made in self._open.values() if made())
+
+    @property
+    def begun(self) -> bool:
+        """Whether the engine has given anything for this request."""
+        return self._begun or any(made() for made in self._open.values())
 
     @property
     def usage(self) -> TokenUsage:

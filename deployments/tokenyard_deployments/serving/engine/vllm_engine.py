@@ -15,6 +15,7 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest, UnloadLoRAAdapterRequest
 from vllm.inputs import TokensPrompt
 from vllm.reasoning import ReasoningParserManager
+from vllm.sampling_params import RequestOutputKind
 from vllm.tool_parsers import ToolParserManager
 
 from tokenyard.core.errors import ModelNotFound, Unavailable
@@ -22,6 +23,7 @@ from tokenyard_deployments.serving.adapters.files import AdapterRejected
 from tokenyard_deployments.serving.engine import cpu_lora, launch
 from tokenyard_deployments.serving.engine.openai_replies import write_openai_replies
 from tokenyard_deployments.serving.engine.pinned import PINNED_VERSION, UnknownEngine, require
+from tokenyard_deployments.serving.engine.pulse import EnginePulse
 from tokenyard_deployments.serving.engine.scheduling.pins import check_scheduler
 from tokenyard_deployments.serving.engine.scheduling.report import FairnessMetrics
 from tokenyard_deployments.serving.engine.witness import EngineWitness
@@ -38,6 +40,8 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
     """Ray's engine with OpenAI's replies, the witness in place before the first request, and what the replica asks."""
 
     witness: EngineWitness
+    _pulse: EnginePulse
+    _hung = False
 
     async def start(self) -> None:
         """Start, without Ray's task that would download the model on each node: it is a local folder on all of them.
@@ -61,6 +65,7 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
         check_engine(client)
         self.witness = EngineWitness(client.output_processor)
         FairnessMetrics(client.output_processor, REGISTRY)
+        self._pulse = EnginePulse(client.output_processor)
         return client
 
     @property
@@ -69,8 +74,33 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
 
     @property
     def dead(self) -> bool:
-        """Whether the engine process is gone; it never comes back."""
-        return bool(self._engine_client.errored)
+        """Whether the engine process is gone, or was given up; it never comes back."""
+        return self._hung or bool(self._engine_client.errored)
+
+    @property
+    def last_sign(self) -> float:
+        """When the engine last did a step, on the monotonic clock."""
+        return self._pulse.last_sign
+
+    def give_up(self) -> None:
+        """Count the engine as dead from now on: it hangs."""
+        self._hung = True
+
+    def kill(self) -> None:
+        """End the engine's process, also one that is stopped."""
+        for process in self._engine_client.engine_core.resources.engine_manager.processes:
+            process.kill()
+
+    async def check_health(self) -> None:
+        """Raise where the engine is not well."""
+        if self._hung:
+            raise Unavailable("The engine hangs.")
+        await super().check_health()
+
+    async def probe(self) -> None:
+        """Let the engine make one token."""
+        params = SamplingParams(temperature=0, max_tokens=1, detokenize=False)
+        await self._generated(TokensPrompt(prompt_token_ids=[1]), params, f"probe-{uuid4().hex}")
 
     async def abort(self, sequences: Iterable[str]) -> None:
         """End sequences now; the witness has their counts when this returns."""
@@ -104,22 +134,27 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
         before = tokenizer.encode(prompt)
         tokens = before + tokenizer.encode(continuation, add_special_tokens=False)
         params = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0, detokenize=False)
-        steps: list[Any] = []
         async with asyncio.timeout(CANARY_TIMEOUT_S):
-            async for output in self._engine_client.generate(
+            output = await self._generated(
                 TokensPrompt(prompt_token_ids=tokens), params, f"canary-{uuid4().hex}", lora_request=lora
-            ):
-                steps = output.prompt_logprobs or steps
+            )
+        steps = output.prompt_logprobs
         return [
             float(step[token].logprob) for token, step in zip(tokens[len(before) :], steps[len(before) :], strict=True)
         ]
+
+    async def _generated(self, prompt: Any, params: SamplingParams, name: str, **more: Any) -> Any:
+        params.output_kind = RequestOutputKind.FINAL_ONLY
+        return [output async for output in self._engine_client.generate(prompt, params, name, **more)][-1]
 
 
 def check_engine(client: Any) -> None:
     """Raise `UnknownEngine` where this is not the vLLM that is known here, or does not keep adapters apart."""
     if not vllm.__version__.startswith(PINNED_VERSION):
         raise UnknownEngine(f"vLLM {vllm.__version__} is not {PINNED_VERSION}x")
-    require(client, "abort", "generate", "remove_lora", "errored", "output_processor", "renderer")
+    require(client, "abort", "generate", "remove_lora", "errored", "output_processor", "renderer", "engine_core")
+    require(client.engine_core, "resources")
+    require(client.engine_core.resources.engine_manager, "processes")
     check_scheduler()
     if not cpu_lora.installed():
         raise UnknownEngine("the vLLM plugin tokenyard_cpu_lora is not loaded: adapters would mix (VLLM_PLUGINS?)")

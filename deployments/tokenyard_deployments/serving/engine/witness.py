@@ -28,14 +28,16 @@ class EngineWitness:
         processor.abort_requests = self._abort_requests
 
     def _add_request(self, request: Any, *args: Any, **kwargs: Any) -> None:
-        self._vllm_add(request, *args, **kwargs)
         attempt = CURRENT_ATTEMPT.get()
         if attempt is not None:
+            attempt.check_open()
             tell_caller(request, attempt.claims)
+        self._vllm_add(request, *args, **kwargs)
         sequence = request.request_id
         if attempt is not None and sequence not in self._attempts:
             self._attempts[sequence] = attempt
-            attempt.started(sequence)
+            detokenizer = self._states[sequence].detokenizer
+            attempt.started(sequence, detokenizer.num_output_tokens if detokenizer else _nothing)
 
     def _finish_request(self, state: Any) -> None:
         self._count(state.request_id, state, aborted=False)
@@ -54,6 +56,10 @@ class EngineWitness:
         if attempt is not None:
             prompt = state.parent_req.request_id if state.parent_req is not None else sequence
             attempt.ended(sequence, str(prompt), _usage(state), aborted=aborted)
+
+
+def _nothing() -> int:
+    return 0
 
 
 def _usage(state: Any) -> TokenUsage:

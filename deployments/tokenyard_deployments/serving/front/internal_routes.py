@@ -20,7 +20,7 @@ from tokenyard.core.replica import (
     ResidentAdapters,
 )
 from tokenyard_deployments.serving.adapters.residency import Residency
-from tokenyard_deployments.serving.front.slots import Slots
+from tokenyard_deployments.serving.front.admission import EngineAdmission
 
 Shape = TypeVar("Shape")
 CANARY_CONTINUATION = " I am here to help you with that, and this is how it works: first, one, two, three."
@@ -33,13 +33,14 @@ class CanaryEngine(Protocol):
 
 
 def internal_router(
-    *, replica: str, model: str, capacity: int, engine: CanaryEngine, slots: Slots, residency: Residency
+    *, replica: str, model: str, capacity: int, engine: CanaryEngine, admission: EngineAdmission, residency: Residency
 ) -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
     @router.get(STATS_PATH)
     async def stats() -> Response:
-        return _json(ReplicaState(replica, model, residency.names, slots.running, slots.waiting, capacity))
+        running = min(admission.sequences, capacity)
+        return _json(ReplicaState(replica, model, residency.names, running, admission.sequences - running, capacity))
 
     @router.post(LOAD_PATH)
     async def load(request: Request) -> Response:
@@ -54,7 +55,7 @@ def internal_router(
     @router.post(CANARY_PATH)
     async def canary(request: Request) -> Response:
         asked = _read(await request.body(), CanaryRequest)
-        async with slots.hold():
+        async with residency.keeping(asked.adapter):
             logprobs = await engine.continuation_logprobs(asked.adapter, asked.prompt, CANARY_CONTINUATION)
         return _json(CanaryAnswer(tuple(logprobs)))
 

@@ -1,12 +1,23 @@
 """Reads a request's body once, checks what it costs and whom it is billed to, and hands it on unchanged."""
 
+from typing import NamedTuple
+
 import msgspec
-from starlette.types import Message, Receive
+from starlette.types import Receive
 
 from tokenyard.core.errors import InvalidRequest, PayloadTooLarge, PermissionDenied
+from tokenyard.core.replica import MAX_SEQUENCES
 from tokenyard.core.usage import MeterClaims
 
 MAX_BODY_BYTES = 64 << 20
+
+
+class Load(NamedTuple):
+    """What a request may bring at the worst. `tokens` are of prompts and answers, `answer_tokens` of answers alone."""
+
+    sequences: int
+    tokens: int
+    answer_tokens: int
 
 
 class _BilledFields(msgspec.Struct):
@@ -16,6 +27,10 @@ class _BilledFields(msgspec.Struct):
     n: int | None = None
     best_of: int | None = None
     prompt: msgspec.Raw = msgspec.Raw(b"null")
+    input: msgspec.Raw = msgspec.Raw(b"null")
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    max_output_tokens: int | None = None
     background: bool | None = None
 
 
@@ -42,28 +57,17 @@ async def read_body(receive: Receive) -> bytes:
             return b"".join(chunks)
 
 
-def replay(body: bytes, receive: Receive) -> Receive:
-    """Give the body again, then whatever comes after it."""
-    waiting = [body]
-
-    async def again() -> Message:
-        if waiting:
-            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
-        return await receive()
-
-    return again
-
-
-def count_sequences(body: bytes, claims: MeterClaims) -> int:
-    """Return how many sequences the request makes the engine run.
+def read_load(body: bytes, claims: MeterClaims, context_length: int) -> Load:
+    """Return what the request may make the engine do; a token of a prompt is at least one byte of the body.
 
     Raises:
-        InvalidRequest: the body cannot be read, or asks for a response in the background.
+        InvalidRequest: the body cannot be read, asks for more than `MAX_SEQUENCES` answers, or for one in the
+            background.
         PermissionDenied: it names another model than the one that is billed.
     """
     try:
         fields = _DECODER.decode(body)
-        prompts = msgspec.json.decode(fields.prompt)
+        prompts = max(_count(fields.prompt), _count(fields.input))
     except msgspec.MsgspecError as error:
         raise InvalidRequest(f"The body is not valid: {error}") from None
     expected = claims.adapter.name if claims.adapter is not None else claims.base_model
@@ -71,5 +75,32 @@ def count_sequences(body: bytes, claims: MeterClaims) -> int:
         raise PermissionDenied("The body names another model than the meter header.", code="meter_invalid")
     if fields.background:
         raise InvalidRequest("Background responses are not supported.", param="background")
-    many = isinstance(prompts, list) and bool(prompts) and not isinstance(prompts[0], int)
-    return (len(prompts) if many else 1) * max(fields.n or 1, fields.best_of or 1)
+    choices = max(1, fields.n or 1, fields.best_of or 1)
+    sequences = prompts * choices
+    if sequences > MAX_SEQUENCES:
+        raise InvalidRequest(
+            f"{prompts} prompts with {choices} choices each are {sequences} answers: at most {MAX_SEQUENCES} in one "
+            "request. Send several requests.",
+            param="n" if choices > 1 else "prompt",
+        )
+    answer_tokens = sequences * min(_longest_answer(fields, context_length), context_length)
+    return Load(sequences, min(len(body), prompts * context_length) + answer_tokens, answer_tokens)
+
+
+def _longest_answer(fields: _BilledFields, context_length: int) -> int:
+    for said in (fields.max_completion_tokens, fields.max_tokens, fields.max_output_tokens):
+        if said is not None:
+            return max(0, said)
+    return context_length
+
+
+def _count(prompts: msgspec.Raw) -> int:
+    """Return how many prompts these are; one may be a text, a list of token ids, or a list of messages."""
+    if _first(prompts) != b"[":
+        return 1
+    several = msgspec.json.decode(prompts, type=list[msgspec.Raw])
+    return len(several) if several and _first(several[0]) in {b'"', b"["} else 1
+
+
+def _first(value: msgspec.Raw) -> bytes:
+    return bytes(memoryview(value)[:1])

@@ -1,4 +1,4 @@
-"""Lets a request at the engine when its payer is known, a slot free and its adapter loaded; then reports its count."""
+"""Lets a request at the engine when its payer is known, its adapter loaded and room for it; then reports its count."""
 
 import asyncio
 import logging
@@ -6,7 +6,7 @@ import time
 from contextlib import AsyncExitStack
 from typing import Protocol
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tokenyard.core.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, TokenyardError, Unavailable
 from tokenyard.core.replica import INTERNAL_PREFIX
@@ -15,9 +15,10 @@ from tokenyard.metering import header as meter_header
 from tokenyard.metering.events import ReplicaReported
 from tokenyard_deployments.serving.adapters.residency import Residency
 from tokenyard_deployments.serving.engine.attempt_tokens import CURRENT_ATTEMPT, AttemptTokens
+from tokenyard_deployments.serving.front.admission import EngineAdmission
 from tokenyard_deployments.serving.front.errors import error_response
-from tokenyard_deployments.serving.front.request_body import count_sequences, read_body, replay
-from tokenyard_deployments.serving.front.slots import Slots
+from tokenyard_deployments.serving.front.exchange import Exchange, engine_dead
+from tokenyard_deployments.serving.front.request_body import Load, read_body, read_load
 from tokenyard_deployments.serving.reporter import Reporter
 
 _LOG = logging.getLogger(__name__)
@@ -47,17 +48,22 @@ class RequestMetering:
         secret: bytes,
         replica: str,
         engine: MeteredEngine,
-        slots: Slots,
+        admission: EngineAdmission,
         residency: Residency,
         reporter: Reporter,
+        context_length: int,
+        max_wait_s: float,
     ) -> None:
         self._app = app
         self._secret = secret
         self._replica = replica
         self._engine = engine
-        self._slots = slots
+        self._admission = admission
         self._residency = residency
         self._reporter = reporter
+        self._context_length = context_length
+        self._max_wait_s = max_wait_s
+        self._exchanges: set[Exchange] = set()
         self._ending: set[asyncio.Task[None]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,27 +84,62 @@ class RequestMetering:
         except TokenyardError as error:
             await error_response(error)(scope, receive, send)
 
+    def hang_up_all(self) -> None:
+        """End every request inside: the engine will not answer any more."""
+        for exchange in self._exchanges:
+            exchange.hang_up(engine_dead())
+
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         claims = self._claims(scope)
-        if self._reporter.full or self._engine.dead:
-            raise Unavailable("This replica takes no new requests.", retry_after_s=5)
+        self._check_open()
         body = await read_body(receive)
-        sequences = count_sequences(body, claims)
-        attempt, response = AttemptTokens(claims), _Response(send)
+        load = read_load(body, claims, self._context_length)
+        attempt = AttemptTokens(claims)
+        exchange = Exchange(body, receive, send, lambda: self._engine.dead)
         held = AsyncExitStack()
         try:
-            await held.enter_async_context(self._slots.hold(sequences))
+            # Whoever waits for its adapter holds nothing that others could use.
             await self._hold_adapter(held, claims)
-            token = CURRENT_ATTEMPT.set(attempt)
-            try:
-                await self._app(scope, replay(body, receive), response)
-            finally:
-                CURRENT_ATTEMPT.reset(token)
+            self._check_open()
+            held.enter_context(self._admission.enter(claims.organization, load, attempt))
+            await self._run(scope, exchange, attempt, load)
         finally:
             # A task of its own, because this one may be cancelled again at any time.
-            ending = asyncio.create_task(self._end(attempt, held, response), name=f"end {claims.attempt}")
+            ending = asyncio.create_task(self._end(attempt, held, exchange), name=f"end {claims.attempt}")
             self._ending.add(ending)
             ending.add_done_callback(self._ending.discard)
+        if exchange.error is not None and not exchange.started:
+            raise exchange.error
+
+    def _check_open(self) -> None:
+        if self._engine.dead:
+            raise engine_dead()
+        if self._reporter.full:
+            raise Unavailable("This replica takes no new requests.", retry_after_s=5)
+
+    async def _run(self, scope: Scope, exchange: Exchange, attempt: AttemptTokens, load: Load) -> None:
+        """Let the engine answer; one that has nothing to show after `max_wait_s` is told that the client left."""
+
+        def give_up() -> None:
+            if not attempt.begun and not exchange.started:
+                retry_after_s = self._admission.retry_after_s(attempt.claims.organization, load)
+                exchange.hang_up(
+                    Unavailable("The model is overloaded: the request waited too long.", retry_after_s=retry_after_s)
+                )
+
+        waiting = asyncio.get_running_loop().call_later(self._max_wait_s, give_up)
+        token = CURRENT_ATTEMPT.set(attempt)
+        self._exchanges.add(exchange)
+        try:
+            await self._app(scope, exchange.receive, exchange.send)
+        except Exception:
+            if exchange.started or not self._engine.dead:
+                raise
+            exchange.hang_up(engine_dead())
+        finally:
+            self._exchanges.remove(exchange)
+            CURRENT_ATTEMPT.reset(token)
+            waiting.cancel()
 
     async def _hold_adapter(self, held: AsyncExitStack, claims: MeterClaims) -> None:
         try:
@@ -107,9 +148,14 @@ class RequestMetering:
             # The request is right; it is the model behind its name that cannot be served.
             _LOG.error("attempt %s: %s", claims.attempt, error.message)
             raise Unavailable("The model cannot be loaded.", retry_after_s=_BROKEN_MODEL_RETRY_S) from error
+        except Exception as error:
+            if self._engine.dead:
+                raise engine_dead() from error
+            raise
 
-    async def _end(self, attempt: AttemptTokens, held: AsyncExitStack, response: "_Response") -> None:
-        """Stop what the engine still does for a request that is over, free its slot, and report its count."""
+    async def _end(self, attempt: AttemptTokens, held: AsyncExitStack, exchange: Exchange) -> None:
+        """Stop what the engine still does for a request that is over, free its place, and report its count."""
+        attempt.close()
         try:
             if attempt.open_sequences:
                 async with asyncio.timeout(ABORT_TIMEOUT_S):
@@ -123,7 +169,7 @@ class RequestMetering:
                     claims=attempt.claims,
                     usage=attempt.usage,
                     replica=self._replica,
-                    finished=response.complete and not attempt.aborted,
+                    finished=exchange.complete and not attempt.aborted,
                     reported_at_ms=time.time_ns() // 1_000_000,
                 )
             )
@@ -137,16 +183,3 @@ class RequestMetering:
             return meter_header.verify(values[0].decode("latin-1"), self._secret)
         except meter_header.InvalidMeter:
             raise PermissionDenied("The meter header is not valid.", code="meter_invalid") from None
-
-
-class _Response:
-    """Passes messages on, and remembers whether the response came to its end."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self.complete = False
-
-    async def __call__(self, message: Message) -> None:
-        await self._send(message)
-        if message["type"] == "http.response.body" and not message.get("more_body", False):
-            self.complete = True

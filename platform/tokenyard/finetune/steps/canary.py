@@ -1,8 +1,10 @@
 """The live part of the gate: a new adapter must answer on a real replica, and answer otherwise than the base."""
 
+import asyncio
 import logging
 import math
 from collections.abc import Sequence
+from itertools import combinations, product
 
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.replica import AdapterRefused, Replica, ReplicaLost
@@ -10,12 +12,20 @@ from tokenyard.finetune.ports import CanaryClient, CanaryReplicas
 
 _LOG = logging.getLogger(__name__)
 CANARY_PROMPT = "The quick brown fox jumps over the lazy dog. Once upon a time, in a small village,"
-# Below this, two runs of the same weights differ by rounding; a trained adapter moves log-probabilities far more.
-MIN_DIFFERENCE = 1e-4
+# Each asks base and adapter side by side, in the same moment of the same replica.
+ROUNDS = 3
+TRIES = 3
+# What else is in a batch changes how sums are rounded: two runs of the same weights differ by up to 0.05, on an idle
+# replica by nothing. So an adapter must differ from its base by clearly more than the base differs from itself.
+OVER_NOISE = 2.0
 
 
 class CanaryFailed(Exception):
     """The adapter must not go live; the message says why, in words for its tenant."""
+
+
+class SameAsBase(Exception):
+    """Nothing tells the adapter from its base; the message says so, in words for its tenant."""
 
 
 class NoReplica(Exception):
@@ -51,16 +61,44 @@ class CanaryCheck:
 
     async def _prove(self, replica: Replica, adapter: AdapterRef) -> None:
         await self._client.load(replica, adapter)
-        base = await self._client.canary(replica.url, None, CANARY_PROMPT)
-        tuned = await self._client.canary(replica.url, adapter.name, CANARY_PROMPT)
-        compare_canaries(base, tuned)
+        for left in reversed(range(TRIES)):
+            base, tuned = await self._runs(replica, adapter)
+            try:
+                return compare_canaries(base, tuned)
+            except SameAsBase as same:
+                # Noise may have hidden a small difference; it cannot make one up.
+                if not left:
+                    raise CanaryFailed(str(same)) from None
+
+    async def _runs(self, replica: Replica, adapter: AdapterRef) -> tuple[list[Sequence[float]], list[Sequence[float]]]:
+        base, tuned = [], []
+        for _ in range(ROUNDS):
+            ours, theirs = await asyncio.gather(
+                self._client.canary(replica.url, adapter.name, CANARY_PROMPT),
+                self._client.canary(replica.url, None, CANARY_PROMPT),
+            )
+            tuned.append(ours)
+            base.append(theirs)
+        return base, tuned
 
 
-def compare_canaries(base: Sequence[float], tuned: Sequence[float]) -> None:
-    """Raise `CanaryFailed` where the adapter's log-probabilities are not numbers, or are the base's."""
-    if not all(math.isfinite(value) for value in tuned):
+def compare_canaries(base: Sequence[Sequence[float]], tuned: Sequence[Sequence[float]]) -> None:
+    """Compare several runs of both.
+
+    Raises:
+        SameAsBase: they differ by no more than noise.
+        CanaryFailed: the adapter's log-probabilities are not numbers, or not as many as the base's.
+    """
+    if not all(math.isfinite(value) for run in tuned for value in run):
         raise CanaryFailed("The trained model gives probabilities that are not numbers.")
-    if not base or len(base) != len(tuned):
+    if len({len(run) for run in (*base, *tuned)}) != 1 or not base[0]:
         raise CanaryFailed("The trained model does not answer the test prompt.")
-    if max(abs(ours - theirs) for ours, theirs in zip(tuned, base, strict=True)) < MIN_DIFFERENCE:
-        raise CanaryFailed("The trained model answers exactly as its base model: it has learned nothing.")
+    noise = max((_distance(*pair) for runs in (base, tuned) for pair in combinations(runs, 2)), default=0.0)
+    difference = min(_distance(ours, theirs) for ours, theirs in product(tuned, base))
+    if difference <= OVER_NOISE * noise:
+        raise SameAsBase("The trained model answers exactly as its base model: it has learned nothing.")
+
+
+def _distance(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return the mean difference over the tokens: single ones are noisier."""
+    return sum(abs(ours - theirs) for ours, theirs in zip(one, other, strict=True)) / len(one)
