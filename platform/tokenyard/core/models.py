@@ -90,6 +90,7 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `template_tokens` bounds what the chat template adds once, `template_tokens_per_message` what it adds to each
     message. `max_waiting` bounds the requests that wait for a slot in one replica; the slots are `max_num_seqs`.
+    A stream may be silent for `max_silence_s`, also before its start; `max_request_s` bounds a request in all.
     Without `tools` the model calls no tools; without `reasoning` all that it says is its answer.
     """
 
@@ -107,6 +108,8 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replicas: int = 1
     max_waiting: int = 256
     max_wait_s: float = 60.0
+    max_silence_s: float = 120.0
+    max_request_s: float = 900.0
     sampling: SamplingDefaults = SamplingDefaults()
     tools: ParserSpec | None = None
     reasoning: ParserSpec | None = None
@@ -155,6 +158,8 @@ def _check(spec: ModelSpec) -> None:
         raise InvalidModelSpec(f"model {spec.id}: `default_max_tokens` must be within `context_length`")
     if spec.replicas < 0 or spec.max_waiting < 0:
         raise InvalidModelSpec(f"model {spec.id}: `replicas` and `max_waiting` must not be negative")
+    if min(spec.max_wait_s, spec.max_silence_s, spec.max_request_s) <= 0:
+        raise InvalidModelSpec(f"model {spec.id}: `max_wait_s`, `max_silence_s` and `max_request_s` must be over 0")
     if spec.lora is not None and spec.lora.max_lora_rank not in ENGINE_RANKS:
         raise InvalidModelSpec(f"model {spec.id}: `lora.max_lora_rank` must be one of {ENGINE_RANKS}")
     for kind, accelerator in spec.accelerators.items():
@@ -168,6 +173,8 @@ class BaseModel(msgspec.Struct, frozen=True):
 
     `path` is the local folder with config, weights and tokenizer. `template_tokens` bounds what the chat template
     adds to the text of the messages, for the first message and `template_tokens_per_message` for each one.
+    `vocabulary_size` is None where that folder is not on this machine. `max_silence_s` is for streams, also before
+    their first event; `max_request_s` for any request, with all of its attempts.
     """
 
     id: str
@@ -180,6 +187,9 @@ class BaseModel(msgspec.Struct, frozen=True):
     created: int
     sampling: SamplingDefaults = SamplingDefaults()
     calls_tools: bool = False
+    vocabulary_size: int | None = None
+    max_silence_s: float = 120.0
+    max_request_s: float = 900.0
 
 
 class ResolvedModel(msgspec.Struct, frozen=True):

@@ -15,6 +15,8 @@ from starlette.types import Receive, Scope, Send
 from tokenyard.core.usage import MeterClaims, TokenUsage
 from tokenyard.metering import header as meter
 
+ENGINE_FAILED = {"message": "EngineCore encountered an issue.", "type": "server_error", "param": None, "code": None}
+_SILENCE_S = 60.0
 _HEADERS_JSON = [(b"content-type", b"application/json")]
 _HEADERS_EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8")]
 
@@ -24,7 +26,8 @@ class Behaviour:
     """How the server answers; a test may change it at any time.
 
     `tokens` are produced for each choice unless `max_tokens` is lower. `cut_at` breaks the connection after so many
-    tokens; `error_at` says that the engine failed. `status` refuses with that status and `body`.
+    tokens; `error_at` says `error` after so many, and `end_at` ends the answer there as if it were whole. `status`
+    refuses with that status and `body`. `silent_at` says nothing more after so many tokens.
     """
 
     tokens: int = 8
@@ -32,6 +35,9 @@ class Behaviour:
     cached_tokens: int = 0
     cut_at: int | None = None
     error_at: int | None = None
+    error: dict[str, Any] = field(default_factory=lambda: dict(ENGINE_FAILED))
+    end_at: int | None = None
+    silent_at: int | None = None
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
@@ -111,8 +117,13 @@ class MockModelServer:
                 await self._witness(sent)
 
     async def _whole(self, sent: Sent, behaviour: Behaviour, gone: "asyncio.Future[None]", send: Send) -> None:
-        async for _ in _tokens(sent, behaviour, gone):
-            pass
+        try:
+            async for _ in _tokens(sent, behaviour, gone):
+                pass
+        except _Cut:
+            # Without a start the HTTP server would answer for the application.
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
+            raise
         if sent.aborted:
             return
         sent.finished = True
@@ -133,7 +144,10 @@ class MockModelServer:
         if sent.aborted:
             return
         if behaviour.error_at is not None:
-            await _event(send, {"error": {"message": "EngineCore encountered an issue.", "code": 500}})
+            await _event(send, {"error": behaviour.error})
+        elif behaviour.end_at is not None:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
         elif options.get("include_usage") and behaviour.tells_usage:
             await _event(send, {**_frame(sent, []), "usage": _usage(sent.usage, behaviour)})
         sent.finished = behaviour.error_at is None
@@ -153,7 +167,11 @@ async def _tokens(sent: Sent, behaviour: Behaviour, gone: "asyncio.Future[None]"
                 return
             if sent.completion_tokens == behaviour.cut_at:
                 raise _Cut
-            if sent.completion_tokens == behaviour.error_at:
+            if sent.completion_tokens in (behaviour.error_at, behaviour.end_at):
+                return
+            if sent.completion_tokens == behaviour.silent_at:
+                await asyncio.wait({gone}, timeout=_SILENCE_S)
+                sent.aborted = True
                 return
             sent.completion_tokens += 1
             yield choice, number
