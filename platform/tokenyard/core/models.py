@@ -90,7 +90,7 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `template_tokens` bounds what the chat template adds once, `template_tokens_per_message` what it adds to each
     message. `max_waiting` bounds the requests that wait for a slot in one replica; the slots are `max_num_seqs`.
-    A stream may be silent for `max_silence_s`, also before its start; `max_request_s` bounds a request in all.
+    `max_request_s` bounds a request with all of its attempts.
     Without `tools` the model calls no tools; without `reasoning` all that it says is its answer.
     """
 
@@ -108,7 +108,6 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     replicas: int = 1
     max_waiting: int = 256
     max_wait_s: float = 60.0
-    max_silence_s: float = 120.0
     max_request_s: float = 900.0
     sampling: SamplingDefaults = SamplingDefaults()
     tools: ParserSpec | None = None
@@ -158,8 +157,8 @@ def _check(spec: ModelSpec) -> None:
         raise InvalidModelSpec(f"model {spec.id}: `default_max_tokens` must be within `context_length`")
     if spec.replicas < 0 or spec.max_waiting < 0:
         raise InvalidModelSpec(f"model {spec.id}: `replicas` and `max_waiting` must not be negative")
-    if min(spec.max_wait_s, spec.max_silence_s, spec.max_request_s) <= 0:
-        raise InvalidModelSpec(f"model {spec.id}: `max_wait_s`, `max_silence_s` and `max_request_s` must be over 0")
+    if not 0 < spec.max_wait_s < spec.max_request_s:
+        raise InvalidModelSpec(f"model {spec.id}: `max_wait_s` must be over 0 and within `max_request_s`")
     if spec.lora is not None and spec.lora.max_lora_rank not in ENGINE_RANKS:
         raise InvalidModelSpec(f"model {spec.id}: `lora.max_lora_rank` must be one of {ENGINE_RANKS}")
     for kind, accelerator in spec.accelerators.items():

@@ -14,8 +14,12 @@ LOAD_PATH = "/internal/adapters/load"
 UNLOAD_PATH = "/internal/adapters/unload"
 CANARY_PATH = "/internal/canary"
 
+MAX_SEQUENCES = 128
+"""The most answers, prompts times choices, that one request may ask for: the largest `n` that OpenAI knows, for one
+prompt. More in one request gains nothing over several requests, which can be let in, billed and ended one by one."""
+
 ENGINE_DEAD = "engine_dead"
-"""The code of the 503 that a replica whose engine is gone gives to whatever costs money: it will not come back."""
+"""The error code of a replica that serves no more: the engine has ended or hangs. The request may be right."""
 
 
 class Replica(msgspec.Struct, frozen=True):

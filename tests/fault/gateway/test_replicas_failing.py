@@ -1,9 +1,11 @@
 """Replicas that refuse, break or are missing: one more try while nothing was sent, an honest end after that."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import openai
+import orjson
 import pytest
 from aiohttp import ClientSession
 from openai import AsyncOpenAI
@@ -100,6 +102,32 @@ async def test_a_refused_connection(pair: GatewayStack) -> None:
         response = await pair.post(session, WHOLE)
         assert response.status == 200
     assert pair.replicas.ejected == ["replica-gone"]
+
+
+async def test_a_kept_connection_that_went_stale_is_no_lost_replica(gateway: GatewayStack) -> None:
+    """What was sent into it may have arrived: the next try is another attempt, on a new connection."""
+    usage = {"prompt_tokens": 4, "completion_tokens": 2, "total_tokens": 6}
+    body = orjson.dumps({"choices": [], "usage": usage})
+    attempts: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for turn in range(2):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            await reader.readexactly(int(head.split("content-length: ")[1].split("\r\n")[0]))
+            attempts.append(head.split("x-request-id: ")[1].split("\r\n")[0][-2:])
+            if turn == 0:
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server, ClientSession() as session:
+        port = server.sockets[0].getsockname()[1]
+        gateway.replicas.listed[0] = Replica("replica-0", BASE.id, f"http://127.0.0.1:{port}")
+        for _ in range(2):
+            assert (await gateway.post(session, WHOLE)).status == 200
+        assert attempts == [".1", ".1", ".2"]
+        assert gateway.replicas.ejected == []
+        first, second = await gateway.settled(2)
+        assert (first.claims.attempt[-2:], second.claims.attempt[-2:]) == (".1", ".2")
 
 
 async def test_nothing_listens(gateway: GatewayStack) -> None:
