@@ -38,7 +38,7 @@ async def pair(redis: Redis, tmp_path: Path) -> AsyncIterator[GatewayStack]:
 
 async def _free_of_charge(gateway: GatewayStack) -> None:
     (settled,) = await gateway.settled()
-    assert settled.outcome is Outcome.FAILED
+    assert (settled.outcome, settled.usage) == (Outcome.FAILED, TokenUsage(0, 0))
     await until(gateway.no_holds)
     assert int((await gateway.budget()).get(b"pending", 0)) == 0
 
@@ -53,6 +53,15 @@ async def test_an_error_frame_that_refuses_is_a_refusal(pair: GatewayStack) -> N
     assert [len(server.log) for server in pair.servers] == [1, 0]
     assert pair.replicas.ejected == []
     await _free_of_charge(pair)
+
+
+async def test_roles_alone_are_not_the_beginning_of_an_answer(gateway: GatewayStack) -> None:
+    """vLLM tells them first, also where the engine then fails at the request."""
+    gateway.server.behaviour = Behaviour(error_at=0)
+    async with ClientSession() as session:
+        response = await gateway.post(session, {**STREAM, "n": 3, "temperature": 1})
+        assert response.status == 500
+    await _free_of_charge(gateway)
 
 
 async def test_vllms_own_number_in_an_error_frame_counts_too(gateway: GatewayStack) -> None:

@@ -41,7 +41,7 @@ async def test_lost_in_the_middle_of_a_stream(gateway: GatewayStack, tokens: int
         response = await gateway.post(session, STREAM)
         text = (await response.read()).decode()
     events = text.strip().split("\n\n")
-    assert len(events) == tokens + 1
+    assert len(events) == 1 + tokens + 1
     assert events[-1].startswith('data: {"error":')
     assert "[DONE]" not in text
     (settled,) = await gateway.settled()

@@ -136,6 +136,8 @@ class MockModelServer:
     async def _stream(self, sent: Sent, behaviour: Behaviour, gone: "asyncio.Future[None]", send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS_EVENTS})
         options = sent.body.get("stream_options") or {}
+        if "messages" in sent.body and behaviour.tells_usage:
+            await _roles(sent, behaviour, send)
         async for choice, number in _tokens(sent, behaviour, gone):
             frame = _frame(sent, [_piece(sent, behaviour, choice, number)])
             if options.get("continuous_usage_stats") and behaviour.tells_usage:
@@ -152,6 +154,14 @@ class MockModelServer:
             await _event(send, {**_frame(sent, []), "usage": _usage(sent.usage, behaviour)})
         sent.finished = behaviour.error_at is None
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
+
+
+async def _roles(sent: Sent, behaviour: Behaviour, send: Send) -> None:
+    """Say the role of each choice before its first token, as vLLM does, also before an error."""
+    told = {"logprobs": None, "finish_reason": None, "delta": {"role": "assistant", "content": ""}}
+    usage = _usage(TokenUsage(sent.prompt_tokens, 0), behaviour)
+    for choice in range(sent.body.get("n", 1)):
+        await _event(send, {**_frame(sent, [{"index": choice, **told}]), "usage": usage})
 
 
 async def _tokens(sent: Sent, behaviour: Behaviour, gone: "asyncio.Future[None]") -> AsyncIterator[tuple[int, int]]:
@@ -216,7 +226,7 @@ def _piece(sent: Sent, behaviour: Behaviour, choice: int, number: int) -> dict[s
     piece: dict[str, Any] = {"index": choice, "logprobs": None, "finish_reason": finish}
     if "messages" not in sent.body:
         return {**piece, "text": text}
-    return {**piece, "delta": {"role": "assistant", "content": text} if number == 1 else {"content": text}}
+    return {**piece, "delta": {"content": text}}
 
 
 def _choices(sent: Sent, behaviour: Behaviour) -> list[dict[str, Any]]:

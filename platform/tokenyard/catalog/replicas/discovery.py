@@ -95,9 +95,13 @@ class Discovery:
     async def _serves(self, target: Replica) -> bool:
         try:
             async with asyncio.timeout(STATS_TIMEOUT_S):
-                return await self._replicas.serves(target)
-        except (ReplicaLost, TimeoutError):
+                serves = await self._replicas.serves(target)
+        except (ReplicaLost, TimeoutError) as error:
+            _LOG.info("replica %s does not answer: %s", target.name, error)
             return False
+        if not serves:
+            _LOG.info("replica %s says that it serves no more", target.name)
+        return serves
 
     async def _ask(self, target: Replica) -> ReplicaState | None:
         try:

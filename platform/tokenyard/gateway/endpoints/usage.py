@@ -100,6 +100,11 @@ class StreamUsage:
         return self._final is not None
 
     @property
+    def begun(self) -> bool:
+        """Whether a token has passed, or the end: before that only roles may have been told."""
+        return self.done or self._final is not None or self.usage.completion_tokens > 0
+
+    @property
     def usage(self) -> TokenUsage:
         """The usage of what has passed. A replica that does not tell it as it goes is counted by frames."""
         if self._final is not None:

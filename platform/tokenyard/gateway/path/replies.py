@@ -75,7 +75,7 @@ async def _frames(
     reply: Reply, stream: StreamUsage, client: ClientConnection, settlement: RequestSettlement
 ) -> TokenyardError | None:
     """Relay events; return what the stream says went wrong, if anything."""
-    telemetry = settlement.telemetry
+    telemetry, held = settlement.telemetry, b""
     try:
         while data := await reply.chunk():
             sent = stream.feed(data)
@@ -83,11 +83,16 @@ async def _frames(
                 if stream.error is not None:
                     break
                 continue
-            telemetry.received()
             if not client.started:
+                # vLLM tells the roles also before an error; held back, it is still one that is answered as such.
+                held += sent
+                if not stream.begun and len(held) <= MAX_HELD_BYTES:
+                    continue
+                sent = held
                 # From here on the client has something, and whatever happens it costs what was relayed.
                 settlement.outcome = Outcome.REPLICA_LOST
                 await client.start(200, telemetry.headers(_EVENTS))
+            telemetry.received()
             if stream.done:
                 settlement.outcome = Outcome.COMPLETED
                 settlement.usage = stream.usage
@@ -95,10 +100,11 @@ async def _frames(
                 return None
             await client.write(sent)
     finally:
-        settlement.usage = stream.usage
+        if client.started:
+            settlement.usage = stream.usage
     if stream.error is not None:
         return frame_error(stream.error)
-    if not stream.complete:
+    if not stream.complete or not client.started:
         return model_failed()
     settlement.outcome = Outcome.COMPLETED
     await client.finish(DONE)
