@@ -116,8 +116,13 @@ async def gateway_stack(
     replicas: int = 1,
     stall_limit_s: float = 30.0,
     budget_source: BudgetSource | None = None,
+    meter_secret: bytes = METER_SECRET,
+    bearer: str = BEARER,
 ) -> AsyncIterator[GatewayStack]:
-    """Run a gateway with so many mock model servers, and with the budgets of its table or of another source."""
+    """Run a gateway with so many mock model servers, and with the budgets of its table or of another source.
+
+    The secrets are for model servers that a test lists itself.
+    """
     async with AsyncExitStack() as stack:
         servers = [MockModelServer(meter_secret=METER_SECRET, bearer=BEARER) for _ in range(replicas)]
         urls = [await stack.enter_async_context(running(server)) for server in servers]
@@ -136,12 +141,12 @@ async def gateway_stack(
                 renewal_ms=5_000,
             )
         )
-        server = await stack.enter_async_context(ModelServerClient(BEARER))
+        server = await stack.enter_async_context(ModelServerClient(bearer))
         inference = Inference(
             authenticator=keys,
             models=models,
             admission=admission,
-            relay=Relay(server, listed, meter_secret=METER_SECRET, salt_secret=SALT_SECRET),
+            relay=Relay(server, listed, meter_secret=meter_secret, salt_secret=SALT_SECRET),
             clock=SystemClock(),
             registry=registry,
             access_log=await stack.enter_async_context(AccessLog(log.append)),

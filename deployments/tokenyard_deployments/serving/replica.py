@@ -62,7 +62,10 @@ class ReplicaServer:
 
     async def start(self) -> None:
         """Start the engine, then all that stands around it."""
-        await self.engine.start()
+        from tokenyard_deployments.serving.engine.ray_inside import keep_serve_log  # noqa: PLC0415
+
+        with keep_serve_log():
+            await self.engine.start()
         lora = self._spec.lora or LoraSpec(max_cpu_loras=0)
         self._admission = EngineAdmission(EngineBounds.of(self._spec, self._capacity))
         files = AdapterFiles(self._settings.blob_url, self._own_folder(), self._spec.id, lora)

@@ -3,7 +3,19 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from tokenyard.core.models import BaseModel, InvalidModelSpec, ModelSpec, read_model_spec
+
+
+class _TextConfig(msgspec.Struct, frozen=True):
+    vocab_size: int | None = None
+
+
+class _ModelConfig(_TextConfig, frozen=True):
+    """Of a model's `config.json`; one that takes more than text has its `text_config` apart."""
+
+    text_config: _TextConfig | None = None
 
 
 class BaseModels:
@@ -42,6 +54,15 @@ def _read(path: Path, model: str) -> ModelSpec:
     return spec
 
 
+def _vocabulary_size(folder: Path) -> int | None:
+    """Return how many token ids there are, or None where the model's folder is not on this machine or does not say."""
+    try:
+        config = msgspec.json.decode((folder / "config.json").read_bytes(), type=_ModelConfig)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return (config.text_config or config).vocab_size
+
+
 def _base_model(spec: ModelSpec, models_folder: Path) -> BaseModel:
     return BaseModel(
         id=spec.id,
@@ -54,4 +75,8 @@ def _base_model(spec: ModelSpec, models_folder: Path) -> BaseModel:
         created=spec.created,
         sampling=spec.sampling,
         calls_tools=spec.tools is not None,
+        vocabulary_size=_vocabulary_size(models_folder / spec.id),
+        # The replica itself gives up what has not begun after once as long.
+        max_silence_s=2 * spec.max_wait_s,
+        max_request_s=spec.max_request_s,
     )

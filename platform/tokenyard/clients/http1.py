@@ -4,6 +4,8 @@ The gateway does this for every paid request; a general HTTP client costs severa
 """
 
 import asyncio
+import socket
+import sys
 from collections import deque
 from typing import cast
 
@@ -11,21 +13,28 @@ import httptools
 
 MAX_BUFFERED_BYTES = 128 * 1024
 MAX_HEADERS = 100
+# A machine that is gone closes no connection. Its kernel answers probes as long as it lives, whatever its programs do.
+PROBE_AFTER_S = 15
+PROBE_EVERY_S = 5
+GONE_AFTER_S = 30
 
 
 class ConnectionCut(Exception):
-    """The connection ended, broke, or stayed silent before the answer was complete."""
+    """The connection ended or broke before the answer was complete."""
+
+
+class AnswerOverdue(Exception):
+    """The answer stayed silent too long, or was not complete in time."""
 
 
 class Http1Connection(asyncio.Protocol):
     """Between two requests the connection is idle; `reusable` says whether it can take another one.
 
-    Where it ends before the answer does, whoever waits gets `ConnectionCut`.
+    Where it ends before the answer does, whoever waits gets `ConnectionCut`, and `AnswerOverdue` where time is up.
     """
 
-    def __init__(self, silence_timeout_s: float) -> None:
+    def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._silence_timeout_s = silence_timeout_s
         self._lost: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -39,6 +48,7 @@ class Http1Connection(asyncio.Protocol):
         self._paused = False
         self._complete = False
         self._active = False
+        self.answering = False
         self.status = 0
         self.headers: dict[bytes, bytes] = {}
 
@@ -47,12 +57,17 @@ class Http1Connection(asyncio.Protocol):
         """Whether the last answer was read to its end and the connection stays open."""
         return self._complete and not self._chunks and self._keep_alive and self._lost is None
 
-    async def post(self, request: bytes) -> None:
-        """Send a whole request; return when status and headers are there."""
+    async def post(self, request: bytes, silence_s: float, deadline: float) -> None:
+        """Send a whole request; return when status and headers are there.
+
+        The answer may be silent for `silence_s`, and must be complete at `deadline` of the event loop's time.
+        """
         self._reset()
         self._active = True
+        self._silence_s = silence_s
+        self._deadline = deadline
         self._heard = self._loop.time()
-        self._timer = self._loop.call_later(self._silence_timeout_s, self._check_silence)
+        self._timer = self._loop.call_at(min(self._heard + silence_s, deadline), self._check_time)
         self._transport.write(request)
         while not self.status:
             await self._wait()
@@ -77,6 +92,8 @@ class Http1Connection(asyncio.Protocol):
         self._transport.abort()
 
     async def _wait(self) -> None:
+        if isinstance(self._lost, AnswerOverdue):
+            raise self._lost
         if self._lost is not None:
             raise ConnectionCut(str(self._lost)) from self._lost
         self._waiter = self._loop.create_future()
@@ -89,13 +106,16 @@ class Http1Connection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _check_silence(self) -> None:
-        quiet_s = self._loop.time() - self._heard
-        if quiet_s >= self._silence_timeout_s and not self._paused:
-            self._fail(ConnectionCut(f"silent for {quiet_s:.0f} s"))
+    def _check_time(self) -> None:
+        now = self._loop.time()
+        # Paused it is our side that does not read.
+        silent_at = (now if self._paused else self._heard) + self._silence_s
+        if now >= self._deadline:
+            self._fail(AnswerOverdue("not complete in time"))
+        elif now >= silent_at:
+            self._fail(AnswerOverdue(f"silent for {now - self._heard:.0f} s"))
         else:
-            left_s = max(self._silence_timeout_s - quiet_s, 1.0)
-            self._timer = self._loop.call_later(left_s, self._check_silence)
+            self._timer = self._loop.call_at(min(silent_at, self._deadline), self._check_time)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -113,9 +133,11 @@ class Http1Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but name
+        _notice_lost_machine(transport.get_extra_info("socket"))
 
     def data_received(self, data: bytes) -> None:
         self._heard = self._loop.time()
+        self.answering = True
         if not self._active:
             self._fail(ConnectionCut("data that nobody asked for"))
             return
@@ -154,3 +176,12 @@ class Http1Connection(asyncio.Protocol):
         self._active = False
         self._keep_alive = self._parser.should_keep_alive()
         self._stop_timer()
+
+
+def _notice_lost_machine(connection: socket.socket) -> None:
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if sys.platform == "linux":
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, PROBE_AFTER_S)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, PROBE_EVERY_S)
+        # Also for what was sent and never acknowledged.
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_AFTER_S * 1000)

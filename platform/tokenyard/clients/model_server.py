@@ -7,11 +7,10 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from tokenyard.clients.http1 import ConnectionCut, Http1Connection
-from tokenyard.core.replica import ReplicaLost
+from tokenyard.clients.http1 import AnswerOverdue, ConnectionCut, Http1Connection
+from tokenyard.core.replica import ConnectionStale, ReplicaLost, ReplicaUnreachable, ReplyLimits, ReplyOverdue
 
 CONNECT_TIMEOUT_S = 2.0
-SILENCE_TIMEOUT_S = 600.0
 # Below the 5 s after which uvicorn closes an idle connection, so that we never write into a closing one.
 KEEP_ALIVE_S = 3.0
 MAX_IDLE_PER_REPLICA = 256
@@ -37,7 +36,10 @@ class _Idle(NamedTuple):
 
 
 class ModelServerReply:
-    """One answer. What is not yet read waits in a bounded buffer, then in the replica. Cut, it raises `ReplicaLost`."""
+    """One answer. What is not yet read waits in a bounded buffer, then in the replica.
+
+    Reading raises `ReplicaLost` where it was cut, and `ReplyOverdue` where it was over its limits.
+    """
 
     def __init__(self, client: "ModelServerClient", address: _Address, connection: Http1Connection) -> None:
         self._client = client
@@ -50,21 +52,27 @@ class ModelServerReply:
         text = self._connection.headers.get(b"retry-after", b"").decode("latin-1")
         return float(text) if text.isascii() and text.replace(".", "", 1).isdecimal() else None
 
+    @property
+    def length(self) -> int | None:
+        """How many bytes the body will have, where the replica says it."""
+        text = self._connection.headers.get(b"content-length", b"")
+        return int(text) if text.isdigit() else None
+
     async def chunk(self) -> bytes:
         """Return the next bytes, or b"" at the end."""
         try:
             return await self._connection.chunk()
         except ConnectionCut as error:
             raise ReplicaLost(str(error)) from error
+        except AnswerOverdue as error:
+            raise ReplyOverdue(str(error)) from error
 
-    async def body(self, limit: int) -> bytes:
-        """Return the whole body; one longer than `limit` bytes counts as cut."""
-        parts, size = [], 0
-        while part := await self.chunk():
+    async def beginning(self, size: int) -> bytes:
+        """Return the body, or of one over `size` bytes somewhat more than those, which are its first."""
+        parts, held = [], 0
+        while held <= size and (part := await self.chunk()):
             parts.append(part)
-            size += len(part)
-            if size > limit:
-                raise ReplicaLost(f"the reply is longer than {limit} bytes")
+            held += len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:
@@ -75,9 +83,8 @@ class ModelServerReply:
 class ModelServerClient:
     """Used as `async with`; `bearer` is the replicas' token."""
 
-    def __init__(self, bearer: str, *, silence_timeout_s: float = SILENCE_TIMEOUT_S) -> None:
+    def __init__(self, bearer: str) -> None:
         self._bearer = bearer
-        self._silence_timeout_s = silence_timeout_s
         self._idle: defaultdict[tuple[str, int], list[_Idle]] = defaultdict(list)
 
     async def __aenter__(self) -> "ModelServerClient":
@@ -85,21 +92,30 @@ class ModelServerClient:
 
     async def __aexit__(self, *_raised: object) -> None:
         for idle in self._idle.values():
-            for connection, closing in idle:
-                closing.cancel()
-                connection.close()
+            _close(idle)
         self._idle.clear()
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> ModelServerReply:
-        """Send a JSON body; return the reply once its status is known, or raise `ReplicaLost`."""
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], limits: ReplyLimits) -> ModelServerReply:
+        """Send a JSON body; return the reply once its status is known.
+
+        Raises:
+            ReplicaLost: there is no connection, or it was cut. After `ConnectionStale` the next call makes a new one.
+            ReplyOverdue: nothing came within `limits`.
+        """
         address = _address(url)
-        connection = self._taken(address) or await self._connected(address)
+        kept = self._taken(address)
+        connection = kept or await self._connected(address)
         try:
-            await connection.post(self._request(address, body, headers))
-        except BaseException as error:
-            connection.close()
-            if isinstance(error, ConnectionCut):
+            await connection.post(self._request(address, body, headers), limits.silence_s, limits.deadline)
+        except AnswerOverdue as error:
+            raise ReplyOverdue(str(error)) from error
+        except ConnectionCut as error:
+            if kept is None or connection.answering:
                 raise ReplicaLost(str(error)) from error
+            _close(self._idle.pop(address[:2], []))  # those are likely to be closed, too
+            raise ConnectionStale(str(error)) from error
+        except BaseException:
+            connection.close()
             raise
         return ModelServerReply(self, address, connection)
 
@@ -118,10 +134,10 @@ class ModelServerClient:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: Http1Connection(self._silence_timeout_s), address.host, address.port
+                    Http1Connection, address.host, address.port
                 )
         except OSError as error:  # TimeoutError is one too
-            raise ReplicaLost(type(error).__name__) from error
+            raise ReplicaUnreachable(type(error).__name__) from error
         return connection
 
     def _taken(self, address: _Address) -> Http1Connection | None:
@@ -149,3 +165,9 @@ class ModelServerClient:
             self._idle[address.host, address.port] = kept
         else:
             del self._idle[address.host, address.port]
+
+
+def _close(idle: list[_Idle]) -> None:
+    for connection, closing in idle:
+        closing.cancel()
+        connection.close()

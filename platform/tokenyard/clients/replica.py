@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -24,6 +25,8 @@ from tokenyard.core.replica import (
 
 # A load brings the files from the blob store and waits for room; a canary waits for a slot.
 ANSWER_TIMEOUT_S = 180.0
+# On a replica's own port it says 503 from the moment that Serve stops it, or finds it ill.
+_SERVE_HEALTH_PATH = "/-/healthz"
 
 Shape = TypeVar("Shape")
 
@@ -39,6 +42,12 @@ class ReplicaClient(BearerSession):
         if status != 200:
             raise ReplicaLost(f"{target.name} answered {status}")
         return _decoded(body, ReplicaState)
+
+    async def serves(self, target: Replica) -> bool:
+        """Tell whether Serve sends it requests, as Serve's own route beside the replica's says."""
+        parts = urlsplit(target.url)
+        status, _ = await self._call("GET", f"{parts.scheme}://{parts.netloc}", _SERVE_HEALTH_PATH)
+        return status == 200
 
     async def load(self, replica: Replica, adapter: AdapterRef) -> None:
         """Load an adapter, or raise `AdapterRefused`, maybe for lack of room; one that is loaded already is fine."""

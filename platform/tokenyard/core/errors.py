@@ -11,8 +11,10 @@ TokenyardError
   + PayloadTooLarge           413
   + RateLimited               429 rate_limit_exceeded, may be retried
   + QuotaExceeded             429 insufficient_quota, must not be retried
-  + UpstreamFailed            502
+  + ModelFailed               500
+  + UpstreamFailed            502, may be retried
   + Unavailable               503, may be retried
+  + TimedOut                  504
 """
 
 from collections.abc import Mapping
@@ -129,8 +131,17 @@ class QuotaExceeded(TokenyardError):
         super().__init__(message, code=code, param=param, headers={"x-should-retry": "false"})
 
 
+class ModelFailed(TokenyardError):
+    """The model server failed at this request and is well otherwise; `certain` says that another one did, too."""
+
+    code = "model_failed"
+
+    def __init__(self, message: str, *, certain: bool = False) -> None:
+        super().__init__(message, headers={"x-should-retry": "false"} if certain else None)
+
+
 class UpstreamFailed(TokenyardError):
-    """The model server failed before it sent anything."""
+    """The model server was lost."""
 
     status = 502
     code = "upstream_failed"
@@ -144,6 +155,16 @@ class Unavailable(TokenyardError):
 
     def __init__(self, message: str, *, retry_after_s: float = 1.0, code: str | None = None) -> None:
         super().__init__(message, code=code, headers={"retry-after": str(max(1, round(retry_after_s)))})
+
+
+class TimedOut(TokenyardError):
+    """The model's answer, or more of it, did not come in time; `certain` says that another try would take as long."""
+
+    status = 504
+    code = "timeout"
+
+    def __init__(self, message: str, *, certain: bool = False) -> None:
+        super().__init__(message, headers={"x-should-retry": "false"} if certain else None)
 
 
 class ErrorDetail(msgspec.Struct, frozen=True):

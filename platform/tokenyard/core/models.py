@@ -107,7 +107,8 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     In one replica, `max_waiting` sequences may wait for a slot (the slots are `max_num_seqs`), and in all
     `max_waiting_tokens` of prompts and answers at their longest; one organization alone may have a third of either. A
     request that has no token after `max_wait_s` is given up. An engine that has work and says nothing for
-    `max_silence_s` is asked for a token; if that takes as long again, it counts as hung.
+    `max_silence_s` is asked for a token; if that takes as long again, it counts as hung. `max_request_s` bounds a
+    request with all of its attempts.
     """
 
     id: str
@@ -126,6 +127,7 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_waiting_tokens: int | None = None
     max_wait_s: float = 60.0
     max_silence_s: float = 30.0
+    max_request_s: float = 900.0
     sampling: SamplingDefaults = SamplingDefaults()
     tools: ParserSpec | None = None
     reasoning: ParserSpec | None = None
@@ -185,8 +187,10 @@ def _check(spec: ModelSpec) -> None:
         )
     if spec.max_waiting < 0 or spec.waiting_tokens < 0:
         raise InvalidModelSpec(f"model {spec.id}: `max_waiting` and `max_waiting_tokens` must not be negative")
-    if spec.max_wait_s <= 0 or spec.max_silence_s <= 0:
-        raise InvalidModelSpec(f"model {spec.id}: `max_wait_s` and `max_silence_s` must be over 0")
+    if spec.max_silence_s <= 0:
+        raise InvalidModelSpec(f"model {spec.id}: `max_silence_s` must be over 0")
+    if not 0 < spec.max_wait_s < spec.max_request_s:
+        raise InvalidModelSpec(f"model {spec.id}: `max_wait_s` must be over 0 and within `max_request_s`")
     if spec.lora is not None and spec.lora.max_lora_rank not in ENGINE_RANKS:
         raise InvalidModelSpec(f"model {spec.id}: `lora.max_lora_rank` must be one of {ENGINE_RANKS}")
     for kind, accelerator in spec.accelerators.items():
@@ -200,6 +204,8 @@ class BaseModel(msgspec.Struct, frozen=True):
 
     `path` is the local folder with config, weights and tokenizer. `template_tokens` bounds what the chat template
     adds to the text of the messages, for the first message and `template_tokens_per_message` for each one.
+    `vocabulary_size` is None where that folder is not on this machine. `max_silence_s` is for streams, also before
+    their first event; `max_request_s` for any request, with all of its attempts.
     """
 
     id: str
@@ -212,6 +218,9 @@ class BaseModel(msgspec.Struct, frozen=True):
     created: int
     sampling: SamplingDefaults = SamplingDefaults()
     calls_tools: bool = False
+    vocabulary_size: int | None = None
+    max_silence_s: float = 120.0
+    max_request_s: float = 900.0
 
 
 class ResolvedModel(msgspec.Struct, frozen=True):

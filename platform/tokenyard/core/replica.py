@@ -4,6 +4,8 @@ A replica's internal routes take and give JSON: `STATS_PATH` answers ReplicaStat
 `UNLOAD_PATH` an AdapterUnload, both answer ResidentAdapters; `CANARY_PATH` takes a CanaryRequest, answers CanaryAnswer.
 """
 
+from typing import NamedTuple
+
 import msgspec
 
 INTERNAL_PREFIX = "/internal/"
@@ -36,7 +38,26 @@ class Replica(msgspec.Struct, frozen=True):
 
 
 class ReplicaLost(Exception):
-    """The replica refused the connection, cut it, or stayed silent too long."""
+    """The replica refused the connection or cut it, its machine is gone, or it says that its engine is."""
+
+
+class ReplicaUnreachable(ReplicaLost):
+    """Nobody took the connection: the replica has heard nothing of the request."""
+
+
+class ConnectionStale(ReplicaLost):
+    """A kept connection was cut before any answer: the replica may have closed it as idle, or begun all the same."""
+
+
+class ReplyOverdue(Exception):
+    """The reply, or more of it, did not come in time; of the replica's health this says nothing."""
+
+
+class ReplyLimits(NamedTuple):
+    """How long a reply may be silent, and the event loop's time at which it must be over."""
+
+    silence_s: float
+    deadline: float
 
 
 class AdapterRefused(Exception):

@@ -7,7 +7,7 @@ from tokenyard.core.admission import AdmissionRequest, Admitted
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.models import ResolvedModel
 from tokenyard.core.money import NanoDollars
-from tokenyard.core.replica import Replica
+from tokenyard.core.replica import Replica, ReplyLimits
 from tokenyard.metering.events import Settled
 
 
@@ -33,7 +33,9 @@ class AdmissionControl(Protocol):
 
 
 class Replicas(Protocol):
-    """The last good list of replicas, in memory. An ejected one is not offered until discovery lists it afresh."""
+    """The last good list of replicas, in memory. An ejected one is offered only where there is no other, until
+    discovery lists it afresh.
+    """
 
     def candidates(self, model: str) -> Sequence[Replica]:
         """Return the replicas of base model `model` that may be asked now, in no order."""
@@ -43,8 +45,8 @@ class Replicas(Protocol):
 
 
 class Reply(Protocol):
-    """A model server's answer, read as it comes: `chunk` returns b"" at the proper end and raises `ReplicaLost` at any
-    other, as `body` does for more than `limit` bytes. `close` before the end aborts the request there.
+    """A model server's answer, read as it comes: `chunk` returns b"" at the proper end. Any other end raises
+    `ReplicaLost`, and a reply over its limits `ReplyOverdue`. `close` before the end aborts the request there.
     """
 
     @property
@@ -53,14 +55,21 @@ class Reply(Protocol):
     @property
     def retry_after_s(self) -> float | None: ...
 
+    @property
+    def length(self) -> int | None: ...
+
     async def chunk(self) -> bytes: ...
 
-    async def body(self, limit: int) -> bytes: ...
+    async def beginning(self, size: int) -> bytes:
+        """Return the whole body, or of one over `size` bytes somewhat more than those, which are its first."""
+        ...
 
     def close(self) -> None: ...
 
 
 class ModelServer(Protocol):
-    """Speaks HTTP to replicas; `ReplicaLost` means no connection, or one that was cut before the status."""
+    """Speaks HTTP to replicas. Until the status is there: `ReplicaUnreachable` where there is no connection,
+    `ReplicaLost` where it was cut, `ConnectionStale` where that was a kept one, `ReplyOverdue` for one over `limits`.
+    """
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Reply: ...
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], limits: ReplyLimits) -> Reply: ...

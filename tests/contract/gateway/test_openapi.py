@@ -18,7 +18,7 @@ from tokenyard.gateway.endpoints.table import ENDPOINTS, Endpoint
 
 COMPONENTS = schemas()
 INPUTS: dict[str, object] = {"messages": HELLO, "prompt": "hello"}
-STATUSES = {"200", "400", "401", "403", "404", "413", "429", "502", "503"}
+STATUSES = {"200", "400", "401", "403", "404", "413", "429", "500", "502", "503", "504"}
 each_endpoint = pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.operation)
 each_field = pytest.mark.parametrize(
     ("endpoint", "name"),
@@ -92,6 +92,8 @@ def _parse(endpoint: Endpoint, name: str, value: object) -> None:
     beside: dict[str, object] = {}
     if name == "stream_options":
         beside = {"stream": True}
+    elif name == "top_logprobs":
+        beside = {"logprobs": True}
     elif name == "best_of" and isinstance(value, int):
         beside = {"n": value}
     elif name == "max_tokens" and value == 0 and "echo" in endpoint.body.__struct_fields__:

@@ -14,11 +14,11 @@ SHORT = ClientTimeout(total=0.3)
 
 
 async def _read_frames(session: ClientSession, gateway: GatewayStack, number: int) -> None:
-    """Start a stream, take `number` frames, and leave."""
+    """Start a stream, take the role and `number` tokens, and leave."""
     response = await gateway.post(session, {"model": BASE.id, "messages": HELLO, "stream": True, "max_tokens": 500})
     assert response.status == 200
     seen = 0
-    while seen < number:
+    while seen < 1 + number:
         line = await response.content.readline()
         seen += line.startswith(b"data: ")
     response.close()

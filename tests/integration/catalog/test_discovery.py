@@ -213,14 +213,28 @@ async def test_an_ejection_ends_by_itself_while_the_worker_is_away(
     discovery: Discovery, replicas: FakeReplicas, registry: ReplicaRegistry, clock: FrozenClock
 ) -> None:
     replicas.add("r1", "smol")
+    replicas.add("r2", "smol")
     await look(discovery, clock)
     now = FrozenClock()
     listed = ReplicaList(registry, now=now)
     await listed.refresh()
     listed.eject("r1")
-    assert listed.candidates("smol") == ()
+    assert [one.name for one in listed.candidates("smol")] == ["r2"]
     now.advance(10)
-    assert len(listed.candidates("smol")) == 1
+    assert len(listed.candidates("smol")) == 2
+
+
+async def test_ejected_replicas_are_offered_where_there_is_no_other(
+    discovery: Discovery, replicas: FakeReplicas, registry: ReplicaRegistry, clock: FrozenClock
+) -> None:
+    replicas.add("r1", "smol")
+    replicas.add("r2", "smol")
+    await look(discovery, clock)
+    listed = ReplicaList(registry, now=FrozenClock())
+    await listed.refresh()
+    listed.eject("r1")
+    listed.eject("r2")
+    assert [one.name for one in listed.candidates("smol")] == ["r1", "r2"]
 
 
 async def test_a_running_gateway_sees_a_new_replica_by_itself(

@@ -1,6 +1,7 @@
 """The replicas' HTTP client against servers that behave and servers that do not, over real sockets."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -8,7 +9,7 @@ import pytest
 
 from tokenyard.clients.http1 import MAX_BUFFERED_BYTES
 from tokenyard.clients.model_server import ModelServerClient
-from tokenyard.core.replica import ReplicaLost
+from tokenyard.core.replica import ConnectionStale, ReplicaLost, ReplicaUnreachable, ReplyLimits, ReplyOverdue
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 WHOLE = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
@@ -62,14 +63,18 @@ def _says(*pieces: bytes, then_close: bool = False) -> Talk:
 
 @pytest.fixture
 async def client() -> AsyncIterator[ModelServerClient]:
-    async with ModelServerClient("token", silence_timeout_s=0.3) as client:
+    async with ModelServerClient("token") as client:
         yield client
+
+
+def _limits(silence_s: float = 5.0, total_s: float = 5.0) -> ReplyLimits:
+    return ReplyLimits(silence_s, asyncio.get_running_loop().time() + total_s)
 
 
 async def test_the_request(client: ModelServerClient) -> None:
     async with _serving(_says(WHOLE)) as (server, url):
-        reply = await client.post(url, b"{}", {"x-own": "1"})
-        assert (reply.status, await reply.body(100)) == (200, b"hello")
+        reply = await client.post(url, b"{}", {"x-own": "1"}, _limits())
+        assert (reply.status, await reply.beginning(100)) == (200, b"hello")
         reply.close()
     (request,) = server.requests
     assert request.startswith(b"POST /v1/x HTTP/1.1\r\nhost: 127.0.0.1:")
@@ -81,22 +86,22 @@ async def test_the_request(client: ModelServerClient) -> None:
 async def test_a_header_cannot_smuggle(client: ModelServerClient) -> None:
     with pytest.raises(ValueError, match="line break"):
         async with _serving(_says(WHOLE)) as (_, url):
-            await client.post(url, b"{}", {"x-own": "1\r\nx-other: 2"})
+            await client.post(url, b"{}", {"x-own": "1\r\nx-other: 2"}, _limits())
 
 
 async def test_a_body_in_any_pieces(client: ModelServerClient) -> None:
     answer = CHUNKED + b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n"
     async with _serving(_says(*(answer[at : at + 1] for at in range(len(answer))))) as (_, url):
-        reply = await client.post(url, b"{}", {})
-        assert await reply.body(100) == b"hello world"
+        reply = await client.post(url, b"{}", {}, _limits())
+        assert await reply.beginning(100) == b"hello world"
         assert await reply.chunk() == b""
 
 
 async def test_connections_are_used_again(client: ModelServerClient) -> None:
     async with _serving(_says(WHOLE)) as (server, url):
         for _ in range(3):
-            reply = await client.post(url, b"{}", {})
-            await reply.body(100)
+            reply = await client.post(url, b"{}", {}, _limits())
+            await reply.beginning(100)
             reply.close()
     assert len(server.requests) == 3
     assert server.connections == 1
@@ -106,8 +111,8 @@ async def test_not_after_connection_close(client: ModelServerClient) -> None:
     answer = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello"
     async with _serving(_says(answer)) as (server, url):
         for _ in range(2):
-            reply = await client.post(url, b"{}", {})
-            await reply.body(100)
+            reply = await client.post(url, b"{}", {}, _limits())
+            await reply.beginning(100)
             reply.close()
     assert server.connections == 2
 
@@ -115,8 +120,8 @@ async def test_not_after_connection_close(client: ModelServerClient) -> None:
 async def test_not_when_the_server_closed_it_meanwhile(client: ModelServerClient) -> None:
     async with _serving(_says(WHOLE, then_close=True)) as (server, url):
         for _ in range(2):
-            reply = await client.post(url, b"{}", {})
-            await reply.body(100)
+            reply = await client.post(url, b"{}", {}, _limits())
+            await reply.beginning(100)
             reply.close()
             await asyncio.sleep(0.05)
     assert server.connections == 2
@@ -132,7 +137,7 @@ async def test_closing_early_cuts_the_connection(client: ModelServerClient) -> N
         gone.set()
 
     async with _serving(talk) as (_, url):
-        reply = await client.post(url, b"{}", {})
+        reply = await client.post(url, b"{}", {}, _limits())
         assert await reply.chunk() == b"hello"
         reply.close()
         async with asyncio.timeout(2):
@@ -147,7 +152,7 @@ async def test_closing_early_cuts_the_connection(client: ModelServerClient) -> N
 async def test_lost_before_the_status(client: ModelServerClient, answer: bytes) -> None:
     async with _serving(_says(answer, then_close=True)) as (_, url):
         with pytest.raises(ReplicaLost):
-            await client.post(url, b"{}", {})
+            await client.post(url, b"{}", {}, _limits())
 
 
 @pytest.mark.parametrize(
@@ -158,37 +163,104 @@ async def test_lost_before_the_status(client: ModelServerClient, answer: bytes) 
 async def test_lost_before_the_end(client: ModelServerClient, answer: bytes) -> None:
     async with _serving(_says(answer, then_close=True)) as (_, url):
         with pytest.raises(ReplicaLost):
-            await (await client.post(url, b"{}", {})).body(100)
+            await (await client.post(url, b"{}", {}, _limits())).beginning(100)
 
 
 async def test_an_extra_answer_goes_to_nobody(client: ModelServerClient) -> None:
     async with _serving(_says(WHOLE + WHOLE.replace(b"hello", b"other"))) as (server, url):
         for _ in range(2):
-            reply = await client.post(url, b"{}", {})
-            assert await reply.body(100) == b"hello"
+            reply = await client.post(url, b"{}", {}, _limits())
+            assert await reply.beginning(100) == b"hello"
             reply.close()
     assert server.connections == 2
 
 
-async def test_silence(client: ModelServerClient) -> None:
-    async def silent(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
-        await reader.read()
+async def test_a_reply_that_is_silent_or_too_slow(client: ModelServerClient) -> None:
+    async def drip(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(CHUNKED)
+        while not writer.is_closing():
+            writer.write(b"1\r\nx\r\n")
+            await asyncio.sleep(0.02)
 
-    async with _serving(silent) as (_, url):
-        with pytest.raises(ReplicaLost, match="silent"):
-            await client.post(url, b"{}", {})
+    async with _serving(_says()) as (_, url):
+        with pytest.raises(ReplyOverdue, match="silent"):
+            await client.post(url, b"{}", {}, _limits(silence_s=0.1))
+        with pytest.raises(ReplyOverdue, match="in time"):
+            await client.post(url, b"{}", {}, _limits(total_s=0.1))
+    async with _serving(drip) as (_, url):
+        reply = await client.post(url, b"{}", {}, _limits(silence_s=1.0, total_s=0.3))
+        with pytest.raises(ReplyOverdue, match="in time"):
+            await reply.beginning(10**6)
+        reply.close()
+
+
+async def test_a_kept_connection_that_is_cut_unanswered_is_stale_and_the_next_one_is_new(
+    client: ModelServerClient,
+) -> None:
+    answered = 0
+
+    async def talk(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal answered
+        answered += 1
+        if answered == 3:
+            raise ConnectionAbortedError
+        writer.write(WHOLE)
+
+    async with _serving(talk) as (server, url):
+        replies = [await client.post(url, b"{}", {}, _limits()) for _ in range(2)]
+        for reply in replies:
+            assert await reply.beginning(100) == b"hello"
+            reply.close()
+        with pytest.raises(ConnectionStale):
+            await client.post(url, b"{}", {}, _limits())
+        assert server.connections == 2
+        reply = await client.post(url, b"{}", {}, _limits())
+        assert await reply.beginning(100) == b"hello"
+        reply.close()
+        assert server.connections == 3
+
+
+async def test_a_kept_connection_that_is_cut_in_its_answer_is_lost(client: ModelServerClient) -> None:
+    answers = [WHOLE, b"HTTP/1.1 2"]
+
+    async def talk(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(answers.pop(0))
+        await writer.drain()
+        if not answers:
+            raise ConnectionAbortedError
+
+    async with _serving(talk) as (_, url):
+        reply = await client.post(url, b"{}", {}, _limits())
+        await reply.beginning(100)
+        reply.close()
+        with pytest.raises(ReplicaLost) as lost:
+            await client.post(url, b"{}", {}, _limits())
+        assert not isinstance(lost.value, ConnectionStale)
+
+
+async def test_the_kernel_tells_of_a_machine_that_is_gone(client: ModelServerClient) -> None:
+    async with _serving(_says(WHOLE)) as (_, url):
+        reply = await client.post(url, b"{}", {}, _limits())
+        connection = reply._connection._transport.get_extra_info("socket")
+        assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 30_000
+        reply.close()
 
 
 async def test_refused(client: ModelServerClient) -> None:
-    with pytest.raises(ReplicaLost):
-        await client.post("http://127.0.0.1:9/v1/x", b"{}", {})
+    with pytest.raises(ReplicaUnreachable):
+        await client.post("http://127.0.0.1:9/v1/x", b"{}", {}, _limits())
 
 
-async def test_a_body_over_the_limit(client: ModelServerClient) -> None:
+async def test_of_a_long_body_the_beginning_is_taken_and_the_rest_is_still_there(client: ModelServerClient) -> None:
+    async with _serving(_says(CHUNKED + b"3\r\nhel\r\n", b"2\r\nlo\r\n0\r\n\r\n")) as (_, url):
+        reply = await client.post(url, b"{}", {}, _limits())
+        first = await reply.beginning(2)
+        assert first in {b"hel", b"hello"}
+        assert first + await reply.chunk() == b"hello"
+        assert reply.length is None
     async with _serving(_says(WHOLE)) as (_, url):
-        reply = await client.post(url, b"{}", {})
-        with pytest.raises(ReplicaLost, match="longer"):
-            await reply.body(4)
+        assert (await client.post(url, b"{}", {}, _limits())).length == 5
 
 
 async def test_what_is_not_read_stays_with_the_server(client: ModelServerClient) -> None:
@@ -204,7 +276,7 @@ async def test_what_is_not_read_stays_with_the_server(client: ModelServerClient)
             sent += 0x8000
 
     async with _serving(flood) as (_, url):
-        reply = await client.post(url, b"{}", {})
+        reply = await client.post(url, b"{}", {}, _limits())
         await asyncio.sleep(0.2)
         assert sent < 16 * 1024 * 1024
         assert len(await reply.chunk()) <= 4 * MAX_BUFFERED_BYTES
@@ -214,5 +286,5 @@ async def test_what_is_not_read_stays_with_the_server(client: ModelServerClient)
 async def test_retry_after(client: ModelServerClient) -> None:
     answer = b"HTTP/1.1 503 Busy\r\nRetry-After: 7\r\ncontent-length: 0\r\n\r\n"
     async with _serving(_says(answer)) as (_, url):
-        reply = await client.post(url, b"{}", {})
-        assert (reply.status, reply.retry_after_s, await reply.body(10)) == (503, 7.0, b"")
+        reply = await client.post(url, b"{}", {}, _limits())
+        assert (reply.status, reply.retry_after_s, await reply.beginning(100)) == (503, 7.0, b"")

@@ -3,11 +3,12 @@
 from itertools import pairwise
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenyard.core.usage import TokenUsage
-from tokenyard.gateway.endpoints.usage import StreamUsage
+from tokenyard.gateway.endpoints.usage import USAGE_AT_END_BYTES, StreamUsage, read_usage, read_usage_at_end
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
     ["\n\n", "data: [DONE]\n\n", '"usage":{"completion_tokens":9}', "[DONE]", "data: ", "\r\n"]
@@ -84,3 +85,23 @@ def test_any_bytes_are_survived(raw: bytes, cut: int) -> None:
     other = StreamUsage(include_usage=False)
     assert other.feed(raw) == whole
     assert other.usage == scanner.usage
+
+
+USAGE = st.fixed_dictionaries(
+    {"prompt_tokens": st.integers(0, 10**9), "completion_tokens": st.integers(0, 10**9)},
+    optional={"prompt_tokens_details": st.fixed_dictionaries({"cached_tokens": st.integers(0, 99)})},
+)
+
+
+@given(TEXT | st.just('"usage":{"prompt_tokens":1}'), USAGE, st.text(max_size=20))
+def test_the_end_of_a_long_reply_tells_what_the_whole_of_it_does(text: str, usage: dict[str, int], name: str) -> None:
+    logprobs = {"tokens": ["usage"], "top_logprobs": [{"usage": -0.5, text: -1.5}]}
+    choices = [{"index": 0, "text": text * 100, "logprobs": logprobs}]
+    reply = orjson.dumps({"model": name, "choices": choices, "usage": usage, "system_fingerprint": name})
+    assert read_usage_at_end(reply[-USAGE_AT_END_BYTES:]) == read_usage(reply)
+
+
+@given(st.binary(max_size=100), st.sampled_from([b"", b'"usage":', b'"usage": null}', b'"usage":3}', b'"usage":{"a"']))
+def test_an_end_without_usage_tells_none(raw: bytes, end: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - whichever
+        read_usage_at_end(raw.replace(b'"', b"") + end)

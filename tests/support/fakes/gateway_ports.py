@@ -45,14 +45,15 @@ class KnownModels:
 
 
 class KnownReplicas:
-    """A list of replicas that a test may change; an ejected one is not offered again."""
+    """A list of replicas that a test may change; an ejected one is offered again only where there is no other."""
 
     def __init__(self, replicas: Sequence[Replica] = ()) -> None:
         self.listed = list(replicas)
         self.ejected: list[str] = []
 
     def candidates(self, model: str) -> Sequence[Replica]:
-        return [one for one in self.listed if one.model == model and one.name not in self.ejected]
+        listed = [one for one in self.listed if one.model == model]
+        return [one for one in listed if one.name not in self.ejected] or listed
 
     def eject(self, name: str) -> None:
         self.ejected.append(name)

@@ -15,6 +15,8 @@ from starlette.types import Receive, Scope, Send
 from tokenyard.core.usage import MeterClaims, TokenUsage
 from tokenyard.metering import header as meter
 
+ENGINE_FAILED = {"message": "EngineCore encountered an issue.", "type": "server_error", "param": None, "code": None}
+_SILENCE_S = 60.0
 _HEADERS_JSON = [(b"content-type", b"application/json")]
 _HEADERS_EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8")]
 
@@ -24,7 +26,8 @@ class Behaviour:
     """How the server answers; a test may change it at any time.
 
     `tokens` are produced for each choice unless `max_tokens` is lower. `cut_at` breaks the connection after so many
-    tokens; `error_at` says that the engine failed. `status` refuses with that status and `body`.
+    tokens; `error_at` says `error` after so many, and `end_at` ends the answer there as if it were whole. `status`
+    refuses with that status and `body`. `silent_at` says nothing more after so many tokens.
     """
 
     tokens: int = 8
@@ -32,6 +35,9 @@ class Behaviour:
     cached_tokens: int = 0
     cut_at: int | None = None
     error_at: int | None = None
+    error: dict[str, Any] = field(default_factory=lambda: dict(ENGINE_FAILED))
+    end_at: int | None = None
+    silent_at: int | None = None
     status: int = 200
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
@@ -111,8 +117,13 @@ class MockModelServer:
                 await self._witness(sent)
 
     async def _whole(self, sent: Sent, behaviour: Behaviour, gone: "asyncio.Future[None]", send: Send) -> None:
-        async for _ in _tokens(sent, behaviour, gone):
-            pass
+        try:
+            async for _ in _tokens(sent, behaviour, gone):
+                pass
+        except _Cut:
+            # Without a start the HTTP server would answer for the application.
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
+            raise
         if sent.aborted:
             return
         sent.finished = True
@@ -125,6 +136,8 @@ class MockModelServer:
     async def _stream(self, sent: Sent, behaviour: Behaviour, gone: "asyncio.Future[None]", send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS_EVENTS})
         options = sent.body.get("stream_options") or {}
+        if "messages" in sent.body and behaviour.tells_usage:
+            await _roles(sent, behaviour, send)
         async for choice, number in _tokens(sent, behaviour, gone):
             frame = _frame(sent, [_piece(sent, behaviour, choice, number)])
             if options.get("continuous_usage_stats") and behaviour.tells_usage:
@@ -133,11 +146,22 @@ class MockModelServer:
         if sent.aborted:
             return
         if behaviour.error_at is not None:
-            await _event(send, {"error": {"message": "EngineCore encountered an issue.", "code": 500}})
+            await _event(send, {"error": behaviour.error})
+        elif behaviour.end_at is not None:
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+            return
         elif options.get("include_usage") and behaviour.tells_usage:
             await _event(send, {**_frame(sent, []), "usage": _usage(sent.usage, behaviour)})
         sent.finished = behaviour.error_at is None
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
+
+
+async def _roles(sent: Sent, behaviour: Behaviour, send: Send) -> None:
+    """Say the role of each choice before its first token, as vLLM does, also before an error."""
+    told = {"logprobs": None, "finish_reason": None, "delta": {"role": "assistant", "content": ""}}
+    usage = _usage(TokenUsage(sent.prompt_tokens, 0), behaviour)
+    for choice in range(sent.body.get("n", 1)):
+        await _event(send, {**_frame(sent, [{"index": choice, **told}]), "usage": usage})
 
 
 async def _tokens(sent: Sent, behaviour: Behaviour, gone: "asyncio.Future[None]") -> AsyncIterator[tuple[int, int]]:
@@ -153,7 +177,11 @@ async def _tokens(sent: Sent, behaviour: Behaviour, gone: "asyncio.Future[None]"
                 return
             if sent.completion_tokens == behaviour.cut_at:
                 raise _Cut
-            if sent.completion_tokens == behaviour.error_at:
+            if sent.completion_tokens in (behaviour.error_at, behaviour.end_at):
+                return
+            if sent.completion_tokens == behaviour.silent_at:
+                await asyncio.wait({gone}, timeout=_SILENCE_S)
+                sent.aborted = True
                 return
             sent.completion_tokens += 1
             yield choice, number
@@ -198,7 +226,7 @@ def _piece(sent: Sent, behaviour: Behaviour, choice: int, number: int) -> dict[s
     piece: dict[str, Any] = {"index": choice, "logprobs": None, "finish_reason": finish}
     if "messages" not in sent.body:
         return {**piece, "text": text}
-    return {**piece, "delta": {"role": "assistant", "content": text} if number == 1 else {"content": text}}
+    return {**piece, "delta": {"content": text}}
 
 
 def _choices(sent: Sent, behaviour: Behaviour) -> list[dict[str, Any]]:

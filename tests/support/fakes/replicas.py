@@ -54,6 +54,11 @@ class FakeReplicas:
         name = self.answers_as.get(target.name, target.name)
         return ReplicaState(name, target.model, held, self.load_of[target.name], 0)
 
+    async def serves(self, target: Replica) -> bool:
+        """Tell whether the replica is there: none of them drains."""
+        self._check(target.name)
+        return True
+
     async def load(self, replica: Replica, adapter: AdapterRef) -> None:
         """Load an adapter.
 

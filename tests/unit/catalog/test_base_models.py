@@ -17,6 +17,7 @@ def test_the_shipped_models_are_read_as_the_settings_name_them(tmp_path: Path) -
     assert found.path == str(tmp_path / "models" / "smollm2-135m-instruct")
     assert (found.context_length, found.max_lora_rank) == (8192, 16)
     assert (found.sampling.temperature, found.sampling.top_p, found.calls_tools) == (0.2, 0.9, False)
+    assert (found.max_silence_s, found.max_request_s) == (120, 900)
     assert bases.max_resident("smollm2-135m-instruct") == 32
     assert bases.get("another") is None
     assert bases.max_resident("another") == 0
@@ -30,3 +31,24 @@ def test_a_missing_file_and_one_of_another_model_are_named(tmp_path: Path) -> No
     (tmp_path / "other.yaml").write_bytes(shipped.read_bytes())
     with pytest.raises(InvalidModelSpec, match="smollm2-135m-instruct"):
         BaseModels.load(["other"], tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "size"),
+    [
+        ('{"vocab_size": 49152, "hidden_size": 576}', 49152),
+        ('{"text_config": {"vocab_size": 7}, "vision_config": {}}', 7),
+        ("{}", None),
+        ("not json", None),
+        (None, None),
+    ],
+)
+def test_the_vocabulary_is_that_of_the_models_folder(tmp_path: Path, config: str | None, size: int | None) -> None:
+    settings = Settings(data_dir=tmp_path)
+    folder = tmp_path / settings.models[0]
+    folder.mkdir()
+    if config is not None:
+        (folder / "config.json").write_text(config)
+    found = BaseModels.load(settings.models, settings.models_dir, tmp_path).get(settings.models[0])
+    assert found is not None
+    assert found.vocabulary_size == size

@@ -57,6 +57,7 @@ def test_what_is_written_reads_back_the_same() -> None:
         (("id: tiny", "id: [tiny"), "not a model description"),
         (("created: 1", "created: 1\nsampling: {temperature: 3}"), "sampling.temperature"),
         (("created: 1", "created: 1\nsampling: {top_p: 0}"), "sampling.top_p"),
+        (("created: 1", "created: 1\nmax_wait_s: 900"), "max_request_s"),
         (("created: 1", "created: 1\nsampling: {seed: 1}"), "seed"),
         (("created: 1", "created: 1\ntools: {}"), "parser"),
         (("created: 1", "created: 1\ntools: {parser: '--flag'}"), "tools.parser"),

@@ -25,7 +25,9 @@ class Discovery:
     """Publishes the replicas that answer.
 
     While Serve's controller is away its last answer is used: the replicas serve on without it. A replica that Serve
-    no longer names is off the list at once; it gets no new requests, and what it streams goes on.
+    no longer names is off the list at once; it gets no new requests, and what it streams goes on. But where Serve names
+    none of a model, as its controller does after a restart until it has found them again, those that were there are
+    asked themselves.
     """
 
     def __init__(
@@ -68,13 +70,38 @@ class Discovery:
         )
 
     async def _ask_serve(self) -> bool:
+        """Bring the targets up to date; return whether they are all that there are."""
         try:
             async with asyncio.timeout(SERVE_TIMEOUT_S):
-                self._targets = await self._serve.targets()
+                named = await self._serve.targets()
         except (Unavailable, TimeoutError) as error:
             _LOG.warning("Serve's controller does not answer, its last list is used: %s", error)
             return False
-        return True
+        models = {target.model for target in named}
+        unnamed = [target for target in await self._last_targets() if target.model not in models]
+        serving = await asyncio.gather(*(self._serves(target) for target in unnamed))
+        kept = [target for target, serves in zip(unnamed, serving, strict=True) if serves]
+        if kept:
+            _LOG.warning("Serve's controller names no replica of %s, but they serve", {one.model for one in kept})
+        self._targets = [*named, *kept]
+        return not kept
+
+    async def _last_targets(self) -> Sequence[Replica]:
+        if self._targets is not None:
+            return self._targets
+        published = await self._registry.read()
+        return () if published is None else published.replicas
+
+    async def _serves(self, target: Replica) -> bool:
+        try:
+            async with asyncio.timeout(STATS_TIMEOUT_S):
+                serves = await self._replicas.serves(target)
+        except (ReplicaLost, TimeoutError) as error:
+            _LOG.info("replica %s does not answer: %s", target.name, error)
+            return False
+        if not serves:
+            _LOG.info("replica %s says that it serves no more", target.name)
+        return serves
 
     async def _ask(self, target: Replica) -> ReplicaState | None:
         try:

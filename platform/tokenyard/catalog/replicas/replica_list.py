@@ -55,10 +55,11 @@ class ReplicaList:
         listed = self._by_model.get(model, ())
         if not self._ejected:
             return listed
-        return tuple(replica for replica in listed if not self._is_ejected(replica.name))
+        # Where every one was ejected, trying costs less than refusing everybody: one may have come back, or be well.
+        return tuple(replica for replica in listed if not self._is_ejected(replica.name)) or listed
 
     def eject(self, name: str) -> None:
-        """Stop offering a replica that failed, until discovery has seen it afresh."""
+        """Stop offering a replica that was lost, while there is another, until discovery has seen it afresh."""
         self._ejected[name] = _Ejection(self._now() + EJECTED_FOR_S)
 
     async def has_replicas(self) -> bool:

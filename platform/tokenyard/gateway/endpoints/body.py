@@ -1,6 +1,6 @@
 """What both ways of generating text take: the shared fields, and what the request path asks of a body."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, ClassVar
 
 import msgspec
@@ -8,19 +8,26 @@ from msgspec import Meta
 
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.models import BaseModel
-from tokenyard.gateway.endpoints.invalid_body import Json
+from tokenyard.gateway.endpoints.invalid_body import Json, invalid
 
 MAX_CHOICES = 128
+MAX_BIASES = 1024
+"""More than these end the worker of vLLM's GPU engine, and with it the replica."""
+MAX_STOP_CHARS = 1024
+MAX_LOGPROBS = 500_000
+"""So many are held at once, in the replica about 1 KB each; a stream holds only those of an echoed prompt."""
 MAX_TOKENS = 10_000_000
 _INT64 = 2**63
+_LEAST_TOP_P = 1e-6  # so near to 0 that the likeliest token is left alone: the engine does not take OpenAI's 0
 _MODELS_OWN = "Default: the model's own `sampling`, as `GET /v1/models/{model}` shows it."
 
 MaxTokens = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
 Ignored = Annotated[Any, Meta(description="Accepted for compatibility; it changes nothing.")]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 _Share = Annotated[float, Meta(ge=0, le=1, description=_MODELS_OWN)]
-_Stop = Annotated[str, Meta(min_length=1)]
-_TokenId = Annotated[str, Meta(pattern="^[0-9]+$")]
+_Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARS)]
+_TokenId = Annotated[str, Meta(pattern="^[0-9]{1,10}$")]
+_Bias = Annotated[float, Meta(ge=-100, le=100)]
 
 
 class Prompt(msgspec.Struct, frozen=True):
@@ -58,7 +65,7 @@ class GenerationBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, o
 
     model: Annotated[str, Meta(min_length=1, description="A base model, a fine-tuned model, or an alias of your own.")]
     frequency_penalty: _Penalty | None = None
-    logit_bias: dict[_TokenId, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    logit_bias: Annotated[dict[_TokenId, _Bias], Meta(max_length=MAX_BIASES)] | None = None
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES, description="Choices for each prompt. Default: 1.")] | None = None
     presence_penalty: _Penalty | None = None
     seed: Annotated[int, Meta(ge=-_INT64, le=_INT64 - 1)] | None = None
@@ -88,6 +95,16 @@ class GenerationBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, o
         return self.n or 1
 
     @property
+    def sequences(self) -> int:
+        """How many completions the whole request asks for."""
+        return self.choices
+
+    @property
+    def logprobs_per_token(self) -> int:
+        """How many log probabilities are told of each token."""
+        return 0
+
+    @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
@@ -103,8 +120,28 @@ class GenerationBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, o
                 "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
             )
 
+        if self.seed is not None and not -_INT64 <= self.seed <= _INT64 - self.choices:
+            raise invalid("seed", "each choice has a seed of its own, one above the other, within 64 bits.")
+
     def check_model(self, model: BaseModel) -> None:
-        """Refuse what `model` cannot do; by default there is no such thing."""
+        """Refuse what `model` cannot do, in its own way or at all, before its engine would."""
+        temperature = model.sampling.temperature if self.temperature is None else self.temperature
+        if self.choices > 1 and temperature == 0:
+            raise invalid("n", "at temperature 0 all choices would be alike; ask for one.")
+        if self.logit_bias:
+            check_tokens("logit_bias", map(int, self.logit_bias), model)
+        if self.logprobs_per_token:
+            self._check_logprobs(model)
+
+    def _check_logprobs(self, model: BaseModel) -> None:
+        wanted = model.default_max_tokens if self.wanted_tokens is None else self.wanted_tokens
+        held = self.echoed_tokens(model) + (0 if self.stream else self.sequences * wanted)
+        if held * self.logprobs_per_token > MAX_LOGPROBS:
+            raise invalid("logprobs", f"over {MAX_LOGPROBS} of them at once; ask for fewer, or for a stream.")
+
+    def echoed_tokens(self, model: BaseModel) -> int:
+        """Return how many tokens of prompts the answer repeats at most, over all choices."""
+        return 0
 
     def prompts(self, model: BaseModel) -> list[Prompt]:
         """Return what the model is made to read."""
@@ -113,4 +150,13 @@ class GenerationBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, o
     def sent(self) -> Json:
         """Return the fields that go to the replica."""
         given: Json = msgspec.to_builtins(self)
+        if self.top_p is not None:
+            given["top_p"] = max(self.top_p, _LEAST_TOP_P)
         return {name: value for name, value in given.items() if name not in self.not_sent}
+
+
+def check_tokens(name: str, tokens: Iterable[int], model: BaseModel) -> None:
+    """Refuse token ids outside the vocabulary; where that is not known here, the engine does."""
+    size = model.vocabulary_size
+    if size is not None and (highest := max(tokens)) >= size:
+        raise invalid(name, f"token {highest} is outside the model's vocabulary of {size}.")

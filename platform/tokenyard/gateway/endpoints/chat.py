@@ -9,7 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.models import BaseModel
 from tokenyard.gateway.endpoints.body import GenerationBody, MaxTokens, Prompt
-from tokenyard.gateway.endpoints.invalid_body import bounded
+from tokenyard.gateway.endpoints.invalid_body import bounded, invalid
 from tokenyard.gateway.endpoints.messages import (
     ChatMessage,
     FunctionTool,
@@ -63,8 +63,14 @@ class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, omit_de
     def wanted_tokens(self) -> int | None:
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
+    @property
+    def logprobs_per_token(self) -> int:
+        return 1 + (self.top_logprobs or 0) if self.logprobs else 0
+
     def check(self) -> None:
         super().check()
+        if self.top_logprobs and not self.logprobs:
+            raise invalid("top_logprobs", "it is only allowed when 'logprobs' is enabled.")
         if self.max_tokens is not None and self.max_completion_tokens is not None:
             raise InvalidRequest(
                 "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported.",
@@ -76,12 +82,17 @@ class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, omit_de
         tidy(self.messages)
 
     def check_model(self, model: BaseModel) -> None:
-        """Refuse tools where the model cannot call them, and a choice among none."""
+        """Refuse also tools where the model cannot call them, and a choice of one that is not there."""
+        super().check_model(model)
         wanted = self.tool_choice != "none" and (self.tools or self.tool_choice)
         if wanted and not model.calls_tools:
             raise InvalidRequest("This model does not call tools.", param="tools", code="unsupported_parameter")
         if wanted and not self.tools:
             raise InvalidRequest("'tool_choice' is only allowed when 'tools' are specified.", param="tool_choice")
+        if isinstance(self.tool_choice, ToolChoice):
+            chosen = self.tool_choice.function.name
+            if chosen not in (tool.function.name for tool in self.tools or ()):
+                raise invalid("tool_choice", f"no tool of the name '{chosen[:64]}'.")
 
     def prompts(self, model: BaseModel) -> list[Prompt]:
         """Return the one prompt: all texts that the template may print, and what the template adds."""

@@ -7,7 +7,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.models import BaseModel
-from tokenyard.gateway.endpoints.body import MAX_TOKENS, GenerationBody, Prompt
+from tokenyard.core.replica import MAX_SEQUENCES
+from tokenyard.gateway.endpoints.body import MAX_TOKENS, GenerationBody, Prompt, check_tokens
 from tokenyard.gateway.endpoints.invalid_body import invalid, unsupported
 from tokenyard.gateway.endpoints.usage import CompletionUsage
 
@@ -40,9 +41,24 @@ class CompletionBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, o
     def wanted_tokens(self) -> int | None:
         return DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens
 
+    @property
+    def sequences(self) -> int:
+        return len(self._prompts) * self.choices
+
+    @property
+    def logprobs_per_token(self) -> int:
+        return 0 if self.logprobs is None else 1 + self.logprobs
+
+    @property
+    def _prompts(self) -> list[str] | list[list[int]]:
+        several = isinstance(self.prompt, list) and not isinstance(self.prompt[0], int)
+        return self.prompt if several else [self.prompt]
+
     def check(self) -> None:
         super().check()
         _check_prompt(self.prompt)
+        if self.sequences > MAX_SEQUENCES:
+            raise invalid("n", f"prompts times choices must be at most {MAX_SEQUENCES} in one request.")
         if self.best_of is not None and self.best_of < self.choices:
             raise invalid("best_of", f"it must be at least 'n', which is {self.choices}.")
         if self.best_of is not None and self.best_of > self.choices:
@@ -51,19 +67,29 @@ class CompletionBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, o
             raise invalid("max_tokens", "0 is supported only with 'echo'.")
 
     def prompts(self, model: BaseModel) -> list[Prompt]:
-        several = isinstance(self.prompt, list) and not isinstance(self.prompt[0], int)
         return [
             Prompt([one], EXTRA_TOKENS) if isinstance(one, str) else Prompt([], len(one) + EXTRA_TOKENS)
-            for one in (self.prompt if several else [self.prompt])
+            for one in self._prompts
         ]
+
+    def check_model(self, model: BaseModel) -> None:
+        super().check_model(model)
+        for prompt in self._prompts:
+            if not isinstance(prompt, str):
+                check_tokens("prompt", prompt, model)
+
+    def echoed_tokens(self, model: BaseModel) -> int:
+        return self.choices * sum(prompt.bound for prompt in self.prompts(model)) if self.echo else 0
 
 
 def _check_prompt(value: object) -> None:
-    if isinstance(value, str) or _is_tokens(value):
+    if (value and isinstance(value, str)) or _is_tokens(value):
         return
     if value == []:
         raise invalid("prompt", "empty array. Expected an array with minimum length 1.", "empty_array")
     texts = isinstance(value, list) and all(isinstance(one, str) for one in value)
+    if value == "" or (isinstance(value, list) and texts and "" in value):
+        raise invalid("prompt", "an empty text cannot be continued.", "empty_string")
     if not (isinstance(value, list) and (texts or all(_is_tokens(one) for one in value))):
         message = "expected a string, an array of strings, an array of token ids, or an array of arrays of token ids."
         raise InvalidRequest(f"Invalid type for 'prompt': {message}", param="prompt", code="invalid_type")

@@ -6,11 +6,13 @@ from fastapi import FastAPI
 from tokenyard.core.errors import (
     ErrorBody,
     InvalidRequest,
+    ModelFailed,
     ModelNotFound,
     PayloadTooLarge,
     PermissionDenied,
     QuotaExceeded,
     RateLimited,
+    TimedOut,
     TokenyardError,
     Unauthenticated,
     Unavailable,
@@ -23,7 +25,7 @@ _REF = "#/components/schemas/"
 _API_KEY = "ApiKey"
 _ERRORS: tuple[type[TokenyardError], ...] = (
     *(InvalidRequest, Unauthenticated, PermissionDenied, ModelNotFound, PayloadTooLarge),
-    *(RateLimited, QuotaExceeded, UpstreamFailed, Unavailable),
+    *(RateLimited, QuotaExceeded, ModelFailed, UpstreamFailed, Unavailable, TimedOut),
 )
 
 

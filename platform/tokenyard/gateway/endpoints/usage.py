@@ -4,6 +4,8 @@ Every event of the replica carries the usage so far, so the count is exact at an
 without it, as OpenAI sends them.
 """
 
+import json
+
 import msgspec
 import orjson
 from msgspec import UNSET, UnsetType
@@ -12,10 +14,13 @@ from tokenyard.core.usage import TokenUsage
 from tokenyard.gateway.endpoints.invalid_body import Json
 
 DONE = b"data: [DONE]\n\n"
-MAX_FRAME_BYTES = 16 * 1024 * 1024
+MAX_FRAME_BYTES = 32 * 1024 * 1024
+USAGE_AT_END_BYTES = 4096
+"""The usage of a whole reply stands within so many bytes of its end."""
 
 _END = b"\n\n"
 _DATA = b"data: "
+_JSON = json.JSONDecoder()
 
 
 class FrameTooLong(ValueError):
@@ -59,11 +64,23 @@ def read_usage(body: bytes) -> TokenUsage:
     return usage_of(usage)
 
 
+def read_usage_at_end(end: bytes) -> TokenUsage:
+    """Return the usage from the last bytes of a whole reply; one that tells none raises `ValueError`."""
+    # Within a string its quotes would be escaped; a deeper key of this name comes before the usage of the reply.
+    _, found, after = end.rpartition(b'"usage":')
+    if not found:
+        raise ValueError("the reply tells no usage at its end")
+    usage, _ = _JSON.raw_decode(after.decode(errors="replace").lstrip())
+    if not isinstance(usage, dict):
+        raise ValueError("the reply tells no usage at its end")
+    return usage_of(usage)
+
+
 class StreamUsage:
     """Feed it what the replica sends; it returns what the client gets.
 
     `include_usage` says whether the client asked for usage. `choices_per_prompt` tells which choices share a prompt,
-    because the usage in a frame is that of its own prompt and choice.
+    because the usage in a frame is that of its own prompt and choice. A frame that says an error is kept in `error`.
     """
 
     def __init__(self, *, include_usage: bool, choices_per_prompt: int = 1) -> None:
@@ -75,12 +92,17 @@ class StreamUsage:
         self._completions: dict[int, int] = {}
         self.frames = 0
         self.done = False
-        self.failed = False
+        self.error: bytes | None = None
 
     @property
     def complete(self) -> bool:
         """Whether the replica told the final usage: all tokens have passed."""
         return self._final is not None
+
+    @property
+    def begun(self) -> bool:
+        """Whether a token has passed, or the end: before that only roles may have been told."""
+        return self.done or self._final is not None or self.usage.completion_tokens > 0
 
     @property
     def usage(self) -> TokenUsage:
@@ -93,7 +115,7 @@ class StreamUsage:
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes; return those to send on (may be none). A frame without an end raises `FrameTooLong`."""
-        if self.done or self.failed:
+        if self.done or self.error is not None:
             return b""
         frames = (self._rest + data).split(_END)
         self._rest = frames.pop()
@@ -102,7 +124,7 @@ class StreamUsage:
         out = []
         for frame in frames:
             out.append(self._pass(frame))
-            if self.done or self.failed:
+            if self.done or self.error is not None:
                 break
         return b"".join(out)
 
@@ -120,7 +142,7 @@ class StreamUsage:
         if not isinstance(chunk, dict):
             return frame + _END
         if "error" in chunk:
-            self.failed = True
+            self.error = payload
             return b""
         return self._count(chunk, frame)
 

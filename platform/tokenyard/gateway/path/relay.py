@@ -1,44 +1,41 @@
-"""Stage 5: carries a request to a replica and its answer back, counting tokens as they pass."""
+"""Stage 5: carries a request to a replica, and to a second one where the first fails before the client has anything."""
 
+import asyncio
 import logging
-from typing import NoReturn
+from typing import NamedTuple
 
 import msgspec
 
-from tokenyard.core.errors import InvalidRequest, TokenyardError, UpstreamFailed, error_body
-from tokenyard.core.replica import Replica, ReplicaLost
-from tokenyard.gateway.endpoints.usage import DONE, FrameTooLong, StreamUsage
-from tokenyard.gateway.path.client import ClientConnection, Headers
+from tokenyard.core.errors import ModelFailed, TimedOut, TokenyardError
+from tokenyard.core.replica import (
+    ConnectionStale,
+    Replica,
+    ReplicaLost,
+    ReplicaUnreachable,
+    ReplyLimits,
+    ReplyOverdue,
+)
+from tokenyard.gateway.path.client import ClientConnection
+from tokenyard.gateway.path.replies import refuse, relay_stream, relay_whole
 from tokenyard.gateway.path.resolve import ResolvedRequest
 from tokenyard.gateway.path.route import MAX_ATTEMPTS, ReplicaRouter, no_replica
 from tokenyard.gateway.path.settle import RequestSettlement
-from tokenyard.gateway.path.upstream_errors import failed, upstream_error
+from tokenyard.gateway.path.upstream_errors import AttemptFailed, lost, model_failed, overdue
 from tokenyard.gateway.ports import ModelServer, Replicas, Reply
 from tokenyard.metering import header as meter
-from tokenyard.metering.events import Outcome
 
-MAX_REPLY_BYTES = 64 * 1024 * 1024
-MAX_ERROR_BYTES = 64 * 1024
 # Of every stream, so that what passed is known exactly at any moment.
 ALWAYS_ASKED = {"include_usage": True, "continuous_usage_stats": True}
 
 _LOG = logging.getLogger(__name__)
 
-_JSON = (b"content-type", b"application/json")
-_EVENTS: Headers = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
 
+class _Outgoing(NamedTuple):
+    """What each attempt sends, and how long all of them may take."""
 
-class _AttemptFailed(Exception):
-    """This attempt failed before the client was sent anything; `error` is what to say if no other one helps."""
-
-    def __init__(self, error: TokenyardError, *, eject: bool) -> None:
-        super().__init__(error.message)
-        self.error = error
-        self.eject = eject
+    path: str
+    body: bytes
+    limits: ReplyLimits
 
 
 class Relay:
@@ -58,25 +55,27 @@ class Relay:
             ClientLeft: the client is gone.
         """
         body = self._body(request, settlement.claims.organization)
+        outgoing = _Outgoing(request.endpoint.path, body, _limits(request))
         tried: list[str] = []
         failure: TokenyardError = no_replica(request.body.model)
-        for number in range(1, MAX_ATTEMPTS + 1):
+        while len(tried) < MAX_ATTEMPTS:
             replica = self._router.pick(settlement.claims, tried)
             if replica is None:
                 break
             tried.append(replica.name)
-            settlement.begin_attempt(number)
             try:
                 with self._router.using(replica):
-                    await self._attempt(request, body, replica, client, settlement)
+                    await self._attempt(request, outgoing, replica, client, settlement)
                 return
-            except _AttemptFailed as attempt:
-                failure = attempt.error
+            except AttemptFailed as attempt:
+                failure = _told(attempt.error, failure, outgoing.limits)
                 settlement.telemetry.upstream_failed(failure)
                 why = attempt.__cause__ or failure.code
                 _LOG.warning("attempt %s failed on %s: %s", settlement.claims.attempt, replica.name, why)
-                if attempt.eject:
+                if attempt.lost:
                     self._router.eject(replica)
+                if _is_over(outgoing.limits):
+                    break
         raise failure
 
     def _body(self, request: ResolvedRequest, organization: str) -> bytes:
@@ -96,97 +95,56 @@ class Relay:
     async def _attempt(
         self,
         request: ResolvedRequest,
-        body: bytes,
+        outgoing: _Outgoing,
         replica: Replica,
         client: ClientConnection,
         settlement: RequestSettlement,
     ) -> None:
-        claims = settlement.claims
-        headers = {"x-request-id": claims.attempt, meter.HEADER: meter.sign(claims, self._meter_secret)}
-        try:
-            reply = await self._server.post(replica.url + request.endpoint.path, body, headers)
-        except ReplicaLost as lost:
-            raise _AttemptFailed(failed(), eject=True) from lost
+        reply = await self._asked(outgoing, replica, settlement)
         try:
             if reply.status != 200:
-                await _refuse(reply)
-            if not request.body.stream:
-                await _whole(request, reply, client, settlement)
-            elif not await _stream(request, reply, client, settlement):
+                await refuse(reply)
+            relay = relay_stream if request.body.stream else relay_whole
+            if not await relay(request, reply, client, settlement):
                 self._router.eject(replica)
         finally:
             reply.close()
 
+    async def _asked(self, outgoing: _Outgoing, replica: Replica, settlement: RequestSettlement) -> Reply:
+        url, body, limits = replica.url + outgoing.path, outgoing.body, outgoing.limits
+        try:
+            try:
+                return await self._server.post(url, body, self._next_headers(settlement), limits)
+            except ConnectionStale:
+                # It may have arrived all the same, and be reported: what is sent now is another attempt.
+                return await self._server.post(url, body, self._next_headers(settlement), limits)
+        except ReplicaLost as error:
+            gone = isinstance(error, ReplicaUnreachable)
+            raise AttemptFailed(no_replica(settlement.claims.model) if gone else lost(), lost=True) from error
+        except ReplyOverdue as error:
+            raise AttemptFailed(overdue()) from error
 
-async def _stream(
-    request: ResolvedRequest, reply: Reply, client: ClientConnection, settlement: RequestSettlement
-) -> bool:
-    """Relay a stream; return whether the replica brought it to its end."""
-    body = request.body
-    stream = request.endpoint.stream_usage(include_usage=body.include_usage, choices_per_prompt=body.choices)
-    try:
-        await _frames(reply, stream, client, settlement)
-    except (ReplicaLost, FrameTooLong) as lost:
-        error = failed()
-        if not client.started:
-            raise _AttemptFailed(error, eject=True) from lost
-        settlement.telemetry.upstream_failed(error)
-        _LOG.warning("attempt %s was lost in its stream: %s", settlement.claims.attempt, lost)
-        await client.finish(b"data: " + error_body(error) + b"\n\n")
-        return False
-    return True
-
-
-async def _frames(reply: Reply, stream: StreamUsage, client: ClientConnection, settlement: RequestSettlement) -> None:
-    telemetry = settlement.telemetry
-    try:
-        while data := await reply.chunk():
-            sent = stream.feed(data)
-            if not sent:
-                continue
-            telemetry.received()
-            if not client.started:
-                # From here on the client has something, and whatever happens it costs what was relayed.
-                settlement.outcome = Outcome.REPLICA_LOST
-                await client.start(200, telemetry.headers(_EVENTS))
-            if stream.done:
-                settlement.outcome = Outcome.COMPLETED
-                settlement.usage = stream.usage
-                await client.finish(sent)
-                return
-            await client.write(sent)
-    finally:
-        settlement.usage = stream.usage
-    if stream.failed or not stream.complete:
-        raise ReplicaLost("the stream ended before its end")
-    settlement.outcome = Outcome.COMPLETED
-    await client.finish(DONE)
+    def _next_headers(self, settlement: RequestSettlement) -> dict[str, str]:
+        settlement.begin_attempt()
+        claims = settlement.claims
+        return {"x-request-id": claims.attempt, meter.HEADER: meter.sign(claims, self._meter_secret)}
 
 
-async def _whole(
-    request: ResolvedRequest, reply: Reply, client: ClientConnection, settlement: RequestSettlement
-) -> None:
-    telemetry = settlement.telemetry
-    try:
-        body = await reply.body(MAX_REPLY_BYTES)
-        usage = request.endpoint.read_usage(body)
-    except (ReplicaLost, msgspec.MsgspecError) as lost:
-        raise _AttemptFailed(failed(), eject=True) from lost
-    settlement.usage = usage
-    settlement.outcome = Outcome.COMPLETED
-    telemetry.received()
-    length = (b"content-length", str(len(body)).encode())
-    await client.start(200, telemetry.headers([_JSON, length]))
-    await client.finish(body)
+def _limits(request: ResolvedRequest) -> ReplyLimits:
+    base = request.model.base
+    # A whole answer is silent until it is there.
+    silence_s = base.max_silence_s if request.body.stream else base.max_request_s
+    return ReplyLimits(silence_s, asyncio.get_running_loop().time() + base.max_request_s)
 
 
-async def _refuse(reply: Reply) -> NoReturn:
-    """Raise what the replica's refusal means: this request is wrong, the replica is busy, or it is broken."""
-    try:
-        body = await reply.body(MAX_ERROR_BYTES)
-    except ReplicaLost:
-        body = b""
-    error = upstream_error(reply.status, body, reply.retry_after_s)
-    if isinstance(error, InvalidRequest):
-        raise error
-    raise _AttemptFailed(error, eject=isinstance(error, UpstreamFailed))
+def _is_over(limits: ReplyLimits) -> bool:
+    return asyncio.get_running_loop().time() >= limits.deadline
+
+
+def _told(error: TokenyardError, earlier: TokenyardError, limits: ReplyLimits) -> TokenyardError:
+    """Return what to say of a failure after an earlier one: what fails twice is not to be tried a third time."""
+    if isinstance(error, ModelFailed) and isinstance(earlier, ModelFailed):
+        return model_failed(certain=True)
+    if isinstance(error, TimedOut) and _is_over(limits):
+        return overdue(certain=True)
+    return error

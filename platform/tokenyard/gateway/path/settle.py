@@ -51,17 +51,17 @@ class RequestSettlement:
         self.claims = claims
         self.outcome = Outcome.FAILED
         self.usage = _NOTHING
-        self._attempted = False
+        self._attempts = 0
 
     @property
     def cost(self) -> NanoDollars:
         return NanoDollars(0) if self.outcome is Outcome.FAILED else inference_cost(self._price, self.usage)
 
-    def begin_attempt(self, number: int) -> None:
-        """From now on this attempt is the one that the request is settled with."""
-        self._attempted = True
-        if number > 1:
-            attempt = attempt_id(request_of(self.claims.attempt), number)
+    def begin_attempt(self) -> None:
+        """From now on the next attempt is the one that the request is settled with."""
+        self._attempts += 1
+        if self._attempts > 1:
+            attempt = attempt_id(request_of(self.claims.attempt), self._attempts)
             self.claims = msgspec.structs.replace(self.claims, attempt=attempt)
         self.usage = _NOTHING
 
@@ -71,6 +71,6 @@ class RequestSettlement:
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         left = isinstance(error, ClientLeft | asyncio.CancelledError)
         # Before the first attempt no replica has heard of it, so there is nothing to wait for.
-        if left and self._attempted and self.outcome is not Outcome.COMPLETED:
+        if left and self._attempts and self.outcome is not Outcome.COMPLETED:
             self.outcome = Outcome.CLIENT_LEFT
         await self._settler.settle(self)

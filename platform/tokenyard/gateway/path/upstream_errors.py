@@ -1,4 +1,8 @@
-"""Turns what a replica answers instead of tokens into our errors, without showing the inside."""
+"""Turns what a replica answers instead of tokens into our errors, without showing the inside.
+
+Three things are told apart: the request is refused (`InvalidRequest`), the model failed at it or has no time for it,
+and the replica is lost. Only a lost one is kept from other requests.
+"""
 
 import re
 
@@ -7,11 +11,14 @@ import msgspec
 from tokenyard.core.errors import (
     ContextLengthExceeded,
     InvalidRequest,
+    ModelFailed,
     RateLimited,
+    TimedOut,
     TokenyardError,
     Unavailable,
     UpstreamFailed,
 )
+from tokenyard.core.replica import ENGINE_DEAD
 
 MAX_MESSAGE_CHARS = 400
 # Words that only our inside would use: paths, modules, addresses, traces.
@@ -21,9 +28,20 @@ _INSIDE = re.compile(
 _CONTEXT = re.compile(r"maximum context length|context length|longer than the maximum model length", re.IGNORECASE)
 
 
+class AttemptFailed(Exception):
+    """An attempt failed before the client was sent anything; `error` is what to say if no other one helps."""
+
+    def __init__(self, error: TokenyardError, *, lost: bool = False) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.lost = lost
+
+
 class _ReplicaError(msgspec.Struct):
     message: str = ""
+    type: str | None = None
     param: str | None = None
+    code: str | int | None = None
 
 
 class _ReplicaErrorBody(msgspec.Struct):
@@ -39,11 +57,32 @@ def upstream_error(status: int, body: bytes, retry_after_s: float | None) -> Tok
         return _busy(status, retry_after_s)
     if status in (400, 413, 422):
         return _refused(_decoded(body))
-    return failed()
+    return model_failed() if status >= 500 else lost()
 
 
-def failed() -> UpstreamFailed:
-    """Return the error for a model server that broke; retrying is right."""
+def frame_error(frame: bytes) -> TokenyardError:
+    """Return the error to show for an event of a stream that says one: its status is 200, so it says whose fault."""
+    error = _decoded(frame)
+    refused = error.type == "invalid_request_error" or (isinstance(error.code, int) and 400 <= error.code < 500)
+    return _refused(error) if refused else model_failed()
+
+
+def says_engine_dead(status: int, body: bytes) -> bool:
+    return status == 503 and _decoded(body).code == ENGINE_DEAD
+
+
+def model_failed(*, certain: bool = False) -> ModelFailed:
+    """Return the error for a request that a model server, well otherwise, failed at; `certain` where two did."""
+    return ModelFailed("The model server had an error while processing your request.", certain=certain)
+
+
+def overdue(*, certain: bool = False) -> TimedOut:
+    """Return the error for a reply that did not come in time; `certain` where another try would take as long."""
+    return TimedOut("The model did not answer in time.", certain=certain)
+
+
+def lost() -> UpstreamFailed:
+    """Return the error for a model server that was lost; retrying is right."""
     return UpstreamFailed("The model server failed while processing your request. Please try again.")
 
 
