@@ -1,6 +1,7 @@
 """A well-behaved organization beside an attack: one short stream after another, each wait measured."""
 
 import asyncio
+import itertools
 from typing import Any
 
 from aiohttp import ClientError, ClientSession
@@ -54,6 +55,6 @@ class Bystander:
         if ended.strip() != b"data: [DONE]":
             self.errors.append(f"cut off: {ended!r}")
             return
-        between = [later - before for before, later in zip(arrivals, arrivals[1:], strict=False)]
+        between = [later - before for before, later in itertools.pairwise(arrivals)]
         self.waits.append(between[0])
         self.silences.append(max(between[1:]))

@@ -1,0 +1,90 @@
+"""How the engine's own process compiles and follows grammars (vLLM 0.32, xgrammar 0.2)."""
+
+import hashlib
+import logging
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import xgrammar as xgr
+from cachetools import LRUCache
+from vllm.v1.structured_output.backend_types import StructuredOutputOptions
+from vllm.v1.structured_output.backend_xgrammar import XgrammarBackend, XgrammarGrammar
+
+from tokenyard_deployments.serving.engine.pinned import require
+
+_LOG = logging.getLogger(__name__)
+NICENESS = 10
+CACHE_BYTES = 256 << 20
+# A sequence may take this much of everybody's steps for its constraint, and so much more with each of its tokens.
+ALLOWANCE_S = 0.5
+ALLOWANCE_PER_TOKEN_S = 0.005
+
+
+def bound_grammars(manager: Any) -> None:
+    """Let the scheduler's `StructuredOutputManager` compile below everything else and follow nothing slow.
+
+    Raises:
+        UnknownEngine: it is not the manager that is known here.
+    """
+    require(manager, "backend", "executor", "tokenizer", "vllm_config", "grammar_init")
+    config = manager.vllm_config
+    # vLLM's pool has a thread for every two processors, and all requests' grammars pass through it.
+    manager.executor.shutdown(wait=False)
+    manager.executor = ThreadPoolExecutor(1, "grammar", initializer=os.nice, initargs=(NICENESS,))
+    if config.model_config.runner_type == "generate":
+        vocabulary = config.model_config.get_vocab_size()
+        manager.backend = BoundedXgrammar(config, tokenizer=manager.tokenizer, vocab_size=vocabulary)
+
+
+@dataclass
+class GuardedGrammar(XgrammarGrammar):
+    """Ends its own sequence, with an error, once following it has taken too much of everybody's steps."""
+
+    spent_s: float = 0.0
+
+    def fill_bitmask(self, bitmask: Any, idx: int) -> None:
+        began = time.thread_time()
+        super().fill_bitmask(bitmask, idx)
+        self.spent_s += time.thread_time() - began
+
+    def accept_tokens(self, request_id: str, tokens: list[int]) -> bool:
+        if self.spent_s > ALLOWANCE_S + ALLOWANCE_PER_TOKEN_S * self.num_processed_tokens:
+            _LOG.warning("the grammar of %s took %.2f s of the engine's steps: it is ended", request_id, self.spent_s)
+            return False
+        return bool(super().accept_tokens(request_id, tokens))
+
+
+@dataclass
+class BoundedXgrammar(XgrammarBackend):
+    """vLLM's xgrammar, on one thread and with a cache of our own.
+
+    With xgrammar's cache a class repeated 129 to some 10,000 times, such as `[a-z]{1,200}`, fails to compile
+    ("Check failed: per_rule_fsm_hashes").
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        vocabulary = self.compiler.compile_grammar('root ::= "a"').tokenizer_info
+        self.compiler = xgr.GrammarCompiler(vocabulary, max_threads=1, cache_enabled=False)
+        self._compiled: LRUCache[bytes, xgr.CompiledGrammar] = LRUCache(
+            CACHE_BYTES, getsizeof=lambda compiled: compiled.memory_size_bytes
+        )
+
+    def compile_grammar(
+        self, request_type: StructuredOutputOptions, grammar_spec: str, stop_token_ids: set[int] | None = None
+    ) -> GuardedGrammar:
+        key = hashlib.sha256(f"{request_type.name} {grammar_spec}".encode("utf-8", "surrogatepass")).digest()
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            compiled = super().compile_grammar(request_type, grammar_spec, stop_token_ids).ctx
+            if compiled.memory_size_bytes <= CACHE_BYTES:
+                self._compiled[key] = compiled
+        matcher = xgr.GrammarMatcher(
+            compiled,
+            override_stop_tokens=list(stop_token_ids) if stop_token_ids else None,
+            max_rollback_tokens=self.num_speculative_tokens,
+        )
+        return GuardedGrammar(self.vocab_size, matcher, compiled)
