@@ -1,6 +1,7 @@
 """Sends fuzz cases as one organization's clients would, and judges each answer by itself."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ class FuzzAnswer:
 
 
 class Attack:
-    """So many clients of one organization that send one case after another until told to end."""
+    """Clients of one organization that send one case after another."""
 
     def __init__(self, http: ClientSession, url: str, key: str, cases: Iterator[FuzzCase]) -> None:
         self.answers: list[FuzzAnswer] = []
@@ -44,18 +45,17 @@ class Attack:
         self._headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
         self._cases = cases
 
-    async def run(self, clients: int, deadline_s: float) -> None:
-        """Send until the cases or the time are used up; what was begun is brought to its end."""
-        ends_at = asyncio.get_running_loop().time() + deadline_s
+    async def run(self, clients: int, number: int) -> None:
+        """Send so many cases, by so many clients at once."""
+        chosen = itertools.islice(self._cases, number)
+
+        async def client() -> None:
+            for case in chosen:
+                self.answers.append(await self._send(case))
+
         async with asyncio.TaskGroup() as group:
             for _ in range(clients):
-                group.create_task(self._client(ends_at))
-
-    async def _client(self, ends_at: float) -> None:
-        for case in self._cases:
-            self.answers.append(await self._send(case))
-            if asyncio.get_running_loop().time() > ends_at:
-                return
+                group.create_task(client())
 
     async def _send(self, case: FuzzCase) -> FuzzAnswer:
         try:

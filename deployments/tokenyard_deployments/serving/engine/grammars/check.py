@@ -2,14 +2,9 @@
 
 import asyncio
 import hashlib
-import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 from cachetools import LRUCache
@@ -20,13 +15,15 @@ from vllm.v1.structured_output import backend_xgrammar
 from vllm.v1.structured_output.request import get_structured_output_key
 
 from tokenyard_deployments.serving.engine.attempt_tokens import CURRENT_ATTEMPT
-from tokenyard_deployments.serving.engine.grammars.trial import GrammarTried, keep_trials
-from tokenyard_deployments.serving.engine.grammars.turns import TooManyWaiting, Turns
+from tokenyard_deployments.serving.engine.grammars.lane import TrialLane, TrialsLost
+from tokenyard_deployments.serving.engine.grammars.trial import TOO_COSTLY, GrammarTried
+from tokenyard_deployments.serving.engine.grammars.turns import TooManyWaiting
 from tokenyard_deployments.serving.engine.pinned import require
 
-_LOG = logging.getLogger(__name__)
-MAX_WAITING = 8  # of one organization
-TRIAL_LIMIT_S = 20.0  # of the clock: a trial runs below everything else on the machine
+# Most schemas compile in milliseconds. One `maxLength` over 128 takes 2 s, some honest ones take more, and behind those
+# nobody else should wait.
+QUICK_CPU_S = 0.5
+THOROUGH_CPU_S = 20.0
 REMEMBERED = 4096
 _VALIDATE = "validate_xgrammar_grammar"
 
@@ -39,20 +36,23 @@ class GrammarRefused(VLLMValidationError):
 
 
 class GrammarCheck:
-    """Tries out one grammar at a time, organizations in rotation, and remembers what came of it."""
+    """Tries each grammar out once, shortly, then thoroughly where that was not enough, and remembers the outcome."""
 
-    def __init__(self, config: Any) -> None:
-        """Start the process for trials; `config` is vLLM's. From here on vLLM uses xgrammar or refuses.
+    def __init__(
+        self, config: Any, *, quick_cpu_s: float = QUICK_CPU_S, thorough_cpu_s: float = THOROUGH_CPU_S
+    ) -> None:
+        """Start the processes; `config` is vLLM's. From here on vLLM uses xgrammar or refuses.
 
         vLLM's "auto" takes another compiler for what xgrammar refuses, but an engine has the same one for its life.
         """
-        self._config = config
         config.structured_outputs_config.backend = "xgrammar"
-        self._turns = Turns(MAX_WAITING)
+        self.lanes = (TrialLane(config, quick_cpu_s), TrialLane(config, thorough_cpu_s))
         self._outcomes: LRUCache[bytes, GrammarTried] = LRUCache(REMEMBERED)
         self._trials: dict[bytes, asyncio.Task[GrammarTried]] = {}
-        self._thread = ThreadPoolExecutor(1, "grammar trials")
-        self._process, self._connection = _started(config)
+
+    def close(self) -> None:
+        for lane in self.lanes:
+            lane.close()
 
     def guard(self, client: Any) -> None:
         """Take the place of `client.add_request`; `client` is vLLM's `AsyncLLM`.
@@ -87,44 +87,30 @@ class GrammarCheck:
             # A task of its own: its turn is not over when a client that waits for it leaves.
             trial = self._trials.get(key)
             if trial is None:
-                trial = self._trials[key] = asyncio.create_task(self._tried(key, constraint), name="grammar trial")
-                trial.add_done_callback(lambda _done: self._trials.pop(key))
+                trial = self._trials[key] = asyncio.create_task(self._tried(constraint), name="grammar trial")
+                trial.add_done_callback(partial(self._remember, key))
             outcome = await asyncio.shield(trial)
         if outcome.refused is not None:
             raise GrammarRefused(f"Invalid schema: {outcome.refused}", parameter="response_format")
 
-    async def _tried(self, key: bytes, constraint: StructuredOutputsParams) -> GrammarTried:
+    async def _tried(self, constraint: StructuredOutputsParams) -> GrammarTried:
         attempt = CURRENT_ATTEMPT.get()
+        organization = attempt.claims.organization if attempt else ""
+        quick, thorough = self.lanes
         try:
-            async with self._turns.one(attempt.claims.organization if attempt else ""):
-                outcome = await asyncio.get_running_loop().run_in_executor(self._thread, self._ask, constraint)
+            outcome = await quick.tried(constraint, organization)
+            if outcome.refused == TOO_COSTLY:
+                outcome = await thorough.tried(constraint, organization)
         except TooManyWaiting:
             raise _unavailable("Too many new schemas are being compiled. Please try again shortly.") from None
-        self._outcomes[key] = outcome
+        except TrialsLost:
+            raise _unavailable("New schemas cannot be compiled now. Please try again shortly.") from None
         return outcome
 
-    def _ask(self, constraint: StructuredOutputsParams) -> GrammarTried:
-        try:
-            self._connection.send(constraint)
-            if not self._connection.poll(TRIAL_LIMIT_S):
-                raise TimeoutError(f"no outcome within {TRIAL_LIMIT_S} s")
-            outcome: GrammarTried = self._connection.recv()
-        except (OSError, EOFError) as error:
-            _LOG.warning("grammars cannot be tried out: %r", error)
-            self._process.kill()
-            self._connection.close()
-            self._process, self._connection = _started(self._config)
-            raise _unavailable("Schemas cannot be compiled now. Please try again shortly.") from error
-        return outcome
-
-
-def _started(config: Any) -> tuple[BaseProcess, Connection]:
-    context = get_context("forkserver")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=keep_trials, args=(theirs, config), daemon=True, name="grammar trials")
-    process.start()
-    theirs.close()
-    return process, ours
+    def _remember(self, key: bytes, trial: asyncio.Task[GrammarTried]) -> None:
+        del self._trials[key]
+        if not trial.cancelled() and trial.exception() is None:
+            self._outcomes[key] = trial.result()
 
 
 def _unavailable(message: str) -> GracefulHTTPError:

@@ -6,10 +6,12 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from operator import attrgetter
+from threading import Condition
 from typing import Any
 
 import xgrammar as xgr
-from cachetools import LRUCache
+from cachetools import LRUCache, cachedmethod
 from vllm.v1.structured_output.backend_types import StructuredOutputOptions
 from vllm.v1.structured_output.backend_xgrammar import XgrammarBackend, XgrammarGrammar
 
@@ -17,6 +19,8 @@ from tokenyard_deployments.serving.engine.pinned import require
 
 _LOG = logging.getLogger(__name__)
 NICENESS = 10
+# Of what takes long, one at a time comes through the trials: a second one, and those that take no time, go beside it.
+COMPILERS = 3
 CACHE_BYTES = 256 << 20
 # A sequence may take this much of everybody's steps for its constraint, and so much more with each of its tokens.
 ALLOWANCE_S = 0.5
@@ -33,10 +37,14 @@ def bound_grammars(manager: Any) -> None:
     config = manager.vllm_config
     # vLLM's pool has a thread for every two processors, and all requests' grammars pass through it.
     manager.executor.shutdown(wait=False)
-    manager.executor = ThreadPoolExecutor(1, "grammar", initializer=os.nice, initargs=(NICENESS,))
+    manager.executor = ThreadPoolExecutor(COMPILERS, "grammar", initializer=os.nice, initargs=(NICENESS,))
     if config.model_config.runner_type == "generate":
         vocabulary = config.model_config.get_vocab_size()
         manager.backend = BoundedXgrammar(config, tokenizer=manager.tokenizer, vocab_size=vocabulary)
+
+
+def _key(_backend: object, request_type: StructuredOutputOptions, grammar_spec: str) -> bytes:
+    return hashlib.sha256(f"{request_type.name} {grammar_spec}".encode("utf-8", "surrogatepass")).digest()
 
 
 @dataclass
@@ -69,22 +77,22 @@ class BoundedXgrammar(XgrammarBackend):
         super().__post_init__()
         vocabulary = self.compiler.compile_grammar('root ::= "a"').tokenizer_info
         self.compiler = xgr.GrammarCompiler(vocabulary, max_threads=1, cache_enabled=False)
-        self._compiled: LRUCache[bytes, xgr.CompiledGrammar] = LRUCache(
+        self._cache: LRUCache[bytes, xgr.CompiledGrammar] = LRUCache(
             CACHE_BYTES, getsizeof=lambda compiled: compiled.memory_size_bytes
         )
+        self._cached = Condition()
 
     def compile_grammar(
         self, request_type: StructuredOutputOptions, grammar_spec: str, stop_token_ids: set[int] | None = None
     ) -> GuardedGrammar:
-        key = hashlib.sha256(f"{request_type.name} {grammar_spec}".encode("utf-8", "surrogatepass")).digest()
-        compiled = self._compiled.get(key)
-        if compiled is None:
-            compiled = super().compile_grammar(request_type, grammar_spec, stop_token_ids).ctx
-            if compiled.memory_size_bytes <= CACHE_BYTES:
-                self._compiled[key] = compiled
+        compiled = self._compile(request_type, grammar_spec)
         matcher = xgr.GrammarMatcher(
             compiled,
             override_stop_tokens=list(stop_token_ids) if stop_token_ids else None,
             max_rollback_tokens=self.num_speculative_tokens,
         )
         return GuardedGrammar(self.vocab_size, matcher, compiled)
+
+    @cachedmethod(attrgetter("_cache"), key=_key, condition=attrgetter("_cached"))
+    def _compile(self, request_type: StructuredOutputOptions, grammar_spec: str) -> xgr.CompiledGrammar:
+        return super().compile_grammar(request_type, grammar_spec).ctx

@@ -25,7 +25,6 @@ from vllm.v1.structured_output.request import get_structured_output_key
 
 from tokenyard_deployments.serving.engine.grammars.compiling import NICENESS, BoundedXgrammar, GuardedGrammar
 
-COMPILE_CPU_S = 2.0
 WALK_TOKENS = 32
 WALK_CPU_S = 0.1
 WORKER_BYTES = 256 << 20  # what a worker may take beyond what it starts with
@@ -51,7 +50,7 @@ class GrammarTried(NamedTuple):
     refused: str | None
 
 
-def keep_trials(connection: Connection, config: Any) -> None:
+def keep_trials(connection: Connection, config: Any, cpu_s: float) -> None:
     """Answer each `StructuredOutputsParams` that comes over `connection` until its other end is closed."""
     os.nice(NICENESS)
     torch.set_num_threads(1)
@@ -60,7 +59,7 @@ def keep_trials(connection: Connection, config: Any) -> None:
     while True:
         worker = os.fork()
         if worker == 0:
-            _work(connection, backend)
+            _work(connection, backend, cpu_s)
         _, status = os.waitpid(worker, 0)
         if os.WIFSIGNALED(status):
             connection.send(GrammarTried(_death(os.WTERMSIG(status))))
@@ -73,7 +72,7 @@ def _death(number: int) -> str:
     return {signal.SIGPROF: TOO_COSTLY, signal.SIGABRT: TOO_LARGE}.get(signal.Signals(number), BROKEN)
 
 
-def _work(connection: Connection, backend: BoundedXgrammar) -> NoReturn:
+def _work(connection: Connection, backend: BoundedXgrammar, cpu_s: float) -> NoReturn:
     status = os.EX_SOFTWARE
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -81,7 +80,7 @@ def _work(connection: Connection, backend: BoundedXgrammar) -> NoReturn:
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         for _ in range(WORKER_TRIALS):
-            connection.send(tried(connection.recv(), backend))
+            connection.send(tried(connection.recv(), backend, cpu_s))
         status = _RENEW
     except EOFError:
         status = os.EX_OK
@@ -89,10 +88,10 @@ def _work(connection: Connection, backend: BoundedXgrammar) -> NoReturn:
         os._exit(status)
 
 
-def tried(params: StructuredOutputsParams, backend: BoundedXgrammar) -> GrammarTried:
+def tried(params: StructuredOutputsParams, backend: BoundedXgrammar, cpu_s: float) -> GrammarTried:
     """Compile as vLLM will, then follow some text that the grammar allows; too much work ends the process."""
     try:
-        with _limited():
+        with _limited(cpu_s):
             validate_xgrammar_grammar(SamplingParams(structured_outputs=params))
             grammar = backend.compile_grammar(*get_structured_output_key(params))
             if grammar.ctx.memory_size_bytes > GRAMMAR_BYTES:
@@ -105,8 +104,8 @@ def tried(params: StructuredOutputsParams, backend: BoundedXgrammar) -> GrammarT
 
 
 @contextmanager
-def _limited() -> Iterator[None]:
-    signal.setitimer(signal.ITIMER_PROF, COMPILE_CPU_S)
+def _limited(cpu_s: float) -> Iterator[None]:
+    signal.setitimer(signal.ITIMER_PROF, cpu_s)
     try:
         yield
     finally:

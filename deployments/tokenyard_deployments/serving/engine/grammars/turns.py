@@ -42,27 +42,22 @@ class Turns:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.cancelled():
-                self._forget(organization, turn)
-            else:
+            if turn.done() and not turn.cancelled():
                 # It came in the same moment as the cancellation.
                 self._next()
+            elif turn in mine:
+                mine.remove(turn)
             raise
 
-    def _forget(self, organization: str, turn: asyncio.Future[None]) -> None:
-        mine = self._waiting[organization]
-        mine.remove(turn)
-        if not mine:
-            del self._waiting[organization]
-
     def _next(self) -> None:
-        """Hand the turn to the organization whose turn is longest ago; it stays busy meanwhile."""
-        self._busy = bool(self._waiting)
-        if not self._busy:
-            return
-        organization = next(iter(self._waiting))
-        mine = self._waiting.pop(organization)
-        turn = mine.popleft()
-        if mine:
-            self._waiting[organization] = mine
-        turn.set_result(None)
+        """Hand the turn, as it is, to the organization whose last one is longest ago."""
+        while self._waiting:
+            organization = next(iter(self._waiting))
+            theirs = self._waiting.pop(organization)
+            turn = theirs.popleft() if theirs else None
+            if theirs:
+                self._waiting[organization] = theirs
+            if turn is not None and not turn.cancelled():
+                turn.set_result(None)
+                return
+        self._busy = False
