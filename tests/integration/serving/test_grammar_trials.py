@@ -11,15 +11,17 @@ import pytest
 from vllm.engine.arg_utils import EngineArgs
 from vllm.exceptions import GracefulHTTPError
 from vllm.sampling_params import StructuredOutputsParams
+from vllm.v1.structured_output import StructuredOutputManager
+from vllm.v1.structured_output.request import get_structured_output_key
 
 from support.fuzz.schemas import Schema, doubling, holding, text
 from support.fuzz.slow_schemas import UNCLOSED_RECURSION, minutes_of_work, pattern
 from tokenyard_deployments.serving.engine.grammars.check import GrammarCheck, GrammarRefused
+from tokenyard_deployments.serving.engine.grammars.compiling import bound_grammars
 from tokenyard_deployments.serving.engine.grammars.lane import MAX_WAITING
 from tokenyard_deployments.serving.engine.grammars.trial import BROKEN, TOO_COSTLY, TOO_LARGE, UNSATISFIABLE
 
 THOROUGH_CPU_S = 4.0
-pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +108,14 @@ async def test_its_process_is_started_again(broken: GrammarCheck) -> None:
     with pytest.raises(GracefulHTTPError, match="cannot be compiled now"):
         await broken.check(_asked(pattern("^after$")))
     await broken.check(_asked(pattern("^after$")))
+
+
+def test_the_engine_compiles_once_what_trials_allow(config: Any) -> None:
+    manager = StructuredOutputManager(config)
+    bound_grammars(manager)
+    kind, text = get_structured_output_key(_asked(pattern("^[a-z]{1,200}$")))
+    compiled = [manager.executor.submit(manager.backend.compile_grammar, kind, text) for _ in range(3)]
+    grammars = [one.result() for one in compiled]
+    assert len({id(one.ctx) for one in grammars}) == 1
+    assert len({id(one.matcher) for one in grammars}) == 3
+    manager.clear_backend()
