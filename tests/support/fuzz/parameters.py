@@ -12,7 +12,7 @@ CONTEXT = 8_192
 BEYOND = 0.08
 """How often a value is taken from beyond its edges: more, and few bodies would get as far as the engine."""
 _INT64 = 2**63
-_WRONG = (None, True, "", "1", [], {}, [None], -1, 0, 1.5, 10**400, "\ud800")
+_WRONG: tuple[object, ...] = (None, True, "", "1", [], {}, [None], -1, 0, 1.5, 10**400, "\ud800")
 
 
 def edges(*within: object, beyond: Sequence[object] = ()) -> Value:

@@ -16,8 +16,8 @@ from vllm.v1.structured_output.request import get_structured_output_key
 
 from tokenyard_deployments.serving.engine.attempt_tokens import CURRENT_ATTEMPT
 from tokenyard_deployments.serving.engine.grammars.lane import TrialLane, TrialsLost
+from tokenyard_deployments.serving.engine.grammars.round_robin import TooManyWaiting
 from tokenyard_deployments.serving.engine.grammars.trial import TOO_COSTLY, GrammarTried
-from tokenyard_deployments.serving.engine.grammars.turns import TooManyWaiting
 from tokenyard_deployments.serving.engine.pinned import require
 
 # Most schemas compile in milliseconds. One `maxLength` over 128 takes 2 s, some honest ones take more, and behind those
@@ -28,7 +28,7 @@ REMEMBERED = 4096
 _VALIDATE = "validate_xgrammar_grammar"
 
 
-class GrammarRefused(VLLMValidationError):
+class GrammarRefused(VLLMValidationError):  # type: ignore[misc]
     """The client's schema or expression cannot be followed here."""
 
     def __str__(self) -> str:

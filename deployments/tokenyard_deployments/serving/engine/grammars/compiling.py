@@ -48,7 +48,7 @@ def _key(_backend: object, request_type: StructuredOutputOptions, grammar_spec: 
 
 
 @dataclass
-class GuardedGrammar(XgrammarGrammar):
+class GuardedGrammar(XgrammarGrammar):  # type: ignore[misc]
     """Ends its own sequence, with an error, once following it has taken too much of everybody's steps."""
 
     spent_s: float = 0.0
@@ -66,7 +66,7 @@ class GuardedGrammar(XgrammarGrammar):
 
 
 @dataclass
-class BoundedXgrammar(XgrammarBackend):
+class BoundedXgrammar(XgrammarBackend):  # type: ignore[misc]
     """vLLM's xgrammar, on one thread and with a cache of our own.
 
     With xgrammar's cache a class repeated 129 to some 10,000 times, such as `[a-z]{1,200}`, fails to compile
@@ -75,8 +75,7 @@ class BoundedXgrammar(XgrammarBackend):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        vocabulary = self.compiler.compile_grammar('root ::= "a"').tokenizer_info
-        self.compiler = xgr.GrammarCompiler(vocabulary, max_threads=1, cache_enabled=False)
+        self.compiler: xgr.GrammarCompiler = _uncached(self.compiler)
         self._cache: LRUCache[bytes, xgr.CompiledGrammar] = LRUCache(
             CACHE_BYTES, getsizeof=lambda compiled: compiled.memory_size_bytes
         )
@@ -95,4 +94,10 @@ class BoundedXgrammar(XgrammarBackend):
 
     @cachedmethod(attrgetter("_cache"), key=_key, condition=attrgetter("_cached"))
     def _compile(self, request_type: StructuredOutputOptions, grammar_spec: str) -> xgr.CompiledGrammar:
-        return super().compile_grammar(request_type, grammar_spec).ctx
+        compiled: xgr.CompiledGrammar = super().compile_grammar(request_type, grammar_spec).ctx
+        return compiled
+
+
+def _uncached(compiler: xgr.GrammarCompiler) -> xgr.GrammarCompiler:
+    vocabulary = compiler.compile_grammar('root ::= "a"').tokenizer_info
+    return xgr.GrammarCompiler(vocabulary, max_threads=1, cache_enabled=False)

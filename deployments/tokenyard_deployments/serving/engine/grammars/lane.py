@@ -10,8 +10,8 @@ from typing import Any
 
 from vllm.sampling_params import StructuredOutputsParams
 
+from tokenyard_deployments.serving.engine.grammars.round_robin import RoundRobin
 from tokenyard_deployments.serving.engine.grammars.trial import GrammarTried, keep_trials
-from tokenyard_deployments.serving.engine.grammars.turns import Turns
 
 _LOG = logging.getLogger(__name__)
 MAX_WAITING = 8  # of one organization
@@ -30,7 +30,7 @@ class TrialLane:
     def __init__(self, config: Any, cpu_s: float) -> None:
         self._config = config
         self._cpu_s = cpu_s
-        self._turns = Turns(MAX_WAITING)
+        self._order = RoundRobin(MAX_WAITING)
         self._thread = ThreadPoolExecutor(1, "grammar trials")
         self._started = False
         self.process, self._connection = self._start()
@@ -42,7 +42,7 @@ class TrialLane:
             TooManyWaiting: of this organization.
             TrialsLost: nobody can tell now.
         """
-        async with self._turns.one(organization):
+        async with self._order.one(organization):
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._ask, constraint)
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ class TooManyWaiting(Exception):
     """This organization has as many waiting as it may."""
 
 
-class Turns:
+class RoundRobin:
     """At most `max_waiting` wait of one organization; another's are not delayed by more than one turn each."""
 
     def __init__(self, max_waiting: int) -> None:
