@@ -85,11 +85,8 @@ class BoundedXgrammar(XgrammarBackend):  # type: ignore[misc]
         self, request_type: StructuredOutputOptions, grammar_spec: str, stop_token_ids: set[int] | None = None
     ) -> GuardedGrammar:
         compiled = self._compile(request_type, grammar_spec)
-        matcher = xgr.GrammarMatcher(
-            compiled,
-            override_stop_tokens=list(stop_token_ids) if stop_token_ids else None,
-            max_rollback_tokens=self.num_speculative_tokens,
-        )
+        stops = list(stop_token_ids) if stop_token_ids else None
+        matcher = xgr.GrammarMatcher(compiled, override_stop_tokens=stops)
         return GuardedGrammar(self.vocab_size, matcher, compiled)
 
     @cachedmethod(attrgetter("_cache"), key=_key, condition=attrgetter("_cached"))
