@@ -44,8 +44,8 @@ test: lint types ## every test: real databases, the real stack, a real browser; 
 	@$(BIN)/coverage report
 
 test-faults: setup ## every fault, and the long form of what `make test` does for a minute
-	MONEY_MACHINE_RUNS=300 MONEY_MACHINE_STEPS=60 MONEY_EVERY_STEP=1 \
-	$(BIN)/pytest -q --durations=10 tests/fault tests/property/billing/test_money_machine.py
+	MONEY_MACHINE_RUNS=300 MONEY_MACHINE_STEPS=60 MONEY_EVERY_STEP=1 FUZZ_CASES=1200 \
+	$(BIN)/pytest -q --durations=10 tests/fault tests/property/billing/test_money_machine.py tests/e2e/test_fuzz.py
 
 format: setup ## rewrite the sources as ruff would
 	$(BIN)/ruff check --fix-only --quiet $(SOURCES)

@@ -7,7 +7,6 @@ from typing import Any
 
 import httpx
 import openai
-import psutil
 import pytest
 import redis
 
@@ -145,7 +144,9 @@ def test_a_replica_killed_mid_stream_is_charged_what_was_relayed(stack: Stack) -
     _, client = stack.tenant("replica-killed")
     stream = client.chat.completions.create(**LONG)
     seen = read(stream, 10)
-    for process in engine_processes(stack):
+    replicas = stack.replicas()
+    assert replicas
+    for process in replicas:
         process.kill()
     with pytest.raises((openai.APIError, httpx.TransportError)):
         seen += read(stream, 10_000)
@@ -183,16 +184,6 @@ def test_a_revoked_key_is_dead_at_once(stack: Stack) -> None:
 def open_holds(stack: Stack) -> int:
     with redis.Redis(port=int(stack.environment["TOKENYARD_VALKEY_PORT"])) as client:
         return sum(int(client.zcard(key)) for key in client.scan_iter("*:holds"))
-
-
-def engine_processes(stack: Stack) -> list[psutil.Process]:
-    found = []
-    for process in psutil.Process(stack.process.pid).children(recursive=True):
-        name = " ".join(process.cmdline()[:1])
-        if "ServeReplica" in name:
-            found.append(process)
-    assert found, "no replica runs"
-    return found
 
 
 def _works(client: openai.OpenAI) -> bool:

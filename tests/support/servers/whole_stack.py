@@ -99,6 +99,11 @@ class Stack:
                 return process
         raise AssertionError(f"{name} does not run")
 
+    def replicas(self) -> list[psutil.Process]:
+        """Return the replicas' processes."""
+        started = psutil.Process(self.process.pid).children(recursive=True)
+        return sorted((one for one in started if "ServeReplica" in "".join(one.cmdline()[:1])), key=lambda one: one.pid)
+
     def until_ready(self) -> None:
         """Wait until the gateway says that it can serve."""
 

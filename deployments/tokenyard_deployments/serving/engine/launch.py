@@ -20,6 +20,7 @@ LOADED = (
     "vllm.v1.worker.cpu_worker",
     "vllm.v1.structured_output.backend_xgrammar",
     "tokenyard_deployments.serving.engine.scheduling.scheduler",
+    "tokenyard_deployments.serving.engine.grammars.trial",
 )
 _CONTEXT = "get_mp_context"
 _INSPECT = "_run_in_subprocess"

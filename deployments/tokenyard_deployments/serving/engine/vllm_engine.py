@@ -21,6 +21,7 @@ from vllm.tool_parsers import ToolParserManager
 from tokenyard.core.errors import ModelNotFound, Unavailable
 from tokenyard_deployments.serving.adapters.files import AdapterRejected
 from tokenyard_deployments.serving.engine import cpu_lora, launch
+from tokenyard_deployments.serving.engine.grammars.check import GrammarCheck
 from tokenyard_deployments.serving.engine.openai_replies import write_openai_replies
 from tokenyard_deployments.serving.engine.pinned import PINNED_VERSION, UnknownEngine, require
 from tokenyard_deployments.serving.engine.pulse import EnginePulse
@@ -61,8 +62,11 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
     def _start_async_llm_engine(self, arguments: Any, config: Any, placement_group: Any) -> Any:
         if self._on_cpu:
             launch.keep_worker_inside(config)
+        grammars = GrammarCheck(config) if config.model_config.runner_type == "generate" else None
         client = super()._start_async_llm_engine(arguments, config, placement_group)
         check_engine(client)
+        if grammars is not None:
+            grammars.guard(client)
         self.witness = EngineWitness(client.output_processor)
         FairnessMetrics(client.output_processor, REGISTRY)
         self._pulse = EnginePulse(client.output_processor)

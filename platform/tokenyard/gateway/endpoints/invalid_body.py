@@ -7,12 +7,11 @@ from typing import Any
 import msgspec
 
 from tokenyard.core.errors import InvalidRequest
+from tokenyard.core.schemas import SchemaTooLarge, check_schema
 
 Json = dict[str, Any]
 """JSON of the client's own shape, such as a schema, or what is sent to a replica."""
 
-MAX_DEPTH = 64
-MAX_NODES = 20_000
 _MAX_NAME = 64
 
 # How `msgspec` words its findings; a test holds each of them.
@@ -95,17 +94,7 @@ def _invalid_value(name: str, finding: str) -> InvalidRequest:
 
 def bounded(name: str, value: object) -> None:
     """Refuse JSON of the client's own shape that is too deep or too large to be printed and compiled."""
-    nodes, level = 0, [value]
-    for _ in range(MAX_DEPTH):
-        nodes += len(level)
-        if nodes > MAX_NODES:
-            raise invalid(name, f"more than {MAX_NODES} values.")
-        level = [
-            inner
-            for one in level
-            if isinstance(one, dict | list)
-            for inner in (one.values() if isinstance(one, dict) else one)
-        ]
-        if not level:
-            return
-    raise invalid(name, f"nested more than {MAX_DEPTH} levels deep.")
+    try:
+        check_schema(value)
+    except SchemaTooLarge as error:
+        raise invalid(name, str(error)) from None
