@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from starlette.types import Message, Receive, Scope, Send
 
 from tokenyard.core.errors import InvalidRequest, PayloadTooLarge
+from tokenyard.web.client_address import address_of
 
 UPLOAD_TIMEOUT_S = 60.0
 STALL_LIMIT_S = 30.0
@@ -35,6 +36,7 @@ class ClientConnection:
         self._upload_timeout_s = upload_timeout_s
         self._sending_since: float | None = None
         self._headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
+        self.address = address_of(scope)
         self.started = False
         self.finished = False
         self.status = 0

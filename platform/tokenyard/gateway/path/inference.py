@@ -95,7 +95,7 @@ class Inference:
         if self._in_flight > self._max_in_flight:
             raise Unavailable("The server is overloaded. Please try again shortly.")
         secret = bearer(client.header(b"authorization"))
-        principal = await self._authenticator.tenant(secret)
+        principal = await self._authenticator.tenant(secret, client.address)
         telemetry.caller(principal.organization, principal.project, principal.key)
         body = endpoint.parse(await client.body(self._max_request_bytes))
         request = await resolve(endpoint, body, principal, self._models, self._counter)
