@@ -26,6 +26,7 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.files.tenant_routes import FILES_PATH
 from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.gateway.app import create_app
+from tokenyard.gateway.endpoints.token_counter import TokenCounter
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
 from tokenyard.limits.admission import RedisAdmission
@@ -104,6 +105,7 @@ async def _inference(
         registry=registry,
         access_log=await stack.enter_async_context(AccessLog(sys.stdout.buffer.write, sys.stdout.buffer.flush)),
         max_request_bytes=settings.max_request_bytes,
+        counter=TokenCounter(foundation.base_models.all()),
     )
 
 

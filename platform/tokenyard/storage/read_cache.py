@@ -1,7 +1,8 @@
 """A local cache in front of SQL: bounded, one load at a time for each key, and serving on while SQL is down.
 
-What is old is served while it is loaded again, so that no request waits for SQL because of age alone. Who learns that SQL was changed says so with `outdate` or `outdate_where`. Nothing but age and size ever drops an entry,
-so that no call makes a cached key or model unusable during an outage of SQL.
+What is old is served while it is loaded again, so that no request waits for SQL because of age alone. Who learns that
+SQL was changed says so with `outdate` or `outdate_where`. Nothing but age and size ever drops an entry, so
+that no call makes a cached key or model unusable during an outage of SQL.
 """
 
 import asyncio

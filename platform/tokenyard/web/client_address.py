@@ -48,8 +48,7 @@ class TrustedProxies:
 
         What stands before that one is the client's own word, and may be made up.
         """
-        for address in reversed(forwarded.split(",")):
-            address = address.strip()
+        for address in map(str.strip, reversed(forwarded.split(","))):
             if address and not self._trusts(address):
                 return address
         return peer

@@ -16,7 +16,7 @@ from tokenyard.gateway.metrics import GatewayMetrics
 from tokenyard.gateway.path.admit import AdmissionStage
 from tokenyard.gateway.path.client import STALL_LIMIT_S, ClientConnection, ClientLeft
 from tokenyard.gateway.path.relay import Relay
-from tokenyard.gateway.path.resolve import ResolvedRequest, resolve
+from tokenyard.gateway.path.resolve import ResolvedRequest, fitted, resolve
 from tokenyard.gateway.path.settle import RequestSettlement, Settler
 from tokenyard.gateway.path.telemetry import RequestTelemetry
 from tokenyard.gateway.ports import AdmissionControl, ModelResolver
@@ -44,6 +44,7 @@ class Inference:
         registry: CollectorRegistry,
         access_log: AccessLog,
         max_request_bytes: int,
+        counter: TokenCounter | None = None,
         max_in_flight: int = MAX_IN_FLIGHT,
         stall_limit_s: float = STALL_LIMIT_S,
     ) -> None:
@@ -56,7 +57,7 @@ class Inference:
         self._max_request_bytes = max_request_bytes
         self._max_in_flight = max_in_flight
         self._stall_limit_s = stall_limit_s
-        self._counter = TokenCounter()
+        self._counter = counter or TokenCounter()
         self._admission = AdmissionStage(admission, self._counter, clock)
         self._in_flight = 0
         self.settler = Settler(admission, clock)
@@ -99,20 +100,21 @@ class Inference:
         telemetry.caller(principal.organization, principal.project, principal.key)
         body = endpoint.parse(await client.body(self._max_request_bytes))
         request = await resolve(endpoint, body, principal, self._models, self._counter)
-        admitted = await self._admit(request, principal, secret, telemetry.request_id)
+        request, admitted = await self._admit(request, principal, secret, client.address, telemetry.request_id)
         telemetry.admitted(request.model.name, admitted.rates.headers())
         async with RequestSettlement(self.settler, admitted.claims, request.model.price, telemetry) as settlement:
             async with client.watched():
-                await self._relay.run(request, client, settlement)
+                # Counting comes after the limits, so that who is over them cannot make us count.
+                await self._relay.run(await fitted(request, self._counter), client, settlement)
 
     async def _admit(
-        self, request: ResolvedRequest, principal: Principal, secret: str, request_id: RequestId
-    ) -> Admitted:
+        self, request: ResolvedRequest, principal: Principal, secret: str, address: str, request_id: RequestId
+    ) -> tuple[ResolvedRequest, Admitted]:
         """Admit the request; where its caller was changed since, look the key up afresh and try once more."""
         try:
             return await self._admission.admit(request, principal, request_id)
         except PrincipalOutdated:
-            fresh = await self._authenticator.fresh_tenant(secret)
+            fresh = await self._authenticator.fresh_tenant(secret, address)
         try:
             return await self._admission.admit(request, fresh, request_id)
         except PrincipalOutdated as error:  # changed once more, or SQL answered with an old copy
