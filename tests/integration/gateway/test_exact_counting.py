@@ -101,9 +101,13 @@ async def test_who_is_over_a_limit_anyway_is_not_counted_for(gateway: GatewaySta
         assert (await gateway.post(session, ask)).status == 200
         assert (await gateway.post(session, ask)).status == 429
 
-        gateway.limit()
-        gateway.budgets.set(wallet(ORGANIZATION), 50_000, version=2)
-        refused = await gateway.post(session, ask)
+
+async def test_whose_budget_is_empty_anyway_is_not_counted_for(gateway: GatewayStack, tmp_path: Path) -> None:
+    save_byte_tokenizer(tmp_path)
+    gateway.models.base = msgspec.structs.replace(gateway.models.base, path=str(tmp_path))
+    gateway.budgets.set(wallet(ORGANIZATION), 50_000)  # 414 tokens and the answer's ten cost 51,400
+    async with ClientSession() as session:
+        refused = await gateway.post(session, ASK)
         assert "may cost up to $0.0002148" in (await refused.json())["error"]["message"]
 
 

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 
 # Nothing of a text is lost in these, so that the tokens together are as long as the text.
 _KEEPING = frozenset({"ByteLevel", "Metaspace", "Digits", "Prepend", "Sequence"})
-# The canonical composition makes of three Hangul parts, nine bytes, one syllable of three; of nothing does it make less.
+# Canonical composition makes of three Hangul parts, nine bytes, one syllable of three; nothing shrinks more.
 _COMPOSES, _COMPOSED_TO = "NFC", 3
 
 

@@ -10,11 +10,13 @@ from tokenyard.core.clock import Clock
 from tokenyard.core.errors import InvalidRequest, TokenyardError, Unavailable, error_body
 from tokenyard.core.ids import RequestId
 from tokenyard.core.principal import Principal
+from tokenyard.gateway.endpoints.body import GenerationBody
 from tokenyard.gateway.endpoints.table import Endpoint
 from tokenyard.gateway.endpoints.token_counter import TokenCounter
 from tokenyard.gateway.metrics import GatewayMetrics
 from tokenyard.gateway.path.admit import AdmissionStage
 from tokenyard.gateway.path.client import STALL_LIMIT_S, ClientConnection, ClientLeft
+from tokenyard.gateway.path.in_flight import InFlight, InFlightBounds
 from tokenyard.gateway.path.relay import Relay
 from tokenyard.gateway.path.resolve import ResolvedRequest, fitted, resolve
 from tokenyard.gateway.path.settle import RequestSettlement, Settler
@@ -23,7 +25,6 @@ from tokenyard.gateway.ports import AdmissionControl, ModelResolver
 from tokenyard.web.access_log import AccessLog
 from tokenyard.web.auth import Authenticator, bearer
 
-MAX_IN_FLIGHT = 4096
 # Nginx's number for "the client closed the request": only ever seen in logs and metrics.
 CLIENT_CLOSED_REQUEST = 499
 
@@ -45,7 +46,7 @@ class Inference:
         access_log: AccessLog,
         max_request_bytes: int,
         counter: TokenCounter | None = None,
-        max_in_flight: int = MAX_IN_FLIGHT,
+        in_flight: InFlightBounds = InFlightBounds(),
         stall_limit_s: float = STALL_LIMIT_S,
     ) -> None:
         self._authenticator = authenticator
@@ -55,7 +56,8 @@ class Inference:
         self._metrics = GatewayMetrics(registry)
         self._log = access_log
         self._max_request_bytes = max_request_bytes
-        self._max_in_flight = max_in_flight
+        self._max_in_flight = in_flight.requests
+        self._places = InFlight(in_flight)
         self._stall_limit_s = stall_limit_s
         self._counter = counter or TokenCounter()
         self._admission = AdmissionStage(admission, self._counter, clock)
@@ -98,7 +100,20 @@ class Inference:
         secret = bearer(client.header(b"authorization"))
         principal = await self._authenticator.tenant(secret, client.address)
         telemetry.caller(principal.organization, principal.project, principal.key)
-        body = endpoint.parse(await client.body(self._max_request_bytes))
+        with self._places.place(principal.organization, client.body_bytes(self._max_request_bytes)) as place:
+            raw = await client.body(self._max_request_bytes)
+            place.body_has(len(raw))
+            await self._serve_body(endpoint, endpoint.parse(raw), principal, secret, client, telemetry)
+
+    async def _serve_body(
+        self,
+        endpoint: Endpoint,
+        body: GenerationBody,
+        principal: Principal,
+        secret: str,
+        client: ClientConnection,
+        telemetry: RequestTelemetry,
+    ) -> None:
         request = await resolve(endpoint, body, principal, self._models, self._counter)
         request, admitted = await self._admit(request, principal, secret, client.address, telemetry.request_id)
         telemetry.admitted(request.model.name, admitted.rates.headers())
