@@ -116,7 +116,7 @@ async def gateway_stack(
     *,
     replicas: int = 1,
     stall_limit_s: float = 30.0,
-    in_flight: InFlightBounds = InFlightBounds(),
+    in_flight: InFlightBounds | None = None,
     budget_source: BudgetSource | None = None,
 ) -> AsyncIterator[GatewayStack]:
     """Run a gateway with so many mock model servers, and with the budgets of its table or of another source."""

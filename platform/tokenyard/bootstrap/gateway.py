@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import resource
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -27,6 +28,7 @@ from tokenyard.files.tenant_routes import FILES_PATH
 from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.gateway.app import create_app
 from tokenyard.gateway.endpoints.token_counter import TokenCounter
+from tokenyard.gateway.path.in_flight import InFlightBounds
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
 from tokenyard.limits.admission import RedisAdmission
@@ -36,12 +38,15 @@ from tokenyard.storage.change_feed import ChangeFeed
 from tokenyard.tenancy.operator_routes import operator_router as tenancy_operator_router
 from tokenyard.tenancy.tenant_routes import tenant_router as tenancy_router
 from tokenyard.web.access_log import AccessLog
+from tokenyard.web.client_address import TrustedProxies
 from tokenyard.web.health import Check
+from tokenyard.web.http_protocol import BoundedConfig, HttpBounds
 from tokenyard.web.metrics import process_registry
 from tokenyard_billing.api import billing_routers
 
 ROUTES = ("all", "inference", "control")
 SHUTDOWN_LIMIT_S = 300
+OTHER_FILES = 256
 
 
 def _ready(foundation: Foundation, replicas: ReplicaList | None) -> dict[str, Check]:
@@ -106,6 +111,12 @@ async def _inference(
         access_log=await stack.enter_async_context(AccessLog(sys.stdout.buffer.write, sys.stdout.buffer.flush)),
         max_request_bytes=settings.max_request_bytes,
         counter=TokenCounter(foundation.base_models.all()),
+        in_flight=InFlightBounds(
+            requests=settings.max_in_flight,
+            requests_of_one=settings.max_in_flight_per_organization,
+            bytes=settings.max_in_flight_bytes,
+            bytes_of_one=settings.max_in_flight_bytes_per_organization,
+        ),
     )
 
 
@@ -160,19 +171,31 @@ async def serve(settings: Settings, routes: str) -> None:
         # What is alive now lives on: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        config = uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.gateway_port,
-            log_level="warning",
-            access_log=False,
-            proxy_headers=False,
-            http="httptools",
-            server_header=False,
-            date_header=False,
-            timeout_graceful_shutdown=SHUTDOWN_LIMIT_S,
+        config = BoundedConfig(
+            app, _http_bounds(settings), host=settings.host, port=settings.gateway_port, shutdown_s=SHUTDOWN_LIMIT_S
         )
         await uvicorn.Server(config).serve()
+
+
+def _http_bounds(settings: Settings) -> HttpBounds:
+    return HttpBounds(
+        connections=_with_files_for(settings.max_connections),
+        connections_of_one=settings.max_connections_per_address,
+        header_s=settings.header_timeout_s,
+        upload_s=settings.upload_grace_s,
+        upload_bytes_per_s=settings.min_upload_bytes_per_s,
+        proxies=TrustedProxies(settings.trusted_proxies),
+    )
+
+
+def _with_files_for(connections: int) -> int:
+    """Let this process open the files that so many connections need, one relayed for each, or return for how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + OTHER_FILES
+    files = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    return (files - OTHER_FILES) // 2
 
 
 def main() -> None:

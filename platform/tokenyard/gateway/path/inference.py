@@ -1,6 +1,7 @@
 """The one path of every endpoint that costs money: authenticate, resolve, admit, route, relay, settle."""
 
 import logging
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry
 from starlette.types import Receive, Scope, Send
@@ -31,6 +32,14 @@ CLIENT_CLOSED_REQUEST = 499
 _LOG = logging.getLogger(__name__)
 
 
+class _Caller(NamedTuple):
+    """Who asks, and what it takes to look that up afresh."""
+
+    principal: Principal
+    secret: str
+    address: str
+
+
 class Inference:
     """A bare ASGI application for one of the paid endpoints."""
 
@@ -46,7 +55,7 @@ class Inference:
         access_log: AccessLog,
         max_request_bytes: int,
         counter: TokenCounter | None = None,
-        in_flight: InFlightBounds = InFlightBounds(),
+        in_flight: InFlightBounds | None = None,
         stall_limit_s: float = STALL_LIMIT_S,
     ) -> None:
         self._authenticator = authenticator
@@ -56,8 +65,9 @@ class Inference:
         self._metrics = GatewayMetrics(registry)
         self._log = access_log
         self._max_request_bytes = max_request_bytes
-        self._max_in_flight = in_flight.requests
-        self._places = InFlight(in_flight)
+        bounds = in_flight or InFlightBounds()
+        self._max_in_flight = bounds.requests
+        self._places = InFlight(bounds)
         self._stall_limit_s = stall_limit_s
         self._counter = counter or TokenCounter()
         self._admission = AdmissionStage(admission, self._counter, clock)
@@ -99,23 +109,23 @@ class Inference:
             raise Unavailable("The server is overloaded. Please try again shortly.")
         secret = bearer(client.header(b"authorization"))
         principal = await self._authenticator.tenant(secret, client.address)
+        caller = _Caller(principal, secret, client.address)
         telemetry.caller(principal.organization, principal.project, principal.key)
         with self._places.place(principal.organization, client.body_bytes(self._max_request_bytes)) as place:
             raw = await client.body(self._max_request_bytes)
             place.body_has(len(raw))
-            await self._serve_body(endpoint, endpoint.parse(raw), principal, secret, client, telemetry)
+            await self._serve_body(endpoint, endpoint.parse(raw), caller, client, telemetry)
 
     async def _serve_body(
         self,
         endpoint: Endpoint,
         body: GenerationBody,
-        principal: Principal,
-        secret: str,
+        caller: _Caller,
         client: ClientConnection,
         telemetry: RequestTelemetry,
     ) -> None:
-        request = await resolve(endpoint, body, principal, self._models, self._counter)
-        request, admitted = await self._admit(request, principal, secret, client.address, telemetry.request_id)
+        request = await resolve(endpoint, body, caller.principal, self._models, self._counter)
+        request, admitted = await self._admit(request, caller, telemetry.request_id)
         telemetry.admitted(request.model.name, admitted.rates.headers())
         async with RequestSettlement(self.settler, admitted.claims, request.model.price, telemetry) as settlement:
             async with client.watched():
@@ -123,13 +133,13 @@ class Inference:
                 await self._relay.run(await fitted(request, self._counter), client, settlement)
 
     async def _admit(
-        self, request: ResolvedRequest, principal: Principal, secret: str, address: str, request_id: RequestId
+        self, request: ResolvedRequest, caller: _Caller, request_id: RequestId
     ) -> tuple[ResolvedRequest, Admitted]:
         """Admit the request; where its caller was changed since, look the key up afresh and try once more."""
         try:
-            return await self._admission.admit(request, principal, request_id)
+            return await self._admission.admit(request, caller.principal, request_id)
         except PrincipalOutdated:
-            fresh = await self._authenticator.fresh_tenant(secret, address)
+            fresh = await self._authenticator.fresh_tenant(caller.secret, caller.address)
         try:
             return await self._admission.admit(request, fresh, request_id)
         except PrincipalOutdated as error:  # changed once more, or SQL answered with an old copy
