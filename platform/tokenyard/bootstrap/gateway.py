@@ -39,7 +39,7 @@ from tokenyard.tenancy.operator_routes import operator_router as tenancy_operato
 from tokenyard.tenancy.tenant_routes import tenant_router as tenancy_router
 from tokenyard.web.access_log import AccessLog
 from tokenyard.web.client_address import TrustedProxies
-from tokenyard.web.health import Check
+from tokenyard.web.health import Check, Dependencies
 from tokenyard.web.http_protocol import BoundedConfig, HttpBounds
 from tokenyard.web.metrics import process_registry
 from tokenyard_billing.api import billing_routers
@@ -49,11 +49,11 @@ SHUTDOWN_LIMIT_S = 300
 OTHER_FILES = 256
 
 
-def _ready(foundation: Foundation, replicas: ReplicaList | None) -> dict[str, Check]:
+def _checks(foundation: Foundation, replicas: ReplicaList | None) -> dict[str, Check]:
     async def redis() -> bool:
         return bool(await foundation.redis.ping())
 
-    checks: dict[str, Check] = {"redis": redis}
+    checks: dict[str, Check] = {"redis": redis, "database": foundation.database.answers}
     if replicas is not None:
         checks["replicas"] = replicas.has_replicas
     return checks
@@ -73,11 +73,12 @@ async def application(settings: Settings, routes: str) -> AsyncIterator[ASGIApp]
         if routes != "control":
             replicas = await stack.enter_async_context(ReplicaList(ReplicaRegistry(foundation.redis)))
             inference = await _inference(foundation, replicas, registry, stack)
+        dependencies = Dependencies(_checks(foundation, replicas), registry)
         yield create_app(
             authenticator=foundation.authenticator,
             inference=inference,
             routers=(models_router(foundation.models), *(() if routes == "inference" else _control_plane(foundation))),
-            checks=_ready(foundation, replicas),
+            dependencies=await stack.enter_async_context(dependencies),
             registry=registry,
             streaming_paths=(FILES_PATH,),
         )
