@@ -29,6 +29,10 @@ class ConnectionClocks:
         self._taking: dict[TimedConnection, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def idle(self) -> bool:
+        return self._timer is None
+
     def sends(self, connection: TimedConnection) -> None:
         """It is to send something, and has not sent all of it; a clock that runs goes on."""
         self._sending.setdefault(connection, self._now())
