@@ -52,13 +52,26 @@ class Settings(BaseSettings):
     replica_report_wait_ms: int = 60_000
     max_upload_bytes: int = 512 * 1024 * 1024
     max_request_bytes: int = 4 * 1024 * 1024
+
+    # Of each gateway process, to one client or organization and in all.
+    max_connections: int = 4096
+    max_connections_per_address: int = 512
+    trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    header_timeout_s: float = 10.0
+    upload_grace_s: float = 20.0
+    min_upload_bytes_per_s: float = 16 * 1024
+    max_in_flight: int = 4096
+    max_in_flight_per_organization: int = 1024
+    max_in_flight_bytes: int = 128 * 1024 * 1024
+    max_in_flight_bytes_per_organization: int = 32 * 1024 * 1024
+
     training_num_cpus: float = 1.0
     training_num_gpus: float = 0.0
     training_timeout_s: int = 3600
 
-    @field_validator("models", mode="before")
+    @field_validator("models", "trusted_proxies", mode="before")
     @classmethod
-    def _split_models(cls, value: object) -> object:
+    def _split_names(cls, value: object) -> object:
         """Take `a,b` as well as JSON's `["a", "b"]`."""
         if not isinstance(value, str):
             return value

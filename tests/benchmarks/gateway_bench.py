@@ -165,7 +165,7 @@ def _process(command: list[str], core: int, environment: dict[str, str] | None =
 def _until_ready(url: str) -> None:
     for _ in range(300):
         try:
-            if httpx.get(f"{url}/ready", timeout=2).status_code == 200:
+            if set(httpx.get(f"{url}/ready", timeout=2).json().get("checks", {"": ""}).values()) == {"ok"}:
                 return
         except httpx.TransportError:
             pass

@@ -26,6 +26,7 @@ from tokenyard.core.principal import Limits
 from tokenyard.core.redis_keys import bucket_of, budget, holds
 from tokenyard.core.replica import Replica
 from tokenyard.gateway.app import Gateway, create_app
+from tokenyard.gateway.path.in_flight import InFlightBounds
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
 from tokenyard.limits.admission import RedisAdmission
@@ -115,6 +116,7 @@ async def gateway_stack(
     *,
     replicas: int = 1,
     stall_limit_s: float = 30.0,
+    in_flight: InFlightBounds | None = None,
     budget_source: BudgetSource | None = None,
     meter_secret: bytes = METER_SECRET,
     bearer: str = BEARER,
@@ -151,6 +153,7 @@ async def gateway_stack(
             registry=registry,
             access_log=await stack.enter_async_context(AccessLog(log.append)),
             max_request_bytes=100_000,
+            in_flight=in_flight,
             stall_limit_s=stall_limit_s,
         )
         app = create_app(authenticator=keys, inference=inference, registry=registry)

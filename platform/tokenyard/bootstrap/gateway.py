@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import resource
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -26,6 +27,8 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.files.tenant_routes import FILES_PATH
 from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.gateway.app import create_app
+from tokenyard.gateway.endpoints.token_counter import TokenCounter
+from tokenyard.gateway.path.in_flight import InFlightBounds
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
 from tokenyard.limits.admission import RedisAdmission
@@ -35,19 +38,22 @@ from tokenyard.storage.change_feed import ChangeFeed
 from tokenyard.tenancy.operator_routes import operator_router as tenancy_operator_router
 from tokenyard.tenancy.tenant_routes import tenant_router as tenancy_router
 from tokenyard.web.access_log import AccessLog
-from tokenyard.web.health import Check
+from tokenyard.web.client_address import TrustedProxies
+from tokenyard.web.health import Check, Dependencies
+from tokenyard.web.http_protocol import BoundedConfig, HttpBounds
 from tokenyard.web.metrics import process_registry
 from tokenyard_billing.api import billing_routers
 
 ROUTES = ("all", "inference", "control")
 SHUTDOWN_LIMIT_S = 300
+OTHER_FILES = 256
 
 
-def _ready(foundation: Foundation, replicas: ReplicaList | None) -> dict[str, Check]:
+def _checks(foundation: Foundation, replicas: ReplicaList | None) -> dict[str, Check]:
     async def redis() -> bool:
         return bool(await foundation.redis.ping())
 
-    checks: dict[str, Check] = {"redis": redis}
+    checks: dict[str, Check] = {"redis": redis, "database": foundation.database.answers}
     if replicas is not None:
         checks["replicas"] = replicas.has_replicas
     return checks
@@ -67,11 +73,12 @@ async def application(settings: Settings, routes: str) -> AsyncIterator[ASGIApp]
         if routes != "control":
             replicas = await stack.enter_async_context(ReplicaList(ReplicaRegistry(foundation.redis)))
             inference = await _inference(foundation, replicas, registry, stack)
+        dependencies = Dependencies(_checks(foundation, replicas), registry)
         yield create_app(
             authenticator=foundation.authenticator,
             inference=inference,
             routers=(models_router(foundation.models), *(() if routes == "inference" else _control_plane(foundation))),
-            checks=_ready(foundation, replicas),
+            dependencies=await stack.enter_async_context(dependencies),
             registry=registry,
             streaming_paths=(FILES_PATH,),
         )
@@ -104,6 +111,13 @@ async def _inference(
         registry=registry,
         access_log=await stack.enter_async_context(AccessLog(sys.stdout.buffer.write, sys.stdout.buffer.flush)),
         max_request_bytes=settings.max_request_bytes,
+        counter=TokenCounter(foundation.base_models.all()),
+        in_flight=InFlightBounds(
+            requests=settings.max_in_flight,
+            requests_of_one=settings.max_in_flight_per_organization,
+            bytes=settings.max_in_flight_bytes,
+            bytes_of_one=settings.max_in_flight_bytes_per_organization,
+        ),
     )
 
 
@@ -158,19 +172,31 @@ async def serve(settings: Settings, routes: str) -> None:
         # What is alive now lives on: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        config = uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.gateway_port,
-            log_level="warning",
-            access_log=False,
-            proxy_headers=False,
-            http="httptools",
-            server_header=False,
-            date_header=False,
-            timeout_graceful_shutdown=SHUTDOWN_LIMIT_S,
+        config = BoundedConfig(
+            app, _http_bounds(settings), host=settings.host, port=settings.gateway_port, shutdown_s=SHUTDOWN_LIMIT_S
         )
         await uvicorn.Server(config).serve()
+
+
+def _http_bounds(settings: Settings) -> HttpBounds:
+    return HttpBounds(
+        connections=_with_files_for(settings.max_connections),
+        connections_of_one=settings.max_connections_per_address,
+        header_s=settings.header_timeout_s,
+        upload_s=settings.upload_grace_s,
+        upload_bytes_per_s=settings.min_upload_bytes_per_s,
+        proxies=TrustedProxies(settings.trusted_proxies),
+    )
+
+
+def _with_files_for(connections: int) -> int:
+    """Let this process open the files that so many connections need, one relayed for each, or return for how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections + OTHER_FILES
+    files = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    return (files - OTHER_FILES) // 2
 
 
 def main() -> None:

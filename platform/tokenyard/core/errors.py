@@ -105,11 +105,15 @@ class PayloadTooLarge(TokenyardError):
 
 
 class RateLimited(TokenyardError):
-    """A rate limit is reached; `headers` carry `retry-after`."""
+    """A rate limit is reached; `headers` carry `retry-after`.
+
+    `room` is how much there is of what does not suffice: tokens, or nano-dollars; None where nothing would help.
+    """
 
     status = 429
     type = "requests"
     code = "rate_limit_exceeded"
+    room: int | None = None
 
 
 class BudgetInUse(RateLimited):
@@ -121,11 +125,12 @@ class BudgetInUse(RateLimited):
 
 
 class QuotaExceeded(TokenyardError):
-    """A budget is spent. Retrying cannot help, and the reply says so."""
+    """A budget is spent. Retrying cannot help, and the reply says so. `room` is what is left, in nano-dollars."""
 
     status = 429
     type = "insufficient_quota"
     code = "insufficient_quota"
+    room: int | None = None
 
     def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
         super().__init__(message, code=code, param=param, headers={"x-should-retry": "false"})

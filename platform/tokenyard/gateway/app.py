@@ -1,6 +1,6 @@
 """The gateway as one ASGI application: the paid endpoints bare, everything else through FastAPI."""
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
@@ -12,7 +12,7 @@ from tokenyard.gateway.endpoints.table import ENDPOINTS
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.web.app import create_app as create_web_app
 from tokenyard.web.auth import Authenticator
-from tokenyard.web.health import Check
+from tokenyard.web.health import Dependencies
 
 
 def create_app(
@@ -20,7 +20,7 @@ def create_app(
     authenticator: Authenticator,
     inference: Inference | None,
     routers: Sequence[APIRouter] = (),
-    checks: Mapping[str, Check] | None = None,
+    dependencies: Dependencies | None = None,
     registry: CollectorRegistry | None = None,
     streaming_paths: Collection[str] = (),
 ) -> ASGIApp:
@@ -40,7 +40,7 @@ def create_app(
         description="OpenAI-compatible inference, files and fine-tuning for tenants; administration for operators.",
         routers=routers,
         authenticator=authenticator,
-        checks=checks,
+        dependencies=dependencies,
         registry=registry,
         lifespan=lifespan,
         streaming_paths=streaming_paths,

@@ -86,24 +86,29 @@ def _rate_limited(limit: Limit, used: int, wait_ms: int, tokens: int, headers: R
             },
         )
     error.type = "tokens" if of_tokens else "requests"
+    error.room = limit.amount - used if of_tokens else None
     return error
 
 
 def _spent(whose: str, code: str, amount: NanoDollars, unspent: int) -> QuotaExceeded:
-    return QuotaExceeded(
+    error = QuotaExceeded(
         f"{whose} does not cover this request: it may cost up to ${to_dollars(amount)}, "
         f"and ${to_dollars(unspent)} is available.",
         code=code,
     )
+    error.room = unspent
+    return error
 
 
 def _in_use(whose: str, amount: NanoDollars, unspent: int, in_use: int) -> BudgetInUse:
-    return BudgetInUse(
+    error = BudgetInUse(
         f"{whose} does not cover this request at the moment: it may cost up to ${to_dollars(amount)}, and of "
         f"${to_dollars(unspent)} other requests that are not charged yet may cost up to ${to_dollars(in_use)}. "
         "Please try again when they have ended.",
         retry_after_s=IN_USE_RETRY_S,
     )
+    error.room = unspent - in_use
+    return error
 
 
 def _budget_owner(budget: str, organization: OrganizationId, project: ProjectId | None) -> tuple[str, str]:

@@ -23,7 +23,7 @@ from tokenyard.stack.checks import (
 from tokenyard.stack.installation import local_url
 from tokenyard.stack.processes.leftovers import processes_of
 from tokenyard.stack.processes.parts import our_parts
-from tokenyard.stack.processes.probes import Probe, answers_http, answers_redis
+from tokenyard.stack.processes.probes import Probe, able_to_serve, answers_http, answers_redis
 from tokenyard.stack.processes.run_record import holder, read_record
 from tokenyard.stack.ray_head import bearer_of
 
@@ -103,7 +103,7 @@ def _probes(settings: Settings) -> dict[str, Probe]:
         "ray": answers_http(f"{settings.effective_ray_url}/api/version", headers),
         **{part.name: part.probe for part in our_parts(settings, {})},
         # Alive is not enough here.
-        "gateway": answers_http(f"{local_url(settings, settings.gateway_port)}/ready"),
+        "gateway": able_to_serve(local_url(settings, settings.gateway_port)),
     }
 
 

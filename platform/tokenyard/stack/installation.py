@@ -83,6 +83,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
         **settings.model_dump(mode="json"),
         "secret": settings.secret.get_secret_value(),
         "models": json.dumps(settings.models),
+        "trusted_proxies": json.dumps(settings.trusted_proxies),
         "data_dir": settings.data_dir.absolute(),
         "database_url": settings.effective_database_url,
         "redis_url": settings.effective_redis_url,

@@ -12,7 +12,7 @@ from tokenyard.stack.base_models import pull
 from tokenyard.stack.first_start import FirstKeys, make_first_keys
 from tokenyard.stack.installation import StackFailed, local_url
 from tokenyard.stack.processes.parts import our_parts, valkey_part
-from tokenyard.stack.processes.probes import answers_http, until_ready
+from tokenyard.stack.processes.probes import able_to_serve, until_ready
 from tokenyard.stack.processes.supervisor import Supervisor
 from tokenyard.stack.progress import Progress
 from tokenyard.stack.ray_head import prepare_session_folder, ray_part
@@ -108,7 +108,7 @@ class Startup:
 
     async def _able_to_serve(self) -> None:
         """Wait until the gateway knows of the replicas and its budgets are loaded."""
-        probe = answers_http(f"{local_url(self.settings, self.settings.gateway_port)}/ready")
+        probe = able_to_serve(local_url(self.settings, self.settings.gateway_port))
         with self._progress.step("Gateway able to serve"):
             try:
                 await self._supervisor.unless_failed(until_ready(probe, limit_s=ABLE_TO_SERVE_LIMIT_S))

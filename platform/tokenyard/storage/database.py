@@ -7,7 +7,7 @@ from sqlite3 import Error as SqliteError
 from typing import Any
 
 from asyncpg import InterfaceError, PostgresError
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, registry
@@ -85,6 +85,12 @@ class Database:
                 raise DatabaseDown(error) from error
             await connection.execution_options(tokenyard_begin=begin)
             yield connection
+
+    async def answers(self) -> bool:
+        """Ask it for nothing but an answer; where it gives none this raises `DatabaseDown`."""
+        async with self.reading() as session:
+            await session.execute(text("SELECT 1"))
+        return True
 
     async def close(self) -> None:
         await self._engine.dispose()

@@ -1,7 +1,8 @@
 """A local cache in front of SQL: bounded, one load at a time for each key, and serving on while SQL is down.
 
-Who learns that SQL was changed says so with `outdate` or `outdate_where`. Nothing but age and size ever drops an entry,
-so that no call makes a cached key or model unusable during an outage of SQL.
+What is old is served while it is loaded again, so that no request waits for SQL because of age alone. Who learns that
+SQL was changed says so with `outdate` or `outdate_where`. Nothing but age and size ever drops an entry, so
+that no call makes a cached key or model unusable during an outage of SQL.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ DATABASE_DOWN = (DatabaseDown, SQLAlchemyError, OSError)
 LOAD_TIMEOUT_S = 5.0
 RETRY_AFTER_S = 1.0
 MAX_LOADS = 1000
+_UP = float("-inf")
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -35,10 +37,14 @@ class _Entry(NamedTuple, Generic[V]):
     outdated: bool = False
 
 
-class ReadCache(Generic[K, V]):
-    """Answers from memory while an entry is fresh, else from `load`.
+class _TooManyLoads(Exception):
+    """`MAX_LOADS` are under way."""
 
-    While the database is down an entry is served up to `stale_s` old, and only one load in `RETRY_AFTER_S` is tried.
+
+class ReadCache(Generic[K, V]):
+    """Answers from memory, and loads again what is older than `fresh_s` meanwhile; what is outdated it waits for.
+
+    While the database is down even that is served, up to `stale_s` old, and only one load in `RETRY_AFTER_S` is tried.
     What is absent (`None`) is kept apart, so that a flood of unknown keys cannot push out the known ones.
     """
 
@@ -60,13 +66,13 @@ class ReadCache(Generic[K, V]):
         self._present: OrderedDict[K, _Entry[V]] = OrderedDict()
         self._absent: OrderedDict[K, _Entry[None]] = OrderedDict()
         self._loads: dict[K, asyncio.Task[V | None]] = {}
-        self._down_until = float("-inf")
+        self._down_until = _UP
 
     async def get(self, key: K, *, fresh_s: float | None = None) -> V | None:
-        """Return what belongs to `key`, not older than `fresh_s` unless the database is down.
+        """Return what belongs to `key`, where `fresh_s` is given not older than that unless the database is down.
 
         Raises:
-            Unavailable: the database is down and there is no entry young enough.
+            Unavailable: the database is down, or too many loads are under way, and there is no entry young enough.
         """
         value = self.peek(key, fresh_s=fresh_s)
         if value is not None:
@@ -77,9 +83,19 @@ class ReadCache(Generic[K, V]):
         if self._now() < self._down_until:
             return self._stale(key)
         try:
-            return await self._loaded(key)
-        except DATABASE_DOWN:
+            load = self._loading(key)
+            old = self._present.get(key)
+            if old is not None and fresh_s is None and self._is_fresh(old, self._stale_s):
+                return old.value
+            # A caller that leaves must not end the load that others wait for.
+            return await asyncio.shield(load)
+        except (*DATABASE_DOWN, _TooManyLoads):
             return self._stale(key)
+
+    def knows(self, key: K) -> bool:
+        """Tell whether `get` answers without a load of its own of what was never seen."""
+        absent = self._absent.get(key)
+        return key in self._present or key in self._loads or (absent is not None and self._is_fresh(absent, None))
 
     async def latest(self, key: K) -> V | None:
         """Return what belongs to `key` at this moment, never from memory.
@@ -91,8 +107,8 @@ class ReadCache(Generic[K, V]):
         if self._now() < self._down_until:
             raise _not_available()
         try:
-            return await self._loaded(key)
-        except DATABASE_DOWN as error:
+            return await asyncio.shield(self._loading(key))
+        except (*DATABASE_DOWN, _TooManyLoads) as error:
             raise _not_available() from error
 
     def peek(self, key: K, *, fresh_s: float | None = None) -> V | None:
@@ -121,16 +137,18 @@ class ReadCache(Generic[K, V]):
         limit_s = self._fresh_s if fresh_s is None else fresh_s
         return not entry.outdated and self._now() - entry.loaded_at < limit_s
 
-    async def _loaded(self, key: K) -> V | None:
+    def _loading(self, key: K) -> "asyncio.Task[V | None]":
+        """Return the load of `key` that is under way, or begin one."""
         task = self._loads.get(key)
         if task is None:
             if len(self._loads) >= MAX_LOADS:
-                raise Unavailable("Too many lookups are under way. Please try again.")
+                raise _TooManyLoads
+            if self._down_until != _UP:  # it was down: this load is the one that finds out whether it still is
+                self._down_until = self._now() + RETRY_AFTER_S
             task = asyncio.create_task(self._load_once(key))
             self._loads[key] = task
             task.add_done_callback(lambda done: self._finished(key, done))
-        # A caller that leaves must not end the load that others wait for.
-        return await asyncio.shield(task)
+        return task
 
     async def _load_once(self, key: K) -> V | None:
         previous = self._present.get(key)
@@ -143,9 +161,16 @@ class ReadCache(Generic[K, V]):
     def _finished(self, key: K, task: "asyncio.Task[V | None]") -> None:
         if self._loads.get(key) is task:
             del self._loads[key]
-        if not task.cancelled() and isinstance(task.exception(), DATABASE_DOWN):
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            self._down_until = _UP
+        elif isinstance(error, DATABASE_DOWN):
             self._down_until = self._now() + RETRY_AFTER_S
-            _LOG.warning("the database is down; serving what is cached: %s", type(task.exception()).__name__)
+            _LOG.warning("the database is down; serving what is cached: %s", type(error).__name__)
+        else:  # nobody may be waiting for it
+            _LOG.error("a look-up failed", exc_info=error)
 
     def _keep(self, key: K, value: V | None) -> None:
         if value is None:

@@ -1,4 +1,4 @@
-"""Tells who holds a key: from memory where it was seen in the last half minute, else from SQL."""
+"""Tells who holds a key: from memory where it was seen in the last minutes, else from SQL."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -11,6 +11,7 @@ from tokenyard.storage.read_cache import ReadCache
 from tokenyard.tenancy.changes import OPERATOR_KEY_ENDED, ORGANIZATION_CHANGED
 from tokenyard.tenancy.keys import MAX_LENGTH, Credential, KeyHasher, redacted_guess, role_of
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
+from tokenyard.tenancy.unknown_keys import UnknownKeys
 
 FRESH_S = 30.0
 STALE_S = 600.0
@@ -20,9 +21,10 @@ CACHED_KEYS = 10_000
 class KeyAuthenticator:
     """`web.auth.Authenticator` for every app, and for the request path.
 
-    Malformed keys are refused without a look-up. Unknown ones are remembered as long as known ones. While SQL is down
-    what is cached serves on for ten minutes; a key that is not cached then raises `Unavailable`. The cache holds
-    hashes, never keys.
+    Malformed keys are refused without a look-up. Unknown ones are remembered as long as known ones, and looked up at a
+    small rate. A key that was last seen minutes ago is served from memory while it is looked up: what ends a key is
+    pushed to every process, and admission compares its revision. While SQL is down what is cached serves on for ten
+    minutes; a key that is not cached then raises `Unavailable`. The cache holds hashes, never keys.
     """
 
     def __init__(
@@ -38,15 +40,16 @@ class KeyAuthenticator:
             size=CACHED_KEYS,
             now=now,
         )
+        self._unknown = UnknownKeys(now)
 
-    async def tenant(self, secret: str) -> Principal:
-        return _as_tenant(await self._holder(secret))
+    async def tenant(self, secret: str, address: str = "") -> Principal:
+        return _as_tenant(await self._holder(secret, address))
 
-    async def fresh_tenant(self, secret: str) -> Principal:
-        return _as_tenant(await self._holder(secret, latest=True))
+    async def fresh_tenant(self, secret: str, address: str = "") -> Principal:
+        return _as_tenant(await self._holder(secret, address, latest=True))
 
-    async def operator(self, secret: str) -> Operator:
-        holder = await self._holder(secret)
+    async def operator(self, secret: str, address: str = "") -> Operator:
+        holder = await self._holder(secret, address)
         if isinstance(holder, Operator):
             return holder
         raise PermissionDenied("This needs an operator's key (`ty-admin-...`).")
@@ -69,16 +72,28 @@ class KeyAuthenticator:
             lambda credential: isinstance(credential.holder, Operator) and key in (None, credential.holder.key)
         )
 
-    async def _holder(self, secret: str, *, latest: bool = False) -> Principal | Operator:
+    async def _holder(self, secret: str, address: str, *, latest: bool = False) -> Principal | Operator:
         if len(secret) > MAX_LENGTH:
             raise _incorrect(secret)
         hashes = self._hasher.hashes(secret)
         credential = None if latest else self._cache.peek(hashes)
         if credential is None and role_of(secret) is not None:
-            credential = await (self._cache.latest(hashes) if latest else self._cache.get(hashes))
+            credential = await self._looked_up(hashes, address, latest=latest)
         if credential is None or (credential.expires is not None and credential.expires * 1000 <= self._clock.now_ms()):
             raise _incorrect(secret)
         return credential.holder
+
+    async def _looked_up(self, hashes: tuple[str, ...], address: str, *, latest: bool) -> Credential | None:
+        look_up = self._cache.latest if latest else self._cache.get
+        if latest:
+            self._cache.outdate(hashes)
+        if self._cache.knows(hashes):
+            return await look_up(hashes)
+        self._unknown.spend(address)
+        found = await look_up(hashes)
+        if found is not None:
+            self._unknown.refund(address)
+        return found
 
 
 def _as_tenant(holder: Principal | Operator) -> Principal:

@@ -1,7 +1,7 @@
 """The common part of every FastAPI app of ours: error shapes, authentication, health, metrics, request ids."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from importlib.metadata import version
 from typing import Any
@@ -17,7 +17,7 @@ from tokenyard.core.errors import ErrorBody
 from tokenyard.core.ids import new_request_id
 from tokenyard.web.auth import Authenticator
 from tokenyard.web.errors import install_error_handlers
-from tokenyard.web.health import Check, health_router
+from tokenyard.web.health import Dependencies, health_router
 from tokenyard.web.metrics import metrics_router
 from tokenyard.web.request_guard import RequestGuard
 
@@ -35,7 +35,7 @@ def create_app(
     description: str = "",
     routers: Sequence[APIRouter] = (),
     authenticator: Authenticator | None = None,
-    checks: Mapping[str, Check] | None = None,
+    dependencies: Dependencies | None = None,
     registry: CollectorRegistry | None = None,
     lifespan: Lifespan[FastAPI] | None = None,
     streaming_paths: Collection[str] = (),
@@ -58,7 +58,7 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.authenticator = authenticator
-    app.include_router(health_router(checks or {}))
+    app.include_router(health_router(dependencies))
     if registry is not None:
         app.include_router(metrics_router(registry))
     if description:

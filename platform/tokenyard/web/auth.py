@@ -7,34 +7,36 @@ from fastapi.security import HTTPBearer
 
 from tokenyard.core.errors import Unauthenticated
 from tokenyard.core.principal import Operator, Principal
+from tokenyard.web.client_address import address_of
 
 
 class Authenticator(Protocol):
     """Turns the secret of a key into who holds it."""
 
-    async def tenant(self, secret: str) -> Principal:
-        """Return a tenant's principal.
+    async def tenant(self, secret: str, address: str = "") -> Principal:
+        """Return a tenant's principal; `address` is the client's, for whom too many unknown keys are refused.
 
         Raises:
             Unauthenticated: unknown, malformed, revoked or expired key.
             PermissionDenied: an operator's key.
+            RateLimited: too many unknown keys came from this address.
+            Unavailable: it is not known here, and cannot be looked up now.
         """
         ...
 
-    async def fresh_tenant(self, secret: str) -> Principal:
+    async def fresh_tenant(self, secret: str, address: str = "") -> Principal:
         """Return a tenant's principal as it stands at this moment, never from a cache.
 
         Raises:
-            Unavailable: that cannot be looked up now; and all that `tenant` raises.
+            Unavailable: that cannot be looked up now; and the others that `tenant` raises.
         """
         ...
 
-    async def operator(self, secret: str) -> Operator:
+    async def operator(self, secret: str, address: str = "") -> Operator:
         """Return the operator that holds the key.
 
         Raises:
-            Unauthenticated: unknown, malformed, revoked or expired key.
-            PermissionDenied: a tenant's key.
+            PermissionDenied: a tenant's key; and the others that `tenant` raises.
         """
         ...
 
@@ -58,17 +60,17 @@ _WantsOperatorKey = Annotated[object, Security(_OPERATOR_KEY)]
 
 async def _tenant(request: Request, _key: _WantsApiKey) -> Principal:
     authenticator: Authenticator = request.app.state.authenticator
-    return await authenticator.tenant(bearer(request.headers.get("authorization")))
+    return await authenticator.tenant(bearer(request.headers.get("authorization")), address_of(request.scope))
 
 
 async def _fresh_tenant(request: Request, _key: _WantsApiKey) -> Principal:
     authenticator: Authenticator = request.app.state.authenticator
-    return await authenticator.fresh_tenant(bearer(request.headers.get("authorization")))
+    return await authenticator.fresh_tenant(bearer(request.headers.get("authorization")), address_of(request.scope))
 
 
 async def _operator(request: Request, _key: _WantsOperatorKey) -> Operator:
     authenticator: Authenticator = request.app.state.authenticator
-    return await authenticator.operator(bearer(request.headers.get("authorization")))
+    return await authenticator.operator(bearer(request.headers.get("authorization")), address_of(request.scope))
 
 
 CurrentTenant = Annotated[Principal, Depends(_tenant)]

@@ -1,16 +1,25 @@
-"""`/health` (this process is alive) and `/ready` (it can serve)."""
+"""`/health` (this process is alive) and `/ready` (it can answer), and how the parts do that it stands on.
+
+A gateway whose Redis, database or replicas are away is ready: it answers what it can, and the rest with a 503 of ours.
+Were it not, an outage of one part would take away all gateways, and with them whatever does not need that part.
+"""
 
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Literal
+from typing import Literal, Self
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter
+from prometheus_client import CollectorRegistry, Gauge
 from pydantic import BaseModel
 
+from tokenyard.web.loops import Loop, run_loops
+
 Check = Callable[[], Awaitable[bool]]
+State = Literal["ok", "failing"]
 
 CHECK_TIMEOUT_S = 2.0
+CHECK_INTERVAL_S = 0.5
 _LOG = logging.getLogger(__name__)
 
 
@@ -21,14 +30,50 @@ class Health(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether this process can serve, and how each of its checks ended."""
+    """This process can answer. `checks` tell how what it stands on did a moment ago."""
 
-    status: Literal["ok", "not_ready"]
-    checks: dict[str, Literal["ok", "failing"]]
+    status: Literal["ok"] = "ok"
+    checks: dict[str, State]
 
 
-def health_router(checks: Mapping[str, Check]) -> APIRouter:
-    """Return both routes; `/ready` runs all `checks` at once."""
+class Dependencies:
+    """Used as `async with`: looks now and then whether each part is there, so that nobody who asks has to wait."""
+
+    def __init__(self, checks: Mapping[str, Check], registry: CollectorRegistry | None = None) -> None:
+        self._checks = checks
+        self._up = registry and Gauge(
+            "tokenyard_dependency_up", "Whether a part that the process stands on is there.", ("dependency",),
+            registry=registry,
+        )  # fmt: skip
+        self._task: asyncio.Task[None] | None = None
+        self.states: dict[str, State] = {}
+
+    async def __aenter__(self) -> Self:
+        await self.look()
+        self._task = asyncio.create_task(run_loops([Loop("dependencies", self.look, CHECK_INTERVAL_S)]))
+        return self
+
+    async def __aexit__(self, *_raised: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+
+    async def look(self) -> None:
+        """Run all checks at once."""
+        await asyncio.gather(*(self._look(name, check) for name, check in self._checks.items()))
+
+    async def _look(self, name: str, check: Check) -> None:
+        passed = await _passes(check)
+        state: State = "ok" if passed else "failing"
+        if self.states.get(name, "ok") != state:
+            _LOG.warning("%s: %s", name, state)
+        self.states[name] = state
+        if self._up is not None:
+            self._up.labels(name).set(passed)
+
+
+def health_router(dependencies: Dependencies | None) -> APIRouter:
     router = APIRouter(tags=["process"])
 
     @router.head("/health", include_in_schema=False)
@@ -37,23 +82,16 @@ def health_router(checks: Mapping[str, Check]) -> APIRouter:
         return Health()
 
     @router.head("/ready", include_in_schema=False)
-    @router.get("/ready", responses={503: {"model": Readiness, "description": "A check fails."}})
-    async def ready(response: Response) -> Readiness:
-        passed = await asyncio.gather(*(_passes(name, check) for name, check in checks.items()))
-        able = all(passed)
-        response.status_code = 200 if able else 503
-        return Readiness(
-            status="ok" if able else "not_ready",
-            checks={name: "ok" if one else "failing" for name, one in zip(checks, passed, strict=True)},
-        )
+    @router.get("/ready")
+    async def ready() -> Readiness:
+        return Readiness(checks={} if dependencies is None else dependencies.states)
 
     return router
 
 
-async def _passes(name: str, check: Check) -> bool:
+async def _passes(check: Check) -> bool:
     try:
         async with asyncio.timeout(CHECK_TIMEOUT_S):
             return await check()
-    except Exception as error:  # whatever goes wrong in a check means: not ready
-        _LOG.warning("readiness check %s failed: %s", name, type(error).__name__)
+    except Exception:  # whatever goes wrong in a check means: it is not there
         return False

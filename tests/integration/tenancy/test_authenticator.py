@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
+from support.gateway_stack import until
 from support.tenancy_stand import LOST_REDIS, Tenancy
-from tokenyard.core.errors import PermissionDenied, Unauthenticated, Unavailable
+from tokenyard.core.errors import PermissionDenied, RateLimited, Unauthenticated, Unavailable
 from tokenyard.core.principal import Limits, Role
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
 from tokenyard.tenancy.api_keys import BOOTSTRAP
-from tokenyard.tenancy.keys import KeyHasher, Pepper, new_secret
+from tokenyard.tenancy.authenticator import KeyAuthenticator
+from tokenyard.tenancy.keys import Credential, KeyHasher, Pepper, new_secret
+from tokenyard.tenancy.unknown_keys import BURST, NETWORK_BURST, NETWORK_PER_S
 
 
 @contextmanager
@@ -30,6 +33,14 @@ def counted_queries(database: Database) -> Iterator[list[str]]:
         yield seen
     finally:
         event.remove(database.engine.sync_engine, "before_cursor_execute", note)
+
+
+async def is_refused(authenticator: KeyAuthenticator, secret: str) -> bool:
+    try:
+        await authenticator.tenant(secret)
+    except Unauthenticated:
+        return True
+    return False
 
 
 async def test_a_key_tells_its_holder_with_the_limits_of_all_three_scopes(tenancy: Tenancy) -> None:
@@ -67,7 +78,79 @@ async def test_a_hundred_concurrent_first_calls_are_one_query_and_later_ones_non
         assert len(queries) == 1
         tenancy.clock.advance(31)
         await tenancy.authenticator.tenant(secret)
-        assert len(queries) == 2
+        await until(lambda: len(queries) == 2)
+
+
+async def test_a_key_that_was_last_seen_minutes_ago_does_not_wait_for_sql(tenancy: Tenancy) -> None:
+    _, secret = await tenancy.new_tenant("acme")
+    cached = await tenancy.authenticator.tenant(secret)
+    answers, asked = asyncio.Event(), asyncio.Event()
+    credential = tenancy.operator_store.credential
+
+    async def hangs(hashes: tuple[str, ...]) -> Credential | None:
+        asked.set()
+        await answers.wait()
+        return await credential(hashes)
+
+    tenancy.operator_store.credential = hangs  # type: ignore[method-assign]
+    tenancy.clock.advance(599)
+    async with asyncio.timeout(5):
+        assert await tenancy.authenticator.tenant(secret) == cached
+        await asked.wait()
+    answers.set()
+
+
+async def test_a_flood_of_made_up_keys_reaches_sql_at_a_small_rate(tenancy: Tenancy) -> None:
+    _, known = await tenancy.new_tenant("acme")
+    _, new = await tenancy.new_tenant("umbra")
+    await tenancy.authenticator.tenant(known)
+    with counted_queries(tenancy.database) as queries:
+        for _ in range(10):
+            flood = (tenancy.authenticator.tenant(new_secret(Role.TENANT), "192.0.2.1") for _ in range(200))
+            answers = await asyncio.gather(*flood, return_exceptions=True)
+        assert {type(answer) for answer in answers} == {RateLimited}
+        assert len(queries) == NETWORK_BURST
+        assert await tenancy.authenticator.tenant(known, "192.0.2.1")
+        assert await tenancy.authenticator.tenant(new, "192.0.2.2"), "only the flood's own address is refused"
+        with pytest.raises(RateLimited) as refused:
+            await tenancy.authenticator.fresh_tenant(new_secret(Role.TENANT), "192.0.2.1")
+        assert int(refused.value.headers["retry-after"]) > 0
+
+        queries.clear()
+        tenancy.clock.advance(2)
+        same = new_secret(Role.TENANT)
+        for _ in range(2 * NETWORK_PER_S + 1):
+            with pytest.raises((Unauthenticated, RateLimited)):
+                await tenancy.authenticator.fresh_tenant(same, "192.0.2.1")
+        assert len(queries) == 2 * NETWORK_PER_S
+
+        queries.clear()
+        tenancy.clock.advance(2)
+        flood = (tenancy.authenticator.operator(new_secret(Role.OPERATOR), "192.0.2.1") for _ in range(200))
+        await asyncio.gather(*flood, return_exceptions=True)
+        assert len(queries) == 2 * NETWORK_PER_S
+
+
+async def test_a_flood_from_everywhere_reaches_sql_at_a_small_rate(tenancy: Tenancy) -> None:
+    _, known = await tenancy.new_tenant("acme")
+    await tenancy.authenticator.tenant(known)
+    with counted_queries(tenancy.database) as queries:
+        for number in range(10):
+            flood = (tenancy.authenticator.tenant(new_secret(Role.TENANT), f"10.0.{number}.{i}") for i in range(200))
+            answers = await asyncio.gather(*flood, return_exceptions=True)
+        assert {type(answer) for answer in answers} == {Unavailable}
+        assert len(queries) == BURST
+        tenancy.clock.advance(599)
+        assert await tenancy.authenticator.tenant(known), "what is known is not asked for as what is not"
+
+
+async def test_keys_that_exist_are_looked_up_without_such_a_limit(tenancy: Tenancy) -> None:
+    organization, _ = await tenancy.new_tenant("acme")
+    for number in range(2 * NETWORK_BURST):
+        _, secret = await tenancy.keys.create(
+            organization.id, organization.default_project_id, name=str(number), actor=BOOTSTRAP
+        )
+        assert await tenancy.authenticator.tenant(secret, "192.0.2.1")
 
 
 async def test_unknown_keys_are_asked_for_once_and_malformed_ones_never(tenancy: Tenancy) -> None:
@@ -114,8 +197,8 @@ async def test_a_revoked_key_is_dead_here_at_once_and_its_revision_in_redis_ever
         await tenancy.authenticator.tenant(secret)
     assert await tenancy.revision(organization.id) > cached.revision
     tenancy.clock.advance(31)
-    with pytest.raises(Unauthenticated):
-        await elsewhere.tenant(secret)
+    assert await elsewhere.tenant(secret) == cached, "it is looked up meanwhile"
+    await until(lambda: is_refused(elsewhere, secret))
 
 
 async def test_archiving_an_organization_ends_its_keys_at_once_and_taking_it_back_opens_them(tenancy: Tenancy) -> None:

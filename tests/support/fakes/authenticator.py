@@ -19,7 +19,7 @@ class FixedAuthenticator:
         self.database_is_down = False
         self._operator = operator
 
-    async def tenant(self, secret: str) -> Principal:
+    async def tenant(self, secret: str, address: str = "") -> Principal:
         if secret == self._operator:
             raise PermissionDenied("an operator's key")
         if secret in self.cached:
@@ -28,13 +28,13 @@ class FixedAuthenticator:
             raise Unauthenticated("Incorrect API key provided.")
         return self.tenants[secret]
 
-    async def fresh_tenant(self, secret: str) -> Principal:
+    async def fresh_tenant(self, secret: str, address: str = "") -> Principal:
         if self.database_is_down:
             raise Unavailable("The service cannot look this up right now.")
         self.cached.pop(secret, None)
         return await self.tenant(secret)
 
-    async def operator(self, secret: str) -> Operator:
+    async def operator(self, secret: str, address: str = "") -> Operator:
         if secret in self.tenants:
             raise PermissionDenied("a tenant's key")
         if secret != self._operator:

@@ -12,11 +12,11 @@ START_TIMEOUT_S = 10.0
 
 
 @asynccontextmanager
-async def running(app: ASGIApp, *, lifespan: bool = False) -> AsyncIterator[str]:
-    """Serve `app` on a free port of 127.0.0.1; yield its URL."""
+async def running(app: ASGIApp, *, lifespan: bool = False, config: uvicorn.Config | None = None) -> AsyncIterator[str]:
+    """Serve `app` on a free port of 127.0.0.1, or what `config` says; yield its URL."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(
+    config = config or uvicorn.Config(
         app,
         http="httptools",
         lifespan="on" if lifespan else "off",

@@ -88,7 +88,8 @@ class GatewayFleet:
 
     async def _all_are_ready(self) -> bool:
         found = [await self.call(gateway, "GET", "/ready", "") for gateway in range(len(self.urls))]
-        return all(response.status == 200 for response in found)
+        checks = [(await response.json())["checks"] for response in found]
+        return all(set(states.values()) == {"ok"} for states in checks)
 
 
 @asynccontextmanager

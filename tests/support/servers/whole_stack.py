@@ -109,7 +109,7 @@ class Stack:
 
         def ready() -> bool:
             try:
-                return httpx.get(f"{self.url}/ready", timeout=5).status_code == 200
+                return set(httpx.get(f"{self.url}/ready", timeout=5).json()["checks"].values()) == {"ok"}
             except httpx.TransportError:
                 return False
 

@@ -3,6 +3,7 @@
 KubeRay's CRDs are taken from the folder that TOKENYARD_KUBERAY_SCHEMAS names.
 """
 
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -156,6 +157,20 @@ def test_gateways_read_the_same_models() -> None:
     (container,) = pods(manifests)["Deployment/ty-gateway"]["containers"]
     environment = {item["name"]: item.get("value") for item in container["env"]}
     assert environment["TOKENYARD_MODELS"] == '["a","b"]'
+
+
+def test_gateways_believe_the_proxies_that_are_named_and_no_others() -> None:
+    for given in ([], ["10.0.0.0/8", "192.0.2.7"]):
+        (container,) = pods(render({"gateway": {"trustedProxies": given}}))["Deployment/ty-gateway"]["containers"]
+        environment = {item["name"]: item.get("value") for item in container["env"]}
+        assert json.loads(environment["TOKENYARD_TRUSTED_PROXIES"]) == given
+
+
+def test_a_gateway_is_asked_whether_it_can_answer() -> None:
+    """`/ready` says so whatever else is away; `/health` is what it would be restarted for."""
+    (container,) = pods(render({}))["Deployment/ty-gateway"]["containers"]
+    probes = {kind: container[kind]["httpGet"]["path"] for kind in ("readinessProbe", "livenessProbe")}
+    assert probes == {"readinessProbe": "/ready", "livenessProbe": "/health"}
 
 
 def test_only_the_migration_job_reads_rate_cards_and_finds_them() -> None:

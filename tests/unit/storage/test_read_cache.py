@@ -6,8 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from support.fakes.clock import FrozenClock
+from support.gateway_stack import until
 from tokenyard.core.errors import Unavailable
-from tokenyard.storage.read_cache import ReadCache
+from tokenyard.storage.read_cache import MAX_LOADS, ReadCache
 
 
 class Source:
@@ -57,15 +58,84 @@ async def test_what_is_absent_is_remembered_too(cache: ReadCache[str, str], sour
     assert await cache.get("x", fresh_s=0) == "X"
 
 
-async def test_an_entry_is_loaded_again_when_it_is_too_old(
+async def test_an_old_entry_is_served_while_it_is_loaded_again(
     cache: ReadCache[str, str], source: Source, clock: FrozenClock
 ) -> None:
     await cache.get("a")
     source.values["a"] = "A2"
     clock.advance(29.9)
     assert await cache.get("a") == "A"
+    assert source.loads == 1
     clock.advance(0.2)
+    source.gate.clear()
+    async with asyncio.timeout(5):
+        assert [await cache.get("a") for _ in range(10)] == ["A"] * 10, "nobody waits for the database"
+    await until(lambda: source.loads == 2)
+    source.gate.set()
+    await until(lambda: cache.peek("a") == "A2")
+    assert source.loads == 2
+
+
+async def test_who_sets_an_age_waits_rather_than_getting_an_older_entry(
+    cache: ReadCache[str, str], source: Source, clock: FrozenClock
+) -> None:
+    await cache.get("a")
+    source.values["a"] = "A2"
+    clock.advance(5)
+    assert await cache.get("a", fresh_s=10) == "A"
+    assert await cache.get("a", fresh_s=5) == "A2"
+
+
+async def test_an_entry_of_ten_minutes_is_not_served(
+    cache: ReadCache[str, str], source: Source, clock: FrozenClock
+) -> None:
+    await cache.get("a")
+    source.values["a"] = "A2"
+    clock.advance(601)
     assert await cache.get("a") == "A2"
+
+
+@pytest.mark.parametrize("outdated", [False, True])
+async def test_what_is_known_is_served_while_too_many_loads_are_under_way(
+    cache: ReadCache[str, str], source: Source, clock: FrozenClock, outdated: bool
+) -> None:
+    await cache.get("a")
+    clock.advance(31)
+    source.gate.clear()
+    flood = [asyncio.create_task(cache.get(f"unknown-{number}")) for number in range(MAX_LOADS)]
+    await until(lambda: source.loads == MAX_LOADS + 1)
+    if outdated:
+        cache.outdate("a")
+    async with asyncio.timeout(5):
+        assert await cache.get("a") == "A"
+        with pytest.raises(Unavailable):
+            await cache.get("b")
+    assert source.loads == MAX_LOADS + 1
+    source.gate.set()
+    await asyncio.gather(*flood)
+
+
+async def test_while_the_database_hangs_only_one_load_a_second_is_tried(
+    cache: ReadCache[str, str], source: Source, clock: FrozenClock
+) -> None:
+    """Those who come while that one is under way do not wait for it."""
+    await cache.get("a")
+    cache.outdate("a")
+    source.down = True
+    assert await cache.get("a") == "A"
+    clock.advance(1.1)
+    source.gate.clear()
+    probe = asyncio.create_task(cache.get("a"))
+    await until(lambda: source.loads == 3)
+    async with asyncio.timeout(5):
+        assert await cache.get("a") == "A"
+        with pytest.raises(Unavailable):
+            await cache.get("b")
+    assert source.loads == 3
+    source.down = False
+    source.gate.set()
+    assert await probe == "A"
+    assert await cache.get("b") == "B"
 
 
 async def test_while_the_database_is_down_an_old_entry_is_served_for_ten_minutes(
@@ -88,6 +158,8 @@ async def test_while_the_database_is_down_only_one_load_a_second_is_tried(
     clock.advance(31)
     for _ in range(50):
         assert await cache.get("a") == "A"
+    await until(lambda: source.loads == 2)
+    await asyncio.sleep(0)
     with pytest.raises(Unavailable):
         await cache.get("b")
     assert source.loads == 2

@@ -17,6 +17,7 @@ from support.servers.asgi import running
 from tokenyard.storage.outage import DatabaseDown
 from tokenyard.web.app import create_app
 from tokenyard.web.auth import CurrentOperator, CurrentTenant, FreshTenant
+from tokenyard.web.health import Dependencies
 
 
 class Thing(BaseModel):
@@ -53,24 +54,31 @@ async def broken() -> bool:
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
     registry = CollectorRegistry()
     Counter("things", "Things.", registry=registry)
+    dependencies = Dependencies({"redis": good, "replicas": broken}, registry)
     app = create_app(
         title="Things",
         description="All about things.",
         routers=[router()],
         authenticator=FixedAuthenticator({}),
-        checks={"redis": good, "replicas": broken},
+        dependencies=dependencies,
         registry=registry,
     )
-    async with running(app) as url, aiohttp.ClientSession(url) as session:
+    async with dependencies, running(app) as url, aiohttp.ClientSession(url) as session:
         yield session
 
 
-async def test_it_tells_that_it_is_alive_and_which_check_fails(http: aiohttp.ClientSession) -> None:
+async def test_it_is_alive_and_ready_whatever_it_lacks_and_tells_that(http: aiohttp.ClientSession) -> None:
     async with http.get("/health") as reply:
         assert (reply.status, await reply.json()) == (200, {"status": "ok"})
     async with http.get("/ready") as reply:
         checks = {"redis": "ok", "replicas": "failing"}
-        assert (reply.status, await reply.json()) == (503, {"status": "not_ready", "checks": checks})
+        assert (reply.status, await reply.json()) == (200, {"status": "ok", "checks": checks})
+    async with http.get("/metrics") as reply:
+        lines = (await reply.text()).splitlines()
+    assert {line for line in lines if line.startswith("tokenyard_dependency_up")} == {
+        'tokenyard_dependency_up{dependency="redis"} 1.0',
+        'tokenyard_dependency_up{dependency="replicas"} 0.0',
+    }
     async with http.head("/health") as reply:
         assert reply.status == 200
 

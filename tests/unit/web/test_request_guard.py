@@ -1,14 +1,16 @@
 """What no route could take is refused before the caller is known, in OpenAI's shape and never as our failure."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
+from starlette.types import Message
 
 from tokenyard.web.app import create_app
-from tokenyard.web.request_guard import MAX_BODY_BYTES
+from tokenyard.web.request_guard import BODIES_BYTES, BODIES_OF_ONE_BYTES, MAX_BODY_BYTES
 
 
 class Named(BaseModel):
@@ -82,3 +84,56 @@ async def test_a_nul_in_the_address(client: httpx.AsyncClient, path: str) -> Non
 
 async def test_half_a_surrogate_pair_in_a_field_s_name(client: httpx.AsyncClient) -> None:
     _refused(await client.post("/things", content=b'{"name": "a", "\\ud800": 1}'), 400)
+
+
+class Uploads:
+    """Begins requests whose bodies do not come, until it is closed."""
+
+    def __init__(self) -> None:
+        self.app = create_app(title="test", routers=[_routes()])
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def begin(self, number: int, address: str, headers: list[tuple[bytes, bytes]]) -> list[int]:
+        """Begin so many; return the statuses of those that are answered at once."""
+        statuses: list[int] = []
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                statuses.append(message["status"])
+
+        async def never() -> Message:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "path": "/things",
+            "query_string": b"",
+            "headers": headers,
+            "client": (address, 1),
+        }
+        for _ in range(number):
+            self._tasks.append(asyncio.create_task(self.app(dict(scope), never, send)))  # type: ignore[arg-type]
+        await asyncio.sleep(0.01)
+        return statuses
+
+    async def end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+
+@pytest.mark.parametrize("header", [(b"content-length", b"%d" % MAX_BODY_BYTES), (b"transfer-encoding", b"chunked")])
+async def test_all_bodies_under_way_are_bounded_and_one_client_s_are_before(header: tuple[bytes, bytes]) -> None:
+    uploads = Uploads()
+    of_one, of_all = BODIES_OF_ONE_BYTES // MAX_BODY_BYTES, BODIES_BYTES // MAX_BODY_BYTES
+    assert await uploads.begin(of_one, "192.0.2.0", [header]) == []
+    assert await uploads.begin(1, "192.0.2.0", [header]) == [429]
+    for number in range(1, of_all // of_one):
+        assert await uploads.begin(of_one, f"192.0.2.{number}", [header]) == []
+    assert await uploads.begin(1, "198.51.100.1", [header]) == [503]
+    await uploads.end()
+    assert await uploads.begin(of_one, "192.0.2.0", [header]) == []
+    await uploads.end()

@@ -63,7 +63,7 @@ class ReplicaList:
         self._ejected[name] = _Ejection(self._now() + EJECTED_FOR_S)
 
     async def has_replicas(self) -> bool:
-        """Tell whether anything can be served: a readiness check."""
+        """Tell whether anything can be served."""
         return any(self.candidates(model) for model in self._by_model)
 
     async def refresh(self) -> None:

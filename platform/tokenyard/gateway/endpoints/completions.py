@@ -22,6 +22,7 @@ _TEXT = {"type": "string"}
 _TOKENS = {"type": "array", "items": {"type": "integer", "minimum": 0, "maximum": MAX_TOKEN_ID}, "minItems": 1}
 _SEVERAL = [{"type": "array", "items": one, "minItems": 1, "maxItems": MAX_PROMPTS} for one in (_TEXT, _TOKENS)]
 _PROMPT = {"anyOf": [_TEXT, _TOKENS, *_SEVERAL]}
+_TokenIds = Annotated[list[Annotated[int, Meta(ge=0, le=MAX_TOKEN_ID)]], Meta(min_length=1)]
 _DEFAULT = f"Default: {DEFAULT_MAX_TOKENS}. 0 only with `echo`."
 
 
@@ -98,9 +99,11 @@ def _check_prompt(value: object) -> None:
 
 
 def _is_tokens(value: object) -> bool:
-    return (
-        isinstance(value, list) and bool(value) and all(type(one) is int and 0 <= one <= MAX_TOKEN_ID for one in value)
-    )
+    try:
+        msgspec.convert(value, _TokenIds)  # there may be a million: no loop of our own
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 class CompletionLogprobs(msgspec.Struct):

@@ -8,6 +8,7 @@ import msgspec
 
 from tokenyard.core.usage import TokenUsage
 from tokenyard.gateway.endpoints.body import GenerationBody
+from tokenyard.gateway.endpoints.body_bounds import check_values
 from tokenyard.gateway.endpoints.chat import ChatBody, ChatCompletion, ChatCompletionChunk
 from tokenyard.gateway.endpoints.completions import Completion, CompletionBody
 from tokenyard.gateway.endpoints.invalid_body import invalid_body
@@ -37,6 +38,7 @@ class Endpoint:
 
     def parse(self, raw: bytes) -> GenerationBody:
         """Read and check a request body; the `InvalidRequest` names the field that is missing, unknown or wrong."""
+        check_values(raw)
         try:
             body = self._decoder.decode(raw)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -2,57 +2,58 @@
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tokenizers import Tokenizer
-
-from tokenyard.core.errors import Unavailable
+from tokenyard.core.ids import OrganizationId
 from tokenyard.core.models import BaseModel
 from tokenyard.gateway.endpoints.body import Prompt
+from tokenyard.gateway.endpoints.counting_turns import CountingTurns
+from tokenyard.gateway.endpoints.model_tokenizer import ModelTokenizer
 
 MAX_TOKENIZERS = 16
-MAX_COUNTING = 2
-COUNT_WAIT_S = 5.0
 
 
 class TokenCounter:
-    """Counts with the model's own tokenizer, in a thread, a few at a time."""
+    """Counts with the model's own tokenizer, beside the event loop; None where it is not on this machine."""
 
-    def __init__(self) -> None:
-        self._tokenizers: OrderedDict[str, Tokenizer] = OrderedDict()
-        self._slots = asyncio.Semaphore(MAX_COUNTING)
+    def __init__(self, models: Iterable[BaseModel] = ()) -> None:
+        """Read the tokenizers of `models`, which would hold up the event loop later; others are read when wanted."""
+        self._tokenizers: OrderedDict[str, ModelTokenizer] = OrderedDict()
+        self._turns = CountingTurns()
+        for model in models:
+            self._tokenizer(model)
 
-    async def count(self, prompts: list[Prompt], model: BaseModel) -> list[int] | None:
-        """Return the tokens of each prompt, or None where the model's tokenizer is not on this machine.
+    @property
+    def under_way(self) -> int:
+        """How many counts wait or are being made."""
+        return self._turns.under_way
+
+    async def count(
+        self, organization: OrganizationId, prompts: Sequence[Prompt], model: BaseModel
+    ) -> list[int] | None:
+        """Return the tokens of each prompt.
 
         Raises:
-            Unavailable: too many long prompts wait to be counted.
+            RateLimited: too many long prompts of this organization wait to be counted.
+            Unavailable: too many of all organizations do.
         """
-        try:
-            async with asyncio.timeout(COUNT_WAIT_S):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise Unavailable("Too many long prompts at the moment. Please try again.") from None
-        try:
-            return await asyncio.to_thread(self._count, prompts, model)
-        finally:
-            self._slots.release()
+        return await self._turns.run(organization, lambda: self._count(prompts, model))
 
-    def _count(self, prompts: list[Prompt], model: BaseModel) -> list[int] | None:
+    async def fewest(self, prompts: Sequence[Prompt], model: BaseModel) -> list[int] | None:
+        """Return numbers of tokens that the prompts are never below, without counting."""
+        tokenizer = self._tokenizers.get(model.path) or await asyncio.to_thread(self._tokenizer, model)
+        return None if tokenizer is None else [tokenizer.fewest(prompt.texts) + prompt.tokens for prompt in prompts]
+
+    def _count(self, prompts: Sequence[Prompt], model: BaseModel) -> list[int] | None:
         tokenizer = self._tokenizer(model)
-        if tokenizer is None:
-            return None
-        return [
-            sum(len(tokenizer.encode(text, add_special_tokens=False).ids) for text in prompt.texts) + prompt.tokens
-            for prompt in prompts
-        ]
+        return None if tokenizer is None else [tokenizer.count(prompt.texts) + prompt.tokens for prompt in prompts]
 
-    def _tokenizer(self, model: BaseModel) -> Tokenizer | None:
-        known = self._tokenizers.get(model.id)
+    def _tokenizer(self, model: BaseModel) -> ModelTokenizer | None:
+        known = self._tokenizers.get(model.path)
         file = Path(model.path) / "tokenizer.json"
         if known is None and file.is_file():
-            known = Tokenizer.from_file(str(file))
-            self._tokenizers[model.id] = known
+            known = self._tokenizers[model.path] = ModelTokenizer(file)
             if len(self._tokenizers) > MAX_TOKENIZERS:
                 self._tokenizers.popitem(last=False)
         return known

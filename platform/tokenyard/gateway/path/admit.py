@@ -3,13 +3,13 @@
 from tokenyard.core.admission import AdmissionRequest, Admitted
 from tokenyard.core.budgets import budgets_of
 from tokenyard.core.clock import Clock
-from tokenyard.core.errors import BudgetInUse, QuotaExceeded, RateLimited
+from tokenyard.core.errors import QuotaExceeded, RateLimited
 from tokenyard.core.ids import RequestId, attempt_id
 from tokenyard.core.price import worst_case_cost
 from tokenyard.core.principal import Principal
 from tokenyard.core.usage import MeterClaims
 from tokenyard.gateway.endpoints.token_counter import TokenCounter
-from tokenyard.gateway.path.resolve import ResolvedRequest, counted
+from tokenyard.gateway.path.resolve import ResolvedRequest, counted, fitted, least
 from tokenyard.gateway.ports import AdmissionControl
 
 
@@ -19,18 +19,40 @@ class AdmissionStage:
         self._counter = counter
         self._clock = clock
 
-    async def admit(self, request: ResolvedRequest, principal: Principal, request_id: RequestId) -> Admitted:
-        """Take the hold; where the quick bound of the prompt is refused, count exactly and try once more."""
+    async def admit(
+        self, request: ResolvedRequest, principal: Principal, request_id: RequestId
+    ) -> tuple[ResolvedRequest, Admitted]:
+        """Take the hold; where the quick bound of the prompt is refused, count exactly and try once more.
+
+        Nothing is counted for who is over a limit anyway.
+        """
         try:
-            return await self._control.admit(admission_request(request, principal, request_id, self._clock))
+            return request, await self._ask(request, principal, request_id)
         except (RateLimited, QuotaExceeded) as refusal:
-            depends_on_size = refusal.type == "tokens" or isinstance(refusal, BudgetInUse | QuotaExceeded)
-            if not depends_on_size:
+            if refusal.room is None or not await self._may_fit(request, principal, request_id, refusal):
                 raise
             smaller = await counted(request, self._counter)
             if smaller is None or smaller.prompt_tokens >= request.prompt_tokens:
                 raise
-            return await self._control.admit(admission_request(smaller, principal, request_id, self._clock))
+        smaller = await fitted(smaller, self._counter)
+        return smaller, await self._ask(smaller, principal, request_id)
+
+    async def _ask(self, request: ResolvedRequest, principal: Principal, request_id: RequestId) -> Admitted:
+        return await self._control.admit(admission_request(request, principal, request_id, self._clock))
+
+    async def _may_fit(
+        self,
+        request: ResolvedRequest,
+        principal: Principal,
+        request_id: RequestId,
+        refusal: RateLimited | QuotaExceeded,
+    ) -> bool:
+        smallest = await least(request, self._counter)
+        if smallest is None or refusal.room is None:
+            return False
+        asked = admission_request(smallest, principal, request_id, self._clock)
+        of_tokens = refusal.type == "tokens"
+        return (asked.tokens if of_tokens else asked.amount) <= refusal.room
 
 
 def admission_request(

@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from starlette.types import Message, Receive, Scope, Send
 
 from tokenyard.core.errors import InvalidRequest, PayloadTooLarge
+from tokenyard.web.client_address import address_of
 
 UPLOAD_TIMEOUT_S = 60.0
 STALL_LIMIT_S = 30.0
+_DIGITS = 20  # more of them, which are costly to read, make no number that could be right
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -35,6 +37,7 @@ class ClientConnection:
         self._upload_timeout_s = upload_timeout_s
         self._sending_since: float | None = None
         self._headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
+        self.address = address_of(scope)
         self.started = False
         self.finished = False
         self.status = 0
@@ -54,9 +57,7 @@ class ClientConnection:
             InvalidRequest: it does not arrive within `upload_timeout_s`.
             ClientLeft: it was cut.
         """
-        declared = self.header(b"content-length")
-        if declared is not None and (not declared.isdecimal() or int(declared) > limit):
-            raise _too_large(limit)
+        self.body_bytes(limit)
         try:
             async with asyncio.timeout(self._upload_timeout_s):
                 body = await self._read(limit)
@@ -65,6 +66,15 @@ class ClientConnection:
         if len(body) > limit:
             raise _too_large(limit)
         return body
+
+    def body_bytes(self, limit: int) -> int:
+        """Return how many bytes the body may have: as many as it says, or `limit`, over which it is refused."""
+        declared = self.header(b"content-length")
+        if declared is None:
+            return limit
+        if not declared.isdecimal() or len(declared) > _DIGITS or int(declared) > limit:
+            raise _too_large(limit)
+        return int(declared)
 
     async def _read(self, limit: int) -> bytes:
         """Return the body, or somewhat more than `limit` bytes of it."""

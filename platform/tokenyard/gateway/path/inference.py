@@ -1,6 +1,7 @@
 """The one path of every endpoint that costs money: authenticate, resolve, admit, route, relay, settle."""
 
 import logging
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry
 from starlette.types import Receive, Scope, Send
@@ -10,24 +11,33 @@ from tokenyard.core.clock import Clock
 from tokenyard.core.errors import InvalidRequest, TokenyardError, Unavailable, error_body
 from tokenyard.core.ids import RequestId
 from tokenyard.core.principal import Principal
+from tokenyard.gateway.endpoints.body import GenerationBody
 from tokenyard.gateway.endpoints.table import Endpoint
 from tokenyard.gateway.endpoints.token_counter import TokenCounter
 from tokenyard.gateway.metrics import GatewayMetrics
 from tokenyard.gateway.path.admit import AdmissionStage
 from tokenyard.gateway.path.client import STALL_LIMIT_S, ClientConnection, ClientLeft
+from tokenyard.gateway.path.in_flight import InFlight, InFlightBounds
 from tokenyard.gateway.path.relay import Relay
-from tokenyard.gateway.path.resolve import ResolvedRequest, resolve
+from tokenyard.gateway.path.resolve import ResolvedRequest, fitted, resolve
 from tokenyard.gateway.path.settle import RequestSettlement, Settler
 from tokenyard.gateway.path.telemetry import RequestTelemetry
 from tokenyard.gateway.ports import AdmissionControl, ModelResolver
 from tokenyard.web.access_log import AccessLog
 from tokenyard.web.auth import Authenticator, bearer
 
-MAX_IN_FLIGHT = 4096
 # Nginx's number for "the client closed the request": only ever seen in logs and metrics.
 CLIENT_CLOSED_REQUEST = 499
 
 _LOG = logging.getLogger(__name__)
+
+
+class _Caller(NamedTuple):
+    """Who asks, and what it takes to look that up afresh."""
+
+    principal: Principal
+    secret: str
+    address: str
 
 
 class Inference:
@@ -44,7 +54,8 @@ class Inference:
         registry: CollectorRegistry,
         access_log: AccessLog,
         max_request_bytes: int,
-        max_in_flight: int = MAX_IN_FLIGHT,
+        counter: TokenCounter | None = None,
+        in_flight: InFlightBounds | None = None,
         stall_limit_s: float = STALL_LIMIT_S,
     ) -> None:
         self._authenticator = authenticator
@@ -54,9 +65,11 @@ class Inference:
         self._metrics = GatewayMetrics(registry)
         self._log = access_log
         self._max_request_bytes = max_request_bytes
-        self._max_in_flight = max_in_flight
+        bounds = in_flight or InFlightBounds()
+        self._max_in_flight = bounds.requests
+        self._places = InFlight(bounds)
         self._stall_limit_s = stall_limit_s
-        self._counter = TokenCounter()
+        self._counter = counter or TokenCounter()
         self._admission = AdmissionStage(admission, self._counter, clock)
         self._in_flight = 0
         self.settler = Settler(admission, clock)
@@ -95,24 +108,38 @@ class Inference:
         if self._in_flight > self._max_in_flight:
             raise Unavailable("The server is overloaded. Please try again shortly.")
         secret = bearer(client.header(b"authorization"))
-        principal = await self._authenticator.tenant(secret)
+        principal = await self._authenticator.tenant(secret, client.address)
+        caller = _Caller(principal, secret, client.address)
         telemetry.caller(principal.organization, principal.project, principal.key)
-        body = endpoint.parse(await client.body(self._max_request_bytes))
-        request = await resolve(endpoint, body, principal, self._models, self._counter)
-        admitted = await self._admit(request, principal, secret, telemetry.request_id)
+        with self._places.place(principal.organization, client.body_bytes(self._max_request_bytes)) as place:
+            raw = await client.body(self._max_request_bytes)
+            place.body_has(len(raw))
+            await self._serve_body(endpoint, endpoint.parse(raw), caller, client, telemetry)
+
+    async def _serve_body(
+        self,
+        endpoint: Endpoint,
+        body: GenerationBody,
+        caller: _Caller,
+        client: ClientConnection,
+        telemetry: RequestTelemetry,
+    ) -> None:
+        request = await resolve(endpoint, body, caller.principal, self._models, self._counter)
+        request, admitted = await self._admit(request, caller, telemetry.request_id)
         telemetry.admitted(request.model.name, admitted.rates.headers())
         async with RequestSettlement(self.settler, admitted.claims, request.model.price, telemetry) as settlement:
             async with client.watched():
-                await self._relay.run(request, client, settlement)
+                # Counting comes after the limits, so that who is over them cannot make us count.
+                await self._relay.run(await fitted(request, self._counter), client, settlement)
 
     async def _admit(
-        self, request: ResolvedRequest, principal: Principal, secret: str, request_id: RequestId
-    ) -> Admitted:
+        self, request: ResolvedRequest, caller: _Caller, request_id: RequestId
+    ) -> tuple[ResolvedRequest, Admitted]:
         """Admit the request; where its caller was changed since, look the key up afresh and try once more."""
         try:
-            return await self._admission.admit(request, principal, request_id)
+            return await self._admission.admit(request, caller.principal, request_id)
         except PrincipalOutdated:
-            fresh = await self._authenticator.fresh_tenant(secret)
+            fresh = await self._authenticator.fresh_tenant(caller.secret, caller.address)
         try:
             return await self._admission.admit(request, fresh, request_id)
         except PrincipalOutdated as error:  # changed once more, or SQL answered with an old copy

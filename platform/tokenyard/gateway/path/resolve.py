@@ -1,8 +1,11 @@
 """Stage 2: which model, at which price, and how many tokens the request may use."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from tokenyard.core.errors import ContextLengthExceeded
+from tokenyard.core.ids import OrganizationId
 from tokenyard.core.models import ResolvedModel
 from tokenyard.core.principal import Principal
 from tokenyard.gateway.endpoints.body import GenerationBody
@@ -21,6 +24,7 @@ class ResolvedRequest(msgspec.Struct, frozen=True):
     endpoint: Endpoint
     body: GenerationBody
     model: ResolvedModel
+    organization: OrganizationId
     prompts: tuple[int, ...]
     max_tokens: int
     exact: bool
@@ -34,26 +38,47 @@ class ResolvedRequest(msgspec.Struct, frozen=True):
         # For 0, which asks for the echo alone, the engine makes one token all the same.
         return len(self.prompts) * self.body.choices * max(1, self.max_tokens)
 
+    @property
+    def fits(self) -> bool:
+        return max(self.prompts) + max(1, self.max_tokens) <= self.model.base.context_length
+
 
 async def resolve(
     endpoint: Endpoint, body: GenerationBody, principal: Principal, models: ModelResolver, counter: TokenCounter
 ) -> ResolvedRequest:
-    """Find the model and make sure that it can do what is asked, within its context.
+    """Find the model and make sure that it can do what is asked, and that it may fit the model's context.
 
     Raises:
         ModelNotFound: no such model for this organization.
         InvalidRequest: the model cannot do this.
-        ContextLengthExceeded: prompt and completion do not fit, also when counted exactly.
+        ContextLengthExceeded: prompt and completion cannot fit.
     """
     model = await models.resolve(principal.organization, body.model)
     base = model.base
     body.check_model(base)
-    bounds = tuple(prompt.bound for prompt in body.prompts(base))
+    prompts = body.prompts(base)
+    bounds = tuple(prompt.bound for prompt in prompts)
     wanted = base.default_max_tokens if body.wanted_tokens is None else body.wanted_tokens
-    request = ResolvedRequest(endpoint, body, model, bounds, wanted, exact=False)
-    if max(bounds) + wanted <= base.context_length:
+    request = ResolvedRequest(endpoint, body, model, principal.organization, bounds, wanted, exact=False)
+    if request.fits:
         return request
-    return _fitted(await counted(request, counter) or request)
+    fewest = await counter.fewest(prompts, base)
+    if fewest is None:
+        return _fitted(request)
+    _fitted(_with(request, fewest))
+    # More than the context holds is never used, whatever is counted.
+    return _with(request, [min(bound, base.context_length) for bound in bounds])
+
+
+async def fitted(request: ResolvedRequest, counter: TokenCounter) -> ResolvedRequest:
+    """Return the request as it fits the context, counted where its bound does not tell.
+
+    Raises:
+        ContextLengthExceeded: prompt and completion do not fit.
+        RateLimited: too many prompts of the organization are being counted.
+        Unavailable: too many of all are.
+    """
+    return request if request.fits else _fitted(await counted(request, counter) or request)
 
 
 async def counted(request: ResolvedRequest, counter: TokenCounter) -> ResolvedRequest | None:
@@ -61,8 +86,19 @@ async def counted(request: ResolvedRequest, counter: TokenCounter) -> ResolvedRe
     if request.exact:
         return None
     base = request.model.base
-    counts = await counter.count(request.body.prompts(base), base)
+    counts = await counter.count(request.organization, request.body.prompts(base), base)
     return None if counts is None else msgspec.structs.replace(request, prompts=tuple(counts), exact=True)
+
+
+async def least(request: ResolvedRequest, counter: TokenCounter) -> ResolvedRequest | None:
+    """Return the request with the fewest tokens that counting may find, or None where counting tells nothing new."""
+    base = request.model.base
+    fewest = None if request.exact else await counter.fewest(request.body.prompts(base), base)
+    return None if fewest is None else _with(request, fewest)
+
+
+def _with(request: ResolvedRequest, prompts: Sequence[int]) -> ResolvedRequest:
+    return msgspec.structs.replace(request, prompts=tuple(prompts))
 
 
 def _fitted(request: ResolvedRequest) -> ResolvedRequest:
@@ -78,11 +114,12 @@ def _fitted(request: ResolvedRequest) -> ResolvedRequest:
 def _too_long(request: ResolvedRequest, prompt: int) -> ContextLengthExceeded:
     part, wanted = request.endpoint.input, request.body.wanted_tokens
     context = request.model.base.context_length
+    number = str(prompt) if request.exact else f"at least {prompt}"
     if prompt >= context or wanted is None:
-        told = f"your {part} resulted in {prompt} tokens. Please reduce the length of the {part}."
+        told = f"your {part} resulted in {number} tokens. Please reduce the length of the {part}."
     else:
         told = (
-            f"you requested {prompt + wanted} tokens ({prompt} in the {part}, {wanted} in the completion). "
+            f"you requested {prompt + wanted} tokens ({number} in the {part}, {wanted} in the completion). "
             f"Please reduce the length of the {part} or completion."
         )
     message = f"This model's maximum context length is {context} tokens. However, {told}"

@@ -31,6 +31,22 @@ def answers_http(url: str, headers: Mapping[str, str] | None = None) -> Probe:
     return ask
 
 
+def able_to_serve(url: str) -> Probe:
+    """Return a probe that wants a gateway at `url` which has all that it stands on."""
+
+    async def ask() -> str | None:
+        timeout = aiohttp.ClientTimeout(total=QUESTION_TIMEOUT_S)
+        try:
+            async with aiohttp.ClientSession(timeout=timeout) as http, http.get(f"{url}/ready") as reply:
+                checks: dict[str, str] = (await reply.json())["checks"]
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError) as error:
+            return f"{url} does not answer ({type(error).__name__})"
+        failing = ", ".join(name for name, state in checks.items() if state != "ok")
+        return f"{url} lacks: {failing}" if failing else None
+
+    return ask
+
+
 def answers_redis(url: str) -> Probe:
     """Return a probe that wants a server which has finished loading its data."""
 

@@ -1,0 +1,74 @@
+"""Ends connections that take too long. One timer for all, and none while nobody is late with anything."""
+
+import asyncio
+from typing import Protocol
+
+SWEEP_S = 0.5
+
+
+class TimedConnection(Protocol):
+    """A connection that is to send something, or to take what it was sent."""
+
+    @property
+    def held_up_by_us(self) -> bool: ...
+
+    def may_wait_s(self) -> float:
+        """Return how long what it is to send now may take."""
+        ...
+
+    def out_of_time(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class ConnectionClocks:
+    def __init__(self, *, stalled_s: float) -> None:
+        """Take how long a client may take nothing of what it is sent."""
+        self._stalled_s = stalled_s
+        self._sending: dict[TimedConnection, float] = {}  # since when
+        self._taking: dict[TimedConnection, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def idle(self) -> bool:
+        return self._timer is None
+
+    def sends(self, connection: TimedConnection) -> None:
+        """It is to send something, and has not sent all of it; a clock that runs goes on."""
+        self._sending.setdefault(connection, self._now())
+
+    def sent(self, connection: TimedConnection) -> None:
+        """That has come; what comes next has a clock of its own."""
+        self._sending.pop(connection, None)
+
+    def stalls(self, connection: TimedConnection) -> None:
+        self._taking[connection] = self._now()
+
+    def takes(self, connection: TimedConnection) -> None:
+        self._taking.pop(connection, None)
+
+    def forget(self, connection: TimedConnection) -> None:
+        self._sending.pop(connection, None)
+        self._taking.pop(connection, None)
+
+    def _now(self) -> float:
+        loop = asyncio.get_running_loop()
+        if self._timer is None:
+            self._timer = loop.call_later(SWEEP_S, self._sweep)
+        return loop.time()
+
+    def _sweep(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for connection, since in list(self._sending.items()):
+            if connection.held_up_by_us:
+                self._sending[connection] = since + SWEEP_S
+            elif now - since > connection.may_wait_s():
+                del self._sending[connection]
+                connection.out_of_time()
+        for connection, since in list(self._taking.items()):
+            if now - since > self._stalled_s:
+                del self._taking[connection]
+                connection.abort()
+        self._timer = None
+        if self._sending or self._taking:
+            self._now()

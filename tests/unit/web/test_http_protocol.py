@@ -1,0 +1,98 @@
+"""The server's end of one connection, where a test of the whole process would take long or could not look inside."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from support.gateway_stack import until
+from support.raw_http import raw_connection
+from support.servers.asgi import running
+from tokenyard.web.client_address import TrustedProxies
+from tokenyard.web.http_protocol import BoundedConfig, HttpBounds
+
+GET = b"GET / HTTP/1.1\r\nhost: a\r\n"
+POST = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n"
+PIECE = b"x" * 65_536
+
+
+class App:
+    """Sends pieces until the client leaves; reads a body as slowly as it is told."""
+
+    def __init__(self, *, pieces: int = 0, reads_after_s: float = 0.0) -> None:
+        self.pieces = pieces
+        self.reads_after_s = reads_after_s
+        self.clients: list[str] = []
+        self.body = b""
+        self.ended = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.clients.append(scope["client"][0])
+        more = True
+        while more:
+            await asyncio.sleep(self.reads_after_s)
+            message = await receive()
+            self.body += message.get("body", b"")
+            more = message.get("more_body", False)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(self.pieces):
+            await send({"type": "http.response.body", "body": PIECE, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        self.ended += 1
+
+
+@asynccontextmanager
+async def served(app: ASGIApp, bounds: HttpBounds) -> AsyncIterator[tuple[str, BoundedConfig]]:
+    config = BoundedConfig(app, bounds, host="127.0.0.1", port=0, shutdown_s=1)
+    config.lifespan = "off"
+    async with running(app, config=config) as url:
+        yield url, config
+
+
+async def test_who_takes_nothing_of_an_answer_is_cut() -> None:
+    app = App(pieces=1000)
+    async with served(app, HttpBounds(stalled_s=1.0)) as (url, _), raw_connection(url) as connection:
+        await connection.send(GET + b"\r\n")
+        await until(lambda: app.ended)
+        assert len(await connection.rest()) < 1000 * len(PIECE)
+
+
+async def test_a_body_that_the_app_is_slow_to_take_is_not_the_client_s_fault() -> None:
+    app = App(reads_after_s=0.2)
+    size = 20 * len(PIECE)
+    bounds = HttpBounds(upload_s=0.5, upload_bytes_per_s=10**9)
+    async with served(app, bounds) as (url, _), raw_connection(url) as connection:
+        await connection.send(POST.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n") % size + b"y" * size)
+        assert b" 200 " in await connection.rest()
+    assert len(app.body) == size
+
+
+async def test_nothing_is_kept_of_connections_that_ended() -> None:
+    bounds = HttpBounds(header_s=0.1, proxies=TrustedProxies(["127.0.0.9"]))
+    async with served(App(), bounds) as (url, config):
+        for address in ("127.0.0.1", "127.0.0.9"):
+            for request in (GET + b"x-forwarded-for: 192.0.2.1\r\n\r\n", GET, b"", POST % 5, b"nonsense\r\n\r\n"):
+                async with raw_connection(url, address) as connection:
+                    await connection.send(request)
+                    await asyncio.sleep(0.01)
+        await until(lambda: not config.clients)
+        await until(lambda: config.clocks.idle)
+
+
+@pytest.mark.parametrize(("address", "client"), [("127.0.0.9", "192.0.2.1"), ("127.0.0.8", "127.0.0.8")])
+async def test_the_app_is_told_who_is_behind_a_trusted_proxy(address: str, client: str) -> None:
+    app = App()
+    async with served(app, HttpBounds(proxies=TrustedProxies(["127.0.0.9"]))) as (url, _):
+        async with raw_connection(url, address) as connection:
+            await connection.send(GET + b"connection: close\r\nx-forwarded-for: 10.0.0.1, 192.0.2.1\r\n\r\n")
+            assert b" 200 " in await connection.rest()
+    assert app.clients == [client]
+
+
+async def test_a_bad_request_behind_a_good_one_is_not_answered_in_its_place() -> None:
+    app = App(reads_after_s=0.3)
+    async with served(app, HttpBounds()) as (url, _), raw_connection(url) as connection:
+        await connection.send(GET + b"\r\n" + b"nonsense\r\n\r\n")
+        assert b" 400 " not in await connection.rest()
