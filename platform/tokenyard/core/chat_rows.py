@@ -45,7 +45,7 @@ class RowFunction(msgspec.Struct, frozen=True):
 
     name: str
     description: str | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: dict[str, object] | None = None
     strict: bool | None = None
 
 
