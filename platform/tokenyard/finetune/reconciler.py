@@ -1,16 +1,18 @@
 """Brings every unfinished job one step further, again and again, whatever died in between.
 
-A job is leased to one worker at a time. Steps only say what is to become of a job; all of it is saved here, fenced by
-the job's version, so a worker that lost its lease can do no harm, and every step may be repeated.
+A job is leased to one worker at a time; work that would outlive its lease is cancelled. Steps only say what is to
+become of a job; all of it is saved here, fenced by the job's version, so a worker that lost its lease can do no harm,
+and every step may be repeated.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from tokenyard.core.clock import Clock
 from tokenyard.finetune.job import Job, JobError
-from tokenyard.finetune.operator_store import LEASE_MS, JobOperatorStore
+from tokenyard.finetune.lease import JobLease
+from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.finetune.progress import JobChanged, JobProgress, fail
 from tokenyard.finetune.states import JobState
 
@@ -26,7 +28,16 @@ Step = Callable[[Job], Awaitable[JobProgress]]
 class JobReconciler:
     """One worker's share of the work. `owner` names the worker in its leases."""
 
-    def __init__(self, *, store: JobOperatorStore, steps: Mapping[JobState, Step], owner: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        store: JobOperatorStore,
+        steps: Mapping[JobState, Step],
+        owner: str,
+        clock: Clock,
+        lease: JobLease | None = None,
+    ) -> None:
+        self._lease = lease or JobLease()
         self._store = store
         self._steps = steps
         self._owner = owner
@@ -38,16 +49,18 @@ class JobReconciler:
         Raises:
             ExceptionGroup: what went wrong with some of them; they are due again after a while.
         """
-        jobs = await self._store.claim(self._owner, limit=JOBS_AT_ONCE)
-        ends = await asyncio.gather(*(self._work(job) for job in jobs), return_exceptions=True)
+        asked_at = asyncio.get_running_loop().time()
+        jobs = await self._store.claim(self._owner, limit=JOBS_AT_ONCE, for_ms=self._lease.ms)
+        ends = await asyncio.gather(*(self._work(job, asked_at) for job in jobs), return_exceptions=True)
         failures = [end for end in ends if isinstance(end, BaseException)]
         if failures:
             raise BaseExceptionGroup("jobs could not be brought further", failures)
 
-    async def _work(self, job: Job) -> None:
+    async def _work(self, job: Job, leased_at: float) -> None:
+        renew = partial(self._store.lease, self._owner, job.id, for_ms=self._lease.ms)
         look_again_in_ms = AFTER_FAILURE_MS
         try:
-            async with self._keeping_lease(job), asyncio.timeout(STEP_TIMEOUT_S):
+            async with self._lease.kept(renew, since=leased_at), asyncio.timeout(STEP_TIMEOUT_S):
                 await self._advance(job)
             look_again_in_ms = LOOK_AGAIN_MS
         except JobChanged:
@@ -81,17 +94,3 @@ class JobReconciler:
             if progress.undo is not None:
                 await progress.undo(await self._store.get(job.id))
             raise
-
-    @asynccontextmanager
-    async def _keeping_lease(self, job: Job) -> AsyncIterator[None]:
-        async def renew() -> None:
-            while True:
-                await asyncio.sleep(LEASE_MS / 3000)
-                await self._store.lease(self._owner, job.id, for_ms=LEASE_MS)
-
-        renewal = asyncio.create_task(renew())
-        try:
-            yield
-        finally:
-            renewal.cancel()
-            await asyncio.wait({renewal})
