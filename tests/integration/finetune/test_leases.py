@@ -10,10 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from support.finetune_stack import FinetuneStack
 from tokenyard.core.clock import SystemClock
 from tokenyard.finetune.job import Job
-from tokenyard.finetune.lease import JobLease
 from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.finetune.progress import JobProgress, wait_for
-from tokenyard.finetune.reconciler import JobReconciler
+from tokenyard.finetune.reconciling.lease import JobLease
+from tokenyard.finetune.reconciling.reconciler import JobReconciler
 from tokenyard.finetune.states import JobState
 from tokenyard.storage.database import Database
 from tokenyard.storage.outage import DatabaseDown
@@ -28,23 +28,27 @@ class Outage(Database):
     def __init__(self, database: Database) -> None:
         self._reachable = database
         self.away = False
-        self.refused = 0
+        self.refused_writes = 0
         self.refused_twice = asyncio.Event()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[AsyncSession]:
-        if self.away:
-            self.refused += 1
-            if self.refused > 1:
-                self.refused_twice.set()
-            raise DatabaseDown(OSError("away"))
+        self.refused_writes += self.away
+        if self.refused_writes > 1:
+            self.refused_twice.set()
+        self._answer()
         async with self._reachable.transaction() as session:
             yield session
 
     @asynccontextmanager
     async def reading(self, *, statement_timeout_s: float | None = None) -> AsyncIterator[AsyncSession]:
+        self._answer()
         async with self._reachable.reading(statement_timeout_s=statement_timeout_s) as session:
             yield session
+
+    def _answer(self) -> None:
+        if self.away:
+            raise DatabaseDown(OSError("away"))
 
 
 def worker(database: Database, step: Callable[[Job], Awaitable[JobProgress]]) -> JobReconciler:
@@ -79,7 +83,9 @@ async def test_a_lease_outlives_a_moment_without_sql(stack: FinetuneStack) -> No
         renewed.set()
         return wait_for(found, "nothing more")
 
-    await worker(outage, step).step()
+    with pytest.raises(ExceptionGroup) as failed:  # no other job could be looked for meanwhile
+        await worker(outage, step).step()
+    assert {type(error) for error in failed.value.exceptions} == {DatabaseDown}
     assert renewed.is_set()
     assert (await stack.job(job.id)).waits_for == "nothing more"
 

@@ -27,7 +27,7 @@ from tokenyard_deployments.training.failures import TrainingFailed
 
 ROOT = Path(__file__).parents[3]
 Row = dict[str, Any]
-Served = Callable[[str, Row, int, bool], Any]
+Served = Callable[[str | None, Row, int, bool], Any]
 
 WEATHER = {
     "parameters": {"type": "object", "properties": {"place": {"type": "string", "description": "a town"}}},

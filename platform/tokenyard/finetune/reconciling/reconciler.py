@@ -6,17 +6,21 @@ and every step may be repeated.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from functools import partial
 
 from tokenyard.core.clock import Clock
 from tokenyard.finetune.job import Job, JobError
-from tokenyard.finetune.lease import JobLease
 from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.finetune.progress import JobChanged, JobProgress, fail
+from tokenyard.finetune.reconciling.lease import JobLease
 from tokenyard.finetune.states import JobState
 
+_LOG = logging.getLogger(__name__)
 JOBS_AT_ONCE = 8
+CLAIM_INTERVAL_S = 0.5
 LOOK_AGAIN_MS = 500
 AFTER_FAILURE_MS = 5_000
 STEP_TIMEOUT_S = 900.0
@@ -44,17 +48,36 @@ class JobReconciler:
         self._clock = clock
 
     async def step(self) -> None:
-        """Take up the jobs that are due, side by side.
+        """Bring the jobs that are due further, side by side, until none is left; a slow one holds up no other.
 
         Raises:
-            ExceptionGroup: what went wrong with some of them; they are due again after a while.
+            ExceptionGroup: what went wrong last with some of them; they are due again after a while.
         """
-        asked_at = asyncio.get_running_loop().time()
-        jobs = await self._store.claim(self._owner, limit=JOBS_AT_ONCE, for_ms=self._lease.ms)
-        ends = await asyncio.gather(*(self._work(job, asked_at) for job in jobs), return_exceptions=True)
-        failures = [end for end in ends if isinstance(end, BaseException)]
+        working: set[asyncio.Task[None]] = set()
+        failures: deque[BaseException] = deque(maxlen=JOBS_AT_ONCE)
+        try:
+            while True:
+                try:
+                    working |= await self._taken_up(JOBS_AT_ONCE - len(working))
+                except Exception as error:  # what is under way goes on, as long as its leases last
+                    failures.append(error)
+                if not working:
+                    break
+                done, working = await asyncio.wait(working, timeout=CLAIM_INTERVAL_S)
+                failures.extend(_failures(done))
+                if not working:
+                    break
+        finally:
+            await _end(working)
         if failures:
-            raise BaseExceptionGroup("jobs could not be brought further", failures)
+            raise BaseExceptionGroup("jobs could not be brought further", list(failures))
+
+    async def _taken_up(self, limit: int) -> set[asyncio.Task[None]]:
+        if limit == 0:
+            return set()
+        asked_at = asyncio.get_running_loop().time()
+        jobs = await self._store.claim(self._owner, limit=limit, for_ms=self._lease.ms)
+        return {asyncio.create_task(self._work(job, asked_at), name=f"bring {job.id} further") for job in jobs}
 
     async def _work(self, job: Job, leased_at: float) -> None:
         renew = partial(self._store.lease, self._owner, job.id, for_ms=self._lease.ms)
@@ -94,3 +117,18 @@ class JobReconciler:
             if progress.undo is not None:
                 await progress.undo(await self._store.get(job.id))
             raise
+
+
+def _failures(tasks: Collection[asyncio.Task[None]]) -> Iterator[BaseException]:
+    for task in tasks:
+        if (error := task.exception()) is not None:
+            # The step itself may go on for long.
+            _LOG.warning("could not %s: %r", task.get_name(), error)
+            yield error
+
+
+async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
