@@ -150,6 +150,7 @@ async def test_an_error_of_the_data_is_not_tried_again(stack: FinetuneStack) -> 
     failed = await stack.job(job.id)
     assert failed.error == JobError("row_too_long", "Row 3 does not fit.")
     assert len(stack.cluster.submissions) == 1
+    assert [event.trained_tokens for event in await stack.charges()] == [0]
 
 
 async def test_cancelling_stops_training_and_charges_what_was_done(stack: FinetuneStack) -> None:

@@ -1,6 +1,7 @@
 """What training makes of a chat is what serving makes of it, token by token: the gateway, then vLLM's own rendering."""
 
 import json
+import os
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -26,6 +27,7 @@ from tokenyard_deployments.training.examples import IGNORED, Example, encode
 from tokenyard_deployments.training.failures import TrainingFailed
 
 ROOT = Path(__file__).parents[3]
+MODEL = "smollm2-135m-instruct"
 Row = dict[str, Any]
 Served = Callable[[str | None, Row, int, bool], Any]
 
@@ -173,8 +175,8 @@ async def test_the_tokens_are_the_same(tokenizer: Any, served: Served, kind: str
 
 
 async def test_the_shipped_model_learns_what_it_is_shown() -> None:
-    folder = ROOT / "build" / "models" / "smollm2-135m-instruct"
-    source, _ = source_of("smollm2-135m-instruct", shipped_specs())
+    folder = Path(os.environ.get("TOKENYARD_TEST_MODEL") or ROOT / "build" / "models" / MODEL)
+    source, _ = source_of(MODEL, shipped_specs())
     pull(source, folder, lambda _step: None)
     [example] = encode([last_answer_learnt(TALK)], AutoTokenizer.from_pretrained(folder), 8192)
     await check_same(example, TALK, None, server_of(folder))
