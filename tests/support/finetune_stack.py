@@ -58,7 +58,7 @@ class FinetuneStack:
         self.blobs = BlobStore(f"file://{self.folder}/blobs")
         self.cluster = TrainingCluster(self.blobs)
         self.replicas = AdapterReplicas(self.blobs)
-        self.catalog = MemoryAdapterCatalog()
+        self.catalog = MemoryAdapterCatalog(self.database)
         self.reservations = MemoryReservations()
         self.files = FileStore(self.database, self.clock, files_in_use)
         self.jobs = JobStore(self.database, self.clock, self.files, max_unfinished=20)

@@ -1,14 +1,18 @@
 """Turns chat rows into tokens and says which of them are learnt: those of assistant messages of weight 1."""
 
-import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import fsspec
 import msgspec
 
+from tokenyard.core.chat_rows import ChatRow
+from tokenyard_deployments.training.chat import Json, served_messages, served_tools
 from tokenyard_deployments.training.failures import TrainingFailed
 
+_ROW = msgspec.json.Decoder(ChatRow)
 IGNORED = -100  # the label of a token that is not learnt
 
 
@@ -24,7 +28,7 @@ class Example(msgspec.Struct, frozen=True):
         return any(label != IGNORED for label in self.labels[1:])
 
 
-def read_rows(url: str) -> Iterator[dict[str, Any]]:
+def read_rows(url: str) -> Iterator[ChatRow]:
     """Yield the rows of a JSONL file that was checked when uploaded, or raise `TrainingFailed` where it is gone."""
     try:
         with fsspec.open(url, "rb") as file:
@@ -35,7 +39,7 @@ def read_rows(url: str) -> Iterator[dict[str, Any]]:
         raise TrainingFailed("file_not_found", "The training or validation file does not exist any more.") from None
 
 
-def encode(rows: Iterable[dict[str, Any]], tokenizer: Any, max_seq_length: int) -> list[Example]:
+def encode(rows: Iterable[ChatRow], tokenizer: Any, max_seq_length: int) -> list[Example]:
     """Render and tokenize every row, cut at `max_seq_length`, or raise `TrainingFailed` where nothing can be learnt."""
     examples = []
     for number, row in enumerate(rows, start=1):
@@ -58,17 +62,14 @@ class _UnusableRow(ValueError):
     """What is wrong with a row, as a sentence."""
 
 
-def _row(number: int, line: bytes) -> dict[str, Any]:
+def _row(number: int, line: bytes) -> ChatRow:
     try:
-        row = json.loads(line)
-    except ValueError:
-        raise TrainingFailed("invalid_training_file", f"line {number}: not JSON") from None
-    if not isinstance(row, dict) or not isinstance(row.get("messages"), list):
-        raise TrainingFailed("invalid_training_file", f'line {number}: must be an object with "messages"')
-    return row
+        return _ROW.decode(line)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise TrainingFailed("invalid_training_file", f"line {number}: {error}") from None
 
 
-def _example(row: dict[str, Any], tokenizer: Any, max_seq_length: int) -> Example:
+def _example(row: ChatRow, tokenizer: Any, max_seq_length: int) -> Example:
     text, spans = _render(row, tokenizer)
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids: list[int] = encoded["input_ids"][:max_seq_length]
@@ -80,43 +81,60 @@ def _example(row: dict[str, Any], tokenizer: Any, max_seq_length: int) -> Exampl
     return Example(ids, labels)
 
 
-def _render(row: dict[str, Any], tokenizer: Any) -> tuple[str, list[tuple[int, int]]]:
+def _render(row: ChatRow, tokenizer: Any) -> tuple[str, list[tuple[int, int]]]:
     """Return the whole conversation and where in it the learnt text stands, end-of-turn mark included."""
-    messages = [_without_weight(message) for message in row["messages"]]
-    tools = row.get("tools") or None
-    text = _template(tokenizer, messages, tools)
+    template = _Template(tokenizer, row)
+    text = template.rendered(len(row.messages))
     _check_shown(text, row)
     spans = []
-    for index, message in enumerate(row["messages"]):
-        if message["role"] != "assistant" or message.get("weight", 1) == 0:
+    for index, message in enumerate(row.messages):
+        if message.role != "assistant" or message.weight == 0:
             continue
         if index == 0:
             raise _UnusableRow("the first message must not be from the assistant")
-        before = _template(tokenizer, messages[:index], tools, opened=True)
-        upto = _template(tokenizer, messages[: index + 1], tools)
+        before = template.rendered(index, opened=True)
+        upto = template.rendered(index + 1)
         if not (text.startswith(upto.rstrip()) and upto.startswith(before)):
             raise _UnusableRow("this model's chat template changes earlier turns, so only a last answer can be learnt")
         spans.append((len(before), len(upto.rstrip())))
     return text, spans
 
 
-def _template(tokenizer: Any, messages: list[dict[str, Any]], tools: Any, *, opened: bool = False) -> str:
+class _Template:
+    """A row, ready for the chat template."""
+
+    def __init__(self, tokenizer: Any, row: ChatRow) -> None:
+        self._tokenizer = tokenizer
+        self._tools = served_tools(row.tools)
+        with _showing():
+            self._template: str = tokenizer.get_chat_template(tools=self._tools)
+            self._messages: list[Json] = served_messages(row.messages, self._template)
+
+    def rendered(self, count: int, *, opened: bool = False) -> str:
+        """Return the first `count` messages as text; `opened` adds what the next answer follows."""
+        with _showing():
+            text: str = self._tokenizer.apply_chat_template(
+                self._messages[:count],
+                tools=self._tools,
+                chat_template=self._template,
+                tokenize=False,
+                add_generation_prompt=opened,
+            )
+        return text
+
+
+@contextmanager
+def _showing() -> Iterator[None]:
     try:
-        text: str = tokenizer.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=opened)
+        yield
     except Exception:  # a template is a program of its own, and raises what it likes
         raise _UnusableRow("this model's chat template cannot show these messages") from None
-    return text
 
 
-def _check_shown(text: str, row: dict[str, Any]) -> None:
-    """Refuse what the template silently leaves out."""
-    tools = [tool.get("function", tool).get("name") for tool in row.get("tools") or ()]
-    calls = [
-        call.get("function", {}).get("name") for message in row["messages"] for call in message.get("tool_calls") or ()
-    ]
-    if any(isinstance(name, str) and name not in text for name in (*tools, *calls)):
-        raise _UnusableRow("this model's chat template does not show tools")
-
-
-def _without_weight(message: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in message.items() if name != "weight"}
+def _check_shown(text: str, row: ChatRow) -> None:
+    """Refuse what the template silently leaves out. A function's name may also stand in what somebody says."""
+    calls = Counter(call.function.name for message in row.messages for call in message.tool_calls or ())
+    said = "\n".join(message.content or "" for message in row.messages)
+    for name in {*calls, *(tool.function.name for tool in row.tools or ())}:
+        if text.count(name) - said.count(name) < max(1, calls[name]):
+            raise _UnusableRow("this model's chat template does not show tools")

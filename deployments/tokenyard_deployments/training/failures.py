@@ -27,3 +27,8 @@ def interrupted() -> TrainingError:
 def out_of_memory() -> TrainingError:
     message = "Training needs more memory than the machine has. Use a smaller batch_size or shorter examples."
     return TrainingError("out_of_memory", message)
+
+
+def diverged() -> TrainingFailed:
+    message = "Training diverged: the loss is not a finite number any more. Use a lower learning_rate_multiplier."
+    return TrainingFailed("training_diverged", message)

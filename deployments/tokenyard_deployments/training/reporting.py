@@ -1,5 +1,6 @@
 """Writes into the attempt's folder how training goes: a metrics event a step, a checkpoint an epoch."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from tokenyard.core.training import CHECKPOINTS_FOLDER, TrainingCheckpoint
 from tokenyard_deployments.training.attempt import AttemptFolder
 from tokenyard_deployments.training.evaluation.held_out import evaluate
 from tokenyard_deployments.training.examples import Example
-from tokenyard_deployments.training.failures import TrainingFailed
+from tokenyard_deployments.training.failures import diverged
 
 
 class TrainingReporter(TrainerCallback):  # type: ignore[misc]
@@ -35,8 +36,8 @@ class TrainingReporter(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
         if logs is None or "loss" not in logs:
             return
-        if logs["loss"] != logs["loss"]:
-            raise TrainingFailed("training_diverged", "The loss is not a number any more. Use a lower learning rate.")
+        if not math.isfinite(logs["loss"]):
+            raise diverged()
         if self._writes:
             metrics = {**step_metrics(logs), "step": state.global_step, "total_steps": state.max_steps}
             metrics["epoch"] = round(float(state.epoch), 4)
@@ -44,9 +45,13 @@ class TrainingReporter(TrainerCallback):  # type: ignore[misc]
             self._folder.add_event(message, metrics=metrics)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
-        """Measure on the held-out rows, before the checkpoint is written."""
+        """Measure on the held-out rows, before the checkpoint is written, which must be one to go on from."""
+        if not _is_finite(model):
+            raise diverged()
         if self._validation and self._writes:
             measured = evaluate(model, self._validation)
+            if not math.isfinite(measured.loss):
+                raise diverged()
             self._valid = {"valid_loss": measured.loss, "valid_mean_token_accuracy": measured.mean_token_accuracy}
             # The names that OpenAI uses for a measure over the whole validation file.
             self._valid |= {f"full_{name}": value for name, value in self._valid.items()}
@@ -73,6 +78,11 @@ class TrainingReporter(TrainerCallback):  # type: ignore[misc]
             metrics=metrics,
         )
         self._folder.save_checkpoint(Path(source), checkpoint)
+
+
+def _is_finite(model: Any) -> bool:
+    """Tell whether what is trained are numbers: a step's loss is of the weights before it."""
+    return all(bool(weight.isfinite().all()) for weight in model.parameters() if weight.requires_grad)
 
 
 def step_metrics(logs: dict[str, Any]) -> dict[str, float]:

@@ -9,10 +9,14 @@ from tokenyard.catalog.store import CatalogStore
 from tokenyard.core.adapters import AdapterRef, FineTunedName, parse_fine_tuned, valid_suffix
 from tokenyard.core.errors import Conflict, InvalidRequest, NotFound, PermissionDenied
 from tokenyard.core.ids import AdapterId, JobId, OrganizationId, ProjectId
+from tokenyard.storage.database import Fence
 
 
 class AdapterCatalog:
-    """Every step may be repeated: a caller that died in between simply calls again."""
+    """Every step may be repeated: a caller that died in between simply calls again.
+
+    Where a `fence` raises, nothing has changed.
+    """
 
     def __init__(self, bases: BaseModels, store: CatalogStore, models: ModelCatalog, push: CatalogPush) -> None:
         self._bases = bases
@@ -29,6 +33,7 @@ class AdapterCatalog:
         path: str,
         digest: str,
         job: JobId,
+        fence: Fence | None = None,
     ) -> None:
         """Enter a published adapter that is to be checked. Its name stands from now on for ever.
 
@@ -41,9 +46,9 @@ class AdapterCatalog:
         if parse_fine_tuned(str(name)) != name or (name.suffix and not valid_suffix(name.suffix)):
             raise InvalidRequest(f"`{name}` cannot be the name of a fine-tuned model.", param="suffix")
         ref = AdapterRef(id=name.id, name=str(name), path=path, digest=digest)
-        await self._store.add_adapter(organization, ref, project=project, job=job, base=name.base)
+        await self._store.add_adapter(organization, ref, project=project, job=job, base=name.base, fence=fence)
 
-    async def promote(self, organization: OrganizationId, adapter: AdapterId) -> None:
+    async def promote(self, organization: OrganizationId, adapter: AdapterId, *, fence: Fence | None = None) -> None:
         """Make a checked adapter callable, on every gateway within a second.
 
         Raises:
@@ -53,7 +58,7 @@ class AdapterCatalog:
         found = await self._store.adapter(organization, adapter)
         if not self._models.may_serve(found):
             raise Conflict(f"The rate card has no price for fine-tunes of `{found.base}`, so it cannot go live.")
-        await self._push.changed(organization, await self._store.promote(organization, adapter))
+        await self._push.changed(organization, await self._store.promote(organization, adapter, fence))
 
     async def fail(self, organization: OrganizationId, adapter: AdapterId, reason: str) -> None:
         """Retire an adapter that did not pass its checks or is not wanted any more; one never registered is fine."""

@@ -14,7 +14,7 @@ from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Conflict, NotFound
 from tokenyard.core.ids import AdapterId, JobId, OrganizationId, ProjectId
 from tokenyard.storage.bulk import add_up
-from tokenyard.storage.database import Database
+from tokenyard.storage.database import Database, Fence
 from tokenyard.storage.transactional_outbox import OutboxMessage
 
 MAX_ALIASES = 1000
@@ -87,10 +87,19 @@ class CatalogStore:
             )
 
     async def add_adapter(
-        self, organization: OrganizationId, ref: AdapterRef, *, project: ProjectId, job: JobId, base: str
+        self,
+        organization: OrganizationId,
+        ref: AdapterRef,
+        *,
+        project: ProjectId,
+        job: JobId,
+        base: str,
+        fence: Fence | None = None,
     ) -> None:
         """Add an adapter that is to be checked; adding the very same one again changes nothing."""
         async with self._database.transaction() as session:
+            if fence is not None:
+                await fence(session)
             row = await session.get(AdapterRow, ref.id)
             if row is None:
                 row = AdapterRow(
@@ -109,9 +118,13 @@ class CatalogStore:
             elif row.organization != organization or Adapter.of(row).ref != ref:
                 raise Conflict(f"Another adapter has the id {ref.id}.")
 
-    async def promote(self, organization: OrganizationId, adapter: AdapterId) -> list[OutboxMessage]:
+    async def promote(
+        self, organization: OrganizationId, adapter: AdapterId, fence: Fence | None = None
+    ) -> list[OutboxMessage]:
         """Make a checked adapter callable; one that is live already stays so."""
         async with self._database.transaction() as session:
+            if fence is not None:
+                await fence(session)
             row = await _adapter(session, organization, adapter)
             if row.state == AdapterState.RETIRED:
                 raise Conflict(f"The model `{row.name}` is retired.")

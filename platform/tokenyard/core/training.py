@@ -99,7 +99,7 @@ class TrainingStatus(StrEnum):
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
-    CANCELLED = "cancelled"
+    CANCELLED = "cancelled"  # by a signal; the attempt cannot know whose it was
 
 
 class TrainingError(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from tokenyard.finetune.ports import (
     TrainingFiles,
     TrainingRuns,
 )
-from tokenyard.finetune.reconciler import JobReconciler
+from tokenyard.finetune.reconciling.reconciler import JobReconciler
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.states import JobState
 from tokenyard.finetune.steps.attempt_files import AttemptFiles
@@ -27,6 +27,7 @@ from tokenyard.web.loops import Loop
 
 SCHEDULE_INTERVAL_S = 1.0
 RECONCILE_INTERVAL_S = 0.5
+RECONCILE_BACKOFF_S = 2.0  # a job that fails waits on its own; the others do not wait with it
 
 
 def finetune_loops(
@@ -57,5 +58,5 @@ def finetune_loops(
     reconciler = JobReconciler(store=store, steps=steps, owner=owner, clock=clock)
     return [
         Loop("schedule training", partial(store.schedule, policy), SCHEDULE_INTERVAL_S),
-        Loop("reconcile training", reconciler.step, RECONCILE_INTERVAL_S),
+        Loop("reconcile training", reconciler.step, RECONCILE_INTERVAL_S, max_backoff_s=RECONCILE_BACKOFF_S),
     ]

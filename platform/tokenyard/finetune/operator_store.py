@@ -28,8 +28,8 @@ class JobOperatorStore:
         self._database = database
         self._clock = clock
 
-    async def claim(self, owner: str, *, limit: int) -> list[Job]:
-        """Lease up to `limit` jobs that are due, for `LEASE_MS`."""
+    async def claim(self, owner: str, *, limit: int, for_ms: int = LEASE_MS) -> list[Job]:
+        """Lease up to `limit` jobs that are due, for `for_ms` from the call on."""
         now = self._clock.now_ms()
         due = (
             select(JobRow.id)
@@ -40,7 +40,7 @@ class JobOperatorStore:
         statement = (
             update(JobRow)
             .where(JobRow.id.in_(due.scalar_subquery()), JobRow.lease_until_ms <= now)
-            .values(lease_owner=owner, lease_until_ms=now + LEASE_MS)
+            .values(lease_owner=owner, lease_until_ms=now + for_ms)
             .returning(JobRow)
         )
         async with self._database.reading() as session:  # an idle worker does not take the write lock
@@ -49,11 +49,12 @@ class JobOperatorStore:
         async with self._database.transaction() as session:
             return [job_of(row) for row in await session.scalars(statement)]
 
-    async def lease(self, owner: str, job: JobId, *, for_ms: int) -> None:
-        """Let a lease that is still ours last `for_ms` from now; then the job is due again."""
-        statement = update(JobRow).where(JobRow.id == job, JobRow.lease_owner == owner)
+    async def lease(self, owner: str, job: JobId, *, for_ms: int) -> bool:
+        """Let a lease that is still ours last `for_ms` from now, when the job is due again; tell whether it is ours."""
+        statement = update(JobRow).where(JobRow.id == job, JobRow.lease_owner == owner).returning(JobRow.id)
         async with self._database.transaction() as session:
-            await session.execute(statement.values(lease_until_ms=self._clock.now_ms() + for_ms))
+            until = statement.values(lease_until_ms=self._clock.now_ms() + for_ms)
+            return await session.scalar(until) is not None
 
     async def get(self, job: JobId) -> Job | None:
         async with self._database.reading() as session:

@@ -12,6 +12,7 @@ from tokenyard.core.money import NanoDollars
 from tokenyard.core.replica import Replica
 from tokenyard.core.training import RunStatus
 from tokenyard.finetune.methods.method import Json
+from tokenyard.storage.database import Fence
 
 
 class TrainingFile(Protocol):
@@ -67,7 +68,10 @@ class TrainingRuns(Protocol):
 
 
 class AdapterLives(Protocol):
-    """The life of adapters: checking, live, retired (catalog). Every call may be repeated."""
+    """The life of adapters: checking, live, retired (catalog). Every call may be repeated.
+
+    Where a `fence` raises, nothing has changed.
+    """
 
     async def register(
         self,
@@ -78,9 +82,10 @@ class AdapterLives(Protocol):
         path: str,
         digest: str,
         job: JobId,
+        fence: Fence,
     ) -> None: ...
 
-    async def promote(self, organization: OrganizationId, adapter: AdapterId) -> None: ...
+    async def promote(self, organization: OrganizationId, adapter: AdapterId, *, fence: Fence) -> None: ...
 
     async def fail(self, organization: OrganizationId, adapter: AdapterId, reason: str) -> None: ...
 

@@ -14,6 +14,7 @@ from tokenyard.finetune.states import TRAINING, JobOutcome, JobState, check_tran
 from tokenyard.finetune.tables import CheckpointRow, EventRow, JobRow
 from tokenyard.metering.events import TrainingFinished, encode_event
 from tokenyard.metering.stream import USAGE_TOPIC
+from tokenyard.storage.database import Fence
 from tokenyard.storage.transactional_outbox import write_message
 
 
@@ -73,6 +74,17 @@ def wait_for(job: Job, what: str | None) -> JobProgress:
         return JobProgress(job)
     notes = (Note(message=f"The job is waiting for {what}"),) if what else ()
     return JobProgress(msgspec.structs.replace(job, waits_for=what), notes)
+
+
+def unchanged(job: Job) -> Fence:
+    """Return a fence that raises `JobChanged` where the job is not any more as it was read."""
+
+    async def check(session: AsyncSession) -> None:
+        same = select(JobRow.id).where(JobRow.id == job.id, JobRow.version == job.version)
+        if await session.scalar(same.with_for_update()) is None:
+            raise JobChanged(job.id)
+
+    return check
 
 
 async def save(

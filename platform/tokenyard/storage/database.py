@@ -1,7 +1,7 @@
 """The SQL database: SQLite by default, PostgreSQL by setting. The same code runs on both."""
 
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from sqlite3 import Error as SqliteError
 from typing import Any
@@ -19,6 +19,10 @@ from tokenyard.storage.time_limits import REQUEST_LIMITS, TimeLimits
 POOL_SIZE = 5
 # Drivers and pool say in many ways that there is no connection to be had.
 _NOT_CONNECTED = (OSError, SQLAlchemyError, PostgresError, InterfaceError, SqliteError)
+
+
+Fence = Callable[[AsyncSession], Awaitable[None]]
+"""Asked first of all in a transaction: raises where whoever writes may not do so any more, else it holds to the end."""
 
 
 class Base(DeclarativeBase):

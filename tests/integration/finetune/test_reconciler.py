@@ -150,6 +150,7 @@ async def test_an_error_of_the_data_is_not_tried_again(stack: FinetuneStack) -> 
     failed = await stack.job(job.id)
     assert failed.error == JobError("row_too_long", "Row 3 does not fit.")
     assert len(stack.cluster.submissions) == 1
+    assert [event.trained_tokens for event in await stack.charges()] == [0]
 
 
 async def test_cancelling_stops_training_and_charges_what_was_done(stack: FinetuneStack) -> None:
@@ -269,12 +270,52 @@ async def test_a_cluster_that_is_away_is_waited_for(stack: FinetuneStack) -> Non
     assert (await stack.job(job.id)).status == "succeeded"
 
 
-async def test_an_operator_who_stops_the_run_fails_the_job(stack: FinetuneStack) -> None:
+@pytest.mark.parametrize("told", [True, False])
+async def test_an_operator_who_stops_the_run_fails_the_job(stack: FinetuneStack, told: bool) -> None:
     job = await stack.create()
     await stack.rounds(2)
+    if told:
+        await stack.cluster.stopped_after(f"{job.id}-1", tokens=77)
+        await stack.rounds(1)
     stack.cluster.set_state(f"{job.id}-1", RunState.STOPPED)
     await stack.rounds(3)
     assert error_of(await stack.job(job.id)).code == "training_stopped"
+    assert stack.cluster.submissions == [f"{job.id}-1"]
+
+
+@pytest.mark.parametrize("seen", [RunState.FAILED, RunState.SUCCEEDED, None])
+async def test_a_signal_that_nobody_of_us_sent_is_a_lost_attempt(stack: FinetuneStack, seen: RunState | None) -> None:
+    """A drained node ends its processes with the same signal as a stop through Ray."""
+    job = await stack.create()
+    await stack.rounds(2)
+    run = f"{job.id}-1"
+    await stack.cluster.checkpoint(run, 10)
+    await stack.cluster.stopped_after(run, tokens=77)
+    await stack.rounds(2)
+    assert (await stack.job(job.id)).attempt == 1, "Ray still has to say why it ended"
+    if seen is None:
+        stack.cluster.forget(run)
+    else:
+        stack.cluster.set_state(run, seen)
+    await stack.rounds(2)
+    assert (await stack.job(job.id)).state is JobState.RUNNING
+    assert stack.cluster.submissions == [run, f"{job.id}-2"]
+    assert stack.cluster.specs[f"{job.id}-2"].resume_url == stack.cluster.specs[run].output_url
+    await stack.cluster.succeed(f"{job.id}-2", tokens=500)
+    await stack.rounds(2)
+    assert (await stack.job(job.id)).status == "succeeded"
+    assert [event.trained_tokens for event in await stack.charges()] == [500]
+
+
+async def test_a_stopped_attempt_whose_end_ray_never_sees_runs_out_of_time(stack: FinetuneStack) -> None:
+    job = await stack.create()
+    await stack.rounds(2)
+    await stack.cluster.stopped_after(f"{job.id}-1", tokens=77)
+    stack.clock.advance(700)
+    await stack.rounds(3)
+    failed = await stack.job(job.id)
+    assert (failed.status, error_of(failed).code) == ("failed", "training_timeout")
+    assert stack.cluster.stops == [f"{job.id}-1"]
 
 
 @pytest.mark.parametrize(

@@ -230,6 +230,30 @@ async def test_stopped_and_failing(
     await until(no_worker_left, "Ray ends the workers of jobs that are over")
 
 
+async def test_a_training_that_diverges_says_so(jobs: RayJobs, dataset: Path, tmp_path: Path) -> None:
+    base_model = save_tiny_model(tmp_path / "base", embedding_scale=1e30)
+    spec = spec_of("ftjob-diverging", 1, tmp_path, base_model, dataset, epochs=2)
+    folder = await start(jobs, spec)
+    assert await end_of(jobs, spec) is RunState.FAILED
+    result = result_of(folder)
+    assert result.error is not None
+    assert (result.error.code, result.error.retryable) == ("training_diverged", False)
+    assert (result.checkpoints, result.trained_tokens) == ((), 0)
+
+
+async def test_a_signal_of_the_nodes_is_no_stop_for_ray(
+    jobs: RayJobs, base_model: Path, dataset: Path, tmp_path: Path
+) -> None:
+    """A drained node sends what Ray's stop sends: the attempt cannot tell them apart, Ray's own word does."""
+    spec = spec_of("ftjob-drained", 1, tmp_path, base_model, dataset, epochs=5000)
+    folder = await start(jobs, spec)
+    await first_checkpoint(folder)
+    [driver] = [one for one in drivers(spec) if one.name().startswith("python")]
+    driver.send_signal(signal.SIGTERM)
+    assert await end_of(jobs, spec) is RunState.FAILED
+    assert result_of(folder).status is TrainingStatus.CANCELLED
+
+
 async def test_what_ray_does_not_know(jobs: RayJobs) -> None:
     assert await jobs.status("never-submitted") is None
     assert await jobs.logs("never-submitted") is None

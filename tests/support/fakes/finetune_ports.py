@@ -8,6 +8,7 @@ from tokenyard.core.ids import AdapterId, ApiKeyId, JobId, OrganizationId, Price
 from tokenyard.core.models import BaseModel
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.price import Price
+from tokenyard.storage.database import Database, Fence
 
 SMALL_MODEL = BaseModel(
     id="small-model",
@@ -74,7 +75,8 @@ class SlugOfId:
 class MemoryAdapterCatalog:
     """The life of each adapter, as a list of what happened to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, database: Database) -> None:
+        self._database = database
         self.lives: dict[AdapterId, list[str]] = {}
         self.paths: dict[AdapterId, tuple[str, str]] = {}
         self.names: dict[AdapterId, FineTunedName] = {}
@@ -88,12 +90,17 @@ class MemoryAdapterCatalog:
         path: str,
         digest: str,
         job: JobId,
+        fence: Fence,
     ) -> None:
+        async with self._database.transaction() as session:
+            await fence(session)
         self.names[name.id] = name
         self.paths[name.id] = (path, digest)
         self._next(name.id, "checking")
 
-    async def promote(self, organization: OrganizationId, adapter: AdapterId) -> None:
+    async def promote(self, organization: OrganizationId, adapter: AdapterId, *, fence: Fence) -> None:
+        async with self._database.transaction() as session:
+            await fence(session)
         self._next(adapter, "live")
 
     async def fail(self, organization: OrganizationId, adapter: AdapterId, reason: str) -> None:

@@ -11,8 +11,8 @@ _CHATML = (
 )
 
 
-def save_tiny_model(folder: Path) -> Path:
-    """Write the model to `folder`."""
+def save_tiny_model(folder: Path, *, embedding_scale: float = 1.0) -> Path:
+    """Write the model to `folder`; with a great `embedding_scale` its numbers leave what floats can hold."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     bare = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(letters)}, merges=[]))
     bare.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -31,6 +31,8 @@ def save_tiny_model(folder: Path) -> Path:
         max_position_embeddings=256,
         tie_word_embeddings=True,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    model = LlamaForCausalLM(config)
+    model.get_input_embeddings().weight.data.mul_(embedding_scale)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -15,6 +15,22 @@ from tokenyard.finetune.methods.dataset import (
 
 USER = {"role": "user", "content": "Hi"}
 ANSWER = {"role": "assistant", "content": "Hello"}
+FUNCTION = {"name": "look", "arguments": '{"at": "sky"}'}
+CALL = {"id": "1", "type": "function", "function": FUNCTION}
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+RESULT = {"role": "tool", "content": "42", "tool_call_id": "1"}
+
+
+def calling(*calls: object, content: object = None) -> dict[str, object]:
+    return {"role": "assistant", "content": content, "tool_calls": list(calls)}
+
+
+def called(arguments: object) -> dict[str, object]:
+    return {**CALL, "function": {"name": "look", "arguments": arguments}}
+
+
+def talk(*calls: object, **more: object) -> dict[str, object]:
+    return {"messages": [USER, calling(*calls, **more), RESULT, ANSWER], "tools": [TOOL]}
 
 
 def _check(data: bytes) -> DatasetSummary:
@@ -37,16 +53,11 @@ def _problems(data: bytes) -> list[str]:
         {"messages": [{"role": "system", "content": ""}, USER, ANSWER]},
         {"messages": [{"role": "developer", "content": "Be kind."}, USER, {**ANSWER, "name": "bot"}]},
         {"messages": [USER, {**ANSWER, "weight": 0}, USER, {**ANSWER, "weight": 1}]},
-        {
-            "messages": [
-                USER,
-                {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function"}]},
-                {"role": "tool", "content": "42", "tool_call_id": "1"},
-                ANSWER,
-            ],
-            "tools": [{"type": "function", "function": {"name": "look"}}],
-            "parallel_tool_calls": False,
-        },
+        {**talk(CALL), "parallel_tool_calls": False},
+        talk(CALL, content=""),
+        talk(CALL, CALL, content="Looking"),
+        talk({"id": "1", "function": {"name": "look", "arguments": ""}}),
+        {"messages": [USER, calling(CALL, content="")]},
     ],
 )
 def test_a_row_that_can_be_learned_from_is_taken(row: object) -> None:
@@ -73,7 +84,22 @@ def test_a_row_that_can_be_learned_from_is_taken(row: object) -> None:
         ({"messages": [USER]}, "no assistant message"),
         ({"messages": [ANSWER, USER]}, "the last message must be from the assistant, not 'user'"),
         ({"messages": [USER, {**ANSWER, "tool_calls": []}]}, "tool_calls must be a list"),
-        ({"messages": [USER, ANSWER], "tools": ["x"]}, '"tools" must be a list'),
+        (talk({**CALL, "function": 1}), "messages[1].tool_calls[0].function: Expected `object`, got `int`"),
+        (talk(CALL, {**CALL, "function": {"name": "look"}}), "messages[1].tool_calls[1].function: Object missing"),
+        (talk({**CALL, "type": "custom"}), "messages[1].tool_calls[0].type: Invalid enum value"),
+        (talk({"id": 1, "function": FUNCTION}), "messages[1].tool_calls[0].id: Expected `str`, got `int`"),
+        (talk("look"), "messages[1].tool_calls[0]: Expected `object`, got `str`"),
+        ({"messages": [USER, {**calling(), "tool_calls": 1}]}, "messages[1].tool_calls: Expected `array | null`"),
+        (talk(called(7)), "messages[1].tool_calls[0].function.arguments: Expected `str`, got `int`"),
+        (talk(called("[]")), "messages[1].tool_calls[0].function: `arguments` must be a JSON object"),
+        (talk(called('{"at": ')), "messages[1].tool_calls[0].function: `arguments` must be a JSON object"),
+        (talk(called("[" * 100_000)), "messages[1].tool_calls[0].function: `arguments` must be a JSON object"),
+        (talk(called('{"at": "\\ud800"}')), "messages[1].tool_calls[0].function: `arguments` must be a JSON object"),
+        (talk(called('{"at": ' + "9" * 5000 + "}")), "messages[1].tool_calls[0].function: `arguments` must be a JSON"),
+        (talk(CALL, content=0), "messages[1].content must be text, not 0"),
+        ({"messages": [USER, ANSWER], "tools": ["x"]}, "tools[0]: Expected `object`, got `str`"),
+        ({"messages": [USER, ANSWER], "tools": [{"type": "function"}]}, "tools[0]: Object missing required field"),
+        ({"messages": [USER, ANSWER], "tools": 1}, "tools: Expected `array | null`, got `int`"),
         ({"messages": [USER, ANSWER], "parallel_tool_calls": 1}, '"parallel_tool_calls" must be'),
     ],
 )
@@ -110,6 +136,13 @@ def test_the_first_ten_problems_are_enough() -> None:
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\n\n  \n"])
 def test_how_the_file_ends_does_not_matter(end: bytes) -> None:
     assert _check(rows(3).rstrip(b"\n") + end).rows == 3
+
+
+def test_the_bound_covers_calls_as_templates_print_them() -> None:
+    row = talk(CALL)
+    parsed = {**CALL, "function": {"name": "look", "arguments": {"at": "sky"}}}
+    printed = json.dumps(parsed, indent=4) + json.dumps([TOOL], indent=4) + "42" + "Hi" + "Hello"
+    assert _check(json.dumps(row).encode()).text_tokens >= len(printed)
 
 
 def test_the_bound_counts_bytes_and_the_template() -> None:

@@ -1,15 +1,16 @@
 """What is learnt of a row, what it counts, and which rows are refused."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 pytest.importorskip("transformers")
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from tokenyard.core.chat_rows import ChatRow
 from tokenyard.finetune.methods.supervised import text_token_bound
 from tokenyard_deployments.training.examples import IGNORED, Example, count_tokens, encode, read_rows
 from tokenyard_deployments.training.failures import TrainingFailed
@@ -25,6 +26,9 @@ FORGETFUL = (
 )
 
 
+WEATHER = [{"type": "function", "function": {"name": "weather"}}]
+
+
 def tokenizer(template: str = CHATML) -> Any:
     """A real byte-level tokenizer: one token a byte, and the marks of ChatML."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -37,14 +41,12 @@ def tokenizer(template: str = CHATML) -> Any:
     return fast
 
 
-def row(*messages: tuple[str, str] | tuple[str, str, int], **more: Any) -> dict[str, Any]:
-    return {
-        "messages": [
-            {"role": message[0], "content": message[1]} | ({"weight": message[2]} if len(message) > 2 else {})
-            for message in messages
-        ],
-        **more,
-    }
+def row(*messages: tuple[str, str] | tuple[str, str, int], **more: Any) -> ChatRow:
+    found = [
+        {"role": message[0], "content": message[1]} | ({"weight": message[2]} if len(message) > 2 else {})
+        for message in messages
+    ]
+    return msgspec.convert({"messages": found, **more}, ChatRow)
 
 
 def learnt(example: Example, using: Any) -> str:
@@ -91,7 +93,7 @@ def test_a_long_row_is_cut_and_counts_as_cut() -> None:
 def test_the_count_is_within_the_bound_that_was_reserved() -> None:
     using = tokenizer()
     rows = [row(("user", "häöü" * n), ("assistant", "ok" * n)) for n in range(1, 9)]
-    bounds = [min(60, text_token_bound(one) + 12 * len(one["messages"])) for one in rows]
+    bounds = [min(60, text_token_bound(msgspec.to_builtins(one)) + 12 * len(one.messages)) for one in rows]
     for example, bound in zip(encode(rows, using, 60), bounds, strict=True):
         assert count_tokens([example]) <= bound
 
@@ -105,12 +107,13 @@ def test_the_count_is_within_the_bound_that_was_reserved() -> None:
             FORGETFUL,
             "line 1: this model's",
         ),
-        ([row(("user", "a"), ("assistant", "b"), tools=[{"function": {"name": "weather"}}])], CHATML, "tools"),
-        ([{"messages": [{"role": "user", "content": None}]}], CHATML, "template cannot show"),
+        ([row(("user", "a"), ("assistant", "b"), tools=WEATHER)], CHATML, "does not show tools"),
+        ([row(("user", "Use weather"), ("assistant", "b"), tools=WEATHER)], CHATML, "does not show tools"),
+        ([row(("user", "a"), ("assistant", "b"))], "{{ raise_exception('no') }}", "template cannot show"),
         ([row(("user", "a" * 99), ("assistant", "b"))], CHATML, "first 50 tokens"),
     ],
 )
-def test_rows_that_cannot_be_learnt(rows: list[dict[str, Any]], template: str, message: str) -> None:
+def test_rows_that_cannot_be_learnt(rows: list[ChatRow], template: str, message: str) -> None:
     with pytest.raises(TrainingFailed) as failed:
         encode(rows, tokenizer(template), 50)
     assert failed.value.error.code == "invalid_training_file"
@@ -123,12 +126,30 @@ def test_a_template_that_changes_earlier_turns_can_still_teach_the_last_one() ->
     assert learnt(one, using) == "d<|im_end|>"
 
 
+def test_a_call_is_learnt_with_its_arguments_as_an_object() -> None:
+    using = tokenizer(
+        "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content }}"
+        "{% for call in message.tool_calls %}{{ call.function.name }}({{ call.function.arguments | tojson }})"
+        "{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    call = {"id": "1", "function": {"name": "weather", "arguments": '{"at":"Ürgüp"}'}}
+    asked = {"role": "user", "content": "Warm?"}
+    one = msgspec.convert({"messages": [asked, {"role": "assistant", "tool_calls": [call]}]}, ChatRow)
+    assert learnt(encode([one], using, 1000)[0], using) == 'weather({"at": "Ürgüp"})<|im_end|>'
+
+
 def test_rows_are_read_with_their_line_numbers(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
-    file.write_text(json.dumps(row(("user", "a"), ("assistant", "b"))) + "\n{\n")
+    good = row(("user", "a"), ("assistant", "b", 0))
+    file.write_bytes(msgspec.json.encode(good) + b"\n{\n")
     rows = read_rows(f"file://{file}")
-    assert next(rows)["messages"][0]["content"] == "a"
+    assert next(rows) == good
     with pytest.raises(TrainingFailed, match="line 2"):
         next(rows)
+    file.write_text(
+        '{"messages": [{"role": "assistant", "content": null, "tool_calls": [{"id": "1", "function": 1}]}]}'
+    )
+    with pytest.raises(TrainingFailed, match=r"line 1: .*tool_calls\[0\].function"):
+        next(read_rows(f"file://{file}"))
     with pytest.raises(TrainingFailed, match="does not exist"):
         list(read_rows(f"file://{tmp_path / 'gone'}"))

@@ -7,6 +7,7 @@ import msgspec
 from pydantic import BaseModel, BeforeValidator
 from pydantic_core import PydanticCustomError
 
+from tokenyard.core.chat_rows import ChatRow
 from tokenyard.core.training import Hyperparameters
 from tokenyard.finetune.methods.method import Json, RowProblem, RowSize
 
@@ -23,6 +24,7 @@ _FIELDS_OF_ROLE = {
     "tool": _PLAIN_FIELDS | {"tool_call_id"},
 }
 _QUOTED_CHARACTERS = 40
+_PROBLEM_CHARACTERS = 100
 
 
 def _count_up_to(highest: int) -> BeforeValidator:
@@ -84,7 +86,7 @@ class Supervised:
         for number, message in enumerate(messages):
             _check_message(message, f"messages[{number}]")
         _check_learnable(messages)
-        _check_tools(row)
+        _check_types(row)
         return RowSize(len(messages), text_token_bound(row))
 
 
@@ -95,13 +97,16 @@ def text_token_bound(row: Json) -> int:
     """
     messages: Any = row["messages"]
     texts = [
-        value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        value if isinstance(value, str) else _as_in_a_template(value)
         for message in messages
         for name, value in message.items()
         if name not in ("role", "weight") and value is not None
     ]
+    calls = [call for message in messages for call in message.get("tool_calls") or ()]
+    # Text here, but an object for the template.
+    texts += [_as_in_a_template(msgspec.json.decode(call["function"]["arguments"] or "{}")) for call in calls]
     if row.get("tools"):
-        texts.append(msgspec.json.encode(row["tools"]).decode())
+        texts.append(_as_in_a_template(row["tools"]))
     return sum(len(text.encode()) for text in texts)
 
 
@@ -122,14 +127,13 @@ def _check_message(message: object, where: str) -> None:
 
 def _check_content(message: Json, where: str) -> None:
     content, calls = message.get("content"), message.get("tool_calls")
-    if calls is not None:
-        if not isinstance(calls, list) or not calls or not all(isinstance(call, dict) for call in calls):
-            raise RowProblem(f"{where}.tool_calls must be a list of at least one object")
-        if content is None:
-            return
+    if calls == []:
+        raise RowProblem(f"{where}.tool_calls must be a list of at least one call")
+    if content is None and calls is not None:
+        return
     if not isinstance(content, str):
         raise RowProblem(f"{where}.content must be text, not {_quoted(content)}")
-    if not content.strip() and message["role"] in ("user", "assistant"):
+    if not content.strip() and calls is None and message["role"] in ("user", "assistant"):
         raise RowProblem(f"{where}.content is empty")
 
 
@@ -143,10 +147,13 @@ def _check_learnable(messages: Sequence[Json]) -> None:
         raise RowProblem(f"the last message must be from the assistant, not {_quoted(messages[-1]['role'])}")
 
 
-def _check_tools(row: Json) -> None:
-    tools = row.get("tools")
-    if tools is not None and (not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools)):
-        raise RowProblem('"tools" must be a list of objects')
+def _check_types(row: Json) -> None:
+    """Refuse what training could not read, tools and their calls above all."""
+    try:
+        msgspec.convert(row, ChatRow)
+    except msgspec.ValidationError as error:
+        what, _, place = str(error).removesuffix("`").partition(" - at `$.")
+        raise RowProblem(f"{place}: {what[:_PROBLEM_CHARACTERS]}") from None
     if not isinstance(row.get("parallel_tool_calls", True), bool):
         raise RowProblem('"parallel_tool_calls" must be true or false')
 
@@ -155,6 +162,11 @@ def _check_fields(found: Json, known: frozenset[str], where: str) -> None:
     unknown = sorted(set(found) - known)
     if unknown:
         raise RowProblem(f"{where} has the unknown field {_quoted(unknown[0])}")
+
+
+def _as_in_a_template(value: object) -> str:
+    """Return JSON at the greatest length at which templates print it, which is with an indent of four."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=4).decode().replace("\n", "\n    ")
 
 
 def _quoted(value: object) -> str:

@@ -18,7 +18,9 @@ from tokenyard.finetune.steps.attempt_files import AttemptFiles
 
 _CLUSTER_AWAY = "the training cluster, which does not answer"
 _NO_ROOM = "room in the training cluster"
+_LOST = "Training was lost"
 _STOPPED = JobError("training_stopped", "Training was stopped by the operator.")
+_TIMED_OUT = JobError("training_timeout", "Training took longer than is allowed.")
 
 
 class Attempts:
@@ -60,8 +62,8 @@ class Attempts:
 
     async def _follow(self, job: Job) -> JobProgress:
         """Look at a run that has not said how it ended."""
-        if job.deadline_ms is not None and self._clock.now_ms() > job.deadline_ms:
-            return fail(job, JobError("training_timeout", "Training took longer than is allowed."))
+        if self._is_overdue(job):
+            return fail(job, _TIMED_OUT)
         status = await self._runs.status(submission_id(job.id, job.attempt))
         if not job.submitted:
             return await self._submit(job, status)
@@ -71,13 +73,13 @@ class Attempts:
             return JobProgress(job)
         if status is not None and status.state is RunState.STOPPED:
             return fail(job, _STOPPED)
-        return await self._try_again(job, "Training was lost")
+        return await self._try_again(job, _LOST)
 
     async def _submit(self, job: Job, status: RunStatus | None) -> JobProgress:
         submission = submission_id(job.id, job.attempt)
         if status is None:
             if await self._files.has_started(job):  # it was submitted, which was not noted, and then lost
-                return await self._try_again(job, "Training was lost")
+                return await self._try_again(job, _LOST)
             model = self._models.get(job.model)
             if model is None:
                 return fail(job, JobError("model_not_found", f"The model {job.model} is not served any more."))
@@ -95,10 +97,24 @@ class Attempts:
         if result.status is TrainingStatus.SUCCEEDED:
             return self._trained(job, result)
         if result.status is TrainingStatus.CANCELLED:
-            return fail(job, _STOPPED)
+            return await self._signalled(job)
         if result.error is None or result.error.retryable:
             return await self._try_again(job, "Training broke off")
         return fail(job, JobError(result.error.code, result.error.message))
+
+    async def _signalled(self, job: Job) -> JobProgress:
+        """Find out who ended an attempt that we still want. Ray calls only those stopped that somebody stopped by it;
+        a node that goes away sends the same signal, and its attempts are lost.
+        """
+        status = await self._runs.status(submission_id(job.id, job.attempt))
+        if status is not None and status.state is RunState.STOPPED:
+            return fail(job, _STOPPED)
+        if status is None or not status.state.is_active:
+            return await self._try_again(job, _LOST)
+        return fail(job, _TIMED_OUT) if self._is_overdue(job) else JobProgress(job)
+
+    def _is_overdue(self, job: Job) -> bool:
+        return job.deadline_ms is not None and self._clock.now_ms() > job.deadline_ms
 
     def _trained(self, job: Job, result: TrainingResult) -> JobProgress:
         after = msgspec.structs.replace(

@@ -18,7 +18,7 @@ from tokenyard.core.training import (
 )
 from tokenyard.finetune.job import Job, JobError
 from tokenyard.finetune.ports import AdapterLives, TrainableModels
-from tokenyard.finetune.progress import JobProgress, fail, wait_for
+from tokenyard.finetune.progress import JobProgress, fail, unchanged, wait_for
 from tokenyard.finetune.states import JobOutcome, JobState
 from tokenyard.finetune.steps.canary import CanaryCheck, CanaryFailed, NoReplica
 from tokenyard.storage.blobs import BlobStore
@@ -59,11 +59,12 @@ class Publishing:
         assert name is not None, "a job is checked only after it has an adapter"
         path = f"adapters/{job.organization}/{name.id}"
         digest = await self._publish(job, path)
+        fence = unchanged(job)
         await self._adapters.register(
-            job.organization, project=job.project, name=name, path=path, digest=digest, job=job.id
+            job.organization, project=job.project, name=name, path=path, digest=digest, job=job.id, fence=fence
         )
         await self._canary.check(job.model, AdapterRef(id=name.id, name=str(name), path=path, digest=digest))
-        await self._adapters.promote(job.organization, name.id)
+        await self._adapters.promote(job.organization, name.id, fence=fence)
 
     async def _publish(self, job: Job, target: str) -> str:
         source = f"{job_folder(job.organization, job.id, job.attempt)}/{ADAPTER_FOLDER}"
