@@ -70,7 +70,9 @@ async def key(fleet: GatewayFleet) -> AsyncIterator[str]:
 def _process(fleet: GatewayFleet) -> psutil.Process:
     port = urlsplit(fleet.urls[0]).port
     (found,) = {
-        one.pid for one in psutil.net_connections("tcp") if one.laddr.port == port and one.status == psutil.CONN_LISTEN
+        one.pid
+        for one in psutil.net_connections("tcp")
+        if one.laddr and one.laddr.port == port and one.status == psutil.CONN_LISTEN
     }
     return psutil.Process(found)
 
