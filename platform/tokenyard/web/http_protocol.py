@@ -108,10 +108,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         address = self.client[0] if self.client else ""
         self._behind_proxy = self._bounds.proxies.trust(address)
-        if len(self.connections) > self._bounds.connections:
-            self._refuse(Unavailable("The server has too many connections. Please try again shortly."))
-        elif not self._behind_proxy and not self._count(address):
+        if not self._behind_proxy and not self._count(address):
             self._refuse(_too_many())
+        elif len(self.connections) > self._bounds.connections and not self._clocks.end_slowest():
+            self._refuse(Unavailable("The server has too many connections. Please try again shortly."))
         else:
             self._clocks.sends(self)
 
