@@ -29,7 +29,7 @@ class RawConnection:
                     await self.send(piece)
                     # A closed connection takes bytes until its reset has arrived.
                     await asyncio.sleep(pause_s)
-                    if self._reader.at_eof():
+                    if self._reader.at_eof() or self._writer.is_closing():
                         return True
         except ConnectionError:
             return True

@@ -31,6 +31,7 @@ from tokenyard.settings import Settings
 from tokenyard.storage.change_feed import ChangeFeed
 from tokenyard.tenancy.loops import tenancy_loops
 from tokenyard.web.app import create_app
+from tokenyard.web.health import Dependencies
 from tokenyard.web.loops import Loop, run_loops
 from tokenyard.web.metrics import process_registry
 from tokenyard_billing.charging.metrics import LedgerMetrics
@@ -136,10 +137,11 @@ async def _serve_metrics(foundation: Foundation, registry: CollectorRegistry, ru
     async def loops_run() -> bool:
         return not running.done()
 
+    dependencies = Dependencies({"loops": loops_run}, registry)
     app = create_app(
         title="Tokenyard worker",
         routers=[prometheus_router(ReplicaRegistry(foundation.redis))],
-        checks={"loops": loops_run},
+        dependencies=dependencies,
         registry=registry,
     )
     config = uvicorn.Config(
@@ -150,7 +152,8 @@ async def _serve_metrics(foundation: Foundation, registry: CollectorRegistry, ru
         access_log=False,
         timeout_graceful_shutdown=SHUTDOWN_LIMIT_S,
     )
-    await uvicorn.Server(config).serve()
+    async with dependencies:
+        await uvicorn.Server(config).serve()
 
 
 def main() -> None:

@@ -41,6 +41,15 @@ class ConnectionClocks:
         """That has come; what comes next has a clock of its own."""
         self._sending.pop(connection, None)
 
+    def end_slowest(self) -> bool:
+        """End the connection that has let us wait for the longest time, and tell whether there was one."""
+        slowest = next(iter(self._sending), None)
+        if slowest is None:
+            return False
+        del self._sending[slowest]
+        slowest.out_of_time()
+        return True
+
     def stalls(self, connection: TimedConnection) -> None:
         self._taking[connection] = self._now()
 

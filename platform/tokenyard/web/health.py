@@ -41,10 +41,10 @@ class Dependencies:
 
     def __init__(self, checks: Mapping[str, Check], registry: CollectorRegistry | None = None) -> None:
         self._checks = checks
-        self._up = registry and Gauge(
-            "tokenyard_dependency_up", "Whether a part that the process stands on is there.", ("dependency",),
-            registry=registry,
-        )  # fmt: skip
+        self._up: Gauge | None = None
+        if registry is not None:
+            about = "Whether a part that the process stands on is there."
+            self._up = Gauge("tokenyard_dependency_up", about, ("dependency",), registry=registry)
         self._task: asyncio.Task[None] | None = None
         self.states: dict[str, State] = {}
 

@@ -47,7 +47,7 @@ class HttpBounds:
     proxies: TrustedProxies = field(default_factory=lambda: TrustedProxies(()))
 
 
-class Part(Enum):
+class Expected(Enum):
     """What a connection is to receive next."""
 
     REQUEST = "request"
@@ -100,7 +100,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._counted: str | None = None
         self._behind_proxy = False
         self._refusal: TokenyardError | None = None
-        self._expects = Part.REQUEST
+        self._expects = Expected.REQUEST
         self._received = 0
         self._body_bytes = 0
 
@@ -108,10 +108,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         address = self.client[0] if self.client else ""
         self._behind_proxy = self._bounds.proxies.trust(address)
-        if len(self.connections) > self._bounds.connections:
-            self._refuse(Unavailable("The server has too many connections. Please try again shortly."))
-        elif not self._behind_proxy and not self._count(address):
+        if not self._behind_proxy and not self._count(address):
             self._refuse(_too_many())
+        elif len(self.connections) > self._bounds.connections and not self._clocks.end_slowest():
+            self._refuse(Unavailable("The server has too many connections. Please try again shortly."))
         else:
             self._clocks.sends(self)
 
@@ -130,11 +130,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._after_data()
 
     def _after_data(self) -> None:
-        if self._expects is Part.NOTHING:
+        if self._expects is Expected.NOTHING:
             self._clocks.sent(self)
-        elif self._expects is Part.HEADERS and self._received > MAX_HEADER_BYTES + SLICE_BYTES:
+        elif self._expects is Expected.HEADERS and self._received > MAX_HEADER_BYTES + SLICE_BYTES:
             self._refuse(_headers_too_large())
-        elif self._expects is Part.BODY and self._received > FRAMING_BYTES + FRAMING_TIMES * self._body_bytes:
+        elif self._expects is Expected.BODY and self._received > FRAMING_BYTES + FRAMING_TIMES * self._body_bytes:
             self._refuse(InvalidRequest("The request body is sent in too small chunks, or has trailers."))
         else:
             self._clocks.sends(self)
@@ -143,7 +143,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._expects, self._received = Part.HEADERS, 0
+        self._expects, self._received = Expected.HEADERS, 0
         self._clocks.sent(self)
 
     def on_url(self, url: bytes) -> None:
@@ -160,7 +160,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._raise(InvalidRequest("Too many requests were sent without waiting for an answer."))
         if self._behind_proxy:
             self._note_client()
-        self._expects, self._received, self._body_bytes = Part.BODY, 0, 0
+        self._expects, self._received, self._body_bytes = Expected.BODY, 0, 0
         self._clocks.sent(self)
         super().on_headers_complete()
         if self.parser.should_upgrade():
@@ -172,14 +172,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._expects = Part.NOTHING
+        self._expects = Expected.NOTHING
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         if self._behind_proxy:
             self._uncount()
-        if self._expects is Part.NOTHING and not self.pipeline:
-            self._expects = Part.REQUEST
+        if self._expects is Expected.NOTHING and not self.pipeline:
+            self._expects = Expected.REQUEST
         super().on_response_complete()
 
     def pause_writing(self) -> None:
@@ -224,14 +224,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         return self.flow.read_paused
 
     def may_wait_s(self) -> float:
-        if self._expects is not Part.BODY:
+        if self._expects is not Expected.BODY:
             return self._bounds.header_s
         if self.cycle.response_complete:
             return 0  # of this body nothing is wanted any more
         return self._bounds.upload_s + self._received / self._bounds.upload_bytes_per_s
 
     def out_of_time(self) -> None:
-        if self._expects is Part.REQUEST:
+        if self._expects is Expected.REQUEST:
             self.transport.close()
         else:
             message = "The request did not arrive in time."
@@ -257,7 +257,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _may_answer(self) -> bool:
         """Tell whether the next bytes that the client gets are of the answer to what it is sending now."""
         under_way = self.cycle is not None and not self.cycle.response_complete
-        own = self._expects is Part.BODY and not self.cycle.response_started
+        own = self._expects is Expected.BODY and not self.cycle.response_started
         return not self.pipeline and (own or not under_way)
 
 

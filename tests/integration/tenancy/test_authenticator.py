@@ -1,7 +1,7 @@
 """Who holds a key: real SQL and Redis, the cache's ages, and what happens when a key or a database ends."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -87,7 +87,7 @@ async def test_a_key_that_was_last_seen_minutes_ago_does_not_wait_for_sql(tenanc
     answers, asked = asyncio.Event(), asyncio.Event()
     credential = tenancy.operator_store.credential
 
-    async def hangs(hashes: tuple[str, ...]) -> Credential | None:
+    async def hangs(hashes: Sequence[str]) -> Credential | None:
         asked.set()
         await answers.wait()
         return await credential(hashes)
@@ -126,8 +126,8 @@ async def test_a_flood_of_made_up_keys_reaches_sql_at_a_small_rate(tenancy: Tena
 
         queries.clear()
         tenancy.clock.advance(2)
-        flood = (tenancy.authenticator.operator(new_secret(Role.OPERATOR), "192.0.2.1") for _ in range(200))
-        await asyncio.gather(*flood, return_exceptions=True)
+        operators = (tenancy.authenticator.operator(new_secret(Role.OPERATOR), "192.0.2.1") for _ in range(200))
+        await asyncio.gather(*operators, return_exceptions=True)
         assert len(queries) == 2 * NETWORK_PER_S
 
 

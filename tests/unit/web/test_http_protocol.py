@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -96,3 +96,16 @@ async def test_a_bad_request_behind_a_good_one_is_not_answered_in_its_place() ->
     async with served(app, HttpBounds()) as (url, _), raw_connection(url) as connection:
         await connection.send(GET + b"\r\n" + b"nonsense\r\n\r\n")
         assert b" 400 " not in await connection.rest()
+
+
+async def test_who_comes_when_all_are_being_served_is_told_to_come_back() -> None:
+    app = App(reads_after_s=0.5)
+    async with served(app, HttpBounds(connections=2)) as (url, _), AsyncExitStack() as stack:
+        for _ in range(2):
+            connection = await stack.enter_async_context(raw_connection(url))
+            await connection.send(GET + b"\r\n")
+        await until(lambda: len(app.clients) == 2)
+        async with raw_connection(url) as late:
+            status, headers, body = await late.answer()
+        assert (status, headers["retry-after"], body["error"]["code"]) == (503, "1", "server_is_overloaded")
+        assert b" 200 " in await connection.until_answered()

@@ -114,7 +114,7 @@ class Uploads:
             "client": (address, 1),
         }
         for _ in range(number):
-            self._tasks.append(asyncio.create_task(self.app(dict(scope), never, send)))  # type: ignore[arg-type]
+            self._tasks.append(asyncio.create_task(self.app(dict(scope), never, send)))
         await asyncio.sleep(0.01)
         return statuses
 
