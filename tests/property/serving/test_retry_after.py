@@ -142,6 +142,15 @@ def burst(chance: random.Random) -> Arrivals:
             yield []
 
 
+def pauses(chance: random.Random) -> Arrivals:
+    """Bursts of answers of many lengths, and long pauses with nothing at all between them."""
+    while True:
+        lengths = [chance.randint(40, 200) for _ in range(SHARE + 3)]
+        yield [Request(organization(0), [length], length) for length in lengths]
+        for _ in range(TICKS // 3):
+            yield []
+
+
 def steady(chance: random.Random, *, organizations: int = 1, part: float = 1.0) -> Arrivals:
     """More than the engine can do, at random moments; answers end before `max_tokens` where `part` is below 1."""
     while True:
@@ -173,13 +182,14 @@ def crowd(chance: random.Random) -> Arrivals:
     "pattern",
     [
         burst,
+        pauses,
         steady,
         lambda chance: steady(chance, organizations=3),
         lambda chance: steady(chance, part=0.2),
         wide,
         crowd,
     ],
-    ids=["burst", "steady", "several", "early-ends", "wide", "crowd"],
+    ids=["burst", "pauses", "steady", "several", "early-ends", "wide", "crowd"],
 )
 def test_who_is_told_when_to_come_back_finds_room_then(pattern: Callable[[random.Random], Arrivals], seed: int) -> None:
     simulation, arrivals = Simulation(), pattern(random.Random(seed))

@@ -158,6 +158,7 @@ class EngineAdmission:
         self._pace.answered(visitor.progress.made, visitor.load.answer_tokens)
         if not self._inside:
             self.busy_since = None
+            self._pace.rest()
             self._empty.set()
 
     def _sample(self) -> None:

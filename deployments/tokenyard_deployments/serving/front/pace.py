@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 SAMPLE_EVERY_S = 0.25
 _FIRST_GUESS = 20.0  # tokens a second; holds only until the engine has made some
-_MEMORY_S = 5.0  # how many seconds of one sequence weigh as much as all before
+_MEMORY_S = 10.0  # a stall of a second must not count for much
 _SMOOTHING = 0.2  # weight of the newest answer in the mean part of `max_tokens` that answers take
 _LEAST_PART = 0.1  # of what an answer should take, for one that has taken it all and goes on
 
@@ -49,10 +49,14 @@ class Pace:
         sequence_seconds = (at - self._at) * (running + self._running) / 2
         if running and self._running and made > self._made:
             level = self._running.bit_length()
-            pace, weight = (made - self._made) / sequence_seconds, min(1.0, sequence_seconds / _MEMORY_S)
+            pace, weight = (made - self._made) / sequence_seconds, min(1.0, (at - self._at) / _MEMORY_S)
             known = self._tokens_a_second.get(level, pace)
             self._tokens_a_second[level] = known + weight * (pace - known)
         self._at, self._made, self._running = at, made, running
+
+    def rest(self) -> None:
+        """Note that nothing is inside: the time until something is tells nothing."""
+        self._running = 0
 
     def tokens_a_second(self, running: int) -> float:
         """Return the pace of one sequence among `running`; of the nearest number that was seen."""
