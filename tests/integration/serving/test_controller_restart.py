@@ -1,7 +1,6 @@
-"""Serve's controller dies while its replica serves: the replica stays on the list until the new one knows it again."""
+"""Serve's controller dies while its replica serves: the replica stays, and stays on the list all the time."""
 
 import asyncio
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.asyncio]
 
-RESTARTED_TIMEOUT_S = 60.0
-LOOKS_AFTER = 20
+RESTARTED_TIMEOUT_S = 90.0
+LOOKS_AFTER = 40
 
 
 async def test_the_replica_stays_while_the_controller_restarts(deployed: "Cluster", redis: Redis) -> None:
@@ -31,7 +30,7 @@ async def test_the_replica_stays_while_the_controller_restarts(deployed: "Cluste
     ):
         (target,) = await serve.targets()
         registry = ReplicaRegistry(redis)
-        discovery = Discovery(serve, replicas, registry, WorkLease(redis, "discovery", 60_000), SystemClock())
+        discovery = Discovery(serve, replicas, registry, WorkLease(redis, "discovery", 90_000), SystemClock())
         await discovery.step()
         (controller,) = [one for one in deployed.processes() if "ray::ServeController" in " ".join(one.cmdline())]
         controller.kill()
@@ -40,7 +39,7 @@ async def test_the_replica_stays_while_the_controller_restarts(deployed: "Cluste
             await discovery.step()
             found = await registry.read()
             assert found is not None
-            assert [one.name for one in found.replicas] == [target.name], time.monotonic()
+            assert [one.name for one in found.replicas] == [target.name]
             away = away or not found.complete
             looks = looks + 1 if away and found.complete else 0
             await asyncio.sleep(0.05)
