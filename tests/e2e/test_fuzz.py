@@ -4,9 +4,9 @@ Each case is its seed: `fuzz_case(seed, MODEL)`. `FUZZ_CASES` says how many are 
 """
 
 import asyncio
-import itertools
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -17,7 +17,8 @@ from psutil import Process
 
 from support.fuzz.attack import Attack, FuzzAnswer
 from support.fuzz.bystander import Bystander
-from support.fuzz.cases import fuzz_case
+from support.fuzz.cases import CHAT, COMPLETIONS, FuzzCase, fuzz_case
+from support.fuzz.slow_schemas import chat_format, minutes_of_work
 from support.servers.whole_stack import MODEL, Stack, eventually
 
 CASES = int(os.environ.get("FUZZ_CASES", "120"))
@@ -27,6 +28,19 @@ ALONE = 20
 LONGEST_WAIT_S = 2.5
 TIMES_ALONE = 25
 pytestmark = pytest.mark.timeout(1_800)
+
+
+def _large(path: str, **body: object) -> FuzzCase:
+    return FuzzCase(-1, path, json.dumps({"model": MODEL, **body}).encode(), patience_s=20)
+
+
+_COUNT = [{"role": "user", "content": "Count as far as you can."}]
+LARGE = {
+    "sequences": _large(COMPLETIONS, prompt=["hi"] * 128, n=128, max_tokens=4),
+    "reply": _large(CHAT, messages=_COUNT, n=16, max_tokens=200, logprobs=True, top_logprobs=20, temperature=1),
+    "prompt": _large(CHAT, messages=[{"role": "user", "content": "sea " * 7_500}], max_tokens=4),
+    "schema": _large(CHAT, messages=_COUNT, **chat_format(minutes_of_work(9))),
+}
 
 
 @dataclass(frozen=True)
@@ -46,20 +60,32 @@ def fuzzed(stack: Stack) -> Fuzzed:
 
 
 async def _fuzz(stack: Stack) -> Fuzzed:
-    attacker, bystander = stack.tenant("fuzz-attacker")[1].api_key, stack.tenant("fuzz-bystander")[1].api_key
     before = stack.replicas()
-    # Shorter than the gateway keeps an idle connection: one that it is just closing is not a finding.
-    connector = TCPConnector(limit=0, keepalive_timeout=2)
-    async with ClientSession(timeout=ClientTimeout(None), connector=connector) as http:
-        alone, beside = (Bystander(http, stack.url, bystander, MODEL) for _ in range(2))
+    async with _http() as http:
+        alone = Bystander(http, stack.url, stack.tenant("fuzz-alone")[1].api_key, MODEL)
         await alone.run(ALONE)
-        attack = Attack(http, stack.url, attacker, (fuzz_case(seed, MODEL) for seed in itertools.count()))
+    cases = (fuzz_case(seed, MODEL) for seed in range(CASES))
+    answers, beside = await _attacked(stack, "fuzz", cases)
+    return Fuzzed(answers, alone, beside, before, stack.replicas())
+
+
+async def _attacked(stack: Stack, name: str, cases: Iterable[FuzzCase]) -> tuple[Sequence[FuzzAnswer], Bystander]:
+    """Send the cases from one new organization, beside a new bystander."""
+    attacker, bystander = (stack.tenant(f"{name}-{role}")[1].api_key for role in ("attacker", "bystander"))
+    async with _http() as http:
+        attack = Attack(http, stack.url, attacker, iter(cases))
+        beside = Bystander(http, stack.url, bystander, MODEL)
         over = asyncio.Event()
         watching = asyncio.create_task(beside.run_until(over))
-        await attack.run(ATTACKERS, CASES)
+        await attack.run(ATTACKERS)
         over.set()
         await watching
-    return Fuzzed(attack.answers, alone, beside, before, stack.replicas())
+    return attack.answers, beside
+
+
+def _http() -> ClientSession:
+    # Shorter than the gateway keeps an idle connection: one that it is just closing is not a finding.
+    return ClientSession(timeout=ClientTimeout(None), connector=TCPConnector(limit=0, keepalive_timeout=2))
 
 
 def test_every_answer_is_one_that_is_ours_to_give(fuzzed: Fuzzed) -> None:
@@ -74,9 +100,21 @@ def test_the_bystander_sees_no_error(fuzzed: Fuzzed) -> None:
 
 
 def test_the_bystander_never_waits_long(fuzzed: Fuzzed) -> None:
-    bound_s = max(LONGEST_WAIT_S, TIMES_ALONE * median(fuzzed.alone.waits))
-    assert max(fuzzed.beside.waits) <= bound_s, sorted(fuzzed.beside.waits)[-5:]
-    assert max(fuzzed.beside.silences) <= bound_s, sorted(fuzzed.beside.silences)[-5:]
+    _not_long(fuzzed.beside, fuzzed.alone)
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_beside_one_large_request(stack: Stack, fuzzed: Fuzzed, name: str) -> None:
+    (answer,), beside = asyncio.run(_attacked(stack, name, [LARGE[name]]))
+    assert answer.problem is None
+    assert beside.errors == []
+    _not_long(beside, fuzzed.alone)
+
+
+def _not_long(beside: Bystander, alone: Bystander) -> None:
+    bound_s = max(LONGEST_WAIT_S, TIMES_ALONE * median(alone.waits))
+    for seconds in (beside.waits, beside.silences):
+        assert max(seconds) <= bound_s, sorted(seconds)[-5:]
 
 
 def test_the_replica_lives_on(fuzzed: Fuzzed) -> None:

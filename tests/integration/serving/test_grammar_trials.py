@@ -19,7 +19,13 @@ from support.fuzz.slow_schemas import UNCLOSED_RECURSION, minutes_of_work, patte
 from tokenyard_deployments.serving.engine.grammars.check import GrammarCheck, GrammarRefused
 from tokenyard_deployments.serving.engine.grammars.compiling import bound_grammars
 from tokenyard_deployments.serving.engine.grammars.lane import MAX_WAITING
-from tokenyard_deployments.serving.engine.grammars.trial import BROKEN, TOO_COSTLY, TOO_LARGE, UNSATISFIABLE
+from tokenyard_deployments.serving.engine.grammars.trial import (
+    BROKEN,
+    TOO_COSTLY,
+    TOO_LARGE,
+    UNSATISFIABLE,
+    UNSUPPORTED,
+)
 from tokenyard_deployments.serving.engine.launch import load_ahead
 
 THOROUGH_CPU_S = 4.0
@@ -53,8 +59,9 @@ def _asked(schema: Schema) -> StructuredOutputsParams:
         (pattern("\ud800"), BROKEN),
         (holding(a={"type": "integer", "minimum": -(2**80)}), BROKEN),
         ({"type": "nothing"}, 'Unsupported type "nothing".'),
+        ({"type": "array", "uniqueItems": True}, UNSUPPORTED),
     ],
-    ids=["recursion", "work", "size", "nothing", "syntax", "surrogate", "number", "type"],
+    ids=["recursion", "work", "size", "nothing", "syntax", "surrogate", "number", "type", "keyword"],
 )
 async def test_refused_with_the_reason(grammars: GrammarCheck, schema: Schema, why: str) -> None:
     with pytest.raises(GrammarRefused) as refused:

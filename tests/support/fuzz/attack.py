@@ -1,7 +1,6 @@
 """Sends fuzz cases as one organization's clients would, and judges each answer by itself."""
 
 import asyncio
-import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -45,17 +44,15 @@ class Attack:
         self._headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
         self._cases = cases
 
-    async def run(self, clients: int, number: int) -> None:
-        """Send so many cases, by so many clients at once."""
-        chosen = itertools.islice(self._cases, number)
-
-        async def client() -> None:
-            for case in chosen:
-                self.answers.append(await self._send(case))
-
+    async def run(self, clients: int) -> None:
+        """Send all cases, by so many clients at once."""
         async with asyncio.TaskGroup() as group:
             for _ in range(clients):
-                group.create_task(client())
+                group.create_task(self._client())
+
+    async def _client(self) -> None:
+        for case in self._cases:
+            self.answers.append(await self._send(case))
 
     async def _send(self, case: FuzzCase) -> FuzzAnswer:
         try:

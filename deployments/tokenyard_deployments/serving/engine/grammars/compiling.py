@@ -73,11 +73,13 @@ class BoundedXgrammar(XgrammarBackend):  # type: ignore[misc]
     ("Check failed: per_rule_fsm_hashes").
     """
 
+    cache_bytes: int = CACHE_BYTES
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.compiler: xgr.GrammarCompiler = _uncached(self.compiler)
         self._cache: LRUCache[bytes, xgr.CompiledGrammar] = LRUCache(
-            CACHE_BYTES, getsizeof=lambda compiled: compiled.memory_size_bytes
+            self.cache_bytes, getsizeof=lambda compiled: compiled.memory_size_bytes
         )
         self._cached = Condition()
 

@@ -16,7 +16,8 @@ from tokenyard_deployments.serving.engine.grammars.trial import GrammarTried, ke
 _LOG = logging.getLogger(__name__)
 MAX_WAITING = 8  # of one organization
 # By the clock: a trial runs below everything else on the machine, so it may be a while until it has had its time.
-LATENESS = 5.0
+LATENESS = 10.0
+SLACK_S = 20.0
 START_S = 120.0
 
 
@@ -52,7 +53,7 @@ class TrialLane:
         self.process.join()
 
     def _ask(self, constraint: StructuredOutputsParams) -> GrammarTried:
-        limit_s = self._cpu_s * LATENESS + (0 if self._started else START_S)
+        limit_s = self._cpu_s * LATENESS + (SLACK_S if self._started else START_S)
         try:
             self._connection.send(constraint)
             if not self._connection.poll(limit_s):

@@ -36,6 +36,7 @@ TOO_COSTLY = "it takes too long to compile. Use fewer alternatives, optional pro
 TOO_LARGE = "it is too large when compiled. Use fewer alternatives, optional properties or repetitions."
 TOO_SLOW = "it takes too long to follow. Use fewer alternatives, optional properties or repetitions."
 UNSATISFIABLE = "no text can match it."
+UNSUPPORTED = "it asks for what is not supported."
 BROKEN = "it cannot be compiled."
 
 # "[04:05:06] /project/cpp/regex_converter.cc:83: Regex parsing error at position 4: Unclosed '['"
@@ -55,7 +56,8 @@ def keep_trials(connection: Connection, config: Any, cpu_s: float) -> None:
     os.nice(NICENESS)
     torch.set_num_threads(1)
     tokenizer = cached_tokenizer_from_config(model_config=config.model_config)
-    backend = BoundedXgrammar(config, tokenizer=tokenizer, vocab_size=config.model_config.get_vocab_size())
+    vocabulary = config.model_config.get_vocab_size()
+    backend = BoundedXgrammar(config, tokenizer=tokenizer, vocab_size=vocabulary, cache_bytes=0)
     while True:
         worker = os.fork()
         if worker == 0:
@@ -120,11 +122,11 @@ def _followed(grammar: GuardedGrammar, backend: BoundedXgrammar) -> str | None:
         began = time.thread_time()
         grammar.fill_bitmask(mask, 0)
         spent_s += time.thread_time() - began
-        allowed = (mask[0].unsqueeze(1) >> torch.arange(32) & 1).flatten().nonzero().flatten().tolist()
-        if not allowed:
+        allowed = (mask[0].unsqueeze(1) >> torch.arange(32) & 1).flatten()[: backend.vocab_size].nonzero()
+        if not len(allowed):
             return None if token else UNSATISFIABLE
         began = time.thread_time()
-        grammar.accept_tokens("trial", [choice.choice(allowed)])
+        grammar.accept_tokens("trial", [int(choice.choice(allowed))])
         spent_s += time.thread_time() - began
         if spent_s > WALK_CPU_S:
             return TOO_SLOW
@@ -134,6 +136,8 @@ def _followed(grammar: GuardedGrammar, backend: BoundedXgrammar) -> str | None:
 def _reason(message: str) -> str:
     if "bad_alloc" in message:
         return TOO_LARGE
+    if "not supported by xgrammar" in message:
+        return UNSUPPORTED
     if _INTERNAL in message:
         return BROKEN
     return f"{_WHERE.sub('', _WHAT.sub('', message)).strip().rstrip('.')}."
