@@ -83,6 +83,22 @@ def test_a_slot_goes_to_whoever_has_nothing_running(start: Start) -> None:
     assert sum(name.startswith("flood") for name in scheduled) == 1, "nobody gives up its only slot"
 
 
+@pytest.mark.parametrize(("weight", "share"), [(1, 4), (3, 6)])
+def test_slots_follow_weights_before_long_answers_end(start: Start, weight: int, share: int) -> None:
+    engine = start(quantum=64, reserved=0)
+    flood(engine, 20, max_tokens=1000)
+    for _ in range(10):
+        engine.step()
+    for number in range(20):
+        engine.add(f"other {number}", "other", 10, 1000, weight=weight)
+    for _ in range(60):
+        scheduled = engine.step()
+    assert sum(name.startswith("other") for name in scheduled) == share
+    assert len(scheduled) == SLOTS
+    preempted = sum(one.num_preemptions for one in engine.scheduler.requests.values())
+    assert preempted <= share, "nobody is stopped to and fro"
+
+
 def test_a_newcomer_finds_memory(start: Start) -> None:
     """Seven sequences fill the memory; the newcomer's prompt needs more than is left."""
     engine = start(blocks=7 * 20)

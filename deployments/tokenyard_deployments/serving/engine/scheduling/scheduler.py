@@ -21,7 +21,7 @@ from tokenyard_deployments.serving.engine.scheduling.report import ReportWriter
 from tokenyard_deployments.serving.engine.scheduling.sequences import prefill_left
 from tokenyard_deployments.serving.engine.scheduling.service import WeightedService
 from tokenyard_deployments.serving.engine.scheduling.settings import fairness_of
-from tokenyard_deployments.serving.engine.scheduling.step_order import held_prefills, in_turn, most_served
+from tokenyard_deployments.serving.engine.scheduling.step_order import held_prefills, in_turn, most_served, over_share
 from tokenyard_deployments.serving.engine.scheduling.waiting_line import WaitingLine
 from tokenyard_deployments.serving.engine.scheduling.waiting_queue import FairQueue
 
@@ -159,13 +159,22 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
                 return
 
     def _make_room_in_slots(self) -> None:
-        """Stop one request of the most served for each newcomer that finds no slot, not even a reserved one."""
+        """Stop one sequence of the most served for each newcomer that finds no slot, or else for whoever lacks most."""
+        free = self._free_slots
         running = self._running_by_organization()
-        newcomers = [one for one in self._line.organizations if not running[one] and self._wants_start(one)]
-        newcomers.sort(key=self._service.of)
-        for organization in newcomers[max(0, self._free_slots) :]:
+        waiting = sorted((one for one in self._line.organizations if self._wants_start(one)), key=self._service.of)
+        newcomers = [one for one in waiting if not running[one]]
+        for organization in newcomers[max(0, free) :]:
             if not self._stop_most_served(organization):
                 return
+        if free <= 0 and waiting and not newcomers:
+            self._stop_over_share(waiting[0], {one: running[one] for one in {*running, *waiting}})
+
+    def _stop_over_share(self, organization: str, running: dict[str, int]) -> None:
+        loser = over_share(running, organization, self.max_num_active_reqs, self._service, self._quantum)
+        theirs = [one for one in self.running if organization_of(one) == loser]
+        if theirs:
+            self._stop(max(theirs, key=lambda one: one.arrival_time))
 
     def _make_room_for_adapters(self) -> None:
         """Let the least served of those that only want for an adapter's place have one."""

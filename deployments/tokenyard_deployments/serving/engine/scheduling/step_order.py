@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from tokenyard_deployments.serving.engine.scheduling.sequences import Sequence, prefill_left
+from tokenyard_deployments.serving.engine.scheduling.service import WeightedService
 
 SequenceT = TypeVar("SequenceT", bound=Sequence)
 
@@ -76,3 +77,26 @@ def most_served(
         if stoppable:
             return max(stoppable, key=lambda one: one.arrival_time)
     return None
+
+
+def over_share(
+    running: Mapping[str, int], organization: str, slots: int, service: WeightedService, quantum: float
+) -> str | None:
+    """Return who is to give up a slot for `organization`, which waits with fewer than its share by weight, or None.
+
+    `running` counts every organization's running sequences, of those that only wait 0. Only who has more than its own
+    share gives one up, and was served more by over a quantum: so slots go to and fro no more often than that.
+    """
+    weights = sum(service.weight(one) for one in running)
+
+    def share(one: str) -> float:
+        return slots * service.weight(one) / weights
+
+    if running[organization] + 1 > share(organization):
+        return None
+    over = [
+        one
+        for one, count in running.items()
+        if count - 1 >= share(one) and service.of(one) > service.of(organization) + quantum
+    ]
+    return max(over, key=service.of, default=None)
