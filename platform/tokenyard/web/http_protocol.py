@@ -103,6 +103,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._expects = Expected.REQUEST
         self._received = 0
         self._body_bytes = 0
+        self._clocked = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -113,7 +114,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         elif len(self.connections) > self._bounds.connections and not self._clocks.end_slowest():
             self._refuse(Unavailable("The server has too many connections. Please try again shortly."))
         else:
-            self._clocks.sends(self)
+            self._has_more_to_send()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._uncount()
@@ -131,20 +132,29 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _after_data(self) -> None:
         if self._expects is Expected.NOTHING:
-            self._clocks.sent(self)
+            self._has_come()
         elif self._expects is Expected.HEADERS and self._received > MAX_HEADER_BYTES + SLICE_BYTES:
             self._refuse(_headers_too_large())
         elif self._expects is Expected.BODY and self._received > FRAMING_BYTES + FRAMING_TIMES * self._body_bytes:
             self._refuse(InvalidRequest("The request body is sent in too small chunks, or has trailers."))
         else:
-            self._clocks.sends(self)
+            self._has_more_to_send()
+
+    def _has_more_to_send(self) -> None:
+        self._clocked = True
+        self._clocks.sends(self)
+
+    def _has_come(self) -> None:
+        if self._clocked:  # most requests come whole, and need no clock
+            self._clocked = False
+            self._clocks.sent(self)
 
     # What the parser finds.
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._expects, self._received = Expected.HEADERS, 0
-        self._clocks.sent(self)
+        self._has_come()
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -152,16 +162,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._raise(_status(InvalidRequest("The URL is too long."), HTTPStatus.REQUEST_URI_TOO_LONG))
 
     def on_headers_complete(self) -> None:
-        headers = self.headers
-        size = sum(len(name) + len(value) for name, value in headers) + len(self.url)
-        if len(headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
+        # Those that came in one slice are no larger than that.
+        if len(self.headers) > MAX_HEADERS or (self._received and self._header_bytes() > MAX_HEADER_BYTES):
             self._raise(_headers_too_large())
         if len(self.pipeline) >= MAX_WAITING_REQUESTS:
             self._raise(InvalidRequest("Too many requests were sent without waiting for an answer."))
         if self._behind_proxy:
             self._note_client()
         self._expects, self._received, self._body_bytes = Expected.BODY, 0, 0
-        self._clocks.sent(self)
+        self._has_come()
         super().on_headers_complete()
         if self.parser.should_upgrade():
             # It is served as if it had not asked; what comes after it may be no HTTP.
@@ -189,6 +198,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._clocks.takes(self)
+
+    def _header_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     # What is counted.
 
