@@ -11,7 +11,9 @@ from enum import Enum
 from http import HTTPStatus
 from typing import cast
 
+import prometheus_client
 import uvicorn
+from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -59,7 +61,9 @@ class Expected(Enum):
 class BoundedConfig(uvicorn.Config):
     """uvicorn's settings for an app whose connections keep to `bounds`."""
 
-    def __init__(self, app: ASGIApp, bounds: HttpBounds, *, host: str, port: int, shutdown_s: int) -> None:
+    def __init__(
+        self, app: ASGIApp, bounds: HttpBounds, registry: CollectorRegistry, *, host: str, port: int, shutdown_s: int
+    ) -> None:
         super().__init__(
             app,
             host=host,
@@ -78,6 +82,8 @@ class BoundedConfig(uvicorn.Config):
         self.bounds = bounds
         self.clocks = ConnectionClocks(stalled_s=bounds.stalled_s)
         self.clients: Counter[str] = Counter()
+        about = "Requests and connections refused before they reached the app, by status."
+        self.refusals = prometheus_client.Counter("tokenyard_edge_refusals", about, ("status",), registry=registry)
 
 
 class Refused(Exception):
@@ -97,6 +103,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         bounded = cast(BoundedConfig, config)
         self._bounds, self._clocks, self._clients = bounded.bounds, bounded.clocks, bounded.clients
+        self._refusals = bounded.refusals
         self._counted: str | None = None
         self._behind_proxy = False
         self._refusal: TokenyardError | None = None
@@ -262,6 +269,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _refuse(self, error: TokenyardError) -> None:
         if self.transport.is_closing():
             return
+        self._refusals.labels(str(int(error.status))).inc()
         if self._may_answer():
             self.transport.write(_answer(error))
         self.transport.close()
