@@ -100,6 +100,7 @@ class Tenancy:
     organizations: Organizations
     http: httpx2.AsyncClient
     operator_secret: str = ""
+    authenticators: list[KeyAuthenticator] = field(default_factory=list)
 
     async def as_operator(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx2.Response:
         return await self.http.request(method, path, json=body, headers=bearer(self.operator_secret))
@@ -112,7 +113,9 @@ class Tenancy:
 
     def deaf_process(self) -> KeyAuthenticator:
         """An authenticator whose cache nobody tells anything."""
-        return KeyAuthenticator(self.operator_store, self.hasher, self.clock, now=self.clock)
+        made = KeyAuthenticator(self.operator_store, self.hasher, self.clock, now=self.clock)
+        self.authenticators.append(made)
+        return made
 
     def other_process(self, redis: Redis | None = None) -> OtherProcess:
         return OtherProcess(self.deaf_process(), redis or self.redis)
@@ -165,4 +168,7 @@ async def tenancy_stand(database: Database, redis: Redis) -> AsyncIterator[Tenan
             organizations, http,
         )  # fmt: skip
         _, made.operator_secret = await keys.create_operator(name="operator", actor=BOOTSTRAP)
+        made.authenticators.append(authenticator)
         yield made
+        # What is looked up in the background must not find the database closed.
+        await until(lambda: not any(one._cache._loads for one in made.authenticators))

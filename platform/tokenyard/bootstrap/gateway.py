@@ -60,9 +60,11 @@ def _checks(foundation: Foundation, replicas: ReplicaList | None) -> dict[str, C
 
 
 @asynccontextmanager
-async def application(settings: Settings, routes: str) -> AsyncIterator[ASGIApp]:
-    """Open all that a gateway needs and yield it as one ASGI application."""
-    registry = process_registry()
+async def application(
+    settings: Settings, routes: str, registry: CollectorRegistry | None = None
+) -> AsyncIterator[ASGIApp]:
+    """Open all that a gateway needs and yield it as one ASGI application, which shows the metrics in `registry`."""
+    registry = registry or process_registry()
     async with AsyncExitStack() as stack:
         foundation = await stack.enter_async_context(Foundation.opened(settings))
         book = await stack.enter_async_context(foundation.price_book)
@@ -168,12 +170,18 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
 
 async def serve(settings: Settings, routes: str) -> None:
     """Serve until told to stop; requests under way are finished first."""
-    async with application(settings, routes) as app:
+    registry = process_registry()
+    async with application(settings, routes, registry) as app:
         # What is alive now lives on: the collector need not look at it again.
         gc.collect()
         gc.freeze()
         config = BoundedConfig(
-            app, _http_bounds(settings), host=settings.host, port=settings.gateway_port, shutdown_s=SHUTDOWN_LIMIT_S
+            app,
+            _http_bounds(settings),
+            registry,
+            host=settings.host,
+            port=settings.gateway_port,
+            shutdown_s=SHUTDOWN_LIMIT_S,
         )
         await uvicorn.Server(config).serve()
 

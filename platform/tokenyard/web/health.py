@@ -19,7 +19,7 @@ Check = Callable[[], Awaitable[bool]]
 State = Literal["ok", "failing"]
 
 CHECK_TIMEOUT_S = 2.0
-CHECK_INTERVAL_S = 0.5
+CHECK_INTERVAL_S = 1.0
 _LOG = logging.getLogger(__name__)
 
 

@@ -11,7 +11,9 @@ from enum import Enum
 from http import HTTPStatus
 from typing import cast
 
+import prometheus_client
 import uvicorn
+from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -59,7 +61,9 @@ class Expected(Enum):
 class BoundedConfig(uvicorn.Config):
     """uvicorn's settings for an app whose connections keep to `bounds`."""
 
-    def __init__(self, app: ASGIApp, bounds: HttpBounds, *, host: str, port: int, shutdown_s: int) -> None:
+    def __init__(
+        self, app: ASGIApp, bounds: HttpBounds, registry: CollectorRegistry, *, host: str, port: int, shutdown_s: int
+    ) -> None:
         super().__init__(
             app,
             host=host,
@@ -78,6 +82,8 @@ class BoundedConfig(uvicorn.Config):
         self.bounds = bounds
         self.clocks = ConnectionClocks(stalled_s=bounds.stalled_s)
         self.clients: Counter[str] = Counter()
+        about = "Requests and connections refused before they reached the app, by status."
+        self.refusals = prometheus_client.Counter("tokenyard_edge_refusals", about, ("status",), registry=registry)
 
 
 class Refused(Exception):
@@ -97,12 +103,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         bounded = cast(BoundedConfig, config)
         self._bounds, self._clocks, self._clients = bounded.bounds, bounded.clocks, bounded.clients
+        self._refusals = bounded.refusals
         self._counted: str | None = None
         self._behind_proxy = False
         self._refusal: TokenyardError | None = None
         self._expects = Expected.REQUEST
         self._received = 0
         self._body_bytes = 0
+        self._clocked = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -113,7 +121,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         elif len(self.connections) > self._bounds.connections and not self._clocks.end_slowest():
             self._refuse(Unavailable("The server has too many connections. Please try again shortly."))
         else:
-            self._clocks.sends(self)
+            self._has_more_to_send()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._uncount()
@@ -131,20 +139,29 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _after_data(self) -> None:
         if self._expects is Expected.NOTHING:
-            self._clocks.sent(self)
+            self._has_come()
         elif self._expects is Expected.HEADERS and self._received > MAX_HEADER_BYTES + SLICE_BYTES:
             self._refuse(_headers_too_large())
         elif self._expects is Expected.BODY and self._received > FRAMING_BYTES + FRAMING_TIMES * self._body_bytes:
             self._refuse(InvalidRequest("The request body is sent in too small chunks, or has trailers."))
         else:
-            self._clocks.sends(self)
+            self._has_more_to_send()
+
+    def _has_more_to_send(self) -> None:
+        self._clocked = True
+        self._clocks.sends(self)
+
+    def _has_come(self) -> None:
+        if self._clocked:  # most requests come whole, and need no clock
+            self._clocked = False
+            self._clocks.sent(self)
 
     # What the parser finds.
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._expects, self._received = Expected.HEADERS, 0
-        self._clocks.sent(self)
+        self._has_come()
 
     def on_url(self, url: bytes) -> None:
         super().on_url(url)
@@ -152,16 +169,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._raise(_status(InvalidRequest("The URL is too long."), HTTPStatus.REQUEST_URI_TOO_LONG))
 
     def on_headers_complete(self) -> None:
-        headers = self.headers
-        size = sum(len(name) + len(value) for name, value in headers) + len(self.url)
-        if len(headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
+        # Those that came in one slice are no larger than that.
+        if len(self.headers) > MAX_HEADERS or (self._received and self._header_bytes() > MAX_HEADER_BYTES):
             self._raise(_headers_too_large())
         if len(self.pipeline) >= MAX_WAITING_REQUESTS:
             self._raise(InvalidRequest("Too many requests were sent without waiting for an answer."))
         if self._behind_proxy:
             self._note_client()
         self._expects, self._received, self._body_bytes = Expected.BODY, 0, 0
-        self._clocks.sent(self)
+        self._has_come()
         super().on_headers_complete()
         if self.parser.should_upgrade():
             # It is served as if it had not asked; what comes after it may be no HTTP.
@@ -189,6 +205,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._clocks.takes(self)
+
+    def _header_bytes(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     # What is counted.
 
@@ -250,6 +269,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _refuse(self, error: TokenyardError) -> None:
         if self.transport.is_closing():
             return
+        self._refusals.labels(str(int(error.status))).inc()
         if self._may_answer():
             self.transport.write(_answer(error))
         self.transport.close()

@@ -64,7 +64,8 @@ async def key(fleet: GatewayFleet) -> AsyncIterator[str]:
     behaving.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await behaving
-    assert process.memory_info().rss - before < 24 * MIB
+    # What the floods may send is ten times that, and is more with each connection.
+    assert process.memory_info().rss - before < 64 * MIB
 
 
 def _process(fleet: GatewayFleet) -> psutil.Process:
@@ -156,6 +157,8 @@ async def test_what_is_too_large_is_refused_in_openai_s_shape(
         await connection.send(request_)
         found, headers, body = await connection.answer()
     assert (found, body["error"]["type"]) == (status, "invalid_request_error")
+    async with fleet.http.get(fleet.urls[0] + "/metrics") as response:
+        assert f'tokenyard_edge_refusals_total{{status="{status}"}}' in await response.text()
     assert headers["x-request-id"].startswith("req_")
 
 

@@ -58,7 +58,7 @@ async def test_uploads_count_and_only_for_their_organization(gateway: GatewaySta
             await until(lambda: gateway.registry.get_sample_value("tokenyard_requests_in_flight") == 2)
             assert (await ask(gateway, session)).status == 200
         assert len(gateway.server.log) == 2
-        await until(lambda: not gateway.app._inference._places._amounts)
+        await until(lambda: not gateway.app._inference._places.organizations)
 
 
 async def test_so_do_their_bytes_before_they_come(gateway: GatewayStack) -> None:

@@ -100,6 +100,17 @@ async def test_a_key_that_was_last_seen_minutes_ago_does_not_wait_for_sql(tenanc
     answers.set()
 
 
+async def test_an_end_that_was_heard_of_is_never_answered_from_an_old_entry(tenancy: Tenancy) -> None:
+    organization, secret = await tenancy.new_tenant("acme")
+    elsewhere = tenancy.deaf_process()
+    cached = await elsewhere.tenant(secret)
+    await tenancy.keys.revoke(organization.id, cached.key, actor=BOOTSTRAP)
+    tenancy.clock.advance(300)
+    await elsewhere.organization_changed(organization.id)
+    with pytest.raises(Unauthenticated):
+        await elsewhere.tenant(secret)
+
+
 async def test_a_flood_of_made_up_keys_reaches_sql_at_a_small_rate(tenancy: Tenancy) -> None:
     _, known = await tenancy.new_tenant("acme")
     _, new = await tenancy.new_tenant("umbra")

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
+from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from support.gateway_stack import until
@@ -45,7 +46,7 @@ class App:
 
 @asynccontextmanager
 async def served(app: ASGIApp, bounds: HttpBounds) -> AsyncIterator[tuple[str, BoundedConfig]]:
-    config = BoundedConfig(app, bounds, host="127.0.0.1", port=0, shutdown_s=1)
+    config = BoundedConfig(app, bounds, CollectorRegistry(), host="127.0.0.1", port=0, shutdown_s=1)
     config.lifespan = "off"
     async with running(app, config=config) as url:
         yield url, config

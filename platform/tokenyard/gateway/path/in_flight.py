@@ -1,8 +1,7 @@
 """What one process has under way: requests and their bodies, of one organization and of all, from the key onwards."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 
 from tokenyard.core.errors import RateLimited, Unavailable
 from tokenyard.core.ids import OrganizationId
@@ -20,6 +19,14 @@ class InFlightBounds:
     bytes_of_one: int = 32 * MIB
 
 
+class _Amount:
+    __slots__ = ("bytes", "requests")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.bytes = 0
+
+
 class InFlight:
     """Raises for who has too much under way, before any of a body is read."""
 
@@ -28,9 +35,13 @@ class InFlight:
         self._all = _Amount()
         self._amounts: dict[OrganizationId, _Amount] = {}
 
-    @contextmanager
-    def place(self, organization: OrganizationId, body_bytes: int) -> Iterator["Place"]:
-        """Count a request and its body while the context is open.
+    @property
+    def organizations(self) -> int:
+        """How many have something under way."""
+        return len(self._amounts)
+
+    def place(self, organization: OrganizationId, body_bytes: int) -> "Place":
+        """Return a context in which a request and its body count.
 
         Raises:
             RateLimited: the organization has too much under way.
@@ -44,39 +55,38 @@ class InFlight:
             )
         if self._all.bytes + body_bytes > bounds.bytes:
             raise Unavailable("The server is overloaded. Please try again shortly.")
-        self._amounts[organization] = own
-        place = Place((own, self._all), body_bytes)
-        try:
-            yield place
-        finally:
-            place.leave()
-            if not own.requests:
-                del self._amounts[organization]
+        return Place(self, organization, own, body_bytes)
 
-
-class _Amount:
-    def __init__(self) -> None:
-        self.requests = 0
-        self.bytes = 0
+    def count(self, organization: OrganizationId, own: _Amount, requests: int, body_bytes: int) -> None:
+        own.requests += requests
+        own.bytes += body_bytes
+        self._all.bytes += body_bytes
+        if own.requests:
+            self._amounts[organization] = own
+        else:
+            del self._amounts[organization]
 
 
 class Place:
     """One request's part of what is under way."""
 
-    def __init__(self, amounts: tuple[_Amount, ...], body_bytes: int) -> None:
-        self._amounts = amounts
-        self._bytes = 0
-        self._change(1, body_bytes)
+    __slots__ = ("_bytes", "_in_flight", "_organization", "_own")
+
+    def __init__(self, in_flight: InFlight, organization: OrganizationId, own: _Amount, body_bytes: int) -> None:
+        self._in_flight = in_flight
+        self._organization = organization
+        self._own = own
+        self._bytes = body_bytes
+
+    def __enter__(self) -> Self:
+        self._in_flight.count(self._organization, self._own, 1, self._bytes)
+        return self
+
+    def __exit__(self, *_raised: object) -> None:
+        self._in_flight.count(self._organization, self._own, -1, -self._bytes)
 
     def body_has(self, body_bytes: int) -> None:
         """The body has come, and is no longer than this."""
-        self._change(0, body_bytes - self._bytes)
-
-    def leave(self) -> None:
-        self._change(-1, -self._bytes)
-
-    def _change(self, requests: int, body_bytes: int) -> None:
-        self._bytes += body_bytes
-        for amount in self._amounts:
-            amount.requests += requests
-            amount.bytes += body_bytes
+        if body_bytes != self._bytes:
+            self._in_flight.count(self._organization, self._own, 0, body_bytes - self._bytes)
+            self._bytes = body_bytes
