@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tokenyard_deployments.serving.engine.launch import EngineContext, keep_worker_inside
+from tokenyard_deployments.serving.engine.launch import WORKER, EngineContext, take_cpu_worker
 
 
 def test_the_engine_gets_the_environment_of_the_moment_it_is_started(
@@ -38,5 +38,6 @@ def test_the_worker_has_a_process_where_threads_are_bound_or_there_are_several(
     if bind is not None:
         monkeypatch.setenv("VLLM_CPU_OMP_THREADS_BIND", bind)
     parallel = SimpleNamespace(world_size=workers, distributed_executor_backend="mp")
-    keep_worker_inside(SimpleNamespace(parallel_config=parallel))
+    take_cpu_worker(SimpleNamespace(parallel_config=parallel))
     assert parallel.distributed_executor_backend == executor
+    assert parallel.worker_cls == WORKER

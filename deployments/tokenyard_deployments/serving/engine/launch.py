@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 BIND = "VLLM_CPU_OMP_THREADS_BIND"
+WORKER = "tokenyard_deployments.serving.engine.cpu_worker.SeededCpuWorker"
 LOADED = (
     "vllm.v1.engine.core",
     "vllm.v1.executor.uniproc_executor",
@@ -52,9 +53,10 @@ def launch_from_server() -> None:
         setattr(module, name, value)
 
 
-def keep_worker_inside(config: Any) -> None:
-    """Let the engine's process do the worker's part, where it may; `config` is vLLM's, before an engine starts."""
+def take_cpu_worker(config: Any) -> None:
+    """Take our worker, in the engine's process where it may be; `config` is vLLM's, before an engine starts."""
     parallel = config.parallel_config
+    parallel.worker_cls = WORKER
     if parallel.world_size == 1 and os.environ.get(BIND) == "nobind":
         parallel.distributed_executor_backend = "uni"
 

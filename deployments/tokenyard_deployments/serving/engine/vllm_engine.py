@@ -61,7 +61,7 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
 
     def _start_async_llm_engine(self, arguments: Any, config: Any, placement_group: Any) -> Any:
         if self._on_cpu:
-            launch.keep_worker_inside(config)
+            launch.take_cpu_worker(config)
         grammars = GrammarCheck(config) if config.model_config.runner_type == "generate" else None
         client = super()._start_async_llm_engine(arguments, config, placement_group)
         check_engine(client)
