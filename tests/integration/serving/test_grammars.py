@@ -46,7 +46,7 @@ async def test_the_replica_answers_while_a_schema_is_tried(caller: ReplicaCaller
         await caller.control.stats(caller.target)
         answered += 1
     status, _ = await slow
-    assert status == 400
+    assert status in (400, 503)  # on a busy machine its time to wait may be over first
     assert answered > 20
 
 

@@ -23,7 +23,7 @@ from tokenyard_deployments.serving.engine.pinned import require
 # Most schemas compile in milliseconds. One `maxLength` over 128 takes 2 s, some honest ones take more, and behind those
 # nobody else should wait.
 QUICK_CPU_S = 0.5
-THOROUGH_CPU_S = 20.0
+THOROUGH_CPU_S = 10.0
 REMEMBERED = 4096
 _VALIDATE = "validate_xgrammar_grammar"
 
