@@ -38,7 +38,7 @@ def bound_grammars(manager: Any) -> None:
     # vLLM's pool has a thread for every two processors, and all requests' grammars pass through it.
     manager.executor.shutdown(wait=False)
     manager.executor = ThreadPoolExecutor(COMPILERS, "grammar", initializer=os.nice, initargs=(NICENESS,))
-    if config.model_config.runner_type == "generate":
+    if config.model_config.runner_type == "generate" and not config.model_config.skip_tokenizer_init:
         vocabulary = config.model_config.get_vocab_size()
         manager.backend = BoundedXgrammar(config, tokenizer=manager.tokenizer, vocab_size=vocabulary)
 

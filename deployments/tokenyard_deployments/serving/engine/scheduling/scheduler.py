@@ -15,6 +15,7 @@ from vllm.v1.core.sched.request_queue import FCFSRequestQueue, SchedulingPolicy
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.request import Request, RequestStatus
 
+from tokenyard_deployments.serving.engine.grammars.compiling import bound_grammars
 from tokenyard_deployments.serving.engine.scheduling.adapter_slots import AdapterSlots
 from tokenyard_deployments.serving.engine.scheduling.caller import Caller, take_caller
 from tokenyard_deployments.serving.engine.scheduling.report import ReportWriter
@@ -35,6 +36,7 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        bound_grammars(self.structured_output_manager)
         fairness = fairness_of(self.vllm_config.additional_config)
         self._reserved = min(fairness.reserved_slots, self.max_num_active_reqs - 1)
         self._quantum = fairness.quantum
