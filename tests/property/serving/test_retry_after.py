@@ -32,6 +32,7 @@ class Request:
     tokens: list[float] = field(default_factory=list)
     started: int = 0
     inside: AbstractContextManager[None] | None = None
+    aborted: bool = False
 
     @property
     def load(self) -> Load:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -18,11 +19,13 @@ ONE = OrganizationId("org_1")
 OTHER = OrganizationId("org_2")
 
 
-class Nothing:
-    """No progress."""
+@dataclass
+class Progress:
+    """By default none."""
 
-    made = 0
-    running = 0
+    made: int = 0
+    running: int = 0
+    aborted: bool = False
 
 
 def load(sequences: int = 1, tokens: int = 100) -> Load:
@@ -43,13 +46,13 @@ def admission() -> EngineAdmission:
 def fill(admission: EngineAdmission, inside: ExitStack, organization: OrganizationId, wanted: Load) -> int:
     count = 0
     while admission.has_room(organization, wanted):
-        inside.enter_context(admission.enter(organization, wanted, Nothing()))
+        inside.enter_context(admission.enter(organization, wanted, Progress()))
         count += 1
     return count
 
 
 def refusal(admission: EngineAdmission, organization: OrganizationId, wanted: Load) -> TokenyardError:
-    with pytest.raises(TokenyardError) as refused, admission.enter(organization, wanted, Nothing()):
+    with pytest.raises(TokenyardError) as refused, admission.enter(organization, wanted, Progress()):
         pass
     assert int(refused.value.headers["retry-after"]) >= 1
     return refused.value
@@ -89,7 +92,7 @@ async def test_whoever_leaves_makes_room(admission: EngineAdmission) -> None:
 
 
 def test_an_error_inside_makes_room_too(admission: EngineAdmission) -> None:
-    with pytest.raises(ZeroDivisionError), admission.enter(ONE, load(), Nothing()):
+    with pytest.raises(ZeroDivisionError), admission.enter(ONE, load(), Progress()):
         raise ZeroDivisionError
     assert admission.sequences == 0
 
@@ -125,3 +128,17 @@ def test_the_bounds_of_a_model_let_one_alone_use_all_of_a_replica() -> None:
     assert bounds.sequences == (32 + 512) // 3
     assert bounds.tokens >= 32 * spec.context_length
     assert EngineBounds.of(msgspec.structs.replace(spec, max_waiting=0), 32) == (32, 32, 32 * spec.context_length)
+
+
+def test_answers_that_were_cut_or_never_came_tell_nothing_of_how_long_answers_get(inside: ExitStack) -> None:
+    """Otherwise a wave of clients that leave makes everybody believe that there will be room in a moment."""
+    now = [0.0]
+    admission = EngineAdmission(EngineBounds(slots=4, sequences=8, tokens=8000), lambda: now[0])
+    for cut in (Progress(made=1, aborted=True), Progress()):
+        for _ in range(50):
+            with admission.enter(ONE, load(), cut):
+                now[0] += 0.01
+    half_done = Progress(made=50, running=1)
+    for _ in range(8):
+        inside.enter_context(admission.enter(ONE, load(), half_done))
+    assert admission.retry_after_s(ONE, load()) == pytest.approx(50 / 20, rel=0.1), "at the first guess of the pace"

@@ -83,9 +83,9 @@ def test_a_slot_goes_to_whoever_has_nothing_running(start: Start) -> None:
     assert sum(name.startswith("flood") for name in scheduled) == 1, "nobody gives up its only slot"
 
 
-@pytest.mark.parametrize(("weight", "share"), [(1, 4), (3, 6)])
-def test_slots_follow_weights_before_long_answers_end(start: Start, weight: int, share: int) -> None:
-    engine = start(quantum=64, reserved=0)
+@pytest.mark.parametrize(("weight", "reserved", "share"), [(1, 0, 4), (3, 0, 6), (1, 1, 3), (3, 1, 5)])
+def test_slots_follow_weights_before_long_answers_end(start: Start, weight: int, reserved: int, share: int) -> None:
+    engine = start(quantum=64, reserved=reserved)
     flood(engine, 20, max_tokens=1000)
     for _ in range(10):
         engine.step()
@@ -94,7 +94,7 @@ def test_slots_follow_weights_before_long_answers_end(start: Start, weight: int,
     for _ in range(60):
         scheduled = engine.step()
     assert sum(name.startswith("other") for name in scheduled) == share
-    assert len(scheduled) == SLOTS
+    assert len(scheduled) == SLOTS - reserved
     preempted = sum(one.num_preemptions for one in engine.scheduler.requests.values())
     assert preempted <= share, "nobody is stopped to and fro"
 

@@ -56,6 +56,7 @@ class Source:
 class RequestProgress:
     made = 0
     running = 0
+    aborted = False
 
 
 def ref(name: str) -> AdapterRef:

@@ -35,6 +35,10 @@ class RequestProgress(Protocol):
     def running(self) -> int:
         """Sequences that have begun and not ended."""
 
+    @property
+    def aborted(self) -> bool:
+        """Whether it was cut before its end."""
+
 
 class EngineBounds(NamedTuple):
     """`sequences` and `tokens` are what one organization alone may have inside (see `Shares`)."""
@@ -155,7 +159,8 @@ class EngineAdmission:
         self._sequences.give_back(visitor.organization, visitor.load.sequences)
         self._tokens.give_back(visitor.organization, visitor.load.tokens)
         self._made_by_those_gone += visitor.progress.made
-        self._pace.answered(visitor.progress.made, visitor.load.answer_tokens)
+        if visitor.progress.made and not visitor.progress.aborted:
+            self._pace.answered(visitor.progress.made, visitor.load.answer_tokens)
         if not self._inside:
             self.busy_since = None
             self._pace.rest()

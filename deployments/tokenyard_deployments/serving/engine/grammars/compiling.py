@@ -33,12 +33,15 @@ def bound_grammars(manager: Any) -> None:
     Raises:
         UnknownEngine: it is not the manager that is known here.
     """
-    require(manager, "backend", "executor", "tokenizer", "vllm_config", "grammar_init")
+    require(manager, "vllm_config")
     config = manager.vllm_config
+    if config.model_config.skip_tokenizer_init:
+        return  # nor does vLLM make grammars then
+    require(manager, "backend", "executor", "tokenizer", "grammar_init")
     # vLLM's pool has a thread for every two processors, and all requests' grammars pass through it.
     manager.executor.shutdown(wait=False)
     manager.executor = ThreadPoolExecutor(COMPILERS, "grammar", initializer=os.nice, initargs=(NICENESS,))
-    if config.model_config.runner_type == "generate" and not config.model_config.skip_tokenizer_init:
+    if config.model_config.runner_type == "generate":
         vocabulary = config.model_config.get_vocab_size()
         manager.backend = BoundedXgrammar(config, tokenizer=manager.tokenizer, vocab_size=vocabulary)
 

@@ -169,11 +169,12 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
         for organization in newcomers[max(0, free) :]:
             if not self._stop_most_served(organization):
                 return
-        if free <= 0 and waiting and not newcomers:
+        if free <= self._reserved and waiting and not newcomers:
             self._stop_over_share(waiting[0], {one: running[one] for one in {*running, *waiting}})
 
     def _stop_over_share(self, organization: str, running: dict[str, int]) -> None:
-        loser = over_share(running, organization, self.max_num_active_reqs, self._service, self._quantum)
+        slots = self.max_num_active_reqs - self._reserved
+        loser = over_share(running, organization, slots, self._service, self._quantum)
         theirs = [one for one in self.running if organization_of(one) == loser]
         if theirs:
             self._stop(max(theirs, key=lambda one: one.arrival_time))
