@@ -27,8 +27,8 @@ ROOT = Path(__file__).parents[2]
 ROUNDS = 3
 STREAMS, STORY_TOKENS = 64, 64
 STORY = "Tell a long story about a river and the people who live beside it."
-# Prompts of organizations that each begin with one of more prefixes than the engine's memory holds beside what runs.
-PREFIXES, PREFIX_DIGITS, SHARERS, ANSWER_TOKENS = 40, 500, 4, 8
+# Of 1,000 tokens each, so all of them are more than the engine's memory holds (46,000).
+PREFIXES, PREFIX_DIGITS, SHARERS, ANSWER_TOKENS = 60, 500, 3, 8
 
 
 @dataclass(frozen=True)

@@ -65,12 +65,12 @@ class FairnessSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a replica shares its engine among organizations.
 
     `quantum` is how far, in tokens of service, one whose prompt is computed already may go before one served less.
-    `reserved_slots` stay free for organizations that have nothing running; where they are taken, too, a newcomer stops
-    a sequence of the most served, so 0 is fair as well and 1 saves stopping it.
+    `reserved_slots` stay free for organizations that have nothing running. Without any, or where they are taken, a
+    newcomer stops a sequence of the most served; reserving saves that, and costs its part of the throughput.
     """
 
     quantum: Annotated[int, Meta(ge=0)] = 1024
-    reserved_slots: Annotated[int, Meta(ge=0)] = 1
+    reserved_slots: Annotated[int, Meta(ge=0)] = 0
 
 
 class AcceleratorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
