@@ -36,7 +36,7 @@ from support.servers.valkey import running_valkey
 from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.core.budgets import wallet
 from tokenyard.core.ids import OrganizationId
-from tokenyard.core.price import inference_cost
+from tokenyard.core.money import inference_cost
 from tokenyard.core.redis_keys import bucket_of, budget, pending, usage_stream
 from tokenyard.metering.events import encode_event
 from tokenyard.storage.database import Base, Database

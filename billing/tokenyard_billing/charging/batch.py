@@ -10,8 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.budgets import monthly, wallet
 from tokenyard.core.ids import OrganizationId
-from tokenyard.core.money import NanoDollars
-from tokenyard.core.price import Price, inference_cost, training_cost
+from tokenyard.core.money import NanoDollars, Price, inference_cost, training_cost
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.core.usage import MeterClaims
 from tokenyard.metering.events import TrainingFinished

@@ -4,7 +4,7 @@ import msgspec
 
 from tokenyard.core.clock import HONEST_MS
 from tokenyard.core.ids import request_of
-from tokenyard.core.price import Price
+from tokenyard.core.money import Price
 from tokenyard.core.usage import MeterClaims
 from tokenyard.metering.events import TrainingFinished, UsageEvent
 from tokenyard_billing.charging.decision import Finding

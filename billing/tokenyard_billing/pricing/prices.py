@@ -8,8 +8,7 @@ import msgspec
 
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.ids import PriceId
-from tokenyard.core.money import NanoDollars
-from tokenyard.core.price import Price
+from tokenyard.core.money import NanoDollars, Price
 from tokenyard_billing.pricing.rate_cards import RateCard
 
 

@@ -10,8 +10,7 @@ import msgspec
 import yaml
 
 from tokenyard.core.ids import PriceId
-from tokenyard.core.money import NANO_PER_DOLLAR, InexactAmount, NanoDollars, rate_from_dollars_per_million
-from tokenyard.core.price import Price
+from tokenyard.core.money import NANO_PER_DOLLAR, InexactAmount, NanoDollars, Price, rate_from_dollars_per_million
 
 
 class InvalidRateCard(ValueError):

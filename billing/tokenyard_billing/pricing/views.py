@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
-from tokenyard.core.money import to_dollars
-from tokenyard.core.price import Price
+from tokenyard.core.money import Price, to_dollars
 from tokenyard.web.pages import Identified
 from tokenyard_billing.pricing.rate_cards import RateCard, instant_text, read_canonical, read_rate_card, stated_card
 from tokenyard_billing.views import View, of

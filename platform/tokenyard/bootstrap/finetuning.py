@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from tokenyard.core.clock import Clock
-from tokenyard.core.price import PriceLookup
+from tokenyard.core.money import PriceLookup
 from tokenyard.core.training import TrainingResources
 from tokenyard.files.store import FileStore
 from tokenyard.files.tenant_routes import file_router

@@ -11,7 +11,7 @@ from tokenyard.core.clock import Clock
 from tokenyard.core.errors import ModelNotFound
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.models import BaseModel, ResolvedModel
-from tokenyard.core.price import Price, PriceLookup
+from tokenyard.core.money import Price, PriceLookup
 from tokenyard.storage.change_feed import Listener
 from tokenyard.storage.read_cache import ReadCache
 

@@ -9,7 +9,7 @@ from tokenyard.catalog.operator_store import CatalogOperatorStore
 from tokenyard.catalog.tables import AdapterState
 from tokenyard.catalog.views import AdapterView, BaseModelView
 from tokenyard.core.clock import Clock
-from tokenyard.core.price import PriceLookup
+from tokenyard.core.money import PriceLookup
 from tokenyard.web.auth import CurrentOperator
 from tokenyard.web.pages import After, Page, PageSize
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from tokenyard.catalog.tables import AdapterRow, AdapterState, AliasRow
 from tokenyard.core.ids import AdapterId, JobId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.models import BaseModel as ServedModel
-from tokenyard.core.price import Price
+from tokenyard.core.money import Price
 from tokenyard.web.pages import Identified
 
 

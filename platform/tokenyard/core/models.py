@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Meta
 
 from tokenyard.core.adapters import ENGINE_RANKS, LINEAR_LAYERS, AdapterRef, AdapterRules
-from tokenyard.core.price import Price
+from tokenyard.core.money import Price
 
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 

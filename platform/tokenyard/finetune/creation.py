@@ -22,7 +22,7 @@ from tokenyard.core.errors import (
 )
 from tokenyard.core.ids import FileId, OrganizationId, new_job_id
 from tokenyard.core.models import BaseModel
-from tokenyard.core.price import Price, PriceLookup, training_cost
+from tokenyard.core.money import Price, PriceLookup, training_cost
 from tokenyard.core.principal import Principal
 from tokenyard.finetune.job import Job, JobError
 from tokenyard.finetune.job_request import MAX_SEED, JobRequest

@@ -37,7 +37,7 @@ from support.fakes.rate_cards import rate_card
 from support.servers.free_ports import free_port
 from support.servers.valkey import Valkey
 from tokenyard.core.budgets import wallet
-from tokenyard.core.price import inference_cost
+from tokenyard.core.money import inference_cost
 from tokenyard.core.redis_keys import bucket_of, budget
 from tokenyard.metering.events import UsageEvent
 from tokenyard.storage.database import Database

@@ -26,7 +26,7 @@ from support.billing.stand import (
     worker,
 )
 from tokenyard.core.budgets import wallet
-from tokenyard.core.price import inference_cost
+from tokenyard.core.money import inference_cost
 from tokenyard.core.redis_keys import bucket_of, ready, usage_stream
 from tokenyard.metering.events import Outcome, UsageEvent
 from tokenyard.storage.database import Database

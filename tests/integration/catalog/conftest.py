@@ -18,8 +18,7 @@ from tokenyard.catalog.store import CatalogStore
 from tokenyard.core.adapters import FineTunedName
 from tokenyard.core.ids import AdapterId, JobId, OrganizationId, PriceId, ProjectId, new_adapter_id
 from tokenyard.core.models import AcceleratorSpec, FolderSource, LoraSpec, ModelSpec
-from tokenyard.core.money import NanoDollars
-from tokenyard.core.price import Price
+from tokenyard.core.money import NanoDollars, Price
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
 from tokenyard.storage.transactional_outbox import TransactionalOutbox

@@ -31,8 +31,7 @@ from tokenyard.core.admission import AdmissionRequest
 from tokenyard.core.budgets import budgets_of
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.ids import ApiKeyId, JobId, OrganizationId, ProjectId
-from tokenyard.core.money import NanoDollars
-from tokenyard.core.price import inference_cost
+from tokenyard.core.money import NanoDollars, inference_cost
 from tokenyard.core.principal import Principal
 from tokenyard.core.usage import MeterClaims
 from tokenyard.limits.admission import RedisAdmission

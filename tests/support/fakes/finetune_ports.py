@@ -6,8 +6,7 @@ from tokenyard.core.adapters import FineTunedName
 from tokenyard.core.errors import BudgetInUse, QuotaExceeded
 from tokenyard.core.ids import AdapterId, ApiKeyId, JobId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.models import BaseModel
-from tokenyard.core.money import NanoDollars
-from tokenyard.core.price import Price
+from tokenyard.core.money import NanoDollars, Price
 from tokenyard.storage.database import Database, Fence
 
 SMALL_MODEL = BaseModel(

@@ -6,8 +6,7 @@ from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.errors import ModelNotFound
 from tokenyard.core.ids import OrganizationId, PriceId
 from tokenyard.core.models import BaseModel, ResolvedModel
-from tokenyard.core.money import NanoDollars
-from tokenyard.core.price import Price
+from tokenyard.core.money import NanoDollars, Price
 from tokenyard.core.replica import Replica
 
 BASE = BaseModel(

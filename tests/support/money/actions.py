@@ -16,8 +16,7 @@ from tokenyard.core.budgets import budgets_of
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.errors import BudgetInUse, QuotaExceeded, Unavailable
 from tokenyard.core.ids import ApiKeyId, AttemptId, JobId
-from tokenyard.core.money import NanoDollars
-from tokenyard.core.price import worst_case_cost
+from tokenyard.core.money import NanoDollars, worst_case_cost
 from tokenyard.core.principal import Principal
 from tokenyard.core.redis_keys import usage_stream
 from tokenyard.core.usage import MeterClaims, TokenUsage

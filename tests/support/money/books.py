@@ -15,7 +15,7 @@ from support.money.stand import MoneyStand
 from support.redis_reader import as_bytes, read_figures, read_hash
 from tokenyard.core.budgets import budgets_of, scope_and_month, wallet
 from tokenyard.core.clock import SystemClock
-from tokenyard.core.price import inference_cost
+from tokenyard.core.money import inference_cost
 from tokenyard.core.redis_keys import bucket_of, bucket_tag, rate, revision, settled
 from tokenyard.core.usage import TokenUsage
 from tokenyard.metering.events import Outcome

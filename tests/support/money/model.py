@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from support.billing.stand import MODEL, PRICE, RATE
 from support.money.processes import GatewayProcess
 from tokenyard.core.ids import ApiKeyId, JobId, OrganizationId, ProjectId
-from tokenyard.core.money import NanoDollars
-from tokenyard.core.price import inference_cost, training_cost
+from tokenyard.core.money import NanoDollars, inference_cost, training_cost
 from tokenyard.core.usage import MeterClaims, TokenUsage
 from tokenyard.metering.events import Outcome, TrainingFinished
 

@@ -5,7 +5,7 @@ from tokenyard.core.budgets import budgets_of
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import QuotaExceeded, RateLimited
 from tokenyard.core.ids import RequestId, attempt_id
-from tokenyard.core.price import worst_case_cost
+from tokenyard.core.money import worst_case_cost
 from tokenyard.core.principal import Principal
 from tokenyard.core.usage import MeterClaims
 from tokenyard.gateway.endpoints.token_counter import TokenCounter

@@ -6,8 +6,7 @@ import msgspec
 
 from tokenyard.core.clock import Clock
 from tokenyard.core.ids import attempt_id, request_of
-from tokenyard.core.money import NanoDollars
-from tokenyard.core.price import Price, inference_cost
+from tokenyard.core.money import NanoDollars, Price, inference_cost
 from tokenyard.core.usage import MeterClaims, TokenUsage
 from tokenyard.gateway.path.client import ClientLeft
 from tokenyard.gateway.path.telemetry import RequestTelemetry

@@ -14,7 +14,7 @@ from tokenyard.core.models import read_model_spec
 from tokenyard_deployments.serving.front.admission import MAX_RETRY_S, EngineAdmission, EngineBounds
 from tokenyard_deployments.serving.front.request_body import Load
 
-SHIPPED = Path(__file__).parents[3] / "deployments" / "models" / "smollm2-135m-instruct.yaml"
+SHIPPED = Path(__file__).parents[4] / "deployments" / "models" / "smollm2-135m-instruct.yaml"
 ONE = OrganizationId("org_1")
 OTHER = OrganizationId("org_2")
 
