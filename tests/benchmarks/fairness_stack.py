@@ -17,7 +17,8 @@ from tokenyard_deployments.base_models.fetch import shipped_specs
 ALONE_S = 12.0
 BESIDE_S = 25.0
 SHARE_S = 60.0
-BACKLOG = 40
+# Under way by the tenants' weights: always more than their shares of the 32 slots, and begun within `max_wait_s`.
+BACKLOGS = {1: (40, 40), 3: (20, 40)}
 FLOOD = 400
 RETRY_EVERY_S, REFUSED_WITHIN_S = 0.1, 1.0
 STORY = "Tell a long story about a river and the people who live beside it."
@@ -137,7 +138,8 @@ async def _gap_over_bound(http: aiohttp.ClientSession, first: Caller, second: Ca
         return sum(PROMPT_TOKENS * (one.first_s is not None) + 2 * one.tokens for one in replies[caller.name])
 
     gaps: list[float] = []
-    async with beside(BACKLOG, partial(send, first)), beside(BACKLOG, partial(send, second)):
+    of_first, of_second = BACKLOGS[weight]
+    async with beside(of_first, partial(send, first)), beside(of_second, partial(send, second)):
         end = time.monotonic() + SHARE_S
         while time.monotonic() < end:
             gaps.append(service(first) - service(second) / weight)
