@@ -94,8 +94,9 @@ class SteppedEngine:
         """How many tokens of each sequence came out."""
         self.service: Counter[str] = Counter()
         """What each organization was given: 1 for a prompt token, 2 for a generated one; the same work counts once."""
-        self.report: dict[str, Any] | None = None
-        """The latest that the scheduler added to vLLM's statistics."""
+        self.preemptions = 0
+        self.reports: list[dict[str, Any]] = []
+        """What the scheduler added to vLLM's statistics."""
         self._organizations: dict[str, str] = {}
         self._computed: Counter[str] = Counter()
 
@@ -133,6 +134,7 @@ class SteppedEngine:
         """Schedule a step and answer the oldest under way; return how many tokens of each sequence were scheduled."""
         self.steps += 1
         output = self.scheduler.schedule()
+        self.preemptions += len(output.preempted_req_ids or ())
         requests = self.scheduler.requests
         for name, tokens in output.num_scheduled_tokens.items():
             self._serve(requests[name], tokens)
@@ -176,7 +178,7 @@ class SteppedEngine:
         outputs = self.scheduler.update_from_output(output, answer)
         for one in outputs.values():
             if one.scheduler_stats is not None and one.scheduler_stats.ec_connector_stats is not None:
-                self.report = one.scheduler_stats.ec_connector_stats["tokenyard"]
+                self.reports.append(one.scheduler_stats.ec_connector_stats["tokenyard"])
             for sequence in one.outputs:
                 if sequence.new_token_ids or sequence.pooling_output is not None:
                     self.started.setdefault(sequence.request_id, self.steps)

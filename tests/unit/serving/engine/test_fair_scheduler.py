@@ -182,6 +182,19 @@ def test_a_cold_adapter_gets_a_place_from_the_most_served(start: Start) -> None:
     assert {engine.tokens[f"hot {number}"] for number in range(40)} == {400}
 
 
+def test_nobody_is_stopped_for_who_could_not_start(start: Start) -> None:
+    """Both places are taken and the newcomer served as much as the others: it waits for a place, not for a slot."""
+    engine = start(loras=2, quantum=10_000)
+    for number in range(20):
+        engine.add(f"hot {number}", "flood", 10, 60, adapter=1 + number % 2)
+    for _ in range(20):
+        engine.step()
+    engine.add("cold", "small", 10, 4, adapter=3)
+    engine.run()
+    assert engine.tokens["cold"] == 4
+    assert engine.preemptions == 0
+
+
 def test_an_organization_s_own_adapters_take_turns(start: Start) -> None:
     engine = start(loras=2)
     for number in range(20):
@@ -237,12 +250,19 @@ def test_its_state_is_reported_by_weight(start: Start) -> None:
     engine = start()
     flood(engine, 20)
     engine.add("other", "other", 10, 3, weight=3)
-    while engine.report is None:
+    while not engine.reports:
         engine.step()
-    report = engine.report
+    report = engine.reports[0]
     assert dict(report["waiting_tokens"])[1] > 0
     assert set(dict(report["running_tokens"])) <= {1, 3}
     assert report["organizations"] == 2
+
+
+def test_a_first_token_is_reported_once(start: Start) -> None:
+    engine = start()
+    flood(engine, 5, max_tokens=30)
+    engine.run()
+    assert sum(len(report["waits"]) for report in engine.reports) + len(engine.scheduler._reports._waits) == 5
 
 
 def test_another_scheduler_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

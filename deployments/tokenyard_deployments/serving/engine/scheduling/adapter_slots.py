@@ -12,12 +12,8 @@ class AdapterSlots:
         self._places = places
         self._service = service
         self._quantum = quantum
+        # Gets no new sequences, so that its place becomes free.
         self._closing: int | None = None
-
-    @property
-    def closing(self) -> int | None:
-        """The adapter that gets no new sequences, so that its place becomes free."""
-        return self._closing
 
     def fits(self, adapter: int | None, taken: Iterable[int]) -> bool:
         """Tell whether a sequence over `adapter` may start beside those over the adapters `taken`."""

@@ -7,6 +7,7 @@ those it was made for.
 
 import time
 from collections import Counter
+from collections.abc import Callable, Collection
 from typing import Any
 
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
@@ -61,6 +62,7 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
         if request.request_id not in self.requests:
             request.caller = caller = take_caller(request)
             request.charged_tokens = 0
+            request.first_token_told = False
             self._service.arrive(caller.organization, caller.weight, self._line.organizations)
         super().add_request(request)
 
@@ -97,7 +99,8 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
         for request_id, tokens in output.num_scheduled_tokens.items():
             request = self.requests[request_id]
             self._charge(request, tokens)
-            if not request.is_prefill_chunk and not request.num_output_tokens:
+            if not request.is_prefill_chunk and not request.first_token_told:
+                request.first_token_told = True
                 self._reports.first_token_comes(request)
         last_looked_at = self.waiting.end_step()
         # Where prompts are not cut to pieces, one may only have been too long for what the step had left.
@@ -123,11 +126,10 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
         free = self._free_slots
         if free <= 0:
             return {}
-        taken = self._running_adapters
         return self._line.eligible(
             running=self._running_by_organization(),
             only_idle=free <= self._reserved and bool(self.running),
-            may_start=lambda one: self._ready(one) and self._adapters.fits(caller_of(one).adapter, taken),
+            may_start=self._startable_beside(self._running_adapters),
         )
 
     def _ready(self, request: Request) -> bool:
@@ -164,20 +166,25 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
         """Stop one sequence of the most served for each newcomer that finds no slot, or else for whoever lacks most."""
         free = self._free_slots
         running = self._running_by_organization()
-        waiting = sorted((one for one in self._line.organizations if self._wants_start(one)), key=self._service.of)
-        newcomers = [one for one in waiting if not running[one]]
+        waiting = sorted((one for one in self._line.organizations if self._may_start_any(one)), key=self._service.of)
+        if not waiting:
+            return
+        limit = self._service.of(waiting[0]) + self._quantum
+        newcomers = [one for one in waiting if not running[one] and self._service.of(one) <= limit]
         for organization in newcomers[max(0, free) :]:
             if not self._stop_most_served(organization):
                 return
-        if free <= self._reserved and waiting and not newcomers:
-            self._stop_over_share(waiting[0], {one: running[one] for one in {*running, *waiting}})
+        if free <= self._reserved and not newcomers:
+            counts = {one: running[one] for one in {*running, *waiting}}
+            next((one for one in waiting if self._stop_over_share(one, counts)), None)
 
-    def _stop_over_share(self, organization: str, running: dict[str, int]) -> None:
+    def _stop_over_share(self, organization: str, running: dict[str, int]) -> bool:
         slots = self.max_num_active_reqs - self._reserved
         loser = over_share(running, organization, slots, self._service, self._quantum)
         theirs = [one for one in self.running if organization_of(one) == loser]
         if theirs:
             self._stop(max(theirs, key=lambda one: one.arrival_time))
+        return bool(theirs)
 
     def _make_room_for_adapters(self) -> None:
         """Let the least served of those that only want for an adapter's place have one."""
@@ -234,8 +241,12 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
             # The step that comes is the next one: vLLM passes over whoever is not due before the one after it.
             request.next_decode_eligible_step = max(request.next_decode_eligible_step, self.current_step + 2)
 
-    def _wants_start(self, organization: str) -> bool:
-        return any(self._ready(one) for one in self._line.looked_at(organization))
+    def _may_start_any(self, organization: str) -> bool:
+        return any(map(self._startable_beside(self._running_adapters), self._line.looked_at(organization)))
+
+    def _startable_beside(self, adapters: Collection[int]) -> Callable[[Request], bool]:
+        """Return what tells whether a request may start beside those that run over `adapters`."""
+        return lambda one: self._ready(one) and self._adapters.fits(caller_of(one).adapter, adapters)
 
     # What runs
 

@@ -61,6 +61,7 @@ class WaitingLine(Generic[SequenceT]):
         self._length -= 1
         if not line:
             del self._lines[organization]
+            self._passed.pop(organization, None)
             self._service.waits_no_more(organization)
             return False
         oldest = next(iter(line.values()))
