@@ -184,7 +184,7 @@ def test_a_cold_adapter_gets_a_place_from_the_most_served(start: Start) -> None:
 
 def test_nobody_is_stopped_for_who_could_not_start(start: Start) -> None:
     """Both places are taken and the newcomer served as much as the others: it waits for a place, not for a slot."""
-    engine = start(loras=2, quantum=10_000)
+    engine = start(loras=2, quantum=10_000, reserved=0)
     for number in range(20):
         engine.add(f"hot {number}", "flood", 10, 60, adapter=1 + number % 2)
     for _ in range(20):
