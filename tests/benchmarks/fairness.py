@@ -10,7 +10,7 @@ from benchmarks.figures import write_figures
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="tokenyard-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        print("two engines side by side, vLLM's own scheduler and ours (three rounds) ...", flush=True)  # noqa: T201
+        print("two engines side by side, vLLM's own scheduler and ours (two rounds) ...", flush=True)  # noqa: T201
         own, ours = fairness_engines.measure(folder)
         print("through everything (one start, six loads, two shares) ...", flush=True)  # noqa: T201
         (folder / "stack").mkdir()

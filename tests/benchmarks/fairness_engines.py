@@ -24,11 +24,11 @@ from tokenyard_deployments.serving.app import llm_config
 from tokenyard_deployments.serving.engine.scheduling.settings import scheduler_arguments
 
 ROOT = Path(__file__).parents[2]
-ROUNDS = 3
+ROUNDS = 2
 STREAMS, STORY_TOKENS = 64, 64
 STORY = "Tell a long story about a river and the people who live beside it."
 # Of 1,000 tokens each, so all of them are more than the engine's memory holds (46,000).
-PREFIXES, PREFIX_DIGITS, SHARERS, ANSWER_TOKENS = 60, 500, 3, 8
+PREFIXES, PREFIX_DIGITS, SHARERS, ANSWER_TOKENS = 50, 500, 3, 8
 
 
 @dataclass(frozen=True)
