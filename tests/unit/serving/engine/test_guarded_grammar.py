@@ -1,5 +1,7 @@
 """A grammar that costs everybody's steps too much ends its own sequence."""
 
+from types import SimpleNamespace
+
 import pytest
 import xgrammar as xgr
 
@@ -41,5 +43,6 @@ def test_each_token_adds_to_it(grammar: GuardedGrammar) -> None:
 
 
 def test_another_engine_is_not_started() -> None:
+    config = SimpleNamespace(model_config=SimpleNamespace(skip_tokenizer_init=False))
     with pytest.raises(UnknownEngine, match="has no backend, executor"):
-        bound_grammars(object())
+        bound_grammars(SimpleNamespace(vllm_config=config))
