@@ -1,9 +1,11 @@
 """Ends connections that take too long. One timer for all, and none while nobody is late with anything."""
 
 import asyncio
+from itertools import islice
 from typing import Protocol
 
 SWEEP_S = 0.5
+LOOKED_AT = 64  # of thousands, whenever one comes
 
 
 class TimedConnection(Protocol):
@@ -42,10 +44,14 @@ class ConnectionClocks:
         self._sending.pop(connection, None)
 
     def end_slowest(self) -> bool:
-        """End the connection that has let us wait for the longest time, and tell whether there was one."""
-        slowest = next(iter(self._sending), None)
-        if slowest is None:
+        """End, of some that have let us wait long, the one whose time is up first; tell whether there was one.
+
+        Who sends for long at a fair pace has much time left.
+        """
+        late = [one for one in islice(self._sending, LOOKED_AT) if not one.held_up_by_us]
+        if not late:
             return False
+        slowest = min(late, key=lambda one: self._sending[one] + one.may_wait_s())
         del self._sending[slowest]
         slowest.out_of_time()
         return True

@@ -5,6 +5,8 @@ takes; connections it counts only in all, and refuses them in plain text.
 """
 
 import asyncio
+import socket
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
@@ -114,6 +116,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        _end_who_takes_nothing(transport.get_extra_info("socket"), self._bounds.stalled_s)
         address = self.client[0] if self.client else ""
         self._behind_proxy = self._bounds.proxies.trust(address)
         if not self._behind_proxy and not self._count(address):
@@ -176,9 +179,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._raise(InvalidRequest("Too many requests were sent without waiting for an answer."))
         if self._behind_proxy:
             self._note_client()
+        super().on_headers_complete()
         self._expects, self._received, self._body_bytes = Expected.BODY, 0, 0
         self._has_come()
-        super().on_headers_complete()
         if self.parser.should_upgrade():
             # It is served as if it had not asked; what comes after it may be no HTTP.
             self.cycle.keep_alive = False
@@ -188,7 +191,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._expects = Expected.NOTHING
+        # An early answer may be over already; then nobody else will say that a request may come.
+        self._expects = Expected.REQUEST if self.cycle.response_complete else Expected.NOTHING
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -246,11 +250,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._expects is not Expected.BODY:
             return self._bounds.header_s
         if self.cycle.response_complete:
-            return 0  # of this body nothing is wanted any more
+            return self._bounds.header_s  # nothing of it is wanted, but a reset may take the answer away
         return self._bounds.upload_s + self._received / self._bounds.upload_bytes_per_s
 
     def out_of_time(self) -> None:
-        if self._expects is Expected.REQUEST:
+        if self._expects is Expected.REQUEST or (self._expects is Expected.BODY and self.cycle.response_complete):
             self.transport.close()
         else:
             message = "The request did not arrive in time."
@@ -279,6 +283,12 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         under_way = self.cycle is not None and not self.cycle.response_complete
         own = self._expects is Expected.BODY and not self.cycle.response_started
         return not self.pipeline and (own or not under_way)
+
+
+def _end_who_takes_nothing(connection: socket.socket, after_s: float) -> None:
+    """Leave to the kernel what is written and not taken, also where it is too little to pause writing, or we closed."""
+    if sys.platform == "linux" and connection.family in (socket.AF_INET, socket.AF_INET6):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(after_s * 1000))
 
 
 def _too_many() -> RateLimited:

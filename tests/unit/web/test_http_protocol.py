@@ -110,3 +110,51 @@ async def test_who_comes_when_all_are_being_served_is_told_to_come_back() -> Non
             status, headers, body = await late.answer()
         assert (status, headers["retry-after"], body["error"]["code"]) == (503, "1", "server_is_overloaded")
         assert b" 200 " in await connection.until_answered()
+
+
+async def _answer_unread(_scope: Scope, _receive: Receive, send: Send) -> None:
+    """As for a key that is wrong: the answer is over before the body has come."""
+    await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"no", "more_body": False})
+
+
+async def test_a_body_that_comes_after_its_answer_leaves_no_connection_without_a_clock() -> None:
+    async with served(_answer_unread, HttpBounds(header_s=0.2)) as (url, config), raw_connection(url) as connection:
+        await connection.send(POST % 5)
+        assert b" 401 " in await connection.until_answered()
+        await connection.send(b"hello")
+        await until(lambda: not config.clients)
+
+
+async def test_an_answer_is_not_lost_while_its_body_still_comes() -> None:
+    async with served(_answer_unread, HttpBounds(header_s=30.0)) as (url, _), raw_connection(url) as connection:
+        await connection.send(POST % (20 * len(PIECE)))
+        for _ in range(20):
+            await connection.send(PIECE)
+            await asyncio.sleep(0.05)
+        answer = await connection.until_answered()
+        assert b" 401 " in answer
+        assert b" 408 " not in answer
+
+
+async def test_an_address_that_is_none_is_a_bad_request() -> None:
+    async with served(App(), HttpBounds()) as (url, _), raw_connection(url) as connection:
+        await connection.send(b"GET http://a HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert b" 400 " in await connection.rest()
+
+
+async def test_a_full_house_ends_who_has_least_time_left_and_no_upload_at_a_fair_pace() -> None:
+    app = App()
+    bounds = HttpBounds(connections=3, upload_s=60.0, header_s=5.0)
+    async with served(app, bounds) as (url, _), AsyncExitStack() as stack:
+        upload = await stack.enter_async_context(raw_connection(url))
+        await upload.send(POST.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n") % (2 * len(PIECE)) + PIECE)
+        await until(lambda: app.clients)
+        for _ in range(2):
+            await stack.enter_async_context(raw_connection(url))
+        await asyncio.sleep(0.1)
+        late = await stack.enter_async_context(raw_connection(url))
+        await late.send(GET + b"\r\n")
+        assert b" 200 " in await late.until_answered()
+        await upload.send(PIECE)
+        assert b" 200 " in await upload.rest()

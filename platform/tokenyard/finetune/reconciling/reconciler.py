@@ -121,7 +121,9 @@ class JobReconciler:
 
 def _failures(tasks: Collection[asyncio.Task[None]]) -> Iterator[BaseException]:
     for task in tasks:
-        if (error := task.exception()) is not None:
+        # A cancellation that a library let out would end the loop that looks at these.
+        error = RuntimeError("it was cancelled") if task.cancelled() else task.exception()
+        if error is not None:
             # The step itself may go on for long.
             _LOG.warning("could not %s: %r", task.get_name(), error)
             yield error

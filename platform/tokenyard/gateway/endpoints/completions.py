@@ -80,7 +80,8 @@ class CompletionBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, o
                 check_tokens("prompt", prompt, model)
 
     def echoed_tokens(self, model: BaseModel) -> int:
-        return self.choices * sum(prompt.bound for prompt in self.prompts(model)) if self.echo else 0
+        bounds = (min(prompt.bound, model.context_length) for prompt in self.prompts(model))
+        return self.choices * sum(bounds) if self.echo else 0
 
 
 def _check_prompt(value: object) -> None:

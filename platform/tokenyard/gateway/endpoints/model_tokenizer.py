@@ -14,7 +14,7 @@ _COMPOSES, _COMPOSED_TO = "NFC", 3
 
 
 class _Model(msgspec.Struct):
-    type: str
+    type: str = ""  # older files do not say it
     byte_fallback: bool = False
 
 

@@ -86,7 +86,8 @@ class StreamUsage:
     def __init__(self, *, include_usage: bool, choices_per_prompt: int = 1) -> None:
         self._include_usage = include_usage
         self._choices_per_prompt = choices_per_prompt
-        self._rest = b""
+        self._parts: list[bytes] = []  # of a frame whose end has not come
+        self._held = 0
         self._final: TokenUsage | None = None
         self._prompts: dict[int, int] = {}
         self._completions: dict[int, int] = {}
@@ -117,9 +118,16 @@ class StreamUsage:
         """Take the next bytes; return those to send on (may be none). A frame without an end raises `FrameTooLong`."""
         if self.done or self.error is not None:
             return b""
-        frames = (self._rest + data).split(_END)
-        self._rest = frames.pop()
-        if len(self._rest) > MAX_FRAME_BYTES:
+        # A long frame comes in many pieces: what came before is not to be copied and looked through with each of them.
+        last = self._parts[-1][-1:] if self._parts else b""
+        self._parts.append(data)
+        self._held += len(data)
+        frames = []
+        if _END in last + data:
+            frames = b"".join(self._parts).split(_END)
+            self._parts = [frames.pop()]
+            self._held = len(self._parts[0])
+        if self._held > MAX_FRAME_BYTES:
             raise FrameTooLong(f"a frame of over {MAX_FRAME_BYTES} bytes")
         out = []
         for frame in frames:

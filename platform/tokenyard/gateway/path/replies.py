@@ -159,6 +159,9 @@ async def _relay_in_pieces(held: bytes, reply: Reply, client: ClientConnection, 
         # A client that was promised more sees the connection cut, and so that its answer is not whole.
         _LOG.warning("attempt %s failed in its reply: %s", settlement.claims.attempt, failure)
         gone = isinstance(failure, ReplicaLost)
+        if not gone:
+            # Nearly all of it may have been relayed, if only slowly taken, and the replica alone knows what it cost.
+            settlement.outcome = Outcome.CLIENT_LEFT
         settlement.telemetry.upstream_failed(lost() if gone else model_failed())
         return not gone
     settlement.outcome = Outcome.COMPLETED
