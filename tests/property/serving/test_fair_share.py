@@ -143,9 +143,13 @@ def test_everybody_gets_all_tokens(acts: list[Act], reserved: int, quantum: int,
     )
     wanted: dict[str, int] = {}
     gone: set[str] = set()
+    empty_steps = 0
 
     def step() -> None:
+        nonlocal empty_steps
         scheduled = engine.step()
+        empty_steps = 0 if scheduled or not engine.scheduler.has_requests() else empty_steps + 1
+        assert empty_steps <= 2 * depth, "nobody computes although somebody wants to"
         running = engine.scheduler.running
         assert sum(scheduled.values()) <= 48
         assert len(running) <= 4

@@ -8,11 +8,13 @@ import pytest
 pytest.importorskip("vllm")
 
 from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.request import Request
 
 from support.stepped_engine import BLOCK, SteppedEngine, engine_config
 from tokenyard.core.models import FairnessSpec
 from tokenyard_deployments.serving.engine.pinned import UnknownEngine
 from tokenyard_deployments.serving.engine.scheduling import pins
+from tokenyard_deployments.serving.engine.scheduling.scheduler import MAX_LOOKED_UP
 
 SLOTS = 8
 STEP = 64
@@ -21,9 +23,11 @@ Start = Callable[..., SteppedEngine]
 
 @pytest.fixture(params=[1, 2], ids=["synchronous", "asynchronous"])
 def start(request: pytest.FixtureRequest, tmp_path: Path) -> Start:
-    def make(*, reserved: int = 1, quantum: int = 256, blocks: int = 4000, loras: int = 0) -> SteppedEngine:
+    def make(
+        *, reserved: int = 1, quantum: int = 256, blocks: int = 4000, loras: int = 0, step_tokens: int = STEP
+    ) -> SteppedEngine:
         fairness = FairnessSpec(quantum=quantum, reserved_slots=reserved)
-        config = engine_config(tmp_path, slots=SLOTS, step_tokens=STEP, fairness=fairness, loras=loras)
+        config = engine_config(tmp_path, slots=SLOTS, step_tokens=step_tokens, fairness=fairness, loras=loras)
         return SteppedEngine(config, blocks=blocks, depth=request.param)
 
     return make
@@ -207,6 +211,72 @@ def test_an_organization_s_own_adapters_take_turns(start: Start) -> None:
     earlier = sum(step < engine.started["cold"] for step in engine.started.values())
     assert earlier <= 20 + 16 + SLOTS, "the younger ones do not keep both places for themselves"
     assert len(engine.finished) == 101
+
+
+def test_who_finds_no_memory_stops_nobody(start: Start) -> None:
+    """A holds memory half way through its prompt, P finds too little for its own, X is served less than both."""
+    engine = start(blocks=100, step_tokens=512)
+    engine.add("a", "a", 1280, 4)
+    engine.step()
+    engine.add("p", "p", 1200, 4)
+    engine.add("x", "x", 480, 4)
+    engine.run(400)
+    assert engine.finished.keys() == {"a", "p", "x"}
+
+
+def test_a_newcomer_does_not_wait_for_whole_answers_of_many(start: Start) -> None:
+    """As many organizations as slots, each with one long answer."""
+    engine = start(reserved=0)
+    for number in range(SLOTS):
+        engine.add(f"long {number}", f"organization {number}", 10, 3000)
+    for _ in range(600):
+        engine.step()
+    engine.add("newcomer", "small", 10, 4)
+    began = engine.steps
+    while "newcomer" not in engine.started:
+        engine.step()
+    assert engine.started["newcomer"] - began <= 3
+    engine.run()
+    assert {engine.tokens[f"long {number}"] for number in range(SLOTS)} == {3000}
+
+
+def test_those_that_may_not_start_block_no_other_of_their_organization(start: Start) -> None:
+    engine = start(loras=1)
+    engine.add("long", "other", 10, 400, adapter=1)
+    engine.step()
+    for number in range(6):
+        engine.add(f"barred {number}", "one", 10, 4, adapter=2)
+    engine.add("base", "one", 10, 4)
+    began = engine.steps
+    while "base" not in engine.started:
+        engine.step()
+    assert engine.started["base"] - began <= 3
+    engine.run()
+    assert len(engine.finished) == 8
+
+
+def test_few_blocks_are_looked_up_in_a_step(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = start(blocks=520)
+    shared = list(range(500 * BLOCK))
+    engine.add("first", "one", shared, 1)
+    engine.run()
+    engine.add("holder", "one", [*shared, 1], 400)
+    for _ in range(3):
+        engine.step()
+    for number in range(100):
+        engine.add(f"waits {number}", "one", [*shared, number + 2, *range(20 * BLOCK)], 4)
+    looked_up: list[int] = []
+    manager = engine.scheduler.kv_cache_manager
+    original = manager.get_computed_blocks
+
+    def counted(request: Request) -> tuple[object, int, int]:
+        found: tuple[object, int, int] = original(request)
+        looked_up.append(found[1] // BLOCK)
+        return found
+
+    monkeypatch.setattr(manager, "get_computed_blocks", counted)
+    engine.step()
+    assert sum(looked_up) <= MAX_LOOKED_UP + 2 * 500
 
 
 def test_a_client_that_leaves_frees_its_slot(start: Start) -> None:

@@ -28,6 +28,8 @@ from tokenyard_deployments.serving.engine.scheduling.waiting_line import Waiting
 from tokenyard_deployments.serving.engine.scheduling.waiting_queue import FairQueue
 
 FORGET_EVERY = 1024  # steps
+# So many computed blocks are looked up in a step, at a microsecond each: who comes after counts as having none.
+MAX_LOOKED_UP = 2048
 
 
 class FairScheduling(Scheduler):  # type: ignore[misc]
@@ -57,6 +59,8 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
         self._held: set[str] = set()
         self._without_memory: set[str] = set()
         self._resident: dict[str, int] = {}
+        self._looked_up = 0
+        self._computed_nothing = False
 
     def add_request(self, request: Request) -> None:
         if request.request_id not in self.requests:
@@ -84,6 +88,7 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
         self._held.clear()
         self._without_memory.clear()
         self._resident.clear()
+        self._looked_up = 0
         self._make_room_in_memory()
         self._make_room_in_slots()
         self._make_room_for_adapters()
@@ -102,6 +107,7 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
             if not request.is_prefill_chunk and not request.first_token_told:
                 request.first_token_told = True
                 self._reports.first_token_comes(request)
+        self._computed_nothing = not output.num_scheduled_tokens
         last_looked_at = self.waiting.end_step()
         # Where prompts are not cut to pieces, one may only have been too long for what the step had left.
         self._short_of_memory = last_looked_at if self.scheduler_config.enable_chunked_prefill else None
@@ -143,7 +149,10 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
     def _resident_tokens(self, request: Request) -> int:
         found = self._resident.get(request.request_id)
         if found is None:
+            if self._looked_up > MAX_LOOKED_UP:
+                return 0
             found = self.kv_cache_manager.get_computed_blocks(request)[1] if not request.num_computed_tokens else 0
+            self._looked_up += found // self.block_size
             self._resident[request.request_id] = found
         return found
 
@@ -155,12 +164,14 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
         if request is None or request.is_finished():
             return
         newcomer = organization_of(request)
-        pool = self.kv_cache_manager.block_pool
-        needed = -(-request.num_tokens // self.block_size) + 1
-        while pool.get_num_free_blocks() < needed:
+        while not self._finds_memory(request):
             if not self._is_idle(newcomer) or not self._stop_most_served(newcomer):
                 self._without_memory.add(newcomer)
                 return
+
+    def _finds_memory(self, request: Request) -> bool:
+        needed = -(-request.num_tokens // self.block_size) + 1
+        return bool(self.kv_cache_manager.block_pool.get_num_free_blocks() >= needed)
 
     def _make_room_in_slots(self) -> None:
         """Stop one sequence of the most served for each newcomer that finds no slot, or else for whoever lacks most."""
@@ -191,7 +202,7 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
         running = self._running_by_organization()
         holders = self._running_adapters
         for organization in sorted(self._line.organizations, key=lambda one: self._standing(one, running)):
-            ready = [one for one in self._line.looked_at(organization) if self._ready(one)]
+            ready = self._line.looked_at(organization, self._ready)
             if not ready:
                 continue
             adapter = caller_of(ready[0]).adapter
@@ -212,6 +223,8 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
             lambda one: self._standing(one, running),
             organization_of,
             self._request_blocks_can_be_freed,
+            # Of organizations with one sequence each, so they do not stop each other in turn.
+            margin=self._quantum + max(self._quantum, self.max_num_scheduled_tokens),
         )
         if request is None:
             return False
@@ -228,6 +241,11 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
         self._stopped.add(request.request_id)
 
     def _hold_prefills(self, standings: dict[str, float]) -> None:
+        # Whoever comes first and finds no memory lets nobody start: a prefill that is held would wait for ever, with
+        # the memory that is wanted.
+        first = self._pick()
+        if first is None or self._computed_nothing or not self._finds_memory(first[1]):
+            return
         free = self._free_slots
         wanted = {
             organization: sum(prefill_left(one) - self._resident_tokens(one) for one in startable[:free])
@@ -242,7 +260,7 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
             request.next_decode_eligible_step = max(request.next_decode_eligible_step, self.current_step + 2)
 
     def _may_start_any(self, organization: str) -> bool:
-        return any(map(self._startable_beside(self._running_adapters), self._line.looked_at(organization)))
+        return bool(self._line.looked_at(organization, self._startable_beside(self._running_adapters), 1))
 
     def _startable_beside(self, adapters: Collection[int]) -> Callable[[Request], bool]:
         """Return what tells whether a request may start beside those that run over `adapters`."""

@@ -58,11 +58,13 @@ def most_served(
     standing: Callable[[str], float],
     organization_of: Callable[[SequenceT], str],
     may_stop: Callable[[SequenceT], bool],
+    *,
+    margin: float,
 ) -> SequenceT | None:
     """Return the sequence that is to make room for organization `newcomer`, which has nothing running.
 
-    It is the youngest of the most served organization that has more than one running; nobody who stands before the
-    newcomer gives anything up.
+    It is the youngest of the most served organization that has more than one running, or stands behind it by a
+    `margin`; nobody who stands before the newcomer gives anything up.
     """
     by_organization: dict[str, list[SequenceT]] = {}
     for one in running:
@@ -70,7 +72,8 @@ def most_served(
     over_served = [
         (standing(organization), len(theirs), organization)
         for organization, theirs in by_organization.items()
-        if len(theirs) > 1 and organization != newcomer and standing(organization) >= standing(newcomer)
+        if organization != newcomer
+        and standing(organization) >= standing(newcomer) + (0.0 if len(theirs) > 1 else margin)
     ]
     for _, _, organization in sorted(over_served, reverse=True):
         stoppable = [one for one in by_organization[organization] if may_stop(one)]

@@ -88,7 +88,7 @@ class WaitingLine(Generic[SequenceT]):
         """
         order = sorted(self._lines, key=self._service.of)
         # Also of those that get no turn now: being idle is no way to be served more than they are.
-        first = next((at for at, one in enumerate(order) if any(map(may_start, self.looked_at(one)))), len(order))
+        first = next((at for at, one in enumerate(order) if self.looked_at(one, may_start, 1)), len(order))
         limit = self._service.of(order[first]) + self._quantum if first < len(order) else 0.0
         near = [one for one in order[first:] if self._service.of(one) <= limit]
         idle = self._startable([one for one in near if not running.get(one, 0)], may_start)
@@ -102,7 +102,7 @@ class WaitingLine(Generic[SequenceT]):
         return {
             one: found
             for one in islice(organizations, MAX_LOOKED_AT // LEAST_LOOKED_AT)
-            if (found := [sequence for sequence in self.looked_at(one, depth) if may_start(sequence)])
+            if (found := self.looked_at(one, may_start, depth))
         }
 
     def pick(
@@ -118,6 +118,8 @@ class WaitingLine(Generic[SequenceT]):
     def _line(self, organization: str) -> OrderedDict[str, SequenceT]:
         return self._lines.get(organization) or OrderedDict()
 
-    def looked_at(self, organization: str, depth: int = LEAST_LOOKED_AT) -> list[SequenceT]:
-        """Return the oldest sequences of an organization, of which one is picked."""
-        return list(islice(self.of(organization), 1 if self.impatient(organization) else depth))
+    def looked_at(
+        self, organization: str, may_start: Callable[[SequenceT], bool], depth: int = LEAST_LOOKED_AT
+    ) -> list[SequenceT]:
+        """Return the oldest sequences of an organization that may start, of which one is picked."""
+        return list(islice(filter(may_start, self.of(organization)), 1 if self.impatient(organization) else depth))
