@@ -121,11 +121,13 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
             raise AdapterRejected(f"vLLM does not take adapter {name}")
 
     async def unload_adapter(self, name: str) -> None:
-        """Forget the name, then free the memory: vLLM's own unloading does the first only."""
-        request = self._oai_models.lora_requests[name]
+        """Free the memory, then forget the name: vLLM's own unloading does the second only.
+
+        Where the first fails, all is as it was.
+        """
+        await self._engine_client.remove_lora(self._oai_models.lora_requests[name].lora_int_id)
         await self._oai_models.unload_lora_adapter(UnloadLoRAAdapterRequest(lora_name=name))
         self._oai_models.lora_resolver_lock.pop(name, None)
-        await self._engine_client.remove_lora(request.lora_int_id)
 
     async def continuation_logprobs(self, adapter: str | None, prompt: str, continuation: str) -> list[float]:
         """Return the log-probability of each token of `continuation` after `prompt`; `adapter` must be resident."""
