@@ -11,7 +11,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class InFlightBounds:
-    """`requests` counts those whose key is not known yet, too; what has come of a body counts until its request ended."""
+    """`requests` counts those whose key is not known yet, too; a body's bytes count until its request has ended."""
 
     requests: int = 4096
     requests_of_one: int = 1024
