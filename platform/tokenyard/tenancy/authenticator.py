@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from tokenyard.core.clock import Clock
-from tokenyard.core.errors import PermissionDenied, Unauthenticated
+from tokenyard.core.errors import PermissionDenied, Unauthenticated, Unavailable
 from tokenyard.core.principal import Operator, Principal
 from tokenyard.storage.change_feed import Listener
 from tokenyard.storage.read_cache import ReadCache
@@ -90,7 +90,11 @@ class KeyAuthenticator:
         if self._cache.knows(hashes):
             return await look_up(hashes)
         self._unknown.spend(address)
-        found = await look_up(hashes)
+        try:
+            found = await look_up(hashes)
+        except Unavailable:
+            self._unknown.refund(address)
+            raise
         if found is not None:
             self._unknown.refund(address)
         return found

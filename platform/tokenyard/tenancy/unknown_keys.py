@@ -6,8 +6,9 @@ from collections.abc import Callable
 from tokenyard.core.errors import RateLimited, Unavailable
 from tokenyard.web.client_address import network_of
 
-PER_S, BURST = 50, 200
-NETWORK_PER_S, NETWORK_BURST = 10, 50
+PER_S, BURST = 500, 1000
+# It takes hundreds of networks to use up what there is for all. Keys that exist cost nothing, so few are enough.
+NETWORK_PER_S, NETWORK_BURST = 2, 100
 NETWORKS = 10_000
 
 
@@ -30,7 +31,8 @@ class _Bucket:
 class UnknownKeys:
     """One bound for each network, so that a flood shuts out only its own, and one for all of them together.
 
-    Only keys that turn out not to exist count: a process that has just started may learn many real ones at once.
+    Only keys that turn out not to exist count, and those being looked up: a process that has just started may learn
+    many real ones at once.
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
@@ -59,7 +61,7 @@ class UnknownKeys:
         self._all.change(-1)
 
     def refund(self, address: str) -> None:
-        """The key does exist."""
+        """The key does exist, or could not be looked up."""
         self._bucket(address, self._now()).change(1)
         self._all.change(1)
 

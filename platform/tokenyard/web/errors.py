@@ -12,6 +12,14 @@ from tokenyard.core.errors import InvalidRequest, NotFound, TokenyardError, erro
 _LOG = logging.getLogger(__name__)
 
 
+class RefusedRequest(HTTPException):
+    """Carries an error of ours out of where FastAPI reads a body: it passes only its own kind on from there."""
+
+    def __init__(self, error: TokenyardError) -> None:
+        super().__init__(error.status, error.message, error.headers)
+        self.error = error
+
+
 def error_response(error: TokenyardError) -> Response:
     return Response(error_body(error), error.status, error.headers, "application/json")
 
@@ -22,6 +30,10 @@ def install_error_handlers(app: FastAPI) -> None:
     async def known(_request: Request, error: Exception) -> Response:
         assert isinstance(error, TokenyardError)
         return error_response(error)
+
+    async def refused(_request: Request, error: Exception) -> Response:
+        assert isinstance(error, RefusedRequest)
+        return error_response(error.error)
 
     async def malformed(_request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -44,6 +56,7 @@ def install_error_handlers(app: FastAPI) -> None:
         return error_response(TokenyardError("The server had an error while processing your request."))
 
     app.add_exception_handler(TokenyardError, known)
+    app.add_exception_handler(RefusedRequest, refused)
     app.add_exception_handler(RequestValidationError, malformed)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(Exception, unforeseen)

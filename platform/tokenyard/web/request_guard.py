@@ -1,15 +1,14 @@
-"""Refuses, before anything of it is read or looked up, what no route of ours could take."""
+"""Refuses what no route of ours could take: before it is read where its head shows that, else as its body comes."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tokenyard.core.errors import InvalidRequest, PayloadTooLarge, RateLimited, TokenyardError, Unavailable
+from tokenyard.core.errors import InvalidRequest, PayloadTooLarge, RateLimited, Unavailable
 from tokenyard.web.client_address import address_of, network_of
-from tokenyard.web.errors import error_response
+from tokenyard.web.errors import RefusedRequest, error_response
 
 MAX_BODY_BYTES = 1024 * 1024
 BODIES_BYTES, BODIES_OF_ONE_BYTES = 32 * MAX_BODY_BYTES, 8 * MAX_BODY_BYTES
@@ -35,77 +34,79 @@ class RequestGuard:
         streaming = scope["path"] in self._streaming
         try:
             _check(scope, streaming=streaming)
-            with self._bodies.under_way(network_of(address_of(scope)), 0 if streaming else _body_bytes(scope)):
-                await self._app(scope, receive if streaming else _bounded(receive), send)
-        except _Refused as refused:
+        except RefusedRequest as refused:
             await error_response(refused.error)(scope, receive, send)
-
-
-class _Refused(Exception):
-    def __init__(self, error: TokenyardError) -> None:
-        super().__init__(error.message)
-        self.error = error
+            return
+        if streaming:
+            await self._app(scope, receive, send)
+            return
+        with self._bodies.under_way(network_of(address_of(scope))) as came:
+            await self._app(scope, _bounded(receive, came), send)
 
 
 class _Bodies:
-    """The bytes that bodies under way may have, by who sends them and in all."""
+    """What has come of the bodies under way, by who sends them and in all; what was only announced costs nobody."""
 
     def __init__(self) -> None:
         self._all = 0
         self._of: Counter[str] = Counter()
 
     @contextmanager
-    def under_way(self, network: str, size: int) -> Iterator[None]:
-        if size == 0:
-            yield
-            return
-        if self._of[network] + size > BODIES_OF_ONE_BYTES:
-            message = "Too many uploads from your address are under way. Please try again shortly."
-            raise _Refused(RateLimited(message, headers={"retry-after": "1"}))
-        if self._all + size > BODIES_BYTES:
-            raise _Refused(Unavailable("The server is overloaded. Please try again shortly."))
-        self._all += size
-        self._of[network] += size
+    def under_way(self, network: str) -> Iterator[Callable[[int], None]]:
+        """Yield what is to be told of the bytes of each part as it comes."""
+        held = 0
+
+        def came(size: int) -> None:
+            nonlocal held
+            self._check(network, size)
+            held += size
+            self._add(network, size)
+
         try:
-            yield
+            yield came
         finally:
-            self._all -= size
-            self._of[network] -= size
+            self._add(network, -held)
             if not self._of[network]:
                 del self._of[network]
+
+    def _add(self, network: str, size: int) -> None:
+        self._all += size
+        self._of[network] += size
+
+    def _check(self, network: str, size: int) -> None:
+        free = BODIES_BYTES - self._all
+        if size > free:
+            raise RefusedRequest(Unavailable("The server is overloaded. Please try again shortly."))
+        # As much as is free and no more, so that a few networks together leave some to the next.
+        if size and self._of[network] + size > min(BODIES_OF_ONE_BYTES, free):
+            message = "Too many uploads from your address are under way. Please try again shortly."
+            raise RefusedRequest(RateLimited(message, headers={"retry-after": "1"}))
 
 
 def _check(scope: Scope, *, streaming: bool) -> None:
     # PostgreSQL cannot even be asked for a text with a NUL.
     if "\x00" in scope["path"] or b"%00" in scope["query_string"]:
-        raise _Refused(InvalidRequest("The URL holds a NUL character."))
+        raise RefusedRequest(InvalidRequest("The URL holds a NUL character."))
     for name, value in scope["headers"]:
         if name == b"content-length" and not streaming and (not value.isdigit() or _over(value)):
-            raise _Refused(_too_large())
-
-
-def _body_bytes(scope: Scope) -> int:
-    """Return how many bytes the body may have."""
-    headers = dict(scope["headers"])
-    if b"transfer-encoding" in headers:
-        return MAX_BODY_BYTES
-    return int(headers.get(b"content-length", b"0"))
+            raise RefusedRequest(_too_large())
 
 
 def _over(length: bytes) -> bool:
     return len(length.lstrip(b"0")) > len(str(MAX_BODY_BYTES)) or int(length) > MAX_BODY_BYTES
 
 
-def _bounded(receive: Receive) -> Receive:
+def _bounded(receive: Receive, came: Callable[[int], None]) -> Receive:
     size = 0
 
     async def next_message() -> Message:
         nonlocal size
         message = await receive()
-        size += len(message.get("body", b""))
+        part = len(message.get("body", b""))
+        size += part
         if size > MAX_BODY_BYTES:
-            # FastAPI passes only its own kind of error on from where it reads a body.
-            raise HTTPException(PayloadTooLarge.status, _too_large().message)
+            raise RefusedRequest(_too_large())
+        came(part)
         return message
 
     return next_message

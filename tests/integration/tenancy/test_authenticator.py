@@ -155,6 +155,32 @@ async def test_a_flood_from_everywhere_reaches_sql_at_a_small_rate(tenancy: Tena
         assert await tenancy.authenticator.tenant(known), "what is known is not asked for as what is not"
 
 
+async def test_a_few_addresses_within_their_bound_do_not_keep_a_new_key_from_others(tenancy: Tenancy) -> None:
+    organization, _ = await tenancy.new_tenant("acme")
+    for second in range(20):
+        for number in range(6):
+            flood = (tenancy.authenticator.tenant(new_secret(Role.TENANT), f"10.0.0.{number}") for _ in range(10))
+            await asyncio.gather(*flood, return_exceptions=True)
+        _, secret = await tenancy.keys.create(
+            organization.id, organization.default_project_id, name=str(second), actor=BOOTSTRAP
+        )
+        assert await tenancy.authenticator.tenant(secret, "192.0.2.1")
+        tenancy.clock.advance(1)
+
+
+async def test_a_key_that_could_not_be_looked_up_does_not_count_as_unknown(
+    tenancy: Tenancy, dead_database: Database
+) -> None:
+    _, secret = await tenancy.new_tenant("acme")
+    alive, tenancy.operator_store._database = tenancy.operator_store._database, dead_database
+    for _ in range(NETWORK_BURST + 1):
+        with pytest.raises(Unavailable):
+            await tenancy.authenticator.tenant(new_secret(Role.TENANT), "192.0.2.1")
+    tenancy.operator_store._database = alive
+    tenancy.clock.advance(1.1)
+    assert await tenancy.authenticator.tenant(secret, "192.0.2.1")
+
+
 async def test_keys_that_exist_are_looked_up_without_such_a_limit(tenancy: Tenancy) -> None:
     organization, _ = await tenancy.new_tenant("acme")
     for number in range(2 * NETWORK_BURST):

@@ -28,32 +28,38 @@ async def _ignore(_message: Any) -> None:
     pass
 
 
+def _any_size(_size: int) -> None:
+    pass
+
+
 def _part(data: bytes, *, more: bool) -> dict[str, Any]:
     return {"type": "http.request", "body": data, "more_body": more}
 
 
 async def test_a_body_in_parts() -> None:
     client = ClientConnection(SCOPE, _receiving(_part(b"a", more=True), _part(b"b", more=False)), _ignore)
-    assert await client.body(2) == b"ab"
+    came: list[int] = []
+    assert await client.body(2, came.append) == b"ab"
+    assert came == [1, 1]
     assert (client.header(b"x-a"), client.header(b"x-b")) == ("1", None)
 
 
 async def test_a_body_over_the_limit_is_not_read_on() -> None:
     client = ClientConnection(SCOPE, _receiving(_part(b"abc", more=True)), _ignore)
     with pytest.raises(PayloadTooLarge):
-        await client.body(2)
+        await client.body(2, _any_size)
 
 
 async def test_a_body_that_never_comes() -> None:
     client = ClientConnection(SCOPE, _receiving(_part(b"a", more=True)), _ignore, upload_timeout_s=0.01)
     with pytest.raises(InvalidRequest, match="in time"):
-        await client.body(10)
+        await client.body(10, _any_size)
 
 
 async def test_a_body_that_is_cut() -> None:
     client = ClientConnection(SCOPE, _receiving(_part(b"a", more=True), {"type": "http.disconnect"}), _ignore)
     with pytest.raises(ClientLeft):
-        await client.body(10)
+        await client.body(10, _any_size)
 
 
 async def test_leaving_ends_what_is_done_for_it() -> None:

@@ -1,13 +1,14 @@
 """What no route could take is refused before the caller is known, in OpenAI's shape and never as our failure."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
-from starlette.types import Message
+from starlette.types import Message, Receive, Send
 
 from tokenyard.web.app import create_app
 from tokenyard.web.request_guard import BODIES_BYTES, BODIES_OF_ONE_BYTES, MAX_BODY_BYTES
@@ -64,7 +65,9 @@ async def test_a_body_of_stated_length_is_not_read(client: httpx.AsyncClient) ->
 
 
 async def test_a_body_of_unknown_length_is_read_to_the_limit(client: httpx.AsyncClient) -> None:
-    _refused(await client.post("/things", content=_endless()), 413)
+    answer = await client.post("/things", content=_endless())
+    _refused(answer, 413)
+    assert answer.json()["error"]["code"] == "payload_too_large"
 
 
 async def test_a_body_within_the_limit_passes(client: httpx.AsyncClient) -> None:
@@ -87,36 +90,27 @@ async def test_half_a_surrogate_pair_in_a_field_s_name(client: httpx.AsyncClient
 
 
 class Uploads:
-    """Begins requests whose bodies do not come, until it is closed."""
+    """Begins requests whose bodies do not end, until it is closed."""
 
     def __init__(self) -> None:
         self.app = create_app(title="test", routers=[_routes()])
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def begin(self, number: int, address: str, headers: list[tuple[bytes, bytes]]) -> list[int]:
-        """Begin so many; return the statuses of those that are answered at once."""
-        statuses: list[int] = []
-
-        async def send(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                statuses.append(message["status"])
-
-        async def never() -> Message:
-            await asyncio.Event().wait()
-            raise AssertionError
-
+    async def begin(self, number: int, address: str, sent: int = MAX_BODY_BYTES) -> list[tuple[int, str, str]]:
+        """Begin so many, and send of each that many bytes; return status, type and code of the refusals."""
+        refusals: list[tuple[int, str, str]] = []
         scope = {
             "type": "http",
             "method": "POST",
             "path": "/things",
             "query_string": b"",
-            "headers": headers,
+            "headers": [(b"transfer-encoding", b"chunked")],
             "client": (address, 1),
         }
         for _ in range(number):
-            self._tasks.append(asyncio.create_task(self.app(dict(scope), never, send)))
+            self._tasks.append(asyncio.create_task(self.app(dict(scope), _sends(sent), _notes(refusals))))
         await asyncio.sleep(0.01)
-        return statuses
+        return refusals
 
     async def end(self) -> None:
         for task in self._tasks:
@@ -125,15 +119,75 @@ class Uploads:
         self._tasks.clear()
 
 
-@pytest.mark.parametrize("header", [(b"content-length", b"%d" % MAX_BODY_BYTES), (b"transfer-encoding", b"chunked")])
-async def test_all_bodies_under_way_are_bounded_and_one_client_s_are_before(header: tuple[bytes, bytes]) -> None:
-    uploads = Uploads()
-    of_one, of_all = BODIES_OF_ONE_BYTES // MAX_BODY_BYTES, BODIES_BYTES // MAX_BODY_BYTES
-    assert await uploads.begin(of_one, "192.0.2.0", [header]) == []
-    assert await uploads.begin(1, "192.0.2.0", [header]) == [429]
-    for number in range(1, of_all // of_one):
-        assert await uploads.begin(of_one, f"192.0.2.{number}", [header]) == []
-    assert await uploads.begin(1, "198.51.100.1", [header]) == [503]
+def _sends(size: int) -> Receive:
+    """Return what receives so many bytes of a body and then waits for ever."""
+    parts = [size] if size else []
+
+    async def receive() -> Message:
+        if not parts:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": b" " * parts.pop(), "more_body": True}
+
+    return receive
+
+
+def _notes(refusals: list[tuple[int, str, str]]) -> Send:
+    answer: Message = {}
+
+    async def send(message: Message) -> None:
+        answer.update(message)
+        if message["type"] == "http.response.body":
+            assert (b"retry-after", b"1") in answer["headers"]
+            error = json.loads(message["body"])["error"]
+            refusals.append((answer["status"], error["type"], error["code"]))
+
+    return send
+
+
+OF_ONE, OF_ALL = BODIES_OF_ONE_BYTES // MAX_BODY_BYTES, BODIES_BYTES // MAX_BODY_BYTES
+RATE_LIMITED = (429, "requests", "rate_limit_exceeded")
+OVERLOADED = (503, "server_error", "server_is_overloaded")
+
+
+@pytest.fixture
+async def uploads() -> AsyncIterator[Uploads]:
+    made = Uploads()
+    yield made
+    await made.end()
+
+
+async def test_one_client_s_bodies_under_way_are_bounded(uploads: Uploads) -> None:
+    assert await uploads.begin(OF_ONE, "192.0.2.0") == []
+    assert await uploads.begin(1, "192.0.2.0", 1) == [RATE_LIMITED]
+    assert await uploads.begin(1, "192.0.2.1") == []
     await uploads.end()
-    assert await uploads.begin(of_one, "192.0.2.0", [header]) == []
+    assert await uploads.begin(OF_ONE, "192.0.2.0") == []
+
+
+async def test_what_was_announced_and_did_not_come_shuts_nobody_out(uploads: Uploads) -> None:
+    for number in range(4):
+        assert await uploads.begin(OF_ALL, f"192.0.2.{number}", 0) == []
+    assert await uploads.begin(OF_ONE, "192.0.2.0") == []
+    assert await uploads.begin(OF_ONE, "198.51.100.1") == []
+
+
+async def test_four_clients_leave_some_to_the_next(uploads: Uploads) -> None:
+    for number in range(4):
+        await uploads.begin(OF_ONE, f"192.0.2.{number}")
+    assert await uploads.begin(1, "198.51.100.1") == []
+
+
+async def test_all_bodies_under_way_are_bounded(uploads: Uploads) -> None:
+    for number in range(OF_ALL):
+        assert await uploads.begin(1, f"192.0.2.{number}") == []
+    assert await uploads.begin(1, "198.51.100.1", 1) == [OVERLOADED]
     await uploads.end()
+    assert await uploads.begin(OF_ONE, "192.0.2.0") == []
+
+
+async def test_a_request_without_a_body_is_served_while_all_is_taken(uploads: Uploads) -> None:
+    for number in range(OF_ALL):
+        await uploads.begin(1, f"192.0.2.{number}")
+    transport = httpx.ASGITransport(uploads.app, client=("192.0.2.0", 1))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.post("/things")).status_code == 400, "its field is missing"

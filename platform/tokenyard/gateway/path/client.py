@@ -1,7 +1,7 @@
 """The client's end of one exchange, over bare ASGI: its body, its leaving, its pace, and what it is sent."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -49,43 +49,38 @@ class ClientConnection:
                 return value.decode("latin-1")
         return None
 
-    async def body(self, limit: int) -> bytes:
-        """Return the request body.
+    async def body(self, limit: int, came: Callable[[int], None]) -> bytes:
+        """Return the request body. `came` is told the bytes of each part of it, and may raise.
 
         Raises:
             PayloadTooLarge: it is over `limit` bytes.
             InvalidRequest: it does not arrive within `upload_timeout_s`.
             ClientLeft: it was cut.
         """
-        self.body_bytes(limit)
+        declared = self.header(b"content-length")
+        if declared is not None and (not declared.isdecimal() or len(declared) > _DIGITS or int(declared) > limit):
+            raise _too_large(limit)
         try:
             async with asyncio.timeout(self._upload_timeout_s):
-                body = await self._read(limit)
+                body = await self._read(limit, came)
         except TimeoutError:
             raise InvalidRequest("The request body did not arrive in time.") from None
         if len(body) > limit:
             raise _too_large(limit)
         return body
 
-    def body_bytes(self, limit: int) -> int:
-        """Return how many bytes the body may have: as many as it says, or `limit`, over which it is refused."""
-        declared = self.header(b"content-length")
-        if declared is None:
-            return limit
-        if not declared.isdecimal() or len(declared) > _DIGITS or int(declared) > limit:
-            raise _too_large(limit)
-        return int(declared)
-
-    async def _read(self, limit: int) -> bytes:
+    async def _read(self, limit: int, came: Callable[[int], None]) -> bytes:
         """Return the body, or somewhat more than `limit` bytes of it."""
         message = await self._next()
         body: bytes = message.get("body", b"")
+        came(len(body))
         if not message.get("more_body", False):
             return body
         parts, size, more = [body], len(body), True
         while more and size <= limit:
             message = await self._next()
             parts.append(message.get("body", b""))
+            came(len(parts[-1]))
             size += len(parts[-1])
             more = message.get("more_body", False)
         return b"".join(parts)

@@ -1,4 +1,4 @@
-"""What one process has under way: requests and their bodies, of one organization and of all, from the key onwards."""
+"""What one process has under way: requests and what has come of their bodies, of one organization and of all."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -11,7 +11,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class InFlightBounds:
-    """`requests` counts those whose key is not known yet, too; a body counts until its request has ended."""
+    """`requests` counts those whose key is not known yet, too; a body's bytes count until its request has ended."""
 
     requests: int = 4096
     requests_of_one: int = 1024
@@ -28,39 +28,50 @@ class _Amount:
 
 
 class InFlight:
-    """Raises for who has too much under way, before any of a body is read."""
+    """Raises for who has too much under way.
+
+    One organization may have no more than is free, too, so that a few of them together leave some to the next.
+    """
 
     def __init__(self, bounds: InFlightBounds) -> None:
         self._bounds = bounds
-        self._all = _Amount()
         self._amounts: dict[OrganizationId, _Amount] = {}
+        self.requests = 0
+        self.bytes = 0
 
     @property
     def organizations(self) -> int:
         """How many have something under way."""
         return len(self._amounts)
 
-    def place(self, organization: OrganizationId, body_bytes: int) -> "Place":
-        """Return a context in which a request and its body count.
+    def check_room(self) -> None:
+        """Raise `Unavailable` where `requests` are too many, with the one that asks."""
+        if self.requests > self._bounds.requests:
+            raise _overloaded()
+
+    def place(self, organization: OrganizationId) -> "Place":
+        """Return a context in which a request, already among `requests`, counts for its organization.
 
         Raises:
             RateLimited: the organization has too much under way.
-            Unavailable: all of them together have.
         """
-        bounds, own = self._bounds, self._amounts.get(organization) or _Amount()
-        if own.requests >= bounds.requests_of_one or own.bytes + body_bytes > bounds.bytes_of_one:
-            raise RateLimited(
-                f"Too many requests of organization {organization} are under way at once. Please try again shortly.",
-                headers={"retry-after": "1"},
-            )
-        if self._all.bytes + body_bytes > bounds.bytes:
-            raise Unavailable("The server is overloaded. Please try again shortly.")
-        return Place(self, organization, own, body_bytes)
+        own = self._amounts.get(organization) or _Amount()
+        free = self._bounds.requests - self.requests + 1
+        if own.requests >= min(self._bounds.requests_of_one, free):
+            raise _too_many(organization)
+        return Place(self, organization, own)
+
+    def check_bytes(self, organization: OrganizationId, own: _Amount, more: int) -> None:
+        free = self._bounds.bytes - self.bytes
+        if more > free:
+            raise _overloaded()
+        if more and own.bytes + more > min(self._bounds.bytes_of_one, free):
+            raise _too_many(organization)
 
     def count(self, organization: OrganizationId, own: _Amount, requests: int, body_bytes: int) -> None:
         own.requests += requests
         own.bytes += body_bytes
-        self._all.bytes += body_bytes
+        self.bytes += body_bytes
         if own.requests:
             self._amounts[organization] = own
         else:
@@ -72,21 +83,37 @@ class Place:
 
     __slots__ = ("_bytes", "_in_flight", "_organization", "_own")
 
-    def __init__(self, in_flight: InFlight, organization: OrganizationId, own: _Amount, body_bytes: int) -> None:
+    def __init__(self, in_flight: InFlight, organization: OrganizationId, own: _Amount) -> None:
         self._in_flight = in_flight
         self._organization = organization
         self._own = own
-        self._bytes = body_bytes
+        self._bytes = 0
 
     def __enter__(self) -> Self:
-        self._in_flight.count(self._organization, self._own, 1, self._bytes)
+        self._in_flight.count(self._organization, self._own, 1, 0)
         return self
 
     def __exit__(self, *_raised: object) -> None:
         self._in_flight.count(self._organization, self._own, -1, -self._bytes)
 
-    def body_has(self, body_bytes: int) -> None:
-        """The body has come, and is no longer than this."""
-        if body_bytes != self._bytes:
-            self._in_flight.count(self._organization, self._own, 0, body_bytes - self._bytes)
-            self._bytes = body_bytes
+    def came(self, body_bytes: int) -> None:
+        """So much more of the body has come.
+
+        Raises:
+            RateLimited: the organization has too much under way.
+            Unavailable: all of them together have.
+        """
+        self._in_flight.check_bytes(self._organization, self._own, body_bytes)
+        self._in_flight.count(self._organization, self._own, 0, body_bytes)
+        self._bytes += body_bytes
+
+
+def _too_many(organization: OrganizationId) -> RateLimited:
+    return RateLimited(
+        f"Too many requests of organization {organization} are under way at once. Please try again shortly.",
+        headers={"retry-after": "1"},
+    )
+
+
+def _overloaded() -> Unavailable:
+    return Unavailable("The server is overloaded. Please try again shortly.")

@@ -65,13 +65,10 @@ class Inference:
         self._metrics = GatewayMetrics(registry)
         self._log = access_log
         self._max_request_bytes = max_request_bytes
-        bounds = in_flight or InFlightBounds()
-        self._max_in_flight = bounds.requests
-        self._places = InFlight(bounds)
+        self._places = InFlight(in_flight or InFlightBounds())
         self._stall_limit_s = stall_limit_s
         self._counter = counter or TokenCounter()
         self._admission = AdmissionStage(admission, self._counter, clock)
-        self._in_flight = 0
         self.settler = Settler(admission, clock)
 
     async def __call__(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,23 +94,21 @@ class Inference:
             telemetry.ended(client.status)
 
     def _count(self, change: int) -> None:
-        self._in_flight += change
-        self._metrics.set_in_flight(self._in_flight)
+        self._places.requests += change
+        self._metrics.set_in_flight(self._places.requests)
 
     async def _serve(
         self, endpoint: Endpoint, method: str, client: ClientConnection, telemetry: RequestTelemetry
     ) -> None:
         if method != "POST":
             raise _wrong_method(method, endpoint)
-        if self._in_flight > self._max_in_flight:
-            raise Unavailable("The server is overloaded. Please try again shortly.")
+        self._places.check_room()
         secret = bearer(client.header(b"authorization"))
         principal = await self._authenticator.tenant(secret, client.address)
         caller = _Caller(principal, secret, client.address)
         telemetry.caller(principal.organization, principal.project, principal.key)
-        with self._places.place(principal.organization, client.body_bytes(self._max_request_bytes)) as place:
-            raw = await client.body(self._max_request_bytes)
-            place.body_has(len(raw))
+        with self._places.place(principal.organization) as place:
+            raw = await client.body(self._max_request_bytes, place.came)
             await self._serve_body(endpoint, endpoint.parse(raw), caller, client, telemetry)
 
     async def _serve_body(
