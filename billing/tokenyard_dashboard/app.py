@@ -105,7 +105,7 @@ def _add_error_pages(app: FastAPI, cookie: SessionCookie, templates: Jinja2Templ
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
-        return error_page(request, f"{error.detail}.", error.status_code)
+        return error_page(request, f"{error.detail.rstrip('.')}.", error.status_code)
 
 
 def _to_login(cookie: SessionCookie) -> Response:
