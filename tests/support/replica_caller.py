@@ -41,12 +41,16 @@ class ReplicaCluster(Protocol):
 
 
 def engines(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Return the engines' processes: a replica's server forks them, under a command line that stays the server's."""
+    """Return the engines' processes: a replica's server forks them, under a command line that stays the server's.
+
+    It forks those that try grammars out, too, which are nicer than it.
+    """
     return [
         one
         for one in processes
         if (server := one.parent()) is not None
         and "multiprocessing.forkserver" in " ".join(server.cmdline())
+        and one.nice() == server.nice()
         and (replica := server.parent()) is not None
         and "ray::ServeReplica" in " ".join(replica.cmdline())
     ]
