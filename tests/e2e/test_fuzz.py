@@ -6,9 +6,11 @@ Each case is its seed: `fuzz_case(seed, MODEL)`. `FUZZ_CASES` says how many are 
 import asyncio
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from statistics import median
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -28,6 +30,8 @@ ALONE = 20
 LONGEST_WAIT_S = 2.5
 TIMES_ALONE = 25
 pytestmark = pytest.mark.timeout(1_800)
+
+Result = TypeVar("Result")
 
 
 def _large(path: str, **body: object) -> FuzzCase:
@@ -54,9 +58,15 @@ class Fuzzed:
     replicas_after: Sequence[Process]
 
 
+def _run(work: Coroutine[Any, Any, Result]) -> Result:
+    """Run in a thread: the browser tests keep a loop running in this one."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(asyncio.run, work).result()
+
+
 @pytest.fixture(scope="module")
 def fuzzed(stack: Stack) -> Fuzzed:
-    return asyncio.run(_fuzz(stack))
+    return _run(_fuzz(stack))
 
 
 async def _fuzz(stack: Stack) -> Fuzzed:
@@ -105,7 +115,7 @@ def test_the_bystander_never_waits_long(fuzzed: Fuzzed) -> None:
 
 @pytest.mark.parametrize("name", LARGE)
 def test_beside_one_large_request(stack: Stack, fuzzed: Fuzzed, name: str) -> None:
-    (answer,), beside = asyncio.run(_attacked(stack, name, [LARGE[name]]))
+    (answer,), beside = _run(_attacked(stack, name, [LARGE[name]]))
     assert answer.problem is None
     assert beside.errors == []
     _not_long(beside, fuzzed.alone)
