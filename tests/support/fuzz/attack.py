@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 from aiohttp import ClientError, ClientResponse, ClientSession
@@ -58,7 +59,7 @@ class Attack:
         try:
             async with (
                 asyncio.timeout(case.patience_s),
-                self._http.post(self._url + case.path, data=case.body, headers=self._headers) as response,
+                self._http.post(self._url + case.path, data=BytesIO(case.body), headers=self._headers) as response,
             ):
                 request = response.headers.get("x-request-id")
                 return FuzzAnswer(case, response.status, request, problem_of(response, await response.read()))
