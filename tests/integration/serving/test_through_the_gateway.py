@@ -39,7 +39,8 @@ async def gateway(redis: Redis, tmp_path: Path, caller: ReplicaCaller) -> AsyncI
 async def _is_well(gateway: GatewayStack, session: ClientSession) -> None:
     assert gateway.replicas.ejected == []
     response = await gateway.post(session, ASKED)
-    assert response.status == 200, await response.text()
+    answer = await response.read()
+    assert response.status == 200, answer
 
 
 @pytest.mark.parametrize("stream", [False, True])
