@@ -1,6 +1,7 @@
 """The scheduler's state on its way to the replica's metrics, by weight: an organization is no label of a metric."""
 
 import time
+from collections import Counter
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
@@ -40,12 +41,11 @@ class ReportWriter:
         if now < self._due:
             return
         self._due = now + REPORT_EVERY_S
-        waiting: dict[int, int] = {}
+        waiting, busy = Counter[int](), Counter[int]()
         for request in line:
-            waiting[request.caller.weight] = waiting.get(request.caller.weight, 0) + prefill_left(request)
-        busy: dict[int, int] = {}
+            waiting[request.caller.weight] += prefill_left(request)
         for request in running:
-            busy[request.caller.weight] = busy.get(request.caller.weight, 0) + request.num_tokens
+            busy[request.caller.weight] += request.num_tokens
         backlogged = [service.of(one) for one in line.organizations]
         stats.ec_connector_stats = {
             _KEY: {

@@ -176,8 +176,12 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
     def _make_room_in_slots(self) -> None:
         """Stop one sequence of the most served for each newcomer that finds no slot, or else for whoever lacks most."""
         free = self._free_slots
+        if free > self._reserved and free >= len(self._line.organizations):
+            return  # a slot for each of them
         running = self._running_by_organization()
-        waiting = sorted((one for one in self._line.organizations if self._may_start_any(one)), key=self._service.of)
+        may_start = self._startable_beside(self._running_adapters)
+        able = (one for one in self._line.organizations if self._line.looked_at(one, may_start, 1))
+        waiting = sorted(able, key=self._service.of)
         if not waiting:
             return
         limit = self._service.of(waiting[0]) + self._quantum
@@ -241,15 +245,18 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
         self._stopped.add(request.request_id)
 
     def _hold_prefills(self, standings: dict[str, float]) -> None:
+        if self._computed_nothing or not any(one.is_prefill_chunk for one in self.running):
+            return
+        eligible = self._eligible()
+        first = self._line.pick(eligible, self._resident_tokens)
         # Whoever comes first and finds no memory lets nobody start: a prefill that is held would wait for ever, with
         # the memory that is wanted.
-        first = self._pick()
-        if first is None or self._computed_nothing or not self._finds_memory(first[1]):
+        if first is None or not self._finds_memory(first[1]):
             return
         free = self._free_slots
         wanted = {
             organization: sum(prefill_left(one) - self._resident_tokens(one) for one in startable[:free])
-            for organization, startable in self._eligible().items()
+            for organization, startable in eligible.items()
             if organization not in self._without_memory
         }
         for request in held_prefills(
@@ -258,9 +265,6 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
             self._held.add(organization_of(request))
             # The step that comes is the next one: vLLM passes over whoever is not due before the one after it.
             request.next_decode_eligible_step = max(request.next_decode_eligible_step, self.current_step + 2)
-
-    def _may_start_any(self, organization: str) -> bool:
-        return bool(self._line.looked_at(organization, self._startable_beside(self._running_adapters), 1))
 
     def _startable_beside(self, adapters: Collection[int]) -> Callable[[Request], bool]:
         """Return what tells whether a request may start beside those that run over `adapters`."""
