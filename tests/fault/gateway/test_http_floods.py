@@ -92,34 +92,20 @@ async def at_once(
             group.create_task(one())
 
 
-async def test_a_header_line_without_end(fleet: GatewayFleet, key: str) -> None:
+@pytest.mark.parametrize(
+    ("begin", "more"),
+    [
+        (GET + b"x-long: ", b"a" * 16_384),
+        (GET, b"x: y\r\n" * 1000),
+        (b"GET /health?", b"a" * 16_384),
+        (CHUNKED + b"2\r\n{}\r\n0\r\nx: ", b"a" * 16_384),
+    ],
+    ids=["header line", "headers", "url", "trailers"],
+)
+async def test_what_has_no_end_is_cut(fleet: GatewayFleet, key: str, begin: bytes, more: bytes) -> None:
     async def attack(connection: RawConnection) -> None:
-        await connection.send(GET + b"x-long: ")
-        assert await connection.send_for_ever(b"a" * 16_384, limit=ENDLESS)
-
-    await at_once(fleet, OF_ONE, attack)
-
-
-async def test_headers_without_end(fleet: GatewayFleet, key: str) -> None:
-    async def attack(connection: RawConnection) -> None:
-        await connection.send(GET)
-        assert await connection.send_for_ever(b"x: y\r\n" * 1000, limit=ENDLESS)
-
-    await at_once(fleet, OF_ONE, attack)
-
-
-async def test_a_url_without_end(fleet: GatewayFleet, key: str) -> None:
-    async def attack(connection: RawConnection) -> None:
-        await connection.send(b"GET /health?")
-        assert await connection.send_for_ever(b"a" * 16_384, limit=ENDLESS)
-
-    await at_once(fleet, OF_ONE, attack)
-
-
-async def test_trailers_without_end(fleet: GatewayFleet, key: str) -> None:
-    async def attack(connection: RawConnection) -> None:
-        await connection.send(CHUNKED + b"2\r\n{}\r\n0\r\nx: ")
-        assert await connection.send_for_ever(b"a" * 16_384, limit=ENDLESS)
+        await connection.send(begin)
+        assert await connection.send_for_ever(more, limit=ENDLESS)
 
     await at_once(fleet, OF_ONE, attack)
 

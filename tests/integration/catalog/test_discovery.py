@@ -191,50 +191,54 @@ async def test_a_gateway_keeps_its_list_when_redis_is_emptied_or_away(
     assert len(listed.candidates("smol")) == 1
 
 
-async def test_an_ejected_replica_returns_when_it_was_seen_twice_afresh(
-    discovery: Discovery, replicas: FakeReplicas, registry: ReplicaRegistry, clock: FrozenClock
-) -> None:
+@pytest.fixture
+def gateway_clock() -> FrozenClock:
+    return FrozenClock()
+
+
+@pytest.fixture
+async def two_listed(
+    discovery: Discovery,
+    replicas: FakeReplicas,
+    registry: ReplicaRegistry,
+    clock: FrozenClock,
+    gateway_clock: FrozenClock,
+) -> ReplicaList:
+    """A gateway's list of the replicas r1 and r2."""
     replicas.add("r1", "smol")
     replicas.add("r2", "smol")
     await look(discovery, clock)
-    listed = ReplicaList(registry, now=FrozenClock())
+    listed = ReplicaList(registry, now=gateway_clock)
     await listed.refresh()
-    listed.eject("r1")
+    return listed
+
+
+async def test_an_ejected_replica_returns_when_it_was_seen_twice_afresh(
+    discovery: Discovery, clock: FrozenClock, two_listed: ReplicaList
+) -> None:
+    two_listed.eject("r1")
     for _ in range(2):
-        assert [one.name for one in listed.candidates("smol")] == ["r2"]
-        await listed.refresh()
-        assert [one.name for one in listed.candidates("smol")] == ["r2"], "the same look tells nothing new"
+        assert [one.name for one in two_listed.candidates("smol")] == ["r2"]
+        await two_listed.refresh()
+        assert [one.name for one in two_listed.candidates("smol")] == ["r2"], "the same look tells nothing new"
         await look(discovery, clock)
-        await listed.refresh()
-    assert [one.name for one in listed.candidates("smol")] == ["r1", "r2"]
+        await two_listed.refresh()
+    assert [one.name for one in two_listed.candidates("smol")] == ["r1", "r2"]
 
 
 async def test_an_ejection_ends_by_itself_while_the_worker_is_away(
-    discovery: Discovery, replicas: FakeReplicas, registry: ReplicaRegistry, clock: FrozenClock
+    two_listed: ReplicaList, gateway_clock: FrozenClock
 ) -> None:
-    replicas.add("r1", "smol")
-    replicas.add("r2", "smol")
-    await look(discovery, clock)
-    now = FrozenClock()
-    listed = ReplicaList(registry, now=now)
-    await listed.refresh()
-    listed.eject("r1")
-    assert [one.name for one in listed.candidates("smol")] == ["r2"]
-    now.advance(10)
-    assert len(listed.candidates("smol")) == 2
+    two_listed.eject("r1")
+    assert [one.name for one in two_listed.candidates("smol")] == ["r2"]
+    gateway_clock.advance(10)
+    assert len(two_listed.candidates("smol")) == 2
 
 
-async def test_ejected_replicas_are_offered_where_there_is_no_other(
-    discovery: Discovery, replicas: FakeReplicas, registry: ReplicaRegistry, clock: FrozenClock
-) -> None:
-    replicas.add("r1", "smol")
-    replicas.add("r2", "smol")
-    await look(discovery, clock)
-    listed = ReplicaList(registry, now=FrozenClock())
-    await listed.refresh()
-    listed.eject("r1")
-    listed.eject("r2")
-    assert [one.name for one in listed.candidates("smol")] == ["r1", "r2"]
+async def test_ejected_replicas_are_offered_where_there_is_no_other(two_listed: ReplicaList) -> None:
+    two_listed.eject("r1")
+    two_listed.eject("r2")
+    assert [one.name for one in two_listed.candidates("smol")] == ["r1", "r2"]
 
 
 async def test_a_running_gateway_sees_a_new_replica_by_itself(
