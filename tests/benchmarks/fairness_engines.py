@@ -27,8 +27,9 @@ ROOT = Path(__file__).parents[2]
 ROUNDS = 2
 STREAMS, STORY_TOKENS = 64, 64
 STORY = "Tell a long story about a river and the people who live beside it."
-# Of 1,000 tokens each, so all of them are more than the engine's memory holds (46,000).
-PREFIXES, PREFIX_DIGITS, SHARERS, ANSWER_TOKENS = 50, 500, 3, 8
+# Of 1,000 tokens each, so all of them are more than an engine of this memory holds (11,500), as it is in service.
+PREFIXES, PREFIX_DIGITS, SHARERS, ANSWER_TOKENS = 16, 500, 4, 8
+MEMORY_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def _engine(log: Path, *, fair: bool) -> Iterator[str]:
     port = free_port()
     spec = _spec()
     config = llm_config(spec, path=str(_model()), kind="cpu", overrides={})
-    arguments = {**config["engine_kwargs"], "disable_log_stats": True}
+    arguments = {**config["engine_kwargs"], "kv_cache_memory_bytes": MEMORY_BYTES, "disable_log_stats": True}
     if not fair:
         for name in scheduler_arguments(spec.accelerator("cpu").fairness):
             del arguments[name]

@@ -27,7 +27,7 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.files.tenant_routes import FILES_PATH
 from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.gateway.app import create_app
-from tokenyard.gateway.endpoints.token_counter import TokenCounter
+from tokenyard.gateway.counting.token_counter import TokenCounter
 from tokenyard.gateway.path.in_flight import InFlightBounds
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay

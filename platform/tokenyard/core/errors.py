@@ -17,6 +17,7 @@ TokenyardError
   + TimedOut                  504
 """
 
+import math
 from collections.abc import Mapping
 
 import msgspec
@@ -105,7 +106,7 @@ class PayloadTooLarge(TokenyardError):
 
 
 class RateLimited(TokenyardError):
-    """A rate limit is reached; `headers` carry `retry-after`.
+    """A rate limit is reached; `retry_after_s` says when to come back, None that it will never help.
 
     `room` is how much there is of what does not suffice: tokens, or nano-dollars; None where nothing would help.
     """
@@ -115,13 +116,20 @@ class RateLimited(TokenyardError):
     code = "rate_limit_exceeded"
     room: int | None = None
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_s: float | None = 1.0,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        when = {"x-should-retry": "false"} if retry_after_s is None else _retry_after(retry_after_s)
+        super().__init__(message, code=code, headers={**(headers or {}), **when})
+
 
 class BudgetInUse(RateLimited):
     """A budget would cover it, were it not for what other requests hold or have not been charged for yet."""
-
-    def __init__(self, message: str, *, retry_after_s: int) -> None:
-        headers = {"retry-after": str(retry_after_s), "retry-after-ms": str(retry_after_s * 1000)}
-        super().__init__(message, headers=headers)
 
 
 class QuotaExceeded(TokenyardError):
@@ -159,7 +167,7 @@ class Unavailable(TokenyardError):
     code = "server_is_overloaded"
 
     def __init__(self, message: str, *, retry_after_s: float = 1.0, code: str | None = None) -> None:
-        super().__init__(message, code=code, headers={"retry-after": str(max(1, round(retry_after_s)))})
+        super().__init__(message, code=code, headers=_retry_after(retry_after_s))
 
 
 class TimedOut(TokenyardError):
@@ -170,6 +178,11 @@ class TimedOut(TokenyardError):
 
     def __init__(self, message: str, *, certain: bool = False) -> None:
         super().__init__(message, headers={"x-should-retry": "false"} if certain else None)
+
+
+def _retry_after(seconds: float) -> dict[str, str]:
+    # Whole seconds are HTTP's; the SDKs of OpenAI look for milliseconds first.
+    return {"retry-after": str(max(1, math.ceil(seconds))), "retry-after-ms": str(math.ceil(seconds * 1000))}
 
 
 class ErrorDetail(msgspec.Struct, frozen=True):

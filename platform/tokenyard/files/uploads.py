@@ -72,9 +72,7 @@ class Uploads:
     @contextmanager
     def _slot(self, organization: OrganizationId) -> Iterator[None]:
         if self._running[organization] >= MAX_UPLOADS_OF_ONE:
-            raise RateLimited(
-                f"At most {MAX_UPLOADS_OF_ONE} uploads of an organization at once.", headers={"retry-after": "5"}
-            )
+            raise RateLimited(f"At most {MAX_UPLOADS_OF_ONE} uploads of an organization at once.", retry_after_s=5)
         if self._running.total() >= MAX_UPLOADS_AT_ONCE:
             raise Unavailable("Too many uploads at once.", retry_after_s=5)
         self._running[organization] += 1

@@ -67,7 +67,7 @@ class JobStore:
             if (unfinished or 0) >= self._max_unfinished:
                 raise RateLimited(
                     f"You have {unfinished} unfinished fine-tuning jobs, which is the limit. Wait for one to end.",
-                    headers={"retry-after": "60"},
+                    retry_after_s=60,
                 )
             session.add(row_of(job, lease_until_ms=job.created_at_ms + CREATION_LEASE_MS))
         return True

@@ -1,6 +1,5 @@
 """Turns a refusal of the admit script into the error a user sees, in OpenAI's words."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,20 +70,12 @@ def _rate_limited(limit: Limit, used: int, wait_ms: int, tokens: int, headers: R
     name, requested = _NAMES[limit.what], tokens if of_tokens else 1
     figures = f"Limit {limit.amount}, Used {used}, Requested {requested}."
     where = f"for {limit.scope} {limit.id} on {name}: {figures}"
-    if wait_ms == _NEVER:
-        error = RateLimited(
-            f"Request too large {where} A single request can never exceed the limit.",
-            headers={**headers.headers(), "x-should-retry": "false"},
-        )
+    never = wait_ms == _NEVER
+    if never:
+        message = f"Request too large {where} A single request can never exceed the limit."
     else:
-        error = RateLimited(
-            f"Rate limit reached {where} Please try again in {duration(wait_ms)}.",
-            headers={
-                **headers.headers(),
-                "retry-after": str(max(1, math.ceil(wait_ms / 1000))),
-                "retry-after-ms": str(wait_ms),
-            },
-        )
+        message = f"Rate limit reached {where} Please try again in {duration(wait_ms)}."
+    error = RateLimited(message, retry_after_s=None if never else wait_ms / 1000, headers=headers.headers())
     error.type = "tokens" if of_tokens else "requests"
     error.room = limit.amount - used if of_tokens else None
     return error

@@ -51,10 +51,7 @@ class UnknownKeys:
         now_s = self._now()
         bucket = self._bucket(address, now_s)
         if not bucket.has_one(now_s):
-            raise RateLimited(
-                "Too many API keys that do not exist were sent from your address. Please try again.",
-                headers={"retry-after": "1"},
-            )
+            raise RateLimited("Too many API keys that do not exist were sent from your address. Please try again.")
         if not self._all.has_one(now_s):
             raise Unavailable("Too many API keys are being looked up. Please try again.")
         bucket.change(-1)

@@ -293,7 +293,7 @@ def _end_who_takes_nothing(connection: socket.socket, after_s: float) -> None:
 
 def _too_many() -> RateLimited:
     message = "Too many connections from your address. Please try again shortly."
-    return RateLimited(message, headers={"retry-after": "1"})
+    return RateLimited(message)
 
 
 def _headers_too_large() -> InvalidRequest:

@@ -80,7 +80,7 @@ class _Bodies:
         # As much as is free and no more, so that a few networks together leave some to the next.
         if size and self._of[network] + size > min(BODIES_OF_ONE_BYTES, free):
             message = "Too many uploads from your address are under way. Please try again shortly."
-            raise RefusedRequest(RateLimited(message, headers={"retry-after": "1"}))
+            raise RefusedRequest(RateLimited(message))
 
 
 def _check(scope: Scope, *, streaming: bool) -> None:

@@ -116,7 +116,7 @@ def _sent(endpoint: Endpoint, extra: Extra) -> Extra:
     """Return what the gateway would send to a replica."""
     body = endpoint.parse(json.dumps(_body(endpoint, extra)).encode())
     body.check_model(MODEL)
-    return {**body.sent(), "model": "m", "max_tokens": body.wanted_tokens or 16, "stream": bool(body.stream)}
+    return {**body.sent(MODEL, body.wanted_tokens or 16), "model": "m"}
 
 
 def _engine_checks(endpoint: Endpoint, body: Mapping[str, Any]) -> None:

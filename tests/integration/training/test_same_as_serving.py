@@ -19,6 +19,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.renderers import renderer_from_config
 from vllm.renderers.online_renderer import OnlineRenderer
 
+from support.fakes.gateway_ports import BASE
 from support.fakes.tiny_model import save_tiny_model
 from tokenyard.core.chat_rows import ChatRow
 from tokenyard.gateway.endpoints.chat import ChatBody
@@ -115,7 +116,7 @@ def server_of(model: Path) -> Served:
         )
         body = msgspec.convert({"model": "tiny", **row, "messages": row["messages"][:count]}, ChatBody)
         body.check()
-        request = ChatCompletionRequest.model_validate({**body.sent(), "add_generation_prompt": opened})
+        request = ChatCompletionRequest.model_validate({**body.sent(BASE, 1), "add_generation_prompt": opened})
         rendered = await vllm.render_chat(request)
         assert isinstance(rendered, tuple), rendered
         ids: list[int] = rendered[1][0]["prompt_token_ids"]

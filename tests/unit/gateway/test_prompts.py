@@ -12,9 +12,9 @@ from support.gateway_stack import HELLO
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.errors import ContextLengthExceeded
 from tokenyard.core.ids import RequestId
+from tokenyard.gateway.counting.token_counter import TokenCounter
 from tokenyard.gateway.endpoints.body import GenerationBody
 from tokenyard.gateway.endpoints.table import CHAT, COMPLETIONS
-from tokenyard.gateway.endpoints.token_counter import TokenCounter
 from tokenyard.gateway.path.admit import admission_request
 from tokenyard.gateway.path.resolve import resolve
 
@@ -46,7 +46,7 @@ def test_a_schema_may_hold_any_number() -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {"maximum": 10**30}}}
     body = CHAT.parse(json.dumps({"model": BASE.id, "messages": HELLO, "tools": [tool]}).encode())
     assert _bounds(body)[0] > 30
-    assert json.loads(msgspec.json.encode(body.sent()))["tools"] == [tool]
+    assert json.loads(msgspec.json.encode(body.sent(BASE, 1)))["tools"] == [tool]
 
 
 def test_completions_count_each_prompt() -> None:

@@ -7,8 +7,8 @@ import pytest
 from support.fakes.admission_requests import principal
 from support.fakes.gateway_ports import BASE, KnownModels
 from tokenyard.core.errors import InvalidRequest
+from tokenyard.gateway.counting.token_counter import TokenCounter
 from tokenyard.gateway.endpoints.table import CHAT, COMPLETIONS, Endpoint
-from tokenyard.gateway.endpoints.token_counter import TokenCounter
 from tokenyard.gateway.path.resolve import ResolvedRequest, resolve
 
 PLAIN = msgspec.structs.replace(BASE, calls_tools=False)

@@ -13,9 +13,9 @@ from support.fakes.tokenizers import save_byte_tokenizer, save_word_tokenizer
 from tokenyard.core.errors import RateLimited
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.models import BaseModel
+from tokenyard.gateway.counting.token_counter import TokenCounter
+from tokenyard.gateway.counting.turns import MAX_ASKED
 from tokenyard.gateway.endpoints.body import Prompt
-from tokenyard.gateway.endpoints.counting_turns import MAX_ASKED
-from tokenyard.gateway.endpoints.token_counter import TokenCounter
 
 ONE, OTHER = OrganizationId("org_one"), OrganizationId("org_other")
 LONGEST = len(" alphabetical")

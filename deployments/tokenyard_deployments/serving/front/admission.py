@@ -140,7 +140,7 @@ class EngineAdmission:
             return RateLimited(
                 "Your organization has as many requests under way on this model as it may have. Please slow down.",
                 code="slow_down",
-                headers={"retry-after": str(round(retry_after_s))},
+                retry_after_s=retry_after_s,
             )
         return Unavailable("The model is overloaded. Please try again shortly.", retry_after_s=retry_after_s)
 

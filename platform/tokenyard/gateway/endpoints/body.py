@@ -1,13 +1,15 @@
-"""What both ways of generating text take: the shared fields, and what the request path asks of a body."""
+"""What the request path asks of the body of a paid request, and the fields that both ways of generating text share."""
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
 from tokenyard.core.errors import InvalidRequest
+from tokenyard.core.ids import RequestId
 from tokenyard.core.models import BaseModel
+from tokenyard.gateway.endpoints.answer import Answer
 from tokenyard.gateway.endpoints.invalid_body import Json, invalid
 
 MAX_CHOICES = 128
@@ -17,6 +19,8 @@ MAX_STOP_CHARS = 1024
 MAX_LOGPROBS = 500_000
 """So many are held at once, in the replica about 1 KB each; a stream holds only those of an echoed prompt."""
 MAX_TOKENS = 10_000_000
+ALWAYS_ASKED = {"include_usage": True, "continuous_usage_stats": True}
+"""Of every stream, so that what passed is known exactly at any moment."""
 _INT64 = 2**63
 _LEAST_TOP_P = 1e-6  # so near to 0 that the likeliest token is left alone: the engine does not take OpenAI's 0
 _MODELS_OWN = "Default: the model's own `sampling`, as `GET /v1/models/{model}` shows it."
@@ -49,12 +53,57 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     include_obfuscation: bool | None = None
 
 
-class GenerationBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """As with OpenAI, null is the same as leaving a field out, and other fields are refused by name."""
+class AnswerHead(NamedTuple):
+    """What stands over an answer: the request's id, and the model that the replica is asked for."""
+
+    id: RequestId
+    model: str
+
+
+class PaidBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What the request path asks of a body. As with OpenAI, null is the same as leaving a field out, and fields that
+    are not there are refused by name.
+    """
 
     # These types are the check and the description. One of None is of a field that OpenAI knows and this platform does
     # not offer: `refused` says why.
     refused: ClassVar[Mapping[str, str]] = {}
+
+    model: Annotated[str, Meta(min_length=1, description="A base model, a fine-tuned model, or an alias of your own.")]
+    stream: bool | None = None
+
+    @property
+    def choices(self) -> int:
+        """How many completions each prompt may cost."""
+        return 1
+
+    @property
+    def wanted_tokens(self) -> int | None:
+        """The bound on each completion, or None where the model's own default is to be taken."""
+        raise NotImplementedError
+
+    def check(self) -> None:
+        """Refuse what no single field tells: fields that do not go together."""
+
+    def check_model(self, model: BaseModel) -> None:
+        """Refuse what `model` cannot do, in its own way or at all, before its engine would."""
+
+    def prompts(self, model: BaseModel) -> list[Prompt]:
+        """Return what the model is made to read."""
+        raise NotImplementedError
+
+    def sent(self, model: BaseModel, max_tokens: int) -> Json:
+        """Return what goes to the replica, but for its name of the model and what all requests carry."""
+        raise NotImplementedError
+
+    def answer(self, head: AnswerHead) -> Answer:
+        """Return what reads the replica's answer and gives the client's."""
+        raise NotImplementedError
+
+
+class GenerationBody(PaidBody, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The fields of chat and completions."""
+
     # The gateway sets these itself, or they are for the gateway alone.
     not_sent: ClassVar[frozenset[str]] = frozenset(
         {
@@ -63,14 +112,12 @@ class GenerationBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, o
         }
     )
 
-    model: Annotated[str, Meta(min_length=1, description="A base model, a fine-tuned model, or an alias of your own.")]
     frequency_penalty: _Penalty | None = None
     logit_bias: Annotated[dict[_TokenId, _Bias], Meta(max_length=MAX_BIASES)] | None = None
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES, description="Choices for each prompt. Default: 1.")] | None = None
     presence_penalty: _Penalty | None = None
     seed: Annotated[int, Meta(ge=-_INT64, le=_INT64 - 1)] | None = None
     stop: _Stop | Annotated[list[_Stop], Meta(max_length=4)] | None = None
-    stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Meta(ge=0, le=2, description=_MODELS_OWN)] | None = None
     top_p: _Share | None = None
@@ -91,7 +138,6 @@ class GenerationBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, o
 
     @property
     def choices(self) -> int:
-        """How many completions each prompt may cost."""
         return self.n or 1
 
     @property
@@ -108,23 +154,15 @@ class GenerationBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, o
     def include_usage(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
-    @property
-    def wanted_tokens(self) -> int | None:
-        """The bound on each completion, or None where the model's own default is to be taken."""
-        raise NotImplementedError
-
     def check(self) -> None:
-        """Refuse what no single field tells: fields that do not go together."""
         if self.stream_options is not None and not self.stream:
             raise InvalidRequest(
                 "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
             )
-
         if self.seed is not None and not -_INT64 <= self.seed <= _INT64 - self.choices:
             raise invalid("seed", "each choice has a seed of its own, one above the other, within 64 bits.")
 
     def check_model(self, model: BaseModel) -> None:
-        """Refuse what `model` cannot do, in its own way or at all, before its engine would."""
         temperature = model.sampling.temperature if self.temperature is None else self.temperature
         if self.choices > 1 and temperature == 0:
             raise invalid("n", "at temperature 0 all choices would be alike; ask for one.")
@@ -143,16 +181,19 @@ class GenerationBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, o
         """Return how many tokens of prompts the answer repeats at most, over all choices."""
         return 0
 
-    def prompts(self, model: BaseModel) -> list[Prompt]:
-        """Return what the model is made to read."""
-        raise NotImplementedError
-
-    def sent(self) -> Json:
-        """Return the fields that go to the replica."""
+    def sent(self, model: BaseModel, max_tokens: int) -> Json:
         given: Json = msgspec.to_builtins(self)
         if self.top_p is not None:
             given["top_p"] = max(self.top_p, _LEAST_TOP_P)
-        return {name: value for name, value in given.items() if name not in self.not_sent}
+        sent = {name: value for name, value in given.items() if name not in self.not_sent}
+        # What the client says nothing of is sampled as the model's file says.
+        sent = {**msgspec.to_builtins(model.sampling), **sent, "max_tokens": max_tokens}
+        if self.stream:
+            sent |= {"stream": True, "stream_options": ALWAYS_ASKED}
+        return sent
+
+    def answer(self, head: AnswerHead) -> Answer:
+        return Answer(include_usage=self.include_usage, choices_per_prompt=self.choices)
 
 
 def check_tokens(name: str, tokens: Iterable[int], model: BaseModel) -> None:

@@ -9,8 +9,7 @@ from msgspec import UNSET, Meta, UnsetType
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.models import BaseModel
 from tokenyard.gateway.endpoints.body import GenerationBody, MaxTokens, Prompt
-from tokenyard.gateway.endpoints.invalid_body import bounded, invalid
-from tokenyard.gateway.endpoints.messages import (
+from tokenyard.gateway.endpoints.chat_messages import (
     ChatMessage,
     FunctionTool,
     JsonSchemaFormat,
@@ -21,6 +20,7 @@ from tokenyard.gateway.endpoints.messages import (
     texts,
     tidy,
 )
+from tokenyard.gateway.endpoints.invalid_body import bounded, invalid
 from tokenyard.gateway.endpoints.usage import CompletionUsage
 
 MAX_MESSAGES = 4096

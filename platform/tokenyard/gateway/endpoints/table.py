@@ -6,37 +6,36 @@ from functools import cached_property
 
 import msgspec
 
-from tokenyard.core.usage import TokenUsage
-from tokenyard.gateway.endpoints.body import GenerationBody
+from tokenyard.core.errors import TokenyardError, error_body
+from tokenyard.gateway.endpoints.body import PaidBody
 from tokenyard.gateway.endpoints.body_bounds import check_values
 from tokenyard.gateway.endpoints.chat import ChatBody, ChatCompletion, ChatCompletionChunk
 from tokenyard.gateway.endpoints.completions import Completion, CompletionBody
 from tokenyard.gateway.endpoints.invalid_body import invalid_body
-from tokenyard.gateway.endpoints.usage import StreamUsage, read_usage
 
 
 @dataclass(frozen=True)
 class Endpoint:
     """One paid endpoint: the types of its body, of a whole answer and of one event of a stream.
 
-    `input` is the field that holds the prompt; `read_usage` and `stream_usage` read what an answer used.
+    `input` is the field that holds the prompt; `upstream` is the path at the replica; `error_body` writes an error.
     """
 
     path: str
     operation: str
     summary: str
     input: str
-    body: type[GenerationBody]
+    body: type[PaidBody]
     reply: type[msgspec.Struct]
     event: type[msgspec.Struct]
-    read_usage: Callable[[bytes], TokenUsage] = read_usage
-    stream_usage: type[StreamUsage] = StreamUsage
+    upstream: str
+    error_body: Callable[[TokenyardError], bytes] = error_body
 
     @cached_property
-    def _decoder(self) -> msgspec.json.Decoder[GenerationBody]:
+    def _decoder(self) -> msgspec.json.Decoder[PaidBody]:
         return msgspec.json.Decoder(self.body)
 
-    def parse(self, raw: bytes) -> GenerationBody:
+    def parse(self, raw: bytes) -> PaidBody:
         """Read and check a request body; the `InvalidRequest` names the field that is missing, unknown or wrong."""
         check_values(raw)
         try:
@@ -55,6 +54,7 @@ CHAT = Endpoint(
     body=ChatBody,
     reply=ChatCompletion,
     event=ChatCompletionChunk,
+    upstream="/v1/chat/completions",
 )
 COMPLETIONS = Endpoint(
     path="/v1/completions",
@@ -64,5 +64,6 @@ COMPLETIONS = Endpoint(
     body=CompletionBody,
     reply=Completion,
     event=Completion,
+    upstream="/v1/completions",
 )
 ENDPOINTS = (CHAT, COMPLETIONS)

@@ -8,7 +8,7 @@ from tokenyard.core.ids import RequestId, attempt_id
 from tokenyard.core.money import worst_case_cost
 from tokenyard.core.principal import Principal
 from tokenyard.core.usage import MeterClaims
-from tokenyard.gateway.endpoints.token_counter import TokenCounter
+from tokenyard.gateway.counting.token_counter import TokenCounter
 from tokenyard.gateway.path.resolve import ResolvedRequest, counted, fitted, least
 from tokenyard.gateway.ports import AdmissionControl
 

@@ -110,8 +110,7 @@ class Place:
 
 def _too_many(organization: OrganizationId) -> RateLimited:
     return RateLimited(
-        f"Too many requests of organization {organization} are under way at once. Please try again shortly.",
-        headers={"retry-after": "1"},
+        f"Too many requests of organization {organization} are under way at once. Please try again shortly."
     )
 
 

@@ -8,12 +8,12 @@ from starlette.types import Receive, Scope, Send
 
 from tokenyard.core.admission import Admitted, PrincipalOutdated
 from tokenyard.core.clock import Clock
-from tokenyard.core.errors import InvalidRequest, TokenyardError, Unavailable, error_body
+from tokenyard.core.errors import InvalidRequest, TokenyardError, Unavailable
 from tokenyard.core.ids import RequestId
 from tokenyard.core.principal import Principal
-from tokenyard.gateway.endpoints.body import GenerationBody
+from tokenyard.gateway.counting.token_counter import TokenCounter
+from tokenyard.gateway.endpoints.body import PaidBody
 from tokenyard.gateway.endpoints.table import Endpoint
-from tokenyard.gateway.endpoints.token_counter import TokenCounter
 from tokenyard.gateway.metrics import GatewayMetrics
 from tokenyard.gateway.path.admit import AdmissionStage
 from tokenyard.gateway.path.client import STALL_LIMIT_S, ClientConnection, ClientLeft
@@ -83,12 +83,12 @@ class Inference:
             client.status = CLIENT_CLOSED_REQUEST
         except TokenyardError as error:
             telemetry.refused(error)
-            await _send_error(error, client, telemetry)
+            await _send_error(endpoint, error, client, telemetry)
         except Exception:  # the last resort of this path: the client learns nothing of our inside
             _LOG.exception("request %s failed", telemetry.request_id)
             unforeseen = TokenyardError("The server had an error while processing your request.")
             telemetry.refused(unforeseen)
-            await _send_error(unforeseen, client, telemetry)
+            await _send_error(endpoint, unforeseen, client, telemetry)
         finally:
             self._count(-1)
             telemetry.ended(client.status)
@@ -114,7 +114,7 @@ class Inference:
     async def _serve_body(
         self,
         endpoint: Endpoint,
-        body: GenerationBody,
+        body: PaidBody,
         caller: _Caller,
         client: ClientConnection,
         telemetry: RequestTelemetry,
@@ -141,10 +141,12 @@ class Inference:
             raise Unavailable("The API key was changed just now. Please try again.") from error
 
 
-async def _send_error(error: TokenyardError, client: ClientConnection, telemetry: RequestTelemetry) -> None:
+async def _send_error(
+    endpoint: Endpoint, error: TokenyardError, client: ClientConnection, telemetry: RequestTelemetry
+) -> None:
     if client.started:
         return
-    body = error_body(error)
+    body = endpoint.error_body(error)
     own = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     own.extend((name.encode(), value.encode()) for name, value in error.headers.items())
     await client.start(error.status, telemetry.headers(own))

@@ -24,9 +24,6 @@ from tokenyard.gateway.path.upstream_errors import AttemptFailed, lost, model_fa
 from tokenyard.gateway.ports import ModelServer, Replicas, Reply
 from tokenyard.metering import header as meter
 
-# Of every stream, so that what passed is known exactly at any moment.
-ALWAYS_ASKED = {"include_usage": True, "continuous_usage_stats": True}
-
 _LOG = logging.getLogger(__name__)
 
 
@@ -55,7 +52,7 @@ class Relay:
             ClientLeft: the client is gone.
         """
         body = self._body(request, settlement.claims.organization)
-        outgoing = _Outgoing(request.endpoint.path, body, _limits(request))
+        outgoing = _Outgoing(request.endpoint.upstream, body, _limits(request))
         tried: list[str] = []
         failure: TokenyardError = no_replica(request.body.model)
         while len(tried) < MAX_ATTEMPTS:
@@ -79,18 +76,9 @@ class Relay:
         raise failure
 
     def _body(self, request: ResolvedRequest, organization: str) -> bytes:
-        body = {
-            # What the client says nothing of is sampled as the model's file says.
-            **msgspec.to_builtins(request.model.base.sampling),
-            **request.body.sent(),
-            "model": request.model.name,
-            "max_tokens": request.max_tokens,
-            "cache_salt": meter.cache_salt(organization, self._salt_secret),
-        }
-        if request.body.stream:
-            body["stream"] = True
-            body["stream_options"] = ALWAYS_ASKED
-        return msgspec.json.encode(body)
+        sent = request.body.sent(request.model.base, request.max_tokens)
+        sent |= {"model": request.model.name, "cache_salt": meter.cache_salt(organization, self._salt_secret)}
+        return msgspec.json.encode(sent)
 
     async def _attempt(
         self,

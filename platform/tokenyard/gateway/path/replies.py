@@ -5,15 +5,12 @@ from typing import NoReturn
 
 import msgspec
 
-from tokenyard.core.errors import InvalidRequest, TokenyardError, error_body
+from tokenyard.core.errors import InvalidRequest, TokenyardError
+from tokenyard.core.ids import request_of
 from tokenyard.core.replica import ReplicaLost, ReplyOverdue
-from tokenyard.gateway.endpoints.usage import (
-    DONE,
-    USAGE_AT_END_BYTES,
-    FrameTooLong,
-    StreamUsage,
-    read_usage_at_end,
-)
+from tokenyard.gateway.endpoints.answer import Answer, FrameTooLong
+from tokenyard.gateway.endpoints.body import AnswerHead
+from tokenyard.gateway.endpoints.usage import USAGE_AT_END_BYTES, read_usage_at_end
 from tokenyard.gateway.path.client import ClientConnection, Headers
 from tokenyard.gateway.path.resolve import ResolvedRequest
 from tokenyard.gateway.path.settle import RequestSettlement
@@ -31,6 +28,8 @@ from tokenyard.metering.events import Outcome
 
 MAX_HELD_BYTES = 256 * 1024
 """A whole reply up to this size is sent once it is there and right; a longer one is passed on as it comes."""
+MAX_TRANSLATED_BYTES = 32 * 1024 * 1024
+"""What is translated has to be there in whole."""
 MAX_ERROR_BYTES = 64 * 1024
 
 _LOG = logging.getLogger(__name__)
@@ -51,69 +50,74 @@ async def relay_stream(
     Raises:
         AttemptFailed, InvalidRequest: nothing was sent to the client yet.
     """
-    body = request.body
-    stream = request.endpoint.stream_usage(include_usage=body.include_usage, choices_per_prompt=body.choices)
+    answer = _answer(request, settlement)
     try:
-        error = await _frames(reply, stream, client, settlement)
+        error = await _frames(reply, answer, client, settlement)
     except (ReplicaLost, ReplyOverdue, FrameTooLong) as failure:
         gone = isinstance(failure, ReplicaLost)
         error = lost() if gone else overdue() if isinstance(failure, ReplyOverdue) else model_failed()
         if not client.started:
             raise AttemptFailed(error, lost=gone) from failure
         _LOG.warning("attempt %s failed in its stream: %s", settlement.claims.attempt, failure)
-        await _end_with(error, client, settlement)
+        await _end_with(answer.failed(error), error, client, settlement)
         return not gone
     if error is None:
         return True
     if not client.started:
         raise error if isinstance(error, InvalidRequest) else AttemptFailed(error)
-    await _end_with(error, client, settlement)
+    await _end_with(answer.failed(error), error, client, settlement)
     return True
 
 
+def _answer(request: ResolvedRequest, settlement: RequestSettlement) -> Answer:
+    return request.body.answer(AnswerHead(request_of(settlement.claims.attempt), request.model.name))
+
+
 async def _frames(
-    reply: Reply, stream: StreamUsage, client: ClientConnection, settlement: RequestSettlement
+    reply: Reply, answer: Answer, client: ClientConnection, settlement: RequestSettlement
 ) -> TokenyardError | None:
     """Relay events; return what the stream says went wrong, if anything."""
     telemetry, held = settlement.telemetry, b""
     try:
         while data := await reply.chunk():
-            sent = stream.feed(data)
+            sent = answer.feed(data)
             if not sent:
-                if stream.error is not None:
+                if answer.error is not None:
                     break
                 continue
             if not client.started:
                 # vLLM tells the roles also before an error; held back, it is still one that is answered as such.
                 held += sent
-                if not stream.begun and len(held) <= MAX_HELD_BYTES:
+                if not answer.begun and len(held) <= MAX_HELD_BYTES:
                     continue
                 sent = held
                 # From here on the client has something, and whatever happens it costs what was relayed.
                 settlement.outcome = Outcome.REPLICA_LOST
                 await client.start(200, telemetry.headers(_EVENTS))
             telemetry.received()
-            if stream.done:
+            if answer.done:
                 settlement.outcome = Outcome.COMPLETED
-                settlement.usage = stream.usage
+                settlement.usage = answer.usage
                 await client.finish(sent)
                 return None
             await client.write(sent)
     finally:
         if client.started:
-            settlement.usage = stream.usage
-    if stream.error is not None:
-        return frame_error(stream.error)
-    if not stream.complete or not client.started:
+            settlement.usage = answer.usage
+    if answer.error is not None:
+        return frame_error(answer.error)
+    if not answer.complete or not client.started:
         return model_failed()
     settlement.outcome = Outcome.COMPLETED
-    await client.finish(DONE)
+    await client.finish(answer.ending())
     return None
 
 
-async def _end_with(error: TokenyardError, client: ClientConnection, settlement: RequestSettlement) -> None:
+async def _end_with(
+    event: bytes, error: TokenyardError, client: ClientConnection, settlement: RequestSettlement
+) -> None:
     settlement.telemetry.upstream_failed(error)
-    await client.finish(b"data: " + error_body(error) + b"\n\n")
+    await client.finish(event)
 
 
 async def relay_whole(
@@ -124,18 +128,23 @@ async def relay_whole(
     Raises:
         AttemptFailed: nothing was sent to the client yet.
     """
+    answer = _answer(request, settlement)
+    held = MAX_TRANSLATED_BYTES if answer.translated else MAX_HELD_BYTES
     try:
-        body = await reply.beginning(MAX_HELD_BYTES)
+        body = await reply.beginning(held)
     except ReplicaLost as error:
         raise AttemptFailed(lost(), lost=True) from error
     except ReplyOverdue as error:
         raise AttemptFailed(overdue()) from error
-    if len(body) > MAX_HELD_BYTES:
+    if len(body) > held:
+        if answer.translated:
+            raise AttemptFailed(model_failed())
         return await _relay_in_pieces(body, reply, client, settlement)
     try:
-        settlement.usage = request.endpoint.read_usage(body)
+        body = answer.whole(body)
     except msgspec.MsgspecError as error:
         raise AttemptFailed(model_failed()) from error
+    settlement.usage = answer.usage
     settlement.outcome = Outcome.COMPLETED
     settlement.telemetry.received()
     length = (b"content-length", str(len(body)).encode())

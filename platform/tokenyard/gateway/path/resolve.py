@@ -8,9 +8,9 @@ from tokenyard.core.errors import ContextLengthExceeded
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.models import ResolvedModel
 from tokenyard.core.principal import Principal
-from tokenyard.gateway.endpoints.body import GenerationBody
+from tokenyard.gateway.counting.token_counter import TokenCounter
+from tokenyard.gateway.endpoints.body import PaidBody
 from tokenyard.gateway.endpoints.table import Endpoint
-from tokenyard.gateway.endpoints.token_counter import TokenCounter
 from tokenyard.gateway.ports import ModelResolver
 
 
@@ -22,7 +22,7 @@ class ResolvedRequest(msgspec.Struct, frozen=True):
     """
 
     endpoint: Endpoint
-    body: GenerationBody
+    body: PaidBody
     model: ResolvedModel
     organization: OrganizationId
     prompts: tuple[int, ...]
@@ -44,7 +44,7 @@ class ResolvedRequest(msgspec.Struct, frozen=True):
 
 
 async def resolve(
-    endpoint: Endpoint, body: GenerationBody, principal: Principal, models: ModelResolver, counter: TokenCounter
+    endpoint: Endpoint, body: PaidBody, principal: Principal, models: ModelResolver, counter: TokenCounter
 ) -> ResolvedRequest:
     """Find the model and make sure that it can do what is asked, and that it may fit the model's context.
 

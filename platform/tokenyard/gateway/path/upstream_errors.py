@@ -97,7 +97,7 @@ def _busy(status: int, retry_after_s: float | None) -> TokenyardError:
     wait_s = retry_after_s if retry_after_s is not None else 1.0
     message = "The servers of this model are overloaded. Please try again shortly."
     if status == 429:
-        return RateLimited(message, code="slow_down", headers={"retry-after": str(max(1, round(wait_s)))})
+        return RateLimited(message, code="slow_down", retry_after_s=wait_s)
     return Unavailable(message, retry_after_s=wait_s)
 
 

@@ -42,7 +42,7 @@ class CountingTurns:
         line = self._lines.setdefault(organization, _Line())
         if line.asked >= MAX_ASKED:
             message = "Too many of your long prompts are being counted. Please try again."
-            raise RateLimited(message, headers={"retry-after": "1"})
+            raise RateLimited(message)
         line.asked += 1
         try:
             async with asyncio.timeout(WAIT_LIMIT_S):

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenyard.core.usage import TokenUsage
-from tokenyard.gateway.endpoints.usage import USAGE_AT_END_BYTES, StreamUsage, read_usage, read_usage_at_end
+from tokenyard.gateway.endpoints.answer import Answer
+from tokenyard.gateway.endpoints.usage import USAGE_AT_END_BYTES, read_usage, read_usage_at_end
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
     ["\n\n", "data: [DONE]\n\n", '"usage":{"completion_tokens":9}', "[DONE]", "data: ", "\r\n"]
@@ -44,7 +45,7 @@ def test_cuts_change_nothing(
     stream: tuple[list[dict[str, object]], int, int, list[bytes]], include_usage: bool
 ) -> None:
     plain, prompt, total, pieces = stream
-    scanner = StreamUsage(include_usage=include_usage, choices_per_prompt=3)
+    scanner = Answer(include_usage=include_usage, choices_per_prompt=3)
     sent = b"".join(scanner.feed(piece) for piece in pieces)
     assert scanner.done
     assert scanner.complete
@@ -65,7 +66,7 @@ def test_a_cut_stream_is_counted_as_far_as_it_came(
     _, prompt, total, pieces = stream
     raw = b"".join(pieces)
     kept = raw[: data.draw(st.integers(0, len(raw)))]
-    scanner = StreamUsage(include_usage=False, choices_per_prompt=3)
+    scanner = Answer(include_usage=False, choices_per_prompt=3)
     scanner.feed(kept)
     last: dict[int, int] = {}
     for event in kept.split(b"\n\n")[:-1]:
@@ -80,9 +81,9 @@ def test_a_cut_stream_is_counted_as_far_as_it_came(
 
 @given(st.binary(max_size=400), st.integers(0, 400))
 def test_any_bytes_are_survived(raw: bytes, cut: int) -> None:
-    scanner = StreamUsage(include_usage=False)
+    scanner = Answer(include_usage=False)
     whole = scanner.feed(raw[:cut]) + scanner.feed(raw[cut:])
-    other = StreamUsage(include_usage=False)
+    other = Answer(include_usage=False)
     assert other.feed(raw) == whole
     assert other.usage == scanner.usage
 

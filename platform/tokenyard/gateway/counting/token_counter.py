@@ -7,9 +7,9 @@ from pathlib import Path
 
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.models import BaseModel
+from tokenyard.gateway.counting.model_tokenizer import ModelTokenizer
+from tokenyard.gateway.counting.turns import CountingTurns
 from tokenyard.gateway.endpoints.body import Prompt
-from tokenyard.gateway.endpoints.counting_turns import CountingTurns
-from tokenyard.gateway.endpoints.model_tokenizer import ModelTokenizer
 
 MAX_TOKENIZERS = 16
 

@@ -1,0 +1,1 @@
+"""How many tokens a prompt has exactly, counted beside the event loop."""
