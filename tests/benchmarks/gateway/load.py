@@ -1,13 +1,15 @@
 """A load generator: keep-alive connections that send one prepared HTTP request again and again.
 
-It runs as its own process (`python load.py <url> <connections> <seconds> <header=value>... < body`), because a client
-that shares the server's core measures itself. Prints JSON: requests, errors, seconds, latencies' quantiles.
+It runs as its own process (`python load.py <url> <connections> <seconds> <rate, or 0> <header=value>... < body`),
+because a client that shares the server's core measures itself. Prints JSON: requests a second, their statuses, and
+quantiles of their latencies. At a rate, what a request waits for its turn to be sent is no part of its latency.
 """
 
 import asyncio
 import json
 import sys
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
@@ -20,16 +22,19 @@ import uvloop
 @dataclass
 class Tally:
     latencies_s: list[float] = field(default_factory=list)
-    errors: int = 0
+    statuses: Counter[str] = field(default_factory=Counter)
 
 
 class Connection(asyncio.Protocol):
     """Sends the next request as soon as the last answer is complete."""
 
-    def __init__(self, request: bytes, tally: Tally, deadline: float, done: asyncio.Future[None]) -> None:
+    def __init__(
+        self, request: bytes, tally: Tally, deadline: float, every_s: float, done: asyncio.Future[None]
+    ) -> None:
         self._request = request
         self._tally = tally
         self._deadline = deadline
+        self._every_s = every_s
         self._done = done
         self._started = 0.0
 
@@ -48,21 +53,23 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         now = time.perf_counter()
         self._tally.latencies_s.append(now - self._started)
-        if self._parser.get_status_code() != 200:
-            self._tally.errors += 1
+        self._tally.statuses[str(self._parser.get_status_code())] += 1
         if now >= self._deadline:
             self._transport.close()
         else:
-            asyncio.get_running_loop().call_soon(self._send)
+            pause_s = max(0.0, self._started + self._every_s - now)
+            asyncio.get_running_loop().call_later(pause_s, self._send)
 
     def connection_lost(self, _error: Exception | None) -> None:
         if time.perf_counter() < self._deadline:
-            self._tally.errors += 1
+            self._tally.statuses["cut"] += 1
         if not self._done.done():
             self._done.set_result(None)
 
 
-async def run(url: str, connections: int, seconds: float, headers: dict[str, str], body: bytes) -> dict[str, float]:
+async def run(
+    url: str, connections: int, seconds: float, rate: float, *, headers: dict[str, str], body: bytes
+) -> dict[str, object]:
     parts = urlsplit(url)
     assert parts.hostname
     assert parts.port
@@ -71,20 +78,19 @@ async def run(url: str, connections: int, seconds: float, headers: dict[str, str
     request = ("\r\n".join(lines) + "\r\n\r\n").encode() + body
     loop = asyncio.get_running_loop()
     tally = Tally()
+    every_s = connections / rate if rate else 0.0
     started = time.perf_counter()
     ends: list[asyncio.Future[None]] = []
     for _ in range(connections):
         done: asyncio.Future[None] = loop.create_future()
         ends.append(done)
-        made = partial(Connection, request, tally, started + seconds, done)
+        made = partial(Connection, request, tally, started + seconds, every_s, done)
         await loop.create_connection(made, parts.hostname or "127.0.0.1", parts.port or 80)
     await asyncio.wait_for(asyncio.gather(*ends), seconds + 30)
     elapsed = time.perf_counter() - started
     ordered = sorted(tally.latencies_s)
     return {
-        "requests": len(ordered),
-        "errors": tally.errors,
-        "seconds": elapsed,
+        "statuses": tally.statuses,
         "rps": len(ordered) / elapsed,
         "p50_ms": 1000 * ordered[len(ordered) // 2],
         "p99_ms": 1000 * ordered[len(ordered) * 99 // 100],
@@ -92,9 +98,11 @@ async def run(url: str, connections: int, seconds: float, headers: dict[str, str
 
 
 def main() -> None:
-    url, connections, seconds, *pairs = sys.argv[1:]
+    url, connections, seconds, rate, *pairs = sys.argv[1:]
     headers = dict(pair.split("=", 1) for pair in pairs)
-    result = uvloop.run(run(url, int(connections), float(seconds), headers, sys.stdin.buffer.read()))
+    result = uvloop.run(
+        run(url, int(connections), float(seconds), float(rate), headers=headers, body=sys.stdin.buffer.read())
+    )
     sys.stdout.write(json.dumps(result))
 
 
