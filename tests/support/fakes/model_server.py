@@ -25,7 +25,8 @@ _HEADERS_EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8")]
 class Behaviour:
     """How the server answers; a test may change it at any time.
 
-    `tokens` are produced for each choice unless `max_tokens` is lower. `cut_at` breaks the connection after so many
+    `tokens` are produced for each choice unless `max_tokens` is lower. `deltas` are what they say in a chat, one each,
+    and `stopped_by` is the stop sequence that ended it. `cut_at` breaks the connection after so many
     tokens; `error_at` says `error` after so many, and `end_at` ends the answer there as if it were whole. `status`
     refuses with that status and `body`. `silent_at` says nothing more after so many tokens.
     """
@@ -43,6 +44,12 @@ class Behaviour:
     headers: dict[str, str] = field(default_factory=dict)
     content: str = "word"
     tells_usage: bool = True
+    deltas: list[dict[str, Any]] | None = None
+    stopped_by: str | None = None
+
+    def says(self, *deltas: dict[str, Any]) -> None:
+        """Let the answer to a chat be made of `deltas`, one a token."""
+        self.deltas, self.tokens = list(deltas), len(deltas)
 
 
 @dataclass
@@ -192,7 +199,9 @@ def _each(sent: Sent, behaviour: Behaviour) -> int:
 
 
 def _finish_reason(sent: Sent, behaviour: Behaviour) -> str:
-    return "length" if sent.body.get("max_tokens", behaviour.tokens + 1) <= behaviour.tokens else "stop"
+    if sent.body.get("max_tokens", behaviour.tokens + 1) <= behaviour.tokens:
+        return "length"
+    return "tool_calls" if any("tool_calls" in delta for delta in behaviour.deltas or ()) else "stop"
 
 
 def _prompts(body: dict[str, Any]) -> int:
@@ -226,7 +235,9 @@ def _piece(sent: Sent, behaviour: Behaviour, choice: int, number: int) -> dict[s
     piece: dict[str, Any] = {"index": choice, "logprobs": None, "finish_reason": finish}
     if "messages" not in sent.body:
         return {**piece, "text": text}
-    return {**piece, "delta": {"content": text}}
+    if finish is not None and behaviour.stopped_by is not None:
+        piece["stop_reason"] = behaviour.stopped_by
+    return {**piece, "delta": {"content": text} if behaviour.deltas is None else behaviour.deltas[number - 1]}
 
 
 def _choices(sent: Sent, behaviour: Behaviour) -> list[dict[str, Any]]:
@@ -235,8 +246,25 @@ def _choices(sent: Sent, behaviour: Behaviour) -> list[dict[str, Any]]:
     finish = {"logprobs": None, "finish_reason": _finish_reason(sent, behaviour)}
     if "messages" in sent.body:
         message = {"role": "assistant", "content": text, "refusal": None}
+        if behaviour.deltas is not None:
+            message |= merged(behaviour.deltas[: sent.completion_tokens])
+        if behaviour.stopped_by is not None:
+            finish["stop_reason"] = behaviour.stopped_by
         return [{"index": choice, "message": message, **finish} for choice in range(choices)]
     return [{"index": choice, "text": text, **finish} for choice in range(choices)]
+
+
+def merged(deltas: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the content and the tool calls of a whole answer."""
+    calls: dict[int, dict[str, Any]] = {}
+    for part in (part for delta in deltas for part in delta.get("tool_calls", ())):
+        call = calls.setdefault(part["index"], {"type": "function", "function": {"name": "", "arguments": ""}})
+        if "id" in part:
+            call["id"] = part["id"]
+        for name, more in part["function"].items():
+            call["function"][name] += more
+    content = "".join(delta.get("content") or "" for delta in deltas) or None
+    return {"content": content, **({"tool_calls": list(calls.values())} if calls else {})}
 
 
 def _usage(usage: TokenUsage, behaviour: Behaviour) -> dict[str, Any]:
