@@ -7,8 +7,8 @@ from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tokenyard.gateway.endpoints.anthropic.control_plane import AnthropicReplies
-from tokenyard.gateway.endpoints.anthropic.count_tokens import count_tokens_router
+from tokenyard.gateway.endpoints.anthropic.tenant_routes import count_tokens_router
+from tokenyard.gateway.endpoints.anthropic.unpaid_replies import AnthropicReplies
 from tokenyard.gateway.endpoints.openapi import describe_paid_endpoints
 from tokenyard.gateway.endpoints.table import ENDPOINTS
 from tokenyard.gateway.path.inference import Inference

@@ -13,7 +13,7 @@ from support.fakes.authenticator import FixedAuthenticator
 from tokenyard.catalog.tenant_routes import models_router
 from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId
 from tokenyard.core.principal import Principal
-from tokenyard.gateway.endpoints.anthropic.control_plane import AnthropicReplies
+from tokenyard.gateway.endpoints.anthropic.unpaid_replies import AnthropicReplies
 from tokenyard.web.app import create_app
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from support.fakes.model_server import Behaviour
 from support.gateway_stack import KEY, GatewayStack, until
 from support.servers.asgi import running
 from tokenyard.core.budgets import wallet
-from tokenyard.gateway.endpoints.anthropic.control_plane import errors_at
+from tokenyard.gateway.endpoints.anthropic.unpaid_replies import errors_at
 from tokenyard.metering.events import Outcome
 from tokenyard.web.http_protocol import BoundedConfig, HttpBounds
 

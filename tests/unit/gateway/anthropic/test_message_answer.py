@@ -1,6 +1,7 @@
 """What becomes of a chat's answer, whole and in events."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -26,7 +27,7 @@ def whole(message: dict[str, Any], finish: str, **choice: object) -> dict[str, A
     return told
 
 
-def chunk(delta: dict[str, Any], *, tokens: int = 1, **choice: object) -> bytes:
+def chunk(delta: dict[str, Any], tokens: int = 1, choice: Mapping[str, object] = MappingProxyType({})) -> bytes:
     usage = {"prompt_tokens": 7, "completion_tokens": tokens}
     return b"data: " + orjson.dumps({"choices": [{"index": 0, "delta": delta, **choice}], "usage": usage}) + b"\n\n"
 
@@ -88,7 +89,7 @@ def test_why_it_stopped(finish: str, choice: dict[str, object], calls: bool, rea
     assert told["stop_sequence"] == ("END" if reason == "stop_sequence" else None)
     answer = MessageAnswer(HEAD)
     delta = {"content": "a", **({"tool_calls": [CALL]} if calls else {})}
-    *_, end, _stop = events(answer.feed(chunk(delta, finish_reason=finish, **choice) + final()))
+    *_, end, _stop = events(answer.feed(chunk(delta, choice={"finish_reason": finish, **choice}) + final()))
     assert end["delta"] == {"stop_reason": told["stop_reason"], "stop_sequence": told["stop_sequence"]}
     assert end["usage"] == told["usage"]
 
@@ -117,7 +118,7 @@ def test_the_events_of_text_and_tools() -> None:
         + chunk({"tool_calls": [{"index": 0, "function": {"arguments": '{"x"'}}]})
         + chunk({"tool_calls": [{"index": 0, "function": {"arguments": ":1}"}}]})
         + chunk({"tool_calls": [{"index": 1, "id": "c1", "function": {"name": "g", "arguments": "{}"}}]})
-        + chunk({"content": "b"}, finish_reason="tool_calls")
+        + chunk({"content": "b"}, choice={"finish_reason": "tool_calls"})
         + final()
     )
     start, *shown = events(told)

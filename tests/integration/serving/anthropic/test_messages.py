@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from anthropic import AsyncAnthropic
-from anthropic.types import MessageParam, TextBlock, ToolUseBlock
+from anthropic.types import Message, MessageParam, TextBlock, ToolUseBlock
 from redis.asyncio import Redis
 
 from support.anthropic_client import WEATHER
@@ -87,15 +87,7 @@ async def test_a_begun_answer_is_continued(client: AsyncAnthropic) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_tool_is_used_and_answered(client: AsyncAnthropic, stream: bool) -> None:
     said: list[MessageParam] = [{"role": "user", "content": "How is the weather in Paris?"}]
-    if stream:
-        async with client.messages.stream(
-            model=MODEL, max_tokens=64, messages=said, tools=[WEATHER], tool_choice={"type": "any"}, extra_body=GREEDY
-        ) as streamed:
-            answer = await streamed.get_final_message()
-    else:
-        answer = await client.messages.create(
-            model=MODEL, max_tokens=64, messages=said, tools=[WEATHER], tool_choice={"type": "any"}, extra_body=GREEDY
-        )
+    answer = await _uses_a_tool(client, said, stream)
     assert answer.stop_reason == "tool_use"
     use = answer.content[-1]
     assert isinstance(use, ToolUseBlock)
@@ -107,3 +99,14 @@ async def test_a_tool_is_used_and_answered(client: AsyncAnthropic, stream: bool)
     more: list[MessageParam] = [*said, {"role": "assistant", "content": answer.content}, result]
     told = await client.messages.create(model=MODEL, max_tokens=8, messages=more, tools=[WEATHER], extra_body=GREEDY)
     assert told.usage.output_tokens > 0
+
+
+async def _uses_a_tool(client: AsyncAnthropic, said: list[MessageParam], stream: bool) -> Message:
+    if not stream:
+        return await client.messages.create(
+            model=MODEL, max_tokens=64, messages=said, tools=[WEATHER], tool_choice={"type": "any"}, extra_body=GREEDY
+        )
+    async with client.messages.stream(
+        model=MODEL, max_tokens=64, messages=said, tools=[WEATHER], tool_choice={"type": "any"}, extra_body=GREEDY
+    ) as streamed:
+        return await streamed.get_final_message()
