@@ -17,7 +17,7 @@ def call(index: int, name: str, *arguments: str) -> list[dict[str, Any]]:
     """Return the deltas of one tool call, its arguments in pieces."""
     first = {"index": index, "id": f"call_{index}", "type": "function", "function": {"name": name, "arguments": ""}}
     more = [{"index": index, "function": {"arguments": piece}} for piece in arguments]
-    return [{"tool_calls": [part]} for part in (first, *more)]
+    return [{"content": None, "tool_calls": [part]} for part in (first, *more)]
 
 
 def error_of(refused: anthropic.APIStatusError) -> dict[str, Any]:

@@ -25,10 +25,12 @@ _HEADERS_EVENTS = [(b"content-type", b"text/event-stream; charset=utf-8")]
 class Behaviour:
     """How the server answers; a test may change it at any time.
 
-    `tokens` are produced for each choice unless `max_tokens` is lower. `deltas` are what they say in a chat, one each,
-    and `stopped_by` is the stop sequence that ended it. `cut_at` breaks the connection after so many
+    `tokens` are produced for each choice unless `max_tokens` is lower. `cut_at` breaks the connection after so many
     tokens; `error_at` says `error` after so many, and `end_at` ends the answer there as if it were whole. `status`
     refuses with that status and `body`. `silent_at` says nothing more after so many tokens.
+
+    `deltas` are what the tokens of a chat say in place of words, one each; `stopped_by` is the stop sequence that was
+    met in the end.
     """
 
     tokens: int = 8
@@ -48,8 +50,20 @@ class Behaviour:
     stopped_by: str | None = None
 
     def says(self, *deltas: dict[str, Any]) -> None:
-        """Let the answer to a chat be made of `deltas`, one a token."""
+        """Let the answer to a chat be made of `deltas`."""
         self.deltas, self.tokens = list(deltas), len(deltas)
+
+    def said(self, choices: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
+        """Return choices, whole or of token `number`, as `deltas` and `stopped_by` want them."""
+        for choice in choices:
+            if self.deltas is not None:
+                part = "delta" if "delta" in choice else "message"
+                choice[part] |= self.deltas[number - 1] if part == "delta" else merged(self.deltas[:number])
+                if choice["finish_reason"] == "stop" and any("tool_calls" in delta for delta in self.deltas):
+                    choice["finish_reason"] = "tool_calls"
+            if self.stopped_by is not None and choice["finish_reason"] == "stop":
+                choice["stop_reason"] = self.stopped_by
+        return choices
 
 
 @dataclass
@@ -134,7 +148,8 @@ class MockModelServer:
         if sent.aborted:
             return
         sent.finished = True
-        reply = {**_frame(sent, _choices(sent, behaviour)), "usage": _usage(sent.usage, behaviour)}
+        choices = behaviour.said(_choices(sent, behaviour), sent.completion_tokens)
+        reply = {**_frame(sent, choices), "usage": _usage(sent.usage, behaviour)}
         reply["object"] = reply["object"].removesuffix(".chunk")
         if not behaviour.tells_usage:
             del reply["usage"]
@@ -146,7 +161,7 @@ class MockModelServer:
         if "messages" in sent.body and behaviour.tells_usage:
             await _roles(sent, behaviour, send)
         async for choice, number in _tokens(sent, behaviour, gone):
-            frame = _frame(sent, [_piece(sent, behaviour, choice, number)])
+            frame = _frame(sent, behaviour.said([_piece(sent, behaviour, choice, number)], number))
             if options.get("continuous_usage_stats") and behaviour.tells_usage:
                 frame["usage"] = _usage(TokenUsage(sent.prompt_tokens, number), behaviour)
             await _event(send, frame)
@@ -199,9 +214,7 @@ def _each(sent: Sent, behaviour: Behaviour) -> int:
 
 
 def _finish_reason(sent: Sent, behaviour: Behaviour) -> str:
-    if sent.body.get("max_tokens", behaviour.tokens + 1) <= behaviour.tokens:
-        return "length"
-    return "tool_calls" if any("tool_calls" in delta for delta in behaviour.deltas or ()) else "stop"
+    return "length" if sent.body.get("max_tokens", behaviour.tokens + 1) <= behaviour.tokens else "stop"
 
 
 def _prompts(body: dict[str, Any]) -> int:
@@ -235,9 +248,7 @@ def _piece(sent: Sent, behaviour: Behaviour, choice: int, number: int) -> dict[s
     piece: dict[str, Any] = {"index": choice, "logprobs": None, "finish_reason": finish}
     if "messages" not in sent.body:
         return {**piece, "text": text}
-    if finish is not None and behaviour.stopped_by is not None:
-        piece["stop_reason"] = behaviour.stopped_by
-    return {**piece, "delta": {"content": text} if behaviour.deltas is None else behaviour.deltas[number - 1]}
+    return {**piece, "delta": {"content": text}}
 
 
 def _choices(sent: Sent, behaviour: Behaviour) -> list[dict[str, Any]]:
@@ -246,10 +257,6 @@ def _choices(sent: Sent, behaviour: Behaviour) -> list[dict[str, Any]]:
     finish = {"logprobs": None, "finish_reason": _finish_reason(sent, behaviour)}
     if "messages" in sent.body:
         message = {"role": "assistant", "content": text, "refusal": None}
-        if behaviour.deltas is not None:
-            message |= merged(behaviour.deltas[: sent.completion_tokens])
-        if behaviour.stopped_by is not None:
-            finish["stop_reason"] = behaviour.stopped_by
         return [{"index": choice, "message": message, **finish} for choice in range(choices)]
     return [{"index": choice, "text": text, **finish} for choice in range(choices)]
 
