@@ -6,7 +6,7 @@ from typing import Any
 import anthropic.lib.streaming._messages as sdk
 import orjson
 from anthropic.types import Message, RawMessageStreamEvent
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -66,6 +66,7 @@ def accumulated(told: bytes) -> dict[str, Any]:
     return message.to_dict()
 
 
+@settings(deadline=None)  # the client's types are made at their first use
 @given(answers(), st.data())
 def test_a_stream_says_what_a_whole_answer_does(
     answer: tuple[list[dict[str, Any]], str | None], data: st.DataObject
