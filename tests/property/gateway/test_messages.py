@@ -29,7 +29,7 @@ def answers(draw: st.DrawFn) -> tuple[list[dict[str, Any]], str | None]:
     """The deltas of an answer, texts before tools, and the stop sequence that ended it."""
     deltas: list[dict[str, Any]] = [{"content": said} for said in draw(st.lists(TEXT, max_size=4))]
     for index in range(draw(st.integers(0, 3))):
-        arguments = orjson.dumps(draw(INPUT)).decode()
+        arguments = orjson.dumps(draw(INPUT | st.lists(TEXT, max_size=2) | TEXT | st.none())).decode()
         cut = draw(st.integers(0, len(arguments)))
         function = {"name": draw(st.text("abc", min_size=1, max_size=3)), "arguments": ""}
         parts = [{"index": index, "id": f"c{index}", "function": function}]

@@ -83,16 +83,11 @@ async def test_the_choice_of_tools(
     await client.messages.create(model=BASE.id, max_tokens=9, messages=HI, tools=[WEATHER], tool_choice=choice)
     body = gateway.server.log[0].body
     assert (body["tool_choice"], body.get("parallel_tool_calls")) == (sent, parallel)
-    assert body["tools"] == [
-        {
-            "type": "function",
-            "function": {
-                "name": "weather",
-                "description": WEATHER["description"],
-                "parameters": WEATHER["input_schema"],
-            },
-        }
-    ]
+    (tool,) = body["tools"]
+    function = {"name": "weather", "description": WEATHER["description"], "parameters": WEATHER["input_schema"]}
+    # Where it has to be used, its input has to be one.
+    forced = choice["type"] in ("any", "tool")
+    assert tool == {"type": "function", "function": {**function, **({"strict": True} if forced else {})}}
 
 
 async def test_a_tool_that_is_not_there(gateway: GatewayStack, client: AsyncAnthropic) -> None:

@@ -51,7 +51,7 @@ async def test_an_answer_whole_and_streamed(
     whole = await client.messages.create(model=MODEL, max_tokens=12, messages=ASK, extra_body=GREEDY)
     async with client.messages.stream(model=MODEL, max_tokens=12, messages=ASK, extra_body=GREEDY) as stream:
         streamed = await stream.get_final_message()
-    assert whole.content == streamed.content
+    assert [block.to_dict() for block in whole.content] == [block.to_dict() for block in streamed.content]
     assert "Paris" in str(whole.content)
     for answer, settled in zip((whole, streamed), await gateway.settled(2), strict=True):
         usage = answer.usage

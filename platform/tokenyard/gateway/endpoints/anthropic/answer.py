@@ -65,6 +65,8 @@ class MessageAnswer(Answer):
         self._blocks = 0
         self._open: str | None = None
         self._call: int | None = None
+        self._blank = True  # nothing of a tool's input is there yet
+        self._odd: list[str] = []  # an input that is no object, held until its end
         self._calls = 0
         self._finish: str | None = None
         self._stop: str | None = None
@@ -77,7 +79,9 @@ class MessageAnswer(Answer):
         self._note_end(choice.finish_reason, choice.stop_reason)
         self._calls = len(calls)
         content: list[TextContent | ToolUseContent] = [TextContent(text)] if text else []
-        content.extend(ToolUseContent(call.id, call.function.name, _input(call.function.arguments)) for call in calls)
+        content.extend(
+            ToolUseContent(call.id, call.function.name, _whole_input(call.function.arguments)) for call in calls
+        )
         end = self._end()
         return msgspec.json.encode(self._message(content, end.stop_reason, end.stop_sequence))
 
@@ -130,8 +134,18 @@ class MessageAnswer(Answer):
             self._call = index
             self._calls += 1
             opened = self._begin(ToolUseContent(call.get("id") or "", function.get("name") or "", {}))
-        arguments = function.get("arguments")
-        return opened + _event(ContentBlockDelta(self._blocks - 1, InputJsonDelta(arguments))) if arguments else opened
+            self._blank = True
+        return opened + self._input(function.get("arguments") or "")
+
+    def _input(self, more: str) -> bytes:
+        """Tell more of a tool's input; clients read no other JSON than objects."""
+        more = more.lstrip() if self._blank else more
+        if not more:
+            return b""
+        if self._odd or (self._blank and more[0] != "{"):
+            self._odd.append(more)
+        self._blank = False
+        return b"" if self._odd else _event(ContentBlockDelta(self._blocks - 1, InputJsonDelta(more)))
 
     def _begin(self, block: TextContent | ToolUseContent) -> bytes:
         ended = self._close()
@@ -143,7 +157,12 @@ class MessageAnswer(Answer):
         if self._open is None:
             return b""
         self._open = None
-        return _event(ContentBlockStop(self._blocks - 1))
+        stop, odd = _event(ContentBlockStop(self._blocks - 1)), "".join(self._odd)
+        self._odd = []
+        if not odd:
+            return stop
+        told = msgspec.json.encode(_as_invalid(odd)).decode()
+        return _event(ContentBlockDelta(self._blocks - 1, InputJsonDelta(told))) + stop
 
     # Why it ended.
 
@@ -162,11 +181,15 @@ class MessageAnswer(Answer):
         return MessageEnd("tool_use" if self._calls else "end_turn", None)
 
 
-def _input(arguments: str) -> Json:
+def _whole_input(arguments: str) -> Json:
     try:
         return _INPUT.decode(arguments or "{}")
     except msgspec.MsgspecError:
-        return {"INVALID_JSON": arguments}
+        return _as_invalid(arguments)
+
+
+def _as_invalid(arguments: str) -> Json:
+    return {"INVALID_JSON": arguments}
 
 
 def _event(event: msgspec.Struct) -> bytes:

@@ -56,7 +56,10 @@ class InputMessage(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class CustomTool(msgspec.Struct, forbid_unknown_fields=True):
-    """A tool of the client's own; `input_schema` is a JSON schema."""
+    """A tool of the client's own; `input_schema` is a JSON schema.
+
+    With `strict` its input follows the schema; that is the default where a tool has to be used.
+    """
 
     name: str
     input_schema: Json

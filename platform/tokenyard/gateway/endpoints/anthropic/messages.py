@@ -29,7 +29,6 @@ from tokenyard.gateway.endpoints.body import MAX_STOP_CHARS, AnswerHead, MaxToke
 from tokenyard.gateway.endpoints.chat import MAX_MESSAGES, MAX_TOOLS, ChatBody
 from tokenyard.gateway.endpoints.chat_messages import (
     MAX_PARTS,
-    ChosenFunction,
     FunctionDefinition,
     FunctionTool,
     JsonSchemaDefinition,
@@ -69,7 +68,7 @@ class ConversationBody(PaidBody, kw_only=True, forbid_unknown_fields=True, omit_
             reasoning_effort="none" if isinstance(self.thinking, DisabledThinking) else None,
             response_format=_format(self.output_config),
             tool_choice=_choice(self.tool_choice),
-            tools=[_tool(tool) for tool in self.tools or ()] or None,
+            tools=[_tool(tool, self.tool_choice) for tool in self.tools or ()] or None,
         )
 
     def check(self) -> None:
@@ -128,8 +127,11 @@ class CountTokensBody(ConversationBody, kw_only=True, forbid_unknown_fields=True
     stream: None = None
 
 
-def _tool(tool: CustomTool) -> FunctionTool:
-    return FunctionTool("function", FunctionDefinition(tool.name, tool.description, tool.input_schema, tool.strict))
+def _tool(tool: CustomTool, choice: ToolUseChoice | None) -> FunctionTool:
+    strict = tool.strict
+    if strict is None and isinstance(choice, AnyChoice | NamedChoice):
+        strict = True  # who must use a tool, whether it can or not, is to give it an input at least
+    return FunctionTool("function", FunctionDefinition(tool.name, tool.description, tool.input_schema, strict))
 
 
 def _choice(choice: ToolUseChoice | None) -> Literal["none", "auto", "required"] | ToolChoice | None:
@@ -139,7 +141,7 @@ def _choice(choice: ToolUseChoice | None) -> Literal["none", "auto", "required"]
         case AnyChoice():
             return "required"
         case NamedChoice():
-            return ToolChoice("function", ChosenFunction(choice.name))
+            return msgspec.convert({"type": "function", "function": {"name": choice.name}}, ToolChoice)
         case NoneChoice():
             return "none"
     return None
