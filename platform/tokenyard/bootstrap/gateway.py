@@ -28,6 +28,7 @@ from tokenyard.files.tenant_routes import FILES_PATH
 from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.gateway.app import create_app
 from tokenyard.gateway.counting.token_counter import TokenCounter
+from tokenyard.gateway.endpoints.anthropic.unpaid_replies import errors_at
 from tokenyard.gateway.path.in_flight import InFlightBounds
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
@@ -182,6 +183,7 @@ async def serve(settings: Settings, routes: str) -> None:
             host=settings.host,
             port=settings.gateway_port,
             shutdown_s=SHUTDOWN_LIMIT_S,
+            errors_at=errors_at,
         )
         await uvicorn.Server(config).serve()
 

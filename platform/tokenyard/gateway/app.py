@@ -7,6 +7,8 @@ from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tokenyard.gateway.endpoints.anthropic.tenant_routes import count_tokens_router
+from tokenyard.gateway.endpoints.anthropic.unpaid_replies import AnthropicReplies
 from tokenyard.gateway.endpoints.openapi import describe_paid_endpoints
 from tokenyard.gateway.endpoints.table import ENDPOINTS
 from tokenyard.gateway.path.inference import Inference
@@ -38,7 +40,7 @@ def create_app(
     app = create_web_app(
         title="Tokenyard",
         description="OpenAI-compatible inference, files and fine-tuning for tenants; administration for operators.",
-        routers=routers,
+        routers=(*routers, *(() if inference is None else (count_tokens_router(inference.models, inference.counter),))),
         authenticator=authenticator,
         dependencies=dependencies,
         registry=registry,
@@ -57,11 +59,12 @@ class Gateway:
     def __init__(self, inference: Inference, app: FastAPI) -> None:
         self._inference = inference
         self.control_plane = app
+        self._unpaid = AnthropicReplies(app)
         self._paid = {endpoint.path: endpoint for endpoint in ENDPOINTS}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._paid.get(scope["path"]) if scope["type"] == "http" else None
         if endpoint is None:
-            await self.control_plane(scope, receive, send)
+            await self._unpaid(scope, receive, send)
         else:
             await self._inference(endpoint, scope, receive, send)

@@ -41,8 +41,13 @@ class Authenticator(Protocol):
         ...
 
 
-def bearer(authorization: str | None) -> str:
-    """Return the token of an `Authorization: Bearer ...` header; where there is none it raises `Unauthenticated`."""
+def bearer(authorization: str | None, api_key: str | None = None) -> str:
+    """Return the token of an `Authorization: Bearer ...` header; where there is none it raises `Unauthenticated`.
+
+    `api_key` is of the header `x-api-key`, in which clients of Anthropic's API may send it.
+    """
+    if authorization is None and api_key is not None and api_key.strip():
+        return api_key.strip()
     scheme, _, token = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not token.strip():
         raise Unauthenticated(
@@ -52,7 +57,11 @@ def bearer(authorization: str | None) -> str:
 
 
 # These only tell the description of the API which key a route wants: the header is read by `bearer`.
-_API_KEY = HTTPBearer(scheme_name="ApiKey", description="A tenant's key, `ty-...`.", auto_error=False)
+_API_KEY = HTTPBearer(
+    scheme_name="ApiKey",
+    description="A tenant's key, `ty-...`; also taken from the header `x-api-key`.",
+    auto_error=False,
+)
 _OPERATOR_KEY = HTTPBearer(scheme_name="OperatorKey", description="An operator's key, `ty-...`.", auto_error=False)
 _WantsApiKey = Annotated[object, Security(_API_KEY)]
 _WantsOperatorKey = Annotated[object, Security(_OPERATOR_KEY)]
@@ -60,12 +69,16 @@ _WantsOperatorKey = Annotated[object, Security(_OPERATOR_KEY)]
 
 async def _tenant(request: Request, _key: _WantsApiKey) -> Principal:
     authenticator: Authenticator = request.app.state.authenticator
-    return await authenticator.tenant(bearer(request.headers.get("authorization")), address_of(request.scope))
+    return await authenticator.tenant(_tenants_key(request), address_of(request.scope))
 
 
 async def _fresh_tenant(request: Request, _key: _WantsApiKey) -> Principal:
     authenticator: Authenticator = request.app.state.authenticator
-    return await authenticator.fresh_tenant(bearer(request.headers.get("authorization")), address_of(request.scope))
+    return await authenticator.fresh_tenant(_tenants_key(request), address_of(request.scope))
+
+
+def _tenants_key(request: Request) -> str:
+    return bearer(request.headers.get("authorization"), request.headers.get("x-api-key"))
 
 
 async def _operator(request: Request, _key: _WantsOperatorKey) -> Operator:

@@ -1,15 +1,33 @@
-"""Answers every error of an app in OpenAI's shape."""
+"""Answers every error of an app in OpenAI's shape; other shapes are for those who speak other protocols."""
 
 import logging
+from collections.abc import Callable
+from dataclasses import dataclass
 
+import msgspec
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 
-from tokenyard.core.errors import InvalidRequest, NotFound, TokenyardError, error_body
+from tokenyard.core.errors import ErrorBody, InvalidRequest, NotFound, TokenyardError, error_body
 
 _LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ErrorShape:
+    """How a protocol tells errors: `body` writes one, with the request's id, as `schema` describes it.
+
+    Every reply carries the request's id in the headers `id_headers`.
+    """
+
+    schema: type[msgspec.Struct]
+    body: Callable[[TokenyardError, str], bytes]
+    id_headers: tuple[str, ...] = ("x-request-id",)
+
+
+OPENAI_ERRORS = ErrorShape(ErrorBody, lambda error, _request_id: error_body(error))
 
 
 class RefusedRequest(HTTPException):

@@ -8,6 +8,7 @@ import asyncio
 import socket
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from http import HTTPStatus
@@ -20,10 +21,11 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from tokenyard.core.errors import InvalidRequest, RateLimited, TokenyardError, Unavailable, error_body
+from tokenyard.core.errors import InvalidRequest, RateLimited, TokenyardError, Unavailable
 from tokenyard.core.ids import new_request_id
 from tokenyard.web.client_address import TrustedProxies, network_of
 from tokenyard.web.connection_clocks import ConnectionClocks
+from tokenyard.web.errors import OPENAI_ERRORS, ErrorShape
 
 MAX_URL_BYTES = 8 * 1024
 MAX_HEADERS = 100
@@ -61,10 +63,21 @@ class Expected(Enum):
 
 
 class BoundedConfig(uvicorn.Config):
-    """uvicorn's settings for an app whose connections keep to `bounds`."""
+    """uvicorn's settings for an app whose connections keep to `bounds`.
+
+    `errors_at` tells how an error is told to who asks for a URL, of which only the beginning may have come.
+    """
 
     def __init__(
-        self, app: ASGIApp, bounds: HttpBounds, registry: CollectorRegistry, *, host: str, port: int, shutdown_s: int
+        self,
+        app: ASGIApp,
+        bounds: HttpBounds,
+        registry: CollectorRegistry,
+        *,
+        host: str,
+        port: int,
+        shutdown_s: int,
+        errors_at: Callable[[bytes], ErrorShape] = lambda _url: OPENAI_ERRORS,
     ) -> None:
         super().__init__(
             app,
@@ -82,6 +95,7 @@ class BoundedConfig(uvicorn.Config):
             timeout_graceful_shutdown=shutdown_s,
         )
         self.bounds = bounds
+        self.errors_at = errors_at
         self.clocks = ConnectionClocks(stalled_s=bounds.stalled_s)
         self.clients: Counter[str] = Counter()
         about = "Requests and connections refused before they reached the app, by status."
@@ -105,7 +119,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         bounded = cast(BoundedConfig, config)
         self._bounds, self._clocks, self._clients = bounded.bounds, bounded.clocks, bounded.clients
-        self._refusals = bounded.refusals
+        self._refusals, self._errors_at = bounded.refusals, bounded.errors_at
+        self.url = b""
         self._counted: str | None = None
         self._behind_proxy = False
         self._refusal: TokenyardError | None = None
@@ -275,7 +290,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             return
         self._refusals.labels(str(int(error.status))).inc()
         if self._may_answer():
-            self.transport.write(_answer(error))
+            self.transport.write(_answer(error, self._errors_at(self.url)))
         self.transport.close()
 
     def _may_answer(self) -> bool:
@@ -306,13 +321,14 @@ def _status(error: InvalidRequest, status: HTTPStatus) -> InvalidRequest:
     return error
 
 
-def _answer(error: TokenyardError) -> bytes:
-    body = error_body(error)
+def _answer(error: TokenyardError, shape: ErrorShape) -> bytes:
+    request = new_request_id()
+    body = shape.body(error, request)
     headers = {
         "content-type": "application/json",
         "content-length": str(len(body)),
         "connection": "close",
-        "x-request-id": new_request_id(),
+        **dict.fromkeys(shape.id_headers, request),
         **error.headers,
     }
     lines = [f"HTTP/1.1 {int(error.status)} {HTTPStatus(error.status).phrase}"]

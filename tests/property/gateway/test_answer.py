@@ -79,6 +79,13 @@ def test_a_cut_stream_is_counted_as_far_as_it_came(
     assert scanner.usage.completion_tokens <= total
 
 
+def test_no_bytes_within_an_end_change_nothing() -> None:
+    scanner = Answer(include_usage=False)
+    assert scanner.feed(b"data: [DONE]\n") == scanner.feed(b"") == b""
+    scanner.feed(b"\n")
+    assert scanner.done
+
+
 @given(st.binary(max_size=400), st.integers(0, 400))
 def test_any_bytes_are_survived(raw: bytes, cut: int) -> None:
     scanner = Answer(include_usage=False)

@@ -13,7 +13,7 @@ from support.fakes.gateway_ports import BASE
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.gateway.endpoints.chat import ChatBody
 from tokenyard.gateway.endpoints.openapi import schemas
-from tokenyard.gateway.endpoints.table import CHAT, COMPLETIONS, ENDPOINTS, Endpoint
+from tokenyard.gateway.endpoints.table import CHAT, COMPLETIONS, ENDPOINTS, MESSAGES, Endpoint
 
 JSON = st.recursive(
     st.none()
@@ -29,6 +29,8 @@ DESCRIBED = {
     one.path: Draft202012Validator({**schemas()[one.body.__name__], "components": {"schemas": schemas()}})
     for one in ENDPOINTS
 }
+# What a begun answer is continued with.
+SENT = {MESSAGES: {*ChatBody.__struct_fields__, "continue_final_message", "add_generation_prompt"}}
 NEVER_SENT = {"cache_salt", "priority", "request_id", "kv_transfer_params", "chat_template", "vllm_xargs", "user"}
 
 
@@ -37,18 +39,19 @@ def bodies(endpoint: Endpoint) -> st.SearchStrategy[dict[str, Any]]:
     good: dict[str, Any] = {
         "model": "m",
         endpoint.input: "x" if endpoint is COMPLETIONS else HELLO,
+        **({"max_tokens": 1} if endpoint is MESSAGES else {}),
     }
     return st.dictionaries(names, JSON, max_size=4).map(lambda odd: {**good, **odd})
 
 
-@given(st.sampled_from([CHAT, COMPLETIONS]).flatmap(lambda one: st.tuples(st.just(one), bodies(one))))
+@given(st.sampled_from([CHAT, COMPLETIONS, MESSAGES]).flatmap(lambda one: st.tuples(st.just(one), bodies(one))))
 def test_only_the_table_gets_through(case: tuple[Endpoint, dict[str, Any]]) -> None:
     endpoint, body = case
     with suppress(InvalidRequest):
         request = endpoint.parse(json.dumps(body).encode())
         sent = request.sent(BASE, 1)
         assert msgspec.json.encode(sent)
-        assert set(sent) <= set(endpoint.body.__struct_fields__) - NEVER_SENT
+        assert set(sent) <= SENT.get(endpoint, set(endpoint.body.__struct_fields__)) - NEVER_SENT
         assert request.wanted_tokens is None or request.wanted_tokens >= 0
         # A refused field at null is as good as absent.
         DESCRIBED[endpoint.path].validate({name: value for name, value in body.items() if value is not None})
@@ -70,6 +73,33 @@ def test_odd_messages_are_refused_cleanly(messages: list[Any]) -> None:
         assert request.prompts(BASE)[0].bound > 0
 
 
+BLOCK_FIELDS = st.sampled_from(["type", "text", "id", "name", "input", "tool_use_id", "content", "is_error", "source"])
+KINDS = st.sampled_from(["text", "tool_use", "tool_result", "image", "document", "thinking"])
+BLOCKS = st.lists(st.dictionaries(BLOCK_FIELDS, KINDS | st.just({}) | JSON, max_size=4), max_size=3)
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"role": st.sampled_from(["user", "assistant", "system"])},
+            optional={"content": BLOCKS | st.text(max_size=4), "name": JSON},
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    BLOCKS | st.text(max_size=4),
+)
+def test_odd_blocks_are_refused_cleanly(messages: list[Any], system: object) -> None:
+    with suppress(InvalidRequest):
+        body = {"model": "m", "max_tokens": 1, "messages": messages, "system": system}
+        request = MESSAGES.parse(json.dumps(body).encode())
+        DESCRIBED[MESSAGES.path].validate(body)
+        assert request.prompts(BASE)[0].bound > 0
+        assert all(
+            message["role"] in ("system", "user", "assistant", "tool") for message in request.sent(BASE, 1)["messages"]
+        )
+
+
 @given(
     st.dictionaries(
         st.sampled_from(["tools", "tool_choice", "response_format"]),
@@ -85,7 +115,7 @@ def test_odd_tools_are_refused_cleanly(odd: dict[str, Any]) -> None:
         assert request.prompts(BASE)[0].bound > 0
 
 
-@given(st.binary(max_size=200))
-def test_any_bytes_are_refused_cleanly(raw: bytes) -> None:
+@given(st.sampled_from(ENDPOINTS), st.binary(max_size=200))
+def test_any_bytes_are_refused_cleanly(endpoint: Endpoint, raw: bytes) -> None:
     with suppress(InvalidRequest):
-        CHAT.parse(raw)
+        endpoint.parse(raw)

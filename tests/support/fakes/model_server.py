@@ -28,6 +28,9 @@ class Behaviour:
     `tokens` are produced for each choice unless `max_tokens` is lower. `cut_at` breaks the connection after so many
     tokens; `error_at` says `error` after so many, and `end_at` ends the answer there as if it were whole. `status`
     refuses with that status and `body`. `silent_at` says nothing more after so many tokens.
+
+    `deltas` are what the tokens of a chat say in place of words, one each; `stopped_by` is the stop sequence that was
+    met in the end.
     """
 
     tokens: int = 8
@@ -43,6 +46,24 @@ class Behaviour:
     headers: dict[str, str] = field(default_factory=dict)
     content: str = "word"
     tells_usage: bool = True
+    deltas: list[dict[str, Any]] | None = None
+    stopped_by: str | None = None
+
+    def says(self, *deltas: dict[str, Any]) -> None:
+        """Let the answer to a chat be made of `deltas`."""
+        self.deltas, self.tokens = list(deltas), len(deltas)
+
+    def said(self, choices: list[dict[str, Any]], number: int) -> list[dict[str, Any]]:
+        """Return choices, whole or of token `number`, as `deltas` and `stopped_by` want them."""
+        for choice in choices:
+            if self.deltas is not None:
+                part = "delta" if "delta" in choice else "message"
+                choice[part] |= self.deltas[number - 1] if part == "delta" else merged(self.deltas[:number])
+                if choice["finish_reason"] == "stop" and any("tool_calls" in delta for delta in self.deltas):
+                    choice["finish_reason"] = "tool_calls"
+            if self.stopped_by is not None and choice["finish_reason"] == "stop":
+                choice["stop_reason"] = self.stopped_by
+        return choices
 
 
 @dataclass
@@ -127,7 +148,8 @@ class MockModelServer:
         if sent.aborted:
             return
         sent.finished = True
-        reply = {**_frame(sent, _choices(sent, behaviour)), "usage": _usage(sent.usage, behaviour)}
+        choices = behaviour.said(_choices(sent, behaviour), sent.completion_tokens)
+        reply = {**_frame(sent, choices), "usage": _usage(sent.usage, behaviour)}
         reply["object"] = reply["object"].removesuffix(".chunk")
         if not behaviour.tells_usage:
             del reply["usage"]
@@ -139,7 +161,7 @@ class MockModelServer:
         if "messages" in sent.body and behaviour.tells_usage:
             await _roles(sent, behaviour, send)
         async for choice, number in _tokens(sent, behaviour, gone):
-            frame = _frame(sent, [_piece(sent, behaviour, choice, number)])
+            frame = _frame(sent, behaviour.said([_piece(sent, behaviour, choice, number)], number))
             if options.get("continuous_usage_stats") and behaviour.tells_usage:
                 frame["usage"] = _usage(TokenUsage(sent.prompt_tokens, number), behaviour)
             await _event(send, frame)
@@ -237,6 +259,19 @@ def _choices(sent: Sent, behaviour: Behaviour) -> list[dict[str, Any]]:
         message = {"role": "assistant", "content": text, "refusal": None}
         return [{"index": choice, "message": message, **finish} for choice in range(choices)]
     return [{"index": choice, "text": text, **finish} for choice in range(choices)]
+
+
+def merged(deltas: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the content and the tool calls of a whole answer."""
+    calls: dict[int, dict[str, Any]] = {}
+    for part in (part for delta in deltas for part in delta.get("tool_calls", ())):
+        call = calls.setdefault(part["index"], {"type": "function", "function": {"name": "", "arguments": ""}})
+        if "id" in part:
+            call["id"] = part["id"]
+        for name, more in part["function"].items():
+            call["function"][name] += more
+    content = "".join(delta.get("content") or "" for delta in deltas) or None
+    return {"content": content, **({"tool_calls": list(calls.values())} if calls else {})}
 
 
 def _usage(usage: TokenUsage, behaviour: Behaviour) -> dict[str, Any]:

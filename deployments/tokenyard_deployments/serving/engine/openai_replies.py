@@ -6,7 +6,8 @@ and a streamed chunk costs less than before. What is not named here is left out,
 does not get out either.
 
 The text of the reasoning is left out as OpenAI leaves it out; its tokens are counted in `completion_tokens_details`.
-vLLM's `/v1/messages` reads its own chat chunks again: streamed, it misses the reasoning and the stop sequence.
+vLLM's `/v1/messages` reads its own chat chunks again: streamed, it misses the reasoning. A gateway that answers an
+Anthropic message asks for a chat, and is told in it which stop sequence was met.
 """
 
 from collections.abc import Callable
@@ -31,6 +32,9 @@ _SERVER_ERRORS = {
     "ServiceUnavailableError",
     *(status.phrase for status in HTTPStatus if status >= HTTPStatus.INTERNAL_SERVER_ERROR),
 }
+
+
+_MESSAGES = "/v1/messages"
 
 
 class _Shape(NamedTuple):
@@ -62,9 +66,9 @@ _SHAPES = (
     _Shape(chat.ChatCompletionLogProb, ("token", "logprob", "bytes")),
     _Shape(chat.ChatCompletionLogProbsContent, ("token", "logprob", "bytes", "top_logprobs")),
     _Shape(chat.ChatCompletionLogProbs, ("content",)),
-    _Shape(chat.ChatCompletionResponseChoice, ("index", "message", "logprobs", "finish_reason")),
+    _Shape(chat.ChatCompletionResponseChoice, ("index", "message", "logprobs", "finish_reason"), ("stop_reason",)),
     _Shape(chat.ChatCompletionResponse, (*_REPLY, "usage"), ("system_fingerprint",)),
-    _Shape(chat.ChatCompletionResponseStreamChoice, ("index", "delta", "logprobs", "finish_reason")),
+    _Shape(chat.ChatCompletionResponseStreamChoice, ("index", "delta", "logprobs", "finish_reason"), ("stop_reason",)),
     _Shape(chat.ChatCompletionStreamResponse, _REPLY, ("usage", "system_fingerprint")),
     _Shape(completion.CompletionLogProbs, ("text_offset", "token_logprobs", "tokens", "top_logprobs")),
     _Shape(completion.CompletionResponseChoice, ("index", "text", "logprobs", "finish_reason")),
@@ -88,7 +92,7 @@ def write_openai_replies() -> None:
             if name not in (*shape.fields, *shape.optional):
                 field.exclude = True
             elif name in shape.optional:
-                field.exclude_if = _is_unset
+                field.exclude_if = _is_not_to_be_told if name == "stop_reason" else _is_unset
         if shape.model is engine.ErrorInfo:
             _write_as(shape.model, "type", _error_type)
             # vLLM repeats the HTTP status; OpenAI has a word or nothing.
@@ -110,6 +114,12 @@ def _cached_of_all_prompts(cached_tokens: int) -> engine.PromptTokenUsageInfo:
 
 def _is_unset(value: object) -> bool:
     return value is None or value == []
+
+
+def _is_not_to_be_told(stop: object) -> bool:
+    """Tell whether to leave out what the answer was stopped by: a token, or a stop sequence that nobody asks for."""
+    attempt = CURRENT_ATTEMPT.get()
+    return not isinstance(stop, str) or attempt is None or attempt.claims.endpoint != _MESSAGES
 
 
 def _error_type(kind: str) -> str:

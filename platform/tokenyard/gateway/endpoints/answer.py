@@ -96,7 +96,7 @@ class Answer:
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes; return those to send on (may be none). A frame without an end raises `FrameTooLong`."""
-        if self.done or self.error is not None:
+        if self.done or self.error is not None or not data:
             return b""
         # A long frame comes in many pieces: what came before is not to be copied and looked through with each of them.
         last = self._parts[-1][-1:] if self._parts else b""

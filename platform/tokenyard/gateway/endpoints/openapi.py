@@ -1,10 +1,11 @@
 """The paid endpoints' part of the OpenAPI description, made of the table that serves them."""
 
+from types import UnionType
+
 import msgspec
 from fastapi import FastAPI
 
 from tokenyard.core.errors import (
-    ErrorBody,
     InvalidRequest,
     ModelFailed,
     ModelNotFound,
@@ -18,10 +19,11 @@ from tokenyard.core.errors import (
     Unavailable,
     UpstreamFailed,
 )
+from tokenyard.gateway.endpoints.anthropic.messages import CountTokensBody
 from tokenyard.gateway.endpoints.invalid_body import Json
 from tokenyard.gateway.endpoints.table import ENDPOINTS, Endpoint
 
-_REF = "#/components/schemas/"
+_REF = "#/components/schemas/{name}"
 _API_KEY = "ApiKey"
 _ERRORS: tuple[type[TokenyardError], ...] = (
     *(InvalidRequest, Unauthenticated, PermissionDenied, ModelNotFound, PayloadTooLarge),
@@ -48,8 +50,12 @@ def describe_paid_endpoints(app: FastAPI) -> None:
 
 def schemas() -> Json:
     """Return the schemas of all bodies, by name; fields that are always refused are not there."""
-    types = [type_ for endpoint in ENDPOINTS for type_ in (endpoint.body, endpoint.reply, endpoint.event)]
-    _, components = msgspec.json.schema_components([*types, ErrorBody], ref_template=f"{_REF}{{name}}")
+    types = [
+        type_
+        for endpoint in ENDPOINTS
+        for type_ in (endpoint.body, endpoint.reply, endpoint.event, endpoint.errors.schema)
+    ]
+    _, components = msgspec.json.schema_components([*types, CountTokensBody], ref_template=_REF)
     for schema in components.values():
         for name, field in list(schema.get("properties", {}).items()):
             if field.get("type") == "null":
@@ -64,11 +70,11 @@ def _operation(endpoint: Endpoint) -> Json:
     for error in _ERRORS:
         reasons.setdefault(error.status, []).append((error.__doc__ or "").splitlines()[0])
     refusals = {
-        str(status): {"description": " ".join(lines), "content": _json(ErrorBody)} for status, lines in reasons.items()
+        str(status): {"description": " ".join(lines), "content": _json(endpoint.errors.schema)}
+        for status, lines in reasons.items()
     }
     answer = {
-        "description": "The answer; with `stream`, events whose `data` is an object each, and then `[DONE]`. An event "
-        "that holds an `error` ends a stream that failed.",
+        "description": f"The answer; with `stream`, {endpoint.stream}.",
         "content": _json(endpoint.reply) | _json(endpoint.event, "text/event-stream"),
     }
     return {
@@ -81,5 +87,6 @@ def _operation(endpoint: Endpoint) -> Json:
     }
 
 
-def _json(type_: type, media_type: str = "application/json") -> Json:
-    return {media_type: {"schema": {"$ref": _REF + type_.__name__}}}
+def _json(type_: type | UnionType, media_type: str = "application/json") -> Json:
+    (schema,), _ = msgspec.json.schema_components([type_], ref_template=_REF)
+    return {media_type: {"schema": schema}}

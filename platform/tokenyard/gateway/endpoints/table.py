@@ -1,24 +1,35 @@
 """The one table of the paid endpoints. What stands in it is served, described in the OpenAPI document, and tested."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from types import UnionType
+from typing import TypeVar
 
 import msgspec
 
-from tokenyard.core.errors import TokenyardError, error_body
+from tokenyard.gateway.endpoints.anthropic.errors import ANTHROPIC_ERRORS
+from tokenyard.gateway.endpoints.anthropic.message import MessageEvent, OutputMessage
+from tokenyard.gateway.endpoints.anthropic.messages import MessagesBody
 from tokenyard.gateway.endpoints.body import PaidBody
 from tokenyard.gateway.endpoints.body_bounds import check_values
 from tokenyard.gateway.endpoints.chat import ChatBody, ChatCompletion, ChatCompletionChunk
 from tokenyard.gateway.endpoints.completions import Completion, CompletionBody
 from tokenyard.gateway.endpoints.invalid_body import invalid_body
+from tokenyard.web.errors import OPENAI_ERRORS, ErrorShape
+
+Body = TypeVar("Body", bound=PaidBody)
+
+_DATA_EVENTS = (
+    "events whose `data` is an object each, and then `[DONE]`. An event that holds an `error` ends a stream that failed"
+)
+_NAMED_EVENTS = "events that have their type as their name, and their `data` is an object each"
 
 
 @dataclass(frozen=True)
 class Endpoint:
     """One paid endpoint: the types of its body, of a whole answer and of one event of a stream.
 
-    `input` is the field that holds the prompt; `upstream` is the path at the replica; `error_body` writes an error.
+    `input` is the field that holds the prompt; `upstream` is the path at the replica.
     """
 
     path: str
@@ -27,9 +38,10 @@ class Endpoint:
     input: str
     body: type[PaidBody]
     reply: type[msgspec.Struct]
-    event: type[msgspec.Struct]
+    event: type[msgspec.Struct] | UnionType
     upstream: str
-    error_body: Callable[[TokenyardError], bytes] = error_body
+    stream: str = _DATA_EVENTS
+    errors: ErrorShape = OPENAI_ERRORS
 
     @cached_property
     def _decoder(self) -> msgspec.json.Decoder[PaidBody]:
@@ -37,13 +49,18 @@ class Endpoint:
 
     def parse(self, raw: bytes) -> PaidBody:
         """Read and check a request body; the `InvalidRequest` names the field that is missing, unknown or wrong."""
-        check_values(raw)
-        try:
-            body = self._decoder.decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise invalid_body(error, self.body.refused) from error
-        body.check()
-        return body
+        return read_body(raw, self._decoder)
+
+
+def read_body(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
+    """Read and check a body; the `InvalidRequest` names the field that is missing, unknown or wrong."""
+    check_values(raw)
+    try:
+        body = decoder.decode(raw)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise invalid_body(error, decoder.type.refused) from error
+    body.check()
+    return body
 
 
 CHAT = Endpoint(
@@ -66,4 +83,16 @@ COMPLETIONS = Endpoint(
     event=Completion,
     upstream="/v1/completions",
 )
-ENDPOINTS = (CHAT, COMPLETIONS)
+MESSAGES = Endpoint(
+    path="/v1/messages",
+    operation="createMessage",
+    summary="Answer a conversation, as Anthropic's Messages API does",
+    input="messages",
+    body=MessagesBody,
+    reply=OutputMessage,
+    event=MessageEvent,
+    upstream="/v1/chat/completions",
+    stream=_NAMED_EVENTS,
+    errors=ANTHROPIC_ERRORS,
+)
+ENDPOINTS = (CHAT, COMPLETIONS, MESSAGES)

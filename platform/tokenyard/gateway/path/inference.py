@@ -59,7 +59,7 @@ class Inference:
         stall_limit_s: float = STALL_LIMIT_S,
     ) -> None:
         self._authenticator = authenticator
-        self._models = models
+        self.models = models
         self._relay = relay
         self._clock = clock
         self._metrics = GatewayMetrics(registry)
@@ -67,14 +67,16 @@ class Inference:
         self._max_request_bytes = max_request_bytes
         self._places = InFlight(in_flight or InFlightBounds())
         self._stall_limit_s = stall_limit_s
-        self._counter = counter or TokenCounter()
-        self._admission = AdmissionStage(admission, self._counter, clock)
+        self.counter = counter or TokenCounter()
+        self._admission = AdmissionStage(admission, self.counter, clock)
         self.settler = Settler(admission, clock)
 
     async def __call__(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; every way it can end is answered, counted and logged."""
         client = ClientConnection(scope, receive, send, stall_limit_s=self._stall_limit_s)
-        telemetry = RequestTelemetry(endpoint.path, self._metrics, self._log, self._clock.now_ms() / 1000)
+        telemetry = RequestTelemetry(
+            endpoint.path, self._metrics, self._log, self._clock.now_ms() / 1000, endpoint.errors.id_headers
+        )
         telemetry.note_client_id(client.header(b"x-client-request-id"))
         self._count(+1)
         try:
@@ -103,7 +105,7 @@ class Inference:
         if method != "POST":
             raise _wrong_method(method, endpoint)
         self._places.check_room()
-        secret = bearer(client.header(b"authorization"))
+        secret = _secret(client)
         principal = await self._authenticator.tenant(secret, client.address)
         caller = _Caller(principal, secret, client.address)
         telemetry.caller(principal.organization, principal.project, principal.key)
@@ -119,13 +121,13 @@ class Inference:
         client: ClientConnection,
         telemetry: RequestTelemetry,
     ) -> None:
-        request = await resolve(endpoint, body, caller.principal, self._models, self._counter)
+        request = await resolve(endpoint, body, caller.principal, self.models, self.counter)
         request, admitted = await self._admit(request, caller, telemetry.request_id)
         telemetry.admitted(request.model.name, admitted.rates.headers())
         async with RequestSettlement(self.settler, admitted.claims, request.model.price, telemetry) as settlement:
             async with client.watched():
                 # Counting comes after the limits, so that who is over them cannot make us count.
-                await self._relay.run(await fitted(request, self._counter), client, settlement)
+                await self._relay.run(await fitted(request, self.counter), client, settlement)
 
     async def _admit(
         self, request: ResolvedRequest, caller: _Caller, request_id: RequestId
@@ -141,12 +143,17 @@ class Inference:
             raise Unavailable("The API key was changed just now. Please try again.") from error
 
 
+def _secret(client: ClientConnection) -> str:
+    authorization = client.header(b"authorization")
+    return bearer(authorization, client.header(b"x-api-key") if authorization is None else None)
+
+
 async def _send_error(
     endpoint: Endpoint, error: TokenyardError, client: ClientConnection, telemetry: RequestTelemetry
 ) -> None:
     if client.started:
         return
-    body = endpoint.error_body(error)
+    body = endpoint.errors.body(error, telemetry.request_id)
     own = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     own.extend((name.encode(), value.encode()) for name, value in error.headers.items())
     await client.start(error.status, telemetry.headers(own))

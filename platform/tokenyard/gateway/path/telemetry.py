@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tokenyard.core.errors import TokenyardError
 from tokenyard.core.ids import new_request_id
@@ -18,7 +18,14 @@ _NOTABLE = re.compile(r"[\x21-\x7e]{1,128}")
 class RequestTelemetry:
     """Kept from arrival to end. The gateway makes the request's id; the client's own id is only noted."""
 
-    def __init__(self, endpoint: str, metrics: GatewayMetrics, log: AccessLog, at_s: float) -> None:
+    def __init__(
+        self,
+        endpoint: str,
+        metrics: GatewayMetrics,
+        log: AccessLog,
+        at_s: float,
+        id_headers: Sequence[str] = ("x-request-id",),
+    ) -> None:
         self.request_id = new_request_id()
         self._endpoint = endpoint
         self._metrics = metrics
@@ -27,7 +34,7 @@ class RequestTelemetry:
         self._began = time.perf_counter()
         self._last: float | None = None
         self._reply: list[tuple[bytes, bytes]] = [
-            (b"x-request-id", self.request_id.encode()),
+            *((name.encode(), self.request_id.encode()) for name in id_headers),
             (b"openai-version", OPENAI_VERSION),
         ]
         self._noted: dict[str, object] = {}

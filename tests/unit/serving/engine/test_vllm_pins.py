@@ -14,7 +14,9 @@ from vllm.entrypoints.openai.chat_completion.protocol import (
 )
 from vllm.entrypoints.serve.engine.protocol import ErrorInfo, UsageInfo
 
+from support.replica_caller import claims
 from tokenyard_deployments.serving.engine import openai_replies
+from tokenyard_deployments.serving.engine.attempt_tokens import CURRENT_ATTEMPT, AttemptTokens
 from tokenyard_deployments.serving.engine.openai_replies import write_openai_replies
 from tokenyard_deployments.serving.engine.pinned import UnknownEngine
 from tokenyard_deployments.serving.engine.vllm_engine import UnknownParser, check_parsers
@@ -40,6 +42,21 @@ def test_a_chunk_has_only_what_it_says() -> None:
         "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": None}],
         "usage": {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3},
     }
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "told"),
+    [("/v1/messages", {"stop_reason": "END"}), ("/v1/chat/completions", {})],
+)
+def test_a_stop_sequence_is_told_to_who_answers_a_message(endpoint: str, told: dict[str, str]) -> None:
+    choice = ChatCompletionResponseStreamChoice(index=0, delta=DeltaMessage(), finish_reason="stop", stop_reason="END")
+    token = CURRENT_ATTEMPT.set(AttemptTokens(claims(endpoint=endpoint)))
+    try:
+        assert choice.model_dump(exclude_unset=True) == {"index": 0, "delta": {}, "finish_reason": "stop", **told}
+        choice.stop_reason = 2
+        assert "stop_reason" not in choice.model_dump(exclude_unset=True)
+    finally:
+        CURRENT_ATTEMPT.reset(token)
 
 
 def test_a_tool_call_is_told_without_nulls() -> None:
