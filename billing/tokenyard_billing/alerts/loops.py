@@ -102,7 +102,7 @@ class BudgetAlerts:
         spending: dict[OrganizationId, dict[str, int]] = {}
         async with self._database.reading() as session:
             for organization, scope, amount in await session.execute(spent):
-                spending.setdefault(organization, {})[scope] = amount
+                spending.setdefault(OrganizationId(organization), {})[scope] = amount
             wallets = await balances(session, spending, AccountName.WALLET)
             known = {tuple(row) for row in await session.execute(told)}
         rules = await self._rules.alert_rules(spending)

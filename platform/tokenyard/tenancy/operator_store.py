@@ -197,11 +197,13 @@ class TenancyOperatorStore:
                 part = wanted[start : start + SCOPES_AT_ONCE]
                 for table in (ApiKeyRow, ProjectRow):
                     query = select(table.organization_id, table.id, table.limits).where(table.id.in_(part))
-                    for owner, scope, found in await session.execute(query):
+                    for organization, scope, found in await session.execute(query):
+                        owner = OrganizationId(organization or "")
                         if scope in scopes.get(owner, ()) and found.monthly_spend is not None:
                             limits[owner][scope] = found.monthly_spend
             rows = await session.execute(of_organizations.where(OrganizationRow.id.in_(list(scopes))))
-            for owner, own_percents, own, plan in rows:
+            for organization, own_percents, own, plan in rows:
+                owner = OrganizationId(organization)
                 spend = effective_limits(own, plan or NO_LIMITS).monthly_spend
                 if spend is not None:
                     limits[owner][owner] = spend

@@ -22,7 +22,7 @@ from tokenyard.tenancy.views import AuditEntry, ProjectDetails, ProjectKeyDetail
 LimitsChange = Callable[[Limits], Limits]
 NO_RULES: Rules = MappingProxyType({})
 _KEY_RULES = ("limits", "models", "model_limits", "scopes", "addresses", "expires_at")
-_UNSTATED = (None, NO_LIMITS, {})
+_UNSTATED: tuple[object, ...] = (None, NO_LIMITS, {})
 MAX_KEYS = 1_000
 """Keys of an organization that are neither revoked nor expired."""
 _NOT_IN_PRINCIPAL = {"name", "alert_percents"}

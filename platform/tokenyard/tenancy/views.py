@@ -111,7 +111,8 @@ class LimitsView(RateLimitsView):
     def _changes(self) -> dict[str, Any]:
         changes = super()._changes()
         if "monthly_spend_dollars" in changes:
-            dollars = changes.pop("monthly_spend_dollars")
+            del changes["monthly_spend_dollars"]
+            dollars = self.monthly_spend_dollars
             changes["monthly_spend"] = None if dollars is None else from_dollars(dollars)
         return changes
 

@@ -83,7 +83,8 @@ async def test_a_plan_and_what_a_key_may_do_are_in_force_in_every_process(fleet:
 
     await until(nothing_is_listed)
     await fleet.admin("PATCH", "/admin/plans/pro", {"models": None}, gateway=1)
-    for rule in ({"scopes": ["files"]}, {"addresses": ["192.0.2.0/24"]}, {"models": []}):
+    rules: list[dict[str, list[str]]] = [{"scopes": ["files"]}, {"addresses": ["192.0.2.0/24"]}, {"models": []}]
+    for rule in rules:
         await fleet.admin("PATCH", path, rule, gateway=2)
         assert await statuses(pay) in ([403] * 3, [401] * 3), rule
         await fleet.admin("PATCH", path, dict.fromkeys(rule), gateway=0)

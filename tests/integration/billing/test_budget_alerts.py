@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 import pytest
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
+from sqlalchemy import update
 
 from support.billing.api import OTHER_TENANT, TENANT, billing_api
 from support.billing.invoice_books import InvoiceBooks
@@ -15,7 +16,7 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage.database import Database
 from tokenyard_billing.alerts.loops import EVERYTHING_S, AlertMetrics, BudgetAlerts
-from tokenyard_billing.tables import BudgetAlert
+from tokenyard_billing.tables import Balance, BudgetAlert
 
 MONTH_S = 31 * 86_400
 
@@ -104,9 +105,12 @@ async def test_no_percents_are_no_alerts(books: InvoiceBooks) -> None:
 async def test_only_who_spent_since_is_looked_at_and_all_are_when_it_is_time(books: InvoiceBooks) -> None:
     rules = FixedRules({KEY: 10_000_000})
     loop = alerts_of(books, rules)
-    await books.use(1_000, ACME)
-    books.clock.advance(3_600)
-    await books.use(1_000, GLOBEX)
+    for organization in (ACME, GLOBEX):
+        await books.grant(1_000_000, organization)
+        await books.use(1_000, organization)
+    async with books.database.transaction() as session:
+        long_ago = update(Balance).where(Balance.organization == ACME)
+        await session.execute(long_ago.values(updated_at_ms=MARCH_MS - 3_600_000))
     await loop.step()
     await loop.step()
     assert rules.asked == 3, "both at first, then the one whose balance changed lately"

@@ -36,7 +36,7 @@ async def test_a_key_with_rules_is_shown_told_and_held_to_them(tenancy: Tenancy)
     assert shown["model_limits"]["small"]["requests_per_minute"] == 3
     assert {**shown, "model_limits": RULES["model_limits"]} == RULES
     caller = await tenancy.authenticator.tenant(made["value"], "10.1.2.3")
-    assert caller.scopes == {KeyScope.INFERENCE, KeyScope.FILES}
+    assert caller.scopes == frozenset({KeyScope.INFERENCE, KeyScope.FILES})
     limits = {(scope.scope, scope.id): scope.limits for scope in caller.using("small").limits}
     assert limits["model", f"{made['id']}/small"] == Limits(requests_per_minute=3)
     assert caller.using("ft:small:acme:x:1").limits == caller.limits

@@ -125,7 +125,8 @@ async def test_a_plan_given_while_it_changes_is_had_as_it_is_in_the_end(tenancy:
 async def test_changes_of_a_plan_of_the_same_moment_all_hold(tenancy: Tenancy) -> None:
     await tenancy.as_operator("POST", PLANS, {"name": "pro"})
     fields = ("requests_per_minute", "tokens_per_minute", "requests_per_day", "tokens_per_day", "concurrency")
-    bodies = [{"limits": {field: at}} for at, field in enumerate(fields)] + [{"weight": 7}, {"models": ["a"]}]
+    bodies: list[dict[str, object]] = [{"weight": 7}, {"models": ["a"]}]
+    bodies += [{"limits": {field: at}} for at, field in enumerate(fields)]
     answers = await asyncio.gather(*(tenancy.as_operator("PATCH", f"{PLANS}/pro", body) for body in bodies))
     assert {answer.status_code for answer in answers} == {200}
     found = (await tenancy.as_operator("GET", f"{PLANS}/pro")).json()

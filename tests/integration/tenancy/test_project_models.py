@@ -51,8 +51,8 @@ async def test_model_permissions_through_the_sdk(tenancy: Tenancy) -> None:
     with pytest.raises(openai.NotFoundError):
         await permissions.retrieve(project)
     made = await permissions.update(project, mode="allow_list", model_ids=["small"])
-    assert (made.mode, made.model_ids) == ("allow_list", ["small"])
-    assert (await permissions.retrieve(project)).model_ids == ["small"]
+    assert (made.mode, made.api_model_ids) == ("allow_list", ["small"])
+    assert (await permissions.retrieve(project)).api_model_ids == ["small"]
     caller = await tenancy.deaf_process().tenant(secret)
     assert [(allowed.scope, allowed.id, allowed.patterns) for allowed in caller.models] == [
         ("project", project, ("small",))

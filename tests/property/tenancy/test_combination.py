@@ -112,7 +112,7 @@ def test_the_weight_is_the_organization_s_own_or_the_plan_s(
 def test_what_a_key_is_for_is_what_it_states(
     scopes: list[KeyScope] | None, key: ApiKeyRow, project: ProjectRow, organization: OrganizationRow
 ) -> None:
-    key.scopes = scopes
+    key.scopes = None if scopes is None else [*scopes]
     caller = principal_of(key, project, organization, None)
     assert caller.scopes == (None if scopes is None else frozenset(scopes))
     assert msgspec.structs.replace(caller, scopes=None).using("small").limits == caller.using("small").limits

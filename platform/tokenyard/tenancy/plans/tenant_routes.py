@@ -61,7 +61,7 @@ def project_models_router(store: TenancyStore, push: TenancyPush) -> APIRouter:
     @routes.post("/model_permissions")
     async def allow_models(tenant: FreshTenant, project: str, body: NewModelPermissions) -> ModelPermissions:
         await change(tenant, project, ModelRules(models=body.model_ids).rules())
-        return ModelPermissions(mode=body.mode, model_ids=body.model_ids)
+        return ModelPermissions(model_ids=body.model_ids)
 
     @routes.delete("/model_permissions")
     async def allow_all_models(tenant: FreshTenant, project: str) -> ModelPermissionsDeleted:
