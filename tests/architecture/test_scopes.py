@@ -74,6 +74,17 @@ async def test_every_rule_is_the_one_that_its_path_should_have(gateway_app: Fast
     assert not found, listed(found)
 
 
+async def test_a_key_is_looked_up_afresh_before_anything_changes(gateway_app: FastAPI) -> None:
+    """A revoked key ends nothing and makes nothing more, also where no push reached this process."""
+    found = [
+        f"{sorted(route.methods)} {route.path}"
+        for route in routes(gateway_app)
+        for rule in calls(route.dependant)
+        if isinstance(rule, TenantWith) and route.methods != {"GET"} and not rule.fresh
+    ]
+    assert not found, listed(found)
+
+
 @pytest.mark.parametrize("scope", list(KeyScope))
 async def test_a_key_of_one_scope_is_let_in_there_and_nowhere_else(
     gateway_app: FastAPI, settings: Settings, scope: KeyScope

@@ -24,7 +24,7 @@ def file_router(files: FileStore, uploads: Uploads, blobs: BlobStore) -> APIRout
     router = APIRouter(prefix=FILES_PATH, tags=["files"])
 
     @router.post("", response_model_exclude_unset=True)
-    async def create_file(request: Request, tenant: Tenant) -> FileView:
+    async def create_file(request: Request, tenant: FreshTenant) -> FileView:
         length = request.headers.get("content-length", "")
         stored = await uploads.receive(
             tenant,
