@@ -5,10 +5,11 @@ from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId, new_api_key_
 from tokenyard.core.principal import Limits, Role
 from tokenyard.tenancy.keys import KeyHasher, new_secret
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
+from tokenyard.tenancy.plans.rules import Rules
 from tokenyard.tenancy.push import TenancyPush
 from tokenyard.tenancy.store import NO_RULES, TenancyStore
 from tokenyard.tenancy.tables import ApiKeyRow
-from tokenyard.tenancy.views import OperatorKeyView, ProjectKeyDetails, Rules
+from tokenyard.tenancy.views import OperatorKeyView, ProjectKeyDetails
 
 BOOTSTRAP = ApiKeyId("bootstrap")
 """The actor of changes that the installation itself makes."""

@@ -21,9 +21,10 @@ from tokenyard.tenancy.changes import OperatorKeyEnded, write_change
 from tokenyard.tenancy.keys import Credential
 from tokenyard.tenancy.plans.combination import NO_LIMITS, credential_of, effective_limits
 from tokenyard.tenancy.plans.operator_store import plan_of
+from tokenyard.tenancy.plans.rules import Rules
 from tokenyard.tenancy.store import NO_RULES, AuditedChange, LimitsChange, record, revise_for, write_changes
 from tokenyard.tenancy.tables import ApiKeyRow, AuditRow, OrganizationRow, PlanRow, ProjectRow
-from tokenyard.tenancy.views import AuditEntry, OperatorKeyView, OrganizationView, Rules
+from tokenyard.tenancy.views import AuditEntry, OperatorKeyView, OrganizationView
 
 DEFAULT_PROJECT = "Default project"
 SCOPES_AT_ONCE = 500

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.principal import Limits
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
+from tokenyard.tenancy.plans.rules import Rules
 from tokenyard.tenancy.store import NO_RULES
-from tokenyard.tenancy.views import OrganizationView, Rules
+from tokenyard.tenancy.views import OrganizationView
 
 _LOG = logging.getLogger(__name__)
 ANNOUNCE_BATCH = 100

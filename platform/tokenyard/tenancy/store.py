@@ -16,8 +16,9 @@ from tokenyard.storage.paging import part_of_list
 from tokenyard.storage.transactional_outbox import OutboxMessage
 from tokenyard.tenancy.changes import OrganizationRevised, write_change
 from tokenyard.tenancy.plans.combination import NO_LIMITS, effective_limits
+from tokenyard.tenancy.plans.rules import Rules
 from tokenyard.tenancy.tables import ApiKeyRow, AuditRow, OrganizationRow, PlanRow, ProjectRow, as_stored
-from tokenyard.tenancy.views import AuditEntry, ProjectDetails, ProjectKeyDetails, Rules
+from tokenyard.tenancy.views import AuditEntry, ProjectDetails, ProjectKeyDetails
 
 LimitsChange = Callable[[Limits], Limits]
 NO_RULES: Rules = MappingProxyType({})

@@ -14,10 +14,10 @@ from tokenyard.storage.database import Database
 from tokenyard.storage.paging import part_of_list
 from tokenyard.storage.transactional_outbox import OutboxMessage
 from tokenyard.tenancy.changes import PlanRevised, write_change
+from tokenyard.tenancy.plans.rules import Rules
 from tokenyard.tenancy.plans.views import PlanView
 from tokenyard.tenancy.store import AuditedChange, LimitsChange, record, write_changes
 from tokenyard.tenancy.tables import OrganizationRow, PlanRow
-from tokenyard.tenancy.views import Rules
 
 
 class PlanOperatorStore:

@@ -7,6 +7,7 @@ from fastapi import Path as PathParameter
 
 from tokenyard.core.errors import NotFound
 from tokenyard.core.principal import Principal
+from tokenyard.tenancy.plans.rules import MAX_MODEL_LENGTH, MODEL_PATTERN, ModelRules, Rules
 from tokenyard.tenancy.plans.views import (
     ModelPermissions,
     ModelPermissionsDeleted,
@@ -17,7 +18,7 @@ from tokenyard.tenancy.plans.views import (
 from tokenyard.tenancy.push import TenancyPush
 from tokenyard.tenancy.store import TenancyStore
 from tokenyard.tenancy.tenant_routes import own_project
-from tokenyard.tenancy.views import MAX_MODEL_LENGTH, MODEL_PATTERN, ModelRules, ProjectDetails, Rules
+from tokenyard.tenancy.views import ProjectDetails
 from tokenyard.web.auth import CurrentTenant, FreshTenant
 from tokenyard.web.pages import Page
 

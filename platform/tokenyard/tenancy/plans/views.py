@@ -6,17 +6,17 @@ from pydantic import BaseModel, Field
 
 from tokenyard.core.ids import PlanId
 from tokenyard.tenancy.plans.combination import WEIGHT
-from tokenyard.tenancy.views import (
+from tokenyard.tenancy.plans.rules import (
     LimitsField,
     LimitsView,
     Models,
     RateLimitsView,
-    RowView,
     Rules,
     StrictBody,
     Weight,
     stated,
 )
+from tokenyard.tenancy.views import RowView
 from tokenyard.web.pages import Identified
 
 PlanName = Annotated[str, Field(max_length=40, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
