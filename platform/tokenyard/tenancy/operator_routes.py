@@ -154,7 +154,13 @@ def _tenant_routes(
     ) -> ProjectKeyDetails:
         limits = None if body.limits is None else body.limits.applied_to
         changed, messages = await store.change_key(
-            owner.id, key, name=body.name, limits=limits, actor=operator.key, rules=body.rules()
+            owner.id,
+            key,
+            name=body.name,
+            limits=limits,
+            actor=operator.key,
+            rules=body.rules(),
+            expiry=body.expiry,
         )
         await push.changed(messages)
         return changed

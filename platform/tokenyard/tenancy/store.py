@@ -16,7 +16,7 @@ from tokenyard.storage.paging import part_of_list
 from tokenyard.storage.transactional_outbox import OutboxMessage
 from tokenyard.tenancy.changes import OrganizationRevised, write_change
 from tokenyard.tenancy.plans.combination import NO_LIMITS, effective_limits
-from tokenyard.tenancy.plans.rules import Rules
+from tokenyard.tenancy.plans.rules import Expiry, Rules
 from tokenyard.tenancy.tables import ApiKeyRow, AuditRow, OrganizationRow, PlanRow, ProjectRow, as_stored
 from tokenyard.tenancy.views import AuditEntry, ProjectDetails, ProjectKeyDetails
 
@@ -146,6 +146,7 @@ class TenancyStore:
         limits: LimitsChange | None,
         actor: ApiKeyId,
         rules: Rules = NO_RULES,
+        expiry: Expiry | None = None,
     ) -> tuple[ProjectKeyDetails, list[OutboxMessage]]:
         """Change what is not None, and follow `rules`; return the key, and what is to be carried.
 
@@ -157,6 +158,8 @@ class TenancyStore:
             if row.revoked_at is not None:
                 raise Conflict(f"The API key `{key}` is revoked.")
             change = write_changes(row, limits, rules, name=name)
+            if expiry is not None:
+                change.set("expires_at", None if expiry.in_s is None else now_ms // 1000 + expiry.in_s)
             messages = await revise_for(session, organization, change, now_ms)
             record(session, organization, actor, "api_key.updated", row.id, at=now_ms // 1000, change=change)
             return ProjectKeyDetails.model_validate(row), messages

@@ -84,7 +84,13 @@ def _key_routes(routes: APIRouter, store: TenancyStore, keys: ApiKeys, push: Ten
         await _check_free(store, tenant)
         limits = None if body.limits is None else body.limits.applied_to
         changed, messages = await store.change_key(
-            tenant.organization, key, name=body.name, limits=limits, actor=tenant.key, rules=body.rules()
+            tenant.organization,
+            key,
+            name=body.name,
+            limits=limits,
+            actor=tenant.key,
+            rules=body.rules(),
+            expiry=body.expiry,
         )
         await push.changed(messages)
         return changed

@@ -9,6 +9,7 @@ from tokenyard.core.ids import ApiKeyId, OrganizationId, PlanId, ProjectId
 from tokenyard.core.principal import KeyScope
 from tokenyard.tenancy.plans.rules import (
     Addresses,
+    Expiry,
     KeyRules,
     LimitsField,
     LimitsView,
@@ -92,10 +93,19 @@ class NewKeyOfProject(NewKey):
 
 
 class ProjectKeyChanges(KeyRules):
-    """`PATCH .../api_keys/{key}`; absent changes nothing, nor does null for name and limits."""
+    """`PATCH .../api_keys/{key}`; absent changes nothing, nor does null for name and limits.
+
+    `expires_in_seconds` counts from now on, and null is never.
+    """
 
     name: Name | None = None
     limits: LimitsView | None = None
+    expires_in_seconds: ExpiresIn | None = None
+
+    @property
+    def expiry(self) -> Expiry | None:
+        """Return when the key ends now, or None where that stays."""
+        return Expiry(self.expires_in_seconds) if "expires_in_seconds" in self.model_fields_set else None
 
 
 class RowView(Identified, from_attributes=True):

@@ -76,6 +76,27 @@ async def test_expiry_needs_no_push_and_says_so(tenancy: Tenancy) -> None:
     assert made["value"][3:-4] not in expired.value.message
 
 
+async def test_the_end_of_a_key_can_be_moved_and_taken_away(tenancy: Tenancy) -> None:
+    organization, secret = await tenancy.new_tenant("acme")
+    path = f"{KEYS}/{(await tenancy.authenticator.tenant(secret)).key}"
+    now_s = tenancy.clock.now_ms() // 1000
+    async with tenancy.other_process() as process:
+        await process.authenticator.tenant(secret)
+        changed = await tenancy.as_operator("PATCH", path, {"expires_in_seconds": 60})
+        assert changed.json()["expires_at"] == now_s + 60
+        assert (await tenancy.as_operator("PATCH", path, {"name": "same end"})).json()["expires_at"] == now_s + 60
+        await process.is_told(organization.id)
+        await process.authenticator.tenant(secret)
+        tenancy.clock.advance(60)
+        with pytest.raises(Unauthenticated):
+            await process.authenticator.tenant(secret)
+        assert (await tenancy.as_operator("PATCH", path, {"expires_in_seconds": None})).json()["expires_at"] is None
+        await process.is_told(organization.id, 2)
+        assert await process.authenticator.tenant(secret)
+    [entry] = (await tenancy.as_operator("GET", "/admin/audit_logs?limit=1")).json()["data"]
+    assert (entry["before"], entry["details"]) == ({"expires_at": now_s + 60}, {"expires_at": None})
+
+
 @pytest.mark.parametrize("name", RULES)
 async def test_a_changed_rule_is_in_force_in_every_process_and_null_takes_it_away(tenancy: Tenancy, name: str) -> None:
     organization, secret = await tenancy.new_tenant("acme")

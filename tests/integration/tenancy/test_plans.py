@@ -2,13 +2,16 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from support.tenancy_stand import Tenancy
 from tokenyard.core.errors import PermissionDenied
-from tokenyard.core.ids import OrganizationId
+from tokenyard.core.ids import OrganizationId, PlanId, new_organization_id
 from tokenyard.core.money import from_dollars
 from tokenyard.core.principal import Limits
+from tokenyard.limits.revisions import RedisRevisions
+from tokenyard.tenancy.changes import AT_ONCE, PlanRevised, TenancyCarrier
 
 PLANS = "/admin/plans"
 ACME = "/admin/organizations/acme"
@@ -103,6 +106,18 @@ async def test_a_changed_plan_is_in_force_in_every_process_for_all_who_are_on_it
         assert await process.authenticator.tenant(tenants["other"][1]) is before["other"]
         await tenancy.as_operator("PATCH", f"{PLANS}/pro", {"name": "professional"})
         assert await tenancy.revision(tenants["acme"][0].id) == 3, "a name is nothing that a caller depends on"
+
+
+async def test_a_plan_of_very_many_is_told_once_and_raises_every_revision(tenancy: Tenancy) -> None:
+    owners = [new_organization_id() for _ in range(AT_ONCE * 2 + 1)]
+    older = PlanRevised(PlanId("plan_1"), {owners[0]: 9, owners[1]: 1})
+    newer = PlanRevised(PlanId("plan_1"), dict.fromkeys(owners, 5))
+    async with tenancy.other_process() as process:
+        carrier = TenancyCarrier(tenancy.redis, RedisRevisions(tenancy.redis))
+        await carrier.carry([msgspec.json.encode(change).decode() for change in (older, newer, older)])
+        await process.is_told("plan_1")
+        assert process.told.count(("plan", "plan_1")) == 1
+    assert [await tenancy.revision(owner) for owner in owners] == [9] + [5] * (len(owners) - 1)
 
 
 async def test_a_plan_given_while_it_changes_is_had_as_it_is_in_the_end(tenancy: Tenancy) -> None:

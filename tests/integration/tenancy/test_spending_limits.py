@@ -38,7 +38,7 @@ async def test_alerts_go_by_the_limits_of_the_scopes_that_are_asked_for(tenancy:
     await tenancy.as_operator("PATCH", path, {"plan": "pro", "alert_percents": [90, 30, 30]})
     await tenancy.as_operator("PATCH", f"{path}/api_keys/{key}", {"limits": {"monthly_spend_dollars": "2"}})
     rules_of = tenancy.operator_store.alert_rules
-    scopes = {acme.id: [acme.id, key, acme.default_project_id], other.id: [key]}
+    scopes: dict[OrganizationId, list[str]] = {acme.id: [acme.id, key, acme.default_project_id], other.id: [key]}
     dollar = NanoDollars(10**9)
     assert await rules_of(scopes) == {
         acme.id: AlertRules((30, 90), {acme.id: NanoDollars(9 * dollar), key: NanoDollars(2 * dollar)}),

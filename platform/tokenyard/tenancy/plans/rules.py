@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from ipaddress import ip_network
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, NamedTuple, Self
 
 import msgspec
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
@@ -18,6 +18,12 @@ MODEL_PATTERN = r"^([A-Za-z0-9._:/-]+\*?|\*)$"
 """A model's name, or the beginning of names and a `*`."""
 Rules = Mapping[str, Callable[[Any], object]]
 """By the name of a row's attribute: what makes the new value of the old one."""
+
+
+class Expiry(NamedTuple):
+    """When a key ends, from now on; None is never."""
+
+    in_s: int | None
 
 
 def _dollars(text: str) -> str:
