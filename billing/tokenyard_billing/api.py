@@ -8,6 +8,9 @@ from redis.asyncio import Redis
 from tokenyard.core.clock import Clock
 from tokenyard.storage.database import Database
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
+from tokenyard_billing.alerts import operator_routes as alerts_for_operators
+from tokenyard_billing.alerts import tenant_routes as alerts_for_tenants
+from tokenyard_billing.alerts.store import BudgetAlertStore
 from tokenyard_billing.invoicing import operator_routes as invoices_for_operators
 from tokenyard_billing.invoicing import tenant_routes as invoices_for_tenants
 from tokenyard_billing.invoicing.operator_store import InvoiceOperatorStore
@@ -43,13 +46,16 @@ def billing_routers(
 ) -> Sequence[APIRouter]:
     invoices = InvoiceStore(database)
     usage = UsageStore(database)
+    alerts = BudgetAlertStore(database)
     reconciler = LedgerReconciler(database, redis, live_budgets, jobs, clock)
     return (
         usage_for_tenants.router(usage, prices, clock),
         invoices_for_tenants.router(invoices),
         wallets_for_tenants.router(wallet),
+        alerts_for_tenants.router(alerts),
         usage_for_operators.router(find_organization, usage, UsageOperatorStore(database), clock),
         invoices_for_operators.router(find_organization, invoices, InvoiceOperatorStore(database)),
+        alerts_for_operators.router(find_organization, alerts),
         wallets_for_operators.router(find_organization, wallet, WalletOperatorStore(database)),
         prices_for_operators.router(RateCardOperatorStore(database, outbox, clock)),
         proof_for_operators.router(BillingOperatorStore(database, redis), reconciler),

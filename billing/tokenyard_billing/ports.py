@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from tokenyard.core.budgets import BucketHolds, Budget, BudgetKey, BudgetUpdate, LiveBudget
+from tokenyard.core.budgets import AlertRules, BucketHolds, Budget, BudgetKey, BudgetUpdate, LiveBudget
 from tokenyard.core.ids import ApiKeyId, JobId, OrganizationId, ProjectId
 from tokenyard.core.money import NanoDollars
 
@@ -15,6 +15,16 @@ class SpendingLimits(Protocol):
         self, organization: OrganizationId, project: ProjectId, key: ApiKeyId
     ) -> Mapping[str, NanoDollars]:
         """Return the limit of each of the three scopes that has one, by its id."""
+        ...
+
+
+class AlertRulesSource(Protocol):
+    """Knows at which use of their budgets organizations are told (tenancy)."""
+
+    async def alert_rules(
+        self, scopes: Mapping[OrganizationId, Collection[str]]
+    ) -> Mapping[OrganizationId, AlertRules]:
+        """Return them with the monthly limits of the organizations, and of their `scopes` (ids)."""
         ...
 
 

@@ -210,6 +210,23 @@ class Spending(Base):
     version: Mapped[Count]
 
 
+class BudgetAlert(Base):
+    """So much of a budget was used, told once in a month. `budget`: wallet or monthly_limit; `scope`: whose id."""
+
+    __tablename__ = "billing_budget_alerts"
+    __table_args__ = (Index("billing_budget_alerts_time", "organization", "at_ms", "id"),)
+
+    organization: Mapped[Id] = mapped_column(primary_key=True)
+    month: Mapped[str] = mapped_column(String(7), primary_key=True)  # YYYY-MM, UTC
+    budget: Mapped[str] = mapped_column(String(16), primary_key=True)
+    scope: Mapped[Id] = mapped_column(primary_key=True)
+    percent: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    id: Mapped[Id] = mapped_column(unique=True)
+    used: Mapped[Nano]
+    total: Mapped[Nano]
+    at_ms: Mapped[UnixMs]
+
+
 class HourlyUsage(Base):
     """Projection: charged usage by hour of admission (UTC). Usage pages, charts and the usage API read only this."""
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import pytest
 from fastapi import FastAPI
 from openai import AsyncOpenAI
@@ -14,11 +15,14 @@ from support.finetune_stack import FinetuneStack, principal
 from support.servers.asgi import running
 from tokenyard.bootstrap.finetuning import file_and_job_routers
 from tokenyard.core.clock import SystemClock
+from tokenyard.core.principal import AllowedModels
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
 from tokenyard.web.errors import install_error_handlers
 
+BOUND_KEY = "ty-acme-other-model"
+"""May use one model only, which no test trains."""
 MAX_UPLOAD_BYTES = 4 * 1024 * 1024
 
 
@@ -46,7 +50,9 @@ async def platform(database: Database, tmp_path: Path) -> AsyncIterator[Platform
     reservations = MemoryReservations()
     app = FastAPI()
     install_error_handlers(app)
-    app.state.authenticator = FixedAuthenticator({"ty-acme": principal("acme"), "ty-rival": principal("rival")})
+    bound = msgspec.structs.replace(principal("acme"), models=(AllowedModels("key", "key_acme", ("other-model",)),))
+    tenants = {"ty-acme": principal("acme"), "ty-rival": principal("rival"), BOUND_KEY: bound}
+    app.state.authenticator = FixedAuthenticator(tenants)
     for router in file_and_job_routers(
         database=database,
         blobs=blobs,

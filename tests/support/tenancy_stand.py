@@ -25,6 +25,9 @@ from tokenyard.tenancy.loops import tenancy_loops
 from tokenyard.tenancy.operator_routes import operator_router
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.organizations import Organizations
+from tokenyard.tenancy.plans.operator_routes import plans_router
+from tokenyard.tenancy.plans.operator_store import PlanOperatorStore
+from tokenyard.tenancy.plans.tenant_routes import project_models_router
 from tokenyard.tenancy.push import TenancyPush
 from tokenyard.tenancy.store import TenancyStore
 from tokenyard.tenancy.tenant_routes import tenant_router
@@ -160,7 +163,9 @@ async def tenancy_stand(database: Database, redis: Redis) -> AsyncIterator[Tenan
     app.state.authenticator = authenticator
     install_error_handlers(app)
     app.include_router(operator_router(organizations, store, operator_store, keys, push))
-    app.include_router(tenant_router(store, keys))
+    app.include_router(plans_router(PlanOperatorStore(database, clock), push))
+    app.include_router(tenant_router(store, keys, push))
+    app.include_router(project_models_router(store, push))
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as http:
         made = Tenancy(

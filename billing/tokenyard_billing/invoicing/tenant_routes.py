@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from tokenyard.web.auth import CurrentTenant
+from tokenyard.web.auth import BillingTenant
 from tokenyard.web.pages import After, Page
 from tokenyard_billing.invoicing.store import InvoiceStore
 from tokenyard_billing.invoicing.views import InvoiceView
@@ -14,7 +14,7 @@ def router(invoices: InvoiceStore) -> APIRouter:
 
     @routes.get("/invoices")
     async def listing(
-        tenant: CurrentTenant, period: Month = None, after: After = None, limit: ListSize = 100
+        tenant: BillingTenant, period: Month = None, after: After = None, limit: ListSize = 100
     ) -> Page[InvoiceView]:
         """List the invoices as they were last drafted, the newest first; `period` names one."""
         found = await invoices.invoices(tenant.organization, period=period, after=after, limit=limit + 1)

@@ -10,7 +10,7 @@ from pydantic import Field
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import OrganizationId
-from tokenyard.web.auth import CurrentTenant
+from tokenyard.web.auth import BillingTenant
 from tokenyard_billing.pricing.prices import PriceList, rated_lines
 from tokenyard_billing.usage.store import UsageFilter, UsageStore, UsageSum
 from tokenyard_billing.usage.views import BucketPage, CompletionsResult, CostResult
@@ -72,7 +72,7 @@ def router(usage: UsageStore, prices: PriceList, clock: Clock) -> APIRouter:
 
     @routes.get("/usage/completions")
     async def completions(
-        tenant: CurrentTenant, query: Annotated[CompletionsQuery, Query()], which: Annotated[_Which, Depends(_which)]
+        tenant: BillingTenant, query: Annotated[CompletionsQuery, Query()], which: Annotated[_Which, Depends(_which)]
     ) -> BucketPage[CompletionsResult]:
         columns = which.columns(_COLUMNS)
         window = query.window(clock.now_ms())
@@ -82,7 +82,7 @@ def router(usage: UsageStore, prices: PriceList, clock: Clock) -> APIRouter:
 
     @routes.get("/costs")
     async def costs(
-        tenant: CurrentTenant, query: Annotated[CostsQuery, Query()], which: Annotated[_Which, Depends(_which)]
+        tenant: BillingTenant, query: Annotated[CostsQuery, Query()], which: Annotated[_Which, Depends(_which)]
     ) -> BucketPage[CostResult]:
         columns = which.columns(_COLUMNS | {"line_item": "price"})
         by_line = "price" in columns

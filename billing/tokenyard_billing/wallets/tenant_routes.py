@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from tokenyard.web.auth import CurrentTenant
+from tokenyard.web.auth import BillingTenant
 from tokenyard_billing.wallets.store import Wallet
 from tokenyard_billing.wallets.views import BalanceView
 
@@ -11,7 +11,7 @@ def router(wallet: Wallet) -> APIRouter:
     routes = APIRouter(prefix="/v1/organization", tags=["billing"])
 
     @routes.get("/balance")
-    async def balance(tenant: CurrentTenant) -> BalanceView:
+    async def balance(tenant: BillingTenant) -> BalanceView:
         return BalanceView.model_validate(await wallet.balance(tenant.organization))
 
     return routes

@@ -37,6 +37,9 @@ from tokenyard.limits.budget_reader import RedisBudgetReader
 from tokenyard.settings import Settings
 from tokenyard.storage.change_feed import ChangeFeed
 from tokenyard.tenancy.operator_routes import operator_router as tenancy_operator_router
+from tokenyard.tenancy.plans.operator_routes import plans_router
+from tokenyard.tenancy.plans.operator_store import PlanOperatorStore
+from tokenyard.tenancy.plans.tenant_routes import project_models_router
 from tokenyard.tenancy.tenant_routes import tenant_router as tenancy_router
 from tokenyard.web.access_log import AccessLog
 from tokenyard.web.client_address import TrustedProxies
@@ -139,7 +142,9 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
             foundation.api_keys,
             foundation.tenancy_push,
         ),
-        tenancy_router(foundation.tenancy, foundation.api_keys),
+        plans_router(PlanOperatorStore(database, clock), foundation.tenancy_push),
+        tenancy_router(foundation.tenancy, foundation.api_keys, foundation.tenancy_push),
+        project_models_router(foundation.tenancy, foundation.tenancy_push),
         catalog_router(
             foundation.models, foundation.adapters, foundation.catalog_store, bases, foundation.catalog_push
         ),

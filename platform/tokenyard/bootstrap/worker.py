@@ -34,6 +34,7 @@ from tokenyard.web.app import create_app
 from tokenyard.web.health import Dependencies
 from tokenyard.web.loops import Loop, run_loops
 from tokenyard.web.metrics import process_registry
+from tokenyard_billing.alerts.loops import AlertMetrics, BudgetAlerts
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.loops import BillingWorker
 
@@ -119,8 +120,12 @@ async def work(settings: Settings) -> None:
         replicas = await stack.enter_async_context(ReplicaClient(settings.derived_secret("replica-bearer").hex()))
         billing = _billing(foundation, name, registry)
         stack.push_async_callback(billing.stop)
+        alerts = BudgetAlerts(
+            foundation.database, billing.leases, foundation.tenancy_operator, AlertMetrics(registry), foundation.clock
+        )
         loops = [
             *billing.loops(),
+            alerts.loop(),
             *_money_loops(foundation),
             *_model_loops(foundation, name, serve, replicas, jobs),
         ]

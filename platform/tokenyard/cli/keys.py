@@ -7,7 +7,7 @@ import typer
 from tokenyard.cli.command import CommandFailed, CommandRun, platform_command
 from tokenyard.cli.organizations import find_project, with_limit_options
 from tokenyard.cli.output import CommandOutput, described, moment, table
-from tokenyard.clients.platform_api.shapes import LimitsInfo
+from tokenyard.clients.platform_api.shapes import KeyRulesInfo, LimitsInfo
 
 keys = typer.Typer(help="API keys.", no_args_is_help=True)
 
@@ -25,16 +25,24 @@ async def create(
     name: Annotated[str, typer.Option(help="What it is for.")] = "made on the command line",
     project: Annotated[str | None, typer.Option(help="Id or name; default: its default project.")] = None,
     expires_in_days: Annotated[int | None, typer.Option(min=1, max=365)] = None,
+    scope: Annotated[list[str] | None, typer.Option(help="What it is for; may be given again. Default: all.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="A model it may use; may be given again.")] = None,
+    address: Annotated[
+        list[str] | None, typer.Option(help="A network it may be used from, such as 10.0.0.0/8.")
+    ] = None,
     operator: OfOperator = False,
 ) -> CommandOutput:
     """Make a key. It is shown once; only its hash is stored."""
     expires_in_s = None if expires_in_days is None else expires_in_days * 86_400
+    rules = KeyRulesInfo(scopes=scope, models=model, addresses=address)
     if operator:
+        if scope or model or address:
+            raise CommandFailed("--scope, --model and --address are for tenants' keys.")
         made = await run.api.create_operator_key(name=name, expires_in_s=expires_in_s)
     else:
         owner = await _owner(run, organization)
         found = None if project is None else (await find_project(run, owner, project)).id
-        made = await run.api.create_key(owner, name=name, project=found, expires_in_s=expires_in_s)
+        made = await run.api.create_key(owner, name=name, project=found, expires_in_s=expires_in_s, rules=rules)
     return CommandOutput(made, f"{made.value}\nIts id is {made.id}. The key is shown once; keep it.")
 
 

@@ -7,7 +7,7 @@ from tokenyard.cli.jobs import jobs
 from tokenyard.cli.keys import keys
 from tokenyard.cli.models import models
 from tokenyard.cli.money import credit, money_commands
-from tokenyard.cli.organizations import organizations, projects
+from tokenyard.cli.organizations import organizations, plans, projects
 from tokenyard.cli.prices import prices
 from tokenyard.cli.quickstart import quickstart_command
 from tokenyard.cli.running import running_commands
@@ -25,6 +25,7 @@ quickstart_command(app)
 secrets_command(app)
 app.add_typer(organizations, name="org")
 app.add_typer(projects, name="project")
+app.add_typer(plans, name="plan")
 app.add_typer(keys, name="key")
 app.add_typer(models, name="models")
 app.add_typer(prices, name="prices")

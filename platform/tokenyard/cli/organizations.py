@@ -1,4 +1,4 @@
-"""`tokenyard org` and `tokenyard project`."""
+"""`tokenyard org`, `tokenyard project` and `tokenyard plan`."""
 
 import functools
 import inspect
@@ -10,12 +10,17 @@ import typer
 
 from tokenyard.cli.command import CommandFailed, CommandRun, platform_command, set_signature
 from tokenyard.cli.output import CommandOutput, described, moment, table
-from tokenyard.clients.platform_api.shapes import LimitsInfo, ProjectInfo
+from tokenyard.clients.platform_api.shapes import LimitsInfo, PlanInfo, ProjectInfo
 
 organizations = typer.Typer(help="Organizations: the tenants.", no_args_is_help=True)
 projects = typer.Typer(help="Projects of an organization.", no_args_is_help=True)
+plans = typer.Typer(help="Plans: limits, weight and models for many organizations.", no_args_is_help=True)
 
 Organization = Annotated[str, typer.Argument(help="Its id or slug.")]
+Plan = Annotated[str, typer.Argument(help="Its id or name.")]
+Models = Annotated[
+    list[str] | None, typer.Option("--model", help="A model's name or its beginning and a `*`; may be given again.")
+]
 Name = Annotated[str, typer.Argument(help="What people call it.")]
 
 NO_LIMIT = "none"
@@ -70,10 +75,11 @@ async def create(
     run: CommandRun,
     name: Name,
     slug: Annotated[str | None, typer.Option(help="Part of its models' names; default: made of the name.")] = None,
-    weight: Annotated[int, typer.Option(help="Its share of busy replicas, against others'.")] = 1,
+    weight: Annotated[int | None, typer.Option(help="Its share of busy replicas; default: its plan's, or 1.")] = None,
+    plan: Annotated[str | None, typer.Option(help="A plan's id or name.")] = None,
 ) -> CommandOutput:
     """Create an organization; it gets the stated opening credit."""
-    made = await run.api.create_organization(name=name, slug=slug or slug_of(name), weight=weight)
+    made = await run.api.create_organization(name=name, slug=slug or slug_of(name), weight=weight, plan=plan)
     return described(made)
 
 
@@ -100,6 +106,68 @@ async def limits(run: CommandRun, organization: Organization, changes: LimitsInf
     if changes.model_fields_set:
         found = await run.api.limit_organization(found.id, changes)
     return described(found.limits)
+
+
+@platform_command(organizations, "plan")
+async def put_on_plan(
+    run: CommandRun, organization: Organization, plan: Annotated[str, typer.Argument(help="Its id or name, or `none`.")]
+) -> CommandOutput:
+    """Put an organization on a plan; its own limits and weight go before the plan's."""
+    return described(await run.api.put_on_plan(organization, None if plan == NO_LIMIT else plan))
+
+
+@platform_command(plans, "create")
+@with_limit_options
+async def create_plan(
+    run: CommandRun,
+    name: Annotated[str, typer.Argument(help="Small letters, digits and hyphens.")],
+    weight: Annotated[int, typer.Option(help="The share of busy replicas.")] = 1,
+    model: Models = None,
+    *,
+    changes: LimitsInfo,
+) -> CommandOutput:
+    """Make a plan; without models it is for all of them."""
+    return described(await run.api.create_plan(PlanInfo(name=name, weight=weight, limits=changes, models=model)))
+
+
+@platform_command(plans, "list")
+async def list_plans(run: CommandRun) -> CommandOutput:
+    """List all plans."""
+    found = [plan async for plan in run.api.plans()]
+    rows = [(plan.name, plan.id, plan.weight, ", ".join(plan.models or ["all"])) for plan in found]
+    return CommandOutput(found, table(("NAME", "ID", "WEIGHT", "MODELS"), rows))
+
+
+@platform_command(plans, "show")
+async def show_plan(run: CommandRun, plan: Plan) -> CommandOutput:
+    """Show one plan and its limits."""
+    return described(await run.api.plan(plan))
+
+
+@platform_command(plans, "change")
+@with_limit_options
+async def change_plan(
+    run: CommandRun,
+    plan: Plan,
+    weight: Annotated[int | None, typer.Option(help="The share of busy replicas.")] = None,
+    model: Models = None,
+    *,
+    changes: LimitsInfo,
+) -> CommandOutput:
+    """Change what is given, at once for every organization on the plan; `--model '*'` is every model."""
+    given: dict[str, object] = {
+        "weight": weight,
+        "models": model,
+        "limits": changes if changes.model_fields_set else None,
+    }
+    stated = {name: value for name, value in given.items() if value is not None}
+    return described(await run.api.change_plan(plan, PlanInfo.model_validate(stated)))
+
+
+@platform_command(plans, "delete")
+async def delete_plan(run: CommandRun, plan: Plan) -> CommandOutput:
+    """Delete a plan that no organization is on."""
+    return CommandOutput(await run.api.delete_plan(plan), f"The plan {plan} is deleted.")
 
 
 @platform_command(projects, "create")

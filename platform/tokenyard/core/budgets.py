@@ -45,6 +45,17 @@ class BudgetUpdate(msgspec.Struct, frozen=True):
     create: bool = False
 
 
+ALERT_PERCENTS = (50, 80, 100)
+"""At which use of a budget an organization is told, where it states nothing else."""
+
+
+class AlertRules(msgspec.Struct, frozen=True):
+    """At which use of its budgets an organization is told, in percent, and the monthly limits of scopes by their id."""
+
+    percents: tuple[int, ...]
+    monthly_limits: Mapping[str, NanoDollars]
+
+
 class BudgetKey(NamedTuple):
     """Where a live budget stands."""
 

@@ -4,6 +4,7 @@ import secrets
 from typing import NewType
 
 OrganizationId = NewType("OrganizationId", str)
+PlanId = NewType("PlanId", str)
 ProjectId = NewType("ProjectId", str)
 ApiKeyId = NewType("ApiKeyId", str)
 RequestId = NewType("RequestId", str)
@@ -25,6 +26,10 @@ def random_text(length: int = _LENGTH) -> str:
 
 def new_organization_id() -> OrganizationId:
     return OrganizationId(f"org_{random_text()}")
+
+
+def new_plan_id() -> PlanId:
+    return PlanId(f"plan_{random_text()}")
 
 
 def new_project_id() -> ProjectId:

@@ -4,6 +4,7 @@ from enum import StrEnum
 
 import msgspec
 
+from tokenyard.core.errors import PermissionDenied
 from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId
 from tokenyard.core.money import NanoDollars
 
@@ -27,6 +28,38 @@ class ScopedLimits(msgspec.Struct, frozen=True):
     limits: Limits
 
 
+class ModelLimits(msgspec.Struct, frozen=True):
+    """Limits that hold for some models only; `models` is a pattern that `names_model` reads."""
+
+    models: str
+    limits: ScopedLimits
+
+
+class AllowedModels(msgspec.Struct, frozen=True):
+    """The only models that a scope may use, as patterns; `scope` and `id` are as in `ScopedLimits`."""
+
+    scope: str
+    id: str
+    patterns: tuple[str, ...]
+
+    def allow(self, model: str) -> bool:
+        return any(names_model(pattern, model) for pattern in self.patterns)
+
+
+def names_model(pattern: str, model: str) -> bool:
+    """Tell whether `pattern` names `model`: it is its name, or the beginning of it and a `*`."""
+    return model.startswith(pattern[:-1]) if pattern.endswith("*") else model == pattern
+
+
+class KeyScope(StrEnum):
+    """What a tenant's key may be for. One that states none is for everything, and only such a key manages others."""
+
+    INFERENCE = "inference"
+    FILES = "files"
+    FINE_TUNING = "fine_tuning"
+    BILLING = "billing"
+
+
 class Role(StrEnum):
     """What a key is for. An operator key belongs to no organization and reaches only `/admin` routes."""
 
@@ -38,6 +71,7 @@ class Principal(msgspec.Struct, frozen=True):
     """A tenant's authenticated key. `limits` go from the narrowest scope to the widest.
 
     `revision` is the organization's: it grows with every change that may make an older `Principal` of it wrong.
+    `models` is empty where every model of the organization may be used, and `scopes` None where the key is for all.
     """
 
     organization: OrganizationId
@@ -46,12 +80,32 @@ class Principal(msgspec.Struct, frozen=True):
     revision: int
     limits: tuple[ScopedLimits, ...] = ()
     weight: int = 1
+    models: tuple[AllowedModels, ...] = ()
+    model_limits: tuple[ModelLimits, ...] = ()
+    scopes: frozenset[KeyScope] | None = None
 
     @property
     def monthly_limits(self) -> dict[str, NanoDollars]:
         """What each scope that has such a limit may spend in a month, by its id."""
         spends = ((scope.id, scope.limits.monthly_spend) for scope in self.limits)
         return {scope: spend for scope, spend in spends if spend is not None}
+
+    def who_denies(self, model: str) -> AllowedModels | None:
+        """Return the narrowest scope that may not use `model`, or None where all of them may."""
+        return next((allowed for allowed in self.models if not allowed.allow(model)), None)
+
+    def check_model(self, model: str) -> None:
+        """Raise `PermissionDenied` where a list of allowed models lacks `model`, which the organization has."""
+        denied = self.who_denies(model)
+        if denied is not None:
+            whose = "This API key" if denied.scope == "key" else f"{denied.scope.title()} `{denied.id}`"
+            message = f"{whose} does not have access to model `{model}`."
+            raise PermissionDenied(message, code="model_not_found", param="model")
+
+    def using(self, model: str) -> "Principal":
+        """Return the same caller with all limits that hold when it uses `model`."""
+        own = tuple(each.limits for each in self.model_limits if names_model(each.models, model))
+        return msgspec.structs.replace(self, limits=(*own, *self.limits)) if own else self
 
 
 class Operator(msgspec.Struct, frozen=True):

@@ -73,6 +73,7 @@ class JobCreation:
             InvalidRequest: a field is wrong, a file is not a training file, or the key was used for another request.
             Conflict: the job of this key is still being created.
             ModelNotFound: there is no such base model.
+            PermissionDenied: the caller may not use the base model.
             QuotaExceeded, BudgetInUse: the worst case is not covered, or not now; nothing is left behind.
             RateLimited: too many unfinished jobs.
             Unavailable: the money could not be reserved now.
@@ -111,6 +112,7 @@ class JobCreation:
     async def _new_job(self, principal: Principal, request: JobRequest, idempotency_key: str | None) -> Job:
         now_ms = self._clock.now_ms()
         model, price = self._model_and_price(request.model, now_ms)
+        principal.check_model(model.id)
         summary = await self._dataset(principal, request, request.training_file, "training_file")
         if request.validation_file is not None:
             await self._dataset(principal, request, request.validation_file, "validation_file")

@@ -3,17 +3,20 @@
 import re
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Depends, Header, Request
 
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import JobId
+from tokenyard.core.principal import KeyScope, Principal
 from tokenyard.finetune.creation import JobCreation
 from tokenyard.finetune.job_request import MAX_METADATA, MAX_METADATA_KEY, JobRequest
 from tokenyard.finetune.store import JobStore
 from tokenyard.finetune.views import CheckpointView, EventView, JobView
-from tokenyard.web.auth import CurrentTenant, FreshTenant
+from tokenyard.web.auth import TenantWith
 from tokenyard.web.pages import After, Page, PageSize
 
+Tenant = Annotated[Principal, Depends(TenantWith(KeyScope.FINE_TUNING))]
+FreshTenant = Annotated[Principal, Depends(TenantWith(KeyScope.FINE_TUNING, fresh=True))]
 # SQLite's JSON paths have no way to write the others.
 _FILTERABLE = re.compile(rf'[^"\\\x00-\x1f]{{1,{MAX_METADATA_KEY}}}')
 # OpenAI's lists of jobs and events have no cursors.
@@ -32,31 +35,27 @@ def job_router(jobs: JobStore, creation: JobCreation) -> APIRouter:
         return JobView.of(await creation.create(tenant, body, idempotency_key))
 
     @router.get("", response_model_exclude=_CURSORS)
-    async def list_jobs(
-        request: Request, tenant: CurrentTenant, limit: PageSize = 20, after: After = None
-    ) -> Page[JobView]:
+    async def list_jobs(request: Request, tenant: Tenant, limit: PageSize = 20, after: After = None) -> Page[JobView]:
         found = await jobs.page(tenant.organization, limit=limit + 1, after=after or None, metadata=_metadata(request))
         return Page[JobView].of([JobView.of(job) for job in found], limit)
 
     @router.get("/{job}")
-    async def retrieve_job(job: str, tenant: CurrentTenant) -> JobView:
+    async def retrieve_job(job: str, tenant: Tenant) -> JobView:
         return JobView.of(await jobs.get(tenant.organization, JobId(job)))
 
     @router.post("/{job}/cancel")
-    async def cancel_job(job: str, tenant: CurrentTenant) -> JobView:
+    async def cancel_job(job: str, tenant: FreshTenant) -> JobView:
         return JobView.of(await jobs.cancel(tenant.organization, JobId(job)))
 
     @router.get("/{job}/events", response_model_exclude=_CURSORS)
-    async def list_events(
-        job: str, tenant: CurrentTenant, limit: PageSize = 20, after: After = None
-    ) -> Page[EventView]:
+    async def list_events(job: str, tenant: Tenant, limit: PageSize = 20, after: After = None) -> Page[EventView]:
         found = await jobs.get(tenant.organization, JobId(job))
         rows = await jobs.events(tenant.organization, found.id, limit=limit + 1, after=after or None)
         return Page[EventView].of([EventView.model_validate(row) for row in rows], limit)
 
     @router.get("/{job}/checkpoints")
     async def list_checkpoints(
-        job: str, tenant: CurrentTenant, limit: PageSize = 10, after: After = None
+        job: str, tenant: Tenant, limit: PageSize = 10, after: After = None
     ) -> Page[CheckpointView]:
         found = await jobs.get(tenant.organization, JobId(job))
         rows = await jobs.checkpoints(tenant.organization, found.id, limit=limit + 1, after=after or None)

@@ -5,8 +5,9 @@ from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId, new_api_key_
 from tokenyard.core.principal import Limits, Role
 from tokenyard.tenancy.keys import KeyHasher, new_secret
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
+from tokenyard.tenancy.plans.rules import Rules
 from tokenyard.tenancy.push import TenancyPush
-from tokenyard.tenancy.store import TenancyStore
+from tokenyard.tenancy.store import NO_RULES, TenancyStore
 from tokenyard.tenancy.tables import ApiKeyRow
 from tokenyard.tenancy.views import OperatorKeyView, ProjectKeyDetails
 
@@ -41,21 +42,31 @@ class ApiKeys:
         actor: ApiKeyId,
         limits: Limits | None = None,
         expires_in_s: int | None = None,
+        rules: Rules = NO_RULES,
     ) -> tuple[ProjectKeyDetails, str]:
         """Make a tenant's key; return it and its secret, which is not stored anywhere.
 
         Raises:
             NotFound: the organization has no such live project.
+            Conflict: it has as many keys as one may have.
         """
         row, secret = self._new(Role.TENANT, name, limits or Limits(), expires_in_s)
         row.project_id = project
+        for attribute, value in rules.items():
+            setattr(row, attribute, value(getattr(row, attribute)))
         return await self._store.add_key(organization, row, actor=actor), secret
 
     async def create_operator(
-        self, *, name: str, actor: ApiKeyId, expires_in_s: int | None = None
+        self,
+        *,
+        name: str,
+        actor: ApiKeyId,
+        expires_in_s: int | None = None,
+        addresses: list[str] | None = None,
     ) -> tuple[OperatorKeyView, str]:
         """Make an operator's key; return it and its secret, which is not stored anywhere."""
         row, secret = self._new(Role.OPERATOR, name, Limits(), expires_in_s)
+        row.addresses = addresses
         return await self._operator_store.add_operator_key(row, actor=actor), secret
 
     async def revoke(self, organization: OrganizationId, key: str, *, actor: ApiKeyId) -> None:
@@ -86,6 +97,7 @@ class ApiKeys:
             hash=self._hasher.hash(secret),
             pepper_version=self._hasher.version,
             limits=limits,
+            model_limits={},
             created_at=now_ms // 1000,
             expires_at=None if expires_in_s is None else now_ms // 1000 + expires_in_s,
         )

@@ -8,7 +8,7 @@ from tokenyard.core.errors import PermissionDenied, Unauthenticated, Unavailable
 from tokenyard.core.principal import Operator, Principal
 from tokenyard.storage.change_feed import Listener
 from tokenyard.storage.read_cache import ReadCache
-from tokenyard.tenancy.changes import OPERATOR_KEY_ENDED, ORGANIZATION_CHANGED
+from tokenyard.tenancy.changes import OPERATOR_KEY_ENDED, ORGANIZATION_CHANGED, PLAN_CHANGED
 from tokenyard.tenancy.keys import MAX_LENGTH, Credential, KeyHasher, redacted_guess, role_of
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.unknown_keys import UnknownKeys
@@ -16,6 +16,7 @@ from tokenyard.tenancy.unknown_keys import UnknownKeys
 FRESH_S = 30.0
 STALE_S = 600.0
 CACHED_KEYS = 10_000
+FOREIGN_ADDRESS = "ip_not_authorized"
 
 
 class KeyAuthenticator:
@@ -56,7 +57,11 @@ class KeyAuthenticator:
 
     def listeners(self) -> Mapping[str, Listener]:
         """Return what is to follow the change feed in every process that authenticates."""
-        return {ORGANIZATION_CHANGED: self.organization_changed, OPERATOR_KEY_ENDED: self.operator_key_ended}
+        return {
+            ORGANIZATION_CHANGED: self.organization_changed,
+            PLAN_CHANGED: self.plan_changed,
+            OPERATOR_KEY_ENDED: self.operator_key_ended,
+        }
 
     async def organization_changed(self, organization: str | None) -> None:
         """Look up the keys of an organization, or all tenants' keys, afresh from now on."""
@@ -65,6 +70,10 @@ class KeyAuthenticator:
                 isinstance(credential.holder, Principal) and organization in (None, credential.holder.organization)
             )
         )
+
+    async def plan_changed(self, plan: str | None) -> None:
+        """Look up the keys of organizations on a plan, or on any, afresh from now on."""
+        self._cache.outdate_where(lambda credential: credential.plan is not None and plan in (None, credential.plan))
 
     async def operator_key_ended(self, key: str | None) -> None:
         """Look up an operator's key, or all of them, afresh from now on."""
@@ -79,8 +88,12 @@ class KeyAuthenticator:
         credential = None if latest else self._cache.peek(hashes)
         if credential is None and role_of(secret) is not None:
             credential = await self._looked_up(hashes, address, latest=latest)
-        if credential is None or (credential.expires is not None and credential.expires * 1000 <= self._clock.now_ms()):
+        if credential is None:
             raise _incorrect(secret)
+        if credential.expires is not None and credential.expires * 1000 <= self._clock.now_ms():
+            raise Unauthenticated(f"The API key {redacted_guess(secret)} has expired.", code="api_key_expired")
+        if credential.addresses is not None and address not in credential.addresses:
+            raise Unauthenticated(f"Your IP address, {address or 'unknown'}, is not authorized.", code=FOREIGN_ADDRESS)
         return credential.holder
 
     async def _looked_up(self, hashes: tuple[str, ...], address: str, *, latest: bool) -> Credential | None:
@@ -107,4 +120,4 @@ def _as_tenant(holder: Principal | Operator) -> Principal:
 
 
 def _incorrect(secret: str) -> Unauthenticated:
-    return Unauthenticated(f"Incorrect API key provided: {redacted_guess(secret)}. It may be revoked or expired.")
+    return Unauthenticated(f"Incorrect API key provided: {redacted_guess(secret)}. It may have been revoked.")

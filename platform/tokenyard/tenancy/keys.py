@@ -13,6 +13,7 @@ import msgspec
 
 from tokenyard.core.ids import ALPHABET, random_text
 from tokenyard.core.principal import Operator, Principal, Role
+from tokenyard.web.client_address import Networks
 
 _RANDOM_LENGTH = 30
 _CHECKSUM_LENGTH = 6  # 62^6 > 2^32
@@ -22,10 +23,12 @@ MAX_LENGTH = len(_PREFIXES[Role.OPERATOR]) + _RANDOM_LENGTH + _CHECKSUM_LENGTH
 
 
 class Credential(msgspec.Struct, frozen=True):
-    """Who holds a live key, and until when (unix seconds)."""
+    """Who holds a live key, until when (unix seconds), from where it may be used, and which plan had a say in that."""
 
     holder: Principal | Operator
     expires: int | None = None
+    addresses: Networks | None = None
+    plan: str | None = None
 
 
 class Pepper(msgspec.Struct, frozen=True):

@@ -6,14 +6,15 @@ from fastapi import APIRouter, Depends, Query
 
 from tokenyard.core.principal import Limits
 from tokenyard.tenancy.api_keys import ApiKeys
-from tokenyard.tenancy.operator_store import TenancyOperatorStore
+from tokenyard.tenancy.operator_store import PlanChoice, TenancyOperatorStore
 from tokenyard.tenancy.organizations import Organizations
 from tokenyard.tenancy.push import TenancyPush
 from tokenyard.tenancy.store import TenancyStore
 from tokenyard.tenancy.views import (
+    AuditCursor,
     AuditEntry,
-    NewKey,
-    NewLimitedKey,
+    NewKeyOfProject,
+    NewOperatorKey,
     NewOrganization,
     NewProject,
     OperatorKeyCreated,
@@ -57,8 +58,9 @@ def _organization_routes(
         return await organizations.create(
             name=body.name,
             slug=body.slug,
-            weight=body.weight,
             limits=body.limits.applied_to(Limits()),
+            plan=body.plan,
+            rules=body.rules(),
             actor=operator.key,
         )
 
@@ -76,9 +78,10 @@ def _organization_routes(
         changed, messages = await operator_store.change_organization(
             organization,
             name=body.name,
-            weight=body.weight,
             limits=None if body.limits is None else body.limits.applied_to,
             archived=body.archived,
+            rules=body.rules(),
+            plan=PlanChoice(body.plan) if body.names_plan else None,
             actor=operator.key,
         )
         await push.changed(messages)
@@ -98,7 +101,9 @@ def _tenant_routes(
     @routes.post("/organizations/{organization}/projects")
     async def create_project(operator: CurrentOperator, owner: Owner, body: NewProject) -> ProjectDetails:
         limits = body.limits.applied_to(Limits())
-        return await store.create_project(owner.id, name=body.name, limits=limits, actor=operator.key)
+        return await store.create_project(
+            owner.id, name=body.name, limits=limits, actor=operator.key, rules=body.rules()
+        )
 
     @routes.get("/organizations/{organization}/projects")
     async def projects(owner: Owner, after: After = None, limit: PageSize = 20) -> Page[ProjectDetails]:
@@ -115,12 +120,13 @@ def _tenant_routes(
             limits=None if body.limits is None else body.limits.applied_to,
             archived=body.archived,
             actor=operator.key,
+            rules=body.rules(),
         )
         await push.changed(messages)
         return changed
 
     @routes.post("/organizations/{organization}/api_keys")
-    async def create_key(operator: CurrentOperator, owner: Owner, body: NewLimitedKey) -> ProjectKeyCreated:
+    async def create_key(operator: CurrentOperator, owner: Owner, body: NewKeyOfProject) -> ProjectKeyCreated:
         """Make a key. `value` is shown here and never again."""
         key, secret = await keys.create(
             owner.id,
@@ -129,6 +135,7 @@ def _tenant_routes(
             limits=body.limits.applied_to(Limits()),
             expires_in_s=body.expires_in_seconds,
             actor=operator.key,
+            rules=body.rules(),
         )
         return ProjectKeyCreated(**dict(key), value=secret)
 
@@ -146,7 +153,15 @@ def _tenant_routes(
         operator: CurrentOperator, owner: Owner, key: str, body: ProjectKeyChanges
     ) -> ProjectKeyDetails:
         limits = None if body.limits is None else body.limits.applied_to
-        changed, messages = await store.change_key(owner.id, key, name=body.name, limits=limits, actor=operator.key)
+        changed, messages = await store.change_key(
+            owner.id,
+            key,
+            name=body.name,
+            limits=limits,
+            actor=operator.key,
+            rules=body.rules(),
+            expiry=body.expiry,
+        )
         await push.changed(messages)
         return changed
 
@@ -159,10 +174,13 @@ def _tenant_routes(
 
 def _operator_key_routes(routes: APIRouter, operator_store: TenancyOperatorStore, keys: ApiKeys) -> None:
     @routes.post("/operator_keys")
-    async def create(operator: CurrentOperator, body: NewKey) -> OperatorKeyCreated:
+    async def create(operator: CurrentOperator, body: NewOperatorKey) -> OperatorKeyCreated:
         """Make an operator's key. `value` is shown here and never again."""
         key, secret = await keys.create_operator(
-            name=body.name, actor=operator.key, expires_in_s=body.expires_in_seconds
+            name=body.name,
+            actor=operator.key,
+            expires_in_s=body.expires_in_seconds,
+            addresses=body.addresses,
         )
         return OperatorKeyCreated(**dict(key), value=secret)
 
@@ -182,7 +200,7 @@ def _audit_routes(routes: APIRouter, operator_store: TenancyOperatorStore) -> No
     async def listing(
         _operator: CurrentOperator,
         organization: Annotated[str | None, Query(max_length=96)] = None,
-        after: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
+        after: AuditCursor = None,
         limit: PageSize = 20,
     ) -> Page[AuditEntry]:
         """List who changed what, newest first."""

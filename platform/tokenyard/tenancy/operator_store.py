@@ -1,26 +1,39 @@
 """Tenancy across organizations: for authentication, operator routes and worker loops only."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tokenyard.core.budgets import ALERT_PERCENTS, AlertRules
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Conflict, NotFound
-from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId, new_organization_id, new_project_id
-from tokenyard.core.principal import Limits, Operator, Principal, Role, ScopedLimits
+from tokenyard.core.ids import ApiKeyId, OrganizationId, new_organization_id, new_project_id
+from tokenyard.core.money import NanoDollars
+from tokenyard.core.principal import Limits, Role
 from tokenyard.storage.advisory_lock import advisory_lock
 from tokenyard.storage.database import Database
 from tokenyard.storage.paging import part_of_list
 from tokenyard.storage.transactional_outbox import OutboxMessage
 from tokenyard.tenancy.changes import OperatorKeyEnded, write_change
 from tokenyard.tenancy.keys import Credential
-from tokenyard.tenancy.store import LimitsChange, record, revise_for, write_archived, write_changes
-from tokenyard.tenancy.tables import ApiKeyRow, AuditRow, OrganizationRow, ProjectRow
+from tokenyard.tenancy.plans.combination import NO_LIMITS, credential_of, effective_limits
+from tokenyard.tenancy.plans.operator_store import plan_of
+from tokenyard.tenancy.plans.rules import Rules
+from tokenyard.tenancy.store import NO_RULES, AuditedChange, LimitsChange, record, revise_for, write_changes
+from tokenyard.tenancy.tables import ApiKeyRow, AuditRow, OrganizationRow, PlanRow, ProjectRow
 from tokenyard.tenancy.views import AuditEntry, OperatorKeyView, OrganizationView
 
 DEFAULT_PROJECT = "Default project"
+SCOPES_AT_ONCE = 500
+
+
+class PlanChoice(NamedTuple):
+    """Which plan an organization gets, by its id or name; None is none."""
+
+    reference: str | None
 
 
 class TenancyOperatorStore:
@@ -31,7 +44,14 @@ class TenancyOperatorStore:
         self._clock = clock
 
     async def create_organization(
-        self, *, name: str, slug: str, weight: int, limits: Limits, actor: ApiKeyId
+        self,
+        *,
+        name: str,
+        slug: str,
+        limits: Limits,
+        actor: ApiKeyId,
+        plan: str | None = None,
+        rules: Rules = NO_RULES,
     ) -> OrganizationView:
         """Create an organization with its default project; a slug that was given before raises `Conflict`."""
         now = self._clock.now_ms() // 1000
@@ -41,21 +61,22 @@ class TenancyOperatorStore:
             slug=slug,
             name=name,
             default_project_id=project,
-            weight=weight,
             limits=limits,
             created_at=now,
         )
+        details: dict[str, object] = {"name": name, "slug": slug}
+        change = AuditedChange(row)
+        change.follow(rules)
         try:
             async with self._database.transaction() as session:
+                if plan is not None:
+                    change.set("plan_id", (await plan_of(session, plan)).id)
+                change.before.clear()
                 session.add(row)
                 await session.flush()
-                session.add(
-                    ProjectRow(
-                        id=project, organization_id=organization, name=DEFAULT_PROJECT, limits=Limits(), created_at=now
-                    )
-                )
-                details: dict[str, object] = {"name": name, "slug": slug}
-                record(session, organization, actor, "organization.created", organization, at=now, details=details)
+                session.add(_default_project(row))
+                action = "organization.created"
+                record(session, organization, actor, action, organization, at=now, details=details, change=change)
         except IntegrityError as error:
             raise Conflict(f"The slug `{slug}` is taken; slugs are never given twice.", param="slug") from error
         return OrganizationView.model_validate(row)
@@ -81,20 +102,25 @@ class TenancyOperatorStore:
         reference: str,
         *,
         name: str | None,
-        weight: int | None,
         limits: LimitsChange | None,
         archived: bool | None,
         actor: ApiKeyId,
+        rules: Rules = NO_RULES,
+        plan: PlanChoice | None = None,
     ) -> tuple[OrganizationView, list[OutboxMessage]]:
-        """Change what is not None; return the organization, and what is to be carried."""
+        """Change what is not None, and follow `rules`; return the organization, and what is to be carried."""
         now_ms = self._clock.now_ms()
         async with self._database.transaction() as session:
+            # The plan before the organization: in this order plans change, too.
+            chosen = None if plan is None or plan.reference is None else await plan_of(session, plan.reference)
             row = await _organization(session, reference, to_change=True)
-            details = write_changes(row, limits, name=name, weight=weight)
-            details |= write_archived(row, archived, at=now_ms // 1000)
-            messages = await revise_for(session, OrganizationId(row.id), details, now_ms)
+            change = write_changes(row, limits, rules, name=name)
+            if plan is not None:
+                change.set("plan_id", None if chosen is None else chosen.id)
+            change.archive(archived, at=now_ms // 1000)
+            messages = await revise_for(session, OrganizationId(row.id), change, now_ms)
             action = "organization.archived" if archived else "organization.updated"
-            record(session, OrganizationId(row.id), actor, action, row.id, at=now_ms // 1000, details=details)
+            record(session, OrganizationId(row.id), actor, action, row.id, at=now_ms // 1000, change=change)
             return OrganizationView.model_validate(row), messages
 
     async def add_operator_key(self, row: ApiKeyRow, *, actor: ApiKeyId) -> OperatorKeyView:
@@ -148,14 +174,42 @@ class TenancyOperatorStore:
     async def credential(self, hashes: Sequence[str]) -> Credential | None:
         """Return who holds the key with one of these hashes; None where it is unknown or has ended."""
         query = (
-            select(ApiKeyRow, ProjectRow, OrganizationRow)
+            select(ApiKeyRow, ProjectRow, OrganizationRow, PlanRow)
             .outerjoin(ProjectRow, ProjectRow.id == ApiKeyRow.project_id)
             .outerjoin(OrganizationRow, OrganizationRow.id == ApiKeyRow.organization_id)
+            .outerjoin(PlanRow, PlanRow.id == OrganizationRow.plan_id)
             .where(ApiKeyRow.hash.in_(hashes))
         )
         async with self._database.reading() as session:
             found = (await session.execute(query)).first()
-            return None if found is None else _credential(*found)
+            return None if found is None else credential_of(*found)
+
+    async def alert_rules(
+        self, scopes: Mapping[OrganizationId, Collection[str]]
+    ) -> Mapping[OrganizationId, AlertRules]:
+        """Return when organizations are told of their use, with their own limits and those of `scopes` (ids)."""
+        wanted = sorted({scope for of_one in scopes.values() for scope in of_one})
+        limits: dict[OrganizationId, dict[str, NanoDollars]] = {organization: {} for organization in scopes}
+        percents: dict[OrganizationId, tuple[int, ...]] = {}
+        stated = select(OrganizationRow.id, OrganizationRow.alert_percents, OrganizationRow.limits, PlanRow.limits)
+        of_organizations = stated.outerjoin(PlanRow, PlanRow.id == OrganizationRow.plan_id)
+        async with self._database.reading() as session:
+            for start in range(0, len(wanted), SCOPES_AT_ONCE):
+                part = wanted[start : start + SCOPES_AT_ONCE]
+                for table in (ApiKeyRow, ProjectRow):
+                    query = select(table.organization_id, table.id, table.limits).where(table.id.in_(part))
+                    for organization, scope, found in await session.execute(query):
+                        owner = OrganizationId(organization or "")
+                        if scope in scopes.get(owner, ()) and found.monthly_spend is not None:
+                            limits[owner][scope] = found.monthly_spend
+            rows = await session.execute(of_organizations.where(OrganizationRow.id.in_(list(scopes))))
+            for organization, own_percents, own, plan in rows:
+                owner = OrganizationId(organization)
+                spend = effective_limits(own, plan or NO_LIMITS).monthly_spend
+                if spend is not None:
+                    limits[owner][owner] = spend
+                percents[owner] = ALERT_PERCENTS if own_percents is None else tuple(own_percents)
+        return {owner: AlertRules(of_one, limits[owner]) for owner, of_one in percents.items()}
 
     async def unannounced(self, limit: int) -> list[OrganizationId]:
         """Return organizations that the other slices may not have heard of, oldest first."""
@@ -171,26 +225,14 @@ class TenancyOperatorStore:
             row.announced_at = self._clock.now_ms() // 1000
 
 
-def _credential(key: ApiKeyRow, project: ProjectRow | None, organization: OrganizationRow | None) -> Credential | None:
-    if key.revoked_at is not None:
-        return None
-    if key.role == Role.OPERATOR:
-        return Credential(Operator(ApiKeyId(key.id)), key.expires_at)
-    if project is None or organization is None or (project.archived_at or organization.archived_at) is not None:
-        return None
-    principal = Principal(
-        organization=OrganizationId(organization.id),
-        project=ProjectId(project.id),
-        key=ApiKeyId(key.id),
-        revision=organization.revision,
-        limits=(
-            ScopedLimits("key", key.id, key.limits),
-            ScopedLimits("project", project.id, project.limits),
-            ScopedLimits("organization", organization.id, organization.limits),
-        ),
-        weight=organization.weight,
+def _default_project(owner: OrganizationRow) -> ProjectRow:
+    return ProjectRow(
+        id=owner.default_project_id,
+        organization_id=owner.id,
+        name=DEFAULT_PROJECT,
+        limits=Limits(),
+        created_at=owner.created_at,
     )
-    return Credential(principal, key.expires_at)
 
 
 async def _organization(session: AsyncSession, reference: str, *, to_change: bool = False) -> OrganizationRow:

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.principal import Limits
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
+from tokenyard.tenancy.plans.rules import Rules
+from tokenyard.tenancy.store import NO_RULES
 from tokenyard.tenancy.views import OrganizationView
 
 _LOG = logging.getLogger(__name__)
@@ -21,10 +23,17 @@ class Organizations:
         self._tell = tell
 
     async def create(
-        self, *, name: str, slug: str, actor: ApiKeyId, weight: int = 1, limits: Limits | None = None
+        self,
+        *,
+        name: str,
+        slug: str,
+        actor: ApiKeyId,
+        limits: Limits | None = None,
+        plan: str | None = None,
+        rules: Rules = NO_RULES,
     ) -> OrganizationView:
         organization = await self._store.create_organization(
-            name=name, slug=slug, weight=weight, limits=limits or Limits(), actor=actor
+            name=name, slug=slug, limits=limits or Limits(), actor=actor, plan=plan, rules=rules
         )
         try:
             await self._announce(organization.id)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tokenyard.storage.transactional_outbox import OutboxMessage, TransactionalOutbox
 from tokenyard.tenancy.authenticator import KeyAuthenticator
-from tokenyard.tenancy.changes import OrganizationRevised, read_change
+from tokenyard.tenancy.changes import OperatorKeyEnded, OrganizationRevised, PlanRevised, read_change
 
 
 class TenancyPush:
@@ -15,9 +15,11 @@ class TenancyPush:
     async def changed(self, messages: Sequence[OutboxMessage]) -> None:
         """Take what the stores wrote to the outbox. While Redis is away only this process knows of it."""
         for message in messages:
-            change = read_change(message.payload)
-            if isinstance(change, OrganizationRevised):
-                await self._authenticator.organization_changed(change.organization)
-            else:
-                await self._authenticator.operator_key_ended(change.key)
+            match read_change(message.payload):
+                case OrganizationRevised(organization):
+                    await self._authenticator.organization_changed(organization)
+                case PlanRevised(plan):
+                    await self._authenticator.plan_changed(plan)
+                case OperatorKeyEnded(key):
+                    await self._authenticator.operator_key_ended(key)
         await self._outbox.try_to_carry(messages)

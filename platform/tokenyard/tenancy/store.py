@@ -1,8 +1,9 @@
 """Projects and API keys of one organization."""
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.clock import Clock
@@ -14,28 +15,40 @@ from tokenyard.storage.database import Database
 from tokenyard.storage.paging import part_of_list
 from tokenyard.storage.transactional_outbox import OutboxMessage
 from tokenyard.tenancy.changes import OrganizationRevised, write_change
-from tokenyard.tenancy.tables import ApiKeyRow, AuditRow, OrganizationRow, ProjectRow, stored_limits
-from tokenyard.tenancy.views import ProjectDetails, ProjectKeyDetails
+from tokenyard.tenancy.plans.combination import NO_LIMITS, effective_limits
+from tokenyard.tenancy.plans.rules import Expiry, Rules
+from tokenyard.tenancy.tables import ApiKeyRow, AuditRow, OrganizationRow, PlanRow, ProjectRow, as_stored
+from tokenyard.tenancy.views import AuditEntry, ProjectDetails, ProjectKeyDetails
 
 LimitsChange = Callable[[Limits], Limits]
-_IN_PRINCIPAL = {"limits", "weight", "archived"}
+NO_RULES: Rules = MappingProxyType({})
+_KEY_RULES = ("limits", "models", "model_limits", "scopes", "addresses", "expires_at")
+_UNSTATED: tuple[object, ...] = (None, NO_LIMITS, {})
+MAX_KEYS = 1_000
+"""Keys of an organization that are neither revoked nor expired."""
+_NOT_IN_PRINCIPAL = {"name", "alert_percents"}
 
 
 class TenancyStore:
     """Every method sees one organization's rows; another's raise `NotFound`, as if they did not exist."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, *, max_keys: int = MAX_KEYS) -> None:
         self._database = database
         self._clock = clock
+        self._max_keys = max_keys
 
     async def create_project(
-        self, organization: OrganizationId, *, name: str, limits: Limits, actor: ApiKeyId
+        self, organization: OrganizationId, *, name: str, limits: Limits, actor: ApiKeyId, rules: Rules = NO_RULES
     ) -> ProjectDetails:
         now = self._clock.now_ms() // 1000
         row = ProjectRow(id=new_project_id(), organization_id=organization, name=name, limits=limits, created_at=now)
+        row.model_limits = {}
+        change = AuditedChange(row)
+        change.follow(rules)
+        change.before.clear()
         async with self._database.transaction() as session:
             session.add(row)
-            record(session, organization, actor, "project.created", row.id, at=now)
+            record(session, organization, actor, "project.created", row.id, at=now, change=change)
             return ProjectDetails.model_validate(row)
 
     async def projects(self, organization: OrganizationId, *, after: str | None, limit: int) -> list[ProjectDetails]:
@@ -60,26 +73,44 @@ class TenancyStore:
         limits: LimitsChange | None,
         archived: bool | None,
         actor: ApiKeyId,
+        rules: Rules = NO_RULES,
     ) -> tuple[ProjectDetails, list[OutboxMessage]]:
-        """Change what is not None; return the project, and what is to be carried."""
+        """Change what is not None, and follow `rules`; return the project, and what is to be carried."""
         now_ms = self._clock.now_ms()
         async with self._database.transaction() as session:
             row = await _project(session, organization, project, to_change=True)
-            details = write_changes(row, limits, name=name) | write_archived(row, archived, at=now_ms // 1000)
-            messages = await revise_for(session, organization, details, now_ms)
+            change = write_changes(row, limits, rules, name=name)
+            change.archive(archived, at=now_ms // 1000)
+            messages = await revise_for(session, organization, change, now_ms)
             action = "project.archived" if archived else "project.updated"
-            record(session, organization, actor, action, row.id, at=now_ms // 1000, details=details)
+            record(session, organization, actor, action, row.id, at=now_ms // 1000, change=change)
             return ProjectDetails.model_validate(row), messages
 
     async def add_key(self, organization: OrganizationId, row: ApiKeyRow, *, actor: ApiKeyId) -> ProjectKeyDetails:
-        """Store a new key of a project of the organization; an archived one is not found."""
+        """Store a new key of a project of the organization.
+
+        Raises:
+            NotFound: it has no such project, or that is archived.
+            Conflict: it has as many keys as one may have.
+        """
         async with self._database.transaction() as session:
+            # Keys that are made at the same moment must each count the others.
+            await session.execute(
+                select(OrganizationRow.id).where(OrganizationRow.id == organization).with_for_update()
+            )
+            live = await session.scalar(select(func.count()).where(*_live_keys(organization, row.created_at)))
+            if live is not None and live >= self._max_keys:
+                message = f"An organization may have {self._max_keys} API keys. Revoke one first."
+                raise Conflict(message, code="too_many_keys")
             project = await _project(session, organization, row.project_id or "")
             if project.archived_at is not None:
                 raise NotFound(f"The project `{project.id}` is archived.")
             row.organization_id = organization
             session.add(row)
             details: dict[str, object] = {"name": row.name, "project": project.id}
+            details |= {
+                name: as_stored(getattr(row, name)) for name in _KEY_RULES if getattr(row, name) not in _UNSTATED
+            }
             record(session, organization, actor, "api_key.created", row.id, at=row.created_at, details=details)
             return ProjectKeyDetails.model_validate(row)
 
@@ -114,16 +145,23 @@ class TenancyStore:
         name: str | None,
         limits: LimitsChange | None,
         actor: ApiKeyId,
+        rules: Rules = NO_RULES,
+        expiry: Expiry | None = None,
     ) -> tuple[ProjectKeyDetails, list[OutboxMessage]]:
-        """Change what is not None; return the key, and what is to be carried. A revoked key raises `Conflict`."""
+        """Change what is not None, and follow `rules`; return the key, and what is to be carried.
+
+        A revoked key raises `Conflict`.
+        """
         now_ms = self._clock.now_ms()
         async with self._database.transaction() as session:
             row = await _key(session, organization, key, to_change=True)
             if row.revoked_at is not None:
                 raise Conflict(f"The API key `{key}` is revoked.")
-            details = write_changes(row, limits, name=name)
-            messages = await revise_for(session, organization, details, now_ms)
-            record(session, organization, actor, "api_key.updated", row.id, at=now_ms // 1000, details=details)
+            change = write_changes(row, limits, rules, name=name)
+            if expiry is not None:
+                change.set("expires_at", None if expiry.in_s is None else now_ms // 1000 + expiry.in_s)
+            messages = await revise_for(session, organization, change, now_ms)
+            record(session, organization, actor, "api_key.updated", row.id, at=now_ms // 1000, change=change)
             return ProjectKeyDetails.model_validate(row), messages
 
     async def revoke_key(self, organization: OrganizationId, key: str, *, actor: ApiKeyId) -> list[OutboxMessage]:
@@ -141,43 +179,80 @@ class TenancyStore:
         self, organization: OrganizationId, project: ProjectId, key: ApiKeyId
     ) -> Mapping[str, NanoDollars]:
         """Return the monthly spending limit of each of the three scopes that has one, by its id."""
-        queries = (
-            select(ApiKeyRow.id, ApiKeyRow.limits).where(
-                ApiKeyRow.organization_id == organization, ApiKeyRow.id == key
-            ),
-            select(ProjectRow.id, ProjectRow.limits).where(
-                ProjectRow.organization_id == organization, ProjectRow.id == project
-            ),
-            select(OrganizationRow.id, OrganizationRow.limits).where(OrganizationRow.id == organization),
+        of_key = select(ApiKeyRow.limits).where(ApiKeyRow.organization_id == organization, ApiKeyRow.id == key)
+        of_project = select(ProjectRow.limits).where(
+            ProjectRow.organization_id == organization, ProjectRow.id == project
         )
-        found: dict[str, NanoDollars] = {}
+        of_all = (
+            select(OrganizationRow.limits, PlanRow.limits)
+            .outerjoin(PlanRow, PlanRow.id == OrganizationRow.plan_id)
+            .where(OrganizationRow.id == organization)
+        )
         async with self._database.reading() as session:
-            for query in queries:
-                for scope, limits in await session.execute(query):
-                    if limits.monthly_spend is not None:
-                        found[scope] = limits.monthly_spend
-        return found
+            found: dict[str, Limits | None] = {
+                key: await session.scalar(of_key),
+                project: await session.scalar(of_project),
+            }
+            for own, plan in await session.execute(of_all):
+                found[organization] = effective_limits(own, plan or NO_LIMITS)
+        spends = ((scope, None if limits is None else limits.monthly_spend) for scope, limits in found.items())
+        return {scope: spend for scope, spend in spends if spend is not None}
+
+    async def audit_log(self, organization: OrganizationId, *, before: int | None, limit: int) -> list[AuditEntry]:
+        """Return changes of the organization, newest first, older than the one with the id `before`."""
+        query = select(AuditRow).where(AuditRow.organization_id == organization).order_by(AuditRow.id.desc())
+        if before is not None:
+            query = query.where(AuditRow.id < before)
+        async with self._database.reading() as session:
+            return [AuditEntry.of(row) for row in await session.scalars(query.limit(limit))]
+
+
+class AuditedChange:
+    """Changes a row, and writes down what stood there and what stands there now."""
+
+    def __init__(self, row: PlanRow | OrganizationRow | ProjectRow | ApiKeyRow) -> None:
+        self._row = row
+        self.before: dict[str, object] = {}
+        self.after: dict[str, object] = {}
+
+    def set(self, name: str, value: object) -> None:
+        self.before[name] = as_stored(getattr(self._row, name))
+        setattr(self._row, name, value)
+        self.after[name] = as_stored(value)
+
+    def follow(self, rules: Rules) -> None:
+        for name, changed in rules.items():
+            self.set(name, changed(getattr(self._row, name)))
+
+    def archive(self, archived: bool | None, *, at: int) -> None:
+        """Archive or bring back, where that is not None and changes anything, at `at` unix seconds."""
+        row = self._row
+        assert isinstance(row, OrganizationRow | ProjectRow)
+        if archived is not None and archived != (row.archived_at is not None):
+            row.archived_at = at if archived else None
+            self.before["archived"], self.after["archived"] = not archived, archived
+
+    @property
+    def is_in_principal(self) -> bool:
+        """Tell whether it is of something that a `Principal` depends on."""
+        return bool(self.after.keys() - _NOT_IN_PRINCIPAL)
 
 
 def write_changes(
-    row: OrganizationRow | ProjectRow | ApiKeyRow, limits: LimitsChange | None, **fields: str | int | None
-) -> dict[str, object]:
-    """Write what is not None; return what the audit log says of it."""
-    details: dict[str, object] = {name: value for name, value in fields.items() if value is not None}
-    for name, value in details.items():
-        setattr(row, name, value)
+    row: PlanRow | OrganizationRow | ProjectRow | ApiKeyRow,
+    limits: LimitsChange | None,
+    rules: Rules,
+    **fields: str | int | None,
+) -> AuditedChange:
+    """Write what is not None, and what the rules make."""
+    change = AuditedChange(row)
+    for name, value in fields.items():
+        if value is not None:
+            change.set(name, value)
     if limits is not None:
-        row.limits = limits(row.limits)
-        details["limits"] = stored_limits(row.limits)
-    return details
-
-
-def write_archived(row: OrganizationRow | ProjectRow, archived: bool | None, *, at: int) -> dict[str, object]:
-    """Archive or bring back, where that is not None and changes anything, at `at` unix seconds; return the same."""
-    if archived is None or archived == (row.archived_at is not None):
-        return {}
-    row.archived_at = at if archived else None
-    return {"archived": archived}
+        change.set("limits", limits(row.limits))
+    change.follow(rules)
+    return change
 
 
 def record(
@@ -189,10 +264,12 @@ def record(
     *,
     at: int,
     details: dict[str, object] | None = None,
+    change: AuditedChange | None = None,
 ) -> None:
     """Add to the audit log, in the transaction of the change itself, at `at` unix seconds. No secrets in `details`."""
     row = AuditRow(organization_id=organization, actor=actor, action=action, resource=resource, at=at)
-    row.details = details or {}
+    row.details = {**(details or {}), **(change.after if change else {})}
+    row.before = change.before if change else {}
     session.add(row)
 
 
@@ -210,10 +287,15 @@ async def bump_revision(session: AsyncSession, organization: OrganizationId, now
 
 
 async def revise_for(
-    session: AsyncSession, organization: OrganizationId, details: Mapping[str, object], now_ms: int
+    session: AsyncSession, organization: OrganizationId, change: AuditedChange, now_ms: int
 ) -> list[OutboxMessage]:
-    """Bump the revision where `details`, of `write_changes`, tell of something that a `Principal` depends on."""
-    return [await bump_revision(session, organization, now_ms)] if details.keys() & _IN_PRINCIPAL else []
+    """Bump the revision where the change is of something that a `Principal` depends on."""
+    return [await bump_revision(session, organization, now_ms)] if change.is_in_principal else []
+
+
+def _live_keys(organization: OrganizationId, now_s: int) -> tuple[ColumnElement[bool], ...]:
+    unexpired = or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > now_s)
+    return ApiKeyRow.organization_id == organization, ApiKeyRow.revoked_at.is_(None), unexpired
 
 
 async def _project(

@@ -1,4 +1,7 @@
-"""Tables of tenancy: organizations, projects, API keys and the audit log. Attributes are called as in the API."""
+"""Tables of tenancy: plans, organizations, projects, API keys and the audit log.
+
+Attributes are called as in the API.
+"""
 
 from typing import Annotated
 
@@ -30,7 +33,49 @@ class LimitsColumn(TypeDecorator[Limits]):
         return None if value is None else msgspec.convert(value, Limits)
 
 
+class ModelLimitsColumn(TypeDecorator[dict[str, Limits]]):
+    impl = JSON().with_variant(JSONB(), "postgresql")
+    cache_ok = True
+
+    def process_bind_param(self, value: dict[str, Limits] | None, dialect: Dialect) -> dict[str, object] | None:
+        return None if value is None else {models: stored_limits(limits) for models, limits in value.items()}
+
+    def process_result_value(self, value: object, dialect: Dialect) -> dict[str, Limits] | None:
+        return None if value is None else msgspec.convert(value, dict[str, Limits])
+
+
+def as_stored(value: object) -> object:
+    """Return a row's value as JSON holds it."""
+    if isinstance(value, Limits):
+        return stored_limits(value)
+    if isinstance(value, dict):
+        return {name: as_stored(each) for name, each in value.items()}
+    return value
+
+
 StoredLimits = Annotated[Limits, mapped_column(LimitsColumn)]
+StoredModelLimits = Annotated[dict[str, Limits], mapped_column(ModelLimitsColumn, default=dict)]
+"""Limits by the pattern of the models that they hold for."""
+Texts = Annotated[
+    list[str], mapped_column(JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql"))
+]
+Numbers = Annotated[
+    list[int], mapped_column(JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql"))
+]
+
+
+class PlanRow(Base):
+    """What organizations on it have where they state nothing of their own."""
+
+    __tablename__ = "tenancy_plans"
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(40), unique=True)
+    weight: Mapped[int]
+    limits: Mapped[StoredLimits]
+    # Patterns; None is every model.
+    models: Mapped[Texts | None]
+    created_at: Mapped[UnixSeconds] = mapped_column("created")
 
 
 class OrganizationRow(Base):
@@ -42,8 +87,13 @@ class OrganizationRow(Base):
     slug: Mapped[str] = mapped_column(String(40), unique=True)
     name: Mapped[str] = mapped_column(String(200))
     default_project_id: Mapped[Id] = mapped_column("default_project")
-    weight: Mapped[int]
+    plan_id: Mapped[Id | None] = mapped_column("plan", ForeignKey("tenancy_plans.id"), index=True)
+    # What of these is None comes from the plan.
+    weight: Mapped[int | None]
     limits: Mapped[StoredLimits]
+    models: Mapped[Texts | None]
+    # Percents of budgets whose use is told.
+    alert_percents: Mapped[Numbers | None]
     # Grows with every change that may make what is cached of its keys wrong.
     revision: Mapped[Count] = mapped_column(default=1)
     created_at: Mapped[UnixSeconds] = mapped_column("created")
@@ -59,6 +109,8 @@ class ProjectRow(Base):
     organization_id: Mapped[Id] = mapped_column("organization", ForeignKey("tenancy_organizations.id"), index=True)
     name: Mapped[str] = mapped_column(String(200))
     limits: Mapped[StoredLimits]
+    models: Mapped[Texts | None]
+    model_limits: Mapped[StoredModelLimits]
     created_at: Mapped[UnixSeconds] = mapped_column("created")
     archived_at: Mapped[UnixSeconds | None] = mapped_column("archived")
 
@@ -82,6 +134,11 @@ class ApiKeyRow(Base):
     hash: Mapped[str] = mapped_column(String(64), unique=True)
     pepper_version: Mapped[int]
     limits: Mapped[StoredLimits]
+    models: Mapped[Texts | None]
+    model_limits: Mapped[StoredModelLimits]
+    # What it is for (`core.principal.KeyScope`) and from where; None is everything, and everywhere.
+    scopes: Mapped[Texts | None]
+    addresses: Mapped[Texts | None]
     created_at: Mapped[UnixSeconds] = mapped_column("created")
     expires_at: Mapped[UnixSeconds | None] = mapped_column("expires")
     revoked_at: Mapped[UnixSeconds | None] = mapped_column("revoked")
@@ -108,3 +165,5 @@ class AuditRow(Base):
     resource: Mapped[Id]
     at: Mapped[UnixSeconds]
     details: Mapped[Json]
+    # What stood there where `details` says what stands there now.
+    before: Mapped[Json] = mapped_column(default=dict)

@@ -1,13 +1,23 @@
 """The API's shapes of tenancy. The lists of `/v1` hold exactly OpenAI's fields; what is read singly tells more."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-import msgspec
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from fastapi import Query
+from pydantic import BaseModel, Field
 
-from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId
-from tokenyard.core.money import InexactAmount, from_dollars, to_dollars
-from tokenyard.core.principal import Limits
+from tokenyard.core.ids import ApiKeyId, OrganizationId, PlanId, ProjectId
+from tokenyard.core.principal import KeyScope
+from tokenyard.tenancy.plans.rules import (
+    Addresses,
+    Expiry,
+    KeyRules,
+    LimitsField,
+    LimitsView,
+    ModelRules,
+    OrganizationRules,
+    RateLimitsField,
+    StrictBody,
+)
 from tokenyard.tenancy.tables import AuditRow
 from tokenyard.web.pages import Identified
 from tokenyard.web.request_guard import NO_NUL
@@ -15,133 +25,111 @@ from tokenyard.web.request_guard import NO_NUL
 MAX_EXPIRY_S = 31_536_000
 Json = dict[str, object]
 
-
-def _dollars(text: str) -> str:
-    try:
-        amount = from_dollars(text)
-    except InexactAmount as error:
-        raise ValueError(str(error)) from None
-    if not 0 <= amount < 2**62:
-        raise ValueError("must not be negative or too large")
-    return text
-
-
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Slug = Annotated[str, Field(max_length=40, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
-Weight = Annotated[int, Field(ge=1, le=1000)]
+AuditCursor = Annotated[int | None, Query(ge=0, lt=2**63)]
 ExpiresIn = Annotated[int, Field(ge=1, le=MAX_EXPIRY_S)]
-_Limit = Annotated[int, Field(ge=0, lt=2**53)]
+PlanReference = Annotated[str, Field(max_length=96, pattern=NO_NUL)]
 
 
-class _Body(BaseModel, extra="forbid", strict=True):
-    """Unknown fields are refused, so that a caller sets nothing that is not its own to set."""
-
-
-class LimitsView(_Body):
-    """Limits as the API takes and shows them; null is without limit. The spend is dollars, such as `"25.00"`."""
-
-    requests_per_minute: _Limit | None = None
-    tokens_per_minute: _Limit | None = None
-    requests_per_day: _Limit | None = None
-    tokens_per_day: _Limit | None = None
-    concurrency: _Limit | None = None
-    monthly_spend_dollars: Annotated[str, AfterValidator(_dollars)] | None = None
-
-    @classmethod
-    def of(cls, limits: Limits) -> Self:
-        counts = msgspec.structs.asdict(limits)
-        spend = counts.pop("monthly_spend")
-        return cls(**counts, monthly_spend_dollars=None if spend is None else to_dollars(spend))
-
-    def applied_to(self, limits: Limits) -> Limits:
-        """Return `limits` with the fields that a body names; the others stay."""
-        changes: dict[str, Any] = {name: getattr(self, name) for name in self.model_fields_set}
-        if "monthly_spend_dollars" in changes:
-            dollars = changes.pop("monthly_spend_dollars")
-            changes["monthly_spend"] = None if dollars is None else from_dollars(dollars)
-        return msgspec.structs.replace(limits, **changes)
-
-
-def _limits_view(value: object) -> object:
-    return LimitsView.of(value) if isinstance(value, Limits) else value
-
-
-LimitsField = Annotated[LimitsView, BeforeValidator(_limits_view)]
-
-
-class NewOrganization(_Body):
-    """`POST /admin/organizations`."""
+class NewOrganization(OrganizationRules):
+    """`POST /admin/organizations`; `plan` is its id or name."""
 
     name: Name
     slug: Slug
-    weight: Weight = 1
     limits: LimitsView = LimitsView()
+    plan: PlanReference | None = None
 
 
-class OrganizationChanges(_Body):
-    """`PATCH /admin/organizations/{organization}`; null and absent change nothing."""
+class OrganizationChanges(OrganizationRules):
+    """`PATCH /admin/organizations/{organization}`; absent changes nothing, nor does null for name and archived."""
 
     name: Name | None = None
-    weight: Weight | None = None
     limits: LimitsView | None = None
     archived: bool | None = None
+    plan: PlanReference | None = None
+
+    @property
+    def names_plan(self) -> bool:
+        """Tell whether the plan changes; null takes the organization off its plan."""
+        return "plan" in self.model_fields_set
 
 
-class NewProject(_Body):
+class NewProject(ModelRules):
     """`POST .../projects`."""
 
     name: Name
     limits: LimitsView = LimitsView()
 
 
-class ProjectChanges(_Body):
-    """`PATCH .../projects/{project}`; null and absent change nothing."""
+class ProjectChanges(ModelRules):
+    """`PATCH .../projects/{project}`; absent changes nothing, nor does null for name, limits and archived."""
 
     name: Name | None = None
     limits: LimitsView | None = None
     archived: bool | None = None
 
 
-class NewKey(_Body):
-    """`POST .../api_keys` by a tenant, and `POST /admin/operator_keys`."""
+class NewOperatorKey(StrictBody):
+    """`POST /admin/operator_keys`."""
 
     name: Name
     expires_in_seconds: ExpiresIn | None = None
+    addresses: Addresses | None = None
 
 
-class NewLimitedKey(NewKey):
-    """`POST .../api_keys` by the operator; without a project it is the default one."""
+class NewKey(KeyRules):
+    """`POST .../api_keys` by a tenant."""
 
-    project: Annotated[ProjectId, Field(max_length=96, pattern=NO_NUL)] | None = None
+    name: Name
+    expires_in_seconds: ExpiresIn | None = None
     limits: LimitsView = LimitsView()
 
 
-class ProjectKeyChanges(_Body):
-    """`PATCH .../api_keys/{key}`; null and absent change nothing."""
+class NewKeyOfProject(NewKey):
+    """`POST .../api_keys` by the operator; without a project it is the default one."""
+
+    project: Annotated[ProjectId, Field(max_length=96, pattern=NO_NUL)] | None = None
+
+
+class ProjectKeyChanges(KeyRules):
+    """`PATCH .../api_keys/{key}`; absent changes nothing, nor does null for name and limits.
+
+    `expires_in_seconds` counts from now on, and null is never.
+    """
 
     name: Name | None = None
     limits: LimitsView | None = None
+    expires_in_seconds: ExpiresIn | None = None
+
+    @property
+    def expiry(self) -> Expiry | None:
+        """Return when the key ends now, or None where that stays."""
+        return Expiry(self.expires_in_seconds) if "expires_in_seconds" in self.model_fields_set else None
 
 
-class _View(Identified, from_attributes=True):
+class RowView(Identified, from_attributes=True):
     """Made from a row, whose attributes have the same names. Times are unix seconds."""
 
 
-class OrganizationView(_View):
-    """A tenant."""
+class OrganizationView(RowView):
+    """A tenant, with what is its own: what is null comes from its plan, or else there is no limit to it."""
 
     id: OrganizationId
     object: Literal["organization"] = "organization"
     slug: str
     name: str
     default_project_id: ProjectId
-    weight: int
+    plan_id: PlanId | None
+    weight: int | None
     limits: LimitsField
+    models: list[str] | None
+    alert_percents: list[int] | None
     created_at: int
     archived_at: int | None
 
 
-class ProjectView(_View):
+class ProjectView(RowView):
     """OpenAI's project."""
 
     id: ProjectId
@@ -153,16 +141,18 @@ class ProjectView(_View):
 
 
 class ProjectDetails(ProjectView):
-    """A project with its limits."""
+    """A project with its limits and models."""
 
     limits: LimitsField
+    models: list[str] | None
+    model_limits: dict[str, RateLimitsField]
 
 
 class KeyOwner(BaseModel):
     """Empty: keys belong to projects here, not to persons. OpenAI's clients expect the object."""
 
 
-class ProjectKeyView(_View):
+class ProjectKeyView(RowView):
     """OpenAI's API key of a project. When it was last used is not recorded."""
 
     id: ApiKeyId
@@ -176,13 +166,23 @@ class ProjectKeyView(_View):
 
 
 class ProjectKeyDetails(ProjectKeyView):
-    """A key with its place, its limits and its end."""
+    """A key with its place, its limits, what it is for and its end."""
 
     organization_id: OrganizationId
     project_id: ProjectId
     limits: LimitsField
+    models: list[str] | None
+    model_limits: dict[str, RateLimitsField]
+    scopes: list[KeyScope] | None
+    addresses: list[str] | None
     expires_at: int | None
     revoked_at: int | None
+
+    @property
+    def is_free(self) -> bool:
+        """Tell whether nothing is stated that others of its project are not held to."""
+        stated = self.models, self.scopes, self.addresses, self.expires_at
+        return self.limits == LimitsView() and not self.model_limits and stated == (None,) * len(stated)
 
 
 class ProjectKeyCreated(ProjectKeyDetails):
@@ -198,7 +198,7 @@ class ProjectKeyDeleted(Identified):
     deleted: bool = True
 
 
-class OperatorKeyView(_View):
+class OperatorKeyView(RowView):
     """An operator's key, as OpenAI shows admin keys, and when it was revoked."""
 
     id: ApiKeyId
@@ -206,6 +206,7 @@ class OperatorKeyView(_View):
     name: str
     redacted_value: str
     owner: KeyOwner = KeyOwner()
+    addresses: list[str] | None
     created_at: int
     expires_at: int | None
     revoked_at: int | None
@@ -239,7 +240,7 @@ class AuditActor(BaseModel):
 
 
 class AuditEntry(Identified):
-    """One change: who made it, to what, and when."""
+    """One change: who made it, to what, and when; `details` says what stands there now, `before` what stood there."""
 
     object: Literal["organization.audit_log"] = "organization.audit_log"
     type: str
@@ -248,6 +249,7 @@ class AuditEntry(Identified):
     actor: AuditActor
     resource_id: str
     details: Json
+    before: Json
 
     @classmethod
     def of(cls, row: AuditRow) -> Self:
@@ -259,4 +261,5 @@ class AuditEntry(Identified):
             actor=AuditActor(api_key=ActingKey(id=row.actor)),
             resource_id=row.resource,
             details=row.details,
+            before=row.before,
         )

@@ -19,6 +19,7 @@ from tokenyard.web.auth import Authenticator
 from tokenyard.web.errors import install_error_handlers
 from tokenyard.web.health import Dependencies, health_router
 from tokenyard.web.metrics import metrics_router
+from tokenyard.web.rated_authenticator import RatedAuthenticator
 from tokenyard.web.request_guard import RequestGuard
 
 _REFERENCE = "#/components/schemas/{name}"
@@ -57,7 +58,7 @@ def create_app(
         lifespan=lifespan,
         redirect_slashes=False,
     )
-    app.state.authenticator = authenticator
+    app.state.authenticator = None if authenticator is None else RatedAuthenticator(authenticator)
     app.include_router(health_router(dependencies))
     if registry is not None:
         app.include_router(metrics_router(registry))

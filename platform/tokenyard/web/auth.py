@@ -5,9 +5,11 @@ from typing import Annotated, Protocol
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPBearer
 
-from tokenyard.core.errors import Unauthenticated
-from tokenyard.core.principal import Operator, Principal
+from tokenyard.core.errors import PermissionDenied, Unauthenticated
+from tokenyard.core.principal import KeyScope, Operator, Principal
 from tokenyard.web.client_address import address_of
+
+MISSING_SCOPE = "missing_scope"
 
 
 class Authenticator(Protocol):
@@ -17,7 +19,7 @@ class Authenticator(Protocol):
         """Return a tenant's principal; `address` is the client's, for whom too many unknown keys are refused.
 
         Raises:
-            Unauthenticated: unknown, malformed, revoked or expired key.
+            Unauthenticated: unknown, malformed, revoked or expired key, or one that `address` may not use.
             PermissionDenied: an operator's key.
             RateLimited: too many unknown keys came from this address.
             Unavailable: it is not known here, and cannot be looked up now.
@@ -67,26 +69,46 @@ _WantsApiKey = Annotated[object, Security(_API_KEY)]
 _WantsOperatorKey = Annotated[object, Security(_OPERATOR_KEY)]
 
 
-async def _tenant(request: Request, _key: _WantsApiKey) -> Principal:
-    authenticator: Authenticator = request.app.state.authenticator
-    return await authenticator.tenant(_tenants_key(request), address_of(request.scope))
+class TenantWith:
+    """A dependency: who calls, where the key is for `scope`; None is for keys that are for everything.
 
+    `any_scope` takes every key of a tenant, and `fresh` looks it up at this moment: a revoked one is dead at once.
+    """
 
-async def _fresh_tenant(request: Request, _key: _WantsApiKey) -> Principal:
-    authenticator: Authenticator = request.app.state.authenticator
-    return await authenticator.fresh_tenant(_tenants_key(request), address_of(request.scope))
+    def __init__(self, scope: KeyScope | None = None, *, any_scope: bool = False, fresh: bool = False) -> None:
+        self.scope = scope
+        self.any_scope = any_scope
+        self.fresh = fresh
+
+    async def __call__(self, request: Request, _key: _WantsApiKey) -> Principal:
+        authenticator: Authenticator = request.app.state.authenticator
+        look_up = authenticator.fresh_tenant if self.fresh else authenticator.tenant
+        principal = await look_up(_tenants_key(request), address_of(request.scope))
+        if not self.any_scope:
+            check_scope(principal, self.scope)
+        return principal
 
 
 def _tenants_key(request: Request) -> str:
     return bearer(request.headers.get("authorization"), request.headers.get("x-api-key"))
 
 
-async def _operator(request: Request, _key: _WantsOperatorKey) -> Operator:
+def check_scope(principal: Principal, scope: KeyScope | None) -> None:
+    """Raise `PermissionDenied` where the caller's key is not for `scope`; None is everything."""
+    if principal.scopes is not None and scope not in principal.scopes:
+        missing = "This needs a key that is for everything" if scope is None else f"Missing scopes: {scope}"
+        raise PermissionDenied(f"You have insufficient permissions for this operation. {missing}.", code=MISSING_SCOPE)
+
+
+async def current_operator(request: Request, _key: _WantsOperatorKey) -> Operator:
     authenticator: Authenticator = request.app.state.authenticator
     return await authenticator.operator(bearer(request.headers.get("authorization")), address_of(request.scope))
 
 
-CurrentTenant = Annotated[Principal, Depends(_tenant)]
-FreshTenant = Annotated[Principal, Depends(_fresh_tenant)]
-"""For routes that cost money without passing admission, or touch keys: a revoked key is dead there at once."""
-CurrentOperator = Annotated[Operator, Depends(_operator)]
+CurrentTenant = Annotated[Principal, Depends(TenantWith())]
+"""For routes that no scope opens: only a key that is for everything."""
+FreshTenant = Annotated[Principal, Depends(TenantWith(fresh=True))]
+"""The same, for routes that touch keys: a revoked key is dead there at once."""
+AnyTenant = Annotated[Principal, Depends(TenantWith(any_scope=True))]
+BillingTenant = Annotated[Principal, Depends(TenantWith(KeyScope.BILLING))]
+CurrentOperator = Annotated[Operator, Depends(current_operator)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from functools import lru_cache
-from ipaddress import IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
 from starlette.types import Scope
 
@@ -32,13 +32,38 @@ def _network_of(text: str) -> str:
     return str(IPv6Network((address, IPV6_PREFIX), strict=False))
 
 
+class Networks:
+    """Addresses and networks, which are asked whether they hold an address."""
+
+    def __init__(self, members: Iterable[str]) -> None:
+        """Take addresses and networks, such as `10.0.0.0/8`; one that is neither raises `ValueError`."""
+        self._members = tuple(ip_network(one) for one in members)
+
+    def __bool__(self) -> bool:
+        return bool(self._members)
+
+    def __contains__(self, address: str) -> bool:
+        found = _parsed(address)
+        return found is not None and any(found in member for member in self._members)
+
+
+@lru_cache(KNOWN_ADDRESSES)
+def _parsed(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return address if mapped is None else mapped
+
+
 class TrustedProxies:
     """The addresses and networks whose `X-Forwarded-For` is believed."""
 
     def __init__(self, trusted: Iterable[str]) -> None:
         """Take addresses and networks, such as `10.0.0.0/8`; one that is neither raises `ValueError`."""
-        self._networks = [ip_network(one) for one in trusted]
-        self._trusts = lru_cache(KNOWN_ADDRESSES)(self._looked_up)
+        self._networks = Networks(trusted)
+        self._trusts = lru_cache(KNOWN_ADDRESSES)(self._networks.__contains__)
 
     def trust(self, address: str) -> bool:
         return bool(self._networks) and self._trusts(address)
@@ -52,10 +77,3 @@ class TrustedProxies:
             if address and not self._trusts(address):
                 return address
         return peer
-
-    def _looked_up(self, text: str) -> bool:
-        try:
-            address = ip_address(text)
-        except ValueError:
-            return False
-        return any(address in network for network in self._networks)

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select
 
 from support.fakes.finetune_ports import TRAINING_RATE
-from support.finetune_fixtures import Platform
+from support.finetune_fixtures import BOUND_KEY, Platform
 from support.openai_errors import message_of
 from support.training_rows import rows
 from tokenyard.finetune.tables import JobRow
@@ -50,6 +50,16 @@ async def test_the_worst_case_is_reserved(platform: Platform) -> None:
     text = len("Which colour is the sky?") + len("Blue.")
     tokens = 3 * 20 * (text + 8 + 2 * 8)
     assert platform.reservations.open == {job.id: tokens * TRAINING_RATE}
+
+
+async def test_a_model_that_the_key_may_not_use_is_not_trained(platform: Platform) -> None:
+    file = await _file(platform)
+    bound = platform.acme.with_options(api_key=BOUND_KEY)
+    with pytest.raises(openai.PermissionDeniedError) as refused:
+        await bound.fine_tuning.jobs.create(model="small-model", training_file=file)
+    assert refused.value.code == "model_not_found"
+    assert platform.reservations.open == {}
+    assert (await bound.fine_tuning.jobs.list()).data == []
 
 
 async def test_a_job_that_is_not_covered_leaves_nothing(platform: Platform) -> None:

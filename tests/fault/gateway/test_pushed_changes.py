@@ -57,6 +57,44 @@ async def test_a_change_is_in_force_in_every_process(fleet: GatewayFleet) -> Non
     assert await statuses(pay) == [200, 200, 200]
 
 
+async def test_a_plan_and_what_a_key_may_do_are_in_force_in_every_process(fleet: GatewayFleet) -> None:
+    key = await fleet.new_tenant("acme")
+    listed = await fleet.admin("GET", f"{ORGANIZATION}/api_keys")
+    path = f"{ORGANIZATION}/api_keys/{listed['data'][0]['id']}"
+
+    async def pay(gateway: int) -> int:
+        return (await fleet.chat(gateway, key)).status
+
+    async def models(gateway: int) -> int:
+        return len((await (await fleet.call(gateway, "GET", "/v1/models", key)).json())["data"])
+
+    assert await statuses(pay) == [200, 200, 200]
+    await fleet.admin("POST", "/admin/plans", {"name": "pro", "weight": 5, "limits": {"requests_per_minute": 1000}})
+    await fleet.admin("PATCH", ORGANIZATION, {"plan": "pro"}, gateway=1)
+    assert await statuses(pay) == [200, 200, 200]
+    assert [sent.claims.weight for sent in fleet.server.log[-3:]] == [5, 5, 5]
+    await fleet.admin("PATCH", "/admin/plans/pro", {"limits": {"requests_per_minute": 0}}, gateway=2)
+    assert await statuses(pay) == [429, 429, 429], "the very next paid request"
+    await fleet.admin("PATCH", "/admin/plans/pro", {"limits": {"requests_per_minute": None}, "models": ["other"]})
+    assert await statuses(pay) == [403, 403, 403]
+
+    async def nothing_is_listed() -> bool:
+        return await statuses(models) == [0, 0, 0]
+
+    await until(nothing_is_listed)
+    await fleet.admin("PATCH", "/admin/plans/pro", {"models": None}, gateway=1)
+    rules: list[dict[str, list[str]]] = [{"scopes": ["files"]}, {"addresses": ["192.0.2.0/24"]}, {"models": []}]
+    for rule in rules:
+        await fleet.admin("PATCH", path, rule, gateway=2)
+        assert await statuses(pay) in ([403] * 3, [401] * 3), rule
+        await fleet.admin("PATCH", path, dict.fromkeys(rule), gateway=0)
+
+        async def all_pay() -> bool:
+            return await statuses(pay) == [200, 200, 200]
+
+        await until(all_pay)
+
+
 async def test_a_change_that_redis_missed_is_in_force_once_it_is_back(fleet: GatewayFleet) -> None:
     """It even lost all it had: the worker's loop tells it again, and processes look everything up afresh."""
     key = await fleet.new_tenant("acme")

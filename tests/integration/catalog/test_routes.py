@@ -13,12 +13,13 @@ from tokenyard.catalog.operator_routes import operator_router
 from tokenyard.catalog.tenant_routes import models_router, tenant_router
 from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId
 from tokenyard.core.models import SamplingDefaults
-from tokenyard.core.principal import Principal
+from tokenyard.core.principal import AllowedModels, Principal
 from tokenyard.web.errors import install_error_handlers
 
 if TYPE_CHECKING:
     from integration.catalog.conftest import Catalog
 
+BOUND = "org_acme's key for its fine-tunes alone"
 ACME = OrganizationId("org_acme")
 
 
@@ -33,7 +34,10 @@ def by(who: str) -> dict[str, str]:
 @pytest.fixture
 async def http(catalog: "Catalog") -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
-    app.state.authenticator = FixedAuthenticator({who: tenant(who) for who in ("org_acme", "org_umbra")}, "operator")
+    tenants = {who: tenant(who) for who in ("org_acme", "org_umbra")}
+    bound = AllowedModels("project", "proj_1", ("ft:*",))
+    tenants[BOUND] = msgspec.structs.replace(tenant("org_acme"), models=(bound,))
+    app.state.authenticator = FixedAuthenticator(tenants, "operator")
     install_error_handlers(app)
     app.include_router(models_router(catalog.models))
     app.include_router(tenant_router(catalog.models, catalog.adapters, catalog.store, catalog.bases, catalog.push))
@@ -70,6 +74,21 @@ async def test_a_model_tells_the_default_sampling_that_its_file_states(
         assert told["sampling"] == {"temperature": 0.2, "top_k": 40}
     listed = (await http.get("/v1/models", headers=by("org_acme"))).json()
     assert [sorted(model) for model in listed["data"]] == [["created", "id", "object", "owned_by"]] * 2
+
+
+async def test_what_a_key_may_not_use_is_not_shown_to_it(http: httpx.AsyncClient, catalog: "Catalog") -> None:
+    name = str(await catalog.live())
+    listed = (await http.get("/v1/models", headers=by(BOUND))).json()["data"]
+    assert [model["id"] for model in listed] == [name]
+    assert (await http.get(f"/v1/models/{name}", headers=by(BOUND))).status_code == 200
+    for refused in (
+        await http.get("/v1/models/smol", headers=by(BOUND)),
+        await http.post("/v1/model_aliases", json={"alias": "chat", "model": "smol"}, headers=by(BOUND)),
+    ):
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "model_not_found")
+    assert (await http.get("/v1/models/none", headers=by(BOUND))).status_code == 404
+    await http.post("/v1/model_aliases", json={"alias": "chat", "model": "smol"}, headers=by("org_acme"))
+    assert (await http.get("/v1/models/chat", headers=by(BOUND))).status_code == 403, "under no other name either"
 
 
 async def test_aliases_are_the_organization_s_own(http: httpx.AsyncClient, catalog: "Catalog") -> None:

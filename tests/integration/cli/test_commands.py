@@ -62,6 +62,28 @@ def test_limits_of_organizations_and_projects(acme: dict[str, Any]) -> None:
     assert "'Default project', 'Website'" in run("project", "limits", "acme-corp", "Webseite", expect=1).stderr
 
 
+def test_plans(acme: dict[str, Any]) -> None:
+    made = answer("plan", "create", "pro", "--weight", "4", "--rpm", "60", "--model", "small", "--model", "ft:*")
+    assert (made["weight"], made["limits"]["requests_per_minute"], made["models"]) == (4, 60, ["small", "ft:*"])
+    assert answer("plan", "show", "pro") == made
+    changed = answer("plan", "change", "pro", "--rpm", "none", "--tpm", "5")
+    assert (changed["limits"]["requests_per_minute"], changed["limits"]["tokens_per_minute"]) == (None, 5)
+    assert (changed["weight"], changed["models"]) == (4, ["small", "ft:*"])
+    assert answer("plan", "change", "pro", "--model", "*", "--weight", "2")["models"] == ["*"]
+    assert answer("org", "plan", "acme-corp", "pro")["plan_id"] == made["id"]
+    assert "pro" in run("plan", "list").output
+    assert "are on the plan" in run("plan", "delete", "pro", expect=1).stderr
+    assert answer("org", "plan", "acme-corp", "none")["plan_id"] is None
+    assert "is deleted" in run("plan", "delete", "pro").output
+
+
+def test_keys_with_rules(acme: dict[str, Any]) -> None:
+    made = answer("key", "create", "acme-corp", "--scope", "inference", "--address", "10.0.0.0/8", "--model", "small")
+    assert (made["scopes"], made["addresses"], made["models"]) == (["inference"], ["10.0.0.0/8"], ["small"])
+    assert "scopes" in run("key", "create", "acme-corp", "--scope", "nothing", expect=1).stderr
+    assert "tenants' keys" in run("key", "create", "--operator", "--scope", "files", expect=1).stderr
+
+
 def test_keys_are_shown_once_and_end_when_revoked(acme: dict[str, Any], settings: Settings) -> None:
     made = answer("key", "create", "acme-corp", "--name", "ci", "--expires-in-days", "2")
     assert _models(settings, made["value"]) == 200

@@ -46,10 +46,13 @@ async def is_refused(authenticator: KeyAuthenticator, secret: str) -> bool:
 async def test_a_key_tells_its_holder_with_the_limits_of_all_three_scopes(tenancy: Tenancy) -> None:
     organization, _ = await tenancy.new_tenant("acme")
     await tenancy.operator_store.change_organization(
-        organization.id, name=None, weight=3, limits=lambda _limits: Limits(requests_per_minute=9),
+        organization.id,
+        name=None,
+        limits=lambda _limits: Limits(requests_per_minute=9),
         archived=None,
         actor=BOOTSTRAP,
-    )  # fmt: skip
+        rules={"weight": lambda _old: 3},
+    )
     project = await tenancy.store.create_project(
         organization.id, name="p", limits=Limits(concurrency=2), actor=BOOTSTRAP
     )

@@ -124,7 +124,7 @@ async def test_nobody_looks_up_what_no_change_concerns(tenancy: Tenancy) -> None
 async def changed_without_carrying(tenancy: Tenancy) -> tuple[OrganizationId, list[OutboxMessage]]:
     """Commit a change as a process does that dies before it can tell anybody."""
     view, messages = await tenancy.operator_store.change_organization(
-        "acme", name=None, weight=9, limits=None, archived=None, actor=BOOTSTRAP
+        "acme", name=None, limits=None, archived=None, actor=BOOTSTRAP, rules={"weight": lambda _old: 9}
     )
     return view.id, messages
 
@@ -172,7 +172,7 @@ async def test_revisions_only_grow_whatever_the_order(tenancy: Tenancy) -> None:
 async def test_many_changes_at_once_are_all_in_force_at_the_newest_revision(tenancy: Tenancy) -> None:
     organization, secret = await tenancy.new_tenant("acme")
     await tenancy.operator_store.change_organization(
-        "acme", name=None, weight=2, limits=None, archived=None, actor=BOOTSTRAP
+        "acme", name=None, limits=None, archived=None, actor=BOOTSTRAP, rules={"weight": lambda _old: 2}
     )
     messages = [message for _ in range(20) for message in (await changed_without_carrying(tenancy))[1]]
     async with tenancy.other_process() as process:

@@ -67,7 +67,7 @@ async def test_an_ended_key_neither_makes_nor_ends_keys(tenancy: Tenancy, end: E
     app = FastAPI()
     app.state.authenticator = gateway
     install_error_handlers(app)
-    app.include_router(tenant_router(tenancy.store, tenancy.keys))
+    app.include_router(tenant_router(tenancy.store, tenancy.keys, tenancy.push))
     headers = {"authorization": f"Bearer {secret}"}
     async with httpx2.AsyncClient(
         transport=httpx2.ASGITransport(app), base_url="http://gateway", headers=headers

@@ -202,7 +202,7 @@ class GatewayProcess(MoneyProcess):
         change: Any
         if scope == organization:
             change = self._organizations.change_organization(
-                scope, name=None, weight=None, limits=changed, archived=None, actor=actor
+                scope, name=None, limits=changed, archived=None, actor=actor
             )
         elif scope.startswith("proj_"):
             change = self._keys.change_project(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tokenyard.web.client_address import TrustedProxies, network_of
+from tokenyard.web.client_address import Networks, TrustedProxies, network_of
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,20 @@ def test_the_client_is_the_last_that_no_trusted_proxy_is(forwarded: str, client:
 def test_a_setting_that_is_no_network_is_refused() -> None:
     with pytest.raises(ValueError, match="loadbalancer"):
         TrustedProxies(["loadbalancer"])
+
+
+@pytest.mark.parametrize(
+    ("address", "held"),
+    [
+        ("10.1.2.3", True),
+        ("::ffff:10.1.2.3", True),
+        ("11.1.2.3", False),
+        ("2001:db8::5", True),
+        ("2001:db9::5", False),
+        ("", False),
+        ("/run/socket", False),
+    ],
+)
+def test_networks_hold_addresses(address: str, held: bool) -> None:
+    assert (address in Networks(["10.0.0.0/8", "2001:db8::/32"])) is held
+    assert address not in Networks([])

@@ -13,10 +13,12 @@ from tokenyard.clients.platform_api.shapes import (
     InvoiceInfo,
     JobInfo,
     KeyInfo,
+    KeyRulesInfo,
     LimitsInfo,
     ModelInfo,
     NewKeyInfo,
     OrganizationInfo,
+    PlanInfo,
     ProjectInfo,
     ProjectKeyInfo,
     RateCardInfo,
@@ -29,6 +31,7 @@ from tokenyard.clients.platform_api.shapes import (
 
 _OPERATOR_KEYS = "/admin/operator_keys"
 _JOBS = "/admin/jobs"
+_PLANS = "/admin/plans"
 _RATE_CARDS = "/admin/rate_cards"
 MAX_BUCKETS = 168  # of one page
 RECONCILE_TIMEOUT_S = 3600.0  # it reads whole tables
@@ -46,12 +49,33 @@ class OperatorApi(ApiCaller):
     async def organization(self, organization: str) -> OrganizationInfo:
         return await self.call(OrganizationInfo, "GET", _of(organization))
 
-    async def create_organization(self, *, name: str, slug: str, weight: int = 1) -> OrganizationInfo:
-        body = {"name": name, "slug": slug, "weight": weight}
+    async def create_organization(
+        self, *, name: str, slug: str, weight: int | None = None, plan: str | None = None
+    ) -> OrganizationInfo:
+        """Make an organization; without a weight it has its plan's."""
+        body = {"name": name, "slug": slug, "weight": weight, "plan": plan}
         return await self.call(OrganizationInfo, "POST", "/admin/organizations", body=body)
 
     async def limit_organization(self, organization: str, changes: LimitsInfo) -> OrganizationInfo:
         return await self.call(OrganizationInfo, "PATCH", _of(organization), body={"limits": changes.as_json()})
+
+    async def put_on_plan(self, organization: str, plan: str | None) -> OrganizationInfo:
+        return await self.call(OrganizationInfo, "PATCH", _of(organization), body={"plan": plan})
+
+    def plans(self) -> AsyncIterator[PlanInfo]:
+        return self.every(PlanInfo, _PLANS)
+
+    async def plan(self, plan: str) -> PlanInfo:
+        return await self.call(PlanInfo, "GET", _plan(plan))
+
+    async def create_plan(self, plan: PlanInfo) -> PlanInfo:
+        return await self.call(PlanInfo, "POST", _PLANS, body=plan.as_json())
+
+    async def change_plan(self, plan: str, changes: PlanInfo) -> PlanInfo:
+        return await self.call(PlanInfo, "PATCH", _plan(plan), body=changes.as_json())
+
+    async def delete_plan(self, plan: str) -> ApiObject:
+        return await self.call(ApiObject, "DELETE", _plan(plan))
 
     def projects(self, organization: str) -> AsyncIterator[ProjectInfo]:
         return self.every(ProjectInfo, _of(organization, "projects"))
@@ -74,10 +98,17 @@ class OperatorApi(ApiCaller):
         return await self.call(ProjectKeyInfo, "PATCH", path, body={"limits": changes.as_json()})
 
     async def create_key(
-        self, organization: str, *, name: str, project: str | None = None, expires_in_s: int | None = None
+        self,
+        organization: str,
+        *,
+        name: str,
+        project: str | None = None,
+        expires_in_s: int | None = None,
+        rules: KeyRulesInfo | None = None,
     ) -> NewKeyInfo:
         """Make a tenant's key, in its default project where none is named."""
-        body = {"name": name, "project": project, "expires_in_seconds": expires_in_s}
+        stated = {} if rules is None else rules.as_json()
+        body = {"name": name, "project": project, "expires_in_seconds": expires_in_s, **stated}
         return await self.call(NewKeyInfo, "POST", _of(organization, "api_keys"), body=body)
 
     async def revoke_key(self, organization: str, key: str) -> ApiObject:
@@ -186,6 +217,10 @@ class OperatorApi(ApiCaller):
 
     async def reconcile(self) -> ReconciliationInfo:
         return await self.call(ReconciliationInfo, "POST", "/admin/reconcile", timeout_s=RECONCILE_TIMEOUT_S)
+
+
+def _plan(plan: str) -> str:
+    return f"{_PLANS}/{quote(plan, safe='')}"
 
 
 def _of(organization: str, *rest: str) -> str:

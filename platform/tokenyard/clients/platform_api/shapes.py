@@ -46,6 +46,24 @@ class LimitsInfo(ApiObject):
     monthly_spend_dollars: str | None = None
 
 
+class PlanInfo(ApiObject):
+    """A plan; as a body its changes. `models` None is all of them."""
+
+    id: str = ""
+    name: str = ""
+    weight: int = 1
+    limits: LimitsInfo = LimitsInfo()
+    models: list[str] | None = None
+
+
+class KeyRulesInfo(ApiObject):
+    """What a new key is for, and from where; None is everything, and everywhere."""
+
+    scopes: list[str] | None = None
+    models: list[str] | None = None
+    addresses: list[str] | None = None
+
+
 class OrganizationInfo(ApiObject):
     id: str
     slug: str

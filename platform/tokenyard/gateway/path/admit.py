@@ -75,4 +75,4 @@ def admission_request(
     )
     amount = worst_case_cost(model.price, prompt_tokens=prompt, completion_tokens=completion)
     budgets = budgets_of(principal.organization, principal.monthly_limits, clock.now_ms())
-    return AdmissionRequest(principal, claims, prompt + completion, amount, budgets)
+    return AdmissionRequest(principal.using(model.name), claims, prompt + completion, amount, budgets)

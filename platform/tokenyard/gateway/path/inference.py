@@ -10,7 +10,7 @@ from tokenyard.core.admission import Admitted, PrincipalOutdated
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import InvalidRequest, TokenyardError, Unavailable
 from tokenyard.core.ids import RequestId
-from tokenyard.core.principal import Principal
+from tokenyard.core.principal import KeyScope, Principal
 from tokenyard.gateway.counting.token_counter import TokenCounter
 from tokenyard.gateway.endpoints.body import PaidBody
 from tokenyard.gateway.endpoints.table import Endpoint
@@ -24,7 +24,7 @@ from tokenyard.gateway.path.settle import RequestSettlement, Settler
 from tokenyard.gateway.path.telemetry import RequestTelemetry
 from tokenyard.gateway.ports import AdmissionControl, ModelResolver
 from tokenyard.web.access_log import AccessLog
-from tokenyard.web.auth import Authenticator, bearer
+from tokenyard.web.auth import Authenticator, bearer, check_scope
 
 # Nginx's number for "the client closed the request": only ever seen in logs and metrics.
 CLIENT_CLOSED_REQUEST = 499
@@ -107,6 +107,7 @@ class Inference:
         self._places.check_room()
         secret = _secret(client)
         principal = await self._authenticator.tenant(secret, client.address)
+        check_scope(principal, KeyScope.INFERENCE)
         caller = _Caller(principal, secret, client.address)
         telemetry.caller(principal.organization, principal.project, principal.key)
         with self._places.place(principal.organization) as place:
@@ -137,6 +138,8 @@ class Inference:
             return await self._admission.admit(request, caller.principal, request_id)
         except PrincipalOutdated:
             fresh = await self._authenticator.fresh_tenant(caller.secret, caller.address)
+        check_scope(fresh, KeyScope.INFERENCE)
+        fresh.check_model(request.model.name)
         try:
             return await self._admission.admit(request, fresh, request_id)
         except PrincipalOutdated as error:  # changed once more, or SQL answered with an old copy

@@ -50,10 +50,12 @@ async def resolve(
 
     Raises:
         ModelNotFound: no such model for this organization.
+        PermissionDenied: the plan, the project or the key does not allow the model.
         InvalidRequest: the model cannot do this.
         ContextLengthExceeded: prompt and completion cannot fit.
     """
     model = await models.resolve(principal.organization, body.model)
+    principal.check_model(model.name)
     base = model.base
     body.check_model(base)
     prompts = body.prompts(base)

@@ -1,0 +1,1 @@
+"""Tells organizations how much of their budgets they have used."""

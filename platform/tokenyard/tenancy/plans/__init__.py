@@ -1,0 +1,1 @@
+"""Plans, and how limits and allowed models combine."""

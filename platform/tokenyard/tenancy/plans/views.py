@@ -1,0 +1,127 @@
+"""Plans as the API takes and shows them, and what holds for models in a project, in OpenAI's shapes."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, Field
+
+from tokenyard.core.ids import PlanId
+from tokenyard.tenancy.plans.combination import WEIGHT
+from tokenyard.tenancy.plans.rules import (
+    LimitsField,
+    LimitsView,
+    Models,
+    RateLimitsView,
+    Rules,
+    StrictBody,
+    Weight,
+    stated,
+)
+from tokenyard.tenancy.views import RowView
+from tokenyard.web.pages import Identified
+
+PlanName = Annotated[str, Field(max_length=40, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+
+
+class NewPlan(StrictBody):
+    """`POST /admin/plans`; models go by their names, or by the beginning of them and a `*`, and null is all."""
+
+    name: PlanName
+    weight: Weight = WEIGHT
+    limits: LimitsView = LimitsView()
+    models: Models | None = None
+
+
+class PlanChanges(StrictBody):
+    """`PATCH /admin/plans/{plan}`; absent changes nothing, nor does null, which for models is all of them."""
+
+    name: PlanName | None = None
+    weight: Weight | None = None
+    limits: LimitsView | None = None
+    models: Models | None = None
+
+    def rules(self) -> Rules:
+        """Return what the body names of weight and models."""
+        return stated(self, "models") | (stated(self, "weight") if self.weight is not None else {})
+
+
+class PlanView(RowView):
+    """What organizations on it have where they state nothing of their own."""
+
+    id: PlanId
+    object: Literal["plan"] = "plan"
+    name: str
+    weight: int
+    limits: LimitsField
+    models: list[str] | None
+    created_at: int
+
+
+class PlanDeleted(Identified):
+    object: Literal["plan.deleted"] = "plan.deleted"
+    deleted: bool = True
+
+
+class ModelPermissions(BaseModel):
+    """OpenAI's model permissions of a project, of which only lists of allowed models can be stated here."""
+
+    object: Literal["project.model_permissions"] = "project.model_permissions"
+    mode: Literal["allow_list"] = "allow_list"
+    model_ids: list[str]
+
+
+class NewModelPermissions(StrictBody):
+    """`POST .../model_permissions`; models go by their names, or by the beginning of them and a `*`."""
+
+    mode: Literal["allow_list"]
+    model_ids: Models
+
+
+class ModelPermissionsDeleted(BaseModel):
+    object: Literal["project.model_permissions.deleted"] = "project.model_permissions.deleted"
+    deleted: bool = True
+
+
+UNLIMITED = 2**53 - 1
+"""OpenAI's rate limits always have a number; this one says that there is no limit."""
+_Number = Annotated[int, Field(ge=0, le=UNLIMITED)]
+
+
+class ModelRateLimit(Identified):
+    """OpenAI's rate limit of a project for a model, which is also its `id`."""
+
+    object: Literal["project.rate_limit"] = "project.rate_limit"
+    model: str
+    max_requests_per_1_minute: int
+    max_tokens_per_1_minute: int
+    max_requests_per_1_day: int
+
+    @classmethod
+    def of(cls, model: str, limits: RateLimitsView) -> Self:
+        def number(limit: int | None) -> int:
+            return UNLIMITED if limit is None else limit
+
+        return cls(
+            id=model,
+            model=model,
+            max_requests_per_1_minute=number(limits.requests_per_minute),
+            max_tokens_per_1_minute=number(limits.tokens_per_minute),
+            max_requests_per_1_day=number(limits.requests_per_day),
+        )
+
+
+class ModelRateLimitChanges(StrictBody):
+    """`POST .../rate_limits/{model}`; what is absent stays."""
+
+    max_requests_per_1_minute: _Number | None = None
+    max_tokens_per_1_minute: _Number | None = None
+    max_requests_per_1_day: _Number | None = None
+
+    def limits(self) -> RateLimitsView:
+        """Return the change as a change of limits."""
+        numbers = {
+            "requests_per_minute": self.max_requests_per_1_minute,
+            "tokens_per_minute": self.max_tokens_per_1_minute,
+            "requests_per_day": self.max_requests_per_1_day,
+        }
+        given = {name: number for name, number in numbers.items() if number is not None}
+        return RateLimitsView(**{name: None if number == UNLIMITED else number for name, number in given.items()})
