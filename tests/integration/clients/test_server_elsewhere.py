@@ -68,6 +68,14 @@ def _nothing() -> None:
     pass
 
 
+async def _read(client: ElsewhereClient, url: str, limits: ReplyLimits) -> bytes:
+    reply = await client.post(url, b"{}", {}, limits, _nothing)
+    try:
+        return await reply.beginning(100)
+    finally:
+        reply.close()
+
+
 async def test_tls_is_verified(tmp_path: Path, client: ElsewhereClient) -> None:
     certificate, server = make_certificate(tmp_path), ServerElsewhereFake()
     body, headers = b'{"messages": []}', {"authorization": f"Bearer {KEY_THERE}"}
@@ -148,18 +156,15 @@ async def test_a_kept_connection_that_is_cut_unanswered_is_stale(client: Elsewhe
 @pytest.mark.parametrize("answer", [CHUNKED + b"5\r\nhel", WHOLE[:-1], CHUNKED + b"zz\r\n"])
 async def test_lost_before_the_end(client: ElsewhereClient, answer: bytes) -> None:
     async with _serving(Talking(answer, then_close=True)) as url:
-        reply = await client.post(url, b"{}", {}, _limits(), _nothing)
         with pytest.raises(ReplicaLost):
-            await reply.beginning(100)
+            await _read(client, url, _limits())
 
 
 async def test_silence_and_time_have_limits(client: ElsewhereClient) -> None:
     async with _serving(Talking(CHUNKED + b"1\r\nx\r\n")) as url:
         for limits in (_limits(silence_s=0.1), _limits(total_s=0.1)):
-            reply = await client.post(url, b"{}", {}, limits, _nothing)
             with pytest.raises(ReplyOverdue):
-                await reply.beginning(100)
-            reply.close()
+                await _read(client, url, limits)
 
 
 async def test_nobody_there(client: ElsewhereClient, monkeypatch: pytest.MonkeyPatch) -> None:
