@@ -9,6 +9,7 @@ import msgspec
 from redis.asyncio import Redis
 
 from support.fakes.gateway_ports import BASE
+from support.fakes.rate_cards import SHIPPED_MODEL
 from support.fakes.server_elsewhere import KEY_THERE, THERE, ServerElsewhereFake, running_elsewhere
 from support.gateway_stack import SALT_SECRET, GatewayStack, gateway_stack
 from support.servers.certificates import make_certificate
@@ -18,6 +19,7 @@ from tokenyard.gateway.elsewhere.server_relay import ServerRelay
 
 FALLBACK = "stand-in"
 SOLD = BASE.id
+MODELS = (SOLD, FALLBACK, SHIPPED_MODEL)
 
 
 @dataclass
@@ -63,7 +65,7 @@ async def elsewhere_stack(redis: Redis, folder: Path) -> AsyncIterator[Elsewhere
         gateway_stack(
             redis,
             folder,
-            elsewhere=ServerRelay(client, {SOLD: KEY_THERE, FALLBACK: KEY_THERE}, user_secret=SALT_SECRET),
+            elsewhere=ServerRelay(client, dict.fromkeys(MODELS, KEY_THERE), user_secret=SALT_SECRET),
         ) as gateway,
     ):
         stack = ElsewhereStack(gateway, server, url)
