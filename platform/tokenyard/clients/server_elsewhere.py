@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Self
@@ -22,7 +23,8 @@ READ_BUFFER_BYTES = 64 * 1024
 _UNREACHABLE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 
 
-class _Trace(SimpleNamespace):
+@dataclass
+class _Trace:
     """How far one request came."""
 
     heard: Callable[[], None]
@@ -72,7 +74,7 @@ class ElsewhereClient:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        trace = aiohttp.TraceConfig(trace_config_ctx_factory=_given)
+        trace = aiohttp.TraceConfig()
         trace.on_connection_reuseconn.append(_reused)
         trace.on_request_headers_sent.append(_heard)
         self._session = aiohttp.ClientSession(
@@ -101,7 +103,7 @@ class ElsewhereClient:
         """
         assert self._session is not None, "use `async with`"
         left_s = limits.deadline - asyncio.get_running_loop().time()
-        trace = _Trace(heard=heard)
+        trace = _Trace(heard)
         try:
             response = await self._session.post(
                 URL(url, encoded=True),
@@ -131,13 +133,9 @@ def _proxy(url: str) -> str | None:
     return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
 
 
-def _given(trace_request_ctx: _Trace) -> _Trace:
-    return trace_request_ctx
+async def _reused(_session: aiohttp.ClientSession, context: SimpleNamespace, _details: object) -> None:
+    context.trace_request_ctx.reused = True
 
 
-async def _reused(_session: aiohttp.ClientSession, trace: _Trace, _details: object) -> None:
-    trace.reused = True
-
-
-async def _heard(_session: aiohttp.ClientSession, trace: _Trace, _details: object) -> None:
-    trace.heard()
+async def _heard(_session: aiohttp.ClientSession, context: SimpleNamespace, _details: object) -> None:
+    context.trace_request_ctx.heard()

@@ -1,6 +1,6 @@
 """What the gateway needs from others, held in memory: models and replicas."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.errors import ModelNotFound
@@ -32,7 +32,7 @@ class KnownModels:
 
     def __init__(self, base: BaseModel = BASE) -> None:
         self.base = base
-        self.price = price_of
+        self.price: Callable[[str], Price] = price_of
         self.fine_tuned: dict[tuple[OrganizationId, str], AdapterRef] = {}
 
     async def resolve(self, organization: OrganizationId, name: str) -> ResolvedModel:

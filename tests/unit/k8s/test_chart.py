@@ -263,7 +263,7 @@ def test_the_keys_of_servers_elsewhere_reach_the_gateway_alone() -> None:
     key = {"name": "TOKENYARD_SERVER_KEYS", "valueFrom": {"secretKeyRef": {"name": "servers", "key": "keys"}}}
     rendered = pods(render({"gateway": {"extraEnv": [key]}}))
     holders = {name for name, pod in rendered.items() if key in pod["containers"][0].get("env", [])}
-    assert holders == {"ty-gateway"}
+    assert holders == {"Deployment/ty-gateway"}
 
 
 def test_ray_pods_are_probed_by_what_the_image_has() -> None:

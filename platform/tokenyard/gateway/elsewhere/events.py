@@ -3,8 +3,8 @@
 import orjson
 
 from tokenyard.gateway.elsewhere.answer_count import AnswerCount, usage_told
+from tokenyard.gateway.elsewhere.answer_shape import AnswerShape, WrongAnswer
 from tokenyard.gateway.elsewhere.errors import error_told
-from tokenyard.gateway.elsewhere.shapes import AnswerShape, WrongAnswer
 from tokenyard.gateway.endpoints.answer import DONE
 from tokenyard.gateway.endpoints.invalid_body import Json
 
@@ -90,11 +90,11 @@ class ServerEvents:
             return b""
         out = []
         for choice in self._shape.choices(told, whole=False):
-            self._count.passed(choice.index, choice.text_bytes)
-            self._seen.add(choice.index)
+            self._count.passed(choice.number, choice.text_bytes)
+            self._seen.add(choice.number)
             if choice.shown["finish_reason"]:
-                self._finished.add(choice.index)
-            counted = self._count.of_choice(choice.index, usage if self._tells_of_choice else None)
+                self._finished.add(choice.number)
+            counted = self._count.of_choice(choice.number, usage if self._tells_of_choice else None)
             out.append(self._shape.event(told, [choice.shown], usage_told(counted)))
         return b"".join(out)
 

@@ -3,9 +3,9 @@
 import orjson
 
 from tokenyard.gateway.elsewhere.answer_count import AnswerCount, usage_told
+from tokenyard.gateway.elsewhere.answer_shape import AnswerShape, WrongAnswer
 from tokenyard.gateway.elsewhere.errors import MAX_RETRY_AFTER_S, refusal_told, status_told
 from tokenyard.gateway.elsewhere.events import ServerEvents
-from tokenyard.gateway.elsewhere.shapes import AnswerShape, WrongAnswer
 from tokenyard.gateway.path.upstream_errors import AttemptFailed, model_failed
 from tokenyard.gateway.ports import Reply
 
@@ -63,7 +63,7 @@ class ServerReply:
             raise WrongAnswer("no choices")
         choices = []
         for choice in self._shape.choices(told, whole=True):
-            self._count.passed(choice.index, choice.text_bytes)
+            self._count.passed(choice.number, choice.text_bytes)
             choices.append(choice.shown)
         usage = told.get("usage")
         # The usage stands last, where it is looked for in a long answer.

@@ -13,10 +13,10 @@ from tokenyard.core.models import BaseModel, ServerSource
 from tokenyard.core.replica import ConnectionStale, ReplicaLost, ReplicaUnreachable, ReplyLimits, ReplyOverdue
 from tokenyard.core.usage import TokenUsage
 from tokenyard.gateway.elsewhere.answer_count import BYTES_A_TOKEN, AnswerCount, CountBounds
+from tokenyard.gateway.elsewhere.answer_shape import AnswerShape
 from tokenyard.gateway.elsewhere.back_off import BackOff
 from tokenyard.gateway.elsewhere.errors import private_words
 from tokenyard.gateway.elsewhere.reply import ServerReply
-from tokenyard.gateway.elsewhere.shapes import AnswerShape
 from tokenyard.gateway.elsewhere.taken import CHAT, body_elsewhere, check_taken, hashed_end_user
 from tokenyard.gateway.path.client import ClientConnection
 from tokenyard.gateway.path.replies import refuse, relay_stream, relay_whole

@@ -8,8 +8,8 @@ import pytest
 from tokenyard.core.usage import TokenUsage
 from tokenyard.gateway.elsewhere import events as events_module
 from tokenyard.gateway.elsewhere.answer_count import AnswerCount, CountBounds
+from tokenyard.gateway.elsewhere.answer_shape import AnswerShape
 from tokenyard.gateway.elsewhere.events import ServerEvents
-from tokenyard.gateway.elsewhere.shapes import AnswerShape
 from tokenyard.gateway.endpoints.answer import Answer
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 9, "total_tokens": 16}

@@ -24,9 +24,10 @@ class Choice(NamedTuple):
     text_bytes: int
 
     @property
-    def index(self) -> int:
-        index: int = self.shown["index"]
-        return index
+    def number(self) -> int:
+        """Return which of the answer's choices it is."""
+        number: int = self.shown["index"]
+        return number
 
 
 class AnswerShape(NamedTuple):
