@@ -4,7 +4,6 @@ import asyncio
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from types import SimpleNamespace
 from typing import Self
 from urllib.parse import urlsplit
@@ -19,6 +18,7 @@ CONNECT_TIMEOUT_S = 5.0
 """For name, connection and TLS, and for a place among the connections where all are taken."""
 KEEP_ALIVE_S = 15.0
 MAX_CONNECTIONS = 1024
+"""To one server, so that one which hangs takes none from another."""
 READ_BUFFER_BYTES = 64 * 1024
 _UNREACHABLE = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
 
@@ -78,7 +78,9 @@ class ElsewhereClient:
         trace.on_connection_reuseconn.append(_reused)
         trace.on_request_headers_sent.append(_heard)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(ssl=self._tls, limit=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S),
+            connector=aiohttp.TCPConnector(
+                ssl=self._tls, limit=0, limit_per_host=MAX_CONNECTIONS, keepalive_timeout=KEEP_ALIVE_S
+            ),
             # What is compressed may be without end once it is not.
             headers={"accept-encoding": "identity", "user-agent": "Tokenyard", "content-type": "application/json"},
             auto_decompress=False,
@@ -127,7 +129,6 @@ class ElsewhereClient:
         return ElsewhereReply(response)
 
 
-@lru_cache(maxsize=64)
 def _proxy(url: str) -> str | None:
     parts = urlsplit(url)
     return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
