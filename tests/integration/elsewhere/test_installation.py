@@ -91,6 +91,6 @@ async def test_a_fallback_stands_in_until_a_replica_is_there(fleet: GatewayFleet
     fleet.server.behaviour.status = 200
 
     async def ours() -> bool:
-        return (await asked())["id"] != "gen-17"
+        return bool((await asked())["id"] != "gen-17")
 
     await until(ours)
