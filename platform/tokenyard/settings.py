@@ -46,6 +46,9 @@ class Settings(BaseSettings):
     ray_token_file: Path = Field(default_factory=lambda: Path.home() / ".ray" / "auth_token")
 
     models: Annotated[tuple[str, ...], NoDecode] = ("smollm2-135m-instruct",)
+    # Of servers elsewhere: the keys by the names that model files give them, and the hosts that may go without TLS.
+    server_keys: dict[str, SecretStr] = {}
+    plain_http_servers: Annotated[tuple[str, ...], NoDecode] = ()
     opening_credit_dollars: str = "5"
     hold_lease_ms: int = 30_000
     hold_renewal_ms: int = 5_000
@@ -69,7 +72,7 @@ class Settings(BaseSettings):
     training_num_gpus: float = 0.0
     training_timeout_s: int = 3600
 
-    @field_validator("models", "trusted_proxies", mode="before")
+    @field_validator("models", "trusted_proxies", "plain_http_servers", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
         """Take `a,b` as well as JSON's `["a", "b"]`."""
@@ -115,7 +118,8 @@ class Settings(BaseSettings):
     def derived_secret(self, purpose: str) -> bytes:
         """Return a 32-byte secret for one purpose, so that no secret is used for two things.
 
-        Purposes in use: `api-key-pepper-1`, `meter`, `cache-salt`, `replica-bearer`, `dashboard-session`.
+        Purposes in use: `api-key-pepper-1`, `meter`, `cache-salt`, `replica-bearer`, `dashboard-session`,
+        `end-user`.
 
         Raises:
             ValueError: no installation secret is set (`TOKENYARD_SECRET`; `tokenyard up` makes one).

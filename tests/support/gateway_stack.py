@@ -26,6 +26,7 @@ from tokenyard.core.principal import Limits
 from tokenyard.core.redis_keys import bucket_of, budget, holds
 from tokenyard.core.replica import Replica
 from tokenyard.gateway.app import Gateway, create_app
+from tokenyard.gateway.elsewhere.server_relay import ServerRelay
 from tokenyard.gateway.path.in_flight import InFlightBounds
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
@@ -120,6 +121,7 @@ async def gateway_stack(
     budget_source: BudgetSource | None = None,
     meter_secret: bytes = METER_SECRET,
     bearer: str = BEARER,
+    elsewhere: ServerRelay | None = None,
 ) -> AsyncIterator[GatewayStack]:
     """Run a gateway with so many mock model servers, and with the budgets of its table or of another source.
 
@@ -148,7 +150,7 @@ async def gateway_stack(
             authenticator=keys,
             models=models,
             admission=admission,
-            relay=Relay(server, listed, meter_secret=meter_secret, salt_secret=SALT_SECRET),
+            relay=Relay(server, listed, meter_secret=meter_secret, salt_secret=SALT_SECRET, elsewhere=elsewhere),
             clock=SystemClock(),
             registry=registry,
             access_log=await stack.enter_async_context(AccessLog(log.append)),

@@ -19,6 +19,7 @@ class Rule(StrEnum):
     COMPLETED = "completed"  # what the gateway relayed
     CLIENT_LEFT = "client_left"  # the replica's report
     CLIENT_LEFT_UNREPORTED = "client_left_unreported"  # no replica's report in time: the gateway's count
+    LEFT_ELSEWHERE = "left_elsewhere"  # no replica was asked: the gateway's count, at once
     REPLICA_LOST = "replica_lost"  # what the gateway relayed
     FAILED = "failed"  # every attempt failed before its first byte: nothing
     GATEWAY_LOST = "gateway_lost"  # the replica's report of the highest attempt
@@ -107,10 +108,8 @@ def judge_late(charged: Charged, report: Report) -> LateReport:
 
 def _by_gateway(settled: Report, replica: Report | None, *, waited: bool) -> Decision | None:
     match settled.outcome:
-        case Outcome.COMPLETED:
-            return Decision(Rule.COMPLETED, settled.claims, settled.attempt, settled.usage)
-        case Outcome.REPLICA_LOST:
-            return Decision(Rule.REPLICA_LOST, settled.claims, settled.attempt, settled.usage)
+        case Outcome.COMPLETED | Outcome.REPLICA_LOST | Outcome.LEFT_ELSEWHERE:
+            return Decision(Rule(settled.outcome), settled.claims, settled.attempt, settled.usage)
         case Outcome.CLIENT_LEFT if replica is not None:
             return Decision(Rule.CLIENT_LEFT, settled.claims, settled.attempt, replica.usage)
         case Outcome.CLIENT_LEFT if waited:
@@ -124,7 +123,8 @@ def _by_gateway(settled: Report, replica: Report | None, *, waited: bool) -> Dec
 def _without_gateway(expired: Report, replica: Report | None) -> Decision:
     if replica is not None:
         return Decision(Rule.GATEWAY_LOST, replica.claims, replica.attempt, replica.usage)
-    message = "the gateway is gone and no replica reported: charged nothing"
+    missing = "a server elsewhere reports nothing" if expired.claims.server else "no replica reported"
+    message = f"the gateway is gone and {missing}: charged nothing"
     finding = Finding("unreported", expired.request, message)
     return Decision(Rule.UNREPORTED, expired.claims, expired.attempt, NOTHING, findings=(finding,))
 

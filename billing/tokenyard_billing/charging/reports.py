@@ -27,7 +27,10 @@ class ReportWitness(StrEnum):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """One witness on one attempt. `outcome`: a gateway's `core.usage.Outcome`; a replica's `finished` or `aborted`."""
+    """One witness on one attempt. `outcome`: a gateway's `core.usage.Outcome`; a replica's `finished` or `aborted`.
+
+    `replica` is who reports; in a gateway's report of an attempt that nobody else will report, the server elsewhere.
+    """
 
     witness: ReportWitness
     claims: MeterClaims
@@ -49,7 +52,7 @@ class Report(msgspec.Struct, frozen=True):
 def report_of(event: Settled | ReplicaReported | HoldExpired, received_at_ms: int) -> Report:
     match event:
         case Settled(claims, outcome, usage, at_ms):
-            return Report(ReportWitness.GATEWAY, claims, usage, outcome.value, "", at_ms, received_at_ms)
+            return Report(ReportWitness.GATEWAY, claims, usage, outcome.value, claims.server, at_ms, received_at_ms)
         case ReplicaReported(claims, usage, replica, finished, at_ms):
             ending = "finished" if finished else "aborted"
             return Report(ReportWitness.REPLICA, claims, usage, ending, replica, at_ms, received_at_ms)

@@ -74,6 +74,8 @@ def _bad_report(event: Settled | ReplicaReported | HoldExpired) -> str | None:
                 return "replica is too long, or holds a zero byte"
         case HoldExpired():
             name, at_ms = "expired_at_ms", event.expired_at_ms
+    if len(claims.server) > REPLICA_LENGTH or "\x00" in claims.server:
+        return "server is too long, or holds a zero byte"
     if not 0 < at_ms < MAX_MS:
         return f"{name} is {at_ms}"
     if not 0 < claims.weight <= MAX_WEIGHT:

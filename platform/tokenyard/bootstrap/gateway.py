@@ -20,15 +20,18 @@ from tokenyard.catalog.operator_routes import operator_router as catalog_operato
 from tokenyard.catalog.operator_store import CatalogOperatorStore
 from tokenyard.catalog.replicas.registry import ReplicaRegistry
 from tokenyard.catalog.replicas.replica_list import ReplicaList
+from tokenyard.catalog.server_access import server_keys
 from tokenyard.catalog.tenant_routes import models_router
 from tokenyard.catalog.tenant_routes import tenant_router as catalog_router
 from tokenyard.clients.model_server import ModelServerClient
+from tokenyard.clients.server_elsewhere import ElsewhereClient
 from tokenyard.core.ids import OrganizationId
 from tokenyard.files.tenant_routes import FILES_PATH
 from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.gateway.app import create_app
 from tokenyard.gateway.counting.token_counter import TokenCounter
 from tokenyard.gateway.endpoints.anthropic.unpaid_replies import errors_at
+from tokenyard.gateway.elsewhere.server_relay import ServerRelay
 from tokenyard.gateway.path.in_flight import InFlightBounds
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
@@ -53,13 +56,16 @@ SHUTDOWN_LIMIT_S = 300
 OTHER_FILES = 256
 
 
-def _checks(foundation: Foundation, replicas: ReplicaList | None) -> dict[str, Check]:
+def _checks(foundation: Foundation, replicas: ReplicaList | None, elsewhere: ServerRelay | None) -> dict[str, Check]:
     async def redis() -> bool:
         return bool(await foundation.redis.ping())
 
     checks: dict[str, Check] = {"redis": redis, "database": foundation.database.answers}
-    if replicas is not None:
+    served = foundation.base_models.all()
+    if replicas is not None and any(model.server is None for model in served):
         checks["replicas"] = replicas.has_replicas
+    if elsewhere is not None and any(model.server is not None for model in served):
+        checks["servers"] = elsewhere.any_answers
     return checks
 
 
@@ -76,10 +82,12 @@ async def application(
         await stack.enter_async_context(ChangeFeed(foundation.redis, listeners))
         replicas: ReplicaList | None = None
         inference: Inference | None = None
+        elsewhere: ServerRelay | None = None
         if routes != "control":
             replicas = await stack.enter_async_context(ReplicaList(ReplicaRegistry(foundation.redis)))
-            inference = await _inference(foundation, replicas, registry, stack)
-        dependencies = Dependencies(_checks(foundation, replicas), registry)
+            elsewhere = await _elsewhere(foundation, stack)
+            inference = await _inference(foundation, replicas, elsewhere, registry, stack)
+        dependencies = Dependencies(_checks(foundation, replicas, elsewhere), registry)
         yield create_app(
             authenticator=foundation.authenticator,
             inference=inference,
@@ -90,8 +98,19 @@ async def application(
         )
 
 
+async def _elsewhere(foundation: Foundation, stack: AsyncExitStack) -> ServerRelay:
+    settings = foundation.settings
+    keys = server_keys(foundation.base_models.all(), settings.server_keys, settings.plain_http_servers)
+    client = await stack.enter_async_context(ElsewhereClient())
+    return ServerRelay(client, keys, user_secret=settings.derived_secret("end-user"))
+
+
 async def _inference(
-    foundation: Foundation, replicas: ReplicaList, registry: CollectorRegistry, stack: AsyncExitStack
+    foundation: Foundation,
+    replicas: ReplicaList,
+    elsewhere: ServerRelay,
+    registry: CollectorRegistry,
+    stack: AsyncExitStack,
 ) -> Inference:
     settings = foundation.settings
     bearer = settings.derived_secret("replica-bearer").hex()
@@ -107,6 +126,7 @@ async def _inference(
         replicas,
         meter_secret=settings.derived_secret("meter"),
         salt_secret=settings.derived_secret("cache-salt"),
+        elsewhere=elsewhere,
     )
     return Inference(
         authenticator=foundation.authenticator,

@@ -22,9 +22,19 @@ class BaseModels:
     """Base models by id, in memory."""
 
     def __init__(self, specs: Sequence[ModelSpec], models_folder: Path) -> None:
-        """Take the descriptions and the folder that holds each model's files in a folder of its id."""
+        """Take the descriptions and the folder that holds each model's files in a folder of its id.
+
+        Raises:
+            InvalidModelSpec: two have one id, or a fallback is not among those that are served elsewhere.
+        """
         self._specs: Mapping[str, ModelSpec] = {spec.id: spec for spec in specs}
-        self._models = {spec.id: _base_model(spec, models_folder) for spec in specs}
+        if len(self._specs) < len(specs):
+            raise InvalidModelSpec("two of the served models have the same id")
+        elsewhere = {spec.id: _base_model(spec, models_folder) for spec in specs if spec.server is not None}
+        self._models = {
+            spec.id: elsewhere.get(spec.id) or _base_model(spec, models_folder, _fallback(spec, elsewhere))
+            for spec in specs
+        }
 
     @classmethod
     def load(cls, ids: Sequence[str], specs_folder: Path, models_folder: Path) -> "BaseModels":
@@ -63,7 +73,13 @@ def _vocabulary_size(folder: Path) -> int | None:
     return (config.text_config or config).vocab_size
 
 
-def _base_model(spec: ModelSpec, models_folder: Path) -> BaseModel:
+def _fallback(spec: ModelSpec, elsewhere: Mapping[str, BaseModel]) -> BaseModel | None:
+    if spec.fallback is not None and spec.fallback not in elsewhere:
+        raise InvalidModelSpec(f"model {spec.id}: its fallback {spec.fallback!r} is no served model that is elsewhere")
+    return None if spec.fallback is None else elsewhere[spec.fallback]
+
+
+def _base_model(spec: ModelSpec, models_folder: Path, fallback: BaseModel | None = None) -> BaseModel:
     return BaseModel(
         id=spec.id,
         path=str(models_folder / spec.id),
@@ -74,9 +90,11 @@ def _base_model(spec: ModelSpec, models_folder: Path) -> BaseModel:
         max_lora_rank=0 if spec.lora is None else spec.lora.max_lora_rank,
         created=spec.created,
         sampling=spec.sampling,
-        calls_tools=spec.tools is not None,
+        calls_tools=spec.calls_tools,
         vocabulary_size=_vocabulary_size(models_folder / spec.id),
-        # The replica itself gives up what has not begun after once as long.
+        # A replica itself gives up what has not begun after once as long.
         max_silence_s=2 * spec.max_wait_s,
         max_request_s=spec.max_request_s,
+        server=spec.server,
+        fallback=fallback,
     )

@@ -1,7 +1,9 @@
 """Served models: what `deployments/models/<id>.yaml` says of one, and what the catalog tells the others of it."""
 
 import re
-from typing import Annotated
+from collections.abc import Collection
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -10,6 +12,13 @@ from tokenyard.core.adapters import ENGINE_RANKS, LINEAR_LAYERS, AdapterRef, Ada
 from tokenyard.core.money import Price
 
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_URL = re.compile(r"https?://[^\s?#\\]+[^\s?#\\/]")
+_OF_REPLICAS = frozenset(
+    {
+        *("accelerators", "fallback", "lora", "max_silence_s", "max_waiting", "max_waiting_tokens", "reasoning"),
+        *("replicas", "tools"),
+    }
+)
 
 
 class InvalidModelSpec(ValueError):
@@ -45,7 +54,32 @@ class GgufSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fi
     path: str
 
 
-ModelSource = PackageSource | HuggingFaceSource | FolderSource | GgufSource
+class ServerSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="server"):
+    """A model that an OpenAI-compatible server elsewhere answers for; `model` is its name there.
+
+    `url` ends before the endpoint's path: `https://models.example/v1`. The key stands in the setting `server_keys`,
+    under the name `api_key_setting`. `refuses` names what the server does not take, as a client names it: a parameter,
+    `json_schema` for that kind of `response_format`, `prompt` for completions as a whole; everything else goes there.
+    `limit_as` is its name of the bound of an answer's tokens. A vLLM (`vllm`) tells usage in each event of a stream.
+    With `end_users`, what a client sends as `user` or `safety_identifier` goes there as a hash.
+    """
+
+    url: Annotated[str, Meta(max_length=2048)]
+    model: Annotated[str, Meta(min_length=1, max_length=256)]
+    api_key_setting: str | None = None
+    refuses: tuple[str, ...] = ()
+    limit_as: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    vllm: bool = False
+    end_users: bool = False
+
+    @property
+    def address(self) -> str:
+        """Return host and port, the port also where it is the scheme's own."""
+        parts = urlsplit(self.url)
+        return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+
+
+ModelSource = PackageSource | HuggingFaceSource | FolderSource | GgufSource | ServerSource
 
 
 class LoraSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,10 +133,11 @@ class ParserSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One served base model.
+    """One served base model; of one with a `ServerSource`, what is said of replicas and adapters does not exist.
 
-    `template_tokens` bounds what the chat template adds once, `template_tokens_per_message` what it adds to each
-    message. Without `tools` the model calls no tools; without `reasoning` all that it says is its answer.
+    `fallback` is the id of such a model, which answers in this one's place where no replica can. `template_tokens`
+    bounds what the chat template adds once, `template_tokens_per_message` what it adds to each message. Without `tools`
+    the model calls no tools; without `reasoning` all that it says is its answer.
 
     In one replica, `max_waiting` sequences may wait for a slot (the slots are `max_num_seqs`), and in all
     `max_waiting_tokens` of prompts and answers at their longest; one organization alone may have a third of either. A
@@ -118,7 +153,8 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     template_tokens: int
     template_tokens_per_message: int
     created: int
-    accelerators: dict[str, AcceleratorSpec]
+    accelerators: dict[str, AcceleratorSpec] = {}
+    fallback: str | None = None
     description: str = ""
     license: str = ""
     lora: LoraSpec | None = LoraSpec()
@@ -131,6 +167,15 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sampling: SamplingDefaults = SamplingDefaults()
     tools: ParserSpec | None = None
     reasoning: ParserSpec | None = None
+
+    @property
+    def server(self) -> ServerSource | None:
+        """The server elsewhere that answers for the model; None where our replicas do."""
+        return self.source if isinstance(self.source, ServerSource) else None
+
+    @property
+    def calls_tools(self) -> bool:
+        return self.tools is not None if self.server is None else "tools" not in self.server.refuses
 
     @property
     def tool_parser(self) -> str | None:
@@ -164,9 +209,15 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def read_model_spec(data: bytes) -> ModelSpec:
     """Read the YAML of one file; whatever is wrong with it raises `InvalidModelSpec`."""
     try:
-        spec: ModelSpec = msgspec.yaml.decode(data, type=ModelSpec)
+        stated: dict[str, Any] = msgspec.yaml.decode(data, type=dict[str, Any])
+        spec = msgspec.convert(stated, ModelSpec)
     except (msgspec.MsgspecError, ValueError) as error:
         raise InvalidModelSpec(f"not a model description: {error}") from error
+    if spec.server is not None:
+        _check_server(spec, spec.server, stated.keys())
+        spec = msgspec.structs.replace(spec, lora=None)
+    elif not spec.accelerators:
+        raise InvalidModelSpec(f"model {spec.id}: `accelerators` must say how a replica runs")
     _check(spec)
     return spec
 
@@ -174,6 +225,23 @@ def read_model_spec(data: bytes) -> ModelSpec:
 def write_model_spec(spec: ModelSpec) -> bytes:
     data: bytes = msgspec.yaml.encode(spec)
     return data
+
+
+def _check_server(spec: ModelSpec, server: ServerSource, stated: Collection[str]) -> None:
+    senseless = sorted(_OF_REPLICAS.intersection(stated))
+    if senseless:
+        raise InvalidModelSpec(f"model {spec.id} is served elsewhere: `{senseless[0]}` is for a model of our own")
+    try:
+        parts = urlsplit(server.url)
+        right = parts.scheme in ("https", "http") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        right = False
+    # The URL shows in logs, so it holds no secret; nor may it bend the path that is put after it.
+    if not right or not _URL.fullmatch(server.url) or parts.username is not None:
+        raise InvalidModelSpec(f"model {spec.id}: `source.url` must be like https://models.example/v1: {server.url!r}")
+    sampled = msgspec.to_builtins(spec.sampling)
+    if refused := sorted(set(server.refuses).intersection(sampled)):
+        raise InvalidModelSpec(f"model {spec.id}: `sampling` states {refused[0]!r}, which the server refuses")
 
 
 def _check(spec: ModelSpec) -> None:
@@ -204,8 +272,9 @@ class BaseModel(msgspec.Struct, frozen=True):
 
     `path` is the local folder with config, weights and tokenizer. `template_tokens` bounds what the chat template
     adds to the text of the messages, for the first message and `template_tokens_per_message` for each one.
-    `vocabulary_size` is None where that folder is not on this machine. `max_silence_s` is for streams, also before
-    their first event; `max_request_s` for any request, with all of its attempts.
+    `vocabulary_size` is None where that folder is not on this machine. Where there is a `server`, it answers for the
+    model; a `fallback` is a model with one, and answers where no replica can. `max_silence_s` is for streams, also
+    before their first event; `max_request_s` for any request, with all of its attempts.
     """
 
     id: str
@@ -221,6 +290,8 @@ class BaseModel(msgspec.Struct, frozen=True):
     vocabulary_size: int | None = None
     max_silence_s: float = 120.0
     max_request_s: float = 900.0
+    server: ServerSource | None = None
+    fallback: "BaseModel | None" = None
 
 
 class ResolvedModel(msgspec.Struct, frozen=True):

@@ -22,7 +22,8 @@ class MeterClaims(msgspec.Struct, frozen=True):
     """Whose request this is: signed by the gateway, carried to the replica, returned in its report.
 
     `admitted_at_ms` is Redis time in unix milliseconds; it decides period and price.
-    `budgets` are the names of the budgets that the request was held on.
+    `budgets` are the names of the budgets that the request was held on. `server` is the model of a server elsewhere
+    that is asked: no replica will report this attempt. Empty: a replica of ours is asked, and reports.
     """
 
     attempt: AttemptId
@@ -37,3 +38,4 @@ class MeterClaims(msgspec.Struct, frozen=True):
     budgets: tuple[str, ...] = ()
     weight: int = 1
     adapter: AdapterRef | None = None
+    server: str = ""

@@ -147,7 +147,7 @@ class JobCreation:
         if name.startswith("ft:"):
             raise InvalidRequest("Training a fine-tuned model further is not available.", param="model")
         model = self._models.get(name)
-        if model is None:
+        if model is None or model.max_lora_rank == 0:
             raise ModelNotFound(f"The model `{name}` does not exist or cannot be fine-tuned.", param="model")
         price = self._prices.price(name, fine_tuned=False, at_ms=at_ms)
         # The result could not go live without a price of its own, so training it would only cost.

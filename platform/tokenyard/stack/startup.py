@@ -1,7 +1,7 @@
 """The steps of a start, each shown while it goes on; those that do not need each other go on at the same time."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,7 +16,7 @@ from tokenyard.stack.processes.probes import able_to_serve, until_ready
 from tokenyard.stack.processes.supervisor import Supervisor
 from tokenyard.stack.progress import Progress
 from tokenyard.stack.ray_head import prepare_session_folder, ray_part
-from tokenyard.stack.serving import deploy_models, until_models_run
+from tokenyard.stack.serving import deploy_models, own_models, until_models_run
 from tokenyard.storage.outage import DatabaseDown
 from tokenyard_billing.pricing.rate_cards import InvalidRateCard
 
@@ -51,14 +51,17 @@ class Startup:
         self._keys = await make_first_keys(self.settings)
 
     async def _serving(self) -> None:
-        await together(self._base_models(), self._ray())
-        with self._progress.step(f"Replicas of {', '.join(self.settings.models)}") as step:
+        models = [spec.id for spec in own_models(self.settings)]
+        await together(self._base_models(models), self._ray())
+        if not models:
+            return await self._deploy()  # what Serve may still run is ended
+        with self._progress.step(f"Replicas of {', '.join(models)}") as step:
             await self._deploy()
             await self._supervisor.unless_failed(until_models_run(self.settings, step.show))
 
-    async def _base_models(self) -> None:
+    async def _base_models(self, models: Sequence[str]) -> None:
         """Fetch the base models that are not there yet, and look whether those that are there are complete."""
-        for model in self.settings.models:
+        for model in models:
             with self._progress.step(f"Base model {model}") as step:
                 folder = self.settings.effective_models_path / model
                 stood_there = folder.exists()

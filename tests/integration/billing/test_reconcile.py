@@ -57,6 +57,8 @@ async def test_what_may_be_is_named_and_the_sums_add_up(database: Database, redi
         reported(claims("req_b", 2), usage(10, 4)),
         settled(claims("req_c"), usage(3, 3)),
         reported(claims("req_d"), usage(1, 1)),
+        settled(claims("req_e", server="sold"), usage(4, 4)),
+        settled(claims("req_f", server="sold"), usage(4, 2), Outcome.LEFT_ELSEWHERE),
         trained("ftjob-1", 100),
     )
     stream = usage_stream(bucket_of(ACME))
@@ -65,8 +67,13 @@ async def test_what_may_be_is_named_and_the_sums_add_up(database: Database, redi
     found = await reconciler(database, redis).reconcile()
     assert found.ok
     assert found.tokens.unexplained == 0
-    assert found.tokens.named == {"replica_silent": -6, "counts_differ": 2, "undecided": 2}
-    assert (found.tokens.reported, found.tokens.charged, found.tokens.waste) == (42, 33, 11)
+    assert found.tokens.named == {
+        "replica_silent": -6,
+        "served_elsewhere": -14,
+        "counts_differ": 2,
+        "undecided": 2,
+    }
+    assert (found.tokens.reported, found.tokens.charged, found.tokens.waste) == (42, 47, 11)
     assert {(one.name, one.subject) for one in found.differences} == {
         ("replica_silent", "req_c.1"),
         ("counts_differ", "req_b.2"),

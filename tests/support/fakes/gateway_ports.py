@@ -1,6 +1,6 @@
 """What the gateway needs from others, held in memory: models and replicas."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.errors import ModelNotFound
@@ -28,19 +28,20 @@ def price_of(model: str) -> Price:
 
 
 class KnownModels:
-    """One base model for all, and fine-tuned ones for one organization each."""
+    """One base model for all, and fine-tuned ones for one organization each; `price` is what they cost."""
 
     def __init__(self, base: BaseModel = BASE) -> None:
         self.base = base
+        self.price: Callable[[str], Price] = price_of
         self.fine_tuned: dict[tuple[OrganizationId, str], AdapterRef] = {}
 
     async def resolve(self, organization: OrganizationId, name: str) -> ResolvedModel:
         if name == self.base.id:
-            return ResolvedModel(name, self.base, price_of(name))
+            return ResolvedModel(name, self.base, self.price(name))
         adapter = self.fine_tuned.get((organization, name))
         if adapter is None:
             raise ModelNotFound(f"The model '{name}' does not exist or you do not have access to it.", param="model")
-        return ResolvedModel(name, self.base, price_of(name), adapter)
+        return ResolvedModel(name, self.base, self.price(name), adapter)
 
 
 class KnownReplicas:

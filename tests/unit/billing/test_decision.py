@@ -14,6 +14,7 @@ RELAYED = usage(10, 5)
 COUNTED = usage(10, 7)
 OTHER = usage(10, 3)
 FIRST, SECOND = claims("req_a", 1), claims("req_a", 2)
+ELSEWHERE = claims("req_a", 2, server="sold")
 
 # what was said, whether it was waited for -> rule, charged attempt, usage; None: wait
 TABLE: list[tuple[list[Settled | ReplicaReported | HoldExpired], bool, tuple[Rule, str | None, TokenUsage] | None]] = [
@@ -34,6 +35,13 @@ TABLE: list[tuple[list[Settled | ReplicaReported | HoldExpired], bool, tuple[Rul
         [settled(FIRST, RELAYED, Outcome.REPLICA_LOST), reported(FIRST, COUNTED)],
         False,
         (Rule.REPLICA_LOST, "req_a.1", RELAYED),
+    ),
+    ([settled(ELSEWHERE, RELAYED)], False, (Rule.COMPLETED, "req_a.2", RELAYED)),
+    ([settled(ELSEWHERE, RELAYED, Outcome.LEFT_ELSEWHERE)], False, (Rule.LEFT_ELSEWHERE, "req_a.2", RELAYED)),
+    (
+        [settled(ELSEWHERE, RELAYED, Outcome.LEFT_ELSEWHERE), reported(FIRST, OTHER)],
+        False,
+        (Rule.LEFT_ELSEWHERE, "req_a.2", RELAYED),
     ),
     ([settled(FIRST, NOTHING, Outcome.FAILED)], False, (Rule.FAILED, None, NOTHING)),
     ([settled(FIRST, NOTHING, Outcome.FAILED), reported(FIRST, COUNTED)], False, (Rule.FAILED, None, NOTHING)),
@@ -116,3 +124,10 @@ def test_a_gateway_that_settles_after_it_was_given_up_is_an_alarm() -> None:
     for rule in (Rule.GATEWAY_LOST, Rule.UNREPORTED):
         findings = judge_late(Charged(rule, "req_a.1", NOTHING), late).findings
         assert [finding.kind for finding in findings] == ["late_settlement"]
+
+
+def test_where_nobody_else_would_have_reported_the_alarm_says_so() -> None:
+    decision = decide([report_of(expired(claims("req_a", server="sold")), 0)], waited=True)
+    assert decision is not None
+    (finding,) = decision.findings
+    assert (finding.kind, "elsewhere reports nothing" in finding.message) == ("unreported", True)

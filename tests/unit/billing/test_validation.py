@@ -32,6 +32,8 @@ BAD: list[tuple[UsageEvent, str]] = [
     (settled(attempted("req_a." + "1" * 5_000), usage(1, 1)), "attempt is empty, too long"),
     (msgspec.structs.replace(reported(claims("req_a"), usage(1, 1)), replica="r" * 257), "replica"),
     (settled(claims("req_a", weight=0), usage(1, 1)), "weight"),
+    (settled(claims("req_a", server="s" * 257), usage(1, 1)), "server"),
+    (settled(claims("req_a", server="s\x00"), usage(1, 1)), "server"),
     (msgspec.structs.replace(settled(claims("req_a"), usage(1, 1)), settled_at_ms=2**63), "settled_at_ms"),
     (msgspec.structs.replace(expired(claims("req_a")), expired_at_ms=-1), "expired_at_ms"),
     (settled(claims("req_a", budgets=("b",) * 65), usage(1, 1)), "65 budgets"),

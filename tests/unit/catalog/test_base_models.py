@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tokenyard.catalog.base_models import BaseModels
-from tokenyard.core.models import InvalidModelSpec
+from tokenyard.core.models import InvalidModelSpec, ModelSpec, ServerSource, read_model_spec
 from tokenyard.settings import Settings
 
 
@@ -52,3 +53,30 @@ def test_the_vocabulary_is_that_of_the_models_folder(tmp_path: Path, config: str
     found = BaseModels.load(settings.models, settings.models_dir, tmp_path).get(settings.models[0])
     assert found is not None
     assert found.vocabulary_size == size
+
+
+def _specs() -> tuple[ModelSpec, ModelSpec]:
+    """One of our own, and one that is served elsewhere."""
+    own = read_model_spec((Settings().models_dir / "smollm2-135m-instruct.yaml").read_bytes())
+    server = ServerSource("https://models.example/v1", "theirs")
+    return own, msgspec.structs.replace(own, id="sold", source=server, lora=None, accelerators={})
+
+
+def test_a_model_elsewhere_takes_no_adapters_and_may_stand_in_for_one_of_ours(tmp_path: Path) -> None:
+    own, sold = _specs()
+    bases = BaseModels([msgspec.structs.replace(own, fallback="sold"), sold], tmp_path)
+    elsewhere, ours = bases.get("sold"), bases.get(own.id)
+    assert elsewhere is not None
+    assert ours is not None
+    assert (elsewhere.server, elsewhere.max_lora_rank, bases.max_resident("sold")) == (sold.source, 0, 0)
+    assert (ours.server, ours.fallback) == (None, elsewhere)
+    assert [base.id for base in bases.all()] == [own.id, "sold"]
+
+
+def test_two_of_one_id_and_a_fallback_that_is_none_are_refused(tmp_path: Path) -> None:
+    own, sold = _specs()
+    with pytest.raises(InvalidModelSpec, match="same id"):
+        BaseModels([own, msgspec.structs.replace(sold, id=own.id)], tmp_path)
+    for fallback in (own.id, "absent"):
+        with pytest.raises(InvalidModelSpec, match="fallback"):
+            BaseModels([msgspec.structs.replace(own, fallback=fallback), sold], tmp_path)

@@ -85,3 +85,64 @@ def test_sampling_says_only_what_the_file_says() -> None:
     spec = read_model_spec((MINIMAL + "sampling: {temperature: 0, top_k: 40}\n").encode())
     assert msgspec.to_builtins(spec.sampling) == {"temperature": 0.0, "top_k": 40}
     assert msgspec.to_builtins(read_model_spec(MINIMAL.encode()).sampling) == {}
+
+
+ELSEWHERE = """
+id: sold
+source: {kind: server, url: https://models.example/v1, model: their-model, api_key_setting: theirs}
+context_length: 1024
+default_max_tokens: 128
+template_tokens: 8
+template_tokens_per_message: 4
+created: 1
+"""
+
+
+def test_a_model_that_is_served_elsewhere() -> None:
+    spec = read_model_spec(ELSEWHERE.encode())
+    assert spec.server is not None
+    assert (spec.server.model, spec.server.api_key_setting, spec.server.address) == (
+        "their-model",
+        "theirs",
+        "models.example:443",
+    )
+    assert (spec.lora, spec.accelerators, spec.calls_tools) == (None, {}, True)
+    limited = read_model_spec(ELSEWHERE.replace("theirs}", "theirs, refuses: [tools]}").encode())
+    assert not limited.calls_tools
+    assert read_model_spec(MINIMAL.encode()).server is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        *(
+            (("created: 1", f"created: 1\n{line}"), line.partition(":")[0])
+            for line in (
+                "replicas: 2",
+                "lora: {}",
+                "lora: null",
+                "tools: {parser: hermes}",
+                "reasoning: {parser: deepseek_r1}",
+                "fallback: other",
+                "max_waiting: 5",
+                "accelerators: {cpu: {bundle: {CPU: 1}, engine: {max_num_seqs: 4}}}",
+            )
+        ),
+        (("https://models.example/v1", "ftp://models.example/v1"), "url"),
+        (("https://models.example/v1", "https://models.example/v1/"), "url"),
+        (("https://models.example/v1", "https://user:secret@models.example/v1"), "url"),
+        (("https://models.example/v1", "'https://models.example/v1?key=secret'"), "url"),
+        (("https://models.example/v1", "'https://models.example:port/v1'"), "url"),
+        (("https://models.example/v1", "https:///v1"), "url"),
+        (("theirs}", "theirs, api_key: secret}"), "api_key"),
+        (("theirs}", "theirs, refuses: [top_p]}\nsampling: {top_p: 0.5}"), "top_p"),
+    ],
+)
+def test_what_is_wrong_with_a_model_elsewhere_is_said(change: tuple[str, str], message: str) -> None:
+    with pytest.raises(InvalidModelSpec, match=message):
+        read_model_spec(ELSEWHERE.replace(*change).encode())
+
+
+def test_a_model_of_our_own_says_how_it_runs() -> None:
+    with pytest.raises(InvalidModelSpec, match="accelerators"):
+        read_model_spec(MINIMAL.rpartition("accelerators")[0].encode())

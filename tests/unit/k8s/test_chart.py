@@ -247,6 +247,25 @@ def test_a_model_that_no_worker_can_hold_is_refused() -> None:
         render({"ray": {"accelerator": "cuda", "workers": {"gpus": 1}}, "models": [model]})
 
 
+def test_a_model_that_is_served_elsewhere_takes_no_ray() -> None:
+    sold = {name: value for name, value in MODEL.items() if name not in {"accelerators", "lora", "replicas"}}
+    sold |= {"id": "sold", "source": {"kind": "server", "url": "https://models.example/v1", "model": "theirs"}}
+    for accelerator in ("cpu", "cuda"):
+        manifests = render({"ray": {"accelerator": accelerator}, "models": [MODEL, sold]})
+        (service,) = of_kind(manifests, "RayService")
+        applications = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+        assert [one["name"] for one in applications] == [MODEL["id"]]
+        models = next(item for item in of_kind(manifests, "ConfigMap") if item["metadata"]["name"] == "ty-models")
+        assert set(models["data"]) == {f"{MODEL['id']}.yaml", "sold.yaml"}
+
+
+def test_the_keys_of_servers_elsewhere_reach_the_gateway_alone() -> None:
+    key = {"name": "TOKENYARD_SERVER_KEYS", "valueFrom": {"secretKeyRef": {"name": "servers", "key": "keys"}}}
+    rendered = pods(render({"gateway": {"extraEnv": [key]}}))
+    holders = {name for name, pod in rendered.items() if key in pod["containers"][0].get("env", [])}
+    assert holders == {"Deployment/ty-gateway"}
+
+
 def test_ray_pods_are_probed_by_what_the_image_has() -> None:
     """KubeRay's own probe of a RayService's worker runs wget against a proxy that only the head has."""
     rendered = pods(render({}))

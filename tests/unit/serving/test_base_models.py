@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenyard.core.models import FolderSource, GgufSource, HuggingFaceSource, PackageSource
+from tokenyard.core.models import FolderSource, GgufSource, HuggingFaceSource, PackageSource, ServerSource
 from tokenyard_deployments.base_models.fetch import BrokenModel, check_model, main, pull, shipped_specs, source_of
 from tokenyard_deployments.base_models.sources import FetchFailed, unpack
 
@@ -35,6 +35,12 @@ def test_a_folder_is_copied_without_pickled_weights(model: Path, tmp_path: Path)
         "tokenizer.json",
     ]
     assert [path.name for path in (tmp_path / "models").iterdir()] == ["tiny"], "nothing is left over"
+
+
+def test_of_a_model_that_is_served_elsewhere_there_is_nothing_to_fetch(tmp_path: Path) -> None:
+    with pytest.raises(FetchFailed, match="nothing to fetch"):
+        pull(ServerSource("https://models.example/v1", "theirs"), tmp_path / "models" / "sold", ignore)
+    assert list((tmp_path / "models").iterdir()) == []
 
 
 def test_a_broken_model_never_appears(model: Path, tmp_path: Path) -> None:

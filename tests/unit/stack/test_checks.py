@@ -4,10 +4,18 @@ import socket
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from tokenyard.settings import Settings
 from tokenyard.stack import checks
-from tokenyard.stack.checks import Port, ports_of, problems_with_disk, problems_with_memory, problems_with_ports
+from tokenyard.stack.checks import (
+    Port,
+    ports_of,
+    problems_with_disk,
+    problems_with_memory,
+    problems_with_models,
+    problems_with_ports,
+)
 
 
 def test_only_the_parts_that_will_run_here_need_ports() -> None:
@@ -37,6 +45,30 @@ def test_more_models_than_memory_is_a_problem() -> None:
     [problem] = problems_with_memory(many)
     assert "10000 model(s)" in problem
     assert "TOKENYARD_MODELS" in problem
+
+
+SOLD = """
+id: {id}
+source: {{kind: server, url: https://models.example/v1, model: theirs, api_key_setting: theirs}}
+context_length: 1024
+default_max_tokens: 128
+template_tokens: 8
+template_tokens_per_message: 4
+created: 1
+"""
+
+
+def test_models_that_are_served_elsewhere_need_no_memory_and_a_key(tmp_path: Path) -> None:
+    names = tuple(f"sold-{number}" for number in range(1000))
+    for name in names:
+        (tmp_path / f"{name}.yaml").write_text(SOLD.format(id=name))
+    settings = Settings(models=names, models_dir=tmp_path, ray_url="")
+    needed = checks.RAY_MEMORY_BYTES + checks.OUR_MEMORY_BYTES
+    assert checks.available_memory() < needed or problems_with_memory(settings) == []
+    [problem] = problems_with_models(settings)
+    assert "TOKENYARD_SERVER_KEYS has no key 'theirs'" in problem
+    keyed = settings.model_copy(update={"server_keys": {"theirs": SecretStr("sk-1")}})
+    assert problems_with_models(keyed) == []
 
 
 def test_a_container_with_less_memory_than_its_machine_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,13 +33,24 @@ def test_a_secret_from_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_child_reads_the_same_settings(tmp_path: Path) -> None:
     settings = Settings(
-        data_dir=tmp_path / "data", models=("one", "two"), secret="s" * 40, gateway_port=18000, ray_url="http://ray:1"
+        data_dir=tmp_path / "data",
+        models=("one", "two"),
+        secret="s" * 40,
+        gateway_port=18000,
+        ray_url="http://ray:1",
+        server_keys={"theirs": "sk-1"},
+        plain_http_servers=("10.0.0.5",),
     )
-    code = "from tokenyard.settings import Settings; print(Settings().model_dump_json())"
+    code = (
+        "from tokenyard.settings import Settings; made = Settings(); print(made.model_dump_json());"
+        "print(made.server_keys['theirs'].get_secret_value())"
+    )
     child = subprocess.run(
         [sys.executable, "-c", code], env=child_environment(settings, {}), capture_output=True, text=True, check=True
     )
-    seen = Settings.model_validate_json(child.stdout)
+    shown, key = child.stdout.splitlines()
+    seen = Settings.model_validate_json(shown)
+    assert (key, "sk-1" in shown, seen.plain_http_servers) == ("sk-1", False, ("10.0.0.5",))
     assert seen.models == ("one", "two")
     assert (seen.gateway_port, seen.ray_url) == (18000, "http://ray:1")
     assert seen.data_dir == settings.data_dir

@@ -15,11 +15,11 @@ SECRET = "s" * 40
 def test_replicas_and_training_get_neither_the_master_secret_nor_sql(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, secret=SECRET)
     environment = {"TOKENYARD_SECRET": SECRET, "TOKENYARD_DATABASE_URL": "x", "TOKENYARD_REDIS_URL": "redis://r"}
-    part = ray_part(settings, environment)
+    part = ray_part(settings, environment | {"TOKENYARD_SERVER_KEYS": '{"theirs": "sk-1"}'})
     assert part.environment["TOKENYARD_REDIS_URL"] == "redis://r"
     assert part.environment["RAY_AUTH_MODE"] == "token"
     assert SECRET not in part.environment.values()
-    assert "TOKENYARD_DATABASE_URL" not in part.environment
+    assert not {"TOKENYARD_DATABASE_URL", "TOKENYARD_SERVER_KEYS"}.intersection(part.environment)
 
 
 def test_everything_listens_on_this_machine_only(tmp_path: Path) -> None:

@@ -12,9 +12,18 @@ from aiohttp.test_utils import TestServer
 from tokenyard.settings import Settings
 from tokenyard.stack import serving
 from tokenyard.stack.installation import StackFailed
-from tokenyard.stack.serving import deploy_models, until_models_run
+from tokenyard.stack.serving import deploy_models, own_models, until_models_run
 
 MODEL = "smollm2-135m-instruct"
+SOLD = """
+id: sold
+source: {kind: server, url: https://models.example/v1, model: theirs, api_key_setting: theirs}
+context_length: 1024
+default_max_tokens: 128
+template_tokens: 8
+template_tokens_per_message: 4
+created: 1
+"""
 
 
 class RayDashboard:
@@ -83,6 +92,21 @@ async def test_a_model_of_no_replicas_is_said_before_ray_is_asked(
     with pytest.raises(StackFailed, match="`replicas` must be at least 1; to serve it no more, take it out"):
         await deploy_models(settings.model_copy(update={"models_dir": tmp_path}))
     assert dashboard.configs == []
+
+
+async def test_a_model_that_is_served_elsewhere_is_not_deployed(
+    settings: Settings, dashboard: RayDashboard, tmp_path: Path
+) -> None:
+    own = (settings.models_dir / f"{MODEL}.yaml").read_bytes()
+    (tmp_path / f"{MODEL}.yaml").write_bytes(own)
+    (tmp_path / "sold.yaml").write_text(SOLD)
+    both = settings.model_copy(update={"models_dir": tmp_path, "models": (MODEL, "sold")})
+    assert [spec.id for spec in own_models(both)] == [MODEL]
+    await deploy_models(both)
+    (application,) = msgspec.convert(dashboard.configs[-1]["applications"], list[dict[str, object]])
+    assert application["name"] == MODEL
+    await deploy_models(both.model_copy(update={"models": ("sold",)}))
+    assert dashboard.configs[-1]["applications"] == []
 
 
 async def test_models_are_waited_for_and_their_state_is_told(settings: Settings, dashboard: RayDashboard) -> None:

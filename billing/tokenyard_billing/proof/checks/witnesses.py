@@ -14,6 +14,7 @@ _REPLICA = UsageReport.witness == ReportWitness.REPLICA
 _SAID = (UsageReport.prompt_tokens + UsageReport.completion_tokens).label("tokens")
 _BILLED = (Charge.prompt_tokens + Charge.completion_tokens).label("tokens")
 _WASTED = (Waste.prompt_tokens + Waste.completion_tokens).label("tokens")
+_EXPECTED = "served_elsewhere"  # it has no second witness: nothing to look at
 _Tokens = Select[str | None, str, int]  # attempt or charge key, organization, tokens
 
 
@@ -40,6 +41,7 @@ async def check_witnesses(session: AsyncSession) -> tuple[TokenSums, list[Differ
         broken("tokens_unexplained", organization, f"{tokens:+} tokens")
         for organization, tokens in await session.execute(differing.order_by(all_of.organization).limit(EXAMPLES))
     ]
+    del named[_EXPECTED]
     found += await _examples(session, named)
     return TokenSums(reported=reported, charged=charged, waste=waste, named=sums, unexplained=unexplained), found
 
@@ -47,11 +49,15 @@ async def check_witnesses(session: AsyncSession) -> tuple[TokenSums, list[Differ
 def _named() -> dict[str, _Tokens]:
     """Return the differences that have an honest reason."""
     vouched = exists().where(UsageReport.attempt == Charge.attempt, _REPLICA)
+    of_gateway = (UsageReport.attempt == Charge.attempt, UsageReport.witness == ReportWitness.GATEWAY)
+    elsewhere = exists().where(*of_gateway, UsageReport.replica != "")
+    unvouched = select(Charge.attempt, Charge.organization, (-_BILLED).label("tokens")).where(
+        Charge.attempt.is_not(None), _BILLED > 0, ~vouched
+    )
     said_of_charged = select(UsageReport.attempt, UsageReport.organization, (_SAID - _BILLED).label("tokens"))
     return {
-        "replica_silent": select(Charge.attempt, Charge.organization, (-_BILLED).label("tokens")).where(
-            Charge.attempt.is_not(None), _BILLED > 0, ~vouched
-        ),
+        "replica_silent": unvouched.where(~elsewhere),
+        _EXPECTED: unvouched.where(elsewhere),
         "counts_differ": said_of_charged.join(Charge, Charge.attempt == UsageReport.attempt).where(
             _REPLICA, _SAID != _BILLED
         ),

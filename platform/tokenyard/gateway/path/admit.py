@@ -72,6 +72,7 @@ def admission_request(
         endpoint=request.endpoint.path,
         weight=principal.weight,
         adapter=model.adapter,
+        server="" if model.base.server is None else model.base.id,
     )
     amount = worst_case_cost(model.price, prompt_tokens=prompt, completion_tokens=completion)
     budgets = budgets_of(principal.organization, principal.monthly_limits, clock.now_ms())

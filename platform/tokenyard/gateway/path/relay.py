@@ -1,12 +1,16 @@
-"""Stage 5: carries a request to a replica, and to a second one where the first fails before the client has anything."""
+"""Stage 5: carries a request to a replica, and to a second one where the first fails before the client has anything.
+
+Where a server elsewhere answers for the model, or stands in for its replicas, the request goes there.
+"""
 
 import asyncio
 import logging
+import math
 from typing import NamedTuple
 
 import msgspec
 
-from tokenyard.core.errors import ModelFailed, TimedOut, TokenyardError
+from tokenyard.core.errors import ModelFailed, TimedOut, TokenyardError, Unavailable, UpstreamFailed
 from tokenyard.core.replica import (
     ConnectionStale,
     Replica,
@@ -15,6 +19,7 @@ from tokenyard.core.replica import (
     ReplyLimits,
     ReplyOverdue,
 )
+from tokenyard.gateway.elsewhere.server_relay import ServerRelay, stand_in
 from tokenyard.gateway.path.client import ClientConnection
 from tokenyard.gateway.path.replies import refuse, relay_stream, relay_whole
 from tokenyard.gateway.path.resolve import ResolvedRequest
@@ -36,10 +41,22 @@ class _Outgoing(NamedTuple):
 
 
 class Relay:
-    """`meter_secret` signs the meter header; `salt_secret` keeps organizations' prefix caches apart."""
+    """`meter_secret` signs the meter header; `salt_secret` keeps organizations' prefix caches apart.
 
-    def __init__(self, server: ModelServer, replicas: Replicas, *, meter_secret: bytes, salt_secret: bytes) -> None:
+    `elsewhere` serves the models that are not ours, and is needed only where there are any.
+    """
+
+    def __init__(
+        self,
+        server: ModelServer,
+        replicas: Replicas,
+        *,
+        meter_secret: bytes,
+        salt_secret: bytes,
+        elsewhere: ServerRelay | None = None,
+    ) -> None:
         self._server = server
+        self._elsewhere = elsewhere
         self._router = ReplicaRouter(replicas)
         self._meter_secret = meter_secret
         self._salt_secret = salt_secret
@@ -51,8 +68,26 @@ class Relay:
             TokenyardError: nothing was sent to the client yet, and no replica can do it.
             ClientLeft: the client is gone.
         """
+        limits = _limits(request)
+        if request.model.base.server is not None:
+            assert self._elsewhere is not None
+            return await self._elsewhere.run(request, limits, client, settlement)
+        try:
+            await self._to_replicas(request, limits, client, settlement)
+        except (Unavailable, UpstreamFailed) as failure:  # no replica can be had: not the request's fault
+            other = None if _is_over(limits) else stand_in(request)
+            if other is None or self._elsewhere is None:
+                raise
+            try:
+                await self._elsewhere.run(other, _limits(other, limits.deadline), client, settlement)
+            except TokenyardError as error:
+                raise failure from error
+
+    async def _to_replicas(
+        self, request: ResolvedRequest, limits: ReplyLimits, client: ClientConnection, settlement: RequestSettlement
+    ) -> None:
         body = self._body(request, settlement.claims.organization)
-        outgoing = _Outgoing(request.endpoint.upstream, body, _limits(request))
+        outgoing = _Outgoing(request.endpoint.upstream, body, limits)
         tried: list[str] = []
         failure: TokenyardError = no_replica(request.body.model)
         while len(tried) < MAX_ATTEMPTS:
@@ -118,11 +153,11 @@ class Relay:
         return {"x-request-id": claims.attempt, meter.HEADER: meter.sign(claims, self._meter_secret)}
 
 
-def _limits(request: ResolvedRequest) -> ReplyLimits:
+def _limits(request: ResolvedRequest, deadline: float = math.inf) -> ReplyLimits:
     base = request.model.base
     # A whole answer is silent until it is there.
     silence_s = base.max_silence_s if request.body.stream else base.max_request_s
-    return ReplyLimits(silence_s, asyncio.get_running_loop().time() + base.max_request_s)
+    return ReplyLimits(silence_s, min(deadline, asyncio.get_running_loop().time() + base.max_request_s))
 
 
 def _is_over(limits: ReplyLimits) -> bool:

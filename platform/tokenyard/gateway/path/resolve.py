@@ -9,6 +9,7 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.models import ResolvedModel
 from tokenyard.core.principal import Principal
 from tokenyard.gateway.counting.token_counter import TokenCounter
+from tokenyard.gateway.elsewhere.taken import check_taken
 from tokenyard.gateway.endpoints.body import PaidBody
 from tokenyard.gateway.endpoints.table import Endpoint
 from tokenyard.gateway.ports import ModelResolver
@@ -58,6 +59,8 @@ async def resolve(
     principal.check_model(model.name)
     base = model.base
     body.check_model(base)
+    if base.server is not None:
+        check_taken(endpoint, body, base, base.server)
     prompts = body.prompts(base)
     bounds = tuple(prompt.bound for prompt in prompts)
     wanted = base.default_max_tokens if body.wanted_tokens is None else body.wanted_tokens

@@ -56,12 +56,12 @@ class RequestSettlement:
     def cost(self) -> NanoDollars:
         return NanoDollars(0) if self.outcome is Outcome.FAILED else inference_cost(self._price, self.usage)
 
-    def begin_attempt(self) -> None:
-        """From now on the next attempt is the one that the request is settled with."""
+    def begin_attempt(self, server: str = "") -> None:
+        """From now on the next attempt, at a replica or at a server elsewhere, is what the request is settled with."""
         self._attempts += 1
-        if self._attempts > 1:
+        if self._attempts > 1 or server != self.claims.server:
             attempt = attempt_id(request_of(self.claims.attempt), self._attempts)
-            self.claims = msgspec.structs.replace(self.claims, attempt=attempt)
+            self.claims = msgspec.structs.replace(self.claims, attempt=attempt, server=server)
         self.usage = _NOTHING
 
     async def __aenter__(self) -> "RequestSettlement":
@@ -71,5 +71,5 @@ class RequestSettlement:
         left = isinstance(error, ClientLeft | asyncio.CancelledError)
         # Before the first attempt no replica has heard of it, so there is nothing to wait for.
         if left and self._attempts and self.outcome is not Outcome.COMPLETED:
-            self.outcome = Outcome.CLIENT_LEFT
+            self.outcome = Outcome.LEFT_ELSEWHERE if self.claims.server else Outcome.CLIENT_LEFT
         await self._settler.settle(self)

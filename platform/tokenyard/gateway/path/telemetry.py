@@ -87,6 +87,8 @@ class RequestTelemetry:
             cached_tokens=usage.cached_tokens,
             completion_tokens=usage.completion_tokens,
         )
+        if claims.server:
+            self._noted["server"] = claims.server
 
     def ended(self, status: int) -> None:
         seconds = time.perf_counter() - self._began

@@ -1,0 +1,62 @@
+"""What a server elsewhere takes, and the body that goes to it: nothing of ours stands in it, nor of the tenant's."""
+
+import hashlib
+import hmac
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from tokenyard.core.errors import InvalidRequest
+from tokenyard.core.ids import OrganizationId
+from tokenyard.core.models import BaseModel, ServerSource
+from tokenyard.gateway.endpoints.body import PaidBody
+from tokenyard.gateway.endpoints.invalid_body import Json
+from tokenyard.gateway.endpoints.table import Endpoint
+
+CHAT = "/v1/chat/completions"
+UPSTREAMS = frozenset({CHAT, "/v1/completions"})
+
+
+def check_taken(endpoint: Endpoint, body: PaidBody, model: BaseModel, server: ServerSource) -> None:
+    """Refuse by name what the server does not take; raises `InvalidRequest`."""
+    if endpoint.upstream not in UPSTREAMS:
+        raise InvalidRequest(f"This model is not served at {endpoint.path}.", param="model")
+    wanted = model.default_max_tokens if body.wanted_tokens is None else body.wanted_tokens
+    for name in _asked(body.sent(model, wanted)):
+        if name in server.refuses:
+            param = "response_format" if name == "json_schema" else name
+            raise InvalidRequest(f"This model does not take '{name}'.", param=param, code="unsupported_parameter")
+
+
+def body_elsewhere(
+    body: PaidBody, model: BaseModel, server: ServerSource, max_tokens: int, end_user: str | None
+) -> bytes:
+    """Return the body as the server takes it."""
+    sent: Json = {**body.sent(model, max_tokens), "model": server.model}
+    if "messages" in sent:
+        sent[server.limit_as] = sent.pop("max_tokens")
+    if body.stream:
+        sent["stream_options"] = {"include_usage": True}
+        if server.vllm:
+            sent["stream_options"]["continuous_usage_stats"] = True
+    if end_user is not None:
+        sent["user"] = end_user
+    return msgspec.json.encode(sent)
+
+
+def hashed_end_user(body: PaidBody, organization: OrganizationId, secret: bytes) -> str | None:
+    """Return what stands for the client's own user where it names one: the same each time, and telling nothing."""
+    given: Json = msgspec.to_builtins(body)
+    user = given.get("safety_identifier") or given.get("user")
+    if not isinstance(user, str):
+        return None
+    named = f"end-user:{organization}:{user}".encode("utf-8", "replace")
+    return hmac.new(secret, named, hashlib.sha256).hexdigest()[:32]
+
+
+def _asked(sent: dict[str, Any]) -> Iterator[str]:
+    yield from sent
+    wanted = sent.get("response_format")
+    if isinstance(wanted, dict) and isinstance(wanted.get("type"), str):
+        yield wanted["type"]
