@@ -26,9 +26,11 @@ from tokenyard.core.principal import Limits
 from tokenyard.core.redis_keys import bucket_of, budget, holds
 from tokenyard.core.replica import Replica
 from tokenyard.gateway.app import Gateway, create_app
+from tokenyard.gateway.counting.token_counter import TokenCounter
 from tokenyard.gateway.path.in_flight import InFlightBounds
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
+from tokenyard.gateway.tokenize_routes import tokenize_router
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.live_budgets import BudgetSource
 from tokenyard.metering.events import Settled
@@ -87,9 +89,11 @@ class GatewayStack:
         """Tell whether every hold was released."""
         return int(await self.redis.zcard(holds(bucket_of(ORGANIZATION)))) == 0
 
-    async def post(self, session: ClientSession, body: dict[str, object], path: str = CHAT) -> ClientResponse:
+    async def post(
+        self, session: ClientSession, body: dict[str, object], path: str = CHAT, key: str = KEY
+    ) -> ClientResponse:
         """Send a request as a plain HTTP client would."""
-        return await session.post(self.url + path, json=body, headers={"authorization": f"Bearer {KEY}"})
+        return await session.post(self.url + path, json=body, headers={"authorization": f"Bearer {key}"})
 
     async def budget(self) -> dict[bytes, bytes]:
         return await read_hash(self.redis, budget(bucket_of(ORGANIZATION), wallet(ORGANIZATION)))
@@ -131,6 +135,7 @@ async def gateway_stack(
         listed = KnownReplicas([Replica(f"replica-{at}", BASE.id, url) for at, url in enumerate(urls)])
         keys = FixedAuthenticator({KEY: principal(), OTHER_KEY: principal(organization_id=OTHER)}, "ty-operator")
         models, budgets, log, registry = KnownModels(), BudgetTable(), list[bytes](), CollectorRegistry()
+        counter = TokenCounter()
         for organization in (ORGANIZATION, OTHER):
             budgets.set(wallet(organization), WALLET_NANO)
         await open_buckets(redis)
@@ -155,8 +160,10 @@ async def gateway_stack(
             max_request_bytes=100_000,
             in_flight=in_flight,
             stall_limit_s=stall_limit_s,
+            counter=counter,
         )
-        app = create_app(authenticator=keys, inference=inference, registry=registry)
+        routers = [tokenize_router(models, counter)]
+        app = create_app(authenticator=keys, inference=inference, routers=routers, registry=registry)
         assert isinstance(app, Gateway)
         url = await stack.enter_async_context(running(app, lifespan=True))
         yield GatewayStack(url, redis, keys, models, listed, servers, registry, budgets, app, log)

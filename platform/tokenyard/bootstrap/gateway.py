@@ -31,6 +31,7 @@ from tokenyard.gateway.counting.token_counter import TokenCounter
 from tokenyard.gateway.path.in_flight import InFlightBounds
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
+from tokenyard.gateway.tokenize_routes import tokenize_router
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.budget_reader import RedisBudgetReader
 from tokenyard.settings import Settings
@@ -72,14 +73,19 @@ async def application(
         await stack.enter_async_context(ChangeFeed(foundation.redis, listeners))
         replicas: ReplicaList | None = None
         inference: Inference | None = None
+        routers: list[APIRouter] = [models_router(foundation.models)]
         if routes != "control":
             replicas = await stack.enter_async_context(ReplicaList(ReplicaRegistry(foundation.redis)))
-            inference = await _inference(foundation, replicas, registry, stack)
+            counter = TokenCounter(foundation.base_models.all())
+            inference = await _inference(foundation, replicas, counter, registry, stack)
+            routers.append(tokenize_router(foundation.models, counter))
+        if routes != "inference":
+            routers.extend(_control_plane(foundation))
         dependencies = Dependencies(_checks(foundation, replicas), registry)
         yield create_app(
             authenticator=foundation.authenticator,
             inference=inference,
-            routers=(models_router(foundation.models), *(() if routes == "inference" else _control_plane(foundation))),
+            routers=routers,
             dependencies=await stack.enter_async_context(dependencies),
             registry=registry,
             streaming_paths=(FILES_PATH,),
@@ -87,7 +93,11 @@ async def application(
 
 
 async def _inference(
-    foundation: Foundation, replicas: ReplicaList, registry: CollectorRegistry, stack: AsyncExitStack
+    foundation: Foundation,
+    replicas: ReplicaList,
+    counter: TokenCounter,
+    registry: CollectorRegistry,
+    stack: AsyncExitStack,
 ) -> Inference:
     settings = foundation.settings
     bearer = settings.derived_secret("replica-bearer").hex()
@@ -113,7 +123,7 @@ async def _inference(
         registry=registry,
         access_log=await stack.enter_async_context(AccessLog(sys.stdout.buffer.write, sys.stdout.buffer.flush)),
         max_request_bytes=settings.max_request_bytes,
-        counter=TokenCounter(foundation.base_models.all()),
+        counter=counter,
         in_flight=InFlightBounds(
             requests=settings.max_in_flight,
             requests_of_one=settings.max_in_flight_per_organization,

@@ -7,12 +7,14 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from tokenyard.core.models import ModelTask
 from tokenyard.settings import Settings
+from tokenyard.stack.base_models import task_of
 
 GB = 10**9
-# Measured: Ray's own processes 1.7 GB, one replica with 1 GiB of KV cache 3.7 GB, ours and a margin.
+# Measured: Ray's own processes 1.7 GB, one chat replica with 1 GiB of KV cache 3.7 GB, ours and a margin.
 RAY_MEMORY_BYTES = int(1.7 * GB)
-REPLICA_MEMORY_BYTES = int(3.7 * GB)
+REPLICA_MEMORY_BYTES = {ModelTask.CHAT: int(3.7 * GB), ModelTask.EMBEDDING: int(2.0 * GB)}
 OUR_MEMORY_BYTES = int(0.6 * GB)
 NEEDED_DISK_BYTES = 2 * GB
 _CGROUP = Path("/sys/fs/cgroup")
@@ -65,7 +67,7 @@ def problems_with_memory(settings: Settings) -> list[str]:
     """Return a sentence where less memory is free than the stack is known to take."""
     needed = OUR_MEMORY_BYTES
     if not settings.ray_url:
-        needed += RAY_MEMORY_BYTES + REPLICA_MEMORY_BYTES * len(settings.models)
+        needed += RAY_MEMORY_BYTES + sum(REPLICA_MEMORY_BYTES[task_of(settings, model)] for model in settings.models)
     free = available_memory()
     if free >= needed:
         return []

@@ -48,7 +48,7 @@ def describe_paid_endpoints(app: FastAPI) -> None:
 
 def schemas() -> Json:
     """Return the schemas of all bodies, by name; fields that are always refused are not there."""
-    types = [type_ for endpoint in ENDPOINTS for type_ in (endpoint.body, endpoint.reply, endpoint.event)]
+    types = [type_ for endpoint in ENDPOINTS for type_ in (endpoint.body, endpoint.reply, endpoint.event) if type_]
     _, components = msgspec.json.schema_components([*types, ErrorBody], ref_template=f"{_REF}{{name}}")
     for schema in components.values():
         for name, field in list(schema.get("properties", {}).items()):
@@ -66,11 +66,13 @@ def _operation(endpoint: Endpoint) -> Json:
     refusals = {
         str(status): {"description": " ".join(lines), "content": _json(ErrorBody)} for status, lines in reasons.items()
     }
-    answer = {
-        "description": "The answer; with `stream`, events whose `data` is an object each, and then `[DONE]`. An event "
-        "that holds an `error` ends a stream that failed.",
-        "content": _json(endpoint.reply) | _json(endpoint.event, "text/event-stream"),
-    }
+    answer = {"description": "The answer.", "content": _json(endpoint.reply)}
+    if endpoint.event is not None:
+        answer = {
+            "description": "The answer; with `stream`, events whose `data` is an object each, and then `[DONE]`. An "
+            "event that holds an `error` ends a stream that failed.",
+            "content": _json(endpoint.reply) | _json(endpoint.event, "text/event-stream"),
+        }
     return {
         "operationId": endpoint.operation,
         "summary": endpoint.summary,

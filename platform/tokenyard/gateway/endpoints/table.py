@@ -11,12 +11,14 @@ from tokenyard.gateway.endpoints.body import PaidBody
 from tokenyard.gateway.endpoints.body_bounds import check_values
 from tokenyard.gateway.endpoints.chat import ChatBody, ChatCompletion, ChatCompletionChunk
 from tokenyard.gateway.endpoints.completions import Completion, CompletionBody
+from tokenyard.gateway.endpoints.embeddings import EmbeddingBody, EmbeddingList
 from tokenyard.gateway.endpoints.invalid_body import invalid_body
+from tokenyard.gateway.endpoints.scoring import Ranking, RerankBody, ScoreBody, ScoreList
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One paid endpoint: the types of its body, of a whole answer and of one event of a stream.
+    """One paid endpoint: the types of its body, of a whole answer and of one event of a stream, where it has one.
 
     `input` is the field that holds the prompt; `upstream` is the path at the replica; `error_body` writes an error.
     """
@@ -27,7 +29,7 @@ class Endpoint:
     input: str
     body: type[PaidBody]
     reply: type[msgspec.Struct]
-    event: type[msgspec.Struct]
+    event: type[msgspec.Struct] | None
     upstream: str
     error_body: Callable[[TokenyardError], bytes] = error_body
 
@@ -66,4 +68,34 @@ COMPLETIONS = Endpoint(
     event=Completion,
     upstream="/v1/completions",
 )
-ENDPOINTS = (CHAT, COMPLETIONS)
+EMBEDDINGS = Endpoint(
+    path="/v1/embeddings",
+    operation="createEmbedding",
+    summary="Embed texts",
+    input="input",
+    body=EmbeddingBody,
+    reply=EmbeddingList,
+    event=None,
+    upstream="/v1/embeddings",
+)
+SCORE = Endpoint(
+    path="/v1/score",
+    operation="createScore",
+    summary="Compare texts",
+    input="documents",
+    body=ScoreBody,
+    reply=ScoreList,
+    event=None,
+    upstream="/score",
+)
+RERANK = Endpoint(
+    path="/v1/rerank",
+    operation="createRerank",
+    summary="Put documents into order",
+    input="documents",
+    body=RerankBody,
+    reply=Ranking,
+    event=None,
+    upstream="/score",
+)
+ENDPOINTS = (CHAT, COMPLETIONS, EMBEDDINGS, SCORE, RERANK)
