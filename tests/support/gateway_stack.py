@@ -124,6 +124,7 @@ async def gateway_stack(
     budget_source: BudgetSource | None = None,
     meter_secret: bytes = METER_SECRET,
     bearer: str = BEARER,
+    max_request_bytes: int = 100_000,
 ) -> AsyncIterator[GatewayStack]:
     """Run a gateway with so many mock model servers, and with the budgets of its table or of another source.
 
@@ -157,7 +158,7 @@ async def gateway_stack(
             clock=SystemClock(),
             registry=registry,
             access_log=await stack.enter_async_context(AccessLog(log.append)),
-            max_request_bytes=100_000,
+            max_request_bytes=max_request_bytes,
             in_flight=in_flight,
             stall_limit_s=stall_limit_s,
             counter=counter,
