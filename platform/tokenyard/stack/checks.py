@@ -12,9 +12,10 @@ from tokenyard.settings import Settings
 from tokenyard.stack.base_models import task_of
 
 GB = 10**9
-# Measured: Ray's own processes 1.7 GB, one chat replica with 1 GiB of KV cache 3.7 GB, ours and a margin.
+# Measured: Ray's own processes 1.7 GB, one chat replica with 1 GiB of KV cache 3.7 GB, one that embeds 1.7 GB, ours and
+# a margin.
 RAY_MEMORY_BYTES = int(1.7 * GB)
-REPLICA_MEMORY_BYTES = {ModelTask.CHAT: int(3.7 * GB), ModelTask.EMBEDDING: int(2.0 * GB)}
+REPLICA_MEMORY_BYTES = {ModelTask.CHAT: int(3.7 * GB), ModelTask.EMBEDDING: int(1.7 * GB)}
 OUR_MEMORY_BYTES = int(0.6 * GB)
 NEEDED_DISK_BYTES = 2 * GB
 _CGROUP = Path("/sys/fs/cgroup")

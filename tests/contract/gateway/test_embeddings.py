@@ -127,7 +127,7 @@ async def test_what_the_engine_refuses_costs_nothing(gateway: GatewayStack, clie
     gateway.server.behaviour = Behaviour(status=400, body=told)
     with pytest.raises(openai.BadRequestError) as refused:
         await client.embeddings.create(model=EMBEDDER.id, input="word " * 500)
-    assert refused.value.code == "context_length_exceeded"
+    assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "input")
     (settled,) = await gateway.settled()
     assert (settled.outcome, settled.usage) == (Outcome.FAILED, TokenUsage(0, 0))
     await until(gateway.no_holds)
