@@ -26,10 +26,12 @@ from tokenyard.core.principal import Limits
 from tokenyard.core.redis_keys import bucket_of, budget, holds
 from tokenyard.core.replica import Replica
 from tokenyard.gateway.app import Gateway, create_app
+from tokenyard.gateway.counting.token_counter import TokenCounter
 from tokenyard.gateway.elsewhere.server_relay import ServerRelay
 from tokenyard.gateway.path.in_flight import InFlightBounds
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
+from tokenyard.gateway.tokenize_routes import tokenize_router
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.live_budgets import BudgetSource
 from tokenyard.metering.events import Settled
@@ -88,9 +90,11 @@ class GatewayStack:
         """Tell whether every hold was released."""
         return int(await self.redis.zcard(holds(bucket_of(ORGANIZATION)))) == 0
 
-    async def post(self, session: ClientSession, body: dict[str, object], path: str = CHAT) -> ClientResponse:
+    async def post(
+        self, session: ClientSession, body: dict[str, object], path: str = CHAT, key: str = KEY
+    ) -> ClientResponse:
         """Send a request as a plain HTTP client would."""
-        return await session.post(self.url + path, json=body, headers={"authorization": f"Bearer {KEY}"})
+        return await session.post(self.url + path, json=body, headers={"authorization": f"Bearer {key}"})
 
     async def budget(self) -> dict[bytes, bytes]:
         return await read_hash(self.redis, budget(bucket_of(ORGANIZATION), wallet(ORGANIZATION)))
@@ -122,6 +126,7 @@ async def gateway_stack(
     meter_secret: bytes = METER_SECRET,
     bearer: str = BEARER,
     elsewhere: ServerRelay | None = None,
+    max_request_bytes: int = 100_000,
 ) -> AsyncIterator[GatewayStack]:
     """Run a gateway with so many mock model servers, and with the budgets of its table or of another source.
 
@@ -133,6 +138,7 @@ async def gateway_stack(
         listed = KnownReplicas([Replica(f"replica-{at}", BASE.id, url) for at, url in enumerate(urls)])
         keys = FixedAuthenticator({KEY: principal(), OTHER_KEY: principal(organization_id=OTHER)}, "ty-operator")
         models, budgets, log, registry = KnownModels(), BudgetTable(), list[bytes](), CollectorRegistry()
+        counter = TokenCounter()
         for organization in (ORGANIZATION, OTHER):
             budgets.set(wallet(organization), WALLET_NANO)
         await open_buckets(redis)
@@ -154,11 +160,13 @@ async def gateway_stack(
             clock=SystemClock(),
             registry=registry,
             access_log=await stack.enter_async_context(AccessLog(log.append)),
-            max_request_bytes=100_000,
+            max_request_bytes=max_request_bytes,
             in_flight=in_flight,
             stall_limit_s=stall_limit_s,
+            counter=counter,
         )
-        app = create_app(authenticator=keys, inference=inference, registry=registry)
+        routers = [tokenize_router(models, counter)]
+        app = create_app(authenticator=keys, inference=inference, routers=routers, registry=registry)
         assert isinstance(app, Gateway)
         url = await stack.enter_async_context(running(app, lifespan=True))
         yield GatewayStack(url, redis, keys, models, listed, servers, registry, budgets, app, log)

@@ -9,7 +9,7 @@ import msgspec
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.ids import PriceId
 from tokenyard.core.money import NanoDollars, Price
-from tokenyard_billing.pricing.rate_cards import RateCard
+from tokenyard_billing.pricing.rate_cards import FINE_TUNED, RateCard
 
 
 class UnknownPrice(LookupError):
@@ -75,7 +75,7 @@ class PriceList:
             raise Unavailable("Prices cannot be looked up right now. Please try again.")
 
     def _on_card(self, index: int, model: str, fine_tuned: bool) -> Price | None:
-        identity = f"{self.cards[index].version}/{model}{'/fine-tuned' if fine_tuned else ''}"
+        identity = f"{self.cards[index].version}/{model}{FINE_TUNED if fine_tuned else ''}"
         price = self._by_id.get(PriceId(identity))
         return price if price is not None and price.model == model else None
 

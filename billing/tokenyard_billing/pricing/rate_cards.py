@@ -21,6 +21,8 @@ class RateCardConflict(InvalidRateCard):
     """Another card has this version or this start."""
 
 
+FINE_TUNED = "/fine-tuned"
+"""The end of the id of a price for fine-tunes."""
 MAX_RATE = NanoDollars(NANO_PER_DOLLAR)  # for a token: keeps holds, charges and their sums within 64 bits
 _YEAR_9999_MS = 253_370_764_800_000
 
@@ -37,8 +39,10 @@ class StatedRates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StatedModelRates(StatedRates, frozen=True, forbid_unknown_fields=True):
-    training: str
-    fine_tuned: StatedRates
+    """A model that cannot be fine-tuned states neither of the last two."""
+
+    training: str | None = None
+    fine_tuned: StatedRates | None = None
 
 
 class StatedCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -143,9 +147,11 @@ class _UniqueKeys(yaml.BaseLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def _prices(stated: StatedCard, model: str) -> tuple[Price, Price]:
+def _prices(stated: StatedCard, model: str) -> tuple[Price, ...]:
     rates = stated.models[model]
     base = f"{stated.version}/{model}"
+    if (rates.training is None) is not (rates.fine_tuned is None):
+        raise InvalidRateCard(f"{model}: training and fine_tuned go together")
 
     def rate(what: str, text: str) -> NanoDollars:
         try:
@@ -165,10 +171,11 @@ def _prices(stated: StatedCard, model: str) -> tuple[Price, Price]:
             input=rate("input", source.input),
             cached_input=rate("cached_input", source.cached_input),
             output=rate("output", source.output),
-            training=rate("training", rates.training),
+            training=rate("training", rates.training or "0"),
         )
 
-    return price(base, rates), price(f"{base}/fine-tuned", rates.fine_tuned)
+    tuned = () if rates.fine_tuned is None else (price(f"{base}{FINE_TUNED}", rates.fine_tuned),)
+    return price(base, rates), *tuned
 
 
 def _instant_ms(text: str) -> int:

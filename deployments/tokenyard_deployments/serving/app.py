@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from tokenyard.core.models import ModelSpec
+from tokenyard.core.models import ModelSpec, ModelTask
 from tokenyard_deployments.serving.engine.scheduling.settings import scheduler_arguments
 
 IMPORT_PATH = "tokenyard_deployments.serving.app:build"
@@ -135,6 +135,8 @@ def llm_config(spec: ModelSpec, *, path: str, kind: str, overrides: dict[str, An
             "max_cpu_loras": spec.lora.max_cpu_loras,
             "max_lora_rank": spec.lora.max_lora_rank,
         }
+    if spec.task is ModelTask.EMBEDDING:
+        engine |= _embedding_arguments(spec)
     if spec.tool_parser is not None:
         engine |= {"enable_auto_tool_choice": True, "tool_call_parser": spec.tool_parser}
     if spec.reasoning_parser is not None:
@@ -150,3 +152,15 @@ def llm_config(spec: ModelSpec, *, path: str, kind: str, overrides: dict[str, An
         "log_engine_metrics": False,
         "runtime_env": {"env_vars": environment},
     }
+
+
+def _embedding_arguments(spec: ModelSpec) -> dict[str, Any]:
+    engine: dict[str, Any] = {
+        "runner": "pooling",
+        "convert": "embed",
+        # Its answers do not say what the cache gave, and the two witnesses must agree.
+        "enable_prefix_caching": False,
+    }
+    if len(spec.dimensions) > 1:
+        engine["hf_overrides"] = {"matryoshka_dimensions": list(spec.dimensions)}
+    return engine

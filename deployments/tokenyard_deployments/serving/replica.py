@@ -18,7 +18,7 @@ from ray import serve
 from starlette.types import ASGIApp
 
 from tokenyard.core.errors import TokenyardError
-from tokenyard.core.models import LoraSpec, ModelSpec
+from tokenyard.core.models import LoraSpec, ModelSpec, ModelTask
 from tokenyard_deployments.serving.adapters.files import AdapterFiles
 from tokenyard_deployments.serving.adapters.residency import Residency
 from tokenyard_deployments.serving.engine.cpus import thread_settings
@@ -85,7 +85,7 @@ class ReplicaServer:
 
     async def __serve_build_asgi_app__(self) -> Any:
         app = await self.engine.build_asgi_app()
-        await warm_up(app, self._spec.id)
+        await warm_up(app, self._spec)
         app.include_router(
             internal_router(
                 replica=self._name,
@@ -113,6 +113,7 @@ class ReplicaServer:
             residency=self._residency,
             reporter=self._reporter,
             context_length=self._spec.context_length,
+            generates=self._spec.task is ModelTask.CHAT,
             max_wait_s=self._spec.max_wait_s,
         )
         return self._front

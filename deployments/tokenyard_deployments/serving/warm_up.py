@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 from starlette.types import ASGIApp
 
+from tokenyard.core.models import ModelSpec, ModelTask
+
 _LOG = logging.getLogger(__name__)
 TIMEOUT_S = 300.0
 _TEXT = "Hello! Tell me about the sea."
@@ -21,7 +23,8 @@ _SCHEMA = {
     "required": ["name", "count"],
     "additionalProperties": False,
 }
-REQUESTS: tuple[tuple[str, dict[str, Any]], ...] = (
+_Requests = tuple[tuple[str, dict[str, Any]], ...]
+_CHATS: _Requests = (
     ("/v1/chat/completions", _CHAT | {"temperature": 0, "logprobs": True, "top_logprobs": 5}),
     ("/v1/chat/completions", _CHAT | {"temperature": 1, "top_p": 0.9, "stream": True, "n": 2}),
     ("/v1/chat/completions", _CHAT | {"temperature": 1, "top_k": 20, "min_p": 0.1, "seed": 1}),
@@ -38,12 +41,17 @@ REQUESTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ),
     ("/v1/completions", {"prompt": _TEXT, "max_tokens": 2, "logprobs": 5, "echo": True}),
     ("/v1/responses", {"input": _TEXT, "max_output_tokens": 2}),
-    ("/v1/embeddings", {"input": _TEXT}),
 )
+_EMBEDDINGS: _Requests = (
+    ("/v1/embeddings", {"input": [_TEXT, "The sea."]}),
+    ("/v1/embeddings", {"input": _TEXT, "encoding_format": "base64"}),
+    ("/score", {"queries": _TEXT, "documents": "The sea."}),
+)
+REQUESTS = {ModelTask.CHAT: _CHATS, ModelTask.EMBEDDING: _EMBEDDINGS}
 
 
-async def warm_up(app: ASGIApp, model: str) -> None:
-    """Send each kind of request once; `app` is vLLM's own, without our door. What the model does not serve is skipped.
+async def warm_up(app: ASGIApp, spec: ModelSpec) -> None:
+    """Send each kind of request once; `app` is vLLM's own, without our door.
 
     Raises:
         TimeoutError: the engine does not answer.
@@ -53,7 +61,7 @@ async def warm_up(app: ASGIApp, model: str) -> None:
         asyncio.timeout(TIMEOUT_S),
         httpx.AsyncClient(transport=transport, base_url="http://replica", timeout=None) as client,  # noqa: S113
     ):
-        await asyncio.gather(*(_ask(client, path, {**body, "model": model}) for path, body in REQUESTS))
+        await asyncio.gather(*(_ask(client, path, {**body, "model": spec.id}) for path, body in REQUESTS[spec.task]))
 
 
 async def _ask(client: httpx.AsyncClient, path: str, body: dict[str, Any]) -> None:

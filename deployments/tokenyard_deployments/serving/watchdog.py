@@ -20,7 +20,7 @@ class WatchedEngine(Protocol):
 
 
 class Watchdog:
-    """Where there is work and no sign of life for `max_silence_s`, the engine has as long again to make one token.
+    """Where there is work and no sign of life for `max_silence_s`, the engine has as long again to answer one token.
 
     `busy_since` tells since when requests are inside, None where there are none.
     """
@@ -52,7 +52,9 @@ class Watchdog:
 
     async def _stays_silent(self) -> bool:
         before = self._engine.last_sign
-        _LOG.warning("the engine has work and said nothing for %.0f s: it is asked for a token", self._silence_s())
+        _LOG.warning(
+            "the engine has work and said nothing for %.0f s: it is asked to answer one token", self._silence_s()
+        )
         try:
             async with asyncio.timeout(self._max_silence_s):
                 await self._engine.probe()

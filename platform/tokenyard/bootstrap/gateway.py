@@ -30,11 +30,12 @@ from tokenyard.files.tenant_routes import FILES_PATH
 from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.gateway.app import create_app
 from tokenyard.gateway.counting.token_counter import TokenCounter
-from tokenyard.gateway.endpoints.anthropic.unpaid_replies import errors_at
 from tokenyard.gateway.elsewhere.server_relay import ServerRelay
+from tokenyard.gateway.endpoints.anthropic.unpaid_replies import errors_at
 from tokenyard.gateway.path.in_flight import InFlightBounds
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
+from tokenyard.gateway.tokenize_routes import tokenize_router
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.budget_reader import RedisBudgetReader
 from tokenyard.settings import Settings
@@ -83,15 +84,20 @@ async def application(
         replicas: ReplicaList | None = None
         inference: Inference | None = None
         elsewhere: ServerRelay | None = None
+        routers: list[APIRouter] = [models_router(foundation.models)]
         if routes != "control":
             replicas = await stack.enter_async_context(ReplicaList(ReplicaRegistry(foundation.redis)))
             elsewhere = await _elsewhere(foundation, stack)
-            inference = await _inference(foundation, replicas, elsewhere, registry, stack)
+            counter = TokenCounter(foundation.base_models.all())
+            inference = await _inference(foundation, replicas, elsewhere, counter, registry, stack)
+            routers.append(tokenize_router(foundation.models, counter))
+        if routes != "inference":
+            routers.extend(_control_plane(foundation))
         dependencies = Dependencies(_checks(foundation, replicas, elsewhere), registry)
         yield create_app(
             authenticator=foundation.authenticator,
             inference=inference,
-            routers=(models_router(foundation.models), *(() if routes == "inference" else _control_plane(foundation))),
+            routers=routers,
             dependencies=await stack.enter_async_context(dependencies),
             registry=registry,
             streaming_paths=(FILES_PATH,),
@@ -109,6 +115,7 @@ async def _inference(
     foundation: Foundation,
     replicas: ReplicaList,
     elsewhere: ServerRelay,
+    counter: TokenCounter,
     registry: CollectorRegistry,
     stack: AsyncExitStack,
 ) -> Inference:
@@ -137,7 +144,7 @@ async def _inference(
         registry=registry,
         access_log=await stack.enter_async_context(AccessLog(sys.stdout.buffer.write, sys.stdout.buffer.flush)),
         max_request_bytes=settings.max_request_bytes,
-        counter=TokenCounter(foundation.base_models.all()),
+        counter=counter,
         in_flight=InFlightBounds(
             requests=settings.max_in_flight,
             requests_of_one=settings.max_in_flight_per_organization,

@@ -89,6 +89,8 @@ def _base_model(spec: ModelSpec, models_folder: Path, fallback: BaseModel | None
         template_tokens_per_message=spec.template_tokens_per_message,
         max_lora_rank=0 if spec.lora is None else spec.lora.max_lora_rank,
         created=spec.created,
+        task=spec.task,
+        dimensions=spec.dimensions,
         sampling=spec.sampling,
         calls_tools=spec.calls_tools,
         vocabulary_size=_vocabulary_size(models_folder / spec.id),

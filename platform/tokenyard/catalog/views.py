@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 from tokenyard.catalog.tables import AdapterRow, AdapterState, AliasRow
 from tokenyard.core.ids import AdapterId, JobId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.models import BaseModel as ServedModel
+from tokenyard.core.models import ModelTask
 from tokenyard.core.money import Price
 from tokenyard.web.pages import Identified
 
@@ -38,14 +39,27 @@ class SamplingView(BaseModel):
 
 
 class ModelDetails(ModelListItem):
-    """OpenAI's model with its default sampling, which is absent where the model's file states none."""
+    """OpenAI's model with what it is for. What does not hold for it is absent: its default sampling where its file
+    states none, and the lengths of its vectors where it makes no embeddings.
+    """
 
+    task: ModelTask
+    context_length: int
+    dimensions: list[int] | None
     sampling: SamplingView | None
 
     @classmethod
     def of(cls, name: str, base: ServedModel, *, created: int, owner: str) -> Self:
         stated = msgspec.to_builtins(base.sampling)
-        return cls(id=name, created=created, owned_by=owner, sampling=SamplingView(**stated) if stated else None)
+        return cls(
+            id=name,
+            created=created,
+            owned_by=owner,
+            task=base.task,
+            context_length=base.context_length,
+            dimensions=list(base.dimensions) or None,
+            sampling=SamplingView(**stated) if stated else None,
+        )
 
 
 class ModelDeleted(Identified):
@@ -86,7 +100,9 @@ class BaseModelView(Identified):
 
     object: Literal["model"] = "model"
     created: int
+    task: ModelTask
     context_length: int
+    dimensions: list[int]
     default_max_tokens: int
     max_lora_rank: int
     price_id: PriceId | None
@@ -98,7 +114,9 @@ class BaseModelView(Identified):
         return cls(
             id=base.id,
             created=base.created,
+            task=base.task,
             context_length=base.context_length,
+            dimensions=list(base.dimensions),
             default_max_tokens=base.default_max_tokens,
             max_lora_rank=base.max_lora_rank,
             price_id=None if price is None else price.id,

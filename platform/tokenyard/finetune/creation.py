@@ -21,7 +21,7 @@ from tokenyard.core.errors import (
     Unavailable,
 )
 from tokenyard.core.ids import FileId, OrganizationId, new_job_id
-from tokenyard.core.models import BaseModel
+from tokenyard.core.models import BaseModel, ModelTask
 from tokenyard.core.money import Price, PriceLookup, training_cost
 from tokenyard.core.principal import Principal
 from tokenyard.finetune.job import Job, JobError
@@ -149,6 +149,8 @@ class JobCreation:
         model = self._models.get(name)
         if model is None or model.max_lora_rank == 0:
             raise ModelNotFound(f"The model `{name}` does not exist or cannot be fine-tuned.", param="model")
+        if model.task is not ModelTask.CHAT:
+            raise InvalidRequest(f"The model `{name}` makes embeddings. It cannot be fine-tuned.", param="model")
         price = self._prices.price(name, fine_tuned=False, at_ms=at_ms)
         # The result could not go live without a price of its own, so training it would only cost.
         if price is None or self._prices.price(name, fine_tuned=True, at_ms=at_ms) is None:

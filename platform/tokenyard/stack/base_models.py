@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from tokenyard.core.models import InvalidModelSpec, ModelTask, read_model_spec
+from tokenyard.settings import Settings
 from tokenyard.stack.installation import StackFailed
 
 PULL_TIMEOUT_S = 3600.0
@@ -24,6 +26,14 @@ class _Said(msgspec.Struct):
     step: str | None = None
     done: PulledModel | None = None
     error: str | None = None
+
+
+def task_of(settings: Settings, model: str) -> ModelTask:
+    """Return what a configured model is for; one without a usable description, which others report, is for chats."""
+    try:
+        return read_model_spec((settings.models_dir / f"{model}.yaml").read_bytes()).task
+    except (OSError, InvalidModelSpec):
+        return ModelTask.CHAT
 
 
 async def pull(

@@ -9,13 +9,15 @@ import psutil
 
 from tokenyard.catalog.base_models import BaseModels
 from tokenyard.catalog.server_access import server_keys
-from tokenyard.core.models import InvalidModelSpec, read_model_spec
+from tokenyard.core.models import InvalidModelSpec, ModelTask, read_model_spec
 from tokenyard.settings import Settings
+from tokenyard.stack.base_models import task_of
 
 GB = 10**9
-# Measured: Ray's own processes 1.7 GB, one replica with 1 GiB of KV cache 3.7 GB, ours and a margin.
+# Measured: Ray's own processes 1.7 GB, one chat replica with 1 GiB of KV cache 3.7 GB, one that embeds 1.7 GB, ours and
+# a margin.
 RAY_MEMORY_BYTES = int(1.7 * GB)
-REPLICA_MEMORY_BYTES = int(3.7 * GB)
+REPLICA_MEMORY_BYTES = {ModelTask.CHAT: int(3.7 * GB), ModelTask.EMBEDDING: int(1.7 * GB)}
 OUR_MEMORY_BYTES = int(0.6 * GB)
 NEEDED_DISK_BYTES = 2 * GB
 _CGROUP = Path("/sys/fs/cgroup")
@@ -68,7 +70,7 @@ def problems_with_memory(settings: Settings) -> list[str]:
     """Return a sentence where less memory is free than the stack is known to take."""
     needed, models = OUR_MEMORY_BYTES, [model for model in settings.models if _has_replicas(settings, model)]
     if not settings.ray_url:
-        needed += RAY_MEMORY_BYTES + REPLICA_MEMORY_BYTES * len(models)
+        needed += RAY_MEMORY_BYTES + sum(REPLICA_MEMORY_BYTES[task_of(settings, model)] for model in models)
     free = available_memory()
     if free >= needed:
         return []

@@ -2,7 +2,9 @@
 
 import sys
 
+from tokenyard.core.models import ModelTask
 from tokenyard.settings import Settings
+from tokenyard.stack.base_models import task_of
 from tokenyard.stack.installation import local_url
 
 # Small models answer this right from any machine: short, one sure answer, and a form that ends it.
@@ -60,7 +62,8 @@ def welcome(settings: Settings, admin_key: str | None, api_key: str | None) -> s
         blocks.append(keys(admin_key, api_key))
     else:
         blocks.append("Keys were shown at the first start; new ones: `tokenyard key create`, `... --operator`.")
-    model = settings.models[0]
+    chats = (one for one in settings.models if task_of(settings, one) is ModelTask.CHAT)
+    model = next(chats, settings.models[0])
     shown = api_key or "YOUR_API_KEY"
     blocks.append(f"Try it in a shell:\n\n{curl(settings, model, shown)}")
     blocks.append(f"Or in Python ({sys.executable} has what it needs):\n\n{python(settings, model, shown)}")

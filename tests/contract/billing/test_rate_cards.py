@@ -114,6 +114,7 @@ RATES = {"input": "1", "cached_input": "1", "output": "1"}
         ({"models": {}}, "models"),
         ({"models": {"m": {**RATES, "training": "1", "fine_tuned": RATES, "more": "1"}}}, "more"),
         ({"models": {"m": {**RATES, "training": "1"}}}, "fine_tuned"),
+        ({"models": {"m": {**RATES, "fine_tuned": RATES}}}, "fine_tuned"),
         ({"models": {"m": {**RATES, "training": 1, "fine_tuned": RATES}}}, "training"),
         ({"models": {"m": {**RATES, "training": "0.0001", "fine_tuned": RATES}}}, "finer than one nano-dollar"),
         ({"models": {"m": {**RATES, "training": "-1", "fine_tuned": RATES}}}, "negative"),

@@ -96,6 +96,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"suffix": ""}, "suffix", "a-z"),
     ({"seed": -1}, "seed", "greater"),
     ({"model": "ft:small-model:acme:x:1"}, "model", "not available"),
+    ({"model": "embedder"}, "model", "makes embeddings. It cannot be fine-tuned"),
     ({"hyperparameters": {"n_epochs": 51}}, "hyperparameters.n_epochs", "1 to 50"),
     ({"hyperparameters": {"n_epochs": "many"}}, "hyperparameters.n_epochs", '"auto"'),
     ({"hyperparameters": {"batch_size": 0}}, "hyperparameters.batch_size", "1 to 256"),

@@ -12,7 +12,7 @@ from support.fakes.authenticator import FixedAuthenticator
 from tokenyard.catalog.operator_routes import operator_router
 from tokenyard.catalog.tenant_routes import models_router, tenant_router
 from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId
-from tokenyard.core.models import SamplingDefaults
+from tokenyard.core.models import ModelTask, SamplingDefaults
 from tokenyard.core.principal import AllowedModels, Principal
 from tokenyard.web.errors import install_error_handlers
 
@@ -66,7 +66,8 @@ async def test_a_model_tells_the_default_sampling_that_its_file_states(
 ) -> None:
     path = "/v1/models/{}".format
     fine_tune = str(await catalog.live())
-    assert set((await http.get(path("smol"), headers=by("org_acme"))).json()) == {"id", "object", "created", "owned_by"}
+    plain = (await http.get(path("smol"), headers=by("org_acme"))).json()
+    assert set(plain) == {"id", "object", "created", "owned_by", "task", "context_length"}
     sampling = SamplingDefaults(temperature=0.2, top_k=40)
     catalog.bases._models["smol"] = msgspec.structs.replace(catalog.bases._models["smol"], sampling=sampling)
     for model in ("smol", fine_tune):
@@ -89,6 +90,14 @@ async def test_what_a_key_may_not_use_is_not_shown_to_it(http: httpx.AsyncClient
     assert (await http.get("/v1/models/none", headers=by(BOUND))).status_code == 404
     await http.post("/v1/model_aliases", json={"alias": "chat", "model": "smol"}, headers=by("org_acme"))
     assert (await http.get("/v1/models/chat", headers=by(BOUND))).status_code == 403, "under no other name either"
+
+
+async def test_a_model_tells_what_it_is_for(http: httpx.AsyncClient, catalog: "Catalog") -> None:
+    embedder = msgspec.structs.replace(catalog.bases._models["smol"], task=ModelTask.EMBEDDING, dimensions=(8, 4))
+    for base, task, dimensions in ((catalog.bases._models["smol"], "chat", None), (embedder, "embedding", [8, 4])):
+        catalog.bases._models["smol"] = base
+        told = (await http.get("/v1/models/smol", headers=by("org_acme"))).json()
+        assert (told["task"], told.get("dimensions"), told["context_length"]) == (task, dimensions, 100)
 
 
 async def test_aliases_are_the_organization_s_own(http: httpx.AsyncClient, catalog: "Catalog") -> None:

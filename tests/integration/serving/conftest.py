@@ -41,6 +41,7 @@ from tokenyard_deployments.serving.replica_settings import (
 
 START_TIMEOUT_S = 420.0
 MODEL = "smollm2-135m-instruct"
+EMBEDDER = "all-minilm-l6-v2"
 ROOT = Path(__file__).parents[3]
 RANK = 8
 
@@ -51,8 +52,18 @@ PublishAdapter = Callable[[Path, str, int], AdapterRef]
 @pytest.fixture(scope="session")
 def base_model() -> Path:
     """A local folder with the default base model (`TOKENYARD_TEST_MODEL`, or fetched into `build/`)."""
-    folder = Path(os.environ.get("TOKENYARD_TEST_MODEL") or ROOT / "build" / "models" / MODEL)
-    source, _ = source_of(MODEL, shipped_specs())
+    return _pulled(MODEL, "TOKENYARD_TEST_MODEL")
+
+
+@pytest.fixture(scope="session")
+def embedding_model() -> Path:
+    """The same of the shipped embedding model (`TOKENYARD_TEST_EMBEDDING_MODEL`)."""
+    return _pulled(EMBEDDER, "TOKENYARD_TEST_EMBEDDING_MODEL")
+
+
+def _pulled(model: str, variable: str) -> Path:
+    folder = Path(os.environ.get(variable) or ROOT / "build" / "models" / model)
+    source, _ = source_of(model, shipped_specs())
     pull(source, folder, lambda _step: None)
     return folder
 
@@ -206,15 +217,37 @@ def deployed(cluster: Cluster, base_model: Path) -> Cluster:
         graceful_shutdown_timeout_s=2,
         engine={"kv_cache_memory_bytes": 256 << 20, "max_num_seqs": 4, "max_num_batched_tokens": 256},
     )
-    asyncio.run(_deploy(cluster, config))
+    asyncio.run(_deploy(cluster, MODEL, config))
     return cluster
 
 
-async def _deploy(cluster: Cluster, config: dict[str, Any]) -> None:
+@pytest.fixture(scope="module")
+def embedding_cluster(
+    tmp_path_factory: pytest.TempPathFactory, redis_url: str, embedding_model: Path
+) -> Iterator[Cluster]:
+    """A cluster of its own with one replica of the shipped embedding model, which lets little wait."""
+    shipped = read_model_spec((shipped_specs() / f"{EMBEDDER}.yaml").read_bytes())
+    spec = msgspec.structs.replace(shipped, max_waiting=512)
+    started = Cluster(tmp_path_factory.mktemp("embedding"), redis_url)
+    config = serve_config(
+        [ServedModel(spec, str(embedding_model))],
+        host="127.0.0.1",
+        port=started.proxy_port,
+        graceful_shutdown_timeout_s=2,
+    )
+    try:
+        started.start()
+        asyncio.run(_deploy(started, EMBEDDER, config))
+        yield started
+    finally:
+        started.stop()
+
+
+async def _deploy(cluster: Cluster, model: str, config: dict[str, Any]) -> None:
     async with RayServe(cluster.dashboard_url, cluster.token) as serve, asyncio.timeout(START_TIMEOUT_S):
         await serve.deploy(config)
         while True:
-            status = (await serve.statuses()).get(MODEL)
+            status = (await serve.statuses()).get(model)
             assert status is None or status.status not in ("DEPLOY_FAILED", "UNHEALTHY"), status
             if status is not None and status.status == "RUNNING" and await serve.targets():
                 return
@@ -223,10 +256,22 @@ async def _deploy(cluster: Cluster, config: dict[str, Any]) -> None:
 
 @pytest.fixture
 async def caller(deployed: Cluster) -> AsyncIterator[ReplicaCaller]:
+    async with _caller(deployed) as caller:
+        yield caller
+
+
+@pytest.fixture
+async def embedder(embedding_cluster: Cluster) -> AsyncIterator[ReplicaCaller]:
+    async with _caller(embedding_cluster) as caller:
+        yield caller
+
+
+@contextlib.asynccontextmanager
+async def _caller(cluster: Cluster) -> AsyncIterator[ReplicaCaller]:
     async with (
-        RayServe(deployed.dashboard_url, deployed.token) as serve,
-        ReplicaClient(deployed.bearer) as control,
+        RayServe(cluster.dashboard_url, cluster.token) as serve,
+        ReplicaClient(cluster.bearer) as control,
         aiohttp.ClientSession() as http,
     ):
         (target,) = await serve.targets()
-        yield ReplicaCaller(deployed, target, http, control)
+        yield ReplicaCaller(cluster, target, http, control)

@@ -133,6 +133,7 @@ class Front:
             residency=Residency(self.engine, Source(), 2),
             reporter=self.reporter,
             context_length=CONTEXT,
+            generates=True,
             max_wait_s=MAX_WAIT_S,
         )
         self.client = httpx.AsyncClient(

@@ -13,7 +13,16 @@ from support.fakes.gateway_ports import BASE
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.gateway.endpoints.chat import ChatBody
 from tokenyard.gateway.endpoints.openapi import schemas
-from tokenyard.gateway.endpoints.table import CHAT, COMPLETIONS, ENDPOINTS, MESSAGES, Endpoint
+from tokenyard.gateway.endpoints.table import (
+    CHAT,
+    COMPLETIONS,
+    EMBEDDINGS,
+    ENDPOINTS,
+    MESSAGES,
+    RERANK,
+    SCORE,
+    Endpoint,
+)
 
 JSON = st.recursive(
     st.none()
@@ -25,6 +34,14 @@ JSON = st.recursive(
     max_leaves=8,
 )
 HELLO = [{"role": "user", "content": "x"}]
+GOOD: dict[str, dict[str, Any]] = {
+    CHAT.path: {"messages": HELLO},
+    COMPLETIONS.path: {"prompt": "x"},
+    MESSAGES.path: {"messages": HELLO, "max_tokens": 1},
+    EMBEDDINGS.path: {"input": ["x", "y"]},
+    SCORE.path: {"queries": "x", "documents": ["x", "y"]},
+    RERANK.path: {"query": "x", "documents": ["x", {"text": "y"}]},
+}
 DESCRIBED = {
     one.path: Draft202012Validator({**schemas()[one.body.__name__], "components": {"schemas": schemas()}})
     for one in ENDPOINTS
@@ -36,22 +53,19 @@ NEVER_SENT = {"cache_salt", "priority", "request_id", "kv_transfer_params", "cha
 
 def bodies(endpoint: Endpoint) -> st.SearchStrategy[dict[str, Any]]:
     names = st.sampled_from([*endpoint.body.__struct_fields__, *NEVER_SENT]) | st.text(max_size=10)
-    good: dict[str, Any] = {
-        "model": "m",
-        endpoint.input: "x" if endpoint is COMPLETIONS else HELLO,
-        **({"max_tokens": 1} if endpoint is MESSAGES else {}),
-    }
+    good: dict[str, Any] = {"model": "m", **GOOD[endpoint.path]}
     return st.dictionaries(names, JSON, max_size=4).map(lambda odd: {**good, **odd})
 
 
-@given(st.sampled_from([CHAT, COMPLETIONS, MESSAGES]).flatmap(lambda one: st.tuples(st.just(one), bodies(one))))
+@given(st.sampled_from(ENDPOINTS).flatmap(lambda one: st.tuples(st.just(one), bodies(one))))
 def test_only_the_table_gets_through(case: tuple[Endpoint, dict[str, Any]]) -> None:
     endpoint, body = case
     with suppress(InvalidRequest):
         request = endpoint.parse(json.dumps(body).encode())
         sent = request.sent(BASE, 1)
         assert msgspec.json.encode(sent)
-        assert set(sent) <= SENT.get(endpoint, set(endpoint.body.__struct_fields__)) - NEVER_SENT
+        # A ranking is made of scores.
+        assert set(sent) <= SENT.get(endpoint, {*endpoint.body.__struct_fields__, "queries"}) - NEVER_SENT
         assert request.wanted_tokens is None or request.wanted_tokens >= 0
         # A refused field at null is as good as absent.
         DESCRIBED[endpoint.path].validate({name: value for name, value in body.items() if value is not None})

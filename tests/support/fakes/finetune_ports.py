@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from tokenyard.core.adapters import FineTunedName
 from tokenyard.core.errors import BudgetInUse, QuotaExceeded
 from tokenyard.core.ids import AdapterId, ApiKeyId, JobId, OrganizationId, PriceId, ProjectId
-from tokenyard.core.models import BaseModel
+from tokenyard.core.models import BaseModel, ModelTask
 from tokenyard.core.money import NanoDollars, Price
 from tokenyard.storage.database import Database, Fence
 
@@ -19,14 +21,15 @@ SMALL_MODEL = BaseModel(
     max_lora_rank=16,
     created=1_700_000_000,
 )
+EMBEDDER = msgspec.structs.replace(SMALL_MODEL, id="embedder", task=ModelTask.EMBEDDING, max_lora_rank=0)
 TRAINING_RATE = NanoDollars(3000)
 
 
 class FixedModels:
-    """One base model."""
+    """One base model, and one that makes embeddings."""
 
     def __init__(self, *models: BaseModel) -> None:
-        self._models = {model.id: model for model in models or (SMALL_MODEL,)}
+        self._models = {model.id: model for model in models or (SMALL_MODEL, EMBEDDER)}
 
     def get(self, model: str) -> BaseModel | None:
         return self._models.get(model)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.errors import ModelNotFound
 from tokenyard.core.ids import OrganizationId, PriceId
-from tokenyard.core.models import BaseModel, ResolvedModel
+from tokenyard.core.models import BaseModel, ModelTask, ResolvedModel
 from tokenyard.core.money import NanoDollars, Price
 from tokenyard.core.replica import Replica
 
@@ -21,6 +21,20 @@ BASE = BaseModel(
     calls_tools=True,
 )
 
+EMBEDDER = BaseModel(
+    id="test-embedder",
+    path="/nowhere",
+    context_length=64,
+    default_max_tokens=0,
+    template_tokens=2,
+    template_tokens_per_message=0,
+    max_lora_rank=0,
+    created=1_700_000_000,
+    task=ModelTask.EMBEDDING,
+    dimensions=(3, 2),
+    vocabulary_size=1000,
+)
+
 
 def price_of(model: str) -> Price:
     """Return rates that tell input, cached input and output apart."""
@@ -28,16 +42,21 @@ def price_of(model: str) -> Price:
 
 
 class KnownModels:
-    """One base model for all, and fine-tuned ones for one organization each; `price` is what they cost."""
+    """A base model and one that embeds for all, and fine-tuned ones for one organization each.
+
+    `price` is what they cost.
+    """
 
     def __init__(self, base: BaseModel = BASE) -> None:
         self.base = base
+        self.embedder = EMBEDDER
         self.price: Callable[[str], Price] = price_of
         self.fine_tuned: dict[tuple[OrganizationId, str], AdapterRef] = {}
 
     async def resolve(self, organization: OrganizationId, name: str) -> ResolvedModel:
-        if name == self.base.id:
-            return ResolvedModel(name, self.base, self.price(name))
+        for base in (self.base, self.embedder):
+            if name == base.id:
+                return ResolvedModel(name, base, self.price(name))
         adapter = self.fine_tuned.get((organization, name))
         if adapter is None:
             raise ModelNotFound(f"The model '{name}' does not exist or you do not have access to it.", param="model")

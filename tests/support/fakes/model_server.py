@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 from starlette.types import Receive, Scope, Send
 
+from support.fakes.pooled_replies import is_pooled, pooled_reply, pooled_tokens
 from tokenyard.core.usage import MeterClaims, TokenUsage
 from tokenyard.metering import header as meter
 
@@ -148,6 +149,9 @@ class MockModelServer:
         if sent.aborted:
             return
         sent.finished = True
+        if is_pooled(sent.body):
+            await _reply(send, 200, orjson.dumps(pooled_reply(sent.body)), {})
+            return
         choices = behaviour.said(_choices(sent, behaviour), sent.completion_tokens)
         reply = {**_frame(sent, choices), "usage": _usage(sent.usage, behaviour)}
         reply["object"] = reply["object"].removesuffix(".chunk")
@@ -210,6 +214,8 @@ async def _tokens(sent: Sent, behaviour: Behaviour, gone: "asyncio.Future[None]"
 
 
 def _each(sent: Sent, behaviour: Behaviour) -> int:
+    if is_pooled(sent.body):
+        return 0
     return int(min(behaviour.tokens, sent.body.get("max_tokens", behaviour.tokens)))
 
 
@@ -224,6 +230,8 @@ def _prompts(body: dict[str, Any]) -> int:
 
 def _prompt_tokens(body: dict[str, Any]) -> int:
     """Count words: a mock's tokenizer."""
+    if is_pooled(body):
+        return pooled_tokens(body)
     if "messages" in body:
         return sum(len(str(message.get("content")).split()) for message in body["messages"])
     prompt = body["prompt"]

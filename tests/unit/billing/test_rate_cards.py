@@ -115,6 +115,7 @@ def test_a_use_without_a_price_in_force_is_charged_by_the_nearest_of_its_model()
         (("00:00:00Z", "00:00:00"), "time zone"),
         (("2026-01-01T00:00:00Z", "9999-12-31T00:00:00Z"), "no date of ours"),
         (("training", "trainings"), "unknown field"),
+        (('    training: "3"\n', ""), "go together"),
         (('    output: "0.40"\n', ""), "missing required field"),
         (('    training: "3"\n', '    training: "3"\n    training: "4"\n'), "stands twice"),
         (('"2026-01"', '"2026\\t01"'), "version"),

@@ -5,7 +5,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tokenyard.core.models import InvalidModelSpec, PackageSource, read_model_spec, write_model_spec
+from tokenyard.core.models import (
+    InvalidModelSpec,
+    ModelTask,
+    PackageFolderSource,
+    PackageSource,
+    read_model_spec,
+    write_model_spec,
+)
 
 SHIPPED = Path(__file__).parents[3] / "deployments" / "models"
 
@@ -26,6 +33,18 @@ def test_every_shipped_description_is_valid_and_named_after_its_id(path: Path) -
     spec = read_model_spec(path.read_bytes())
     assert spec.id == path.stem
     assert spec.slots("cpu") > 0
+
+
+def test_the_embedding_model_is_pinned_by_hash() -> None:
+    spec = read_model_spec((SHIPPED / "all-minilm-l6-v2.yaml").read_bytes())
+    assert isinstance(spec.source, PackageFolderSource)
+    assert all(len(digest) == 64 for digest in (spec.source.wheel_sha256, *spec.source.files.values()))
+    assert not [name for name in spec.source.files if not name.endswith((".json", ".safetensors", ".txt"))]
+    assert (spec.task, spec.dimensions, spec.lora) == (ModelTask.EMBEDDING, (384,), None)
+
+
+def test_a_model_is_for_chats_unless_its_file_says_otherwise() -> None:
+    assert read_model_spec(MINIMAL.encode()).task is ModelTask.CHAT
 
 
 def test_the_default_model_is_pinned_by_hash() -> None:
@@ -62,11 +81,35 @@ def test_what_is_written_reads_back_the_same() -> None:
         (("created: 1", "created: 1\ntools: {}"), "parser"),
         (("created: 1", "created: 1\ntools: {parser: '--flag'}"), "tools.parser"),
         (("created: 1", "created: 1\nreasoning: {parser: ''}"), "reasoning.parser"),
+        (("default_max_tokens: 128\n", ""), "default_max_tokens"),
+        (("created: 1", "created: 1\ndimensions: [8]"), "`dimensions` are for embedding models"),
+        (("created: 1", "created: 1\ntask: vision"), "vision"),
     ],
 )
 def test_a_wrong_description_is_refused_with_the_field_named(change: tuple[str, str], message: str) -> None:
     with pytest.raises(InvalidModelSpec, match=message):
         read_model_spec(MINIMAL.replace(*change).encode())
+
+
+EMBEDDING = MINIMAL.replace("default_max_tokens: 128", "task: embedding\nlora: null\ndimensions: [8, 4]")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("dimensions: [8, 4]", "dimensions: []"), "`dimensions`"),
+        (("dimensions: [8, 4]", "dimensions: [4, 8]"), "`dimensions`"),
+        (("dimensions: [8, 4]", "dimensions: [8, 8]"), "`dimensions`"),
+        (("dimensions: [8, 4]", "dimensions: [0]"), "dimensions"),
+        (("lora: null", "lora: {}"), "takes no adapters"),
+        (("created: 1", "created: 1\ndefault_max_tokens: 8"), "generates nothing"),
+        (("created: 1", "created: 1\ntools: {parser: hermes}"), "generates nothing"),
+    ],
+)
+def test_an_embedding_model_states_its_vectors_and_nothing_of_answers(change: tuple[str, str], message: str) -> None:
+    assert read_model_spec(EMBEDDING.encode()).dimensions == (8, 4)
+    with pytest.raises(InvalidModelSpec, match=message):
+        read_model_spec(EMBEDDING.replace(*change).encode())
 
 
 def test_an_accelerator_it_does_not_know_is_an_error() -> None:

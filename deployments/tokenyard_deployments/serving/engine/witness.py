@@ -37,7 +37,7 @@ class EngineWitness:
         if attempt is not None and sequence not in self._attempts:
             self._attempts[sequence] = attempt
             detokenizer = self._states[sequence].detokenizer
-            attempt.started(sequence, detokenizer.num_output_tokens if detokenizer else _nothing)
+            attempt.started(sequence, detokenizer.num_output_tokens if detokenizer else None)
 
     def _finish_request(self, state: Any) -> None:
         self._count(state.request_id, state, aborted=False)
@@ -56,10 +56,6 @@ class EngineWitness:
         if attempt is not None:
             prompt = state.parent_req.request_id if state.parent_req is not None else sequence
             attempt.ended(sequence, str(prompt), _usage(state), aborted=aborted)
-
-
-def _nothing() -> int:
-    return 0
 
 
 def _usage(state: Any) -> TokenUsage:

@@ -29,7 +29,7 @@ class RequestProgress(Protocol):
 
     @property
     def made(self) -> int:
-        """Tokens, over all its sequences."""
+        """Tokens, over all its sequences: those it generated, and of embeddings those of the prompts."""
 
     @property
     def running(self) -> int:
@@ -170,7 +170,9 @@ class EngineAdmission:
         now = self._now()
         if self._pace.due(now):
             made = self._made_by_those_gone + sum(visitor.progress.made for visitor in self._inside)
-            self._pace.sample(now, made, sum(visitor.progress.running for visitor in self._inside))
+            running = sum(visitor.progress.running for visitor in self._inside)
+            # Of a prompt to be embedded it is not known whether it has begun.
+            self._pace.sample(now, made, min(running, self._slots))
 
     def _estimate(self, organization: OrganizationId, load: Load) -> float:
         self._sample()

@@ -6,14 +6,17 @@ import msgspec
 from starlette.types import Receive
 
 from tokenyard.core.errors import InvalidRequest, PayloadTooLarge, PermissionDenied
-from tokenyard.core.replica import MAX_SEQUENCES
+from tokenyard.core.replica import MAX_EMBEDDINGS, MAX_SEQUENCES
 from tokenyard.core.usage import MeterClaims
 
 MAX_BODY_BYTES = 64 << 20
 
 
 class Load(NamedTuple):
-    """What a request may bring at the worst. `tokens` are of prompts and answers, `answer_tokens` of answers alone."""
+    """What a request may bring at the worst. `tokens` are of prompts and answers, `answer_tokens` of answers alone.
+
+    An engine that makes embeddings answers a prompt whole: there these are the tokens of the prompts.
+    """
 
     sequences: int
     tokens: int
@@ -28,6 +31,8 @@ class _BilledFields(msgspec.Struct):
     best_of: int | None = None
     prompt: msgspec.Raw = msgspec.Raw(b"null")
     input: msgspec.Raw = msgspec.Raw(b"null")
+    queries: msgspec.Raw = msgspec.Raw(b"null")
+    documents: msgspec.Raw = msgspec.Raw(b"null")
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
     max_output_tokens: int | None = None
@@ -57,22 +62,24 @@ async def read_body(receive: Receive) -> bytes:
             return b"".join(chunks)
 
 
-def read_load(body: bytes, claims: MeterClaims, context_length: int) -> Load:
+def read_load(body: bytes, claims: MeterClaims, context_length: int, *, generates: bool) -> Load:
     """Return what the request may make the engine do; a token of a prompt is at least one byte of the body.
 
     Raises:
-        InvalidRequest: the body cannot be read, asks for more than `MAX_SEQUENCES` answers, or for one in the
-            background.
+        InvalidRequest: the body cannot be read, asks for more than `MAX_SEQUENCES` answers or `MAX_EMBEDDINGS`, or for
+            an answer in the background.
         PermissionDenied: it names another model than the one that is billed.
     """
     try:
         fields = _DECODER.decode(body)
-        prompts = max(_count(fields.prompt), _count(fields.input))
+        prompts = _prompts(fields)
     except msgspec.MsgspecError as error:
         raise InvalidRequest(f"The body is not valid: {error}") from None
     expected = claims.adapter.name if claims.adapter is not None else claims.base_model
     if fields.model != expected:
         raise PermissionDenied("The body names another model than the meter header.", code="meter_invalid")
+    if not generates:
+        return _load_of_embeddings(len(body), prompts, context_length)
     if fields.background:
         raise InvalidRequest("Background responses are not supported.", param="background")
     choices = max(1, fields.n or 1, fields.best_of or 1)
@@ -85,6 +92,19 @@ def read_load(body: bytes, claims: MeterClaims, context_length: int) -> Load:
         )
     answer_tokens = sequences * min(_longest_answer(fields, context_length), context_length)
     return Load(sequences, min(len(body), prompts * context_length) + answer_tokens, answer_tokens)
+
+
+def _load_of_embeddings(size: int, prompts: int, context_length: int) -> Load:
+    if prompts > MAX_EMBEDDINGS:
+        raise InvalidRequest(f"{prompts} texts: at most {MAX_EMBEDDINGS} in one request. Send several requests.")
+    # Of what the body holds a token is one byte at least, and a text has a few more than its own.
+    tokens = min(size, prompts * context_length)
+    return Load(prompts, tokens, tokens)
+
+
+def _prompts(fields: _BilledFields) -> int:
+    texts = [one for one in (fields.queries, fields.documents) if _first(one) != b"n"]
+    return sum(map(_count, texts)) if texts else max(_count(fields.prompt), _count(fields.input))
 
 
 def _longest_answer(fields: _BilledFields, context_length: int) -> int:

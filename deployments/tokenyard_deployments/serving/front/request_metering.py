@@ -25,7 +25,9 @@ _LOG = logging.getLogger(__name__)
 ABORT_TIMEOUT_S = 5.0
 _BROKEN_MODEL_RETRY_S = 30.0
 
-BILLABLE = frozenset({"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/embeddings"})
+BILLABLE = frozenset(
+    {"/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/embeddings", "/score"}
+)
 FREE = frozenset({"/metrics", "/health", "/version", "/v1/models", "/tokenize", "/detokenize"})
 
 
@@ -52,6 +54,7 @@ class RequestMetering:
         residency: Residency,
         reporter: Reporter,
         context_length: int,
+        generates: bool,
         max_wait_s: float,
     ) -> None:
         self._app = app
@@ -62,6 +65,7 @@ class RequestMetering:
         self._residency = residency
         self._reporter = reporter
         self._context_length = context_length
+        self._generates = generates
         self._max_wait_s = max_wait_s
         self._exchanges: set[Exchange] = set()
         self._ending: set[asyncio.Task[None]] = set()
@@ -93,7 +97,7 @@ class RequestMetering:
         claims = self._claims(scope)
         self._check_open()
         body = await read_body(receive)
-        load = read_load(body, claims, self._context_length)
+        load = read_load(body, claims, self._context_length, generates=self._generates)
         attempt = AttemptTokens(claims)
         exchange = Exchange(body, receive, send, lambda: self._engine.dead)
         held = AsyncExitStack()

@@ -102,6 +102,7 @@ class ModelInfo(ApiObject):
     """A base model; `adapters` counts the fine-tunes over it by state."""
 
     id: str
+    task: str
     context_length: int
     callable: bool
     price_id: str | None

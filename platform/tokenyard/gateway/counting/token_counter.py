@@ -2,8 +2,9 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.models import BaseModel
@@ -12,6 +13,8 @@ from tokenyard.gateway.counting.turns import CountingTurns
 from tokenyard.gateway.endpoints.body import Prompt
 
 MAX_TOKENIZERS = 16
+
+T = TypeVar("T")
 
 
 class TokenCounter:
@@ -39,6 +42,17 @@ class TokenCounter:
             Unavailable: too many of all organizations do.
         """
         return await self._turns.run(organization, lambda: self._count(prompts, model))
+
+    async def tokenize(
+        self, organization: OrganizationId, model: BaseModel, work: Callable[[ModelTokenizer], T]
+    ) -> T | None:
+        """Return what `work` makes with the model's tokenizer. Raises as `count` does, and what `work` raises."""
+
+        def done() -> T | None:
+            tokenizer = self._tokenizer(model)
+            return None if tokenizer is None else work(tokenizer)
+
+        return await self._turns.run(organization, done)
 
     async def fewest(self, prompts: Sequence[Prompt], model: BaseModel) -> list[int] | None:
         """Return numbers of tokens that the prompts are never below, without counting."""

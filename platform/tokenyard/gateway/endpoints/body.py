@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import RequestId
-from tokenyard.core.models import BaseModel
+from tokenyard.core.models import BaseModel, ModelTask
 from tokenyard.gateway.endpoints.answer import Answer
 from tokenyard.gateway.endpoints.invalid_body import Json, invalid
 
@@ -68,13 +68,15 @@ class PaidBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_de
     # These types are the check and the description. One of None is of a field that OpenAI knows and this platform does
     # not offer: `refused` says why.
     refused: ClassVar[Mapping[str, str]] = {}
+    task: ClassVar[ModelTask] = ModelTask.CHAT
+    max_prompt_tokens: ClassVar[int | None] = None
 
     model: Annotated[str, Meta(min_length=1, description="A base model, a fine-tuned model, or an alias of your own.")]
     stream: bool | None = None
 
     @property
     def choices(self) -> int:
-        """How many completions each prompt may cost."""
+        """How many completions each prompt may cost; 0 where nothing is generated."""
         return 1
 
     @property

@@ -54,6 +54,7 @@ def schemas() -> Json:
         type_
         for endpoint in ENDPOINTS
         for type_ in (endpoint.body, endpoint.reply, endpoint.event, endpoint.errors.schema)
+        if type_ is not None
     ]
     _, components = msgspec.json.schema_components([*types, CountTokensBody], ref_template=_REF)
     for schema in components.values():
@@ -73,10 +74,12 @@ def _operation(endpoint: Endpoint) -> Json:
         str(status): {"description": " ".join(lines), "content": _json(endpoint.errors.schema)}
         for status, lines in reasons.items()
     }
-    answer = {
-        "description": f"The answer; with `stream`, {endpoint.stream}.",
-        "content": _json(endpoint.reply) | _json(endpoint.event, "text/event-stream"),
-    }
+    answer = {"description": "The answer.", "content": _json(endpoint.reply)}
+    if endpoint.event is not None:
+        answer = {
+            "description": f"The answer; with `stream`, {endpoint.stream}.",
+            "content": _json(endpoint.reply) | _json(endpoint.event, "text/event-stream"),
+        }
     return {
         "operationId": endpoint.operation,
         "summary": endpoint.summary,

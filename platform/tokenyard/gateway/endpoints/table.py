@@ -14,7 +14,9 @@ from tokenyard.gateway.endpoints.body import PaidBody
 from tokenyard.gateway.endpoints.body_bounds import check_values
 from tokenyard.gateway.endpoints.chat import ChatBody, ChatCompletion, ChatCompletionChunk
 from tokenyard.gateway.endpoints.completions import Completion, CompletionBody
+from tokenyard.gateway.endpoints.embeddings import EmbeddingBody, EmbeddingList
 from tokenyard.gateway.endpoints.invalid_body import invalid_body
+from tokenyard.gateway.endpoints.scoring import Ranking, RerankBody, ScoreBody, ScoreList
 from tokenyard.web.errors import OPENAI_ERRORS, ErrorShape
 
 Body = TypeVar("Body", bound=PaidBody)
@@ -27,7 +29,7 @@ _NAMED_EVENTS = "events that have their type as their name, and their `data` is 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One paid endpoint: the types of its body, of a whole answer and of one event of a stream.
+    """One paid endpoint: the types of its body, of a whole answer and of one event of a stream, where it has one.
 
     `input` is the field that holds the prompt; `upstream` is the path at the replica.
     """
@@ -38,7 +40,7 @@ class Endpoint:
     input: str
     body: type[PaidBody]
     reply: type[msgspec.Struct]
-    event: type[msgspec.Struct] | UnionType
+    event: type[msgspec.Struct] | UnionType | None
     upstream: str
     stream: str = _DATA_EVENTS
     errors: ErrorShape = OPENAI_ERRORS
@@ -95,4 +97,34 @@ MESSAGES = Endpoint(
     stream=_NAMED_EVENTS,
     errors=ANTHROPIC_ERRORS,
 )
-ENDPOINTS = (CHAT, COMPLETIONS, MESSAGES)
+EMBEDDINGS = Endpoint(
+    path="/v1/embeddings",
+    operation="createEmbedding",
+    summary="Embed texts",
+    input="input",
+    body=EmbeddingBody,
+    reply=EmbeddingList,
+    event=None,
+    upstream="/v1/embeddings",
+)
+SCORE = Endpoint(
+    path="/v1/score",
+    operation="createScore",
+    summary="Compare texts",
+    input="documents",
+    body=ScoreBody,
+    reply=ScoreList,
+    event=None,
+    upstream="/score",
+)
+RERANK = Endpoint(
+    path="/v1/rerank",
+    operation="createRerank",
+    summary="Put documents into order",
+    input="documents",
+    body=RerankBody,
+    reply=Ranking,
+    event=None,
+    upstream="/score",
+)
+ENDPOINTS = (CHAT, COMPLETIONS, MESSAGES, EMBEDDINGS, SCORE, RERANK)

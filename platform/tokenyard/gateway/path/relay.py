@@ -126,7 +126,7 @@ class Relay:
         reply = await self._asked(outgoing, replica, settlement)
         try:
             if reply.status != 200:
-                await refuse(reply)
+                await refuse(reply, request.endpoint.input)
             relay = relay_stream if request.body.stream else relay_whole
             if not await relay(request, reply, client, settlement):
                 self._router.eject(replica)

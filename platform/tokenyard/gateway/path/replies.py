@@ -5,7 +5,7 @@ from typing import NoReturn
 
 import msgspec
 
-from tokenyard.core.errors import InvalidRequest, TokenyardError
+from tokenyard.core.errors import ContextLengthExceeded, InvalidRequest, TokenyardError
 from tokenyard.core.ids import request_of
 from tokenyard.core.replica import ReplicaLost, ReplyOverdue
 from tokenyard.gateway.endpoints.answer import Answer, FrameTooLong
@@ -178,8 +178,11 @@ async def _relay_in_pieces(held: bytes, reply: Reply, client: ClientConnection, 
     return True
 
 
-async def refuse(reply: Reply) -> NoReturn:
-    """Raise what another status than 200 means: the request is wrong, the model failed or is busy, or it is gone."""
+async def refuse(reply: Reply, prompt: str) -> NoReturn:
+    """Raise what another status than 200 means: the request is wrong, the model failed or is busy, or it is gone.
+
+    `prompt` is the field to name where the engine finds too many tokens.
+    """
     try:
         body = await reply.beginning(MAX_ERROR_BYTES)
     except (ReplicaLost, ReplyOverdue):
@@ -187,6 +190,8 @@ async def refuse(reply: Reply) -> NoReturn:
     if says_engine_dead(reply.status, body):
         raise AttemptFailed(lost(), lost=True)
     error = upstream_error(reply.status, body, reply.retry_after_s)
+    if isinstance(error, ContextLengthExceeded):
+        error.param = prompt
     if isinstance(error, InvalidRequest):
         raise error
     raise AttemptFailed(error)

@@ -4,15 +4,20 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tokenyard.core.errors import ContextLengthExceeded
+from tokenyard.core.errors import ContextLengthExceeded, InvalidRequest
 from tokenyard.core.ids import OrganizationId
-from tokenyard.core.models import ResolvedModel
+from tokenyard.core.models import ModelTask, ResolvedModel
 from tokenyard.core.principal import Principal
 from tokenyard.gateway.counting.token_counter import TokenCounter
 from tokenyard.gateway.elsewhere.taken import check_taken
 from tokenyard.gateway.endpoints.body import PaidBody
 from tokenyard.gateway.endpoints.table import Endpoint
 from tokenyard.gateway.ports import ModelResolver
+
+_USES = {
+    ModelTask.CHAT: "it answers in text, at /v1/chat/completions",
+    ModelTask.EMBEDDING: "it makes embeddings, at /v1/embeddings",
+}
 
 
 class ResolvedRequest(msgspec.Struct, frozen=True):
@@ -40,8 +45,15 @@ class ResolvedRequest(msgspec.Struct, frozen=True):
         return len(self.prompts) * self.body.choices * max(1, self.max_tokens)
 
     @property
+    def generated_tokens(self) -> int:
+        """How many tokens may come after each prompt."""
+        return max(1, self.max_tokens) if self.body.choices else 0
+
+    @property
     def fits(self) -> bool:
-        return max(self.prompts) + max(1, self.max_tokens) <= self.model.base.context_length
+        most = self.body.max_prompt_tokens
+        within = max(self.prompts) + self.generated_tokens <= self.model.base.context_length
+        return within and (most is None or self.prompt_tokens <= most)
 
 
 async def resolve(
@@ -58,6 +70,7 @@ async def resolve(
     model = await models.resolve(principal.organization, body.model)
     principal.check_model(model.name)
     base = model.base
+    _check_task(endpoint, model)
     body.check_model(base)
     if base.server is not None:
         check_taken(endpoint, body, base, base.server)
@@ -68,10 +81,12 @@ async def resolve(
     if request.fits:
         return request
     fewest = await counter.fewest(prompts, base)
-    if fewest is None:
+    if fewest is not None:
+        _fitted(_with(request, fewest))
+    elif body.choices:
         return _fitted(request)
-    _fitted(_with(request, fewest))
-    # More than the context holds is never used, whatever is counted.
+    # More than the context holds is never used, whatever is counted; where nothing is generated the engine refuses a
+    # longer prompt before it computes any.
     return _with(request, [min(bound, base.context_length) for bound in bounds])
 
 
@@ -102,6 +117,14 @@ async def least(request: ResolvedRequest, counter: TokenCounter) -> ResolvedRequ
     return None if fewest is None else _with(request, fewest)
 
 
+def _check_task(endpoint: Endpoint, model: ResolvedModel) -> None:
+    """Refuse a model that is for other endpoints."""
+    task = model.base.task
+    if task is not endpoint.body.task:
+        message = f"The model `{model.name}` is not for {endpoint.path}: {_USES[task]}."
+        raise InvalidRequest(message, param="model", code="model_not_supported")
+
+
 def _with(request: ResolvedRequest, prompts: Sequence[int]) -> ResolvedRequest:
     return msgspec.structs.replace(request, prompts=tuple(prompts))
 
@@ -111,8 +134,12 @@ def _fitted(request: ResolvedRequest) -> ResolvedRequest:
     longest = max(request.prompts)
     room = request.model.base.context_length - longest
     wanted = min(request.max_tokens, room) if request.body.wanted_tokens is None else request.max_tokens
-    if wanted > room or room < 1:
+    if wanted > room or room < min(1, request.body.choices):
         raise _too_long(request, longest)
+    most = request.body.max_prompt_tokens
+    if most is not None and request.prompt_tokens > most:
+        message = f"Requested {request.prompt_tokens} tokens, max {most} tokens per request."
+        raise InvalidRequest(message, param=request.endpoint.input, code="max_tokens_per_request")
     return msgspec.structs.replace(request, max_tokens=wanted)
 
 

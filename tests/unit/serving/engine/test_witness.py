@@ -48,8 +48,13 @@ class Processor:
     def __init__(self) -> None:
         self.request_states: dict[str, State] = {}
 
-    def add_request(self, request: Request, parent: Any = None) -> None:
-        self.request_states[request.request_id] = State(request.request_id, Detokenizer(), parent)
+    def add_request(self, request: Request, parent: Any = None, *, pooled: bool = False) -> None:
+        self.request_states[request.request_id] = State(request.request_id, None if pooled else Detokenizer(), parent)
+
+    def pool(self, sequence: str) -> None:
+        state = self.request_states[sequence]
+        state.is_prefilling = False
+        self._finish_request(state)
 
     def process(self, sequence: str, tokens: int, *, cached: int = 0, finished: bool = False) -> None:
         state = self.request_states[sequence]
@@ -112,6 +117,20 @@ def test_a_prompt_that_was_never_computed_is_not_counted(processor: Processor) -
         processor.add_request(Request("a"))
     processor.abort_requests(["a"], internal=True)
     assert counted.usage == TokenUsage(0, 0)
+    assert counted.aborted
+    assert counted.open_sequences == ()
+
+
+def test_a_text_that_is_embedded_counts_its_prompt_and_nothing_else(processor: Processor) -> None:
+    with attempt() as counted:
+        for sequence in ("a", "b", "c"):
+            processor.add_request(Request(sequence), pooled=True)
+    assert (counted.made, counted.running, counted.begun) == (0, 3, False)
+    processor.pool("a")
+    assert (counted.made, counted.running, counted.begun) == (PROMPT_TOKENS, 2, True)
+    processor.pool("b")
+    processor.abort_requests(["c"], internal=True)
+    assert counted.usage == TokenUsage(2 * PROMPT_TOKENS, 0)
     assert counted.aborted
     assert counted.open_sequences == ()
 

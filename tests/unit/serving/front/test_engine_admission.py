@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from support.fakes.clock import FrozenClock
 from tokenyard.core.errors import RateLimited, TokenyardError, Unavailable
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.models import read_model_spec
@@ -65,6 +66,20 @@ def test_an_organization_alone_fills_its_share_and_is_told_to_slow_down(
     refused = refusal(admission, ONE, load())
     assert isinstance(refused, RateLimited)
     assert refused.code == "slow_down"
+
+
+def test_when_to_come_back_is_told_by_the_pace_of_what_was_embedded() -> None:
+    """Of texts it is not known which of them run: all of those inside may."""
+    clock = FrozenClock(0.0)
+    admission = EngineAdmission(EngineBounds(slots=4, sequences=40, tokens=10**6), clock)
+    batch = Progress(running=40)
+    with admission.enter(ONE, Load(40, 4000, 4000), batch):
+        for second in range(1, 5):
+            clock.advance(1.0)
+            batch.made, batch.running = 400 * second, 40 - 4 * second
+            admission.retry_after_s(ONE, load())
+        # 400 tokens a second, 2,400 of them left.
+        assert admission.retry_after_s(ONE, Load(40, 4000, 4000)) == pytest.approx(6, rel=0.3)
 
 
 def test_tokens_are_bounded_as_sequences_are(admission: EngineAdmission, inside: ExitStack) -> None:
