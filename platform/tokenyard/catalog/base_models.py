@@ -75,6 +75,8 @@ def _base_model(spec: ModelSpec, models_folder: Path) -> BaseModel:
         created=spec.created,
         sampling=spec.sampling,
         calls_tools=spec.tools is not None,
+        reasons=spec.reasoning is not None,
+        images=spec.images,
         vocabulary_size=_vocabulary_size(models_folder / spec.id),
         # The replica itself gives up what has not begun after once as long.
         max_silence_s=2 * spec.max_wait_s,

@@ -98,11 +98,20 @@ class ParserSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parser: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 
 
+class ImagesSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A model takes images: so many of them in one request, of which each becomes `tokens` of the prompt at most."""
+
+    tokens: Annotated[int, Meta(ge=1)]
+    max_in_request: Annotated[int, Meta(ge=1, le=64)] = 4
+
+
 class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One served base model.
 
-    `template_tokens` bounds what the chat template adds once, `template_tokens_per_message` what it adds to each
-    message. Without `tools` the model calls no tools; without `reasoning` all that it says is its answer.
+    `template_tokens` bounds what the chat template adds once, also where it offers tools;
+    `template_tokens_per_message` what it adds to each message. `chat_template` takes the place of the model's own.
+    Without `tools` the model calls no tools; without `reasoning` all that it says is its answer; without `images` it
+    takes text only.
 
     In one replica, `max_waiting` sequences may wait for a slot (the slots are `max_num_seqs`), and in all
     `max_waiting_tokens` of prompts and answers at their longest; one organization alone may have a third of either. A
@@ -131,6 +140,8 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sampling: SamplingDefaults = SamplingDefaults()
     tools: ParserSpec | None = None
     reasoning: ParserSpec | None = None
+    images: ImagesSpec | None = None
+    chat_template: str | None = None
 
     @property
     def tool_parser(self) -> str | None:
@@ -218,6 +229,8 @@ class BaseModel(msgspec.Struct, frozen=True):
     created: int
     sampling: SamplingDefaults = SamplingDefaults()
     calls_tools: bool = False
+    reasons: bool = False
+    images: ImagesSpec | None = None
     vocabulary_size: int | None = None
     max_silence_s: float = 120.0
     max_request_s: float = 900.0

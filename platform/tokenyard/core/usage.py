@@ -5,6 +5,8 @@ import msgspec
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
 
+MAX_END_USER_CHARS = 128
+
 
 class TokenUsage(msgspec.Struct, frozen=True):
     """Tokens of one attempt. `cached_tokens` are part of `prompt_tokens`."""
@@ -22,7 +24,8 @@ class MeterClaims(msgspec.Struct, frozen=True):
     """Whose request this is: signed by the gateway, carried to the replica, returned in its report.
 
     `admitted_at_ms` is Redis time in unix milliseconds; it decides period and price.
-    `budgets` are the names of the budgets that the request was held on.
+    `budgets` are the names of the budgets that the request was held on. `end_user` is who of its own users the
+    organization says it is for, at most `MAX_END_USER_CHARS`; empty where it does not say.
     """
 
     attempt: AttemptId
@@ -37,3 +40,4 @@ class MeterClaims(msgspec.Struct, frozen=True):
     budgets: tuple[str, ...] = ()
     weight: int = 1
     adapter: AdapterRef | None = None
+    end_user: str = ""

@@ -72,6 +72,7 @@ def admission_request(
         endpoint=request.endpoint.path,
         weight=principal.weight,
         adapter=model.adapter,
+        end_user=request.body.end_user,
     )
     amount = worst_case_cost(model.price, prompt_tokens=prompt, completion_tokens=completion)
     budgets = budgets_of(principal.organization, principal.monthly_limits, clock.now_ms())
