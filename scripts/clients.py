@@ -30,7 +30,7 @@ def main() -> None:
     print("clients: installing other people's clients ...", flush=True)
     shutil.rmtree(CLIENTS, ignore_errors=True)
     venv.create(PYTHON.parents[1], with_pip=True)
-    quiet = ("--quiet", "--disable-pip-version-check", "--no-input")
+    quiet = ("-qq", "--disable-pip-version-check", "--no-input")
     run(PYTHON, "-m", "pip", "install", *quiet, "--no-deps", "--require-hashes", "-r", LOCK)
     install_node_packages()
     STAMP.write_text(wanted)
