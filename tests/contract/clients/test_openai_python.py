@@ -3,11 +3,11 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import openai
 import pytest
 from openai import AsyncOpenAI, pydantic_function_tool
-from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel
 
 from support.fakes.gateway_ports import BASE
@@ -91,12 +91,8 @@ async def test_a_call_in_a_stream_and_its_result(gateway: GatewayStack, client: 
     assert kinds.count("tool_calls.function.arguments.delta") == 8
     [call] = message.tool_calls or []
     assert json.loads(call.function.arguments) == {"city": "Paris"}
-    told: list[ChatCompletionMessageParam] = [
-        *HELLO,
-        # As it came: what an answer holds besides is taken back, too.
-        message.model_dump(exclude_none=False),  # type: ignore[list-item]
-        {"role": "tool", "tool_call_id": call.id, "content": "22"},
-    ]
+    result = {"role": "tool", "tool_call_id": call.id, "content": "22"}
+    told: Any = [*HELLO, message, result]  # the answer as it is: the client takes back what it gave
     answer = await client.chat.completions.create(model=BASE.id, messages=told, tools=[TOOL])
     assert (answer.choices[0].message.content or "").startswith("word1")
-    assert gateway.server.log[-1].body["messages"][-1] == told[-1]
+    assert gateway.server.log[-1].body["messages"][-1] == result

@@ -11,6 +11,7 @@ from tokenyard.gateway.endpoints.tool_arguments import printed, readable
 
 MAX_PARTS = 4096
 MAX_CALLS = 128
+_OfAnAnswer = Annotated[Any, Meta(description="OpenAI's client sends it back with an answer; models do not read it.")]
 
 
 class TextPart(msgspec.Struct, tag_field="type", tag="text", forbid_unknown_fields=True):
@@ -66,7 +67,8 @@ class ChatMessage(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
     tool_calls: Annotated[list[ToolCall], Meta(min_length=1, max_length=MAX_CALLS)] | None = None
     tool_call_id: str | None = None
     audio: None = None
-    annotations: Annotated[Any, Meta(description="Of an earlier answer; models do not read it.")] = None
+    annotations: _OfAnAnswer = None
+    parsed: _OfAnAnswer = None
     function_call: None = None
 
 
@@ -162,7 +164,7 @@ def tidy(messages: Sequence[ChatMessage]) -> None:
             message.content = [
                 TextPart(part.refusal) if isinstance(part, RefusalPart) else part for part in message.content
             ]
-        message.annotations = None
+        message.annotations = message.parsed = None
 
 
 def images(message: ChatMessage) -> list[ImagePart]:
