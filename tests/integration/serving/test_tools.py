@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from openai import AsyncOpenAI
 
 from support.gateway_stack import KEY, GatewayStack
 from support.replica_caller import MODEL, ReplicaCaller
+from tokenyard.catalog.base_models import BaseModels
+from tokenyard.core.models import ModelSpec
 from tokenyard.core.usage import TokenUsage
 from tokenyard.gateway.endpoints.table import CHAT
 from tokenyard.metering.events import Outcome
@@ -50,7 +53,10 @@ SHOWN = [*_earlier("Paris", 1), *_earlier("Oslo", 2)]
 
 
 @pytest.fixture
-async def client(gateway: GatewayStack) -> AsyncIterator[AsyncOpenAI]:
+async def client(gateway: GatewayStack, small_spec: ModelSpec, base_model: Path) -> AsyncIterator[AsyncOpenAI]:
+    base = BaseModels([small_spec], base_model.parent).get(MODEL)
+    assert base is not None
+    gateway.models.base = base  # so that it can count: the bound of a chat with tools is over the small context
     async with AsyncOpenAI(api_key=KEY, base_url=f"{gateway.url}/v1", max_retries=0) as client:
         yield client
 

@@ -97,6 +97,11 @@ def served(folder: Path) -> Served:
     return server_of(folder)
 
 
+@pytest.fixture(scope="module")
+def tokenizer(folder: Path) -> Any:
+    return AutoTokenizer.from_pretrained(folder)
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(chat=CHATS)
 def test_a_chat_is_no_longer_than_its_bound(base: BaseModel, served: Served, chat: Json) -> None:
@@ -117,9 +122,8 @@ OWN = (
 @given(st.lists(PLAIN, min_size=1, max_size=6), st.booleans())
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_without_tools_a_chat_is_shown_as_the_models_own_template_does(
-    folder: Path, messages: list[Json], opened: bool
+    tokenizer: Any, messages: list[Json], opened: bool
 ) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(folder)
     ours, own = (
         tokenizer.apply_chat_template(messages, chat_template=one, tokenize=False, add_generation_prompt=opened)
         for one in (None, OWN)
