@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 from asyncio.subprocess import PIPE
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ PROGRAMS = Path(__file__).parent / "programs"
 INSTALLED = Path(os.environ.get("TOKENYARD_TEST_CLIENTS") or Path(__file__).parents[3] / "build" / "clients")
 TIMEOUT_S = 120.0
 
-Run = Callable[..., Awaitable[str]]
+Run = Callable[..., Coroutine[None, None, str]]
+RunProgram = Callable[[str], Coroutine[None, None, dict[str, Any]]]
 
 
 @pytest.fixture
@@ -52,17 +53,17 @@ def run(gateway: GatewayStack, tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def run_program(run: Run) -> Callable[[str], Awaitable[dict[str, Any]]]:
+def run_program(run: Run) -> RunProgram:
     """Return what runs one of `programs` in the environment of its language, and gives the JSON it wrote."""
 
     async def run_program(name: str) -> dict[str, Any]:
         program = PROGRAMS / name
         if program.suffix == ".mjs":
             # From standard input a module finds its packages in the working folder.
-            command, given, folder = (_installed("node/bin/node"), "--input-type=module"), program.read_bytes(), "node"
+            node = (_installed("node/bin/node"), "--input-type=module")
+            out = await run(*node, given=program.read_bytes(), folder=INSTALLED / "node")
         else:
-            command, given, folder = (_installed("python/bin/python"), program), b"", "."
-        out = await run(*command, given=given, folder=INSTALLED / folder)
+            out = await run(_installed("python/bin/python"), program)
         told: dict[str, Any] = json.loads(out.splitlines()[-1])
         return told
 

@@ -7,7 +7,7 @@ from contract.clients.conftest import Run
 from support.fakes.gateway_ports import BASE
 from support.gateway_stack import CHAT, HELLO, KEY, GatewayStack, until
 
-BODY = {"model": BASE.id, "messages": HELLO}
+BODY: dict[str, object] = {"model": BASE.id, "messages": HELLO}
 
 
 def _command(gateway: GatewayStack, body: dict[str, object], *options: str, key: str = KEY) -> list[str]:

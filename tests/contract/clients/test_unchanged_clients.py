@@ -2,11 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 
+from contract.clients.conftest import RunProgram
 from support.gateway_stack import GatewayStack, until
 
 PROGRAMS = ("with_langchain.py", "with_litellm.py", "with_llama_index.py", "with_openai.mjs", "with_vercel_ai.mjs")
@@ -18,9 +17,7 @@ pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-async def test_it_works_unchanged(
-    gateway: GatewayStack, run_program: Callable[[str], Awaitable[dict[str, Any]]], program: str
-) -> None:
+async def test_it_works_unchanged(gateway: GatewayStack, run_program: RunProgram, program: str) -> None:
     gateway.server.behaviour.call = ("weather", json.dumps(CALL["arguments"]))
     gateway.server.behaviour.status = 503
     running = asyncio.create_task(run_program(program))

@@ -61,7 +61,7 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
     """
 
     include_usage: bool | None = None
-    include_obfuscation: bool | None = None
+    include_obfuscation: Annotated[bool, Meta(extra_json_schema={"enum": [False]})] | None = None
 
 
 class AnswerHead(NamedTuple):

@@ -27,9 +27,9 @@ class RefusalPart(msgspec.Struct, tag_field="type", tag="refusal", forbid_unknow
 
 
 class ImageUrl(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """`url` holds the image itself, as `data:image/png;base64,`: no address is ever fetched."""
+    """`url` holds the image itself, as `data:image/png;base64,` (or jpeg, webp, gif): no address is ever fetched."""
 
-    url: Annotated[str, Meta(pattern="^data:image/(png|jpeg|webp|gif);base64,")]
+    url: str
     detail: Literal["auto"] = "auto"
 
 

@@ -1,6 +1,7 @@
 """Images in a chat: whether the model takes them, and whether each is one that its engine can be given."""
 
 import binascii
+import re
 from collections.abc import Sequence
 from io import BytesIO
 
@@ -9,10 +10,11 @@ from PIL import Image
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.models import BaseModel
 from tokenyard.gateway.endpoints.chat_messages import ChatMessage, ImagePart, images
-from tokenyard.gateway.endpoints.invalid_body import invalid
+from tokenyard.gateway.endpoints.invalid_body import invalid, unsupported
 
 MAX_PIXELS = 16_000_000
 """An engine holds at least three bytes of each, however small the file is, which is bounded as the body is."""
+_DATA = re.compile(r"data:image/(png|jpeg|webp|gif);base64,")
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 
 
@@ -31,9 +33,14 @@ def check_images(messages: Sequence[ChatMessage], model: BaseModel) -> None:
 
 
 def _check(image: ImagePart, name: str) -> None:
+    url = image.image_url.url
+    head = _DATA.match(url)
+    if head is None:
+        why = "an image is taken as `data:image/png;base64,` (or jpeg, webp, gif) alone; no address is fetched."
+        raise unsupported(name, why)
     too_large = invalid(name, f"an image has more than {MAX_PIXELS} pixels.", "image_too_large")
     try:
-        data = binascii.a2b_base64(image.image_url.url.partition(",")[2], strict_mode=True)
+        data = binascii.a2b_base64(url[head.end() :], strict_mode=True)
         with Image.open(BytesIO(data), formats=_FORMATS) as opened:  # reads the head alone
             width, height = opened.size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

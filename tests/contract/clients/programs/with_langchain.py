@@ -9,10 +9,12 @@ from langchain_openai import ChatOpenAI
 from openai import APIStatusError
 
 
-@tool
 def weather(city: str) -> str:
     """Tell the weather of a city."""
     return f"22 degrees in {city}"
+
+
+tools = [tool(weather)]
 
 
 def chat(**changes: str) -> ChatOpenAI:
@@ -35,10 +37,10 @@ def refused(**changes: str) -> int:
 
 whole = chat().invoke("say hello to me")
 streamed = "".join(str(chunk.content) for chunk in chat().stream("say hello to me"))
-calling = chat().bind_tools([weather])
+calling = chat().bind_tools(tools)
 question: list[BaseMessage] = [HumanMessage("How is the weather in Paris?")]
 asked = calling.invoke(question)
-answered = calling.invoke([*question, asked, weather.invoke(asked.tool_calls[0])])
+answered = calling.invoke([*question, asked, tools[0].invoke(asked.tool_calls[0])])
 first, *rest = calling.stream(question)
 told = {
     "retried": whole.content,

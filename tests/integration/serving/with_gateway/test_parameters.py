@@ -75,7 +75,8 @@ async def test_stop_ends_the_answer_before_it(client: AsyncOpenAI) -> None:
 
 async def test_max_tokens_ends_it_after_as_many(client: AsyncOpenAI) -> None:
     for name in ("max_tokens", "max_completion_tokens"):
-        answer = await _chat(client, **{"max_tokens": None, name: 3})
+        bound: dict[str, Any] = {"max_tokens": None, name: 3}
+        answer = await _chat(client, **bound)
         assert answer.usage is not None
         assert (answer.usage.completion_tokens, answer.choices[0].finish_reason) == (3, "length")
 
