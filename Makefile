@@ -13,13 +13,17 @@ SOURCES := platform deployments billing tests scripts
 export ACCELERATOR
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-faults check lint types format bench bench-gateway bench-ledger bench-fairness lock clean
+.PHONY: help setup clients run test test-faults check lint types format bench bench-gateway bench-ledger bench-fairness \
+	lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## make .venv with the pinned versions (does nothing when it is up to date)
 	@$(PYTHON) scripts/setup.py
+
+clients: setup ## install other people's clients, which `make test` tries, apart from .venv
+	@$(BIN)/python scripts/clients.py
 
 run: setup ## start everything; Ctrl-C stops it
 	@$(BIN)/tokenyard up $(ARGS)
@@ -31,10 +35,10 @@ lint: setup ## ruff, and its formatting
 types: setup ## mypy, strict
 	$(BIN)/mypy
 
-check: lint types ## what to run before each commit, under 90 s; PostgreSQL comes with `make test`
-	$(BIN)/pytest -q -n $(JOBS) -k "not postgres" tests/architecture tests/unit tests/contract
+check: lint types ## what to run before each commit, under 90 s; PostgreSQL and foreign clients come with `make test`
+	$(BIN)/pytest -q -n $(JOBS) -k "not postgres" tests/architecture tests/unit tests/contract --ignore tests/contract/clients
 
-test: lint types ## every test: real databases, the real stack, a real browser; then branch coverage
+test: lint types clients ## every test: real databases, the real stack, a real browser; then branch coverage
 	@rm -rf build/coverage
 	@chromium=$$($(BIN)/python scripts/chromium.py) && export CHROMIUM="$$chromium" && \
 	$(BIN)/pytest -q -n $(JOBS) $(COVERAGE) tests/architecture tests/unit tests/contract tests/property && \

@@ -1,4 +1,4 @@
-"""Write `requirements/*.lock` from `pyproject.toml`, with `uv`, for every platform at once.
+"""Write `requirements/*.lock` from `pyproject.toml` and `clients.in`, with `uv`, for every platform at once.
 
 torch and its companions of the CPU build are left out of `cpu.lock`: they are not on the main index (see setup.py).
 """
@@ -16,21 +16,20 @@ LEFT_OUT = {"cpu": ("torch", "torchvision", "torchaudio", "torchcodec"), "cuda":
 
 
 def main() -> None:
-    """Compile both locks."""
-    uv = installed_uv()
+    """Compile all locks."""
     for accelerator, left_out in LEFT_OUT.items():
-        subprocess.run(
-            [
-                *(uv, "pip", "compile", "pyproject.toml", "--extra", accelerator, "--extra", "dev"),
-                *("--universal", "--python-version", "3.11", "--generate-hashes", "--no-annotate", "--no-header"),
-                *(word for name in left_out for word in ("--no-emit-package", name)),
-                *sources(accelerator),
-                *("--quiet", "-o", f"requirements/{accelerator}.lock", *sys.argv[1:]),
-            ],
-            cwd=ROOT,
-            check=True,
-        )
-        print(f"lock: wrote requirements/{accelerator}.lock")
+        left = (word for name in left_out for word in ("--no-emit-package", name))
+        lock(accelerator, "pyproject.toml", "--extra", accelerator, "--extra", "dev", *left, *sources(accelerator))
+    lock("clients", "requirements/clients.in")
+
+
+def lock(name: str, *arguments: str) -> None:
+    """Write `requirements/<name>.lock` from what `arguments` of `uv pip compile` name."""
+    how = ("--universal", "--python-version", "3.11", "--generate-hashes", "--no-annotate", "--no-header", "--quiet")
+    into = f"requirements/{name}.lock"
+    command = (installed_uv(), "pip", "compile", *arguments, *how, "-o", into, *sys.argv[1:])
+    subprocess.run(command, cwd=ROOT, check=True)
+    print(f"lock: wrote {into}")
 
 
 def installed_uv() -> str:

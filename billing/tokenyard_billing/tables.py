@@ -6,6 +6,7 @@ Money is nano-dollars; times are unix milliseconds; every row belongs to one org
 from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
 
+from tokenyard.core.usage import MAX_END_USER_CHARS
 from tokenyard.storage.columns import Count, Id, Nano, UnixMs
 from tokenyard.storage.database import Base
 
@@ -75,6 +76,7 @@ class Charge(Base):
     kind: Mapped[str] = mapped_column(String(16))  # inference or training
     rule: Mapped[str] = mapped_column(String(32))
     endpoint: Mapped[str] = mapped_column(String(64), default="")
+    end_user: Mapped[str] = mapped_column(String(MAX_END_USER_CHARS), default="")  # as the client names it, if it does
     model: Mapped[str] = mapped_column(String(MODEL_LENGTH))
     base_model: Mapped[str] = mapped_column(String(MODEL_LENGTH))
     price: Mapped[str] = mapped_column(String(PRICE_LENGTH))
@@ -242,6 +244,9 @@ class HourlyUsage(Base):
     kind: Mapped[str] = mapped_column(String(16), primary_key=True)
     model: Mapped[str] = mapped_column(String(MODEL_LENGTH), primary_key=True)
     price: Mapped[str] = mapped_column(String(PRICE_LENGTH), primary_key=True)
+    end_user: Mapped[str] = mapped_column(
+        String(MAX_END_USER_CHARS), primary_key=True, default=""
+    )  # empty: none was named
     hour_ms: Mapped[UnixMs] = mapped_column(primary_key=True)  # start of the hour
     requests: Mapped[Count]
     prompt_tokens: Mapped[Count]

@@ -15,7 +15,7 @@ from tokenyard_billing.periods import HOUR_MS, TIME_ZONE, period_of
 from tokenyard_billing.stale_invoices import mark_stale
 from tokenyard_billing.tables import Charge, HourlyUsage
 
-_HOUR = ("organization", "project", "key", "kind", "model", "price", "hour_ms")
+_HOUR = ("organization", "project", "key", "kind", "model", "price", "end_user", "hour_ms")
 _SUMMED = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens", "amount")
 
 
@@ -40,6 +40,10 @@ class NewCharge(msgspec.Struct):
         return "training" if isinstance(self.source, TrainingFinished) else "inference"
 
     @property
+    def end_user(self) -> str:
+        return self.source.end_user if isinstance(self.source, MeterClaims) else ""
+
+    @property
     def scopes(self) -> tuple[str, str, str]:
         """Return organization, project and key."""
         return self.source.organization, self.source.project, self.source.key
@@ -55,7 +59,7 @@ async def write_charges(session: AsyncSession, charges: Sequence[NewCharge], at_
         if any(used):
             hour_ms = source.admitted_at_ms // HOUR_MS * HOUR_MS
             sums = hours.setdefault(
-                (*charge.scopes, charge.kind, source.model, source.price, hour_ms), [0] * len(_SUMMED)
+                (*charge.scopes, charge.kind, source.model, source.price, charge.end_user, hour_ms), [0] * len(_SUMMED)
             )
             for index, value in enumerate((1, *used, charge.amount)):
                 sums[index] += value
@@ -74,6 +78,7 @@ def _row(charge: NewCharge, at_ms: int) -> dict[str, object]:
         "kind": charge.kind,
         "rule": charge.rule.value,
         "endpoint": source.endpoint if isinstance(source, MeterClaims) else "",
+        "end_user": charge.end_user,
         "model": source.model,
         "base_model": source.base_model,
         "price": source.price,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from tokenyard.core.ids import AttemptId
 from tokenyard.core.redis_keys import bucket_of
-from tokenyard.core.usage import MeterClaims, TokenUsage
+from tokenyard.core.usage import MAX_END_USER_CHARS, MeterClaims, TokenUsage
 from tokenyard.metering.events import HoldExpired, ReplicaReported, Settled, TrainingFinished, UsageEvent, decode_event
 from tokenyard.metering.stream import FIELD
 from tokenyard_billing.tables import MODEL_LENGTH, PRICE_LENGTH, REPLICA_LENGTH
@@ -80,6 +80,8 @@ def _bad_report(event: Settled | ReplicaReported | HoldExpired) -> str | None:
         return f"{name} is {at_ms}"
     if not 0 < claims.weight <= MAX_WEIGHT:
         return f"weight is {claims.weight}"
+    if len(claims.end_user) > MAX_END_USER_CHARS or "\x00" in claims.end_user:
+        return "end_user is too long, or holds a zero byte"
     return _bad_attempt(claims.attempt) or _bad_text("endpoint", claims.endpoint, _ENDPOINT_LENGTH)
 
 

@@ -10,12 +10,14 @@ from tokenyard.storage.database import Database
 from tokenyard_billing.periods import TIME_ZONE, period_end_ms, period_start_ms
 from tokenyard_billing.tables import HourlyUsage
 
-_GROUPS = ("organization", "project", "key", "model", "price")
+_GROUPS = ("organization", "project", "key", "model", "price", "end_user")
 _COUNTS = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens", "amount")
 
 
 class UsageSum(msgspec.Struct, frozen=True):
-    """Usage summed over one bucket and group; `amount` in nano-dollars. Ungrouped fields are None."""
+    """Usage summed over one bucket and group; `amount` in nano-dollars. Ungrouped fields are None; `end_user` is empty
+    where requests named none.
+    """
 
     bucket_ms: int
     organization: str | None
@@ -23,6 +25,7 @@ class UsageSum(msgspec.Struct, frozen=True):
     key: str | None
     model: str | None
     price: str | None
+    end_user: str | None
     requests: int
     prompt_tokens: int
     cached_tokens: int
@@ -39,6 +42,7 @@ class UsageFilter(msgspec.Struct, frozen=True):
     projects: Sequence[str] = ()
     keys: Sequence[str] = ()
     models: Sequence[str] = ()
+    end_users: Sequence[str] = ()
     kind: str | None = None
 
 
@@ -49,7 +53,7 @@ class UsageStore:
     async def sums(
         self, organization: OrganizationId, wanted: UsageFilter, *, width_ms: int, group_by: Collection[str] = ()
     ) -> list[UsageSum]:
-        """Sum usage over buckets of `width_ms` from `wanted.from_ms` on, and by project, key, model or price."""
+        """Sum usage over buckets of `width_ms` from `wanted.from_ms` on, and by what a `UsageSum` can be grouped by."""
         of = HourlyUsage.organization == organization
         return await load_sums(self._database, wanted, of, width_ms=width_ms, group_by=group_by)
 
@@ -85,6 +89,7 @@ async def load_sums(
         (HourlyUsage.project, wanted.projects),
         (HourlyUsage.key, wanted.keys),
         (HourlyUsage.model, wanted.models),
+        (HourlyUsage.end_user, wanted.end_users),
     ):
         if values:
             query = query.where(column.in_(values))

@@ -1,4 +1,8 @@
-"""`GET /v1/organization/usage/completions` and `/costs`, in OpenAI's shapes."""
+"""`GET /v1/organization/usage/completions` and `/costs`, in OpenAI's shapes.
+
+`user_id` is not a member of the organization but one of its own users, as its requests name them by `user` or
+`safety_identifier`; costs can be grouped by it, too.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
@@ -17,7 +21,7 @@ from tokenyard_billing.usage.views import BucketPage, CompletionsResult, CostRes
 from tokenyard_billing.usage.windows import WIDTHS_MS, SpanQuery, Window
 
 _BUCKETS = {"1h": (24, 168), "1d": (7, 31)}  # by default, at most
-_COLUMNS = {"project_id": "project", "api_key_id": "key", "model": "model"}
+_COLUMNS = {"project_id": "project", "api_key_id": "key", "model": "model", "user_id": "end_user"}
 _MAX_VALUES = 100
 
 
@@ -27,6 +31,7 @@ class _Which(msgspec.Struct, frozen=True):
     projects: Sequence[str]
     keys: Sequence[str]
     models: Sequence[str]
+    end_users: Sequence[str]
     group_by: Sequence[str]
 
     def columns(self, known: Mapping[str, str]) -> list[str]:
@@ -46,7 +51,7 @@ def _which(request: Request) -> _Which:
             raise InvalidRequest(f"{name} has more than {_MAX_VALUES} values.", param=name)
         return values
 
-    return _Which(read("project_ids"), read("api_key_ids"), read("models"), read("group_by"))
+    return _Which(*map(read, ("project_ids", "api_key_ids", "models", "user_ids", "group_by")))
 
 
 class CompletionsQuery(SpanQuery):
@@ -107,7 +112,9 @@ async def _sums(
     *,
     kind: str | None = None,
 ) -> list[UsageSum]:
-    wanted = UsageFilter(window.start_ms, window.end_ms, which.projects, which.keys, which.models, kind)
+    wanted = UsageFilter(
+        *(window.start_ms, window.end_ms), which.projects, which.keys, which.models, which.end_users, kind
+    )
     return await usage.sums(organization, wanted, width_ms=window.width_ms, group_by=columns)
 
 

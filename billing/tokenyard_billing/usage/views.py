@@ -87,7 +87,7 @@ class CompletionsResult(BaseModel):
     output_audio_tokens: int = 0
     num_model_requests: int
     project_id: str | None
-    user_id: None = None
+    user_id: str | None
     api_key_id: str | None
     model: str | None
     batch: None = None
@@ -106,6 +106,7 @@ class CompletionsResult(BaseModel):
             output_text_tokens=found.completion_tokens,
             num_model_requests=found.requests,
             project_id=found.project,
+            user_id=found.end_user or None,
             api_key_id=found.key,
             model=found.model,
         )
@@ -120,12 +121,13 @@ class CostAmount(BaseModel):
 
 
 class CostResult(BaseModel):
-    """OpenAI's `organization.costs.result`; `line_item` is a model and a kind of token."""
+    """OpenAI's `organization.costs.result`, and `user_id`; `line_item` is a model and a kind of token."""
 
     object: Literal["organization.costs.result"] = "organization.costs.result"
     amount: CostAmount
     line_item: str | None
     project_id: str | None
+    user_id: str | None
     api_key_id: str | None
     quantity: int | None
     quantity_unit: Literal["tokens"] | None
@@ -136,6 +138,7 @@ class CostResult(BaseModel):
             amount=CostAmount(value=amount / NANO_PER_DOLLAR, exact=to_dollars(amount)),
             line_item=line_item,
             project_id=found.project,
+            user_id=found.end_user or None,
             api_key_id=found.key,
             quantity=quantity,
             quantity_unit=None if quantity is None else "tokens",

@@ -14,6 +14,7 @@ _DEFAULT_CONTEXT = 4096
 _MAX_CONTEXT = 32_768
 _PROBE = "x"
 _OF_SENTENCE_TRANSFORMERS = "modules.json"
+_TOOL = {"type": "function", "function": {"name": _PROBE, "description": _PROBE, "parameters": {}}}
 
 
 def draft_spec(folder: Path, source: ModelSource) -> ModelSpec:
@@ -83,7 +84,7 @@ def _added_tokens(folder: Path) -> int:
 
 
 def _template_tokens(folder: Path) -> tuple[int, int]:
-    """Measure what the chat template adds once and to each message, with room to spare."""
+    """Measure what the chat template adds once, also where it offers tools, and to each message; with room to spare."""
     # Heavy: needed only for a model that comes without a description.
     from transformers import AutoTokenizer  # noqa: PLC0415
 
@@ -91,11 +92,13 @@ def _template_tokens(folder: Path) -> tuple[int, int]:
     if not tokenizer.chat_template:
         return 8, 8
 
-    def length(messages: int) -> int:
+    def length(messages: int, *, tools: bool = False) -> int:
         roles = ("user", "assistant")
         chat = [{"role": roles[index % 2], "content": _PROBE} for index in range(messages)]
-        return len(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
+        offered = [_TOOL] if tools else None
+        return len(tokenizer.apply_chat_template(chat, tools=offered, add_generation_prompt=True, return_dict=False))
 
     one, three = length(1), length(3)
     per_message = -(-(three - one) // 2)
-    return max(8, one - per_message) + 8, per_message + 4
+    once = max(one, length(1, tools=True)) - per_message
+    return max(8, once) + 8, per_message + 4

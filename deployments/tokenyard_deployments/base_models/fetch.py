@@ -27,6 +27,9 @@ from tokenyard.core.models import (
 from tokenyard_deployments.base_models.draft import draft_spec
 from tokenyard_deployments.base_models.sources import FetchFailed, Progress, fetch
 
+TEMPLATE = "chat_template.jinja"
+"""Where serving and training both look for a model's chat template first."""
+
 _PACKAGE = Path(__file__).parent.parent
 
 
@@ -56,8 +59,10 @@ def check_model(folder: Path) -> None:
         raise BrokenModel(f"{folder} has no tokenizer.json")
 
 
-def pull(source: ModelSource, into: Path, progress: Progress) -> None:
+def pull(source: ModelSource, into: Path, progress: Progress, *, template: str | None = None) -> None:
     """Make `into` a complete base model; it appears whole or not at all, and one that is there already is kept.
+
+    `template` takes the place of its chat template, also where it is there already.
 
     Raises:
         FetchFailed: the files cannot be had or converted.
@@ -65,6 +70,7 @@ def pull(source: ModelSource, into: Path, progress: Progress) -> None:
     """
     if into.exists():
         check_model(into)
+        _take_template(into, template)
         progress(f"{into.name} is there already")
         return
     into.parent.mkdir(parents=True, exist_ok=True)
@@ -74,9 +80,20 @@ def pull(source: ModelSource, into: Path, progress: Progress) -> None:
         scratch.mkdir()
         fetch(source, fresh, scratch, progress)
         check_model(fresh)
+        _take_template(fresh, template)
         for path in fresh.rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o644)
         _publish(fresh, into)
+
+
+def _take_template(folder: Path, template: str | None) -> None:
+    place = folder / TEMPLATE
+    if template is None or (place.is_file() and place.read_text(encoding="utf-8") == template):
+        return
+    fresh = folder / f".{TEMPLATE}-{os.getpid()}"
+    fresh.write_text(template, encoding="utf-8")
+    fresh.chmod(0o644)
+    fresh.replace(place)
 
 
 def _publish(fresh: Path, into: Path) -> None:
@@ -124,7 +141,8 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         source, spec = source_of(chosen.what, chosen.specs)
-        pull(source, chosen.into, lambda step: _say({"step": step}))
+        template = None if spec is None else spec.chat_template
+        pull(source, chosen.into, lambda step: _say({"step": step}), template=template)
         if chosen.write_spec and not chosen.write_spec.exists():
             spec = spec or draft_spec(chosen.into, source)
             chosen.write_spec.write_bytes(write_model_spec(spec))

@@ -141,6 +141,8 @@ def llm_config(spec: ModelSpec, *, path: str, kind: str, overrides: dict[str, An
         engine |= {"enable_auto_tool_choice": True, "tool_call_parser": spec.tool_parser}
     if spec.reasoning_parser is not None:
         engine["reasoning_parser"] = spec.reasoning_parser
+    if spec.images is not None:
+        engine["limit_mm_per_prompt"] = {"image": spec.images.max_in_request}
     eager = kind == "cpu" and bool(engine.get("enforce_eager") or engine.get("enable_lora"))
     environment = {**_REPLICA_ENVIRONMENT, **(_EAGER_ENVIRONMENT if eager else {}), **accelerator.env}
     return {

@@ -89,7 +89,9 @@ async def application(
             replicas = await stack.enter_async_context(ReplicaList(ReplicaRegistry(foundation.redis)))
             elsewhere = await _elsewhere(foundation, stack)
             counter = TokenCounter(foundation.base_models.all())
-            inference = await _inference(foundation, replicas, elsewhere, counter, registry, stack)
+            inference = await _inference(
+                foundation, replicas, elsewhere=elsewhere, counter=counter, registry=registry, stack=stack
+            )
             routers.append(tokenize_router(foundation.models, counter))
         if routes != "inference":
             routers.extend(_control_plane(foundation))
@@ -114,6 +116,7 @@ async def _elsewhere(foundation: Foundation, stack: AsyncExitStack) -> ServerRel
 async def _inference(
     foundation: Foundation,
     replicas: ReplicaList,
+    *,
     elsewhere: ServerRelay,
     counter: TokenCounter,
     registry: CollectorRegistry,

@@ -93,6 +93,8 @@ def _base_model(spec: ModelSpec, models_folder: Path, fallback: BaseModel | None
         dimensions=spec.dimensions,
         sampling=spec.sampling,
         calls_tools=spec.calls_tools,
+        reasons=spec.reasoning is not None,
+        images=spec.images,
         vocabulary_size=_vocabulary_size(models_folder / spec.id),
         # A replica itself gives up what has not begun after once as long.
         max_silence_s=2 * spec.max_wait_s,

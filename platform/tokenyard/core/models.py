@@ -154,12 +154,20 @@ class ParserSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parser: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 
 
+class ImagesSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A model takes images: so many of them in one request, of which each becomes `tokens` of the prompt at most."""
+
+    tokens: Annotated[int, Meta(ge=1)]
+    max_in_request: Annotated[int, Meta(ge=1, le=64)] = 4
+
+
 class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One served base model; of one with a `ServerSource`, what is said of replicas and adapters does not exist.
 
     `fallback` is the id of such a model, which answers in this one's place where no replica can. `template_tokens`
-    bounds what the chat template adds once, `template_tokens_per_message` what it adds to each message. Without `tools`
-    the model calls no tools; without `reasoning` all that it says is its answer.
+    bounds what the chat template adds once, also where it offers tools; `template_tokens_per_message` what it adds to
+    each message. `chat_template` takes the place of the model's own. Without `tools` the model calls no tools; without
+    `reasoning` all that it says is its answer; without `images` it takes text only.
 
     Of an embedding model `template_tokens` is what its tokenizer adds to each text, and `dimensions` are the lengths of
     vectors that it can give: its own, then the shorter ones that it was trained to be cut to. It generates nothing,
@@ -195,6 +203,8 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sampling: SamplingDefaults = SamplingDefaults()
     tools: ParserSpec | None = None
     reasoning: ParserSpec | None = None
+    images: ImagesSpec | None = None
+    chat_template: str | None = None
 
     @property
     def server(self) -> ServerSource | None:
@@ -333,6 +343,8 @@ class BaseModel(msgspec.Struct, frozen=True):
     dimensions: tuple[int, ...] = ()
     sampling: SamplingDefaults = SamplingDefaults()
     calls_tools: bool = False
+    reasons: bool = False
+    images: ImagesSpec | None = None
     vocabulary_size: int | None = None
     max_silence_s: float = 120.0
     max_request_s: float = 900.0

@@ -5,6 +5,8 @@ import msgspec
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
 
+MAX_END_USER_CHARS = 128
+
 
 class TokenUsage(msgspec.Struct, frozen=True):
     """Tokens of one attempt. `cached_tokens` are part of `prompt_tokens`."""
@@ -23,7 +25,8 @@ class MeterClaims(msgspec.Struct, frozen=True):
 
     `admitted_at_ms` is Redis time in unix milliseconds; it decides period and price.
     `budgets` are the names of the budgets that the request was held on. `server` is the model of a server elsewhere
-    that is asked: no replica will report this attempt. Empty: a replica of ours is asked, and reports.
+    that is asked: no replica will report this attempt. Empty: a replica of ours is asked, and reports. `end_user` is
+    who of its own users the organization says it is for, at most `MAX_END_USER_CHARS`; empty where it does not say.
     """
 
     attempt: AttemptId
@@ -39,3 +42,4 @@ class MeterClaims(msgspec.Struct, frozen=True):
     weight: int = 1
     adapter: AdapterRef | None = None
     server: str = ""
+    end_user: str = ""

@@ -1,6 +1,7 @@
 """The signed header that tells a replica whose request it serves.
 
-Format: base64url(JSON claims) + "." + hex HMAC-SHA256 of that text. It is not encrypted: it holds ids only.
+Format: base64url(JSON claims) + "." + hex HMAC-SHA256 of that text. It is not encrypted: it holds ids, and what
+the client calls its own user.
 """
 
 import base64

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from support.billing.api import OPERATOR, OTHER_TENANT, TENANT, billing_api
 from support.billing.stand import ACME, GLOBEX, MARCH_MS, MODEL, claims, send, settled, trained, usage, worker
 from tokenyard.core.ids import ApiKeyId, ProjectId
+from tokenyard.core.money import NanoDollars, to_dollars
 from tokenyard.storage.database import Database
 
 DAY_S = 86_400
@@ -154,3 +155,39 @@ async def test_nobody_sees_anothers_usage_or_invoices(database: Database, redis:
         _, page = await api.get("/v1/organization/usage/completions", OTHER_TENANT, start_time=str(START_S), limit="1")
         assert page["data"][0]["results"][0]["input_tokens"] == 999
         assert (await api.get(f"/admin/organizations/{ACME}/invoices", OTHER_TENANT))[0] == 403
+
+
+async def test_a_tenant_splits_its_bill_by_its_own_users(database: Database, redis: Redis) -> None:
+    ann, bob = "ann@example.com", "b-17"
+    await send(
+        redis,
+        settled(claims("req_a", end_user=ann), usage(100, 10)),
+        settled(claims("req_b", end_user=ann, model=TUNED), usage(50, 5)),
+        settled(claims("req_c", end_user=bob), usage(7, 3)),
+        settled(claims("req_d"), usage(1, 1)),
+        settled(claims("req_e", end_user=ann, organization=GLOBEX), usage(999, 999)),
+        trained("ftjob-1", 1_000),
+    )
+    stand = worker(database, redis)
+    await stand.consumer.step()
+    async with billing_api(database, redis) as api:
+        client = AsyncOpenAI(api_key=TENANT, admin_api_key=TENANT, base_url=f"{api.url}/v1", max_retries=0)
+        usages = client.admin.organization.usage
+        span: dict[str, Any] = {"start_time": START_S, "end_time": START_S + DAY_S}
+        page = await usages.completions(**span, group_by=["user_id"])
+        found = {(r.user_id, r.input_tokens, r.output_tokens) for r in completions(page.data[0])}
+        assert found == {(ann, 150, 15), (bob, 7, 3), (None, 1, 1)}
+        only = await usages.completions(**span, user_ids=[ann], group_by=["model"])
+        assert {(r.model, r.input_tokens) for r in completions(only.data[0])} == {(MODEL, 100), (TUNED, 50)}
+        [whole] = completions((await usages.completions(**span)).data[0])
+        assert (whole.user_id, whole.input_tokens) == (None, 158)
+        await client.close()
+        _, costs_of = await api.get(
+            "/v1/organization/costs", TENANT, start_time=str(START_S), end_time=str(START_S + DAY_S), group_by="user_id"
+        )
+    amounts = {one["user_id"]: one["amount"]["exact"] for one in costs_of["data"][0]["results"]}
+    assert amounts == {
+        ann: to_dollars(NanoDollars(150 * 100 + 15 * 400)),
+        bob: to_dollars(NanoDollars(7 * 100 + 3 * 400)),
+        None: to_dollars(NanoDollars(100 + 400 + 1000 * 3000)),
+    }

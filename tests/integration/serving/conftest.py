@@ -19,15 +19,19 @@ import msgspec
 import psutil
 import pytest
 import torch
+from redis.asyncio import Redis
 from safetensors.torch import save_file
 
+from support.gateway_stack import GatewayStack, gateway_stack
 from support.replica_caller import ReplicaCaller
 from support.servers.free_ports import free_ports
+from tokenyard.catalog.base_models import BaseModels
 from tokenyard.clients.ray_serve import RayServe
 from tokenyard.clients.replica import ReplicaClient
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import AdapterId
-from tokenyard.core.models import LoraSpec, ParserSpec, read_model_spec
+from tokenyard.core.models import LoraSpec, ModelSpec, read_model_spec
+from tokenyard.core.replica import Replica
 from tokenyard.core.training import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MANIFEST_FILE, AdapterManifest, adapter_digest
 from tokenyard_deployments.base_models.fetch import pull, shipped_specs, source_of
 from tokenyard_deployments.serving.app import ServedModel, serve_config, serve_environment
@@ -63,8 +67,9 @@ def embedding_model() -> Path:
 
 def _pulled(model: str, variable: str) -> Path:
     folder = Path(os.environ.get(variable) or ROOT / "build" / "models" / model)
-    source, _ = source_of(model, shipped_specs())
-    pull(source, folder, lambda _step: None)
+    source, spec = source_of(model, shipped_specs())
+    assert spec is not None
+    pull(source, folder, lambda _step: None, template=spec.chat_template)
     return folder
 
 
@@ -198,20 +203,25 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterato
 
 
 @pytest.fixture(scope="session")
-def deployed(cluster: Cluster, base_model: Path) -> Cluster:
-    """The cluster with one small replica of the default model in service."""
+def small_spec() -> ModelSpec:
+    """The default model's description, with less room for everything."""
     shipped = read_model_spec((shipped_specs() / f"{MODEL}.yaml").read_bytes())
-    spec = msgspec.structs.replace(
+    return msgspec.structs.replace(
         shipped,
         context_length=1024,
+        default_max_tokens=64,
         max_waiting=4,
         max_wait_s=15.0,
         max_silence_s=10.0,
         lora=LoraSpec(max_loras=2, max_cpu_loras=3, max_lora_rank=8),
-        tools=ParserSpec("hermes"),
     )
+
+
+@pytest.fixture(scope="session")
+def deployed(cluster: Cluster, base_model: Path, small_spec: ModelSpec) -> Cluster:
+    """The cluster with one small replica of the default model in service."""
     config = serve_config(
-        [ServedModel(spec, str(base_model))],
+        [ServedModel(small_spec, str(base_model))],
         host="127.0.0.1",
         port=cluster.proxy_port,
         graceful_shutdown_timeout_s=2,
@@ -275,3 +285,19 @@ async def _caller(cluster: Cluster) -> AsyncIterator[ReplicaCaller]:
     ):
         (target,) = await serve.targets()
         yield ReplicaCaller(cluster, target, http, control)
+
+
+@pytest.fixture
+async def gateway(
+    redis: Redis, tmp_path: Path, caller: ReplicaCaller, small_spec: ModelSpec
+) -> AsyncIterator[GatewayStack]:
+    """A gateway that knows neither the model's vocabulary nor anything else that the engine knows better."""
+    cluster = caller.cluster
+    base = BaseModels([small_spec], tmp_path / "nowhere").get(MODEL)
+    assert base is not None
+    async with gateway_stack(
+        redis, tmp_path, replicas=0, meter_secret=cluster.meter_secret, bearer=cluster.bearer
+    ) as stack:
+        stack.models.base = base
+        stack.replicas.listed = [Replica(caller.target.name, MODEL, caller.target.url)]
+        yield stack

@@ -175,9 +175,11 @@ async def test_the_tokens_are_the_same(tokenizer: Any, served: Served, kind: str
         assert "does not show tools" in example or name.startswith(("deepseek", "nemotron"))
 
 
-async def test_the_shipped_model_learns_what_it_is_shown() -> None:
+@pytest.mark.parametrize("kind", ROWS)
+async def test_the_shipped_model_learns_what_it_is_shown(kind: str) -> None:
     folder = Path(os.environ.get("TOKENYARD_TEST_MODEL") or ROOT / "build" / "models" / MODEL)
-    source, _ = source_of(MODEL, shipped_specs())
-    pull(source, folder, lambda _step: None)
-    [example] = encode([last_answer_learnt(TALK)], AutoTokenizer.from_pretrained(folder), 8192)
-    await check_same(example, TALK, None, server_of(folder))
+    source, spec = source_of(MODEL, shipped_specs())
+    assert spec is not None
+    pull(source, folder, lambda _step: None, template=spec.chat_template)
+    [example] = encode([last_answer_learnt(ROWS[kind])], AutoTokenizer.from_pretrained(folder), 8192)
+    await check_same(example, ROWS[kind], None, server_of(folder))

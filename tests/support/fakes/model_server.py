@@ -28,7 +28,9 @@ class Behaviour:
 
     `tokens` are produced for each choice unless `max_tokens` is lower. `cut_at` breaks the connection after so many
     tokens; `error_at` says `error` after so many, and `end_at` ends the answer there as if it were whole. `status`
-    refuses with that status and `body`. `silent_at` says nothing more after so many tokens.
+    refuses with that status and `body`. `silent_at` says nothing more after so many tokens. `text` is the whole answer,
+    in as many pieces as there are tokens. `call` is a function's name and arguments: it is called wherever it is among
+    the tools, until a tool's result comes last.
 
     `deltas` are what the tokens of a chat say in place of words, one each; `stopped_by` is the stop sequence that was
     met in the end.
@@ -46,6 +48,8 @@ class Behaviour:
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     content: str = "word"
+    text: str | None = None
+    call: tuple[str, str] | None = None
     tells_usage: bool = True
     deltas: list[dict[str, Any]] | None = None
     stopped_by: str | None = None
@@ -220,7 +224,21 @@ def _each(sent: Sent, behaviour: Behaviour) -> int:
 
 
 def _finish_reason(sent: Sent, behaviour: Behaviour) -> str:
-    return "length" if sent.body.get("max_tokens", behaviour.tokens + 1) <= behaviour.tokens else "stop"
+    if sent.body.get("max_tokens", behaviour.tokens + 1) <= behaviour.tokens:
+        return "length"
+    return "tool_calls" if _called(sent, behaviour) else "stop"
+
+
+def _called(sent: Sent, behaviour: Behaviour) -> tuple[str, str] | None:
+    """Return the function that is called, if any, and the arguments."""
+    offered = [tool["function"]["name"] for tool in sent.body.get("tools", ())]
+    wanted = behaviour.call is not None and behaviour.call[0] in offered and sent.body.get("tool_choice") != "none"
+    return behaviour.call if wanted and sent.body["messages"][-1]["role"] != "tool" else None
+
+
+def _part(text: str, number: int, each: int) -> str:
+    """Return the part of `text` that comes with the token of this number, of `each` in all."""
+    return text[(number - 1) * len(text) // each : number * len(text) // each]
 
 
 def _prompts(body: dict[str, Any]) -> int:
@@ -251,20 +269,31 @@ def _frame(sent: Sent, choices: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _piece(sent: Sent, behaviour: Behaviour, choice: int, number: int) -> dict[str, Any]:
-    text = f"{behaviour.content}{number} "
-    finish = _finish_reason(sent, behaviour) if number == _each(sent, behaviour) else None
+    each = _each(sent, behaviour)
+    text = f"{behaviour.content}{number} " if behaviour.text is None else _part(behaviour.text, number, each)
+    finish = _finish_reason(sent, behaviour) if number == each else None
     piece: dict[str, Any] = {"index": choice, "logprobs": None, "finish_reason": finish}
     if "messages" not in sent.body:
         return {**piece, "text": text}
+    if called := _called(sent, behaviour):
+        delta: dict[str, Any] = {"index": 0, "function": {"arguments": _part(called[1], number, each)}}
+        if number == 1:
+            delta |= {"id": f"call_{choice}", "type": "function"}
+            delta["function"]["name"] = called[0]
+        return {**piece, "delta": {"content": None, "tool_calls": [delta]}}
     return {**piece, "delta": {"content": text}}
 
 
 def _choices(sent: Sent, behaviour: Behaviour) -> list[dict[str, Any]]:
     choices = sent.body.get("n", 1) * _prompts(sent.body)
     text = "".join(f"{behaviour.content}{at + 1} " for at in range(sent.completion_tokens // max(1, choices)))
+    text = text if behaviour.text is None else behaviour.text
     finish = {"logprobs": None, "finish_reason": _finish_reason(sent, behaviour)}
     if "messages" in sent.body:
-        message = {"role": "assistant", "content": text, "refusal": None}
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if called := _called(sent, behaviour):
+            function = {"name": called[0], "arguments": called[1]}
+            message |= {"content": None, "tool_calls": [{"id": "call_0", "type": "function", "function": function}]}
         return [{"index": choice, "message": message, **finish} for choice in range(choices)]
     return [{"index": choice, "text": text, **finish} for choice in range(choices)]
 

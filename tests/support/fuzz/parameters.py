@@ -54,11 +54,9 @@ SHARED: dict[str, Value] = {
     "logit_bias": _logit_bias,
     "stream": edges(True, True, True, False),
     "max_tokens": edges(1, 2, 64, CONTEXT - 1, CONTEXT, CONTEXT + 1, 10_000_000, beyond=(0, 10_000_001, 2**64)),
-    "user": texts.odd,
+    "user": edges("ann", "é" * 128, "", "😀", beyond=("x" * 129, "a\x00")),
     "metadata": edges({}, {"a": "b"}, {"x" * 1000: None}, []),
     "store": edges(True, "x"),
-    "service_tier": edges("auto", 5),
-    "prompt_cache_key": texts.odd,
 }
 CHAT: dict[str, Value] = {
     **SHARED,
@@ -66,6 +64,11 @@ CHAT: dict[str, Value] = {
     "top_logprobs": edges(0, 1, 20, beyond=(-1, 21)),
     "max_completion_tokens": edges(1, 40, CONTEXT, CONTEXT * 10, beyond=(0,)),
     "parallel_tool_calls": edges(True, False),
+    "safety_identifier": edges("ann", "é" * 128, "", "😀", beyond=("x" * 129, "a\x00")),
+    "service_tier": edges("auto", "default", beyond=("flex", "priority", 5)),
+    "prompt_cache_key": edges("x", "", beyond=("x" * 129,)),
+    "prompt_cache_retention": edges("in_memory", beyond=("24h",)),
+    "prediction": edges(None, beyond=({"type": "content", "content": "x"},)),
     "reasoning_effort": edges("none", beyond=("high", "minimal")),
     "verbosity": edges("medium", beyond=("low",)),
     "modalities": edges(["text"], beyond=(["audio"], [], ["text", "audio"])),
@@ -83,7 +86,8 @@ COMPLETIONS: dict[str, Value] = {
     "suffix": edges("", beyond=(" end",)),
 }
 STREAM_OPTIONS: Value = edges(
-    {"include_usage": True}, {"include_usage": None}, {}, {"include_obfuscation": True}, beyond=({"x": 1}, [])
+    *({"include_usage": True}, {"include_usage": None}, {}, {"include_obfuscation": False}),
+    beyond=({"x": 1}, [], {"include_obfuscation": True}),
 )
 ENGINES_OWN: dict[str, Value] = {
     "cache_salt": edges("a", "/" * 200),

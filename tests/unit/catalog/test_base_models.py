@@ -17,7 +17,7 @@ def test_the_shipped_models_are_read_as_the_settings_name_them(tmp_path: Path) -
     assert found is not None
     assert found.path == str(tmp_path / "models" / "smollm2-135m-instruct")
     assert (found.context_length, found.max_lora_rank) == (8192, 16)
-    assert (found.sampling.temperature, found.sampling.top_p, found.calls_tools) == (0.2, 0.9, False)
+    assert (found.sampling.temperature, found.sampling.top_p, found.calls_tools) == (0.2, 0.9, True)
     assert (found.max_silence_s, found.max_request_s) == (120, 900)
     assert bases.max_resident("smollm2-135m-instruct") == 32
     assert bases.get("another") is None

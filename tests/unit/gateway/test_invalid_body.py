@@ -27,7 +27,7 @@ MESSAGE = {"role": "user", "content": "x"}
         ({"temperature": -1}, "temperature", "decimal_below_min_value", "below minimum"),
         ({"temperature": 2.5}, "temperature", "decimal_above_max_value", "above maximum"),
         ({"stream": 1}, "stream", "invalid_type", "expected a boolean"),
-        ({"stop": [""]}, "stop[0]", "invalid_value", "length >= 1"),
+        ({"stop": [""]}, "stop[0]", "empty_string", "minimum length 1"),
         ({"logit_bias": {"x": 1}}, "logit_bias", "invalid_value", "regex"),
         ({"logit_bias": {"1": 101}}, "logit_bias", "decimal_above_max_value", "<= 100"),
         ({"verbosity": "high"}, "verbosity", "invalid_value", "'high'"),
@@ -68,9 +68,12 @@ def test_completions(wrong: dict[str, object], param: str, code: str) -> None:
     assert (refused.value.param, refused.value.code) == (param, code)
 
 
+DEEP = b'{"messages":[{"role":"user","annotations":' + b"[" * 100_000
+
+
 @pytest.mark.parametrize(
     "raw",
-    [b"", b"{", b"[]", b'"x"', b"\xff", b'{"model":"\xff"}', b'{"model":"\\ud800"}', b'{"user":' + b"[" * 100_000],
+    [b"", b"{", b"[]", b'"x"', b"\xff", b'{"model":"\xff"}', b'{"model":"\\ud800"}', DEEP],
 )
 def test_what_is_no_object(raw: bytes) -> None:
     with pytest.raises(InvalidRequest, match="JSON") as refused:

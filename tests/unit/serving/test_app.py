@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tokenyard.core.models import ModelSpec, ParserSpec, read_model_spec
+from tokenyard.core.models import ImagesSpec, ModelSpec, ParserSpec, read_model_spec
 from tokenyard_deployments.serving.app import (
     ServedModel,
     deployment_options,
@@ -129,8 +129,15 @@ def test_the_parsers_go_to_the_engine(spec: ModelSpec) -> None:
     engine = llm_config(parsing, path="/x", kind="cpu", overrides={})["engine_kwargs"]
     assert engine["enable_auto_tool_choice"] is True
     assert (engine["tool_call_parser"], engine["reasoning_parser"]) == ("hermes", "qwen3")
-    plain = llm_config(spec, path="/x", kind="cpu", overrides={})["engine_kwargs"]
+    silent = msgspec.structs.replace(spec, tools=None)
+    plain = llm_config(silent, path="/x", kind="cpu", overrides={})["engine_kwargs"]
     assert not {"enable_auto_tool_choice", "tool_call_parser", "reasoning_parser"} & set(plain)
+
+
+def test_a_model_that_takes_images_takes_so_many_in_a_request(spec: ModelSpec) -> None:
+    seeing = msgspec.structs.replace(spec, images=ImagesSpec(tokens=500, max_in_request=3))
+    engines = [llm_config(one, path="/x", kind="cpu", overrides={})["engine_kwargs"] for one in (seeing, spec)]
+    assert [one.get("limit_mm_per_prompt") for one in engines] == [{"image": 3}, None]
 
 
 def test_secrets_come_by_the_environment_and_are_not_shown(spec: ModelSpec) -> None:

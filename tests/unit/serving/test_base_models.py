@@ -22,7 +22,15 @@ from tokenyard.core.models import (
     write_model_spec,
 )
 from tokenyard_deployments.base_models.draft import draft_spec
-from tokenyard_deployments.base_models.fetch import BrokenModel, check_model, main, pull, shipped_specs, source_of
+from tokenyard_deployments.base_models.fetch import (
+    TEMPLATE,
+    BrokenModel,
+    check_model,
+    main,
+    pull,
+    shipped_specs,
+    source_of,
+)
 from tokenyard_deployments.base_models.sources import FetchFailed, unpack, unpack_folder
 
 
@@ -69,6 +77,24 @@ def test_what_is_there_is_kept(model: Path, tmp_path: Path) -> None:
     steps: list[str] = []
     pull(FolderSource("/nowhere"), tmp_path / "tiny", steps.append)
     assert steps == ["tiny is there already"]
+
+
+def test_a_description_may_bring_a_chat_template(model: Path, tmp_path: Path) -> None:
+    (model / TEMPLATE).write_text("its own")
+    into = tmp_path / "tiny"
+    for template, expected in ((None, "its own"), ("ours", "ours"), ("newer", "newer"), (None, "newer")):
+        pull(FolderSource(str(model)), into, ignore, template=template)
+        assert (into / TEMPLATE).read_text() == expected
+    assert [path.name for path in into.iterdir() if path.name.startswith(".")] == [], "nothing is left over"
+    assert (model / TEMPLATE).read_text() == "its own"
+
+
+def test_the_template_is_that_of_the_description_that_is_pulled(model: Path, tmp_path: Path) -> None:
+    shipped = read_model_spec((shipped_specs() / "smollm2-135m-instruct.yaml").read_bytes())
+    spec = msgspec.structs.replace(shipped, id="tiny", source=FolderSource(str(model)), chat_template="{{ 'é' }}")
+    (tmp_path / "tiny.yaml").write_bytes(write_model_spec(spec))
+    assert main(["pull", "tiny", "--into", str(tmp_path / "into"), "--specs", str(tmp_path)]) == 0
+    assert (tmp_path / "into" / TEMPLATE).read_text(encoding="utf-8") == "{{ 'é' }}"
 
 
 def test_a_model_with_its_own_code_is_refused(model: Path) -> None:

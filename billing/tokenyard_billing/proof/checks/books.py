@@ -44,7 +44,7 @@ async def check_charges(session: AsyncSession) -> list[Difference]:
 
 async def check_hourly_usage(session: AsyncSession) -> list[Difference]:
     """Hourly usage is the sum of its charges, row by row: errors of two rows never cancel."""
-    key = ("organization", "project", "key", "kind", "model", "price")
+    key = ("organization", "project", "key", "kind", "model", "price", "end_user")
     amounts = ("prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens", "amount")
     used = [getattr(Charge, name) for name in amounts]
     charges = select(

@@ -9,8 +9,9 @@ from msgspec import Meta
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import RequestId
 from tokenyard.core.models import BaseModel, ModelTask
+from tokenyard.core.usage import MAX_END_USER_CHARS
 from tokenyard.gateway.endpoints.answer import Answer
-from tokenyard.gateway.endpoints.invalid_body import Json, invalid
+from tokenyard.gateway.endpoints.invalid_body import Json, invalid, unsupported
 
 MAX_CHOICES = 128
 MAX_BIASES = 1024
@@ -26,6 +27,14 @@ _LEAST_TOP_P = 1e-6  # so near to 0 that the likeliest token is left alone: the 
 _MODELS_OWN = "Default: the model's own `sampling`, as `GET /v1/models/{model}` shows it."
 
 MaxTokens = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
+EndUser = Annotated[
+    str,
+    Meta(
+        max_length=MAX_END_USER_CHARS,
+        pattern="^[^\\x00]*$",
+        description="Which of your own users this is for: usage and costs can be grouped by it.",
+    ),
+]
 Ignored = Annotated[Any, Meta(description="Accepted for compatibility; it changes nothing.")]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 _Share = Annotated[float, Meta(ge=0, le=1, description=_MODELS_OWN)]
@@ -47,10 +56,12 @@ class Prompt(msgspec.Struct, frozen=True):
 
 
 class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
-    """`include_usage` adds a last event with the usage of the whole request; `include_obfuscation` changes nothing."""
+    """`include_usage` adds a last event with the usage of the whole request. Events are never padded, for which
+    `include_obfuscation` would ask.
+    """
 
     include_usage: bool | None = None
-    include_obfuscation: bool | None = None
+    include_obfuscation: Annotated[bool, Meta(extra_json_schema={"enum": [False]})] | None = None
 
 
 class AnswerHead(NamedTuple):
@@ -73,6 +84,11 @@ class PaidBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_de
 
     model: Annotated[str, Meta(min_length=1, description="A base model, a fine-tuned model, or an alias of your own.")]
     stream: bool | None = None
+
+    @property
+    def end_user(self) -> str:
+        """Which of its own users the client names, if any."""
+        return ""
 
     @property
     def choices(self) -> int:
@@ -108,10 +124,7 @@ class GenerationBody(PaidBody, kw_only=True, forbid_unknown_fields=True, omit_de
 
     # The gateway sets these itself, or they are for the gateway alone.
     not_sent: ClassVar[frozenset[str]] = frozenset(
-        {
-            *("model", "stream", "stream_options", "max_tokens", "metadata", "prediction", "prompt_cache_key"),
-            *("prompt_cache_options", "prompt_cache_retention", "safety_identifier", "service_tier", "store", "user"),
-        }
+        {"model", "stream", "stream_options", "max_tokens", "metadata", "store", "user"}
     )
 
     frequency_penalty: _Penalty | None = None
@@ -127,16 +140,14 @@ class GenerationBody(PaidBody, kw_only=True, forbid_unknown_fields=True, omit_de
     min_p: _Share | None = None
     repetition_penalty: Annotated[float, Meta(ge=0.01, le=10, description=_MODELS_OWN)] | None = None
     top_k: Annotated[int, Meta(ge=-1, le=1_000_000, description=_MODELS_OWN)] | None = None
-    # Bookkeeping of OpenAI's own platform, and hints.
+    # Bookkeeping of OpenAI's own platform.
     metadata: Ignored = None
-    prediction: Ignored = None
-    prompt_cache_key: Ignored = None
-    prompt_cache_options: Ignored = None
-    prompt_cache_retention: Ignored = None
-    safety_identifier: Ignored = None
-    service_tier: Ignored = None
     store: Ignored = None
-    user: Ignored = None
+    user: EndUser | None = None
+
+    @property
+    def end_user(self) -> str:
+        return self.user or ""
 
     @property
     def choices(self) -> int:
@@ -161,6 +172,8 @@ class GenerationBody(PaidBody, kw_only=True, forbid_unknown_fields=True, omit_de
             raise InvalidRequest(
                 "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
             )
+        if self.stream_options is not None and self.stream_options.include_obfuscation:
+            raise unsupported("stream_options.include_obfuscation", "events are not padded here.")
         if self.seed is not None and not -_INT64 <= self.seed <= _INT64 - self.choices:
             raise invalid("seed", "each choice has a seed of its own, one above the other, within 64 bits.")
 

@@ -20,10 +20,23 @@ def marks(raw: bytes) -> int:
 
     What stands inside of texts does not count, nor do numbers, which cost little.
     """
-    if b"\\" in raw:
-        raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    raw = _without_escapes(raw)
     quotes = raw.count(b'"')
     if quotes > MAX_MARKS:
         return quotes
-    outside = b"".join(raw.split(b'"')[::2])
+    outside = _outside_texts(raw)
     return quotes + outside.count(b"{") + outside.count(b"[")
+
+
+def elements(raw: bytes) -> int:
+    """Return the number of commas, objects and arrays outside of texts, which bounds how many values there are."""
+    outside = _outside_texts(_without_escapes(raw))
+    return outside.count(b",") + outside.count(b"{") + outside.count(b"[")
+
+
+def _without_escapes(raw: bytes) -> bytes:
+    return raw.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in raw else raw
+
+
+def _outside_texts(raw: bytes) -> bytes:
+    return b"".join(raw.split(b'"')[::2])

@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
+import orjson
 from msgspec import UNSET, Meta, UnsetType
 
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.models import BaseModel
-from tokenyard.gateway.endpoints.body import GenerationBody, MaxTokens, Prompt
+from tokenyard.core.usage import MAX_END_USER_CHARS
+from tokenyard.gateway.endpoints.answer import Answer
+from tokenyard.gateway.endpoints.body import AnswerHead, EndUser, GenerationBody, MaxTokens, Prompt
 from tokenyard.gateway.endpoints.chat_messages import (
+    AllowedTools,
     ChatMessage,
     FunctionTool,
     JsonSchemaFormat,
@@ -17,28 +21,36 @@ from tokenyard.gateway.endpoints.chat_messages import (
     ToolCall,
     ToolChoice,
     as_in_a_template,
+    images,
     texts,
     tidy,
 )
-from tokenyard.gateway.endpoints.invalid_body import bounded, invalid
+from tokenyard.gateway.endpoints.images import check_images
+from tokenyard.gateway.endpoints.invalid_body import Json, bounded, invalid, unsupported
 from tokenyard.gateway.endpoints.usage import CompletionUsage
 
 MAX_MESSAGES = 4096
 MAX_TOOLS = 128
+_SERVED_TIER = "default"
+_HINT = "A hint that is not needed here: prompts of one organization that begin alike share the cache."
 
 
 class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A conversation to answer. `max_completion_tokens` and the older `max_tokens` are one thing, by default the
-    model's own and never more than its context has room for. `tool_choice` goes with `tools`.
+    model's own and never more than its context has room for. `tool_choice` goes with `tools`. `safety_identifier` and
+    the older `user` are one thing, too. Fields of one value only ask for what is done anyway.
     """
 
     refused: ClassVar[Mapping[str, str]] = {
         "audio": "this model answers in text only.",
         "function_call": "use 'tools' and 'tool_choice'.",
         "functions": "use 'tools' and 'tool_choice'.",
+        "prediction": "an answer cannot be predicted here.",
+        "prompt_cache_options": "what is cached, and for how long, cannot be chosen here.",
     }
     not_sent: ClassVar[frozenset[str]] = GenerationBody.not_sent | {
-        *("max_completion_tokens", "modalities", "reasoning_effort", "verbosity")
+        *("max_completion_tokens", "modalities", "prompt_cache_key", "prompt_cache_retention", "reasoning_effort"),
+        *("safety_identifier", "service_tier", "verbosity"),
     }
 
     messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
@@ -51,9 +63,15 @@ class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, omit_de
     modalities: Annotated[list[Literal["text"]], Meta(min_length=1, max_length=1)] | None = None
     moderation: None = None
     parallel_tool_calls: bool | None = None
+    prediction: None = None
+    prompt_cache_key: Annotated[str, Meta(max_length=MAX_END_USER_CHARS, description=_HINT)] | None = None
+    prompt_cache_options: None = None
+    prompt_cache_retention: Literal["in_memory"] | None = None
     reasoning_effort: Literal["none"] | None = None
     response_format: ResponseFormat | None = None
-    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
+    safety_identifier: EndUser | None = None
+    service_tier: Annotated[Literal["auto", "default"], Meta(description="Told in the answer.")] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | AllowedTools | None = None
     tools: Annotated[list[FunctionTool], Meta(min_length=1, max_length=MAX_TOOLS)] | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     verbosity: Literal["medium"] | None = None
@@ -62,6 +80,10 @@ class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, omit_de
     @property
     def wanted_tokens(self) -> int | None:
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+
+    @property
+    def end_user(self) -> str:
+        return self.safety_identifier or self.user or ""
 
     @property
     def logprobs_per_token(self) -> int:
@@ -82,24 +104,67 @@ class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, omit_de
         tidy(self.messages)
 
     def check_model(self, model: BaseModel) -> None:
-        """Refuse also tools where the model cannot call them, and a choice of one that is not there."""
+        """Refuse also tools where the model cannot call them, and a choice of one that is not there; and images."""
         super().check_model(model)
+        if self.reasoning_effort is not None and model.reasons:
+            raise unsupported("reasoning_effort", "how much this model thinks cannot be chosen.")
+        check_images(self.messages, model)
         wanted = self.tool_choice != "none" and (self.tools or self.tool_choice)
         if wanted and not model.calls_tools:
             raise InvalidRequest("This model does not call tools.", param="tools", code="unsupported_parameter")
-        if wanted and not self.tools:
-            raise InvalidRequest("'tool_choice' is only allowed when 'tools' are specified.", param="tool_choice")
-        if isinstance(self.tool_choice, ToolChoice):
-            chosen = self.tool_choice.function.name
-            if chosen not in (tool.function.name for tool in self.tools or ()):
-                raise invalid("tool_choice", f"no tool of the name '{chosen[:64]}'.")
+        if not self.tools:
+            for name, given in (("tool_choice", wanted), ("parallel_tool_calls", self.parallel_tool_calls is not None)):
+                if given:
+                    raise InvalidRequest(f"'{name}' is only allowed when 'tools' are specified.", param=name)
+        unknown = [name for name in self._chosen_tools if name not in (tool.function.name for tool in self.tools or ())]
+        if unknown:
+            raise invalid("tool_choice", f"no tool of the name '{unknown[0][:64]}'.")
+
+    @property
+    def _chosen_tools(self) -> list[str]:
+        choice = self.tool_choice
+        if isinstance(choice, ToolChoice):
+            return [choice.function.name]
+        return [tool.function.name for tool in choice.allowed_tools.tools] if isinstance(choice, AllowedTools) else []
 
     def prompts(self, model: BaseModel) -> list[Prompt]:
-        """Return the one prompt: all texts that the template may print, and what the template adds."""
+        """Return the one prompt: all texts that the template may print, what the template adds, and images."""
         printed = [text for message in self.messages for text in texts(message)]
         if self.tools:
             printed.append(as_in_a_template(self.tools))
-        return [Prompt(printed, model.template_tokens + model.template_tokens_per_message * len(self.messages))]
+        added = model.template_tokens + model.template_tokens_per_message * len(self.messages)
+        if model.images is not None:
+            added += model.images.tokens * sum(len(images(message)) for message in self.messages)
+        return [Prompt(printed, added)]
+
+    def sent(self, model: BaseModel, max_tokens: int) -> Json:
+        sent = super().sent(model, max_tokens)
+        if isinstance(self.tool_choice, AllowedTools):
+            allowed = self._chosen_tools
+            sent["tools"] = [tool for tool in sent["tools"] if tool["function"]["name"] in allowed]
+            sent["tool_choice"] = self.tool_choice.allowed_tools.mode
+        return sent
+
+    def answer(self, head: AnswerHead) -> Answer:
+        if self.service_tier is None:
+            return super().answer(head)
+        return TieredAnswer(include_usage=self.include_usage, choices_per_prompt=self.choices)
+
+
+class TieredAnswer(Answer):
+    """Tells in whole answers and in every event by which service tier the request was served."""
+
+    translated = True
+
+    def whole(self, reply: bytes) -> bytes:
+        return orjson.dumps({**orjson.loads(super().whole(reply)), "service_tier": _SERVED_TIER})
+
+    def told(self, chunk: Json, frame: bytes) -> bytes:
+        told = super().told(chunk, frame)
+        if not told:
+            return told
+        chunk["service_tier"] = _SERVED_TIER
+        return b"data: " + orjson.dumps(chunk) + b"\n\n"
 
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
@@ -154,6 +219,7 @@ class ChatCompletion(msgspec.Struct):
     choices: list[ChatChoice]
     usage: CompletionUsage
     system_fingerprint: str | UnsetType = UNSET
+    service_tier: Literal["default"] | UnsetType = UNSET
 
 
 class CalledFunctionDelta(msgspec.Struct):
@@ -200,3 +266,4 @@ class ChatCompletionChunk(msgspec.Struct):
     choices: list[ChatChunkChoice]
     usage: CompletionUsage | UnsetType | None = UNSET
     system_fingerprint: str | UnsetType = UNSET
+    service_tier: Literal["default"] | UnsetType = UNSET

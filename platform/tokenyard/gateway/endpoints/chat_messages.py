@@ -1,32 +1,46 @@
 """Chat messages, tools and formats as the chat endpoint takes them."""
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
-from tokenyard.gateway.endpoints.body import Ignored
-from tokenyard.gateway.endpoints.invalid_body import Json, missing
+from tokenyard.gateway.endpoints.invalid_body import Json, missing, unsupported
+from tokenyard.gateway.endpoints.tool_arguments import printed, readable
 
 MAX_PARTS = 4096
 MAX_CALLS = 128
+_OfAnAnswer = Annotated[Any, Meta(description="OpenAI's client sends it back with an answer; models do not read it.")]
 
 
-class TextPart(msgspec.Struct, tag_field="type", tag="text"):
+class TextPart(msgspec.Struct, tag_field="type", tag="text", forbid_unknown_fields=True):
     """A part of a message."""
 
     text: str
 
 
-class RefusalPart(msgspec.Struct, tag_field="type", tag="refusal"):
+class RefusalPart(msgspec.Struct, tag_field="type", tag="refusal", forbid_unknown_fields=True):
     """A part of an assistant's message in which it refused."""
 
     refusal: str
 
 
+class ImageUrl(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """`url` holds the image itself, as `data:image/png;base64,` (or jpeg, webp, gif): no address is ever fetched."""
+
+    url: str
+    detail: Literal["auto"] = "auto"
+
+
+class ImagePart(msgspec.Struct, tag_field="type", tag="image_url", forbid_unknown_fields=True):
+    """A part of a user's message, for models that take images."""
+
+    image_url: ImageUrl
+
+
 class CalledFunction(msgspec.Struct):
-    """`arguments` are JSON as the model wrote it, which need not be valid."""
+    """`arguments` are JSON as the model wrote it; what is no object counts as an empty one."""
 
     name: str
     arguments: str
@@ -40,19 +54,22 @@ class ToolCall(msgspec.Struct):
     type: Literal["function"] = "function"
 
 
+ContentPart = TextPart | RefusalPart | ImagePart
+
+
 class ChatMessage(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """`content` is required but for an assistant that called tools; `tool_call_id` is required of a tool."""
 
     role: Literal["developer", "system", "user", "assistant", "tool"]
-    content: str | Annotated[list[TextPart | RefusalPart], Meta(min_length=1, max_length=MAX_PARTS)] | None = None
+    content: str | Annotated[list[ContentPart], Meta(min_length=1, max_length=MAX_PARTS)] | None = None
     name: str | None = None
     refusal: str | None = None
     tool_calls: Annotated[list[ToolCall], Meta(min_length=1, max_length=MAX_CALLS)] | None = None
     tool_call_id: str | None = None
     audio: None = None
-    annotations: Ignored = None
-    weight: Ignored = None
-    function_call: Ignored = None
+    annotations: _OfAnAnswer = None
+    parsed: _OfAnAnswer = None
+    function_call: None = None
 
 
 class FunctionDefinition(msgspec.Struct, omit_defaults=True):
@@ -77,11 +94,30 @@ class ChosenFunction(msgspec.Struct):
     name: str
 
 
-class ToolChoice(msgspec.Struct):
+class ToolChoice(msgspec.Struct, tag_field="type", tag="function"):
     """The one function that the model must call."""
+
+    function: ChosenFunction
+
+
+class AllowedFunction(msgspec.Struct):
+    """One of those that the model may call."""
 
     type: Literal["function"]
     function: ChosenFunction
+
+
+class AllowedFunctions(msgspec.Struct):
+    """Which of `tools` the model may call, and whether it must."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[AllowedFunction], Meta(min_length=1, max_length=MAX_CALLS)]
+
+
+class AllowedTools(msgspec.Struct, tag_field="type", tag="allowed_tools"):
+    """Offers the model some of `tools` alone."""
+
+    allowed_tools: AllowedFunctions
 
 
 class TextFormat(msgspec.Struct, tag_field="type", tag="text"):
@@ -117,13 +153,22 @@ def tidy(messages: Sequence[ChatMessage]) -> None:
             raise missing(f"messages[{place}].content")
         if message.role == "tool" and message.tool_call_id is None:
             raise missing(f"messages[{place}].tool_call_id")
+        if message.role != "user" and images(message):
+            raise unsupported(f"messages[{place}].content", "only a user's message may hold images.")
+        for at, call in enumerate(message.tool_calls or ()):
+            name = f"messages[{place}].tool_calls[{at}].function.arguments"
+            call.function.arguments = readable(call.function.arguments, name)
         if message.role == "developer":  # OpenAI's newer name of the system role
             message.role = "system"
         if isinstance(message.content, list):
             message.content = [
-                part if isinstance(part, TextPart) else TextPart(part.refusal) for part in message.content
+                TextPart(part.refusal) if isinstance(part, RefusalPart) else part for part in message.content
             ]
-        message.annotations = message.weight = message.function_call = None
+        message.annotations = message.parsed = None
+
+
+def images(message: ChatMessage) -> list[ImagePart]:
+    return [part for part in message.content or () if isinstance(part, ImagePart)]
 
 
 def texts(message: ChatMessage) -> Iterator[str]:
@@ -133,8 +178,10 @@ def texts(message: ChatMessage) -> Iterator[str]:
     else:
         yield from (part.text for part in message.content or () if isinstance(part, TextPart))
     yield from (text for text in (message.name, message.refusal, message.tool_call_id) if text is not None)
-    if message.tool_calls:
-        yield as_in_a_template(message.tool_calls)
+    for call in message.tool_calls or ():
+        name = CalledFunction(call.function.name, "")
+        yield as_in_a_template([msgspec.structs.replace(call, function=name)])
+        yield printed(call.function.arguments)
 
 
 def as_in_a_template(value: Sequence[msgspec.Struct]) -> str:

@@ -20,7 +20,7 @@ _MISSING = re.compile(r"Object missing required field `(.*)`")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _WRONG_TYPE = re.compile(r"Expected `(.*)`, got `(.*)`")
 _OUTSIDE = re.compile(r"Expected `(int|float)` ([<>]=) (\S+)")
-_LENGTH = re.compile(r"Expected `array` of length ([<>]=) (\d+)")
+_LENGTH = re.compile(r"Expected `(array|str)` of length ([<>]=) (\d+)")
 _TYPES = {
     "object": "an object",
     "array": "an array",
@@ -85,10 +85,11 @@ def _invalid_value(name: str, finding: str) -> InvalidRequest:
         why = f"{kind} {side} {limit}imum value. Expected a value {found[2]} {found[3]}."
         return invalid(name, why, f"{kind}_{side}_{limit}_value")
     if found := _LENGTH.fullmatch(finding):
-        if found[1] == ">=":
-            return invalid(name, f"empty array. Expected an array with minimum length {found[2]}.", "empty_array")
-        why = f"array too long. Expected an array with maximum length {found[2]}."
-        return invalid(name, why, "array_above_max_length")
+        kind, a_kind = ("array", "an array") if found[1] == "array" else ("string", "a string")
+        if found[2] == ">=":
+            return invalid(name, f"empty {kind}. Expected {a_kind} with minimum length {found[3]}.", f"empty_{kind}")
+        why = f"{kind} too long. Expected {a_kind} with maximum length {found[3]}."
+        return invalid(name, why, f"{kind}_above_max_length")
     return invalid(name, f"{finding[0].lower()}{finding[1:_MAX_NAME].replace('`', '')}.")
 
 

@@ -73,6 +73,7 @@ def admission_request(
         weight=principal.weight,
         adapter=model.adapter,
         server="" if model.base.server is None else model.base.id,
+        end_user=request.body.end_user,
     )
     amount = worst_case_cost(model.price, prompt_tokens=prompt, completion_tokens=completion)
     budgets = budgets_of(principal.organization, principal.monthly_limits, clock.now_ms())

@@ -1,17 +1,11 @@
 """Requests of one tenant that a real engine refuses, fails at, or answers at great length, through a gateway."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import msgspec
 import orjson
 import pytest
 from aiohttp import ClientSession
-from redis.asyncio import Redis
 
-from support.gateway_stack import GatewayStack, gateway_stack
+from support.gateway_stack import GatewayStack
 from support.replica_caller import MODEL, ReplicaCaller
-from tokenyard.core.replica import Replica
 from tokenyard.metering.events import Outcome
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.asyncio]
@@ -22,18 +16,6 @@ ASKED: dict[str, object] = {
     "max_tokens": 8,
 }
 HARD = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^[a-z]{1,5000}$"}}, "required": ["a"]}
-
-
-@pytest.fixture
-async def gateway(redis: Redis, tmp_path: Path, caller: ReplicaCaller) -> AsyncIterator[GatewayStack]:
-    """A gateway that knows neither the model's vocabulary nor anything else that the engine knows better."""
-    cluster = caller.cluster
-    async with gateway_stack(
-        redis, tmp_path, replicas=0, meter_secret=cluster.meter_secret, bearer=cluster.bearer
-    ) as stack:
-        stack.models.base = msgspec.structs.replace(stack.models.base, id=MODEL, context_length=1024)
-        stack.replicas.listed = [Replica(caller.target.name, MODEL, caller.target.url)]
-        yield stack
 
 
 async def _is_well(gateway: GatewayStack, session: ClientSession) -> None:
