@@ -8,13 +8,13 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.core.ids import OrganizationId
 from tokenyard.core.models import BaseModel as ServedModel
+from tokenyard.core.principal import Principal
 from tokenyard.gateway.counting.chat_template import NotRendered
 from tokenyard.gateway.counting.model_tokenizer import ModelTokenizer
 from tokenyard.gateway.counting.token_counter import TokenCounter
 from tokenyard.gateway.ports import ModelResolver
-from tokenyard.web.auth import CurrentTenant
+from tokenyard.web.auth import InferenceTenant
 
 MAX_TEXT = 131_072
 MAX_TOKENS = 131_072
@@ -78,25 +78,27 @@ def tokenize_router(models: ModelResolver, counter: TokenCounter) -> APIRouter:
     """Return the routes, under vLLM's own paths and under `/v1`."""
     routes = APIRouter(tags=["inference"])
 
-    async def made(asking: OrganizationId, name: str, work: Callable[[ModelTokenizer, ServedModel], bytes]) -> Response:
-        base = (await models.resolve(asking, name)).base
-        content = await counter.tokenize(asking, base, lambda tokenizer: work(tokenizer, base))
+    async def made(tenant: Principal, name: str, work: Callable[[ModelTokenizer, ServedModel], bytes]) -> Response:
+        model = await models.resolve(tenant.organization, name)
+        tenant.check_model(model.name)
+        base = model.base
+        content = await counter.tokenize(tenant.organization, base, lambda tokenizer: work(tokenizer, base))
         if content is None:
             raise InvalidRequest(f"The tokenizer of `{name}` is not known here.", param="model")
         return Response(content, media_type="application/json")
 
     @routes.post("/tokenize", response_model=Tokens, operation_id="tokenize")
     @routes.post("/v1/tokenize", response_model=Tokens, operation_id="tokenize_v1")
-    async def tokenize(tenant: CurrentTenant, body: TokenizeRequest) -> Response:
+    async def tokenize(tenant: InferenceTenant, body: TokenizeRequest) -> Response:
         """Return the tokens of a prompt or a chat."""
         body.checked()
-        return await made(tenant.organization, body.model, lambda tokenizer, base: _tokens(tokenizer, base, body))
+        return await made(tenant, body.model, lambda tokenizer, base: _tokens(tokenizer, base, body))
 
     @routes.post("/detokenize", response_model=Detokenized, operation_id="detokenize")
     @routes.post("/v1/detokenize", response_model=Detokenized, operation_id="detokenize_v1")
-    async def detokenize(tenant: CurrentTenant, body: DetokenizeRequest) -> Response:
+    async def detokenize(tenant: InferenceTenant, body: DetokenizeRequest) -> Response:
         """Return the text of tokens."""
-        return await made(tenant.organization, body.model, lambda tokenizer, _base: _text(tokenizer, body.tokens))
+        return await made(tenant, body.model, lambda tokenizer, _base: _text(tokenizer, body.tokens))
 
     return routes
 

@@ -110,5 +110,6 @@ CurrentTenant = Annotated[Principal, Depends(TenantWith())]
 FreshTenant = Annotated[Principal, Depends(TenantWith(fresh=True))]
 """The same, for routes that touch keys: a revoked key is dead there at once."""
 AnyTenant = Annotated[Principal, Depends(TenantWith(any_scope=True))]
+InferenceTenant = Annotated[Principal, Depends(TenantWith(KeyScope.INFERENCE))]
 BillingTenant = Annotated[Principal, Depends(TenantWith(KeyScope.BILLING))]
 CurrentOperator = Annotated[Operator, Depends(current_operator)]

@@ -8,9 +8,11 @@ import pytest
 from aiohttp import ClientSession
 from transformers import AutoTokenizer
 
+from support.fakes.admission_requests import KEY as KEY_ID
 from support.fakes.gateway_ports import BASE
 from support.fakes.tiny_model import save_tiny_model
-from support.gateway_stack import OTHER_KEY, GatewayStack
+from support.gateway_stack import KEY, OTHER_KEY, GatewayStack
+from tokenyard.core.principal import AllowedModels, KeyScope
 from tokenyard.gateway.tokenize_routes import MAX_TEXT
 
 CHAT = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello \u00e9!"}]
@@ -96,3 +98,16 @@ async def test_a_key_is_needed(gateway: GatewayStack, model: Path) -> None:
             body = {"model": BASE.id, "prompt": "a"}
             response = await session.post(f"{gateway.url}/tokenize", json=body, headers=headers)
             assert response.status == status
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize(("path", "body"), [("/tokenize", {"prompt": "a"}), ("/detokenize", {"tokens": [1]})])
+async def test_only_who_may_ask_the_model(gateway: GatewayStack, path: str, body: dict[str, Any]) -> None:
+    caller = gateway.keys.tenants[KEY]
+    allowed = (AllowedModels("key", KEY_ID, ("ft:*",)),)
+    gateway.keys.tenants[KEY] = msgspec.structs.replace(caller, models=allowed)
+    assert (await _post(gateway, path, 403, **body))["error"]["code"] == "model_not_found"
+    gateway.keys.tenants[KEY] = msgspec.structs.replace(caller, scopes=frozenset({KeyScope.FILES}))
+    assert (await _post(gateway, path, 403, **body))["error"]["code"] == "missing_scope"
+    gateway.keys.tenants[KEY] = msgspec.structs.replace(caller, scopes=frozenset({KeyScope.INFERENCE}))
+    await _post(gateway, path, **body)

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.models import BaseModel
-from tokenyard.gateway.counting.model_tokenizer import ModelTokenizer
 from tokenyard.gateway.counting.counting_queue import CountingQueue
+from tokenyard.gateway.counting.model_tokenizer import ModelTokenizer
 from tokenyard.gateway.endpoints.body import Prompt
 
 MAX_TOKENIZERS = 16

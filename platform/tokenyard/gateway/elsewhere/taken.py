@@ -23,7 +23,11 @@ def check_taken(endpoint: Endpoint, body: PaidBody, model: BaseModel, server: Se
     if endpoint.upstream not in UPSTREAMS:
         raise InvalidRequest(f"This model is not served at {endpoint.path}.", param="model")
     wanted = model.default_max_tokens if body.wanted_tokens is None else body.wanted_tokens
-    for name in _asked(body.sent(model, wanted)):
+    sent = body.sent(model, wanted)
+    if "continue_final_message" in sent and not server.vllm:
+        message = "This model does not continue an answer that was begun: the last message must be a user's."
+        raise InvalidRequest(message, param="messages", code="unsupported_parameter")
+    for name in _asked(sent):
         if name in server.refuses:
             param = "response_format" if name == "json_schema" else name
             raise InvalidRequest(f"This model does not take '{name}'.", param=param, code="unsupported_parameter")
@@ -47,11 +51,9 @@ def body_elsewhere(
 
 def hashed_end_user(body: PaidBody, organization: OrganizationId, secret: bytes) -> str | None:
     """Return what stands for the client's own user where it names one: the same each time, and telling nothing."""
-    given: Json = msgspec.to_builtins(body)
-    user = given.get("safety_identifier") or given.get("user")
-    if not isinstance(user, str):
+    if not body.end_user:
         return None
-    named = f"end-user:{organization}:{user}".encode("utf-8", "replace")
+    named = f"end-user:{organization}:{body.end_user}".encode("utf-8", "replace")
     return hmac.new(secret, named, hashlib.sha256).hexdigest()[:32]
 
 

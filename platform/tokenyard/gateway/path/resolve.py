@@ -70,7 +70,7 @@ async def resolve(
     model = await models.resolve(principal.organization, body.model)
     principal.check_model(model.name)
     base = model.base
-    _check_task(endpoint, model)
+    check_task(endpoint.path, endpoint.body.task, model)
     body.check_model(base)
     if base.server is not None:
         check_taken(endpoint, body, base, base.server)
@@ -117,11 +117,10 @@ async def least(request: ResolvedRequest, counter: TokenCounter) -> ResolvedRequ
     return None if fewest is None else _with(request, fewest)
 
 
-def _check_task(endpoint: Endpoint, model: ResolvedModel) -> None:
-    """Refuse a model that is for other endpoints."""
-    task = model.base.task
-    if task is not endpoint.body.task:
-        message = f"The model `{model.name}` is not for {endpoint.path}: {_USES[task]}."
+def check_task(path: str, task: ModelTask, model: ResolvedModel) -> None:
+    """Refuse a model that is for other endpoints than `path`, which is for `task`; raises `InvalidRequest`."""
+    if model.base.task is not task:
+        message = f"The model `{model.name}` is not for {path}: {_USES[model.base.task]}."
         raise InvalidRequest(message, param="model", code="model_not_supported")
 
 

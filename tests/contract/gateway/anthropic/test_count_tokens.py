@@ -8,9 +8,11 @@ import pytest
 from anthropic import AsyncAnthropic
 
 from support.anthropic_client import HI, WEATHER, error_of
-from support.fakes.gateway_ports import BASE
+from support.fakes.admission_requests import KEY as KEY_ID
+from support.fakes.gateway_ports import BASE, EMBEDDER
 from support.fakes.tokenizers import save_word_tokenizer
-from support.gateway_stack import GatewayStack
+from support.gateway_stack import KEY, GatewayStack
+from tokenyard.core.principal import AllowedModels, KeyScope
 
 AROUND = BASE.template_tokens + BASE.template_tokens_per_message
 
@@ -62,3 +64,19 @@ async def test_refusals(client: AsyncAnthropic) -> None:
     with pytest.raises(anthropic.APIStatusError) as large:
         await client.messages.count_tokens(model=BASE.id, messages=HI, system="x" * 1024 * 1024)
     assert error_of(large.value)["error"]["type"] == "request_too_large"
+
+
+@pytest.mark.usefixtures("_tokenizer")
+async def test_only_who_may_ask_the_model_may_count(gateway: GatewayStack, client: AsyncAnthropic) -> None:
+    with pytest.raises(anthropic.BadRequestError, match="is not for /v1/messages/count_tokens"):
+        await client.messages.count_tokens(model=EMBEDDER.id, messages=HI)
+    caller = gateway.keys.tenants[KEY]
+    allowed = (AllowedModels("key", KEY_ID, ("ft:*",)),)
+    gateway.keys.tenants[KEY] = msgspec.structs.replace(caller, models=allowed)
+    with pytest.raises(anthropic.PermissionDeniedError, match="does not have access to model"):
+        await client.messages.count_tokens(model=BASE.id, messages=HI)
+    gateway.keys.tenants[KEY] = msgspec.structs.replace(caller, scopes=frozenset({KeyScope.FILES}))
+    with pytest.raises(anthropic.PermissionDeniedError, match="Missing scopes: inference"):
+        await client.messages.count_tokens(model=BASE.id, messages=HI)
+    gateway.keys.tenants[KEY] = msgspec.structs.replace(caller, scopes=frozenset({KeyScope.INFERENCE}))
+    await client.messages.count_tokens(model=BASE.id, messages=HI)

@@ -111,6 +111,24 @@ def test_a_model_without_tools_takes_none() -> None:
     assert refused.value.param == "tools"
 
 
+def test_a_model_that_thinks_cannot_be_kept_from_it() -> None:
+    body = read(thinking={"type": "disabled"})
+    body.check_model(BASE)
+    with pytest.raises(InvalidRequest) as refused:
+        body.check_model(replace(BASE, reasons=True))
+    assert refused.value.param == "thinking"
+    read(thinking={"type": "adaptive"}).check_model(replace(BASE, reasons=True))
+
+
+def test_the_end_user_is_the_chats() -> None:
+    assert read(metadata={"user_id": "u" * 256}).end_user == "u" * 256
+    assert (read().end_user, read(metadata={}).end_user) == ("", "")
+    for user in ("u" * 257, "a\x00b"):
+        with pytest.raises(InvalidRequest) as refused:
+            read(metadata={"user_id": user})
+        assert "user_id" in (refused.value.param or "")
+
+
 def test_a_stop_sequence_and_a_schema_are_bounded() -> None:
     deep: object = 1
     for _ in range(300):

@@ -1,6 +1,5 @@
 """What goes to a server elsewhere, and what it does not take."""
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -9,9 +8,9 @@ import pytest
 from support.fakes.gateway_ports import BASE
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import OrganizationId
-from tokenyard.core.models import SamplingDefaults, ServerSource
+from tokenyard.core.models import ModelTask, SamplingDefaults, ServerSource
 from tokenyard.gateway.elsewhere.taken import body_elsewhere, check_taken, hashed_end_user
-from tokenyard.gateway.endpoints.table import CHAT, COMPLETIONS
+from tokenyard.gateway.endpoints.table import CHAT, COMPLETIONS, ENDPOINTS, MESSAGES
 
 HELLO = [{"role": "user", "content": "hello"}]
 SERVER = ServerSource("https://models.example/v1", "theirs")
@@ -90,6 +89,30 @@ def test_what_the_models_file_states_goes_too() -> None:
     assert msgspec.json.decode(body_elsewhere(_chat(), base, SERVER, 12, None))["temperature"] == 0.3
 
 
-def test_another_endpoint_than_those_of_text_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="not served at /v1/chat"):
-        check_taken(replace(CHAT, upstream="/tokenize"), _chat(), BASE, SERVER)
+def test_text_is_served_and_all_else_refused() -> None:
+    for endpoint in ENDPOINTS:
+        if endpoint.body.task is ModelTask.CHAT:
+            check_taken(endpoint, _chat(), BASE, SERVER)
+            continue
+        with pytest.raises(InvalidRequest, match=f"not served at {endpoint.path}") as refused:
+            check_taken(endpoint, _chat(), BASE, SERVER)
+        assert refused.value.param == "model"
+
+
+def _message(*roles: str, **fields: object) -> Any:
+    messages = [{"role": role, "content": "hello"} for role in roles]
+    return MESSAGES.parse(msgspec.json.encode({"model": "ours", "max_tokens": 12, "messages": messages, **fields}))
+
+
+def test_a_message_goes_as_the_chat_that_it_is() -> None:
+    body = _message("user", metadata={"user_id": "jane@example.test"})
+    assert _sent(body) == {"model": "theirs", "messages": HELLO, "max_tokens": 12}
+    assert hashed_end_user(body, ACME, SECRET) == hashed_end_user(_chat(user="jane@example.test"), ACME, SECRET)
+
+
+def test_a_begun_answer_is_continued_by_vllm_alone() -> None:
+    body = _message("user", "assistant")
+    with pytest.raises(InvalidRequest, match="does not continue") as refused:
+        check_taken(MESSAGES, body, BASE, SERVER)
+    assert refused.value.param == "messages"
+    check_taken(MESSAGES, body, BASE, msgspec.structs.replace(SERVER, vllm=True))

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from tokenyard.gateway.endpoints.body import EndUser
 from tokenyard.gateway.endpoints.chat_messages import MAX_PARTS
 from tokenyard.gateway.endpoints.invalid_body import Json
 
@@ -121,4 +122,4 @@ class OutputConfig(msgspec.Struct, forbid_unknown_fields=True):
 class RequestMetadata(msgspec.Struct, forbid_unknown_fields=True):
     """`user_id` is the client's own name of its user."""
 
-    user_id: Annotated[str, Meta(max_length=512)] | None = None
+    user_id: EndUser | None = None

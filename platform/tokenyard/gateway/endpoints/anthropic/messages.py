@@ -35,7 +35,7 @@ from tokenyard.gateway.endpoints.chat_messages import (
     JsonSchemaFormat,
     ToolChoice,
 )
-from tokenyard.gateway.endpoints.invalid_body import Json, bounded, invalid
+from tokenyard.gateway.endpoints.invalid_body import Json, bounded, invalid, unsupported
 
 _MODELS_OWN = "Default: the model's own `sampling`, as `GET /v1/models/{model}` shows it."
 _CONTINUED: Json = {"continue_final_message": True, "add_generation_prompt": False}
@@ -79,6 +79,8 @@ class ConversationBody(PaidBody, kw_only=True, forbid_unknown_fields=True, omit_
             raise invalid(f"messages[{len(self.messages) - 1}]", "a 'tool_use' waits for its 'tool_result'.")
 
     def check_model(self, model: BaseModel) -> None:
+        if isinstance(self.thinking, DisabledThinking) and model.reasons:
+            raise unsupported("thinking", "how much this model thinks cannot be chosen.")
         self.chat.check_model(model)
 
     def prompts(self, model: BaseModel) -> list[Prompt]:
@@ -95,6 +97,10 @@ class MessagesBody(ConversationBody, kw_only=True, forbid_unknown_fields=True, o
     temperature: _Share | None = None
     top_k: Annotated[int, Meta(ge=0, le=1_000_000, description=_MODELS_OWN)] | None = None
     top_p: _Share | None = None
+
+    @property
+    def end_user(self) -> str:
+        return self.chat.end_user
 
     @property
     def wanted_tokens(self) -> int:

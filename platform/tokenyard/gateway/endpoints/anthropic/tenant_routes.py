@@ -10,8 +10,9 @@ from tokenyard.core.errors import InvalidRequest
 from tokenyard.gateway.counting.token_counter import TokenCounter
 from tokenyard.gateway.endpoints.anthropic.messages import CountTokensBody
 from tokenyard.gateway.endpoints.table import read_body
+from tokenyard.gateway.path.resolve import check_task
 from tokenyard.gateway.ports import ModelResolver
-from tokenyard.web.auth import CurrentTenant
+from tokenyard.web.auth import InferenceTenant
 
 PATH = "/v1/messages/count_tokens"
 _BODY = {
@@ -33,12 +34,15 @@ def count_tokens_router(models: ModelResolver, counter: TokenCounter) -> APIRout
     routes = APIRouter(tags=["inference"])
 
     @routes.post(PATH, summary="Count the tokens of a conversation", openapi_extra=_BODY)
-    async def count_tokens(tenant: CurrentTenant, request: Request) -> TokenCount:
+    async def count_tokens(tenant: InferenceTenant, request: Request) -> TokenCount:
         """Free. The answer is never below what the message would be charged for; of an organization's conversations
         one is counted at a time.
         """
         body = read_body(await request.body(), _DECODER)
-        base = (await models.resolve(tenant.organization, body.model)).base
+        model = await models.resolve(tenant.organization, body.model)
+        tenant.check_model(model.name)
+        check_task(PATH, body.task, model)
+        base = model.base
         body.check_model(base)
         counts = await counter.count(tenant.organization, body.prompts(base), base)
         if counts is None:
