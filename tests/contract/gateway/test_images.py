@@ -14,7 +14,7 @@ from support.fakes.gateway_ports import BASE
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.models import ImagesSpec
 from tokenyard.gateway.endpoints.body import PaidBody
-from tokenyard.gateway.endpoints.images import MAX_PIXELS
+from tokenyard.gateway.endpoints.chat_contents.images import MAX_PIXELS
 from tokenyard.gateway.endpoints.table import CHAT
 
 SEEING = msgspec.structs.replace(BASE, images=ImagesSpec(tokens=100, max_in_request=2))

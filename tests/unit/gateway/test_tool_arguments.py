@@ -7,8 +7,8 @@ import pytest
 
 from support.fakes.gateway_ports import BASE
 from tokenyard.core.errors import InvalidRequest
+from tokenyard.gateway.endpoints.chat_contents.tool_arguments import printed, readable
 from tokenyard.gateway.endpoints.table import CHAT
-from tokenyard.gateway.endpoints.tool_arguments import printed, readable
 
 NAME = "messages[1].tool_calls[0].function.arguments"
 

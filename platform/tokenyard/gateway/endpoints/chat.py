@@ -12,6 +12,7 @@ from tokenyard.core.models import BaseModel
 from tokenyard.core.usage import MAX_END_USER_CHARS
 from tokenyard.gateway.endpoints.answer import Answer
 from tokenyard.gateway.endpoints.body import AnswerHead, EndUser, GenerationBody, MaxTokens, Prompt
+from tokenyard.gateway.endpoints.chat_contents.images import check_images
 from tokenyard.gateway.endpoints.chat_messages import (
     AllowedTools,
     ChatMessage,
@@ -25,7 +26,6 @@ from tokenyard.gateway.endpoints.chat_messages import (
     texts,
     tidy,
 )
-from tokenyard.gateway.endpoints.images import check_images
 from tokenyard.gateway.endpoints.invalid_body import Json, bounded, invalid, unsupported
 from tokenyard.gateway.endpoints.usage import CompletionUsage
 

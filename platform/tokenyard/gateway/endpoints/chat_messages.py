@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from tokenyard.gateway.endpoints.chat_contents.tool_arguments import printed, readable
 from tokenyard.gateway.endpoints.invalid_body import Json, missing, unsupported
-from tokenyard.gateway.endpoints.tool_arguments import printed, readable
 
 MAX_PARTS = 4096
 MAX_CALLS = 128

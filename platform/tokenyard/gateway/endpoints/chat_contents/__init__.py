@@ -1,0 +1,1 @@
+"""What messages of a chat hold besides text: images, and what tools are called with."""
