@@ -2,19 +2,20 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import ClientResponse, ClientSession
+from fastapi import APIRouter
 from openai.types.chat import ChatCompletionUserMessageParam
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from support.fakes.admission_requests import ORGANIZATION, BudgetTable, open_buckets, principal
 from support.fakes.authenticator import FixedAuthenticator
-from support.fakes.gateway_ports import BASE, KnownModels, KnownReplicas
+from support.fakes.gateway_ports import BASE, KeptInMemory, KnownModels, KnownReplicas
 from support.fakes.model_server import MockModelServer
 from support.redis_reader import read_hash, read_usage
 from support.servers.asgi import running
@@ -29,6 +30,7 @@ from tokenyard.gateway.app import Gateway, create_app
 from tokenyard.gateway.path.in_flight import InFlightBounds
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
+from tokenyard.gateway.ports import StoredAnswers
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.live_budgets import BudgetSource
 from tokenyard.metering.events import Settled
@@ -120,6 +122,8 @@ async def gateway_stack(
     budget_source: BudgetSource | None = None,
     meter_secret: bytes = METER_SECRET,
     bearer: str = BEARER,
+    answers: StoredAnswers | None = None,
+    routers: Sequence[APIRouter] = (),
 ) -> AsyncIterator[GatewayStack]:
     """Run a gateway with so many mock model servers, and with the budgets of its table or of another source.
 
@@ -149,6 +153,7 @@ async def gateway_stack(
             models=models,
             admission=admission,
             relay=Relay(server, listed, meter_secret=meter_secret, salt_secret=SALT_SECRET),
+            answers=answers or KeptInMemory(),
             clock=SystemClock(),
             registry=registry,
             access_log=await stack.enter_async_context(AccessLog(log.append)),
@@ -156,7 +161,7 @@ async def gateway_stack(
             in_flight=in_flight,
             stall_limit_s=stall_limit_s,
         )
-        app = create_app(authenticator=keys, inference=inference, registry=registry)
+        app = create_app(authenticator=keys, inference=inference, registry=registry, routers=routers)
         assert isinstance(app, Gateway)
         url = await stack.enter_async_context(running(app, lifespan=True))
         yield GatewayStack(url, redis, keys, models, listed, servers, registry, budgets, app, log)

@@ -1,6 +1,6 @@
 """What the request path asks of the body of a paid request, and the fields that both ways of generating text share."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import msgspec
@@ -27,6 +27,12 @@ _MODELS_OWN = "Default: the model's own `sampling`, as `GET /v1/models/{model}` 
 
 MaxTokens = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
 Ignored = Annotated[Any, Meta(description="Accepted for compatibility; it changes nothing.")]
+_NO_NUL = r"^[^\x00]*$"  # PostgreSQL cannot even be asked for a text with a NUL
+_MetadataKey = Annotated[str, Meta(min_length=1, max_length=64, pattern=_NO_NUL)]
+Metadata = Annotated[
+    dict[_MetadataKey, Annotated[str, Meta(max_length=512, pattern=_NO_NUL)]],
+    Meta(max_length=16, description="Up to 16 pairs of texts to find a stored answer by."),
+]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
 _Share = Annotated[float, Meta(ge=0, le=1, description=_MODELS_OWN)]
 _Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARS)]
@@ -54,10 +60,11 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class AnswerHead(NamedTuple):
-    """What stands over an answer: the request's id, and the model that the replica is asked for."""
+    """What stands over an answer: the request's id, the model that the replica is asked for, and unix seconds."""
 
     id: RequestId
     model: str
+    created_at: int = 0
 
 
 class PaidBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -81,6 +88,24 @@ class PaidBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_de
     def wanted_tokens(self) -> int | None:
         """The bound on each completion, or None where the model's own default is to be taken."""
         raise NotImplementedError
+
+    @property
+    def stores(self) -> bool:
+        """Whether the answer is to be kept."""
+        return False
+
+    @property
+    def continues(self) -> str | None:
+        """The id of the response whose conversation goes on."""
+        return None
+
+    @property
+    def referred_items(self) -> Mapping[str, str]:
+        """The ids of items that stand for them, and of the stored responses that hold them."""
+        return {}
+
+    def recall(self, conversation: Sequence[Json], items: Mapping[str, Json]) -> None:
+        """Take what `continues` and `referred_items` lead to, before anything else is asked of the body."""
 
     def check(self) -> None:
         """Refuse what no single field tells: fields that do not go together."""

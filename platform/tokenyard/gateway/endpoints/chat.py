@@ -8,7 +8,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.models import BaseModel
-from tokenyard.gateway.endpoints.body import GenerationBody, MaxTokens, Prompt
+from tokenyard.gateway.endpoints.answer import Answer
+from tokenyard.gateway.endpoints.body import AnswerHead, GenerationBody, MaxTokens, Metadata, Prompt
 from tokenyard.gateway.endpoints.chat_messages import (
     ChatMessage,
     FunctionTool,
@@ -21,6 +22,7 @@ from tokenyard.gateway.endpoints.chat_messages import (
     tidy,
 )
 from tokenyard.gateway.endpoints.invalid_body import bounded, invalid
+from tokenyard.gateway.endpoints.kept_chat import KeptChatAnswer
 from tokenyard.gateway.endpoints.usage import CompletionUsage
 
 MAX_MESSAGES = 4096
@@ -48,11 +50,13 @@ class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, omit_de
     logprobs: bool | None = None
     max_completion_tokens: MaxTokens | None = None
     max_tokens: MaxTokens | None = None
+    metadata: Metadata | None = None
     modalities: Annotated[list[Literal["text"]], Meta(min_length=1, max_length=1)] | None = None
     moderation: None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: Literal["none"] | None = None
     response_format: ResponseFormat | None = None
+    store: bool | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     tools: Annotated[list[FunctionTool], Meta(min_length=1, max_length=MAX_TOOLS)] | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
@@ -67,8 +71,14 @@ class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, omit_de
     def logprobs_per_token(self) -> int:
         return 1 + (self.top_logprobs or 0) if self.logprobs else 0
 
+    @property
+    def stores(self) -> bool:
+        return bool(self.store)
+
     def check(self) -> None:
         super().check()
+        if self.metadata and not self.store:
+            raise InvalidRequest("The 'metadata' parameter is only allowed when 'store' is enabled.", param="metadata")
         if self.top_logprobs and not self.logprobs:
             raise invalid("top_logprobs", "it is only allowed when 'logprobs' is enabled.")
         if self.max_tokens is not None and self.max_completion_tokens is not None:
@@ -100,6 +110,16 @@ class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, omit_de
         if self.tools:
             printed.append(as_in_a_template(self.tools))
         return [Prompt(printed, model.template_tokens + model.template_tokens_per_message * len(self.messages))]
+
+    def answer(self, head: AnswerHead) -> Answer:
+        if not self.store:
+            return super().answer(head)
+        return KeptChatAnswer(
+            include_usage=self.include_usage,
+            choices_per_prompt=self.choices,
+            messages=msgspec.to_builtins(self.messages),
+            metadata=self.metadata or {},
+        )
 
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]

@@ -19,6 +19,7 @@ from tokenyard.core.errors import (
     UpstreamFailed,
 )
 from tokenyard.gateway.endpoints.invalid_body import Json
+from tokenyard.gateway.endpoints.responses.items import INPUT_TYPES
 from tokenyard.gateway.endpoints.table import ENDPOINTS, Endpoint
 
 _REF = "#/components/schemas/"
@@ -40,7 +41,8 @@ def describe_paid_endpoints(app: FastAPI) -> None:
             components = document.setdefault("components", {})
             components.setdefault("schemas", {}).update(schemas())
             components.setdefault("securitySchemes", {}).setdefault(_API_KEY, {"type": "http", "scheme": "bearer"})
-            document["paths"].update({endpoint.path: {"post": _operation(endpoint)} for endpoint in ENDPOINTS})
+            for endpoint in ENDPOINTS:
+                document["paths"].setdefault(endpoint.path, {})["post"] = _operation(endpoint)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend a description
@@ -49,6 +51,7 @@ def describe_paid_endpoints(app: FastAPI) -> None:
 def schemas() -> Json:
     """Return the schemas of all bodies, by name; fields that are always refused are not there."""
     types = [type_ for endpoint in ENDPOINTS for type_ in (endpoint.body, endpoint.reply, endpoint.event)]
+    types.extend(INPUT_TYPES)
     _, components = msgspec.json.schema_components([*types, ErrorBody], ref_template=f"{_REF}{{name}}")
     for schema in components.values():
         for name, field in list(schema.get("properties", {}).items()):
@@ -67,8 +70,8 @@ def _operation(endpoint: Endpoint) -> Json:
         str(status): {"description": " ".join(lines), "content": _json(ErrorBody)} for status, lines in reasons.items()
     }
     answer = {
-        "description": "The answer; with `stream`, events whose `data` is an object each, and then `[DONE]`. An event "
-        "that holds an `error` ends a stream that failed.",
+        "description": "The answer; with `stream`, events whose `data` is an object each. Behind those of chat and "
+        "completions comes `[DONE]`, and an event that holds an `error` ends one that failed.",
         "content": _json(endpoint.reply) | _json(endpoint.event, "text/event-stream"),
     }
     return {

@@ -12,6 +12,8 @@ from tokenyard.gateway.endpoints.body_bounds import check_values
 from tokenyard.gateway.endpoints.chat import ChatBody, ChatCompletion, ChatCompletionChunk
 from tokenyard.gateway.endpoints.completions import Completion, CompletionBody
 from tokenyard.gateway.endpoints.invalid_body import invalid_body
+from tokenyard.gateway.endpoints.responses.body import ResponseBody
+from tokenyard.gateway.endpoints.responses.output import Response, ResponseEvent
 
 
 @dataclass(frozen=True)
@@ -66,4 +68,14 @@ COMPLETIONS = Endpoint(
     event=Completion,
     upstream="/v1/completions",
 )
-ENDPOINTS = (CHAT, COMPLETIONS)
+RESPONSES = Endpoint(
+    path="/v1/responses",
+    operation="createResponse",
+    summary="Answer a conversation, and keep it",
+    input="input",
+    body=ResponseBody,
+    reply=Response,
+    event=ResponseEvent,
+    upstream="/v1/chat/completions",
+)
+ENDPOINTS = (CHAT, COMPLETIONS, RESPONSES)

@@ -1,6 +1,7 @@
 """The one path of every endpoint that costs money: authenticate, resolve, admit, route, relay, settle."""
 
 import logging
+from functools import partial
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry
@@ -18,11 +19,12 @@ from tokenyard.gateway.metrics import GatewayMetrics
 from tokenyard.gateway.path.admit import AdmissionStage
 from tokenyard.gateway.path.client import STALL_LIMIT_S, ClientConnection, ClientLeft
 from tokenyard.gateway.path.in_flight import InFlight, InFlightBounds
+from tokenyard.gateway.path.recall import recall
 from tokenyard.gateway.path.relay import Relay
 from tokenyard.gateway.path.resolve import ResolvedRequest, fitted, resolve
 from tokenyard.gateway.path.settle import RequestSettlement, Settler
 from tokenyard.gateway.path.telemetry import RequestTelemetry
-from tokenyard.gateway.ports import AdmissionControl, ModelResolver
+from tokenyard.gateway.ports import AdmissionControl, ModelResolver, StoredAnswers
 from tokenyard.web.access_log import AccessLog
 from tokenyard.web.auth import Authenticator, bearer
 
@@ -50,6 +52,7 @@ class Inference:
         models: ModelResolver,
         admission: AdmissionControl,
         relay: Relay,
+        answers: StoredAnswers,
         clock: Clock,
         registry: CollectorRegistry,
         access_log: AccessLog,
@@ -61,6 +64,7 @@ class Inference:
         self._authenticator = authenticator
         self._models = models
         self._relay = relay
+        self._answers = answers
         self._clock = clock
         self._metrics = GatewayMetrics(registry)
         self._log = access_log
@@ -109,7 +113,9 @@ class Inference:
         telemetry.caller(principal.organization, principal.project, principal.key)
         with self._places.place(principal.organization) as place:
             raw = await client.body(self._max_request_bytes, place.came)
-            await self._serve_body(endpoint, endpoint.parse(raw), caller, client, telemetry)
+            body = endpoint.parse(raw)
+            await recall(body, principal, self._answers, place.came)
+            await self._serve_body(endpoint, body, caller, client, telemetry)
 
     async def _serve_body(
         self,
@@ -119,10 +125,12 @@ class Inference:
         client: ClientConnection,
         telemetry: RequestTelemetry,
     ) -> None:
-        request = await resolve(endpoint, body, caller.principal, self._models, self._counter)
+        principal = caller.principal
+        request = await resolve(endpoint, body, principal, self._models, self._counter)
         request, admitted = await self._admit(request, caller, telemetry.request_id)
         telemetry.admitted(request.model.name, admitted.rates.headers())
-        async with RequestSettlement(self.settler, admitted.claims, request.model.price, telemetry) as settlement:
+        keep = partial(self._answers.keep, principal.organization, principal.project)
+        async with RequestSettlement(self.settler, admitted.claims, request.model.price, telemetry, keep) as settlement:
             async with client.watched():
                 # Counting comes after the limits, so that who is over them cannot make us count.
                 await self._relay.run(await fitted(request, self._counter), client, settlement)
