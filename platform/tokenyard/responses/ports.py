@@ -7,7 +7,7 @@ Json = dict[str, object]
 
 
 class AnswerToKeep(Protocol):
-    """An answer as the gateway gives it; `created_at` is in unix seconds."""
+    """An answer as the gateway gives it."""
 
     @property
     def kind(self) -> str: ...
@@ -23,9 +23,6 @@ class AnswerToKeep(Protocol):
 
     @property
     def metadata(self) -> Mapping[str, str]: ...
-
-    @property
-    def created_at(self) -> int: ...
 
     @property
     def input(self) -> Sequence[Json]: ...

@@ -62,7 +62,7 @@ class AnswerStore:
             "state": answer.state,
             "previous": answer.previous,
             "details": dict(answer.metadata),
-            "created_at_ms": answer.created_at * 1000,
+            "created_at_ms": self._clock.now_ms(),
             "size": len(content),
             "content": content,
         }

@@ -30,7 +30,13 @@ FULL = BODY | {
     "include": ["message.output_text.logprobs"],
     "input": [
         {"role": "user", "content": "x"},
-        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "y"}]},
+        {
+            "type": "message",
+            "id": "msg_1",
+            "role": "assistant",
+            "status": "completed",
+            "content": [{"type": "output_text", "text": "y", "annotations": [], "logprobs": []}],
+        },
         {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
         {"type": "function_call_output", "call_id": "c", "output": "z"},
         {"type": "reasoning", "id": "rs_1", "summary": []},

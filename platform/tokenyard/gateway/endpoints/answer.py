@@ -27,14 +27,13 @@ class FrameTooLong(ValueError):
 
 
 class KeptAnswer(msgspec.Struct, frozen=True):
-    """An answer that its client wants to find again, and what it was asked with. `created_at` is in unix seconds."""
+    """An answer that its client wants to find again, and what it was asked with."""
 
     kind: Literal["response", "chat.completion"]
     id: str
     model: str
     state: str
     metadata: Mapping[str, str]
-    created_at: int
     input: Sequence[Json]
     output: Json
     previous: str | None = None

@@ -56,7 +56,6 @@ class KeptChatAnswer(Answer):
             model=completion["model"],
             state="completed",
             metadata=self._metadata,
-            created_at=completion["created"],
             input=self._messages,
             output=completion,
         )

@@ -115,7 +115,6 @@ class ResponseAnswer(Answer):
             model=response.model,
             state=response.status,
             metadata=response.metadata,
-            created_at=response.created_at,
             previous=response.previous_response_id,
             input=as_kept(self._items, response.id),
             output=msgspec.to_builtins(response),

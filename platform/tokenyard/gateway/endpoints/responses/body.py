@@ -200,7 +200,6 @@ class ResponseBody(PaidBody, kw_only=True, forbid_unknown_fields=True, omit_defa
             prompt_cache_key=self.prompt_cache_key,
             reasoning=self.reasoning,
             safety_identifier=self.safety_identifier,
-            store=self.stores,
             temperature=self.temperature,
             text=_told_text(self.text),
             tool_choice=self.tool_choice or "auto",

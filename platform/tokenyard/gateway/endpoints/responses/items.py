@@ -127,7 +127,7 @@ def _with_type(item: object) -> object:
 
 def read_items(kept: Sequence[Json]) -> list[Item]:
     """Return items as they were kept."""
-    return [item for item in read_input(list(kept)) if not isinstance(item, ItemReference)]
+    return [item for item in read_input(list(kept)) if not isinstance(item, ItemReference)] if kept else []
 
 
 def item_id(prefix: str, response: str, side: Literal["i", "o"], place: int) -> str:
@@ -226,5 +226,7 @@ def _messages(items: Iterable[Item]) -> Iterator[ChatMessage]:
 def _content(content: str | Sequence[MessagePart]) -> Any:
     if isinstance(content, str):
         return content
-    # An assistant's empty content is none; a template takes one text as a text.
-    return "" if not content else [TextPart(_text(part)) for part in content]
+    # One text is the same to a model whether it came as a text or as the only part, and so is none.
+    if len(content) < 2:
+        return "".join(_text(part) for part in content)
+    return [TextPart(_text(part)) for part in content]

@@ -119,7 +119,7 @@ class ResponseText(msgspec.Struct, forbid_unknown_fields=True):
     verbosity: Literal["medium"] | None = None
 
 
-class ResponseReasoning(msgspec.Struct, forbid_unknown_fields=True):
+class ResponseReasoning(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """How much to think: models here cannot be told."""
 
     effort: Literal["none"] | None = None
@@ -164,7 +164,7 @@ class Response(msgspec.Struct):
     status: ResponseStatus
     model: str
     output: list[OutputItem] = []
-    usage: ResponseUsage | None = None
+    usage: ResponseUsage | UnsetType = UNSET
     error: ResponseFailure | None = None
     incomplete_details: IncompleteDetails | None = None
     background: bool = False
@@ -179,7 +179,6 @@ class Response(msgspec.Struct):
     reasoning: ResponseReasoning | None = None
     safety_identifier: str | None = None
     service_tier: Literal["default"] = "default"
-    store: bool = True
     temperature: float | None = None
     text: ResponseText = msgspec.field(default_factory=lambda: ResponseText(TextFormat(), "medium"))
     tool_choice: Literal["none", "auto", "required"] | ResponseToolChoice = "auto"

@@ -35,8 +35,8 @@ class OutputWriter:
         self._arguments: dict[int, list[str]] = {}
         self.items: list[OutputItem] = []
 
-    def event(self, name: str, **fields: Any) -> ResponseEvent:
-        event = ResponseEvent(name, self._numbers, **fields)
+    def event(self, kind: str, /, **fields: Any) -> ResponseEvent:
+        event = ResponseEvent(kind, self._numbers, **fields)
         self._numbers += 1
         return event
 
