@@ -21,6 +21,7 @@ from tokenyard.core.replica import Replica
 from tokenyard.responses.content import ContentCipher
 from tokenyard.responses.conversations import ConversationStore
 from tokenyard.responses.keeper import AnswerKeeper
+from tokenyard.responses.operator_store import AnswerOperatorStore
 from tokenyard.responses.store import AnswerStore
 from tokenyard.responses.tables import AnswerRow
 from tokenyard.responses.tenant_routes import chat_completion_router, response_router
@@ -38,7 +39,8 @@ def answer_store(database: Database, clock: Clock) -> AnswerStore:
 
 def answer_keeper(database: Database, clock: Clock, *, quota_bytes: int = QUOTA_BYTES) -> AnswerKeeper:
     conversations = ConversationStore(database, clock, CIPHER, retention_ms=RETENTION_MS)
-    return AnswerKeeper(answer_store(database, clock), conversations, CIPHER, quota_bytes=quota_bytes)
+    leases = AnswerOperatorStore(database, clock, retention_ms=RETENTION_MS)
+    return AnswerKeeper(answer_store(database, clock), conversations, leases, CIPHER, quota_bytes=quota_bytes)
 
 
 @dataclass

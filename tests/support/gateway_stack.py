@@ -160,6 +160,7 @@ async def gateway_stack(
             max_request_bytes=100_000,
             in_flight=in_flight,
             stall_limit_s=stall_limit_s,
+            background_renewal_s=0.05,
         )
         app = create_app(authenticator=keys, inference=inference, registry=registry, routers=routers)
         assert isinstance(app, Gateway)

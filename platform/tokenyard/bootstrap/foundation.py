@@ -21,6 +21,7 @@ from tokenyard.limits.reservation_holds import ReservationHolds
 from tokenyard.limits.revisions import RedisRevisions
 from tokenyard.metering.stream import USAGE_TOPIC, usage_carrier
 from tokenyard.responses.content import ContentCipher
+from tokenyard.responses.operator_store import AnswerOperatorStore
 from tokenyard.responses.store import AnswerStore
 from tokenyard.settings import Settings
 from tokenyard.storage.blobs import BlobStore
@@ -174,6 +175,10 @@ class Foundation:
     @cached_property
     def answers(self) -> AnswerStore:
         return AnswerStore(self.database, self.clock, self.answers_cipher, retention_ms=self.settings.stored_answers_ms)
+
+    @cached_property
+    def answers_operator(self) -> AnswerOperatorStore:
+        return AnswerOperatorStore(self.database, self.clock, retention_ms=self.settings.stored_answers_ms)
 
     @cached_property
     def catalog_push(self) -> CatalogPush:

@@ -109,6 +109,7 @@ async def _inference(
             foundation.answers_cipher,
             retention_ms=settings.stored_answers_ms,
         ),
+        foundation.answers_operator,
         foundation.answers_cipher,
         quota_bytes=settings.stored_answers_bytes_per_organization,
     )

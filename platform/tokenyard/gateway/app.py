@@ -34,7 +34,7 @@ def create_app(
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
         if inference is not None:
-            await inference.settler.drain()
+            await inference.drain()
 
     app = create_web_app(
         title="Tokenyard",

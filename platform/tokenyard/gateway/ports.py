@@ -1,6 +1,6 @@
 """What the gateway needs from others; `bootstrap` hands it the implementations."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from tokenyard.core.admission import AdmissionRequest, Admitted
@@ -82,6 +82,18 @@ class StoredAnswers(Protocol):
 
     async def check_room(self, organization: OrganizationId) -> None:
         """Raise `QuotaExceeded` where the organization has no room left, `Unavailable` where nothing can be kept."""
+        ...
+
+    async def begin(self, organization: OrganizationId, project: ProjectId, answer: KeptAnswer) -> None:
+        """Write an answer that is yet to be made, under a lease, or raise `Unavailable`."""
+        ...
+
+    async def renew(self, answers: Sequence[str]) -> Collection[str]:
+        """Renew the leases of answers that are being made; return those that are still wanted, of all tenants.
+
+        Raises:
+            Unavailable: they cannot be renewed at the moment.
+        """
         ...
 
     async def keep(self, organization: OrganizationId, project: ProjectId, answer: KeptAnswer) -> None:

@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Self
 
 from tokenyard.core.errors import QuotaExceeded, Unavailable
 from tokenyard.core.ids import OrganizationId, ProjectId
 from tokenyard.responses.content import Content, ContentCipher
 from tokenyard.responses.conversations import ConversationStore
+from tokenyard.responses.operator_store import AnswerOperatorStore
 from tokenyard.responses.ports import AnswerToKeep
 from tokenyard.responses.store import AnswerStore
 from tokenyard.storage.outage import DatabaseDown
@@ -18,6 +20,8 @@ WAIT_LIMIT_S = 2.0
 RETRY_S = 1.0
 DRAIN_LIMIT_S = 10.0
 MAX_UNWRITTEN_BYTES = 32 * 1024 * 1024
+
+_Write = Callable[[OrganizationId, ProjectId, AnswerToKeep, bytes], Awaitable[None]]
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,7 +34,13 @@ class AnswerKeeper:
     """
 
     def __init__(
-        self, store: AnswerStore, conversations: ConversationStore, cipher: ContentCipher, *, quota_bytes: int
+        self,
+        store: AnswerStore,
+        conversations: ConversationStore,
+        leases: AnswerOperatorStore,
+        cipher: ContentCipher,
+        *,
+        quota_bytes: int,
     ) -> None:
         self._store = store
         self._cipher = cipher
@@ -38,6 +48,7 @@ class AnswerKeeper:
         self._used = ReadCache(self._load_used, fresh_s=ROOM_FRESH_S)
         self._writes: set[asyncio.Task[None]] = set()
         self._unwritten = 0
+        self.renew = leases.renew
         self.conversation = conversations.conversation
         self.items = conversations.items
 
@@ -71,18 +82,28 @@ class AnswerKeeper:
 
     async def keep(self, organization: OrganizationId, project: ProjectId, answer: AnswerToKeep) -> None:
         """Write an answer, and wait for that for a limited time; a caller that leaves does not end it."""
-        task = asyncio.create_task(self._write(organization, project, answer))
+        write = self._store.finish if answer.background else self._store.add
+        task = asyncio.create_task(self._write(organization, project, answer, write))
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
         await asyncio.wait({task}, timeout=WAIT_LIMIT_S)
 
-    async def _write(self, organization: OrganizationId, project: ProjectId, answer: AnswerToKeep) -> None:
-        content = await asyncio.to_thread(self._cipher.encrypt, answer.id, Content(answer.input, answer.output))
+    async def begin(self, organization: OrganizationId, project: ProjectId, answer: AnswerToKeep) -> None:
+        """Write an answer that is yet to be made; where SQL does not take it, this raises `Unavailable`."""
+        await self._store.begin(organization, project, answer, await self._encrypted(answer))
+
+    async def _encrypted(self, answer: AnswerToKeep) -> bytes:
+        return await asyncio.to_thread(self._cipher.encrypt, answer.id, Content(answer.input, answer.output))
+
+    async def _write(
+        self, organization: OrganizationId, project: ProjectId, answer: AnswerToKeep, write: _Write
+    ) -> None:
+        content = await self._encrypted(answer)
         self._unwritten += len(content)
         try:
             while True:
                 try:
-                    return await self._store.add(organization, project, answer, content)
+                    return await write(organization, project, answer, content)
                 except DatabaseDown:
                     await asyncio.sleep(RETRY_S)
         except Exception:  # nobody waits for it any more; the log tells of what is lost

@@ -32,3 +32,8 @@ class AnswerToKeep(Protocol):
 
     @property
     def previous(self) -> str | None: ...
+
+    @property
+    def background(self) -> bool:
+        """Whether it was begun before, under a lease."""
+        ...

@@ -24,6 +24,7 @@ class AnswerKind(StrEnum):
     CHAT = "chat.completion"
 
 
+LEASE_MS = 30_000
 _NAMES = {AnswerKind.RESPONSE: "response", AnswerKind.CHAT: "chat completion"}
 
 
@@ -31,6 +32,7 @@ class StoredAnswer(msgspec.Struct, frozen=True):
     """A kept answer; `input` are the items or messages that were given for it."""
 
     id: str
+    state: str
     metadata: Mapping[str, str]
     input: Sequence[Json]
     output: Json
@@ -52,7 +54,51 @@ class AnswerStore:
             return int(await session.scalar(statement) or 0)
 
     async def add(self, organization: OrganizationId, project: ProjectId, answer: AnswerToKeep, content: bytes) -> None:
-        """Write an answer; one that is there already stays as it is."""
+        """Write an answer that is whole; one that is there already stays as it is."""
+        await self._insert(organization, project, answer, content, lease_until_ms=None)
+
+    async def begin(
+        self, organization: OrganizationId, project: ProjectId, answer: AnswerToKeep, content: bytes
+    ) -> None:
+        """Write an answer that is yet to be made; whoever makes it renews its lease (`AnswerOperatorStore`)."""
+        lease_until_ms = self._clock.now_ms() + LEASE_MS
+        await self._insert(organization, project, answer, content, lease_until_ms=lease_until_ms)
+
+    async def finish(
+        self, organization: OrganizationId, project: ProjectId, answer: AnswerToKeep, content: bytes
+    ) -> None:
+        """Write an answer that was begun, unless it was ended otherwise since."""
+        statement = (
+            update(AnswerRow)
+            .where(AnswerRow.id == answer.id, *_being_made(organization, project))
+            .values(state=answer.state, content=content, size=len(content), lease_until_ms=None)
+        )
+        async with self._database.transaction() as session:
+            await session.execute(statement)
+
+    async def cancel(self, organization: OrganizationId, project: ProjectId, answer: str) -> StoredAnswer:
+        """End a response that is being made; one that has ended stays as it is. Any other raises `InvalidRequest`."""
+        statement = (
+            update(AnswerRow)
+            .where(AnswerRow.id == answer, *_being_made(organization, project))
+            .values(state="cancelled", lease_until_ms=None)
+        )
+        async with self._database.transaction() as session:
+            await session.execute(statement)
+        found = await self.get(organization, project, AnswerKind.RESPONSE, answer)
+        if not found.output.get("background"):
+            raise InvalidRequest("Only a response that is made in the background can be cancelled.")
+        return found
+
+    async def _insert(
+        self,
+        organization: OrganizationId,
+        project: ProjectId,
+        answer: AnswerToKeep,
+        content: bytes,
+        *,
+        lease_until_ms: int | None,
+    ) -> None:
         row = {
             "id": answer.id,
             "organization": organization,
@@ -61,6 +107,7 @@ class AnswerStore:
             "model": answer.model,
             "state": answer.state,
             "previous": answer.previous,
+            "lease_until_ms": lease_until_ms,
             "details": dict(answer.metadata),
             "created_at_ms": self._clock.now_ms(),
             "size": len(content),
@@ -152,7 +199,15 @@ class AnswerStore:
 
     async def _stored(self, row: AnswerRow) -> StoredAnswer:
         content = await asyncio.to_thread(self._cipher.decrypt, row.id, row.content)
-        return StoredAnswer(row.id, row.details, content.input, content.output)
+        return StoredAnswer(row.id, row.state, row.details, content.input, content.output)
+
+
+def _being_made(organization: OrganizationId, project: ProjectId) -> list[ColumnElement[bool]]:
+    return [
+        AnswerRow.organization == organization,
+        AnswerRow.project == project,
+        AnswerRow.lease_until_ms.is_not(None),
+    ]
 
 
 def _not_found(kind: AnswerKind, answer: str) -> NotFound:

@@ -23,6 +23,7 @@ class AnswerRow(Base):
     model: Mapped[str] = mapped_column(String(255))
     state: Mapped[str] = mapped_column(String(16))  # OpenAI's status of a response
     previous: Mapped[Id | None]
+    lease_until_ms: Mapped[UnixMs | None] = mapped_column(index=True)  # while it is made in the background
     details: Mapped[Json]  # the client's metadata
     created_at_ms: Mapped[UnixMs] = mapped_column(index=True)
     size: Mapped[Count]

@@ -50,8 +50,7 @@ def response_router(answers: AnswerStore) -> APIRouter:
 
     @router.post("/{response}/cancel", response_model_exclude_unset=True)
     async def cancel_response(response: str, tenant: CurrentTenant) -> StoredResponseView:
-        await answers.get(tenant.organization, tenant.project, AnswerKind.RESPONSE, response)
-        raise InvalidRequest("Only a response that is made in the background can be cancelled.")
+        return StoredResponseView.of(await answers.cancel(tenant.organization, tenant.project, response))
 
     @router.get("/{response}/input_items", response_model_exclude_unset=True)
     async def list_input_items(

@@ -11,6 +11,8 @@ from tokenyard.responses.store import StoredAnswer
 from tokenyard.web.pages import Identified, Item
 from tokenyard.web.request_guard import NO_NUL
 
+_LOST = {"code": "server_error", "message": "The response was lost while it was being made. Please try again."}
+
 Metadata = Annotated[
     dict[
         Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=NO_NUL)],
@@ -43,7 +45,11 @@ class StoredResponseView(_AsGiven):
 
     @classmethod
     def of(cls, answer: StoredAnswer) -> Self:
-        return cls.model_validate({**answer.output, "metadata": answer.metadata})
+        """Return it as it stands: one that was cancelled or lost is kept as it began."""
+        given = {**answer.output, "status": answer.state, "metadata": answer.metadata}
+        if answer.state == "failed" and given["error"] is None:
+            given["error"] = _LOST
+        return cls.model_validate(given)
 
 
 class StoredChatView(_AsGiven):

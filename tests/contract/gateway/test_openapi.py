@@ -14,10 +14,11 @@ from support.gateway_stack import HELLO, GatewayStack
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.models import SamplingDefaults
 from tokenyard.gateway.endpoints.openapi import schemas
-from tokenyard.gateway.endpoints.table import ENDPOINTS, Endpoint
+from tokenyard.gateway.endpoints.responses.body import LOGPROBS
+from tokenyard.gateway.endpoints.table import ENDPOINTS, RESPONSES, Endpoint
 
 COMPONENTS = schemas()
-INPUTS: dict[str, object] = {"messages": HELLO, "prompt": "hello"}
+INPUTS: dict[str, object] = {"messages": HELLO, "prompt": "hello", "input": "hello"}
 STATUSES = {"200", "400", "401", "403", "404", "413", "429", "500", "502", "503", "504"}
 each_endpoint = pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.operation)
 each_field = pytest.mark.parametrize(
@@ -94,7 +95,9 @@ def _parse(endpoint: Endpoint, name: str, value: object) -> None:
     if name == "stream_options":
         beside = {"stream": True}
     elif name == "top_logprobs":
-        beside = {"logprobs": True}
+        beside = {"include": [LOGPROBS]} if endpoint is RESPONSES else {"logprobs": True}
+    elif name == "metadata":
+        beside = {"store": True}
     elif name == "best_of" and isinstance(value, int):
         beside = {"n": value}
     elif name == "max_tokens" and value == 0 and "echo" in endpoint.body.__struct_fields__:

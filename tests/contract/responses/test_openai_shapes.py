@@ -66,7 +66,6 @@ FULL = BODY | {
 }
 """Every field that is honoured."""
 REFUSED: dict[str, Any] = {
-    "background": True,
     "context_management": [{"type": "compaction"}],
     "conversation": "conv_1",
     "include": ["file_search_call.results"],
@@ -129,8 +128,10 @@ def test_every_documented_field_is_honoured_or_refused_by_name() -> None:
         ({"input": [{"type": "reasoning"}]}, "input"),
         ({"max_output_tokens": 15}, "max_output_tokens"),
         ({"metadata": {"a": 1}}, "metadata"),
-        ({"previous_response_id": "chatcmpl-1"}, "previous_response_id"),
+        ({"previous_response_id": "x" * 65}, "previous_response_id"),
         ({"stream_options": {}}, "stream_options"),
+        ({"background": True, "stream": True}, "stream"),
+        ({"background": True, "store": False}, "background"),
         ({"text": {"format": {"type": "json_schema", "name": "a b", "schema": {}}}}, "text.format.name"),
         ({"tools": [{"type": "function", "name": "f", "defer_loading": True}]}, "tools[0].defer_loading"),
     ],

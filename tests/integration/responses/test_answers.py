@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 from cryptography.exceptions import InvalidTag
 from sqlalchemy import text
@@ -15,9 +16,9 @@ from tokenyard.core.ids import OrganizationId, ProjectId
 from tokenyard.gateway.endpoints.answer import KeptAnswer
 from tokenyard.responses import conversations, keeper
 from tokenyard.responses.content import Content, ContentCipher
-from tokenyard.responses.loops import retention_loop
+from tokenyard.responses.loops import answer_loops
 from tokenyard.responses.operator_store import AnswerOperatorStore
-from tokenyard.responses.store import AnswerKind, AnswerStore
+from tokenyard.responses.store import LEASE_MS, AnswerKind, AnswerStore
 from tokenyard.storage.database import Database
 from tokenyard.storage.time_limits import TimeLimits
 
@@ -167,7 +168,8 @@ async def test_what_is_over_is_gone_at_once_and_deleted_soon(
     with pytest.raises(InvalidRequest):
         await kept.conversation(*OWNER, _id(1), _free)
     assert await expired.delete_expired(limit=2) == 2
-    await retention_loop(expired).step()
+    for loop in answer_loops(expired):
+        await loop.step()
     assert await store.used_bytes(ACME) == 0
 
 
@@ -220,3 +222,42 @@ def _lock(database: Database) -> str:
 
 async def _has(store: AnswerStore, number: int) -> bool:
     return await store.used_bytes(ACME) > 0 and bool((await store.get(*OWNER, KIND, _id(number))).output)
+
+
+def _begun(number: int, *, state: str = "queued") -> KeptAnswer:
+    return msgspec.structs.replace(answer(number), state=state, background=True)
+
+
+async def test_what_a_lost_process_was_making_fails_after_its_lease(
+    kept: keeper.AnswerKeeper, store: AnswerStore, database: Database, clock: FrozenClock
+) -> None:
+    leases = AnswerOperatorStore(database, clock, retention_ms=RETENTION_MS)
+    for number in (1, 2):
+        await kept.begin(*OWNER, _begun(number))
+    clock.advance(LEASE_MS / 1000)
+    assert await kept.renew([_id(1)]) == {_id(1)}
+    assert await leases.fail_lost() == []
+    clock.advance(0.001)
+    assert await leases.fail_lost() == [_id(2)]
+    assert [(await store.get(*OWNER, KIND, _id(number))).state for number in (1, 2)] == ["in_progress", "failed"]
+    assert await kept.renew([_id(1), _id(2)]) == {_id(1)}
+    for number in (1, 2):  # the process was only slow: what it has comes too late
+        await kept.keep(*OWNER, _begun(number, state="completed"))
+    assert [(await store.get(*OWNER, KIND, _id(number))).state for number in (1, 2)] == ["completed", "failed"]
+    clock.advance(LEASE_MS)
+    assert await leases.fail_lost() == []
+
+
+async def test_a_cancelled_answer_stays_cancelled(kept: keeper.AnswerKeeper, store: AnswerStore) -> None:
+    begun = msgspec.structs.replace(_begun(1), output={"output": [], "background": True})
+    await kept.begin(*OWNER, begun)
+    for owner in OTHERS:
+        with pytest.raises(NotFound):
+            await store.cancel(*owner, _id(1))
+    assert (await store.cancel(*OWNER, _id(1))).state == "cancelled"
+    assert await kept.renew([_id(1)]) == set()
+    await kept.keep(*OWNER, _begun(1, state="completed"))
+    assert (await store.get(*OWNER, KIND, _id(1))).state == "cancelled"
+    await store.delete(*OWNER, KIND, _id(1))
+    await kept.keep(*OWNER, _begun(1, state="completed"))
+    assert await store.used_bytes(ACME) == 0

@@ -1,6 +1,6 @@
 """What the gateway needs from others, held in memory: models, replicas and kept answers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.errors import InvalidRequest, ModelNotFound
@@ -71,6 +71,12 @@ class KeptInMemory:
 
     async def keep(self, organization: OrganizationId, project: ProjectId, answer: KeptAnswer) -> None:
         self.kept.append(answer)
+
+    async def begin(self, organization: OrganizationId, project: ProjectId, answer: KeptAnswer) -> None:
+        self.kept.append(answer)
+
+    async def renew(self, answers: Sequence[str]) -> Collection[str]:
+        return answers
 
     async def conversation(
         self, organization: OrganizationId, project: ProjectId, response: str, came: Callable[[int], None]

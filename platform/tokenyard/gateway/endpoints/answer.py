@@ -37,6 +37,7 @@ class KeptAnswer(msgspec.Struct, frozen=True):
     input: Sequence[Json]
     output: Json
     previous: str | None = None
+    background: bool = False
 
 
 class Answer:
@@ -110,6 +111,10 @@ class Answer:
     def failed(self, error: TokenyardError) -> bytes:
         """Return the last event of a stream that failed."""
         return _DATA + error_body(error) + _END
+
+    def queued(self) -> tuple[bytes, KeptAnswer]:
+        """Return what a client is told whose answer is made in the background, and what is kept of it until then."""
+        raise NotImplementedError
 
     def kept(self) -> KeptAnswer | None:
         """Return what is to be kept of an answer that has ended; None where its client does not want that."""

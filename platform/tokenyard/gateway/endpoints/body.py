@@ -27,14 +27,17 @@ _MODELS_OWN = "Default: the model's own `sampling`, as `GET /v1/models/{model}` 
 
 MaxTokens = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
 Ignored = Annotated[Any, Meta(description="Accepted for compatibility; it changes nothing.")]
-_NO_NUL = r"^[^\x00]*$"  # PostgreSQL cannot even be asked for a text with a NUL
-_MetadataKey = Annotated[str, Meta(min_length=1, max_length=64, pattern=_NO_NUL)]
+NO_NUL = r"^[^\x00]*$"  # PostgreSQL cannot even be asked for a text with a NUL
+_MetadataKey = Annotated[str, Meta(min_length=1, max_length=64, pattern=NO_NUL)]
 Metadata = Annotated[
-    dict[_MetadataKey, Annotated[str, Meta(max_length=512, pattern=_NO_NUL)]],
+    dict[_MetadataKey, Annotated[str, Meta(max_length=512, pattern=NO_NUL)]],
     Meta(max_length=16, description="Up to 16 pairs of texts to find a stored answer by."),
 ]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
-_Share = Annotated[float, Meta(ge=0, le=1, description=_MODELS_OWN)]
+Share = Annotated[float, Meta(ge=0, le=1, description=_MODELS_OWN)]
+Temperature = Annotated[float, Meta(ge=0, le=2, description=_MODELS_OWN)]
+RepetitionPenalty = Annotated[float, Meta(ge=0.01, le=10, description=_MODELS_OWN)]
+TopK = Annotated[int, Meta(ge=-1, le=1_000_000, description=_MODELS_OWN)]
 _Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARS)]
 _TokenId = Annotated[str, Meta(pattern="^[0-9]{1,10}$")]
 _Bias = Annotated[float, Meta(ge=-100, le=100)]
@@ -95,6 +98,11 @@ class PaidBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_de
         return False
 
     @property
+    def in_background(self) -> bool:
+        """Whether the client does not wait for the answer."""
+        return False
+
+    @property
     def continues(self) -> str | None:
         """The id of the response whose conversation goes on."""
         return None
@@ -144,12 +152,12 @@ class GenerationBody(PaidBody, kw_only=True, forbid_unknown_fields=True, omit_de
     seed: Annotated[int, Meta(ge=-_INT64, le=_INT64 - 1)] | None = None
     stop: _Stop | Annotated[list[_Stop], Meta(max_length=4)] | None = None
     stream_options: StreamOptions | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2, description=_MODELS_OWN)] | None = None
-    top_p: _Share | None = None
+    temperature: Temperature | None = None
+    top_p: Share | None = None
     # Not OpenAI's, but what users of open models ask for; they cost nothing.
-    min_p: _Share | None = None
-    repetition_penalty: Annotated[float, Meta(ge=0.01, le=10, description=_MODELS_OWN)] | None = None
-    top_k: Annotated[int, Meta(ge=-1, le=1_000_000, description=_MODELS_OWN)] | None = None
+    min_p: Share | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    top_k: TopK | None = None
     # Bookkeeping of OpenAI's own platform, and hints.
     metadata: Ignored = None
     prediction: Ignored = None

@@ -50,7 +50,7 @@ async def relay_stream(
     Raises:
         AttemptFailed, InvalidRequest: nothing was sent to the client yet.
     """
-    answer = _answer(request, settlement)
+    answer = answer_to(request, settlement)
     try:
         error = await _frames(reply, answer, client, settlement)
     except (ReplicaLost, ReplyOverdue, FrameTooLong) as failure:
@@ -69,7 +69,8 @@ async def relay_stream(
     return True
 
 
-def _answer(request: ResolvedRequest, settlement: RequestSettlement) -> Answer:
+def answer_to(request: ResolvedRequest, settlement: RequestSettlement) -> Answer:
+    """Return what reads the replica's answer and gives the client's."""
     claims = settlement.claims
     return request.body.answer(
         AnswerHead(request_of(claims.attempt), request.model.name, claims.admitted_at_ms // 1000)
@@ -136,7 +137,7 @@ async def relay_whole(
     Raises:
         AttemptFailed: nothing was sent to the client yet.
     """
-    answer = _answer(request, settlement)
+    answer = answer_to(request, settlement)
     held = MAX_TRANSLATED_BYTES if answer.translated else MAX_HELD_BYTES
     try:
         body = await reply.beginning(held)

@@ -105,9 +105,14 @@ class ResponseAnswer(Answer):
         self._response = replace(self._response, status="failed", output=self._writer.items, error=failure)
         yield self._writer.event("response.failed", response=self._response)
 
+    def queued(self) -> tuple[bytes, KeptAnswer]:
+        self._response = replace(self._response, status="queued")
+        return msgspec.json.encode(self._response), self._kept(self._items or ())
+
     def kept(self) -> KeptAnswer | None:
-        if self._items is None or not self._ended:
-            return None
+        return None if self._items is None or not self._ended else self._kept(self._items)
+
+    def _kept(self, items: Sequence[Item]) -> KeptAnswer:
         response = self._response
         return KeptAnswer(
             kind=KIND,
@@ -116,8 +121,9 @@ class ResponseAnswer(Answer):
             state=response.status,
             metadata=response.metadata,
             previous=response.previous_response_id,
-            input=as_kept(self._items, response.id),
+            input=as_kept(items, response.id),
             output=msgspec.to_builtins(response),
+            background=response.background,
         )
 
     def _note_reasoning(self, usage: Json) -> None:

@@ -10,7 +10,19 @@ from msgspec import UNSET, Meta
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.models import BaseModel
 from tokenyard.gateway.endpoints.answer import Answer
-from tokenyard.gateway.endpoints.body import MAX_TOKENS, AnswerHead, Ignored, Metadata, PaidBody, Prompt
+from tokenyard.gateway.endpoints.body import (
+    MAX_TOKENS,
+    NO_NUL,
+    AnswerHead,
+    Ignored,
+    Metadata,
+    PaidBody,
+    Prompt,
+    RepetitionPenalty,
+    Share,
+    Temperature,
+    TopK,
+)
 from tokenyard.gateway.endpoints.chat import MAX_TOOLS, ChatBody
 from tokenyard.gateway.endpoints.chat_messages import (
     ChosenFunction,
@@ -48,7 +60,7 @@ from tokenyard.gateway.endpoints.responses.output import (
 LOGPROBS = "message.output_text.logprobs"
 MIN_OUTPUT_TOKENS = 16
 
-_ResponseId = Annotated[str, Meta(max_length=64, pattern="^resp_[0-9a-f]{32}$")]
+_ResponseId = Annotated[str, Meta(max_length=64, pattern=NO_NUL)]
 
 
 class ResponseStreamOptions(msgspec.Struct, forbid_unknown_fields=True):
@@ -73,7 +85,9 @@ class ResponseBody(PaidBody, kw_only=True, forbid_unknown_fields=True, omit_defa
     input: Annotated[Any, Meta(extra_json_schema=INPUT_SCHEMA)] = None
     instructions: str | None = None
     max_output_tokens: Annotated[int, Meta(ge=MIN_OUTPUT_TOKENS, le=MAX_TOKENS)] | None = None
-    max_tool_calls: Annotated[int, Meta(ge=1, description="Of built-in tools, of which there are none.")] | None = None
+    max_tool_calls: (
+        Annotated[int, Meta(ge=1, le=MAX_TOOLS, description="Of built-in tools: there are none.")] | None
+    ) = None
     metadata: Metadata | None = None
     moderation: None = None
     parallel_tool_calls: bool | None = None
@@ -87,14 +101,18 @@ class ResponseBody(PaidBody, kw_only=True, forbid_unknown_fields=True, omit_defa
     service_tier: Literal["auto", "default"] | None = None
     store: bool | None = None
     stream_options: ResponseStreamOptions | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    temperature: Temperature | None = None
     text: ResponseText | None = None
     tool_choice: Literal["none", "auto", "required"] | ResponseToolChoice | None = None
     tools: Annotated[list[ResponseTool], Meta(max_length=MAX_TOOLS)] | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_p: Share | None = None
     truncation: Literal["disabled"] | None = None
     user: Annotated[str, Meta(max_length=256)] | None = None
+    # Not OpenAI's, as of chat.
+    min_p: Share | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    top_k: TopK | None = None
 
     @property
     def wanted_tokens(self) -> int | None:
@@ -103,6 +121,10 @@ class ResponseBody(PaidBody, kw_only=True, forbid_unknown_fields=True, omit_defa
     @property
     def stores(self) -> bool:
         return self.store is not False
+
+    @property
+    def in_background(self) -> bool:
+        return bool(self.background)
 
     @property
     def continues(self) -> str | None:
@@ -126,7 +148,7 @@ class ResponseBody(PaidBody, kw_only=True, forbid_unknown_fields=True, omit_defa
                 "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
             )
         if self.background:
-            raise unsupported("background", "responses are not made in the background here; use 'stream'.")
+            self._check_background()
         if self.top_logprobs and not self._tells_logprobs:
             raise unsupported("top_logprobs", f"it goes with '{LOGPROBS}' in 'include'.")
         if self.text is not None and isinstance(self.text.format, ResponseJsonSchemaFormat):
@@ -134,6 +156,12 @@ class ResponseBody(PaidBody, kw_only=True, forbid_unknown_fields=True, omit_defa
         bounded("tools", [tool.parameters for tool in self.tools or ()])
         if not self.referred_items and not self.previous_response_id:
             as_messages(self.instructions, self.items)
+
+    def _check_background(self) -> None:
+        if not self.stores:
+            raise InvalidRequest("'background' is only allowed when 'store' is enabled.", param="background")
+        if self.stream:
+            raise unsupported("stream", "what is made in the background is not streamed; retrieve it.")
 
     def check_model(self, model: BaseModel) -> None:
         # Log probabilities are held until the end, also those of a stream.
@@ -176,6 +204,9 @@ class ResponseBody(PaidBody, kw_only=True, forbid_unknown_fields=True, omit_defa
             response_format=None if self.text is None else _format(self.text),
             temperature=self.temperature,
             top_p=self.top_p,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            top_k=self.top_k,
             logprobs=True if self._tells_logprobs else None,
             top_logprobs=self.top_logprobs if self._tells_logprobs else None,
             tools=[_function(tool) for tool in self.tools] if self.tools else None,
@@ -190,6 +221,7 @@ class ResponseBody(PaidBody, kw_only=True, forbid_unknown_fields=True, omit_defa
             id=f"resp_{head.id.removeprefix('req_')}",
             created_at=head.created_at,
             status="in_progress",
+            background=self.in_background,
             model=head.model,
             instructions=self.instructions,
             max_output_tokens=self.max_output_tokens,

@@ -20,6 +20,7 @@ def upgrade() -> None:
         sa.Column("model", sa.String(255), nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("previous", sa.String(96)),
+        sa.Column("lease_until_ms", sa.BigInteger()),
         sa.Column("details", sa.JSON().with_variant(postgresql.JSONB(), "postgresql"), nullable=False),
         sa.Column("created_at_ms", sa.BigInteger(), nullable=False),
         sa.Column("size", sa.BigInteger(), nullable=False),
@@ -28,4 +29,5 @@ def upgrade() -> None:
     listed = ["organization", "project", "kind", "created_at_ms", "id"]
     op.create_index("ix_responses_answers_list", "responses_answers", listed)
     op.create_index("ix_responses_answers_size", "responses_answers", ["organization", "size"])
+    op.create_index("ix_responses_answers_lease_until_ms", "responses_answers", ["lease_until_ms"])
     op.create_index("ix_responses_answers_created_at_ms", "responses_answers", ["created_at_ms"])
