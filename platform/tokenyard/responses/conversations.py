@@ -2,8 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
-from sqlalchemy import ColumnElement, Row, literal, select
+from sqlalchemy import ColumnElement, literal, select
 from sqlalchemy.orm import aliased
 
 from tokenyard.core.clock import Clock
@@ -21,6 +22,13 @@ MAX_BYTES = 4 * 1024 * 1024
 
 Came = Callable[[int], None]
 """Is told how many bytes are about to be read, and may raise."""
+
+
+class _Link(NamedTuple):
+    id: str
+    previous: str | None
+    state: str
+    size: int
 
 
 class ConversationStore:
@@ -70,10 +78,8 @@ class ConversationStore:
                 raise InvalidRequest(f"Item with id '{item}' not found.", param="input", code="item_not_found")
         return {item: known[item] for item in wanted}
 
-    async def _chain(
-        self, organization: OrganizationId, project: ProjectId, response: str
-    ) -> "Sequence[Row[tuple[str, str | None, str, int]]]":
-        """Return id, previous, state and size of `response` and those before it, the newest first."""
+    async def _chain(self, organization: OrganizationId, project: ProjectId, response: str) -> list[_Link]:
+        """Return `response` and those before it, the newest first."""
         first = select(
             AnswerRow.id, AnswerRow.previous, AnswerRow.state, AnswerRow.size, literal(1).label("depth")
         ).where(AnswerRow.id == response, *self._where(AnswerRow, organization, project))
@@ -88,7 +94,7 @@ class ConversationStore:
         )
         statement = select(chain.c.id, chain.c.previous, chain.c.state, chain.c.size).order_by(chain.c.depth)
         async with self._database.reading() as session:
-            found = list(await session.execute(statement))
+            found = [_Link(*row) for row in await session.execute(statement)]
         if not found:
             raise _not_found(response)
         if found[-1].previous is not None and len(found) <= MAX_RESPONSES:

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from support.answers_stand import AnswersStand, answers_stand
 from support.fakes.gateway_ports import BASE
 from support.fakes.model_server import Behaviour
-from support.gateway_stack import until
+from support.gateway_stack import HELLO, until
 from tokenyard.core.usage import TokenUsage
 from tokenyard.metering.events import Outcome
 from tokenyard.responses import keeper
@@ -37,6 +37,10 @@ async def _ended(stand: AnswersStand, response: str) -> Response:
     return await stand.client.responses.retrieve(response)
 
 
+def _in_flight(stand: AnswersStand) -> float | None:
+    return stand.gateway.registry.get_sample_value("tokenyard_requests_in_flight")
+
+
 async def _is_aborted(stand: AnswersStand) -> None:
     await until(lambda: all(sent.aborted for server in stand.gateway.servers for sent in server.log))
 
@@ -53,6 +57,7 @@ async def test_a_response_is_made_after_its_client_was_answered(stand: AnswersSt
     again = await stand.client.responses.cancel(made.id)
     assert again.to_dict() == found.to_dict()
     await stand.client.responses.create(model=BASE.id, input="and now?", previous_response_id=made.id)
+    await until(lambda: _in_flight(stand) == 0)
 
 
 async def test_it_is_in_progress_while_it_is_made(stand: AnswersStand) -> None:
@@ -64,6 +69,7 @@ async def test_it_is_in_progress_while_it_is_made(stand: AnswersStand) -> None:
     await until(in_progress)
     with pytest.raises(openai.BadRequestError, match="is in_progress"):
         await stand.client.responses.create(model=BASE.id, input="x", previous_response_id=made.id)
+    await stand.client.responses.cancel(made.id)
 
 
 async def test_a_cancelled_response_ends_and_costs_what_was_made(stand: AnswersStand) -> None:
@@ -77,6 +83,7 @@ async def test_a_cancelled_response_ends_and_costs_what_was_made(stand: AnswersS
     (settled,) = await stand.gateway.settled()
     assert settled.outcome is Outcome.CLIENT_LEFT  # so that the replica's report is what is charged
     await until(stand.gateway.no_holds)
+    await until(lambda: _in_flight(stand) == 0)
     assert (await stand.client.responses.cancel(made.id)).to_dict() == cancelled.to_dict()
     assert (await stand.client.responses.retrieve(made.id)).status == "cancelled"
 
@@ -134,19 +141,20 @@ async def hurried(
 
 async def test_while_sql_is_away(hurried: AnswersStand, database: Database) -> None:
     """What is waited for is answered and written later; what cannot be noted down is not begun."""
-    await hurried.client.responses.create(model=BASE.id, input="x", store=False)
     async with database.transaction() as holder:
         lock = "SELECT 1" if database.is_sqlite else "LOCK TABLE responses_answers IN EXCLUSIVE MODE"
         await holder.execute(text(lock))
+        await hurried.client.responses.create(model=BASE.id, input="x", store=False)
+        await hurried.client.chat.completions.create(model=BASE.id, messages=HELLO)
         made = await hurried.client.responses.create(model=BASE.id, input="x")
         with pytest.raises(openai.InternalServerError) as refused:
             await hurried.client.responses.create(model=BASE.id, input="x", background=True)
         assert refused.value.status_code == 503
     await until(lambda: _is_kept(hurried, 1))
     assert (await hurried.client.responses.retrieve(made.id)).to_dict() == made.to_dict()
-    settled = await hurried.gateway.settled(3)
-    assert sorted(one.outcome for one in settled) == [Outcome.COMPLETED, Outcome.COMPLETED, Outcome.FAILED]
-    assert sum(len(server.log) for server in hurried.gateway.servers) == 2
+    settled = await hurried.gateway.settled(4)
+    assert sorted(one.outcome for one in settled) == [*3 * [Outcome.COMPLETED], Outcome.FAILED]
+    assert sum(len(server.log) for server in hurried.gateway.servers) == 3
 
 
 async def _is_kept(stand: AnswersStand, number: int) -> bool:

@@ -162,7 +162,7 @@ def _check_response(reply: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("more", [{}, {**FULL, "stream": False, "stream_options": None}], ids=["plain", "full"])
 async def test_whole_replies(stand: AnswersStand, session: ClientSession, more: dict[str, Any]) -> None:
-    async with stand.scripted(ScriptedServer([said("x"), called(0, name="f", call="c", arguments="{}")])):
+    async with stand.scripted(ScriptedServer([said("x", logprob=-0.5), called(0, name="f", call="c", arguments="{}")])):
         reply = await session.post("/v1/responses", json={**BODY, "tools": [TOOL], **more})
         assert reply.status == 200
         made = await reply.json()
@@ -176,7 +176,7 @@ async def test_whole_replies(stand: AnswersStand, session: ClientSession, more: 
 
 
 async def test_events(stand: AnswersStand, session: ClientSession) -> None:
-    script = [said("x"), called(0, name="f", call="c", arguments="{}"), said("y")]
+    script = [said("x", logprob=-0.5), called(0, name="f", call="c", arguments="{}"), said("y")]
     async with stand.scripted(ScriptedServer(script)):
         reply = await session.post("/v1/responses", json={**BODY, "tools": [TOOL], "stream": True})
         raw = await reply.read()

@@ -1,5 +1,7 @@
 """The Responses API, as the real `openai` client sees it."""
 
+from pathlib import Path
+
 import msgspec
 import openai
 import pytest
@@ -12,14 +14,16 @@ from openai.types.responses import (
     ResponseOutputMessage,
 )
 from pydantic import BaseModel
+from redis.asyncio import Redis
 
-from support.answers_stand import AnswersStand
+from support.answers_stand import AnswersStand, answers_stand
 from support.fakes.gateway_ports import BASE
 from support.fakes.scripted_server import PROMPT_TOKENS, ScriptedServer, called, said
-from support.gateway_stack import until
+from support.gateway_stack import HELLO, until
 from support.openai_errors import error_of
 from tokenyard.core.usage import TokenUsage
 from tokenyard.metering.events import Outcome
+from tokenyard.storage.database import Database
 
 WEATHER: FunctionToolParam = {
     "type": "function",
@@ -148,6 +152,30 @@ async def test_a_tool_is_called_and_its_output_given(stand: AnswersStand, stream
         {"role": "tool", "tool_call_id": "call_2", "content": "rain"},
     ]
     assert repeated == remembered
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_log_probabilities_are_told_where_they_are_asked_for(stand: AnswersStand, stream: bool) -> None:
+    async with stand.scripted(ScriptedServer([said("Hel", logprob=-0.5), said("lo", logprob=-1.5)])) as server:
+        answer = await stand.client.responses.create(
+            model=BASE.id, input="x", include=["message.output_text.logprobs"], top_logprobs=3, stream=stream
+        )
+        if isinstance(answer, openai.AsyncStream):
+            events = [event async for event in answer]
+            deltas = [event for event in events if event.type == "response.output_text.delta"]
+            assert [event.logprobs[0].logprob for event in deltas] == [-0.5, -1.5]
+            last = events[-1]
+            assert isinstance(last, ResponseCompletedEvent)
+            answer = last.response
+    (asked,) = server.asked
+    assert (asked["logprobs"], asked["top_logprobs"]) == (True, 3)
+    message = answer.output[0]
+    assert isinstance(message, ResponseOutputMessage)
+    part = message.content[0].to_dict()
+    assert [(one["token"], one["logprob"], one["bytes"]) for one in part["logprobs"]] == [  # type: ignore[attr-defined]
+        ("Hel", -0.5, []),
+        ("lo", -1.5, []),
+    ]
 
 
 async def test_a_conversation_goes_on_without_its_instructions(stand: AnswersStand) -> None:
@@ -318,6 +346,22 @@ async def test_what_is_not_stored_is_nowhere(stand: AnswersStand) -> None:
     with pytest.raises(openai.NotFoundError):
         await stand.client.responses.retrieve(made.id)
     assert await stand.kept() == 0
+
+
+async def test_a_full_organization_is_refused_before_its_model_runs(
+    redis: Redis, database: Database, tmp_path: Path
+) -> None:
+    async with answers_stand(redis, database, tmp_path, quota_bytes=0) as full:
+        with pytest.raises(openai.RateLimitError) as refused:
+            await full.client.responses.create(model=BASE.id, input="x")
+        assert refused.value.code == "storage_quota_exceeded"
+        assert refused.value.response.headers["x-should-retry"] == "false"
+        with pytest.raises(openai.RateLimitError):
+            await full.client.chat.completions.create(model=BASE.id, messages=HELLO, store=True)
+        assert [server.log for server in full.gateway.servers] == [[], []]
+        await full.client.responses.create(model=BASE.id, input="x", store=False)
+        (settled,) = await full.gateway.settled()
+        assert settled.outcome is Outcome.COMPLETED
 
 
 async def test_events_are_not_kept(stand: AnswersStand) -> None:

@@ -13,7 +13,7 @@ from support.fakes.gateway_ports import BASE
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.gateway.endpoints.chat import ChatBody
 from tokenyard.gateway.endpoints.openapi import schemas
-from tokenyard.gateway.endpoints.table import CHAT, COMPLETIONS, ENDPOINTS, Endpoint
+from tokenyard.gateway.endpoints.table import CHAT, COMPLETIONS, ENDPOINTS, RESPONSES, Endpoint
 
 JSON = st.recursive(
     st.none()
@@ -83,6 +83,27 @@ def test_odd_tools_are_refused_cleanly(odd: dict[str, Any]) -> None:
         request = CHAT.parse(json.dumps(body).encode())
         DESCRIBED[CHAT.path].validate(body)
         assert request.prompts(BASE)[0].bound > 0
+
+
+ITEM_FIELDS = st.sampled_from(["type", "role", "content", "id", "call_id", "name", "arguments", "output"])
+ITEM_TYPES = ["message", "function_call", "function_call_output", "reasoning", "item_reference", "user", "assistant"]
+RESPONSE_FIELDS = st.sampled_from(RESPONSES.body.__struct_fields__) | st.text(max_size=10)
+
+
+@given(
+    st.lists(st.dictionaries(ITEM_FIELDS, JSON | PARTS | st.sampled_from(ITEM_TYPES)), max_size=3) | JSON,
+    st.dictionaries(RESPONSE_FIELDS, JSON, max_size=3),
+)
+def test_odd_responses_are_refused_cleanly(items: object, odd: dict[str, Any]) -> None:
+    with suppress(InvalidRequest):
+        body = {"model": "m", "input": items, **odd}
+        request = RESPONSES.parse(json.dumps(body).encode())
+        DESCRIBED[RESPONSES.path].validate({name: value for name, value in odd.items() if value is not None} | body)
+        if not request.referred_items and request.continues is None:
+            sent = request.sent(BASE, 1)
+            assert msgspec.json.encode(sent)
+            assert set(sent) <= set(ChatBody.__struct_fields__) - NEVER_SENT
+            assert request.prompts(BASE)[0].bound > 0
 
 
 @given(st.binary(max_size=200))

@@ -8,10 +8,16 @@ from starlette.types import Receive, Scope, Send
 
 Delta = dict[str, Any]
 PROMPT_TOKENS = 7
+LOGPROBS = "logprobs"
+"""The entry of a delta that belongs beside it."""
 
 
-def said(text: str) -> Delta:
-    return {"content": text}
+def said(text: str, *, logprob: float | None = None) -> Delta:
+    """Return more of a text; `logprob` is that of its one token."""
+    if logprob is None:
+        return {"content": text}
+    token = {"token": text, "logprob": logprob, "bytes": None}
+    return {"content": text, LOGPROBS: [{**token, "top_logprobs": [token]}]}
 
 
 def called(index: int, *, name: str = "", arguments: str = "", call: str = "") -> Delta:
@@ -56,7 +62,9 @@ class ScriptedServer:
         return b"".join(b"data: " + orjson.dumps(frame) + b"\n\n" for frame in frames) + b"data: [DONE]\n\n"
 
     def _frame(self, model: str, delta: Delta, finish: str | None, tokens: int) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+        logprobs = _logprobs([delta])
+        told = {name: value for name, value in delta.items() if name != LOGPROBS}
+        choice = {"index": 0, "delta": told, "logprobs": logprobs, "finish_reason": finish}
         return {**_head(model, "chat.completion.chunk"), "choices": [choice], "usage": self._usage(tokens)}
 
     def whole(self, model: str) -> dict[str, Any]:
@@ -71,13 +79,19 @@ class ScriptedServer:
         message: dict[str, Any] = {"role": "assistant", "content": text or None, "refusal": None}
         if calls:
             message["tool_calls"] = list(calls.values())
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": self.finish_reason}
+        logprobs = _logprobs(self.script)
+        choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": self.finish_reason}
         return {**_head(model, "chat.completion"), "choices": [choice], "usage": self._usage(len(self.script))}
 
     def _usage(self, tokens: int) -> dict[str, Any]:
         usage = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": tokens, "total_tokens": PROMPT_TOKENS + tokens}
         details = {"completion_tokens_details": {"reasoning_tokens": self.reasoning_tokens}}
         return usage | {"prompt_tokens_details": {"cached_tokens": 2}} | details
+
+
+def _logprobs(deltas: Sequence[Delta]) -> dict[str, Any] | None:
+    told = [token for delta in deltas for token in delta.get(LOGPROBS, ())]
+    return {"content": told, "refusal": None} if told else None
 
 
 def _head(model: str, kind: str) -> dict[str, Any]:

@@ -99,7 +99,8 @@ def nobody() -> ClientConnection:
     """Return a client that takes everything and never leaves."""
 
     async def receive() -> Message:
-        return await asyncio.get_running_loop().create_future()
+        left: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        return await left
 
     async def send(_message: Message) -> None:
         pass

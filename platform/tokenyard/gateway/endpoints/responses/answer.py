@@ -21,7 +21,6 @@ from tokenyard.gateway.endpoints.responses.output import (
 )
 from tokenyard.gateway.endpoints.responses.writer import OutputWriter, encoded
 
-KIND = "response"
 _INCOMPLETE: dict[str, Literal["max_output_tokens", "content_filter"]] = {
     "length": "max_output_tokens",
     "content_filter": "content_filter",
@@ -115,7 +114,7 @@ class ResponseAnswer(Answer):
     def _kept(self, items: Sequence[Item]) -> KeptAnswer:
         response = self._response
         return KeptAnswer(
-            kind=KIND,
+            kind="response",
             id=response.id,
             model=response.model,
             state=response.status,
