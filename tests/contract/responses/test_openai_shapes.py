@@ -103,6 +103,8 @@ def test_every_documented_field_is_honoured_or_refused_by_name() -> None:
     documented = _documented()
     assert documented == (FULL.keys() | REFUSED.keys() | EITHER_WAY)
     check_openai_schema(FULL, "CreateResponse")
+    OURS.check(FULL, "ResponseBody")
+    OURS.check(BODY | {"input": [{"id": "msg_1"}]}, "ResponseBody")
     RESPONSES.parse(orjson.dumps(FULL))
     for name in documented:
         RESPONSES.parse(orjson.dumps(BODY | {name: None} if name not in BODY else BODY))

@@ -19,7 +19,7 @@ from tokenyard.core.errors import (
     UpstreamFailed,
 )
 from tokenyard.gateway.endpoints.invalid_body import Json
-from tokenyard.gateway.endpoints.responses.items import INPUT_TYPES
+from tokenyard.gateway.endpoints.responses.items import INPUT_TYPES, UNTYPED
 from tokenyard.gateway.endpoints.table import ENDPOINTS, Endpoint
 
 _REF = "#/components/schemas/"
@@ -53,6 +53,8 @@ def schemas() -> Json:
     types = [type_ for endpoint in ENDPOINTS for type_ in (endpoint.body, endpoint.reply, endpoint.event)]
     types.extend(INPUT_TYPES)
     _, components = msgspec.json.schema_components([*types, ErrorBody], ref_template=f"{_REF}{{name}}")
+    for type_ in UNTYPED:
+        components[type_.__name__]["required"].remove("type")
     for schema in components.values():
         for name, field in list(schema.get("properties", {}).items()):
             if field.get("type") == "null":

@@ -101,6 +101,8 @@ class _Items(msgspec.Struct):
 _, _COMPONENTS = msgspec.json.schema_components([_Items], ref_template="#/components/schemas/{name}")
 INPUT_SCHEMA: Json = {"anyOf": [{"type": "string"}, _COMPONENTS["_Items"]["properties"]["input"]]}
 """What `input` may be, for the description."""
+UNTYPED: tuple[type[msgspec.Struct], ...] = (MessageItem, ItemReference)
+"""Those whose `type` may be left out."""
 INPUT_TYPES: tuple[type[msgspec.Struct], ...] = (
     *(MessageItem, FunctionCallItem, FunctionCallOutputItem, ReasoningItem, ItemReference),
     *(InputTextPart, OutputTextPart, RefusalPart),
