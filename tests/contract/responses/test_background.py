@@ -88,6 +88,13 @@ async def test_a_cancelled_response_ends_and_costs_what_was_made(stand: AnswersS
     assert (await stand.client.responses.retrieve(made.id)).status == "cancelled"
 
 
+async def test_any_process_can_cancel(stand: AnswersStand, redis: Redis, tmp_path: Path) -> None:
+    made = await _begun(stand)
+    async with answers_stand(redis, stand.database, tmp_path / "second") as second:
+        assert (await second.client.responses.cancel(made.id)).status == "cancelled"
+    await _is_aborted(stand)
+
+
 async def test_a_deleted_response_ends(stand: AnswersStand) -> None:
     made = await _begun(stand)
     await stand.client.responses.delete(made.id)

@@ -58,6 +58,22 @@ async def test_a_whole_answer(stand: AnswersStand) -> None:
     assert found.to_dict() == answer.to_dict()
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_it_is_metered_as_the_chat_completion_that_it_is(stand: AnswersStand, stream: bool) -> None:
+    await stand.client.chat.completions.create(
+        model=BASE.id, messages=HELLO, temperature=0.5, max_completion_tokens=20, stream=stream
+    )
+    await stand.gateway.settled()
+    await stand.client.responses.create(
+        model=BASE.id, input="say hello to me", temperature=0.5, max_output_tokens=20, stream=stream
+    )
+    settled = await stand.gateway.settled(2)
+    assert settled[0].usage == settled[1].usage
+    assert settled[0].outcome is settled[1].outcome is Outcome.COMPLETED
+    first, second = [sent.body for server in stand.gateway.servers for sent in server.log]
+    assert first == second
+
+
 async def test_a_stream_tells_every_step(stand: AnswersStand) -> None:
     async with stand.scripted(ScriptedServer([said("Hel"), said("lo")])):
         stream = await stand.client.responses.create(model=BASE.id, input="x", stream=True)

@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+from msgspec import Meta
 from msgspec.structs import replace
 
 from tokenyard.core.errors import TokenyardError
@@ -27,6 +28,16 @@ _INCOMPLETE: dict[str, Literal["max_output_tokens", "content_filter"]] = {
 }
 
 
+class _WholeChat(msgspec.Struct):
+    """What a whole chat completion must have."""
+
+    choices: Annotated[list[Json], Meta(min_length=1)]
+    usage: Json
+
+
+_COMPLETION = msgspec.json.Decoder(_WholeChat)
+
+
 class ResponseAnswer(Answer):
     """Gives the response itself, or its events. Where it is stored, `items` are what was given for it."""
 
@@ -44,10 +55,10 @@ class ResponseAnswer(Answer):
 
     def whole(self, reply: bytes) -> bytes:
         super().whole(reply)
-        completion: Json = msgspec.json.decode(reply)
-        self._note_reasoning(completion["usage"])
-        choice = completion["choices"][0]
-        message = choice["message"]
+        completion = _COMPLETION.decode(reply)
+        self._note_reasoning(completion.usage)
+        choice = completion.choices[0]
+        message: Json = choice.get("message") or {}
         for _ in self._take({**message, "tool_calls": _numbered(message)}, choice):
             pass  # there are no events of a whole answer
         for _ in self._end():
