@@ -207,3 +207,10 @@ async def test_stored_chat_completions(stand: AnswersStand, session: ClientSessi
     check_openai_schema(deleted, "ChatCompletionDeleted")
     messages = await session.get(f"{chat}/{made['id']}/messages")
     assert messages.status == 404
+
+
+async def test_what_is_paid_for_and_what_is_kept_are_described_together(stand: AnswersStand) -> None:
+    paths = stand.gateway.app.control_plane.openapi()["paths"]
+    assert set(paths["/v1/chat/completions"]) == {"get", "post"}
+    assert set(paths["/v1/chat/completions/{completion}"]) == {"get", "post", "delete"}
+    assert set(paths["/v1/responses/{response}"]) == {"get", "delete"}
