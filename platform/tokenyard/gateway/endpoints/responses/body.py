@@ -14,7 +14,6 @@ from tokenyard.gateway.endpoints.body import (
     MAX_TOKENS,
     NO_NUL,
     AnswerHead,
-    Ignored,
     Metadata,
     PaidBody,
     Prompt,
@@ -25,7 +24,6 @@ from tokenyard.gateway.endpoints.body import (
 )
 from tokenyard.gateway.endpoints.chat import MAX_TOOLS, ChatBody
 from tokenyard.gateway.endpoints.chat_messages import (
-    ChosenFunction,
     FunctionDefinition,
     FunctionTool,
     JsonObjectFormat,
@@ -64,9 +62,9 @@ _ResponseId = Annotated[str, Meta(max_length=64, pattern=NO_NUL)]
 
 
 class ResponseStreamOptions(msgspec.Struct, forbid_unknown_fields=True):
-    """`include_obfuscation` changes nothing: events are not padded."""
+    """Events are never padded, for which `include_obfuscation` would ask."""
 
-    include_obfuscation: bool | None = None
+    include_obfuscation: Literal[False] | None = None
 
 
 class ResponseBody(PaidBody, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, dict=True):
@@ -75,6 +73,7 @@ class ResponseBody(PaidBody, kw_only=True, forbid_unknown_fields=True, omit_defa
     refused: ClassVar[Mapping[str, str]] = {
         "conversation": "conversations are not kept here; use 'previous_response_id'.",
         "context_management": "nothing is left out of a conversation here.",
+        "prompt_cache_options": "what is cached, and for how long, cannot be chosen here.",
         "prompt": "prompt templates are not kept here.",
     }
 
@@ -94,8 +93,8 @@ class ResponseBody(PaidBody, kw_only=True, forbid_unknown_fields=True, omit_defa
     previous_response_id: _ResponseId | None = None
     prompt: None = None
     prompt_cache_key: Annotated[str, Meta(max_length=256)] | None = None
-    prompt_cache_options: Ignored = None
-    prompt_cache_retention: Ignored = None
+    prompt_cache_options: None = None
+    prompt_cache_retention: Literal["in_memory"] | None = None
     reasoning: ResponseReasoning | None = None
     safety_identifier: Annotated[str, Meta(max_length=64)] | None = None
     service_tier: Literal["auto", "default"] | None = None
@@ -200,7 +199,7 @@ class ResponseBody(PaidBody, kw_only=True, forbid_unknown_fields=True, omit_defa
             messages=as_messages(self.instructions, [*self._history, *self.items]),
             stream=self.stream,
             max_completion_tokens=self.max_output_tokens,
-            parallel_tool_calls=self.parallel_tool_calls,
+            parallel_tool_calls=self.parallel_tool_calls if self.tools else None,
             response_format=None if self.text is None else _format(self.text),
             temperature=self.temperature,
             top_p=self.top_p,
@@ -261,6 +260,7 @@ def _function(tool: ResponseTool) -> FunctionTool:
 
 def _choice(body: ResponseBody) -> Literal["none", "auto", "required"] | ToolChoice | None:
     if isinstance(body.tool_choice, ResponseToolChoice):
-        return ToolChoice("function", ChosenFunction(body.tool_choice.name))
+        chosen = {"type": "function", "function": {"name": body.tool_choice.name}}
+        return msgspec.convert(chosen, ToolChoice)
     # What is the default anyway needs no tools.
     return body.tool_choice if body.tools or body.tool_choice != "auto" else None
