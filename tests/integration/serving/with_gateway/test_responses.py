@@ -26,10 +26,10 @@ async def gateway(redis: Redis, tmp_path: Path, caller: ReplicaCaller) -> AsyncI
     database = Database(f"sqlite+aiosqlite:///{tmp_path / 'answers.db'}")
     async with database.engine.begin() as connection:
         await connection.run_sync(Base.metadata.create_all)
-    secrets = {"meter_secret": caller.cluster.meter_secret, "bearer": caller.cluster.bearer}
+    meter_secret, bearer = caller.cluster.meter_secret, caller.cluster.bearer
     async with (
         answer_keeper(database, SystemClock()) as keeper,
-        gateway_stack(redis, tmp_path, replicas=0, answers=keeper, **secrets) as stack,
+        gateway_stack(redis, tmp_path, replicas=0, answers=keeper, meter_secret=meter_secret, bearer=bearer) as stack,
     ):
         stack.models.base = msgspec.structs.replace(stack.models.base, id=MODEL, context_length=1024)
         stack.replicas.listed = [Replica(caller.target.name, MODEL, caller.target.url)]
