@@ -56,6 +56,10 @@ class Settings(BaseSettings):
     max_upload_bytes: int = 512 * 1024 * 1024
     max_request_bytes: int = 4 * 1024 * 1024
 
+    # Responses and chat completions that are kept for their clients.
+    stored_answers_days: int = 30
+    stored_answers_bytes_per_organization: int = 1024 * 1024 * 1024
+
     # Of each gateway process, to one client or organization and in all.
     max_connections: int = 4096
     max_connections_per_address: int = 512
@@ -110,6 +114,10 @@ class Settings(BaseSettings):
         """Where the command line and the dashboard find the gateway."""
         return self.api_url or self.local_url(self.gateway_port)
 
+    @property
+    def stored_answers_ms(self) -> int:
+        return self.stored_answers_days * 86_400_000
+
     def local_url(self, port: int) -> str:
         """Return how this machine reaches one of our own ports."""
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104 - compared only
@@ -119,7 +127,7 @@ class Settings(BaseSettings):
         """Return a 32-byte secret for one purpose, so that no secret is used for two things.
 
         Purposes in use: `api-key-pepper-1`, `meter`, `cache-salt`, `replica-bearer`, `dashboard-session`,
-        `end-user`.
+        `end-user`, `stored-answers`.
 
         Raises:
             ValueError: no installation secret is set (`TOKENYARD_SECRET`; `tokenyard up` makes one).

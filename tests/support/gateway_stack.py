@@ -2,19 +2,20 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import ClientResponse, ClientSession
+from fastapi import APIRouter
 from openai.types.chat import ChatCompletionUserMessageParam
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from support.fakes.admission_requests import ORGANIZATION, BudgetTable, open_buckets, principal
 from support.fakes.authenticator import FixedAuthenticator
-from support.fakes.gateway_ports import BASE, KnownModels, KnownReplicas
+from support.fakes.gateway_ports import BASE, KeptInMemory, KnownModels, KnownReplicas
 from support.fakes.model_server import MockModelServer
 from support.redis_reader import read_hash, read_usage
 from support.servers.asgi import running
@@ -31,6 +32,7 @@ from tokenyard.gateway.elsewhere.server_relay import ServerRelay
 from tokenyard.gateway.path.in_flight import InFlightBounds
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
+from tokenyard.gateway.ports import StoredAnswers
 from tokenyard.gateway.tokenize_routes import tokenize_router
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.live_budgets import BudgetSource
@@ -127,6 +129,8 @@ async def gateway_stack(
     bearer: str = BEARER,
     elsewhere: ServerRelay | None = None,
     max_request_bytes: int = 100_000,
+    answers: StoredAnswers | None = None,
+    routers: Sequence[APIRouter] = (),
 ) -> AsyncIterator[GatewayStack]:
     """Run a gateway with so many mock model servers, and with the budgets of its table or of another source.
 
@@ -157,6 +161,7 @@ async def gateway_stack(
             models=models,
             admission=admission,
             relay=Relay(server, listed, meter_secret=meter_secret, salt_secret=SALT_SECRET, elsewhere=elsewhere),
+            answers=answers or KeptInMemory(),
             clock=SystemClock(),
             registry=registry,
             access_log=await stack.enter_async_context(AccessLog(log.append)),
@@ -164,9 +169,10 @@ async def gateway_stack(
             in_flight=in_flight,
             stall_limit_s=stall_limit_s,
             counter=counter,
+            background_renewal_s=0.05,
         )
-        routers = [tokenize_router(models, counter)]
-        app = create_app(authenticator=keys, inference=inference, routers=routers, registry=registry)
+        served = (tokenize_router(models, counter), *routers)
+        app = create_app(authenticator=keys, inference=inference, registry=registry, routers=served)
         assert isinstance(app, Gateway)
         url = await stack.enter_async_context(running(app, lifespan=True))
         yield GatewayStack(url, redis, keys, models, listed, servers, registry, budgets, app, log)

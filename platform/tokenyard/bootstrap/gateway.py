@@ -38,6 +38,9 @@ from tokenyard.gateway.path.relay import Relay
 from tokenyard.gateway.tokenize_routes import tokenize_router
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.budget_reader import RedisBudgetReader
+from tokenyard.responses.conversations import ConversationStore
+from tokenyard.responses.keeper import AnswerKeeper
+from tokenyard.responses.tenant_routes import chat_completion_router, response_router
 from tokenyard.settings import Settings
 from tokenyard.storage.change_feed import ChangeFeed
 from tokenyard.tenancy.operator_routes import operator_router as tenancy_operator_router
@@ -131,6 +134,18 @@ async def _inference(
         lease_ms=settings.hold_lease_ms,
         renewal_ms=settings.hold_renewal_ms,
     )
+    answers = AnswerKeeper(
+        foundation.answers,
+        ConversationStore(
+            foundation.database,
+            foundation.clock,
+            foundation.answers_cipher,
+            retention_ms=settings.stored_answers_ms,
+        ),
+        foundation.answers_operator,
+        foundation.answers_cipher,
+        quota_bytes=settings.stored_answers_bytes_per_organization,
+    )
     relay = Relay(
         await stack.enter_async_context(ModelServerClient(bearer)),
         replicas,
@@ -143,6 +158,7 @@ async def _inference(
         models=foundation.models,
         admission=await stack.enter_async_context(admission),
         relay=relay,
+        answers=await stack.enter_async_context(answers),
         clock=foundation.clock,
         registry=registry,
         access_log=await stack.enter_async_context(AccessLog(sys.stdout.buffer.write, sys.stdout.buffer.flush)),
@@ -190,6 +206,8 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
             policy=training_policy(settings),
             max_upload_bytes=settings.max_upload_bytes,
         ),
+        response_router(foundation.answers),
+        chat_completion_router(foundation.answers),
         *billing_routers(
             database=database,
             redis=foundation.redis,

@@ -21,6 +21,7 @@ from tokenyard.core.errors import (
 )
 from tokenyard.gateway.endpoints.anthropic.messages import CountTokensBody
 from tokenyard.gateway.endpoints.invalid_body import Json
+from tokenyard.gateway.endpoints.responses.items import INPUT_TYPES, UNTYPED
 from tokenyard.gateway.endpoints.table import ENDPOINTS, Endpoint
 
 _REF = "#/components/schemas/{name}"
@@ -42,7 +43,8 @@ def describe_paid_endpoints(app: FastAPI) -> None:
             components = document.setdefault("components", {})
             components.setdefault("schemas", {}).update(schemas())
             components.setdefault("securitySchemes", {}).setdefault(_API_KEY, {"type": "http", "scheme": "bearer"})
-            document["paths"].update({endpoint.path: {"post": _operation(endpoint)} for endpoint in ENDPOINTS})
+            for endpoint in ENDPOINTS:
+                document["paths"].setdefault(endpoint.path, {})["post"] = _operation(endpoint)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend a description
@@ -56,7 +58,9 @@ def schemas() -> Json:
         for type_ in (endpoint.body, endpoint.reply, endpoint.event, endpoint.errors.schema)
         if type_ is not None
     ]
-    _, components = msgspec.json.schema_components([*types, CountTokensBody], ref_template=_REF)
+    _, components = msgspec.json.schema_components([*types, *INPUT_TYPES, CountTokensBody], ref_template=_REF)
+    for type_ in UNTYPED:
+        components[type_.__name__]["required"].remove("type")
     for schema in components.values():
         for name, field in list(schema.get("properties", {}).items()):
             if field.get("type") == "null":

@@ -1,6 +1,9 @@
 """The one path of every endpoint that costs money: authenticate, resolve, admit, route, relay, settle."""
 
 import logging
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry
@@ -16,13 +19,15 @@ from tokenyard.gateway.endpoints.body import PaidBody
 from tokenyard.gateway.endpoints.table import Endpoint
 from tokenyard.gateway.metrics import GatewayMetrics
 from tokenyard.gateway.path.admit import AdmissionStage
+from tokenyard.gateway.path.background import RENEWAL_S, BackgroundRuns
 from tokenyard.gateway.path.client import STALL_LIMIT_S, ClientConnection, ClientLeft
 from tokenyard.gateway.path.in_flight import InFlight, InFlightBounds
+from tokenyard.gateway.path.recall import recall
 from tokenyard.gateway.path.relay import Relay
 from tokenyard.gateway.path.resolve import ResolvedRequest, fitted, resolve
 from tokenyard.gateway.path.settle import RequestSettlement, Settler
 from tokenyard.gateway.path.telemetry import RequestTelemetry
-from tokenyard.gateway.ports import AdmissionControl, ModelResolver
+from tokenyard.gateway.ports import AdmissionControl, ModelResolver, StoredAnswers
 from tokenyard.web.access_log import AccessLog
 from tokenyard.web.auth import Authenticator, bearer, check_scope
 
@@ -50,6 +55,7 @@ class Inference:
         models: ModelResolver,
         admission: AdmissionControl,
         relay: Relay,
+        answers: StoredAnswers,
         clock: Clock,
         registry: CollectorRegistry,
         access_log: AccessLog,
@@ -57,10 +63,12 @@ class Inference:
         counter: TokenCounter | None = None,
         in_flight: InFlightBounds | None = None,
         stall_limit_s: float = STALL_LIMIT_S,
+        background_renewal_s: float = RENEWAL_S,
     ) -> None:
         self._authenticator = authenticator
         self.models = models
         self._relay = relay
+        self._answers = answers
         self._clock = clock
         self._metrics = GatewayMetrics(registry)
         self._log = access_log
@@ -69,6 +77,7 @@ class Inference:
         self._stall_limit_s = stall_limit_s
         self.counter = counter or TokenCounter()
         self._admission = AdmissionStage(admission, self.counter, clock)
+        self._background = BackgroundRuns(relay, answers, renewal_s=background_renewal_s)
         self.settler = Settler(admission, clock)
 
     async def __call__(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,9 +119,12 @@ class Inference:
         check_scope(principal, KeyScope.INFERENCE)
         caller = _Caller(principal, secret, client.address)
         telemetry.caller(principal.organization, principal.project, principal.key)
-        with self._places.place(principal.organization) as place:
+        with ExitStack() as stack:
+            place = stack.enter_context(self._places.place(principal.organization))
             raw = await client.body(self._max_request_bytes, place.came)
-            await self._serve_body(endpoint, endpoint.parse(raw), caller, client, telemetry)
+            body = endpoint.parse(raw)
+            await recall(body, principal, self._answers, place.came)
+            await self._serve_body(endpoint, body, caller, client, telemetry, place=stack)
 
     async def _serve_body(
         self,
@@ -121,14 +133,42 @@ class Inference:
         caller: _Caller,
         client: ClientConnection,
         telemetry: RequestTelemetry,
+        *,
+        place: ExitStack,
     ) -> None:
-        request = await resolve(endpoint, body, caller.principal, self.models, self.counter)
+        principal = caller.principal
+        request = await resolve(endpoint, body, principal, self.models, self.counter)
         request, admitted = await self._admit(request, caller, telemetry.request_id)
         telemetry.admitted(request.model.name, admitted.rates.headers())
-        async with RequestSettlement(self.settler, admitted.claims, request.model.price, telemetry) as settlement:
+        keep = partial(self._answers.keep, principal.organization, principal.project)
+        settlement = RequestSettlement(self.settler, admitted.claims, request.model.price, telemetry, keep)
+        if body.in_background:
+            await self._begin(request, settlement, client, place)
+            return
+        async with settlement:
             async with client.watched():
                 # Counting comes after the limits, so that who is over them cannot make us count.
                 await self._relay.run(await fitted(request, self.counter), client, settlement)
+
+    async def _begin(
+        self, request: ResolvedRequest, settlement: RequestSettlement, client: ClientConnection, place: ExitStack
+    ) -> None:
+        """Answer that the request is queued, and go on with it; its place among those under way goes with it."""
+        taken = place.pop_all()
+        self._count(+1)
+        taken.callback(self._count, -1)
+        try:
+            told = await self._background.begin(await fitted(request, self.counter), settlement, taken)
+        except BaseException:
+            taken.close()
+            async with settlement:  # no attempt has begun, so it costs nothing
+                raise
+        await _send(client, 200, told, settlement.telemetry, {})
+
+    async def drain(self) -> None:
+        """Wait for what goes on after the clients were answered, for a limited time."""
+        await self._background.close()
+        await self.settler.drain()
 
     async def _admit(
         self, request: ResolvedRequest, caller: _Caller, request_id: RequestId
@@ -156,10 +196,15 @@ async def _send_error(
 ) -> None:
     if client.started:
         return
-    body = endpoint.errors.body(error, telemetry.request_id)
+    await _send(client, error.status, endpoint.errors.body(error, telemetry.request_id), telemetry, error.headers)
+
+
+async def _send(
+    client: ClientConnection, status: int, body: bytes, telemetry: RequestTelemetry, headers: Mapping[str, str]
+) -> None:
     own = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    own.extend((name.encode(), value.encode()) for name, value in error.headers.items())
-    await client.start(error.status, telemetry.headers(own))
+    own.extend((name.encode(), value.encode()) for name, value in headers.items())
+    await client.start(status, telemetry.headers(own))
     await client.finish(body)
 
 
