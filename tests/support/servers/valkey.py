@@ -18,9 +18,10 @@ START_TIMEOUT_S = 10.0
 class Valkey:
     """One server on a fixed port over a fixed folder: what it wrote is there after a restart."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, *options: str) -> None:
         self._folder = folder
         self._port = port
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"redis://127.0.0.1:{port}/0"
 
@@ -35,6 +36,7 @@ class Valkey:
                 *(str(get_binary_path()), "--port", str(self._port), "--bind", "127.0.0.1"),
                 *("--dir", str(self._folder), "--appendonly", "yes", "--appendfsync", "everysec"),
                 *("--maxmemory-policy", "noeviction", "--save", "", "--daemonize", "no"),
+                *self._options,
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -1,0 +1,72 @@
+"""A client of a Redis or Valkey cluster: redis-py's own, and a plain client of each node for many commands at once.
+
+redis-py's pipelines over a cluster fail together, and close every connection when one node is lost: the requests of
+healthy shards must not feel that.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.asyncio.cluster import ClusterNode, RedisCluster
+from redis.exceptions import RedisError
+
+LEARN_INTERVAL_S = 0.5
+
+
+class ClusterRedis(RedisCluster):
+    """Use it like a `Redis` of which every command, and every part of a pipeline, names keys of one slot."""
+
+    def __init__(
+        self, addresses: Sequence[tuple[str, int]], client: Callable[[str, int], Redis], **options: Any
+    ) -> None:
+        """Take some nodes' addresses, and what makes a client of one node."""
+        nodes = [ClusterNode(host, port) for host, port in addresses]
+        super().__init__(startup_nodes=nodes, require_full_coverage=False, **options)
+        self._client = client
+        self._clients: dict[tuple[str, int], Redis] = {}
+        self._learned_at = 0.0
+
+    async def primaries(self) -> Sequence[ClusterNode]:
+        await self.initialize()
+        return self.get_primaries()
+
+    def client_of(self, key: str) -> Redis | None:
+        """Return a client of the node that has `key`, as far as is known; None: the cluster has not been asked yet.
+
+        It may answer that another node has it now; `execute_command` follows, and learns.
+        """
+        slots = self.nodes_manager.slots_cache.get(self.keyslot(key))
+        if not slots:
+            return None
+        address = (slots[0].host, int(slots[0].port))
+        if address not in self._clients:
+            self._clients[address] = self._client(*address)
+        return self._clients[address]
+
+    async def learn(self) -> None:
+        """Ask the cluster who has what, because a node does not answer; not too often, and without a word if it fails.
+
+        Whoever sends a command next is told what is wrong.
+        """
+        now = time.monotonic()
+        if now < self._learned_at + LEARN_INTERVAL_S:
+            return
+        self._learned_at = now
+        try:
+            await self.nodes_manager.initialize()
+        except (RedisError, OSError):
+            return
+        there = {(node.host, int(node.port)) for node in self.get_nodes()}
+        gone = [self._clients.pop(address) for address in self._clients.keys() - there]
+        await asyncio.gather(*(client.aclose() for client in gone))
+
+    async def aclose(self) -> None:
+        clients, self._clients = list(self._clients.values()), {}
+        await asyncio.gather(*(client.aclose() for client in clients))
+        await super().aclose()
+        # What `initialize` opened while it was to be done again.
+        await self.nodes_manager.aclose()
+        await self.nodes_manager.aclose("startup_nodes")
