@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from support.billing.stand import RATE, budget_outbox, charges, claims, live_budget, reconciler, settled, usage, worker
+from support.fakes.admission_requests import open_buckets
 from support.redis_reader import read_scope
 from support.servers.valkey import Valkey
 from support.servers.valkey_cluster import ValkeyCluster, running_cluster
@@ -31,7 +32,7 @@ from tokenyard.core.errors import BudgetInUse, QuotaExceeded, RateLimited, Unava
 from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId, request_of
 from tokenyard.core.money import NanoDollars, inference_cost
 from tokenyard.core.principal import Limits, Principal, ScopedLimits
-from tokenyard.core.redis_keys import BUCKETS, bucket_of, bucket_tag, holds, ready
+from tokenyard.core.redis_keys import bucket_of, bucket_tag, holds
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.sweeper import Sweeper
 from tokenyard.storage.database import Base, Database
@@ -71,8 +72,8 @@ class Tenants:
 
     def __init__(self, gateways: Sequence[RedisAdmission]) -> None:
         self._gateways = gateways
-        self.admitted: dict[OrganizationId, list[float]] = {}
-        self.settled: dict[OrganizationId, list[str]] = {}
+        self.admitted: dict[OrganizationId, list[float]] = {name: [] for name in TENANTS}
+        self.settled: dict[OrganizationId, list[str]] = {name: [] for name in TENANTS}
         self.away = Counter[str]()
         self.refused = Counter[str]()
         # What the keys may use in a day, and spend in a month; lowered at the end.
@@ -83,8 +84,7 @@ class Tenants:
 
     async def client(self, organization: OrganizationId) -> None:
         project, key = ProjectId(f"proj_{organization}"), ApiKeyId(f"key_{organization}")
-        let_in = self.admitted.setdefault(organization, [])
-        done = self.settled.setdefault(organization, [])
+        let_in, done = self.admitted[organization], self.settled[organization]
         while not self.stopping:
             self._number += 1
             made = claims(f"req{self._number}", 1, organization, project=project, key=key, admitted_at_ms=0, budgets=())
@@ -133,8 +133,7 @@ class FailoverStand:
         self._stopping = False
 
     async def __aenter__(self) -> Self:
-        for bucket in range(BUCKETS):
-            await self.redis.set(ready(bucket), 1)
+        await open_buckets(self.redis)
         credit = Wallet(self.database, self.outbox, SystemClock())
         for name in TENANTS:
             await credit.grant(name, NanoDollars(ROOMY), reason="paid", actor="op", idempotency_key="first")

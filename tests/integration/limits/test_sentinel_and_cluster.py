@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from support.billing.busy_books import BusyBooks
-from support.fakes.admission_requests import BudgetTable, admission_request, principal, settled
+from support.fakes.admission_requests import BudgetTable, admission_request, open_buckets, principal, settled
 from support.redis_reader import read_figures, read_scope, read_usage
 from support.servers.valkey_cluster import running_cluster
 from support.servers.valkey_sentinel import running_sentinels
@@ -21,7 +21,7 @@ from tokenyard.core.errors import RateLimited
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.principal import Limits
-from tokenyard.core.redis_keys import BUCKETS, bucket_of, budget, holds, ready
+from tokenyard.core.redis_keys import bucket_of, budget, holds
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.budget_reader import RedisBudgetReader
 from tokenyard.limits.holds import key_of
@@ -48,8 +48,7 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 async def redis(url: str) -> AsyncIterator[Redis]:
     client = connect_redis(url)
     await client.flushall()
-    for bucket in range(BUCKETS):
-        await client.set(ready(bucket), 1)
+    await open_buckets(client)
     yield client
     await client.aclose()
 
@@ -72,7 +71,7 @@ async def test_requests_of_many_organizations_at_once(admission: RedisAdmission,
     refused = Counter[str]()
 
     async def request(organization: OrganizationId) -> str | None:
-        caller = principal(key=limits, organization=limits, organization_id=organization)
+        caller = principal(organization=limits, organization_id=organization)
         try:
             admitted = await admission.admit(admission_request(caller, amount=10))
         except RateLimited:
