@@ -5,6 +5,7 @@ healthy shards must not feel that.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -26,6 +27,7 @@ class ClusterRedis(RedisCluster):
         nodes = [ClusterNode(host, port) for host, port in addresses]
         super().__init__(startup_nodes=nodes, require_full_coverage=False, **options)
         self._client = client
+        # Kept to the end, also of nodes that are gone: calls may be on their way, and nodes are few.
         self._clients: dict[tuple[str, int], Redis] = {}
         self._learned_at = 0.0
 
@@ -55,13 +57,8 @@ class ClusterRedis(RedisCluster):
         if now < self._learned_at + LEARN_INTERVAL_S:
             return
         self._learned_at = now
-        try:
+        with contextlib.suppress(RedisError, OSError):
             await self.nodes_manager.initialize()
-        except (RedisError, OSError):
-            return
-        there = {(node.host, int(node.port)) for node in self.get_nodes()}
-        gone = [self._clients.pop(address) for address in self._clients.keys() - there]
-        await asyncio.gather(*(client.aclose() for client in gone))
 
     async def aclose(self) -> None:
         clients, self._clients = list(self._clients.values()), {}

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
+from typing import NamedTuple, Self
 
 import pytest
 from redis.asyncio import Redis
@@ -46,7 +46,8 @@ COST = inference_cost(RATE, USED)
 HELD = NanoDollars(2 * COST)
 TOKENS = 20
 PHASE = 50  # requests of each organization between two events
-LAST_MOMENT_S = 1.0
+BEHIND_S = 1.5  # how far a replica is behind when it takes over
+MARGIN_S = 0.2
 DEADLINE_S = 60.0
 CLIENTS = 4  # of each organization
 BY_TOKENS = [OrganizationId("org_1"), OrganizationId("org_2")]
@@ -65,6 +66,13 @@ async def until(true: Callable[[], Awaitable[bool]], what: str) -> None:
             pass
         await asyncio.sleep(0.05)
     pytest.fail(f"not in time: {what}")
+
+
+class Loss(NamedTuple):
+    """From when on the primary's replica was behind, and when the primary was lost; monotonic seconds."""
+
+    begin: float
+    end: float
 
 
 class Tenants:
@@ -108,9 +116,12 @@ class Tenants:
             await gateway.settle(settled(admitted.claims, USED), COST)
             done.append(request_of(admitted.claims.attempt))
 
-    def last_moment(self, organization: OrganizationId, losses: Sequence[float]) -> int:
-        """Return how many were let in during the last moment before each loss."""
-        return sum(any(loss - LAST_MOMENT_S <= at <= loss for loss in losses) for at in self.admitted[organization])
+    def lost(self, organization: OrganizationId, losses: Sequence[Loss]) -> int:
+        """Return how many were let in while no replica listened any more, or what they did was on its way."""
+        return sum(
+            any(loss.begin - MARGIN_S <= at <= loss.end + MARGIN_S for loss in losses)
+            for at in self.admitted[organization]
+        )
 
 
 class FailoverStand:
@@ -163,7 +174,7 @@ class FailoverStand:
 
         await until(done, f"requests to go on, {before}, {self.tenants.away}, {self.tenants.refused}")
 
-    async def end(self, losses: Sequence[float]) -> None:
+    async def end(self, losses: Sequence[Loss]) -> None:
         """Let everybody come to a limit and all come to rest; then check."""
         tenants = self.tenants
         for name in TENANTS:
@@ -210,11 +221,11 @@ class FailoverStand:
             await until(at_rest, "nothing to be pending or held")
         self._stopping = True
 
-    async def check(self, losses: Sequence[float]) -> None:
+    async def check(self, losses: Sequence[Loss]) -> None:
         """The books are exact, and nothing came beyond its limit but what may have been lost."""
         found = await charges(self.database)
         for name in TENANTS:
-            keys, lost = self.tenants.settled[name], self.tenants.last_moment(name, losses)
+            keys, lost = self.tenants.settled[name], self.tenants.lost(name, losses)
             ours = {key: row for key, row in found.items() if row.organization == name}
             assert ours.keys() == set(keys)
             assert {row.amount for row in ours.values()} == {COST}
@@ -239,12 +250,21 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     await opened.close()
 
 
+async def behind(primary: Valkey) -> Loss:
+    """Let the primary's replica fall behind."""
+    begin = time.monotonic()
+    await asyncio.to_thread(primary.cut_off_replicas)
+    await asyncio.sleep(BEHIND_S)
+    return Loss(begin, time.monotonic())
+
+
 @contextmanager
 def lost(server: Valkey, how: str) -> Iterator[None]:
     """Lose a server: it dies and comes back, or hangs and wakes up believing that it is the primary still."""
     if how == "hangs":
         with server.paused():
             yield
+        server.let_replicas_follow()
         return
     server.kill()
     try:
@@ -260,9 +280,9 @@ async def test_sentinels_name_another_primary(how: str, database: Database, tmp_
         async with FailoverStand(watched.url, database, tmp_path) as stand:
             for number in range(LOSSES):
                 await stand.go_on()
-                run = await current_run(stand.redis)
-                losses.append(time.monotonic())
-                with lost(watched.servers[number % 2], how):
+                run, primary = await current_run(stand.redis), watched.servers[number % 2]
+                losses.append(await behind(primary))
+                with lost(primary, how):
                     await stand.go_on()
                     assert (await current_run(stand.redis)).id != run.id
                 await asyncio.to_thread(watched.until_replicated)
@@ -278,8 +298,9 @@ async def test_a_cluster_fails_over_one_shard(how: str, database: Database, tmp_
             for _ in range(LOSSES):
                 await stand.go_on()
                 away = {name: stand.tenants.away[name] for name in spared}
-                losses.append(time.monotonic())
-                with lost(cluster.primary_of(bucket_tag(bucket_of(hit[0]))), how):
+                primary = cluster.primary_of(bucket_tag(bucket_of(hit[0])))
+                losses.append(await behind(primary))
+                with lost(primary, how):
                     await stand.go_on()
                     assert {name: stand.tenants.away[name] for name in spared} == away
                 await asyncio.to_thread(cluster.until_whole)
@@ -289,18 +310,16 @@ async def test_a_cluster_fails_over_one_shard(how: str, database: Database, tmp_
 async def test_a_shard_without_a_replica_is_missed_by_its_own_organizations_alone(
     database: Database, tmp_path: Path
 ) -> None:
-    losses = []
     with running_cluster(tmp_path) as cluster:
         async with FailoverStand(cluster.url, database, tmp_path) as stand:
             hit, spared = shards(cluster)
             await stand.go_on()
-            losses.append(time.monotonic())
             with lost(cluster.primary_of(bucket_tag(bucket_of(hit[0]))), "dies"):
                 await stand.go_on(*spared)
                 assert all(stand.tenants.away[name] for name in hit)
                 assert not any(stand.tenants.away[name] for name in spared)
             await stand.go_on(*hit)
-            await stand.end(losses)
+            await stand.end([])
 
 
 def shards(cluster: ValkeyCluster) -> tuple[list[OrganizationId], list[OrganizationId]]:

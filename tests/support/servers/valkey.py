@@ -76,6 +76,16 @@ class Valkey:
         assert self._process is None
         shutil.rmtree(self._folder / "appendonlydir")
 
+    def cut_off_replicas(self) -> None:
+        """Let replicas miss everything from now on."""
+        with redis.Redis.from_url(self.url, socket_timeout=1) as client:
+            client.execute_command("ACL", "SETUSER", "default", "-psync", "-sync")
+            client.execute_command("CLIENT", "KILL", "TYPE", "replica")
+
+    def let_replicas_follow(self) -> None:
+        with redis.Redis.from_url(self.url, socket_timeout=1) as client:
+            client.execute_command("ACL", "SETUSER", "default", "+@all")
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """Let it hang for a while: connections stay open, nothing is answered."""
