@@ -141,10 +141,12 @@ def _through_sentinel(url: _Url, times: Mapping[str, Any]) -> Redis:
     names = {"sentinel_username": "username", "sentinel_password": "password"}
     own = {theirs: url.options.pop(name) for name, theirs in names.items() if name in url.options}
     sentinel_options = {**times, **own, "ssl": url.tls, "retry": Retry(NoBackoff(), 1)}
-    sentinel = Sentinel(list(url.addresses), sentinel_kwargs=sentinel_options)
+    new_sentinel: Any = Sentinel  # redis-py gives neither of them types
+    new_pool: Any = SentinelPool
+    sentinel = new_sentinel(list(url.addresses), sentinel_kwargs=sentinel_options)
     connection = SentinelManagedSSLConnection if url.tls else SentinelPackingConnection
-    pool = SentinelPool(url.path[0], sentinel, connection_class=connection, **times, **url.options, **_pool_options())
-    return Redis.from_pool(pool)
+    options = {**url.options, **times, **_pool_options(), "connection_class": connection}
+    return Redis.from_pool(new_pool(url.path[0], sentinel, **options))
 
 
 def _to_cluster(url: _Url, times: Mapping[str, Any]) -> Redis:

@@ -250,7 +250,8 @@ async def test_a_revision_that_redis_lost_is_learned_from_callers(admission: Red
 
 async def test_a_client_that_leaves_while_it_is_admitted_keeps_nothing(admission: RedisAdmission, redis: Redis) -> None:
     await redis.hset(budget(BUCKET, WALLET), mapping={"ledger": 1000, "version": 1})
-    waiting = asyncio.create_task(admission.admit(admission_request(principal(key=Limits(concurrency=1)))))
+    once = Limits(1, 10, 1, 10, 1)
+    waiting = asyncio.create_task(admission.admit(admission_request(principal(key=once, project=once))))
     await asyncio.sleep(0)  # it runs until it waits for the script
     waiting.cancel()
     await asyncio.wait([waiting])
@@ -258,7 +259,7 @@ async def test_a_client_that_leaves_while_it_is_admitted_keeps_nothing(admission
     async with asyncio.timeout(10):
         while (await figures(redis)).get("held") != 0:  # first absent, then 100, then given back
             await admission.renew()
-    await admission.admit(admission_request(principal(key=Limits(concurrency=1))))
+    await admission.admit(admission_request(principal(key=once, project=once)))
 
 
 async def test_one_tenant_at_its_limits_leaves_another_alone(

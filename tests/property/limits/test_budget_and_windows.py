@@ -247,7 +247,8 @@ class Machine(RuleBasedStateMachine):
         assert stored == self.pending
         assert self.client.zcard(holds(BUCKET)) == len(self.open)
         assert all(self.client.exists(hold(BUCKET, key)) for key in self.open)
-        assert unpack_scope(self.client.get(windows(BUCKET, PROJECT))).slots == len(self.open)
+        packed = self.client.get(windows(BUCKET, PROJECT))
+        assert unpack_scope(None if packed is None else as_bytes(packed)).slots == len(self.open)
         assert self.client.xlen(usage_stream(BUCKET)) == self.events
 
     @invariant()

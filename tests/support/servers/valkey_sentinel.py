@@ -71,8 +71,8 @@ class WatchedValkey:
 
     def _sees_all(self, port: int) -> bool:
         with redis.Redis(port=port, socket_timeout=2) as client:
-            state = client.sentinel_master(SERVICE)
-        return state["num-other-sentinels"] == SENTINELS - 1 and state["num-slaves"] == 1
+            state: dict[str, Any] = dict(client.sentinel_master(SERVICE))
+        return (state["num-other-sentinels"], state["num-slaves"]) == (SENTINELS - 1, 1)
 
 
 @contextmanager
