@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Self
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
@@ -20,16 +20,13 @@ LEARN_INTERVAL_S = 0.5
 class ClusterRedis(RedisCluster):
     """Use it like a `Redis` of which every command, and every part of a pipeline, names keys of one slot."""
 
-    def __init__(
-        self, addresses: Sequence[tuple[str, int]], client: Callable[[str, int], Redis], **options: Any
-    ) -> None:
-        """Take some nodes' addresses, and what makes a client of one node."""
-        nodes = [ClusterNode(host, port) for host, port in addresses]
-        super().__init__(startup_nodes=nodes, require_full_coverage=False, **options)
+    def reach_nodes_by(self, client: Callable[[str, int], Redis]) -> Self:
+        """Take what makes a client of one node, by its host and port; to be called first."""
         self._client = client
         # Kept to the end, also of nodes that are gone: calls may be on their way, and nodes are few.
         self._clients: dict[tuple[str, int], Redis] = {}
         self._learned_at = 0.0
+        return self
 
     async def primaries(self) -> Sequence[ClusterNode]:
         await self.initialize()

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 import hiredis
 import msgspec
 from redis.asyncio import Connection, ConnectionPool, Redis
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import (
@@ -157,8 +158,15 @@ def _to_cluster(url: _Url, times: Mapping[str, Any]) -> Redis:
         return Redis.from_pool(ConnectionPool(host=host, port=port, **options))
 
     options = {name: value for name, value in url.options.items() if name != "connection_class"}
-    cluster = ClusterRedis(url.addresses, client, ssl=url.tls, max_connections=MAX_CONNECTIONS, **times, **options)
-    return cast(Redis, cluster)  # it has the same commands
+    cluster = ClusterRedis(
+        startup_nodes=[ClusterNode(host, port) for host, port in url.addresses],
+        require_full_coverage=False,
+        ssl=url.tls,
+        max_connections=MAX_CONNECTIONS,
+        **times,
+        **options,
+    )
+    return cast(Redis, cluster.reach_nodes_by(client))  # it has the same commands
 
 
 def _pool_options() -> dict[str, Any]:

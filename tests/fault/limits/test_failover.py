@@ -98,7 +98,7 @@ class Tenants:
             made = claims(f"req{self._number}", 1, organization, project=project, key=key, admitted_at_ms=0, budgets=())
             limits = Limits(tokens_per_day=self.tokens[organization], concurrency=CLIENTS)
             caller = Principal(organization, project, key, 1, (ScopedLimits("key", key, limits),))
-            spending = {key: NanoDollars(self.spending[organization])}
+            spending: dict[str, NanoDollars] = {key: NanoDollars(self.spending[organization])}
             budgets = budgets_of(organization, spending, SystemClock().now_ms())
             gateway = self._gateways[self._number % len(self._gateways)]
             try:

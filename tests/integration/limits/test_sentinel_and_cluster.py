@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from support.billing.busy_books import BusyBooks
 from support.fakes.admission_requests import BudgetTable, admission_request, open_buckets, principal, settled
-from support.redis_reader import read_figures, read_scope, read_usage
+from support.redis_reader import as_bytes, read_figures, read_scope, read_usage
 from support.servers.valkey_cluster import running_cluster
 from support.servers.valkey_sentinel import running_sentinels
 from tokenyard.catalog.replicas.registry import ReplicaRegistry, ReplicaSnapshot
@@ -105,13 +105,13 @@ async def test_holds_are_renewed_swept_and_read_everywhere(admission: RedisAdmis
     assert sum(map(len, members)) == len(ORGANIZATIONS)
     for bucket, names in zip(buckets, members, strict=True):
         for name in names:
-            await redis.zadd(holds(bucket), {name: 1})
+            await redis.zadd(holds(bucket), {as_bytes(name): 1})
     await Sweeper(redis, renewal_ms=0).sweep()
     assert [await redis.zcard(holds(bucket)) for bucket in buckets] == [0] * len(buckets)
 
     reader = RedisBudgetReader(redis)
-    names = {budget.key.name async for part in reader.every_budget() for budget in part}
-    assert names == {wallet(organization) for organization in ORGANIZATIONS}
+    found = {budget.key.name async for part in reader.every_budget() for budget in part}
+    assert found == {wallet(organization) for organization in ORGANIZATIONS}
 
 
 async def test_changes_leases_and_lists_are_the_same_for_all(redis: Redis, url: str) -> None:
