@@ -25,7 +25,7 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(default_factory=lambda: Path.home() / ".tokenyard")
     database_url: str = ""
-    redis_url: str = ""
+    redis_url: str = ""  # one server, Sentinel or a cluster: `metering/connection.py`
     blob_url: str = ""
     secret: SecretStr = SecretStr("")
     models_dir: Path = Field(default_factory=lambda: shipped("deployments/models"))

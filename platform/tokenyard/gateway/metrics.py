@@ -25,7 +25,7 @@ class GatewayMetrics:
         )
         first_token = Histogram(
             "tokenyard_time_to_first_token_seconds",
-            "Time from a request's arrival to the first bytes of its reply from the model server.",
+            "Time from a streaming request's arrival to the first bytes of its reply from the model server.",
             ("model",),
             buckets=FIRST_TOKEN_SECONDS,
             registry=registry,

@@ -155,7 +155,6 @@ async def relay_whole(
         raise AttemptFailed(model_failed()) from error
     settlement.usage = answer.usage
     settlement.outcome = Outcome.COMPLETED
-    settlement.telemetry.received()
     await settlement.keep(answer)
     length = (b"content-length", str(len(body)).encode())
     await client.start(200, settlement.telemetry.headers([_JSON, length]))
@@ -166,7 +165,6 @@ async def relay_whole(
 async def _relay_in_pieces(held: bytes, reply: Reply, client: ClientConnection, settlement: RequestSettlement) -> bool:
     """Relay a reply that is too long to be held; its end, with the usage, goes last, when it is known what it costs."""
     settlement.outcome = Outcome.REPLICA_LOST
-    settlement.telemetry.received()
     length = [] if reply.length is None else [(b"content-length", str(reply.length).encode())]
     await client.start(200, settlement.telemetry.headers([_JSON, *length]))
     try:

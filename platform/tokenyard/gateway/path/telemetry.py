@@ -59,7 +59,7 @@ class RequestTelemetry:
         return [*own, *self._reply, (b"openai-processing-ms", str(spent_ms).encode())]
 
     def received(self) -> None:
-        """Note that something arrived from the model server."""
+        """Note that a part of a stream arrived from the model server."""
         now = time.perf_counter()
         if self._last is None:
             self._metrics.first_token(self._model).observe(now - self._began)
