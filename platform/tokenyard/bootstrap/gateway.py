@@ -28,6 +28,9 @@ from tokenyard.files.tenant_routes import FILES_PATH
 from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.gateway.app import create_app
 from tokenyard.gateway.counting.token_counter import TokenCounter
+from tokenyard.gateway.idempotency.sealing import ReplySeal
+from tokenyard.gateway.idempotency.stage import IdempotencyStage
+from tokenyard.gateway.idempotency.store import IdempotencyStore
 from tokenyard.gateway.path.in_flight import InFlightBounds
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
@@ -104,11 +107,20 @@ async def _inference(
         meter_secret=settings.derived_secret("meter"),
         salt_secret=settings.derived_secret("cache-salt"),
     )
+    replies = IdempotencyStore(
+        foundation.redis,
+        lease_ms=settings.hold_lease_ms,
+        max_bytes=settings.max_kept_reply_bytes_per_organization,
+    )
+    idempotency = IdempotencyStage(
+        replies, ReplySeal(settings.derived_secret("idempotent-replies")), renewal_ms=settings.hold_renewal_ms
+    )
     return Inference(
         authenticator=foundation.authenticator,
         models=foundation.models,
         admission=await stack.enter_async_context(admission),
         relay=relay,
+        idempotency=idempotency,
         clock=foundation.clock,
         registry=registry,
         access_log=await stack.enter_async_context(AccessLog(sys.stdout.buffer.write, sys.stdout.buffer.flush)),

@@ -1,7 +1,8 @@
 """The one path of every endpoint that costs money: authenticate, resolve, admit, route, relay, settle."""
 
 import logging
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry
 from starlette.types import Receive, Scope, Send
@@ -14,6 +15,9 @@ from tokenyard.core.principal import Principal
 from tokenyard.gateway.counting.token_counter import TokenCounter
 from tokenyard.gateway.endpoints.body import PaidBody
 from tokenyard.gateway.endpoints.table import Endpoint
+from tokenyard.gateway.idempotency.exchange import Exchange
+from tokenyard.gateway.idempotency.replay import Replay
+from tokenyard.gateway.idempotency.stage import AskedOnce, IdempotencyStage
 from tokenyard.gateway.metrics import GatewayMetrics
 from tokenyard.gateway.path.admit import AdmissionStage
 from tokenyard.gateway.path.client import STALL_LIMIT_S, ClientConnection, ClientLeft
@@ -30,6 +34,7 @@ from tokenyard.web.auth import Authenticator, bearer
 CLIENT_CLOSED_REQUEST = 499
 
 _LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class _Caller(NamedTuple):
@@ -50,6 +55,7 @@ class Inference:
         models: ModelResolver,
         admission: AdmissionControl,
         relay: Relay,
+        idempotency: IdempotencyStage,
         clock: Clock,
         registry: CollectorRegistry,
         access_log: AccessLog,
@@ -61,6 +67,7 @@ class Inference:
         self._authenticator = authenticator
         self._models = models
         self._relay = relay
+        self._idempotency = idempotency
         self._clock = clock
         self._metrics = GatewayMetrics(registry)
         self._log = access_log
@@ -109,7 +116,19 @@ class Inference:
         telemetry.caller(principal.organization, principal.project, principal.key)
         with self._places.place(principal.organization) as place:
             raw = await client.body(self._max_request_bytes, place.came)
-            await self._serve_body(endpoint, endpoint.parse(raw), caller, client, telemetry)
+            body = endpoint.parse(raw)
+            key = client.header(b"idempotency-key")
+            if key is None:
+                await self._serve_body(endpoint, body, caller, client, telemetry)
+                return
+            asked = AskedOnce.read(key, client.header(b"last-event-id"), endpoint.path, raw, stream=bool(body.stream))
+            exchange = Exchange(client, place, telemetry)
+            begun = await self._with_fresh(caller, lambda who: self._idempotency.begin(asked, who, exchange))
+            if isinstance(begun, Replay):
+                await begun.send()
+                return
+            async with begun:
+                await self._serve_body(endpoint, body, caller, client, telemetry)
 
     async def _serve_body(
         self,
@@ -130,13 +149,16 @@ class Inference:
     async def _admit(
         self, request: ResolvedRequest, caller: _Caller, request_id: RequestId
     ) -> tuple[ResolvedRequest, Admitted]:
-        """Admit the request; where its caller was changed since, look the key up afresh and try once more."""
+        return await self._with_fresh(caller, lambda who: self._admission.admit(request, who, request_id))
+
+    async def _with_fresh(self, caller: _Caller, ask: Callable[[Principal], Awaitable[T]]) -> T:
+        """Ask for the caller; where it was changed since, look the key up afresh and ask once more."""
         try:
-            return await self._admission.admit(request, caller.principal, request_id)
+            return await ask(caller.principal)
         except PrincipalOutdated:
             fresh = await self._authenticator.fresh_tenant(caller.secret, caller.address)
         try:
-            return await self._admission.admit(request, fresh, request_id)
+            return await ask(fresh)
         except PrincipalOutdated as error:  # changed once more, or SQL answered with an old copy
             raise Unavailable("The API key was changed just now. Please try again.") from error
 
