@@ -26,7 +26,7 @@ from tokenyard.core.principal import Limits
 from tokenyard.core.redis_keys import bucket_of, budget, holds
 from tokenyard.core.replica import Replica
 from tokenyard.gateway.app import Gateway, create_app
-from tokenyard.gateway.idempotency.sealing import ReplySeal
+from tokenyard.gateway.idempotency.encryption import ReplyCipher
 from tokenyard.gateway.idempotency.stage import IdempotencyStage
 from tokenyard.gateway.idempotency.store import MAX_BYTES_OF_ONE, IdempotencyStore
 from tokenyard.gateway.path.in_flight import InFlightBounds
@@ -159,7 +159,7 @@ async def gateway_stack(
             relay=Relay(server, listed, meter_secret=meter_secret, salt_secret=SALT_SECRET),
             idempotency=IdempotencyStage(
                 IdempotencyStore(redis, lease_ms=30_000, max_bytes=max_kept_bytes),
-                ReplySeal(REPLY_SECRET),
+                ReplyCipher(REPLY_SECRET),
                 renewal_ms=5_000,
             ),
             clock=SystemClock(),

@@ -28,7 +28,7 @@ from tokenyard.files.tenant_routes import FILES_PATH
 from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.gateway.app import create_app
 from tokenyard.gateway.counting.token_counter import TokenCounter
-from tokenyard.gateway.idempotency.sealing import ReplySeal
+from tokenyard.gateway.idempotency.encryption import ReplyCipher
 from tokenyard.gateway.idempotency.stage import IdempotencyStage
 from tokenyard.gateway.idempotency.store import IdempotencyStore
 from tokenyard.gateway.path.in_flight import InFlightBounds
@@ -113,7 +113,7 @@ async def _inference(
         max_bytes=settings.max_kept_reply_bytes_per_organization,
     )
     idempotency = IdempotencyStage(
-        replies, ReplySeal(settings.derived_secret("idempotent-replies")), renewal_ms=settings.hold_renewal_ms
+        replies, ReplyCipher(settings.derived_secret("idempotent-replies")), renewal_ms=settings.hold_renewal_ms
     )
     return Inference(
         authenticator=foundation.authenticator,

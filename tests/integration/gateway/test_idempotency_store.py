@@ -13,7 +13,7 @@ from support.servers.free_ports import free_port
 from support.servers.valkey import Valkey
 from tokenyard.core.ids import OrganizationId, RequestId
 from tokenyard.core.redis_keys import bucket_of, idempotent_bytes, idempotent_reply, idempotent_running, revision
-from tokenyard.gateway.idempotency.store import IdempotencyStore, KeyedRequest
+from tokenyard.gateway.idempotency.store import IdempotencyStore, KeyClaim, KeyedRequest, KeyState
 from tokenyard.storage.redis import connect_redis
 
 ACME, GLOBEX = OrganizationId("org_acme"), OrganizationId("org_globex")
@@ -32,8 +32,7 @@ def store(redis: Redis) -> IdempotencyStore:
 async def _claim(
     store: IdempotencyStore, keyed: KeyedRequest, organization: OrganizationId = ACME, *, only_kept: bool = False
 ) -> str:
-    found, _ = await store.claim(organization, keyed, revision=1, only_kept=only_kept)
-    return found
+    return (await store.claim(organization, keyed, revision=1, only_kept=only_kept)).state
 
 
 def _named(number: int) -> KeyedRequest:
@@ -47,8 +46,8 @@ async def test_a_key_is_taken_once(store: IdempotencyStore) -> None:
 
 async def test_every_command_may_be_run_twice(store: IdempotencyStore, redis: Redis) -> None:
     assert [await _claim(store, FIRST) for _ in range(2)] == ["claimed", "claimed"]
-    assert [await store.keep(ACME, FIRST, b"sealed") for _ in range(2)] == ["kept", "kept"]
-    assert sum((await read_figures(redis, idempotent_bytes(BUCKET, ACME))).values()) == KIB + len(b"sealed")
+    assert [await store.keep(ACME, FIRST, b"encrypted") for _ in range(2)] == ["kept", "kept"]
+    assert sum((await read_figures(redis, idempotent_bytes(BUCKET, ACME))).values()) == KIB + len(b"encrypted")
     other = _named(7)
     assert await _claim(store, other) == "claimed"
     for _ in range(2):
@@ -58,8 +57,8 @@ async def test_every_command_may_be_run_twice(store: IdempotencyStore, redis: Re
 
 async def test_a_reply_is_kept_for_a_day(store: IdempotencyStore, redis: Redis) -> None:
     await _claim(store, FIRST)
-    await store.keep(ACME, FIRST, b"sealed")
-    assert await store.claim(ACME, AGAIN, revision=1, only_kept=False) == ("kept", b"sealed")
+    await store.keep(ACME, FIRST, b"encrypted")
+    assert await store.claim(ACME, AGAIN, revision=1, only_kept=False) == KeyClaim(KeyState.KEPT, b"encrypted")
     name = idempotent_reply(BUCKET, ACME, "name")
     assert DAY_MS - 10_000 < await redis.pttl(name) <= DAY_MS
     memory = await redis.memory_usage(name)
@@ -77,13 +76,13 @@ async def test_another_body_is_told_apart_while_it_runs_and_after(store: Idempot
     other = AGAIN._replace(fingerprint=b"other")
     await _claim(store, FIRST)
     assert await _claim(store, other) == "other_body"
-    await store.keep(ACME, FIRST, b"sealed")
+    await store.keep(ACME, FIRST, b"encrypted")
     assert await _claim(store, other) == "other_body"
 
 
 async def test_organizations_have_their_own(store: IdempotencyStore) -> None:
     await _claim(store, FIRST)
-    await store.keep(ACME, FIRST, b"sealed")
+    await store.keep(ACME, FIRST, b"encrypted")
     assert await _claim(store, AGAIN, GLOBEX) == "claimed"
 
 
@@ -95,7 +94,7 @@ async def test_what_is_wanted_only_if_it_is_there_takes_no_key(store: Idempotenc
 
 async def test_a_caller_that_was_changed_is_told(store: IdempotencyStore, redis: Redis) -> None:
     await _claim(store, FIRST)
-    await store.keep(ACME, FIRST, b"sealed")
+    await store.keep(ACME, FIRST, b"encrypted")
     await redis.set(revision(BUCKET, ACME), 2)
     assert await _claim(store, AGAIN) == "outdated"
 
@@ -113,7 +112,7 @@ class TestLeases:
         await store.renew(ACME, FIRST)
         await store.forget(ACME, FIRST)
         assert await _claim(store, FIRST) == "running"
-        assert await store.keep(ACME, AGAIN, b"sealed") == "kept"
+        assert await store.keep(ACME, AGAIN, b"encrypted") == "kept"
 
     async def test_one_that_is_renewed_goes_on(self, store: IdempotencyStore) -> None:
         await _claim(store, FIRST)
@@ -130,14 +129,14 @@ class TestLeases:
 
     async def test_a_renewal_after_the_end_changes_nothing(self, store: IdempotencyStore, redis: Redis) -> None:
         await _claim(store, FIRST)
-        await store.keep(ACME, FIRST, b"sealed")
+        await store.keep(ACME, FIRST, b"encrypted")
         await store.renew(ACME, FIRST)
         assert await redis.pttl(idempotent_reply(BUCKET, ACME, "name")) > DAY_MS // 2
 
     async def test_a_reply_is_kept_also_when_its_lease_had_ended(self, store: IdempotencyStore) -> None:
         await _claim(store, FIRST)
         await asyncio.sleep(0.25)
-        assert await store.keep(ACME, FIRST, b"sealed") == "kept"
+        assert await store.keep(ACME, FIRST, b"encrypted") == "kept"
         assert await _claim(store, AGAIN) == "kept"
 
 
@@ -150,14 +149,14 @@ class TestBounds:
         assert [await _claim(store, _named(at)) for at in range(4)] == 3 * ["claimed"] + ["full"]
         assert await _claim(store, _named(9), GLOBEX) == "claimed"
         await store.forget(ACME, _named(0))
-        assert await store.claim(ACME, _named(9), revision=1, only_kept=False) == ("claimed", None)
+        assert await _claim(store, _named(9)) == "claimed"
 
     async def test_what_is_kept_is_bounded(self, store: IdempotencyStore, redis: Redis) -> None:
         await _claim(store, FIRST)
         assert await store.keep(ACME, FIRST, b"x" * 150 * KIB) == "kept"
-        found, wait_ms = await store.claim(ACME, _named(2), revision=1, only_kept=False)
-        assert found == "full"
-        assert DAY_MS <= wait_ms <= DAY_MS + 3_600_000
+        claim = await store.claim(ACME, _named(2), revision=1, only_kept=False)
+        assert claim.state is KeyState.FULL
+        assert DAY_MS <= claim.ms <= DAY_MS + 3_600_000
         assert await _claim(store, AGAIN) == "kept", "what is there can be had"
         bytes_name = idempotent_bytes(BUCKET, ACME)
         (hour,) = await read_figures(redis, bytes_name)

@@ -1,4 +1,4 @@
-"""What is recorded of a reply, how it is sealed, and which headers ask for it."""
+"""What is recorded of a reply, how it is encrypted, and which headers ask for it."""
 
 import asyncio
 from typing import Any
@@ -7,15 +7,15 @@ import pytest
 
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import OrganizationId, ProjectId
+from tokenyard.gateway.idempotency.encryption import LARGE_BYTES, ReplyCipher, Unreadable
 from tokenyard.gateway.idempotency.recording import MAX_REPLY_BYTES, NoSuchEvent, RecordedReply, ReplyRecorder
-from tokenyard.gateway.idempotency.sealing import LARGE_BYTES, ReplySeal, Unreadable
 from tokenyard.gateway.idempotency.stage import AskedOnce
 
 ACME, GLOBEX = OrganizationId("org_acme"), OrganizationId("org_globex")
 BLUE, RED = ProjectId("proj_blue"), ProjectId("proj_red")
 EVENTS = (b"content-type", b"text/event-stream; charset=utf-8")
 JSON = (b"content-type", b"application/json")
-SEAL = ReplySeal(b"s" * 32)
+CIPHER = ReplyCipher(b"s" * 32)
 
 
 def _start(*headers: tuple[bytes, bytes]) -> dict[str, Any]:
@@ -124,33 +124,33 @@ async def test_being_cancelled_is_no_stall() -> None:
 
 
 @pytest.mark.parametrize("size", [3, 10 * LARGE_BYTES])
-async def test_only_the_same_organization_and_key_unseal(size: int) -> None:
-    name = SEAL.name(ACME, BLUE, "key")
+async def test_only_the_same_organization_and_key_decrypt(size: int) -> None:
+    name = CIPHER.name(ACME, BLUE, "key")
     data = b"secret word " * size
-    sealed = await SEAL.seal(ACME, name, data)
-    assert await SEAL.unseal(ACME, name, sealed) == data
-    assert b"secret" not in sealed
-    assert len(sealed) < len(data) + 64
-    changed = sealed[:-1] + bytes([sealed[-1] ^ 1])
-    others = ((GLOBEX, name, sealed), (ACME, SEAL.name(ACME, BLUE, "other"), sealed), (ACME, name, changed))
+    encrypted = await CIPHER.encrypt(ACME, name, data)
+    assert await CIPHER.decrypt(ACME, name, encrypted) == data
+    assert b"secret" not in encrypted
+    assert len(encrypted) < len(data) + 64
+    changed = encrypted[:-1] + bytes([encrypted[-1] ^ 1])
+    others = ((GLOBEX, name, encrypted), (ACME, CIPHER.name(ACME, BLUE, "other"), encrypted), (ACME, name, changed))
     for organization, other, found in (*others, (ACME, name, b"")):
         with pytest.raises(Unreadable):
-            await SEAL.unseal(organization, other, found)
+            await CIPHER.decrypt(organization, other, found)
     with pytest.raises(Unreadable):
-        await ReplySeal(b"t" * 32).unseal(ACME, name, sealed)
+        await ReplyCipher(b"t" * 32).decrypt(ACME, name, encrypted)
 
 
 async def test_the_same_reply_is_never_sealed_alike() -> None:
-    assert await SEAL.seal(ACME, "name", b"x") != await SEAL.seal(ACME, "name", b"x")
+    assert await CIPHER.encrypt(ACME, "name", b"x") != await CIPHER.encrypt(ACME, "name", b"x")
 
 
 def test_names_and_fingerprints_tell_all_apart_and_nothing_else() -> None:
-    names = {SEAL.name(ACME, BLUE, "a"), SEAL.name(ACME, RED, "a"), SEAL.name(GLOBEX, BLUE, "a")}
-    names |= {SEAL.name(ACME, BLUE, "b"), ReplySeal(b"t" * 32).name(ACME, BLUE, "a")}
+    names = {CIPHER.name(ACME, BLUE, "a"), CIPHER.name(ACME, RED, "a"), CIPHER.name(GLOBEX, BLUE, "a")}
+    names |= {CIPHER.name(ACME, BLUE, "b"), ReplyCipher(b"t" * 32).name(ACME, BLUE, "a")}
     assert len(names) == 5
-    assert SEAL.name(ACME, BLUE, "a") in names
-    prints = {SEAL.fingerprint(ACME, "/v1/a", b"{}"), SEAL.fingerprint(ACME, "/v1/b", b"{}")}
-    prints |= {SEAL.fingerprint(ACME, "/v1/a", b"{ }"), SEAL.fingerprint(GLOBEX, "/v1/a", b"{}")}
+    assert CIPHER.name(ACME, BLUE, "a") in names
+    prints = {CIPHER.fingerprint(ACME, "/v1/a", b"{}"), CIPHER.fingerprint(ACME, "/v1/b", b"{}")}
+    prints |= {CIPHER.fingerprint(ACME, "/v1/a", b"{ }"), CIPHER.fingerprint(GLOBEX, "/v1/a", b"{}")}
     assert len(prints) == 4
 
 

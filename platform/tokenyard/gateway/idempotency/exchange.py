@@ -7,7 +7,7 @@ from tokenyard.gateway.path.in_flight import Place
 from tokenyard.gateway.path.telemetry import RequestTelemetry
 
 
-class Exchange(NamedTuple):
+class KeyedExchange(NamedTuple):
     """Its client, where its bytes count, and what it tells of itself."""
 
     client: ClientConnection

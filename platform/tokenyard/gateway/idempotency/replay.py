@@ -1,14 +1,14 @@
 """Sends an earlier reply again, or the rest of it; nothing is run or charged."""
 
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.gateway.idempotency.exchange import Exchange
+from tokenyard.gateway.idempotency.exchange import KeyedExchange
 from tokenyard.gateway.idempotency.recording import NoSuchEvent, RecordedReply
 
 REPLAYED = (b"idempotent-replayed", b"true")
 
 
 class Replay:
-    def __init__(self, reply: RecordedReply, after: int, exchange: Exchange) -> None:
+    def __init__(self, reply: RecordedReply, after: int, exchange: KeyedExchange) -> None:
         """Of a stream, only what came behind event `after` is sent."""
         self._reply = reply
         self._after = after

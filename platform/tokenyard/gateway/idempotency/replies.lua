@@ -2,7 +2,7 @@
 --
 -- KEYS: the record, the organization's running requests, the bytes kept for it, its revision.
 -- A record is a hash: `run` (the request that it is of), `body` (a fingerprint), `began`, and when that has ended
--- `reply`: sealed, or empty where none could be kept. Until then the record lives no longer than its lease.
+-- `reply`: encrypted, or empty where none could be kept. Until then the record lives no longer than its lease.
 -- Every command may be run twice with the same effect as once.
 local call = redis.call
 local RECORD, RUNNING, BYTES, REVISION = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -49,7 +49,7 @@ end
 local commands = {}
 
 -- ARGV: lease ms, the most bytes to keep, the caller's revision, whether only a reply that is there is wanted ('1').
--- Reply: {'claimed'}, {'kept', sealed reply}, {'gone'}, {'running', ms}, {'other_body'}, {'unknown'}, {'outdated'},
+-- Reply: {'claimed'}, {'kept', encrypted reply}, {'gone'}, {'running', ms}, {'other_body'}, {'unknown'}, {'outdated'},
 --   {'full', ms until there may be room}, {'scarce'}.
 function commands.claim()
   local lease, most, revision, only_kept = ARGV[4], tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7] == '1'
@@ -81,7 +81,7 @@ function commands.renew()
   return 1
 end
 
--- ARGV: the most bytes to keep, the sealed reply or ''. Reply: 'kept', 'gone', or 'lost' where the key is another
+-- ARGV: the most bytes to keep, the encrypted reply or ''. Reply: 'kept', 'gone', or 'lost' where the key is another
 -- request's by now.
 function commands.keep()
   local most, reply = tonumber(ARGV[4]), ARGV[5]

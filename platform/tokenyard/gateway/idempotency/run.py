@@ -7,9 +7,9 @@ from contextlib import ExitStack
 from redis.exceptions import RedisError
 
 from tokenyard.core.ids import OrganizationId
-from tokenyard.gateway.idempotency.exchange import Exchange
+from tokenyard.gateway.idempotency.encryption import ReplyCipher
+from tokenyard.gateway.idempotency.exchange import KeyedExchange
 from tokenyard.gateway.idempotency.recording import ReplyRecorder
-from tokenyard.gateway.idempotency.sealing import ReplySeal
 from tokenyard.gateway.idempotency.store import IdempotencyStore, KeyedRequest
 
 KEEP_LIMIT_S = 30.0
@@ -26,15 +26,15 @@ class KeyedRun:
     def __init__(
         self,
         store: IdempotencyStore,
-        seal: ReplySeal,
+        cipher: ReplyCipher,
         organization: OrganizationId,
         keyed: KeyedRequest,
-        exchange: Exchange,
+        exchange: KeyedExchange,
         *,
         renewal_s: float,
     ) -> None:
         self._store = store
-        self._seal = seal
+        self._cipher = cipher
         self._organization = organization
         self._keyed = keyed
         self._client, self._place, self._telemetry = exchange
@@ -97,5 +97,5 @@ class KeyedRun:
     async def _keep(self) -> None:
         organization, keyed = self._organization, self._keyed
         reply = self._recorder.reply(keyed.request)
-        sealed = b"" if reply is None else await self._seal.seal(organization, keyed.name, reply.packed())
-        self._outcome = await self._store.keep(organization, keyed, sealed)
+        encrypted = b"" if reply is None else await self._cipher.encrypt(organization, keyed.name, reply.packed())
+        self._outcome = await self._store.keep(organization, keyed, encrypted)

@@ -2,22 +2,21 @@
 
 import logging
 import re
-from typing import Any, NoReturn
 
 import msgspec
 from redis.exceptions import RedisError
 
 from tokenyard.core.admission import PrincipalOutdated
-from tokenyard.core.errors import InvalidRequest, Unavailable
+from tokenyard.core.errors import InvalidRequest, TokenyardError, Unavailable
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.principal import Principal
 from tokenyard.gateway.idempotency import refusals
-from tokenyard.gateway.idempotency.exchange import Exchange
+from tokenyard.gateway.idempotency.encryption import ReplyCipher, Unreadable
+from tokenyard.gateway.idempotency.exchange import KeyedExchange
 from tokenyard.gateway.idempotency.recording import RecordedReply
 from tokenyard.gateway.idempotency.replay import Replay
 from tokenyard.gateway.idempotency.run import KeyedRun
-from tokenyard.gateway.idempotency.sealing import ReplySeal, Unreadable
-from tokenyard.gateway.idempotency.store import IdempotencyStore, KeyedRequest
+from tokenyard.gateway.idempotency.store import IdempotencyStore, KeyClaim, KeyedRequest, KeyState
 
 _KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _EVENT = re.compile(r"[0-9]{1,9}")
@@ -50,12 +49,12 @@ class AskedOnce(msgspec.Struct, frozen=True):
 class IdempotencyStage:
     """One of these a gateway process."""
 
-    def __init__(self, store: IdempotencyStore, seal: ReplySeal, *, renewal_ms: int) -> None:
+    def __init__(self, store: IdempotencyStore, cipher: ReplyCipher, *, renewal_ms: int) -> None:
         self._store = store
-        self._seal = seal
+        self._cipher = cipher
         self._renewal_s = renewal_ms / 1000
 
-    async def begin(self, asked: AskedOnce, principal: Principal, exchange: Exchange) -> KeyedRun | Replay:
+    async def begin(self, asked: AskedOnce, principal: Principal, exchange: KeyedExchange) -> KeyedRun | Replay:
         """Return the reply that there is under the key, or else what the request is to run in.
 
         Raises:
@@ -68,38 +67,40 @@ class IdempotencyStage:
             Unavailable: Redis does not answer, or has no memory left for this.
         """
         organization = principal.organization
-        name = self._seal.name(organization, principal.project, asked.key)
-        fingerprint = self._seal.fingerprint(organization, asked.endpoint, asked.body)
+        name = self._cipher.name(organization, principal.project, asked.key)
+        fingerprint = self._cipher.fingerprint(organization, asked.endpoint, asked.body)
         keyed = KeyedRequest(name, fingerprint, exchange.telemetry.request_id)
         try:
-            found, detail = await self._store.claim(
-                organization, keyed, revision=principal.revision, only_kept=asked.after > 0
-            )
+            claim = await self._store.claim(organization, keyed, revision=principal.revision, only_kept=asked.after > 0)
         except RedisError as error:
             raise Unavailable("Idempotency keys cannot be looked up right now. Please try again.") from error
-        if found == "claimed":
-            return KeyedRun(self._store, self._seal, organization, keyed, exchange, renewal_s=self._renewal_s)
-        if found == "kept":
-            return Replay(await self._unsealed(organization, name, detail), asked.after, exchange)
-        _refuse(found, detail)
+        if claim.state is KeyState.CLAIMED:
+            return KeyedRun(self._store, self._cipher, organization, keyed, exchange, renewal_s=self._renewal_s)
+        if claim.state is KeyState.KEPT:
+            return Replay(await self._decrypted(organization, name, claim.reply), asked.after, exchange)
+        if claim.state is KeyState.OUTDATED:
+            raise PrincipalOutdated
+        raise _refusal(claim)
 
-    async def _unsealed(self, organization: OrganizationId, name: str, sealed: bytes) -> RecordedReply:
+    async def _decrypted(self, organization: OrganizationId, name: str, encrypted: bytes) -> RecordedReply:
         try:
-            return RecordedReply.unpacked(await self._seal.unseal(organization, name, sealed))
+            return RecordedReply.unpacked(await self._cipher.decrypt(organization, name, encrypted))
         except Unreadable as error:
             _LOG.warning("what is kept as %s for %s cannot be read: %s", name, organization, error)
             raise refusals.gone() from error
 
 
-def _refuse(found: str, detail: Any) -> NoReturn:
-    if found == "outdated":
-        raise PrincipalOutdated
-    if found == "other_body":
-        raise refusals.other_body()
-    if found == "running":
-        raise refusals.still_running(detail / 1000)
-    if found == "unknown":
-        raise refusals.nothing_to_resume()
-    if found == "full":
-        raise refusals.too_much_kept(detail / 1000)
-    raise refusals.gone() if found == "gone" else refusals.no_memory()
+def _refusal(claim: KeyClaim) -> TokenyardError:
+    match claim.state:
+        case KeyState.OTHER_BODY:
+            return refusals.other_body()
+        case KeyState.RUNNING:
+            return refusals.still_running(claim.ms / 1000)
+        case KeyState.UNKNOWN:
+            return refusals.nothing_to_resume()
+        case KeyState.FULL:
+            return refusals.too_much_kept(claim.ms / 1000)
+        case KeyState.SCARCE:
+            return refusals.no_memory()
+        case _:
+            return refusals.gone()

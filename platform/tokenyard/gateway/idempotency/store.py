@@ -1,6 +1,7 @@
 """Keeps in Redis what runs under an idempotency key, and what came of it."""
 
 import asyncio
+from enum import StrEnum
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -15,6 +16,28 @@ CALLS_AT_ONCE = 16  # each takes a connection
 CALL_LIMIT_S = 2.5
 
 _SCRIPT = "replies.lua"
+
+
+class KeyState(StrEnum):
+    """What a claim finds under a key (`replies.lua`)."""
+
+    CLAIMED = "claimed"
+    KEPT = "kept"
+    GONE = "gone"
+    RUNNING = "running"
+    OTHER_BODY = "other_body"
+    UNKNOWN = "unknown"
+    OUTDATED = "outdated"
+    FULL = "full"
+    SCARCE = "scarce"
+
+
+class KeyClaim(NamedTuple):
+    """`reply` is encrypted, where one is kept; `ms` is how long the request has run, or until there may be room."""
+
+    state: KeyState
+    reply: bytes = b""
+    ms: int = 0
 
 
 class KeyedRequest(NamedTuple):
@@ -39,23 +62,26 @@ class IdempotencyStore:
 
     async def claim(
         self, organization: OrganizationId, keyed: KeyedRequest, *, revision: int, only_kept: bool
-    ) -> tuple[str, Any]:
-        """Take the key for a lease where it is free; return what was found (`replies.lua` says what), and its detail.
+    ) -> KeyClaim:
+        """Take the key for a lease where it is free; return what was found.
 
         `revision` is the caller's. With `only_kept` the key is never taken.
         """
-        found = await self._run(
+        state, *detail = await self._run(
             "claim", organization, keyed, self._lease_ms, self._max_bytes, revision, "1" if only_kept else ""
         )
-        return found[0].decode(), found[1] if len(found) > 1 else None
+        found = KeyState(state.decode())
+        if not detail:
+            return KeyClaim(found)
+        return KeyClaim(found, reply=detail[0]) if found is KeyState.KEPT else KeyClaim(found, ms=detail[0])
 
     async def renew(self, organization: OrganizationId, keyed: KeyedRequest) -> None:
         """Prolong the lease; one that Redis lost is taken again."""
         await self._run("renew", organization, keyed, self._lease_ms)
 
-    async def keep(self, organization: OrganizationId, keyed: KeyedRequest, sealed: bytes) -> str:
+    async def keep(self, organization: OrganizationId, keyed: KeyedRequest, encrypted: bytes) -> str:
         """Keep the reply for 24 hours, or with b"" that there was one: return `kept`, `gone` or `lost`."""
-        outcome: bytes = await self._run("keep", organization, keyed, self._max_bytes, sealed)
+        outcome: bytes = await self._run("keep", organization, keyed, self._max_bytes, encrypted)
         return outcome.decode()
 
     async def forget(self, organization: OrganizationId, keyed: KeyedRequest) -> None:

@@ -15,7 +15,7 @@ from tokenyard.core.principal import Principal
 from tokenyard.gateway.counting.token_counter import TokenCounter
 from tokenyard.gateway.endpoints.body import PaidBody
 from tokenyard.gateway.endpoints.table import Endpoint
-from tokenyard.gateway.idempotency.exchange import Exchange
+from tokenyard.gateway.idempotency.exchange import KeyedExchange
 from tokenyard.gateway.idempotency.replay import Replay
 from tokenyard.gateway.idempotency.stage import AskedOnce, IdempotencyStage
 from tokenyard.gateway.metrics import GatewayMetrics
@@ -122,7 +122,7 @@ class Inference:
                 await self._serve_body(endpoint, body, caller, client, telemetry)
                 return
             asked = AskedOnce.read(key, client.header(b"last-event-id"), endpoint.path, raw, stream=bool(body.stream))
-            exchange = Exchange(client, place, telemetry)
+            exchange = KeyedExchange(client, place, telemetry)
             begun = await self._with_fresh(caller, lambda who: self._idempotency.begin(asked, who, exchange))
             if isinstance(begun, Replay):
                 await begun.send()

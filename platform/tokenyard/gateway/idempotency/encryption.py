@@ -1,4 +1,4 @@
-"""What Redis is given of a request and its reply: names and fingerprints that tell nothing, and sealed replies.
+"""What Redis is given of a request and its reply: names and fingerprints that tell nothing, and encrypted replies.
 
 All of it hangs on a secret of the installation and on the organization, so nobody who reads Redis, and no other
 tenant, can read it or guess what it is of.
@@ -28,7 +28,7 @@ class Unreadable(ValueError):
     """Sealed under another secret, for another organization or key, or changed since."""
 
 
-class ReplySeal:
+class ReplyCipher:
     """AES-256-GCM under a key for each organization, bound to the name that the reply is kept by."""
 
     def __init__(self, secret: bytes) -> None:
@@ -42,24 +42,24 @@ class ReplySeal:
         """Return what tells one request to an endpoint from another."""
         return self._digest(organization, b"body", endpoint.encode() + b"\0" + body)[:_SHORT_BYTES]
 
-    async def seal(self, organization: OrganizationId, name: str, data: bytes) -> bytes:
+    async def encrypt(self, organization: OrganizationId, name: str, data: bytes) -> bytes:
         """Return `data`, made shorter: the events of a stream are much alike."""
-        return await _call(len(data), self._sealed, organization, name, data)
+        return await _call(len(data), self._encrypted, organization, name, data)
 
-    async def unseal(self, organization: OrganizationId, name: str, sealed: bytes) -> bytes:
-        """Return what was sealed, or raise `Unreadable`."""
-        return await _call(len(sealed), self._unsealed, organization, name, sealed)
+    async def decrypt(self, organization: OrganizationId, name: str, encrypted: bytes) -> bytes:
+        """Return what was encrypted, or raise `Unreadable`."""
+        return await _call(len(encrypted), self._decrypted, organization, name, encrypted)
 
-    def _sealed(self, organization: OrganizationId, name: str, data: bytes) -> bytes:
+    def _encrypted(self, organization: OrganizationId, name: str, data: bytes) -> bytes:
         nonce = os.urandom(_NONCE_BYTES)
         return nonce + self._cipher(organization).encrypt(nonce, zlib.compress(data, _LEVEL), name.encode())
 
-    def _unsealed(self, organization: OrganizationId, name: str, sealed: bytes) -> bytes:
-        nonce, data = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+    def _decrypted(self, organization: OrganizationId, name: str, encrypted: bytes) -> bytes:
+        nonce, data = encrypted[:_NONCE_BYTES], encrypted[_NONCE_BYTES:]
         try:
             return zlib.decompress(self._cipher(organization).decrypt(nonce, data, name.encode()))
         except (InvalidTag, ValueError) as error:
-            raise Unreadable("not sealed with this secret, for this organization and key") from error
+            raise Unreadable("not encrypted with this secret, for this organization and key") from error
 
     def _cipher(self, organization: OrganizationId) -> AESGCM:
         return AESGCM(self._digest(organization, b"cipher", b""))
