@@ -4,7 +4,7 @@ import asyncio
 import re
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenyard.gateway.idempotency.recording import RecordedReply, ReplyRecorder
@@ -34,6 +34,7 @@ async def _recorded(pieces: list[list[bytes]]) -> tuple[bytes, RecordedReply | N
     return b"".join(received), recorder.reply("req_1")
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(EVENT, max_size=4), min_size=1, max_size=6), st.data())
 def test_received_and_replayed_are_the_whole(pieces: list[list[bytes]], data: st.DataObject) -> None:
     whole, reply = asyncio.run(_recorded(pieces))
