@@ -71,6 +71,8 @@ class Settings(BaseSettings):
     max_in_flight_per_organization: int = 1024
     max_in_flight_bytes: int = 128 * 1024 * 1024
     max_in_flight_bytes_per_organization: int = 32 * 1024 * 1024
+    # In Redis, of replies under idempotency keys.
+    max_kept_reply_bytes_per_organization: int = 16 * 1024 * 1024
 
     training_num_cpus: float = 1.0
     training_num_gpus: float = 0.0
@@ -127,7 +129,7 @@ class Settings(BaseSettings):
         """Return a 32-byte secret for one purpose, so that no secret is used for two things.
 
         Purposes in use: `api-key-pepper-1`, `meter`, `cache-salt`, `replica-bearer`, `dashboard-session`,
-        `end-user`, `stored-answers`.
+        `end-user`, `stored-answers`, `idempotent-replies`.
 
         Raises:
             ValueError: no installation secret is set (`TOKENYARD_SECRET`; `tokenyard up` makes one).

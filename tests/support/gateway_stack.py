@@ -29,6 +29,9 @@ from tokenyard.core.replica import Replica
 from tokenyard.gateway.app import Gateway, create_app
 from tokenyard.gateway.counting.token_counter import TokenCounter
 from tokenyard.gateway.elsewhere.server_relay import ServerRelay
+from tokenyard.gateway.idempotency.encryption import ReplyCipher
+from tokenyard.gateway.idempotency.stage import IdempotencyStage
+from tokenyard.gateway.idempotency.store import MAX_BYTES_OF_ONE, IdempotencyStore
 from tokenyard.gateway.path.in_flight import InFlightBounds
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
@@ -45,6 +48,7 @@ OTHER_KEY = "ty-other"
 OTHER = OrganizationId("org_other")
 METER_SECRET = hashlib.sha256(b"meter").digest()
 SALT_SECRET = hashlib.sha256(b"salt").digest()
+REPLY_SECRET = hashlib.sha256(b"replies").digest()
 BEARER = "replica-bearer"
 WALLET_NANO = 10**12
 DEADLINE_S = 10.0
@@ -93,10 +97,11 @@ class GatewayStack:
         return int(await self.redis.zcard(holds(bucket_of(ORGANIZATION)))) == 0
 
     async def post(
-        self, session: ClientSession, body: dict[str, object], path: str = CHAT, key: str = KEY
+        self, session: ClientSession, body: dict[str, object], path: str = CHAT, *, key: str = KEY, **headers: str
     ) -> ClientResponse:
-        """Send a request as a plain HTTP client would."""
-        return await session.post(self.url + path, json=body, headers={"authorization": f"Bearer {key}"})
+        """Send a request as a plain HTTP client would; in the names of `headers` an underscore is a hyphen."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await session.post(self.url + path, json=body, headers={"authorization": f"Bearer {key}", **named})
 
     async def budget(self) -> dict[bytes, bytes]:
         return await read_hash(self.redis, budget(bucket_of(ORGANIZATION), wallet(ORGANIZATION)))
@@ -125,6 +130,7 @@ async def gateway_stack(
     stall_limit_s: float = 30.0,
     in_flight: InFlightBounds | None = None,
     budget_source: BudgetSource | None = None,
+    max_kept_bytes: int = MAX_BYTES_OF_ONE,
     meter_secret: bytes = METER_SECRET,
     bearer: str = BEARER,
     elsewhere: ServerRelay | None = None,
@@ -162,6 +168,11 @@ async def gateway_stack(
             admission=admission,
             relay=Relay(server, listed, meter_secret=meter_secret, salt_secret=SALT_SECRET, elsewhere=elsewhere),
             answers=answers or KeptInMemory(),
+            idempotency=IdempotencyStage(
+                IdempotencyStore(redis, lease_ms=30_000, max_bytes=max_kept_bytes),
+                ReplyCipher(REPLY_SECRET),
+                renewal_ms=5_000,
+            ),
             clock=SystemClock(),
             registry=registry,
             access_log=await stack.enter_async_context(AccessLog(log.append)),

@@ -32,6 +32,9 @@ from tokenyard.gateway.app import create_app
 from tokenyard.gateway.counting.token_counter import TokenCounter
 from tokenyard.gateway.elsewhere.server_relay import ServerRelay
 from tokenyard.gateway.endpoints.anthropic.unpaid_replies import errors_at
+from tokenyard.gateway.idempotency.encryption import ReplyCipher
+from tokenyard.gateway.idempotency.stage import IdempotencyStage
+from tokenyard.gateway.idempotency.store import IdempotencyStore
 from tokenyard.gateway.path.in_flight import InFlightBounds
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
@@ -153,12 +156,21 @@ async def _inference(
         salt_secret=settings.derived_secret("cache-salt"),
         elsewhere=elsewhere,
     )
+    replies = IdempotencyStore(
+        foundation.redis,
+        lease_ms=settings.hold_lease_ms,
+        max_bytes=settings.max_kept_reply_bytes_per_organization,
+    )
+    idempotency = IdempotencyStage(
+        replies, ReplyCipher(settings.derived_secret("idempotent-replies")), renewal_ms=settings.hold_renewal_ms
+    )
     return Inference(
         authenticator=foundation.authenticator,
         models=foundation.models,
         admission=await stack.enter_async_context(admission),
         relay=relay,
         answers=await stack.enter_async_context(answers),
+        idempotency=idempotency,
         clock=foundation.clock,
         registry=registry,
         access_log=await stack.enter_async_context(AccessLog(sys.stdout.buffer.write, sys.stdout.buffer.flush)),

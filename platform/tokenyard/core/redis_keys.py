@@ -85,3 +85,18 @@ def windows(bucket: int, scope: str) -> str:
 def revision(bucket: int, organization: OrganizationId) -> str:
     """String: the organization's revision; a caller that knows an older one must look its key up again."""
     return f"{bucket_tag(bucket)}:revision:{organization}"
+
+
+def idempotent_reply(bucket: int, organization: OrganizationId, name: str) -> str:
+    """Hash with an expiry: what runs, or ran, under one idempotency key (`gateway/idempotency/replies.lua`)."""
+    return f"{bucket_tag(bucket)}:idempotent:{organization}:{name}"
+
+
+def idempotent_running(bucket: int, organization: OrganizationId) -> str:
+    """Sorted set: request id under an idempotency key -> end of its lease in unix milliseconds."""
+    return f"{bucket_tag(bucket)}:idempotent-running:{organization}"
+
+
+def idempotent_bytes(bucket: int, organization: OrganizationId) -> str:
+    """Hash: hour since 1970 -> bytes of the replies that were kept in it."""
+    return f"{bucket_tag(bucket)}:idempotent-bytes:{organization}"

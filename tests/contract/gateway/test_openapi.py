@@ -37,7 +37,7 @@ INPUTS: dict[str, dict[str, object]] = {
     SCORE.path: {"queries": "hello", "documents": "hello"},
     RERANK.path: {"query": "hello", "documents": ["hello"]},
 }
-STATUSES = {"200", "400", "401", "403", "404", "413", "429", "500", "502", "503", "504"}
+STATUSES = {"200", "400", "401", "403", "404", "409", "410", "413", "422", "429", "500", "502", "503", "504"}
 each_endpoint = pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.operation)
 each_field = pytest.mark.parametrize(
     ("endpoint", "name"),

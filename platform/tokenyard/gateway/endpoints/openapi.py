@@ -6,6 +6,9 @@ import msgspec
 from fastapi import FastAPI
 
 from tokenyard.core.errors import (
+    Conflict,
+    Gone,
+    IdempotencyKeyReused,
     InvalidRequest,
     ModelFailed,
     ModelNotFound,
@@ -28,7 +31,21 @@ _REF = "#/components/schemas/{name}"
 _API_KEY = "ApiKey"
 _ERRORS: tuple[type[TokenyardError], ...] = (
     *(InvalidRequest, Unauthenticated, PermissionDenied, ModelNotFound, PayloadTooLarge),
+    *(Conflict, Gone, IdempotencyKeyReused),
     *(RateLimited, QuotaExceeded, ModelFailed, UpstreamFailed, Unavailable, TimedOut),
+)
+_HEADERS = (
+    (
+        "Idempotency-Key",
+        {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[\x20-\x7e]+$"},
+        "Of your own making. A request with a key runs to its end also when you leave, and is charged once; sent again "
+        "within 24 hours, by any key of the project, it gives the same reply, with `idempotent-replayed: true`.",
+    ),
+    (
+        "Last-Event-ID",
+        {"type": "string", "pattern": "^[0-9]{1,9}$"},
+        "With `stream` and an `Idempotency-Key`: the `id` of the last event that you have. The reply goes on after it.",
+    ),
 )
 
 
@@ -89,6 +106,10 @@ def _operation(endpoint: Endpoint) -> Json:
         "summary": endpoint.summary,
         "tags": ["inference"],
         "security": [{_API_KEY: []}],
+        "parameters": [
+            {"name": name, "in": "header", "required": False, "schema": schema, "description": description}
+            for name, schema, description in _HEADERS
+        ],
         "requestBody": {"required": True, "content": _json(endpoint.body)},
         "responses": {"200": answer, **refusals},
     }

@@ -1,10 +1,10 @@
 """The one path of every endpoint that costs money: authenticate, resolve, admit, route, relay, settle."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry
 from starlette.types import Receive, Scope, Send
@@ -17,11 +17,14 @@ from tokenyard.core.principal import KeyScope, Principal
 from tokenyard.gateway.counting.token_counter import TokenCounter
 from tokenyard.gateway.endpoints.body import PaidBody
 from tokenyard.gateway.endpoints.table import Endpoint
+from tokenyard.gateway.idempotency.exchange import KeyedExchange
+from tokenyard.gateway.idempotency.replay import Replay
+from tokenyard.gateway.idempotency.stage import AskedOnce, IdempotencyStage
 from tokenyard.gateway.metrics import GatewayMetrics
 from tokenyard.gateway.path.admit import AdmissionStage
 from tokenyard.gateway.path.background import RENEWAL_S, BackgroundRuns
 from tokenyard.gateway.path.client import STALL_LIMIT_S, ClientConnection, ClientLeft
-from tokenyard.gateway.path.in_flight import InFlight, InFlightBounds
+from tokenyard.gateway.path.in_flight import InFlight, InFlightBounds, Place
 from tokenyard.gateway.path.recall import recall
 from tokenyard.gateway.path.relay import Relay
 from tokenyard.gateway.path.resolve import ResolvedRequest, fitted, resolve
@@ -35,6 +38,7 @@ from tokenyard.web.auth import Authenticator, bearer, check_scope
 CLIENT_CLOSED_REQUEST = 499
 
 _LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class _Caller(NamedTuple):
@@ -43,6 +47,18 @@ class _Caller(NamedTuple):
     principal: Principal
     secret: str
     address: str
+
+
+class _Asked(NamedTuple):
+    """One request on its way; what `under_way` closes counts it among those under way."""
+
+    endpoint: Endpoint
+    body: PaidBody
+    caller: _Caller
+    client: ClientConnection
+    telemetry: RequestTelemetry
+    place: Place
+    under_way: ExitStack
 
 
 class Inference:
@@ -56,6 +72,7 @@ class Inference:
         admission: AdmissionControl,
         relay: Relay,
         answers: StoredAnswers,
+        idempotency: IdempotencyStage,
         clock: Clock,
         registry: CollectorRegistry,
         access_log: AccessLog,
@@ -69,6 +86,7 @@ class Inference:
         self.models = models
         self._relay = relay
         self._answers = answers
+        self._idempotency = idempotency
         self._clock = clock
         self._metrics = GatewayMetrics(registry)
         self._log = access_log
@@ -123,38 +141,43 @@ class Inference:
             place = stack.enter_context(self._places.place(principal.organization))
             raw = await client.body(self._max_request_bytes, place.came)
             body = endpoint.parse(raw)
-            await recall(body, principal, self._answers, place.came)
-            await self._serve_body(endpoint, body, caller, client, telemetry, place=stack)
+            asked = _Asked(endpoint, body, caller, client, telemetry, place, stack)
+            key = client.header(b"idempotency-key")
+            if key is None:
+                await self._serve_body(asked)
+                return
+            last = client.header(b"last-event-id")
+            await self._serve_once(AskedOnce.read(key, last, endpoint.path, raw, stream=bool(body.stream)), asked)
 
-    async def _serve_body(
-        self,
-        endpoint: Endpoint,
-        body: PaidBody,
-        caller: _Caller,
-        client: ClientConnection,
-        telemetry: RequestTelemetry,
-        *,
-        place: ExitStack,
-    ) -> None:
-        principal = caller.principal
-        request = await resolve(endpoint, body, principal, self.models, self.counter)
-        request, admitted = await self._admit(request, caller, telemetry.request_id)
+    async def _serve_once(self, once: AskedOnce, asked: _Asked) -> None:
+        """Serve a request that is known by a key of its client's, or give its reply again."""
+        exchange = KeyedExchange(asked.client, asked.place, asked.telemetry)
+        begun = await self._with_fresh(asked.caller, lambda who: self._idempotency.begin(once, who, exchange))
+        if isinstance(begun, Replay):
+            await begun.send()
+            return
+        async with begun:
+            await self._serve_body(asked)
+
+    async def _serve_body(self, asked: _Asked) -> None:
+        body, principal, telemetry = asked.body, asked.caller.principal, asked.telemetry
+        await recall(body, principal, self._answers, asked.place.came)
+        request = await resolve(asked.endpoint, body, principal, self.models, self.counter)
+        request, admitted = await self._admit(request, asked.caller, telemetry.request_id)
         telemetry.admitted(request.model.name, admitted.rates.headers())
         keep = partial(self._answers.keep, principal.organization, principal.project)
         settlement = RequestSettlement(self.settler, admitted.claims, request.model.price, telemetry, keep)
         if body.in_background:
-            await self._begin(request, settlement, client, place)
+            await self._begin(request, settlement, asked)
             return
         async with settlement:
-            async with client.watched():
+            async with asked.client.watched():
                 # Counting comes after the limits, so that who is over them cannot make us count.
-                await self._relay.run(await fitted(request, self.counter), client, settlement)
+                await self._relay.run(await fitted(request, self.counter), asked.client, settlement)
 
-    async def _begin(
-        self, request: ResolvedRequest, settlement: RequestSettlement, client: ClientConnection, place: ExitStack
-    ) -> None:
+    async def _begin(self, request: ResolvedRequest, settlement: RequestSettlement, asked: _Asked) -> None:
         """Answer that the request is queued, and go on with it; its place among those under way goes with it."""
-        taken = place.pop_all()
+        taken = asked.under_way.pop_all()
         self._count(+1)
         taken.callback(self._count, -1)
         try:
@@ -163,7 +186,7 @@ class Inference:
             taken.close()
             async with settlement:  # no attempt has begun, so it costs nothing
                 raise
-        await _send(client, 200, told, settlement.telemetry, {})
+        await _send(asked.client, 200, told, settlement.telemetry, {})
 
     async def drain(self) -> None:
         """Wait for what goes on after the clients were answered, for a limited time."""
@@ -173,15 +196,21 @@ class Inference:
     async def _admit(
         self, request: ResolvedRequest, caller: _Caller, request_id: RequestId
     ) -> tuple[ResolvedRequest, Admitted]:
-        """Admit the request; where its caller was changed since, look the key up afresh and try once more."""
+        async def ask(who: Principal) -> tuple[ResolvedRequest, Admitted]:
+            who.check_model(request.model.name)
+            return await self._admission.admit(request, who, request_id)
+
+        return await self._with_fresh(caller, ask)
+
+    async def _with_fresh(self, caller: _Caller, ask: Callable[[Principal], Awaitable[T]]) -> T:
+        """Ask for the caller; where it was changed since, look the key up afresh and ask once more."""
         try:
-            return await self._admission.admit(request, caller.principal, request_id)
+            return await ask(caller.principal)
         except PrincipalOutdated:
             fresh = await self._authenticator.fresh_tenant(caller.secret, caller.address)
         check_scope(fresh, KeyScope.INFERENCE)
-        fresh.check_model(request.model.name)
         try:
-            return await self._admission.admit(request, fresh, request_id)
+            return await ask(fresh)
         except PrincipalOutdated as error:  # changed once more, or SQL answered with an old copy
             raise Unavailable("The API key was changed just now. Please try again.") from error
 
