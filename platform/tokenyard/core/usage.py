@@ -5,7 +5,7 @@ import msgspec
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
 
-MAX_END_USER_CHARS = 128
+MAX_END_USER_CHARS = 256
 
 
 class TokenUsage(msgspec.Struct, frozen=True):

@@ -18,7 +18,7 @@ def attempted(attempt: str) -> MeterClaims:
 GOOD = [
     settled(claims("req_a"), usage(10, 5, 10)),
     reported(claims("req_a"), usage(0, 0)),
-    settled(claims("req_a", end_user="é" * 128), usage(1, 1)),
+    settled(claims("req_a", end_user="é" * 256), usage(1, 1)),
     expired(claims("req_a", 12)),
     trained("ftjob-1", 0),
 ]
@@ -43,7 +43,7 @@ BAD: list[tuple[UsageEvent, str]] = [
     (settled(claims("req_a", project=""), usage(1, 1)), "project"),
     (settled(claims("req_a", key="key\x00"), usage(1, 1)), "key"),
     (settled(claims("req_a", budgets=("b" * 257,)), usage(1, 1)), "budgets"),
-    (settled(claims("req_a", end_user="u" * 129), usage(1, 1)), "end_user"),
+    (settled(claims("req_a", end_user="u" * 257), usage(1, 1)), "end_user"),
     (reported(claims("req_a", end_user="u\x00"), usage(1, 1)), "end_user"),
     (expired(claims("req_a", admitted_at_ms=0)), "admitted_at_ms"),
     (expired(claims("req_a", admitted_at_ms=10**15)), "admitted_at_ms"),

@@ -13,22 +13,22 @@ from tokenyard.core.clock import SystemClock
 from tokenyard.core.errors import ContextLengthExceeded
 from tokenyard.core.ids import RequestId
 from tokenyard.gateway.counting.token_counter import TokenCounter
-from tokenyard.gateway.endpoints.body import GenerationBody
+from tokenyard.gateway.endpoints.body import PaidBody
 from tokenyard.gateway.endpoints.table import CHAT, COMPLETIONS
 from tokenyard.gateway.path.admit import admission_request
 from tokenyard.gateway.path.resolve import resolve
 
 
-def _chat(*contents: object, **more: object) -> GenerationBody:
+def _chat(*contents: object, **more: object) -> PaidBody:
     messages = [{"role": "user", "content": content} for content in contents]
     return CHAT.parse(orjson.dumps({"model": BASE.id, "messages": messages, **more}))
 
 
-def _completion(prompt: object, **more: object) -> GenerationBody:
+def _completion(prompt: object, **more: object) -> PaidBody:
     return COMPLETIONS.parse(orjson.dumps({"model": BASE.id, "prompt": prompt, **more}))
 
 
-def _bounds(body: GenerationBody) -> list[int]:
+def _bounds(body: PaidBody) -> list[int]:
     return [prompt.bound for prompt in body.prompts(BASE)]
 
 

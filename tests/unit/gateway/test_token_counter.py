@@ -13,8 +13,8 @@ from support.fakes.tokenizers import save_byte_tokenizer, save_word_tokenizer
 from tokenyard.core.errors import RateLimited
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.models import BaseModel
+from tokenyard.gateway.counting.counting_queue import MAX_ASKED
 from tokenyard.gateway.counting.token_counter import TokenCounter
-from tokenyard.gateway.counting.turns import MAX_ASKED
 from tokenyard.gateway.endpoints.body import Prompt
 
 ONE, OTHER = OrganizationId("org_one"), OrganizationId("org_other")

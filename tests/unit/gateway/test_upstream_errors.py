@@ -48,7 +48,7 @@ def test_nothing_of_the_inside_is_shown(message: str) -> None:
 
 def test_retry_after_is_kept() -> None:
     assert upstream_error(503, b"", 7.0).headers["retry-after"] == "7"
-    assert upstream_error(429, b"", 7.4).headers["retry-after"] == "7"
+    assert upstream_error(429, b"", 7.4).headers["retry-after"] == "8"
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.models import BaseModel
+from tokenyard.gateway.counting.counting_queue import CountingQueue
 from tokenyard.gateway.counting.model_tokenizer import ModelTokenizer
-from tokenyard.gateway.counting.turns import CountingTurns
 from tokenyard.gateway.endpoints.body import Prompt
 
 MAX_TOKENIZERS = 16
@@ -23,14 +23,14 @@ class TokenCounter:
     def __init__(self, models: Iterable[BaseModel] = ()) -> None:
         """Read the tokenizers of `models`, which would hold up the event loop later; others are read when wanted."""
         self._tokenizers: OrderedDict[str, ModelTokenizer] = OrderedDict()
-        self._turns = CountingTurns()
+        self._queue = CountingQueue()
         for model in models:
             self._tokenizer(model)
 
     @property
     def under_way(self) -> int:
         """How many counts wait or are being made."""
-        return self._turns.under_way
+        return self._queue.under_way
 
     async def count(
         self, organization: OrganizationId, prompts: Sequence[Prompt], model: BaseModel
@@ -41,7 +41,7 @@ class TokenCounter:
             RateLimited: too many long prompts of this organization wait to be counted.
             Unavailable: too many of all organizations do.
         """
-        return await self._turns.run(organization, lambda: self._count(prompts, model))
+        return await self._queue.run(organization, lambda: self._count(prompts, model))
 
     async def tokenize(
         self, organization: OrganizationId, model: BaseModel, work: Callable[[ModelTokenizer], T]
@@ -52,7 +52,7 @@ class TokenCounter:
             tokenizer = self._tokenizer(model)
             return None if tokenizer is None else work(tokenizer)
 
-        return await self._turns.run(organization, done)
+        return await self._queue.run(organization, done)
 
     async def fewest(self, prompts: Sequence[Prompt], model: BaseModel) -> list[int] | None:
         """Return numbers of tokens that the prompts are never below, without counting."""

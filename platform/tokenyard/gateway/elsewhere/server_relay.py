@@ -82,7 +82,7 @@ class ServerRelay:
             try:
                 self._heed(model, answer.status, reply)
                 if reply.status != 200:
-                    await refuse(reply)
+                    await refuse(reply, request.endpoint.input)
                 relay = relay_stream if request.body.stream else relay_whole
                 await relay(request, reply, client, settlement)
             finally:

@@ -15,7 +15,7 @@ _COUNTS = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "t
 
 
 def upgrade() -> None:
-    op.add_column("billing_charges", sa.Column("end_user", sa.String(128), nullable=False, server_default=""))
+    op.add_column("billing_charges", sa.Column("end_user", sa.String(256), nullable=False, server_default=""))
     _key_of_hours()
 
 
@@ -29,7 +29,7 @@ def _key_of_hours() -> None:
         sa.Column("kind", sa.String(16), nullable=False),
         sa.Column("model", sa.String(256), nullable=False),
         sa.Column("price", sa.String(320), nullable=False),
-        sa.Column("end_user", sa.String(128), nullable=False),
+        sa.Column("end_user", sa.String(256), nullable=False),
         sa.Column("hour_ms", sa.BigInteger(), nullable=False),
     ]
     counts = [sa.Column(name, sa.BigInteger(), nullable=False) for name in _COUNTS]

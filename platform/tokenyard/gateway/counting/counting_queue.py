@@ -23,7 +23,7 @@ class _Line:
         self.asked = 0
 
 
-class CountingTurns:
+class CountingQueue:
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(THREADS, "counting")
         self._lines: dict[OrganizationId, _Line] = {}
