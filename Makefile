@@ -48,7 +48,7 @@ test: lint types clients ## every test: real databases, the real stack, a real b
 	@$(BIN)/coverage report
 
 test-faults: setup ## every fault, and the long form of what `make test` does for a minute
-	MONEY_MACHINE_RUNS=300 MONEY_MACHINE_STEPS=60 MONEY_EVERY_STEP=1 FUZZ_CASES=1200 \
+	MONEY_MACHINE_RUNS=300 MONEY_MACHINE_STEPS=60 MONEY_EVERY_STEP=1 FUZZ_CASES=1200 FAILOVERS=6 \
 	$(BIN)/pytest -q --durations=10 tests/fault tests/property/billing/test_money_machine.py tests/e2e/test_fuzz.py
 
 format: setup ## rewrite the sources as ruff would

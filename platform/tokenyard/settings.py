@@ -25,7 +25,7 @@ class Settings(BaseSettings):
 
     data_dir: Path = Field(default_factory=lambda: Path.home() / ".tokenyard")
     database_url: str = ""
-    redis_url: str = ""
+    redis_url: str = ""  # one server, Sentinel or a cluster: `metering/connection.py`
     blob_url: str = ""
     secret: SecretStr = SecretStr("")
     models_dir: Path = Field(default_factory=lambda: shipped("deployments/models"))
@@ -56,6 +56,10 @@ class Settings(BaseSettings):
     max_upload_bytes: int = 512 * 1024 * 1024
     max_request_bytes: int = 4 * 1024 * 1024
 
+    # Responses and chat completions that are kept for their clients.
+    stored_answers_days: int = 30
+    stored_answers_bytes_per_organization: int = 1024 * 1024 * 1024
+
     # Of each gateway process, to one client or organization and in all.
     max_connections: int = 4096
     max_connections_per_address: int = 512
@@ -67,6 +71,8 @@ class Settings(BaseSettings):
     max_in_flight_per_organization: int = 1024
     max_in_flight_bytes: int = 128 * 1024 * 1024
     max_in_flight_bytes_per_organization: int = 32 * 1024 * 1024
+    # In Redis, of replies under idempotency keys.
+    max_kept_reply_bytes_per_organization: int = 16 * 1024 * 1024
 
     training_num_cpus: float = 1.0
     training_num_gpus: float = 0.0
@@ -110,6 +116,10 @@ class Settings(BaseSettings):
         """Where the command line and the dashboard find the gateway."""
         return self.api_url or self.local_url(self.gateway_port)
 
+    @property
+    def stored_answers_ms(self) -> int:
+        return self.stored_answers_days * 86_400_000
+
     def local_url(self, port: int) -> str:
         """Return how this machine reaches one of our own ports."""
         host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host, self.host)  # noqa: S104 - compared only
@@ -119,7 +129,7 @@ class Settings(BaseSettings):
         """Return a 32-byte secret for one purpose, so that no secret is used for two things.
 
         Purposes in use: `api-key-pepper-1`, `meter`, `cache-salt`, `replica-bearer`, `dashboard-session`,
-        `end-user`.
+        `end-user`, `stored-answers`, `idempotent-replies`.
 
         Raises:
             ValueError: no installation secret is set (`TOKENYARD_SECRET`; `tokenyard up` makes one).

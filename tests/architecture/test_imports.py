@@ -10,7 +10,7 @@ import pytest
 from support.source_tree import ROOT, SourceFile, listed, source_files
 
 HEAVY = {"ray", "torch", "vllm", "transformers", "peft", "trl"}
-SLICES = ("tenancy", "catalog", "limits", "gateway", "files", "finetune", "batches", "clients")
+SLICES = ("tenancy", "catalog", "limits", "gateway", "files", "finetune", "responses", "batches", "clients")
 
 
 def test_the_import_contracts_hold() -> None:

@@ -9,7 +9,10 @@ from support.source_tree import ROOT, SourceFile, bases, listed, source_files
 MAX_LINES = 400
 MAX_FILES = 15
 SLICES = (
-    *(f"platform/tokenyard/{name}" for name in ("tenancy", "catalog", "limits", "gateway", "files", "finetune")),
+    *(
+        f"platform/tokenyard/{name}"
+        for name in ("tenancy", "catalog", "limits", "gateway", "files", "finetune", "responses")
+    ),
     "billing/tokenyard_billing",
 )
 SHARED_JOBS = {

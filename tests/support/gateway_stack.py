@@ -2,19 +2,20 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import ClientResponse, ClientSession
+from fastapi import APIRouter
 from openai.types.chat import ChatCompletionUserMessageParam
 from prometheus_client import CollectorRegistry
 from redis.asyncio import Redis
 
 from support.fakes.admission_requests import ORGANIZATION, BudgetTable, open_buckets, principal
 from support.fakes.authenticator import FixedAuthenticator
-from support.fakes.gateway_ports import BASE, KnownModels, KnownReplicas
+from support.fakes.gateway_ports import BASE, KeptInMemory, KnownModels, KnownReplicas
 from support.fakes.model_server import MockModelServer
 from support.redis_reader import read_hash, read_usage
 from support.servers.asgi import running
@@ -28,9 +29,13 @@ from tokenyard.core.replica import Replica
 from tokenyard.gateway.app import Gateway, create_app
 from tokenyard.gateway.counting.token_counter import TokenCounter
 from tokenyard.gateway.elsewhere.server_relay import ServerRelay
+from tokenyard.gateway.idempotency.encryption import ReplyCipher
+from tokenyard.gateway.idempotency.stage import IdempotencyStage
+from tokenyard.gateway.idempotency.store import MAX_BYTES_OF_ONE, IdempotencyStore
 from tokenyard.gateway.path.in_flight import InFlightBounds
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
+from tokenyard.gateway.ports import StoredAnswers
 from tokenyard.gateway.tokenize_routes import tokenize_router
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.live_budgets import BudgetSource
@@ -43,6 +48,7 @@ OTHER_KEY = "ty-other"
 OTHER = OrganizationId("org_other")
 METER_SECRET = hashlib.sha256(b"meter").digest()
 SALT_SECRET = hashlib.sha256(b"salt").digest()
+REPLY_SECRET = hashlib.sha256(b"replies").digest()
 BEARER = "replica-bearer"
 WALLET_NANO = 10**12
 DEADLINE_S = 10.0
@@ -91,10 +97,11 @@ class GatewayStack:
         return int(await self.redis.zcard(holds(bucket_of(ORGANIZATION)))) == 0
 
     async def post(
-        self, session: ClientSession, body: dict[str, object], path: str = CHAT, key: str = KEY
+        self, session: ClientSession, body: dict[str, object], path: str = CHAT, *, key: str = KEY, **headers: str
     ) -> ClientResponse:
-        """Send a request as a plain HTTP client would."""
-        return await session.post(self.url + path, json=body, headers={"authorization": f"Bearer {key}"})
+        """Send a request as a plain HTTP client would; in the names of `headers` an underscore is a hyphen."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await session.post(self.url + path, json=body, headers={"authorization": f"Bearer {key}", **named})
 
     async def budget(self) -> dict[bytes, bytes]:
         return await read_hash(self.redis, budget(bucket_of(ORGANIZATION), wallet(ORGANIZATION)))
@@ -123,10 +130,13 @@ async def gateway_stack(
     stall_limit_s: float = 30.0,
     in_flight: InFlightBounds | None = None,
     budget_source: BudgetSource | None = None,
+    max_kept_bytes: int = MAX_BYTES_OF_ONE,
     meter_secret: bytes = METER_SECRET,
     bearer: str = BEARER,
     elsewhere: ServerRelay | None = None,
     max_request_bytes: int = 100_000,
+    answers: StoredAnswers | None = None,
+    routers: Sequence[APIRouter] = (),
 ) -> AsyncIterator[GatewayStack]:
     """Run a gateway with so many mock model servers, and with the budgets of its table or of another source.
 
@@ -157,6 +167,12 @@ async def gateway_stack(
             models=models,
             admission=admission,
             relay=Relay(server, listed, meter_secret=meter_secret, salt_secret=SALT_SECRET, elsewhere=elsewhere),
+            answers=answers or KeptInMemory(),
+            idempotency=IdempotencyStage(
+                IdempotencyStore(redis, lease_ms=30_000, max_bytes=max_kept_bytes),
+                ReplyCipher(REPLY_SECRET),
+                renewal_ms=5_000,
+            ),
             clock=SystemClock(),
             registry=registry,
             access_log=await stack.enter_async_context(AccessLog(log.append)),
@@ -164,9 +180,10 @@ async def gateway_stack(
             in_flight=in_flight,
             stall_limit_s=stall_limit_s,
             counter=counter,
+            background_renewal_s=0.05,
         )
-        routers = [tokenize_router(models, counter)]
-        app = create_app(authenticator=keys, inference=inference, routers=routers, registry=registry)
+        served = (tokenize_router(models, counter), *routers)
+        app = create_app(authenticator=keys, inference=inference, registry=registry, routers=served)
         assert isinstance(app, Gateway)
         url = await stack.enter_async_context(running(app, lifespan=True))
         yield GatewayStack(url, redis, keys, models, listed, servers, registry, budgets, app, log)

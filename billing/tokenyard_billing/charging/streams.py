@@ -10,6 +10,7 @@ from redis.exceptions import ResponseError
 
 from tokenyard.core.redis_keys import CONSUMER_GROUP, usage_stream
 from tokenyard.metering.stream import FIELD
+from tokenyard.storage.redis import redis_time_ms
 
 _START = "0-0"
 
@@ -36,9 +37,8 @@ class UsageStreams:
         self._consumer = consumer
 
     async def now_ms(self) -> int:
-        """Return Redis time."""
-        seconds, microseconds = await self._redis.time()
-        return int(seconds) * 1000 + int(microseconds) // 1000
+        """Return Redis time; in a cluster no bucket's server is behind it."""
+        return await redis_time_ms(self._redis)
 
     async def create_groups(self, buckets: Iterable[int]) -> None:
         """Make the group where Redis has none, from the start of the stream."""

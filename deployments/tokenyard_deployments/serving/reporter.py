@@ -3,23 +3,16 @@
 import asyncio
 from pathlib import Path
 
-from redis.asyncio import Redis
-
+from tokenyard.metering.connection import COMMAND_TIMEOUT_S, connect_redis
 from tokenyard.metering.events import ReplicaReported
 from tokenyard.metering.stream import report_outbox
-
-COMMAND_TIMEOUT_S = 2.0
-CONNECT_TIMEOUT_S = 1.0
 
 
 class Reporter:
     """One for each replica. `folder` may be shared with other replicas, also with those that are gone."""
 
     def __init__(self, redis_url: str, folder: Path) -> None:
-        # Without retries of its own: a lost connection may mean that Redis has lost what it took last.
-        self._redis = Redis.from_url(
-            redis_url, socket_timeout=COMMAND_TIMEOUT_S, socket_connect_timeout=CONNECT_TIMEOUT_S, retry=None
-        )
+        self._redis = connect_redis(redis_url)
         self._outbox = report_outbox(self._redis, folder)
         self._sending: set[asyncio.Task[None]] = set()
 

@@ -20,6 +20,9 @@ from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.limits.reservation_holds import ReservationHolds
 from tokenyard.limits.revisions import RedisRevisions
 from tokenyard.metering.stream import USAGE_TOPIC, usage_carrier
+from tokenyard.responses.content import ContentCipher
+from tokenyard.responses.operator_store import AnswerOperatorStore
+from tokenyard.responses.store import AnswerStore
 from tokenyard.settings import Settings
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
@@ -164,6 +167,18 @@ class Foundation:
     @cached_property
     def adapters(self) -> AdapterCatalog:
         return AdapterCatalog(self.base_models, self.catalog_store, self.models, self.catalog_push)
+
+    @cached_property
+    def answers_cipher(self) -> ContentCipher:
+        return ContentCipher([self.settings.derived_secret("stored-answers")])
+
+    @cached_property
+    def answers(self) -> AnswerStore:
+        return AnswerStore(self.database, self.clock, self.answers_cipher, retention_ms=self.settings.stored_answers_ms)
+
+    @cached_property
+    def answers_operator(self) -> AnswerOperatorStore:
+        return AnswerOperatorStore(self.database, self.clock, retention_ms=self.settings.stored_answers_ms)
 
     @cached_property
     def catalog_push(self) -> CatalogPush:

@@ -32,12 +32,18 @@ from tokenyard.gateway.app import create_app
 from tokenyard.gateway.counting.token_counter import TokenCounter
 from tokenyard.gateway.elsewhere.server_relay import ServerRelay
 from tokenyard.gateway.endpoints.anthropic.unpaid_replies import errors_at
+from tokenyard.gateway.idempotency.encryption import ReplyCipher
+from tokenyard.gateway.idempotency.stage import IdempotencyStage
+from tokenyard.gateway.idempotency.store import IdempotencyStore
 from tokenyard.gateway.path.in_flight import InFlightBounds
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.gateway.path.relay import Relay
 from tokenyard.gateway.tokenize_routes import tokenize_router
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.budget_reader import RedisBudgetReader
+from tokenyard.responses.conversations import ConversationStore
+from tokenyard.responses.keeper import AnswerKeeper
+from tokenyard.responses.tenant_routes import chat_completion_router, response_router
 from tokenyard.settings import Settings
 from tokenyard.storage.change_feed import ChangeFeed
 from tokenyard.tenancy.operator_routes import operator_router as tenancy_operator_router
@@ -131,6 +137,18 @@ async def _inference(
         lease_ms=settings.hold_lease_ms,
         renewal_ms=settings.hold_renewal_ms,
     )
+    answers = AnswerKeeper(
+        foundation.answers,
+        ConversationStore(
+            foundation.database,
+            foundation.clock,
+            foundation.answers_cipher,
+            retention_ms=settings.stored_answers_ms,
+        ),
+        foundation.answers_operator,
+        foundation.answers_cipher,
+        quota_bytes=settings.stored_answers_bytes_per_organization,
+    )
     relay = Relay(
         await stack.enter_async_context(ModelServerClient(bearer)),
         replicas,
@@ -138,11 +156,21 @@ async def _inference(
         salt_secret=settings.derived_secret("cache-salt"),
         elsewhere=elsewhere,
     )
+    replies = IdempotencyStore(
+        foundation.redis,
+        lease_ms=settings.hold_lease_ms,
+        max_bytes=settings.max_kept_reply_bytes_per_organization,
+    )
+    idempotency = IdempotencyStage(
+        replies, ReplyCipher(settings.derived_secret("idempotent-replies")), renewal_ms=settings.hold_renewal_ms
+    )
     return Inference(
         authenticator=foundation.authenticator,
         models=foundation.models,
         admission=await stack.enter_async_context(admission),
         relay=relay,
+        answers=await stack.enter_async_context(answers),
+        idempotency=idempotency,
         clock=foundation.clock,
         registry=registry,
         access_log=await stack.enter_async_context(AccessLog(sys.stdout.buffer.write, sys.stdout.buffer.flush)),
@@ -190,6 +218,8 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
             policy=training_policy(settings),
             max_upload_bytes=settings.max_upload_bytes,
         ),
+        response_router(foundation.answers),
+        chat_completion_router(foundation.answers),
         *billing_routers(
             database=database,
             redis=foundation.redis,

@@ -8,6 +8,7 @@ _MODULES = (
     "tokenyard.catalog.tables",
     "tokenyard.files.tables",
     "tokenyard.finetune.tables",
+    "tokenyard.responses.tables",
     "tokenyard_billing.tables",
 )
 

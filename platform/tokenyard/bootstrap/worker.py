@@ -27,6 +27,7 @@ from tokenyard.files.store import FileStore
 from tokenyard.finetune.loops import finetune_loops
 from tokenyard.finetune.operator_store import files_in_use
 from tokenyard.limits.sweeper import Sweeper
+from tokenyard.responses.loops import answer_loops
 from tokenyard.settings import Settings
 from tokenyard.storage.change_feed import ChangeFeed
 from tokenyard.tenancy.loops import tenancy_loops
@@ -100,6 +101,7 @@ def _model_loops(
             policy=training_policy(foundation.settings),
         ),
         cleaning_loop(FileOperatorStore(database, clock, files_in_use), files, foundation.blobs),
+        *answer_loops(foundation.answers_operator),
     ]
 
 

@@ -8,7 +8,9 @@ TokenyardError
   + NotFound                  404
       - ModelNotFound         404 model_not_found
   + Conflict                  409
+  + Gone                      410
   + PayloadTooLarge           413
+  + IdempotencyKeyReused      422
   + RateLimited               429 rate_limit_exceeded, may be retried
   + QuotaExceeded             429 insufficient_quota, must not be retried
   + ModelFailed               500
@@ -97,12 +99,31 @@ class Conflict(TokenyardError):
     code = "conflict"
 
 
+class Gone(TokenyardError):
+    """The answer was given once and is not kept any more; asking again cannot help."""
+
+    status = 410
+    type = "invalid_request_error"
+    code = "gone"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message, code=code, headers={"x-should-retry": "false"})
+
+
 class PayloadTooLarge(TokenyardError):
     """The body is over a stated size."""
 
     status = 413
     type = "invalid_request_error"
     code = "payload_too_large"
+
+
+class IdempotencyKeyReused(TokenyardError):
+    """The idempotency key was used for another request."""
+
+    status = 422
+    type = "invalid_request_error"
+    code = "idempotency_key_reused"
 
 
 class RateLimited(TokenyardError):

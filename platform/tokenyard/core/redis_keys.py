@@ -48,7 +48,7 @@ def hold(bucket: int, request: RequestId | str) -> str:
 
 
 def undecided(bucket: int, request: RequestId | str) -> str:
-    """Hash: what token windows count (`tokens`, `windows`, `admitted_at_ms`) for a request whose usage is unknown."""
+    """Hash: what token windows count (`tokens`, `scopes`, `admitted_at_ms`) for a request whose usage is unknown."""
     return f"{bucket_tag(bucket)}:undecided:{request}"
 
 
@@ -77,11 +77,26 @@ def pending(bucket: int, name: str) -> str:
     return f"{bucket_tag(bucket)}:pending:{name}"
 
 
-def rate(bucket: int, scope: str, what: str) -> str:
-    """Hash of a rolling window; `scope` is an organization, project or key id."""
-    return f"{bucket_tag(bucket)}:rate:{scope}:{what}"
+def windows(bucket: int, scope: str) -> str:
+    """String: what a key, project or organization has in use and in its windows, packed (`limits/lua/windows.lua`)."""
+    return f"{bucket_tag(bucket)}:windows:{scope}"
 
 
 def revision(bucket: int, organization: OrganizationId) -> str:
     """String: the organization's revision; a caller that knows an older one must look its key up again."""
     return f"{bucket_tag(bucket)}:revision:{organization}"
+
+
+def idempotent_reply(bucket: int, organization: OrganizationId, name: str) -> str:
+    """Hash with an expiry: what runs, or ran, under one idempotency key (`gateway/idempotency/replies.lua`)."""
+    return f"{bucket_tag(bucket)}:idempotent:{organization}:{name}"
+
+
+def idempotent_running(bucket: int, organization: OrganizationId) -> str:
+    """Sorted set: request id under an idempotency key -> end of its lease in unix milliseconds."""
+    return f"{bucket_tag(bucket)}:idempotent-running:{organization}"
+
+
+def idempotent_bytes(bucket: int, organization: OrganizationId) -> str:
+    """Hash: hour since 1970 -> bytes of the replies that were kept in it."""
+    return f"{bucket_tag(bucket)}:idempotent-bytes:{organization}"

@@ -147,10 +147,10 @@ class JobCreation:
         if name.startswith("ft:"):
             raise InvalidRequest("Training a fine-tuned model further is not available.", param="model")
         model = self._models.get(name)
+        if model is not None and model.task is not ModelTask.CHAT:
+            raise InvalidRequest(f"The model `{name}` makes embeddings. It cannot be fine-tuned.", param="model")
         if model is None or model.max_lora_rank == 0:
             raise ModelNotFound(f"The model `{name}` does not exist or cannot be fine-tuned.", param="model")
-        if model.task is not ModelTask.CHAT:
-            raise InvalidRequest(f"The model `{name}` makes embeddings. It cannot be fine-tuned.", param="model")
         price = self._prices.price(name, fine_tuned=False, at_ms=at_ms)
         # The result could not go live without a price of its own, so training it would only cost.
         if price is None or self._prices.price(name, fine_tuned=True, at_ms=at_ms) is None:

@@ -1,24 +1,20 @@
 """`/v1/fine_tuning/jobs`, as OpenAI's API has it."""
 
-import re
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Request
 
-from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import JobId
 from tokenyard.core.principal import KeyScope, Principal
 from tokenyard.finetune.creation import JobCreation
-from tokenyard.finetune.job_request import MAX_METADATA, MAX_METADATA_KEY, JobRequest
+from tokenyard.finetune.job_request import JobRequest
 from tokenyard.finetune.store import JobStore
 from tokenyard.finetune.views import CheckpointView, EventView, JobView
 from tokenyard.web.auth import TenantWith
-from tokenyard.web.pages import After, Page, PageSize
+from tokenyard.web.pages import After, Page, PageSize, metadata_filter
 
 Tenant = Annotated[Principal, Depends(TenantWith(KeyScope.FINE_TUNING))]
 FreshTenant = Annotated[Principal, Depends(TenantWith(KeyScope.FINE_TUNING, fresh=True))]
-# SQLite's JSON paths have no way to write the others.
-_FILTERABLE = re.compile(rf'[^"\\\x00-\x1f]{{1,{MAX_METADATA_KEY}}}')
 # OpenAI's lists of jobs and events have no cursors.
 _CURSORS = {"first_id", "last_id"}
 IdempotencyKey = Annotated[
@@ -36,7 +32,9 @@ def job_router(jobs: JobStore, creation: JobCreation) -> APIRouter:
 
     @router.get("", response_model_exclude=_CURSORS)
     async def list_jobs(request: Request, tenant: Tenant, limit: PageSize = 20, after: After = None) -> Page[JobView]:
-        found = await jobs.page(tenant.organization, limit=limit + 1, after=after or None, metadata=_metadata(request))
+        found = await jobs.page(
+            tenant.organization, limit=limit + 1, after=after or None, metadata=metadata_filter(request)
+        )
         return Page[JobView].of([JobView.of(job) for job in found], limit)
 
     @router.get("/{job}")
@@ -62,20 +60,3 @@ def job_router(jobs: JobStore, creation: JobCreation) -> APIRouter:
         return Page[CheckpointView].of([CheckpointView.of(row, found) for row in rows], limit)
 
     return router
-
-
-def _metadata(request: Request) -> dict[str, str] | None:
-    """Read `metadata[k]=v` pairs; `metadata=null` asks for jobs without metadata."""
-    if request.query_params.get("metadata") == "null":
-        return {}
-    pairs = {
-        name.removeprefix("metadata[").removesuffix("]"): value
-        for name, value in request.query_params.items()
-        if name.startswith("metadata[") and name.endswith("]")
-    }
-    if len(pairs) > MAX_METADATA or not all(_FILTERABLE.fullmatch(name) for name in pairs):
-        raise InvalidRequest(
-            f"Filter by up to {MAX_METADATA} metadata keys without quotes, backslashes or control characters.",
-            param="metadata",
-        )
-    return pairs or None

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -35,7 +36,7 @@ def create_app(
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
         if inference is not None:
-            await inference.settler.drain()
+            await inference.drain()
 
     app = create_web_app(
         title="Tokenyard",
@@ -61,10 +62,14 @@ class Gateway:
         self.control_plane = app
         self._unpaid = AnthropicReplies(app)
         self._paid = {endpoint.path: endpoint for endpoint in ENDPOINTS}
+        # What was answered at the address of a paid endpoint is listed at the same.
+        self._listed = {
+            route.path for route in app.routes if isinstance(route, APIRoute) and "GET" in route.methods
+        } & self._paid.keys()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._paid.get(scope["path"]) if scope["type"] == "http" else None
-        if endpoint is None:
+        if endpoint is None or (scope["method"] == "GET" and endpoint.path in self._listed):
             await self._unpaid(scope, receive, send)
         else:
             await self._inference(endpoint, scope, receive, send)

@@ -25,7 +25,7 @@ class GatewayMetrics:
         )
         first_token = Histogram(
             "tokenyard_time_to_first_token_seconds",
-            "Time from a request's arrival to the first bytes of its reply from the model server.",
+            "Time from a streaming request's arrival to the first bytes of its reply from the model server.",
             ("model",),
             buckets=FIRST_TOKEN_SECONDS,
             registry=registry,
@@ -52,6 +52,11 @@ class GatewayMetrics:
             ("reason",),
             registry=registry,
         )
+        about = (
+            "Requests under idempotency keys: replayed; or run, and their reply kept, gone (too long, or no room), or "
+            "lost (Redis did not answer, or the key was another request's), or their key freed by a failure."
+        )
+        self._idempotent = Counter("tokenyard_idempotent_requests", about, ("outcome",), registry=registry)
         self._in_flight = Gauge("tokenyard_requests_in_flight", "Requests being served.", registry=registry)
         # Looking a series up by its labels costs more than counting does.
         self._durations = lru_cache(MAX_SERIES)(self._duration.labels)
@@ -67,6 +72,9 @@ class GatewayMetrics:
 
     def upstream_failed(self, reason: str) -> None:
         self._upstream_failures.labels(reason).inc()
+
+    def idempotent(self, outcome: str) -> None:
+        self._idempotent.labels(outcome).inc()
 
     def ended(self, endpoint: str, status: int, seconds: float) -> None:
         self._durations(endpoint, str(status)).observe(seconds)

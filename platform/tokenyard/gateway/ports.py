@@ -1,13 +1,15 @@
 """What the gateway needs from others; `bootstrap` hands it the implementations."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from tokenyard.core.admission import AdmissionRequest, Admitted
-from tokenyard.core.ids import OrganizationId
+from tokenyard.core.ids import OrganizationId, ProjectId
 from tokenyard.core.models import ResolvedModel
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.replica import Replica, ReplyLimits
+from tokenyard.gateway.endpoints.answer import KeptAnswer
+from tokenyard.gateway.endpoints.invalid_body import Json
 from tokenyard.metering.events import Settled
 
 
@@ -83,3 +85,46 @@ class ServerElsewhere(Protocol):
     async def post(
         self, url: str, body: bytes, headers: Mapping[str, str], limits: ReplyLimits, heard: Callable[[], None]
     ) -> Reply: ...
+
+
+class StoredAnswers(Protocol):
+    """Answers that are kept for a project, and the conversations that they make."""
+
+    async def check_room(self, organization: OrganizationId) -> None:
+        """Raise `QuotaExceeded` where the organization has no room left, `Unavailable` where nothing can be kept."""
+        ...
+
+    async def begin(self, organization: OrganizationId, project: ProjectId, answer: KeptAnswer) -> None:
+        """Write an answer that is yet to be made, under a lease, or raise `Unavailable`."""
+        ...
+
+    async def renew(self, answers: Sequence[str]) -> Collection[str]:
+        """Renew the leases of answers that are being made; return those that are still wanted, of all tenants.
+
+        Raises:
+            Unavailable: they cannot be renewed at the moment.
+        """
+        ...
+
+    async def keep(self, organization: OrganizationId, project: ProjectId, answer: KeptAnswer) -> None:
+        """Write an answer; where that takes long, it goes on after this returns. Raises nothing for SQL."""
+        ...
+
+    async def conversation(
+        self, organization: OrganizationId, project: ProjectId, response: str, came: Callable[[int], None]
+    ) -> Sequence[Json]:
+        """Return all items up to the end of a response, or raise `InvalidRequest` where there is no such.
+
+        `came` is told how many bytes are read, and may raise.
+        """
+        ...
+
+    async def items(
+        self,
+        organization: OrganizationId,
+        project: ProjectId,
+        wanted: Mapping[str, str],
+        came: Callable[[int], None],
+    ) -> Mapping[str, Json]:
+        """Return items by their ids, or raise `InvalidRequest`; `wanted` tells the response that each belongs to."""
+        ...

@@ -50,17 +50,28 @@ class HoldLeases:
             del self._doubtful[next(iter(self._doubtful))]
 
     async def renew(self) -> None:
-        """Renew every open hold once and give back the doubtful ones; what Redis lost it takes again."""
+        """Renew every open hold once and give back the doubtful ones; what Redis lost it takes again.
+
+        Each bucket by itself: one whose server is away keeps no other from being renewed.
+        """
+        by_tag: defaultdict[str, list[Hold]] = defaultdict(list)
+        for hold in self._open.values():
+            by_tag[_tag(hold)].append(hold)
+        doubtful = list(self._doubtful.values())
+        self._doubtful.clear()
+        errors = await asyncio.gather(
+            *(self._give_back(hold) for hold in doubtful), *(self._renew_bucket(*bucket) for bucket in by_tag.items())
+        )
+        for error in [error for error in errors if error is not None][:1]:
+            _LOG.warning("not all of %d holds could be renewed: %s", len(self._open), error)
+
+    async def _renew_bucket(self, tag: str, holds: Sequence[Hold]) -> RedisError | None:
         try:
-            await self._give_back_doubtful()
-            by_tag: defaultdict[str, list[Hold]] = defaultdict(list)
-            for hold in self._open.values():
-                by_tag[bucket_tag(bucket_of(hold.organization))].append(hold)
-            for tag, holds in by_tag.items():
-                for at in range(0, len(holds), BATCH):
-                    await self._renew_batch(tag, holds[at : at + BATCH])
+            for at in range(0, len(holds), BATCH):
+                await self._renew_batch(tag, holds[at : at + BATCH])
         except RedisError as error:
-            _LOG.warning("%d holds could not be renewed: %s", len(self._open), error)
+            return error
+        return None
 
     async def _renew_batch(self, tag: str, holds: Sequence[Hold]) -> None:
         still_open = [hold for hold in holds if hold.key in self._open]
@@ -70,15 +81,14 @@ class HoldLeases:
             if state == _SETTLED:
                 self.drop(hold.key)
 
-    async def _give_back_doubtful(self) -> None:
-        doubtful = list(self._doubtful.values())
-        self._doubtful.clear()
-        replies = await asyncio.gather(*(self._release(hold) for hold in doubtful), return_exceptions=True)
-        failed = [(hold, reply) for hold, reply in zip(doubtful, replies, strict=True) if reply is not None]
-        for hold, _ in failed:
+    async def _give_back(self, hold: Hold) -> RedisError | None:
+        try:
+            await self._scripts.run(ScriptName.RELEASE, _tag(hold), ["", hold.key])
+        except RedisError as error:
             self.doubt(hold)
-        for _, error in failed[:1]:
-            raise error
+            return error
+        return None
 
-    async def _release(self, hold: Hold) -> None:
-        await self._scripts.run(ScriptName.RELEASE, bucket_tag(bucket_of(hold.organization)), ["", hold.key])
+
+def _tag(hold: Hold) -> str:
+    return bucket_tag(bucket_of(hold.organization))

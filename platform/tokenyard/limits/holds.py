@@ -1,10 +1,13 @@
 """One hold: what a request took, in the form in which Redis keeps it."""
 
+from functools import lru_cache
+
 import msgspec
 
 from tokenyard.core.admission import AdmissionRequest
 from tokenyard.core.ids import OrganizationId, RequestId, request_of
 from tokenyard.core.money import NanoDollars
+from tokenyard.core.principal import ScopedLimits
 from tokenyard.core.usage import MeterClaims
 from tokenyard.limits.scripts import Argument
 
@@ -12,14 +15,14 @@ from tokenyard.limits.scripts import Argument
 MAX_AMOUNT = 2**60
 
 _ENCODER = msgspec.json.Encoder()
-_WINDOWS = (
+# By number, from 1: the scripts know limits by their numbers.
+_LIMITS = (
     ("rpm", "requests_per_minute"),
     ("tpm", "tokens_per_minute"),
     ("rpd", "requests_per_day"),
     ("tpd", "tokens_per_day"),
     ("slots", "concurrency"),
 )
-_TOKEN_WINDOWS = ("tpm", "tpd")
 
 
 class Limit(msgspec.Struct, frozen=True):
@@ -29,6 +32,23 @@ class Limit(msgspec.Struct, frozen=True):
     id: str
     what: str
     amount: int
+
+
+class CountedScope(msgspec.Struct, frozen=True):
+    """A key, project or organization that has limits, as the scripts take it; `amounts` are by number from 0."""
+
+    scope: str
+    id: str
+    amounts: tuple[int | None, ...]
+    mark: str
+    """id/limits, as a hold's record has it."""
+    arguments: tuple[Argument, ...]
+
+    def limit(self, number: int) -> Limit:
+        """Return the limit that the scripts call `number`."""
+        amount = self.amounts[number - 1]
+        assert amount is not None, f"{self.id} has no limit {number}"
+        return Limit(self.scope, self.id, _LIMITS[number - 1][0], amount)
 
 
 class Hold(msgspec.Struct, frozen=True):
@@ -41,14 +61,13 @@ class Hold(msgspec.Struct, frozen=True):
     tokens: int
     claims: bytes
     budgets: str
-    slots: str
-    windows: str
+    scopes: str
 
     def record(self) -> tuple[Argument, ...]:
         """Return the hold as `renew.lua` takes it."""
         return (
             *(self.key, self.admitted_at_ms, self.amount, self.tokens),
-            *(self.claims, self.budgets, self.slots, self.windows),
+            *(self.claims, self.budgets, self.scopes),
         )
 
 
@@ -70,17 +89,22 @@ class HoldSettlement(msgspec.Struct, frozen=True):
         return ("", self.key, self.cost, "" if self.tokens is None else self.tokens, self.event, self.budgets)
 
 
-def limits_of(request: AdmissionRequest) -> tuple[Limit, ...]:
-    """Return every limit that applies, from the narrowest scope to the widest."""
-    return tuple(
-        Limit(scope.scope, scope.id, what, amount)
-        for scope in request.principal.limits
-        for what, field in _WINDOWS
-        if (amount := getattr(scope.limits, field)) is not None
-    )
+def limits_of(request: AdmissionRequest) -> tuple[CountedScope, ...]:
+    """Return every scope that has a limit, from the narrowest to the widest."""
+    return tuple(counted for scope in request.principal.limits if (counted := _counted(scope)) is not None)
 
 
-def hold_of(request: AdmissionRequest, claims: MeterClaims, limits: tuple[Limit, ...]) -> Hold:
+@lru_cache(maxsize=10_000)
+def _counted(scope: ScopedLimits) -> CountedScope | None:
+    amounts = tuple(getattr(scope.limits, field) for _, field in _LIMITS)
+    numbers = "".join(str(number) for number, amount in enumerate(amounts, 1) if amount is not None)
+    if not numbers:
+        return None
+    arguments = (scope.id, *("" if amount is None else amount for amount in amounts))
+    return CountedScope(scope.scope, scope.id, amounts, f"{scope.id}/{numbers}", arguments)
+
+
+def hold_of(request: AdmissionRequest, claims: MeterClaims, limits: tuple[CountedScope, ...]) -> Hold:
     """Return what `request` takes when it is admitted with `claims`."""
     return Hold(
         organization=claims.organization,
@@ -90,21 +114,20 @@ def hold_of(request: AdmissionRequest, claims: MeterClaims, limits: tuple[Limit,
         tokens=request.tokens,
         claims=_ENCODER.encode(claims),
         budgets=" ".join(budget.name for budget in request.budgets),
-        slots=" ".join(limit.id for limit in limits if limit.what == "slots"),
-        windows=" ".join(f"{limit.id}/{limit.what}" for limit in limits if limit.what in _TOKEN_WINDOWS),
+        scopes=" ".join(scope.mark for scope in limits),
     )
 
 
 def admit_arguments(
-    request: AdmissionRequest, hold: Hold, limits: tuple[Limit, ...], *, lease_ms: int, now_ms: int | None = None
+    request: AdmissionRequest, hold: Hold, limits: tuple[CountedScope, ...], *, lease_ms: int, now_ms: int | None = None
 ) -> list[Argument]:
     """Return what `admit.lua` takes; `now_ms` replaces Redis' own clock."""
     arguments: list[Argument] = ["" if now_ms is None else now_ms, hold.key]
     arguments += [request.principal.organization, request.principal.revision, lease_ms]
     arguments += [hold.amount, hold.tokens, hold.claims]
-    arguments += [hold.budgets, " ".join(str(budget.limit) for budget in request.budgets), hold.slots, hold.windows]
-    for limit in limits:
-        arguments += [limit.id, limit.what, limit.amount]
+    arguments += [hold.budgets, " ".join(str(budget.limit) for budget in request.budgets), hold.scopes]
+    for scope in limits:
+        arguments += scope.arguments
     return arguments
 
 

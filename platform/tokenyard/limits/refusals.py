@@ -7,7 +7,7 @@ from tokenyard.core.admission import AdmissionRequest, RateHeaders, RateWindow, 
 from tokenyard.core.errors import BudgetInUse, Conflict, QuotaExceeded, RateLimited, TokenyardError, Unavailable
 from tokenyard.core.ids import OrganizationId, ProjectId
 from tokenyard.core.money import NanoDollars, to_dollars
-from tokenyard.limits.holds import Limit, key_of
+from tokenyard.limits.holds import CountedScope, Limit, key_of
 
 # The first word of a reply.
 OK, MISSING, SETTLED, OUTDATED = b"ok", b"missing", b"settled", b"outdated"
@@ -34,11 +34,11 @@ def _window(limit: int, remaining: int, reset_ms: int) -> RateWindow | None:
     return None if limit < 0 else RateWindow(limit, remaining, reset_ms)
 
 
-def refusal(reply: Sequence[Any], request: AdmissionRequest, limits: Sequence[Limit]) -> TokenyardError:
+def refusal(reply: Sequence[Any], request: AdmissionRequest, limits: Sequence[CountedScope]) -> TokenyardError:
     """Return the error for any reply of `admit.lua` that is not `ok`."""
     match reply:
-        case [b"rate", number, used, wait_ms, *numbers]:
-            return _rate_limited(limits[number], used, wait_ms, request.tokens, rates(numbers))
+        case [b"rate", place, number, used, wait_ms, *numbers]:
+            return _rate_limited(limits[place].limit(number), used, wait_ms, request.tokens, rates(numbers))
         case [b"settled"]:
             return Conflict(f"Request {key_of(request.claims)} has already ended.")
     return budget_refusal(reply, request.amount, request.claims.organization, request.claims.project)

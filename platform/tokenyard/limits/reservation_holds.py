@@ -34,11 +34,11 @@ class ReservationHolds:
             QuotaExceeded: a budget does not cover it.
             Unavailable: Redis is down or not loaded yet.
         """
-        no_caller, no_tokens, no_claims, no_limits = ("", ""), 0, "", ("", "")
+        no_caller, no_tokens, no_claims, no_scopes = ("", ""), 0, "", ""
         names, limits = (" ".join(budget.name for budget in budgets), " ".join(str(budget.limit) for budget in budgets))
         arguments: list[Argument] = [
             *("", charge_key, *no_caller, LEASE_MS, checked_amount(amount)),
-            *(no_tokens, no_claims, names, limits, *no_limits),
+            *(no_tokens, no_claims, names, limits, no_scopes),
         ]
         try:
             reply = await self._missing.answer(

@@ -1,6 +1,8 @@
 """Expires holds that no gateway renews: a worker loop."""
 
 import logging
+import math
+import time
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -10,6 +12,7 @@ from tokenyard.core.redis_keys import BUCKETS, bucket_tag, hold, holds
 from tokenyard.core.usage import MeterClaims
 from tokenyard.limits.scripts import Argument, ScriptName, Scripts
 from tokenyard.metering.events import HoldExpired, encode_event
+from tokenyard.storage.redis import current_run, redis_time_ms
 from tokenyard.web.loops import Loop
 
 _LOG = logging.getLogger(__name__)
@@ -32,6 +35,7 @@ class Sweeper:
         self._scripts = Scripts(redis)
         # A Redis that just came back holds leases that nobody could renew: gateways get two renewals first.
         self._settling_s = 2 * renewal_ms / 1000
+        self._run_id, self._run_since = "", -math.inf  # monotonic seconds
         self._unreadable: dict[int, set[str]] = {}  # by bucket; they stand first, and must not stand in the others' way
 
     def loop(self) -> Loop:
@@ -39,15 +43,20 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """Expire every hold whose lease has ended."""
-        server = await self._redis.info("server")
-        if server["uptime_in_seconds"] < self._settling_s:
+        if await self._is_settling():
             return
         if self._before is not None:
             await self._before()
-        seconds, microseconds = await self._redis.time()
-        now_ms = seconds * 1000 + microseconds // 1000
+        now_ms = await redis_time_ms(self._redis)
         for bucket, keys in (await self._expired(now_ms)).items():
             await self._expire(bucket, keys, now_ms)
+
+    async def _is_settling(self) -> bool:
+        """Tell whether Redis came back only just, also as another primary, whose process may be old."""
+        run, now = await current_run(self._redis), time.monotonic()
+        if run.id != self._run_id:
+            self._run_id, self._run_since = run.id, now if self._run_id else -math.inf
+        return min(run.uptime_s, now - self._run_since) < self._settling_s
 
     async def _expired(self, now_ms: int) -> dict[int, list[str]]:
         pipeline = self._redis.pipeline(transaction=False)

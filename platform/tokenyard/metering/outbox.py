@@ -1,4 +1,4 @@
-"""Brings items to Redis, and again to a Redis that was restarted, so that none is lost."""
+"""Brings items to Redis, and again to a Redis that was restarted or failed over, so that none is lost."""
 
 import asyncio
 import logging
@@ -11,12 +11,13 @@ from typing import Generic
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from tokenyard.metering.connection import current_run
 from tokenyard.metering.spool import Item, Spool
 
 _LOG = logging.getLogger(__name__)
 CHECK_INTERVAL_S = 1.0
 CLOSE_TIMEOUT_S = 2.0  # a Redis that hangs counts as one that is away
-KEPT_S = 5.0  # Redis syncs its file every second: what it acknowledged longer ago than this is safe
+KEPT_S = 5.0  # Redis syncs its file every second, and replicas lag less: what it took longer ago than this is safe
 MAX_KEPT = 50_000
 ROOM = 10_000  # more items than one file of the spool holds
 BATCH = 200
@@ -36,7 +37,7 @@ class Outbox(Generic[Item]):
     ) -> None:
         """`deliver` raises RedisError where Redis did not take an item; `folder` holds its spool.
 
-        `on_restart` is called when Redis was restarted, before what waits on disk is sent.
+        `on_restart` is called when Redis was restarted or failed over, before what waits on disk is sent.
         """
         self._redis = redis
         self._spool = Spool(folder, kind)
@@ -109,7 +110,7 @@ class Outbox(Generic[Item]):
             await asyncio.sleep(CHECK_INTERVAL_S)
 
     async def _current_run_id(self) -> str:
-        return str((await self._redis.info("server"))["run_id"])
+        return (await current_run(self._redis)).id
 
     async def _move_kept_to_disk(self) -> None:
         kept = [item for _, item in self._kept]
@@ -117,8 +118,18 @@ class Outbox(Generic[Item]):
         await self._spool.append(kept)
 
     async def _deliver_all(self, items: Sequence[Item]) -> None:
+        """Deliver what can be delivered; where that is nothing, raise what is wrong."""
+        failed: list[Item] = []
         for at in range(0, len(items), BATCH):
-            await asyncio.gather(*(self._deliver(item) for item in items[at : at + BATCH]))
+            batch = items[at : at + BATCH]
+            replies = await asyncio.gather(*(self._deliver(item) for item in batch), return_exceptions=True)
+            errors = [reply for reply in replies if reply is not None]
+            for error in errors:
+                if len(errors) == len(batch) or not isinstance(error, (RedisError, OSError)):
+                    raise error
+            failed += [item for item, reply in zip(batch, replies, strict=True) if reply is not None]
+        # One shard of a cluster is away: what waits for it must not bring the others' again and again.
+        await self._spool.append(failed)
 
     async def _deliver(self, item: Item) -> None:
         await self._send_to_redis(item)

@@ -14,6 +14,7 @@ from support.gateway_stack import HELLO, GatewayStack
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.models import SamplingDefaults
 from tokenyard.gateway.endpoints.openapi import schemas
+from tokenyard.gateway.endpoints.responses.body import LOGPROBS
 from tokenyard.gateway.endpoints.table import (
     CHAT,
     COMPLETIONS,
@@ -21,6 +22,7 @@ from tokenyard.gateway.endpoints.table import (
     ENDPOINTS,
     MESSAGES,
     RERANK,
+    RESPONSES,
     SCORE,
     Endpoint,
 )
@@ -29,12 +31,13 @@ COMPONENTS = schemas()
 INPUTS: dict[str, dict[str, object]] = {
     CHAT.path: {"messages": HELLO},
     COMPLETIONS.path: {"prompt": "hello"},
+    RESPONSES.path: {"input": "hello"},
     MESSAGES.path: {"messages": HELLO, "max_tokens": 1},
     EMBEDDINGS.path: {"input": "hello"},
     SCORE.path: {"queries": "hello", "documents": "hello"},
     RERANK.path: {"query": "hello", "documents": ["hello"]},
 }
-STATUSES = {"200", "400", "401", "403", "404", "413", "429", "500", "502", "503", "504"}
+STATUSES = {"200", "400", "401", "403", "404", "409", "410", "413", "422", "429", "500", "502", "503", "504"}
 each_endpoint = pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.operation)
 each_field = pytest.mark.parametrize(
     ("endpoint", "name"),
@@ -114,7 +117,9 @@ def _parse(endpoint: Endpoint, name: str, value: object) -> None:
     if name == "stream_options":
         beside = {"stream": True}
     elif name == "top_logprobs":
-        beside = {"logprobs": True}
+        beside = {"include": [LOGPROBS]} if endpoint is RESPONSES else {"logprobs": True}
+    elif name == "metadata":
+        beside = {"store": True}
     elif name == "best_of" and isinstance(value, int):
         beside = {"n": value}
     elif name == "max_tokens" and value == 0 and "echo" in endpoint.body.__struct_fields__:

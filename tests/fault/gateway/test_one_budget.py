@@ -12,11 +12,11 @@ from aiohttp import ClientResponse, ClientSession, ClientTimeout, TCPConnector
 
 from support.billing.stand import balance, charges, live_budget, reconciler, stream_length, worker
 from support.fakes.rate_cards import rate_card, stated, write_file
-from support.redis_reader import read_figures
+from support.redis_reader import read_scope
 from support.servers.gateways import MODEL, GatewayFleet, running_gateways
 from support.servers.postgres import empty_postgres
-from tokenyard.core.ids import ApiKeyId, OrganizationId
-from tokenyard.core.redis_keys import bucket_of, holds, rate
+from tokenyard.core.ids import OrganizationId
+from tokenyard.core.redis_keys import bucket_of, holds
 from tokenyard.limits.sweeper import Sweeper
 from tokenyard_billing.pricing.prices import PriceList
 
@@ -181,8 +181,7 @@ async def _check_counted(fleet: GatewayFleet, organization: OrganizationId, key:
     for sent in fleet.server.log:
         if sent.claims.key == key:
             used[sent.claims.admitted_at_ms // PART_MS] += sent.usage.total_tokens
-    name = rate(bucket_of(organization), ApiKeyId(key), "tpm")
-    counted = {int(part): tokens for part, tokens in (await read_figures(fleet.foundation.redis, name)).items()}
+    counted = (await read_scope(fleet.foundation.redis, bucket_of(organization), key)).of("tpm")
     assert counted.keys() <= used.keys()
     assert {part: used[part] for part in counted} == counted
 

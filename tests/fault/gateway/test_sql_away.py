@@ -37,6 +37,7 @@ BODIES: dict[str, dict[str, object]] = {
     "POST /admin/dead_letters/send_again": {"stream": "{0}:usage", "entry": "1-1"},
     "POST /v1/organization/projects/{project}/api_keys": {"name": "ci"},
     "POST /v1/model_aliases": {"alias": "best", "model": "smollm2-135m-instruct"},
+    "POST /v1/chat/completions/{completion}": {"metadata": {"a": "b"}},
     "POST /v1/fine_tuning/jobs": {"model": "smollm2-135m-instruct", "training_file": "file-1"},
 }
 WITHOUT_SQL = {"GET /health", "HEAD /health", "GET /ready", "HEAD /ready", "GET /metrics", "GET /openapi.json"}

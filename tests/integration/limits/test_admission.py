@@ -15,14 +15,14 @@ from support.fakes.admission_requests import (
     principal,
     settled,
 )
-from support.redis_reader import read_figures, read_usage
+from support.redis_reader import read_figures, read_scope, read_usage
 from tokenyard.core.admission import PrincipalOutdated
 from tokenyard.core.budgets import BudgetState, BudgetUpdate, monthly, wallet
 from tokenyard.core.errors import BudgetInUse, Conflict, QuotaExceeded, RateLimited, Unavailable
 from tokenyard.core.ids import OrganizationId, request_of
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.principal import Limits, Principal
-from tokenyard.core.redis_keys import bucket_of, budget, holds, pending, rate, ready, revision, undecided, usage_stream
+from tokenyard.core.redis_keys import bucket_of, budget, holds, pending, ready, revision, undecided, usage_stream
 from tokenyard.core.usage import TokenUsage
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.holds import key_of
@@ -71,7 +71,7 @@ async def test_admitting_the_same_request_again_takes_nothing_more(admission: Re
     second = await admission.admit(request)
     assert second.claims == first.claims
     assert (await figures(redis))["held"] == 100
-    assert await redis.get(rate(BUCKET, KEY, "slots")) == b"1"
+    assert (await read_scope(redis, BUCKET, KEY)).slots == 1
 
 
 async def test_a_settled_request_cannot_come_in_again(admission: RedisAdmission) -> None:
@@ -129,7 +129,7 @@ async def test_a_refusal_takes_nothing_of_what_was_free(admission: RedisAdmissio
     caller = principal(key=roomy, project=Limits(requests_per_minute=0), organization=roomy)
     with pytest.raises(RateLimited):
         await admission.admit(admission_request(caller))
-    assert await redis.keys("*rate*") == []
+    assert await redis.keys("*windows*") == []
     assert await redis.keys("*hold*") == []
     assert "held" not in await figures(redis)
 
@@ -168,7 +168,7 @@ async def test_settling_frees_the_slot(admission: RedisAdmission, redis: Redis) 
     for _ in range(3):
         admitted = await admission.admit(admission_request(caller))
         await admission.settle(settled(admitted.claims), NanoDollars(1))
-    assert await redis.exists(rate(BUCKET, KEY, "slots")) == 0
+    assert (await read_scope(redis, BUCKET, KEY)).slots == 0
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,8 @@ async def test_a_revision_that_redis_lost_is_learned_from_callers(admission: Red
 
 async def test_a_client_that_leaves_while_it_is_admitted_keeps_nothing(admission: RedisAdmission, redis: Redis) -> None:
     await redis.hset(budget(BUCKET, WALLET), mapping={"ledger": 1000, "version": 1})
-    waiting = asyncio.create_task(admission.admit(admission_request(principal(key=Limits(concurrency=1)))))
+    once = Limits(1, 10, 1, 10, 1)
+    waiting = asyncio.create_task(admission.admit(admission_request(principal(key=once, project=once))))
     await asyncio.sleep(0)  # it runs until it waits for the script
     waiting.cancel()
     await asyncio.wait([waiting])
@@ -258,7 +259,7 @@ async def test_a_client_that_leaves_while_it_is_admitted_keeps_nothing(admission
     async with asyncio.timeout(10):
         while (await figures(redis)).get("held") != 0:  # first absent, then 100, then given back
             await admission.renew()
-    await admission.admit(admission_request(principal(key=Limits(concurrency=1))))
+    await admission.admit(admission_request(principal(key=once, project=once)))
 
 
 async def test_one_tenant_at_its_limits_leaves_another_alone(

@@ -16,11 +16,11 @@ from support.fakes.admission_requests import (
     principal,
     settled,
 )
-from support.redis_reader import as_bytes, read_figures, read_hash, read_usage
+from support.redis_reader import as_bytes, read_figures, read_hash, read_scope, read_usage
 from tokenyard.core.budgets import wallet
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.principal import Limits
-from tokenyard.core.redis_keys import bucket_of, budget, hold, holds, pending, rate, usage_stream
+from tokenyard.core.redis_keys import bucket_of, budget, hold, holds, pending, usage_stream
 from tokenyard.core.usage import MeterClaims
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.holds import key_of
@@ -62,18 +62,21 @@ def sweeper(redis: Redis) -> Sweeper:
 @dataclass
 class HoldState:
     held: int | None
-    slots: bytes | str | None
-    tokens: dict[bytes, bytes]
+    slots: int
+    requests: int
+    tokens: int
     holds: list[bytes]
     records: dict[str, dict[bytes, bytes]]
 
 
 async def snapshot(redis: Redis) -> HoldState:
     """What limits keep of the open holds, without what differs from moment to moment."""
+    counts = await read_scope(redis, BUCKET, KEY)
     return HoldState(
         held=(await figures(redis)).get("held"),
-        slots=await redis.get(rate(BUCKET, KEY, "slots")),
-        tokens=await read_hash(redis, rate(BUCKET, KEY, "tpm")),
+        slots=counts.slots,
+        requests=counts.sum("rpm"),
+        tokens=counts.sum("tpm"),
         holds=await hold_members(redis),
         records={key: await read_hash(redis, key) for key in await hold_keys(redis)},
     )
@@ -101,8 +104,9 @@ async def test_holds_rebuild_themselves_after_redis_lost_all(admission: RedisAdm
     for kept in (before, after):
         for record in kept.records.values():
             del record[b"claims"]
-    assert sum(map(int, after.tokens.values())) == 10  # the settled request's 7 tokens are forgotten with its window
-    assert replace(before, tokens=after.tokens) == after
+    # What the settled request used is forgotten with its window.
+    assert (before.requests, before.tokens, after.requests, after.tokens) == (2, 17, 1, 10)
+    assert replace(before, requests=1, tokens=10) == after
     await admission.settle(settled(claims), NanoDollars(5))
     assert (await figures(redis)) == {"held": 0, "pending": 5}
 
@@ -136,7 +140,7 @@ async def test_expiry_releases_and_errs_to_refusing(admission: RedisAdmission, r
     await sweeper.sweep()
     assert await redis.zcard(holds(BUCKET)) == 0
     assert await redis.keys("*:hold:*") == []
-    assert await redis.exists(rate(BUCKET, KEY, "slots")) == 0
+    assert (await read_scope(redis, BUCKET, KEY)).slots == 0
     assert (await figures(redis)) == {"ledger": 1000, "version": 1, "held": 0, "pending": 100}
     (event,) = await read_usage(redis, ORGANIZATION)
     assert isinstance(event, HoldExpired)
@@ -177,11 +181,11 @@ async def test_a_hold_that_is_taken_again_after_its_expiry_counts_once(
     await sweeper.sweep()
     await admission.renew()
     after = await snapshot(redis)
-    assert (after.held, after.tokens) == (before.held, before.tokens)
+    assert (after.held, after.slots, after.requests, after.tokens) == (before.held, 1, 1, before.tokens)
     assert (await figures(redis))["pending"] == 0
     assert await redis.hgetall(pending(BUCKET, WALLET)) == {}
     await admission.settle(settled(claims), NanoDollars(30))
-    assert sum(map(int, (await read_hash(redis, rate(BUCKET, KEY, "tpm"))).values())) == 7
+    assert (await read_scope(redis, BUCKET, KEY)).sum("tpm") == 7
     assert (await figures(redis)) == {"ledger": 1000, "version": 1, "held": 0, "pending": 30}
 
 

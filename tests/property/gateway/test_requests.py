@@ -20,6 +20,7 @@ from tokenyard.gateway.endpoints.table import (
     ENDPOINTS,
     MESSAGES,
     RERANK,
+    RESPONSES,
     SCORE,
     Endpoint,
 )
@@ -37,6 +38,7 @@ HELLO = [{"role": "user", "content": "x"}]
 GOOD: dict[str, dict[str, Any]] = {
     CHAT.path: {"messages": HELLO},
     COMPLETIONS.path: {"prompt": "x"},
+    RESPONSES.path: {"input": HELLO},
     MESSAGES.path: {"messages": HELLO, "max_tokens": 1},
     EMBEDDINGS.path: {"input": ["x", "y"]},
     SCORE.path: {"queries": "x", "documents": ["x", "y"]},
@@ -47,7 +49,10 @@ DESCRIBED = {
     for one in ENDPOINTS
 }
 # What a begun answer is continued with.
-SENT = {MESSAGES: {*ChatBody.__struct_fields__, "continue_final_message", "add_generation_prompt"}}
+SENT = {
+    RESPONSES: {*ChatBody.__struct_fields__},
+    MESSAGES: {*ChatBody.__struct_fields__, "continue_final_message", "add_generation_prompt"},
+}
 NEVER_SENT = {"cache_salt", "priority", "request_id", "kv_transfer_params", "chat_template", "vllm_xargs", "user"}
 
 
@@ -62,6 +67,8 @@ def test_only_the_table_gets_through(case: tuple[Endpoint, dict[str, Any]]) -> N
     endpoint, body = case
     with suppress(InvalidRequest):
         request = endpoint.parse(json.dumps(body).encode())
+        if request.referred_items or request.continues is not None:
+            return
         sent = request.sent(BASE, 1)
         assert msgspec.json.encode(sent)
         # A ranking is made of scores.
@@ -127,6 +134,27 @@ def test_odd_tools_are_refused_cleanly(odd: dict[str, Any]) -> None:
         request = CHAT.parse(json.dumps(body).encode())
         DESCRIBED[CHAT.path].validate(body)
         assert request.prompts(BASE)[0].bound > 0
+
+
+ITEM_FIELDS = st.sampled_from(["type", "role", "content", "id", "call_id", "name", "arguments", "output"])
+ITEM_TYPES = ["message", "function_call", "function_call_output", "reasoning", "item_reference", "user", "assistant"]
+RESPONSE_FIELDS = st.sampled_from(RESPONSES.body.__struct_fields__) | st.text(max_size=10)
+
+
+@given(
+    st.lists(st.dictionaries(ITEM_FIELDS, JSON | PARTS | st.sampled_from(ITEM_TYPES)), max_size=3) | JSON,
+    st.dictionaries(RESPONSE_FIELDS, JSON, max_size=3),
+)
+def test_odd_responses_are_refused_cleanly(items: object, odd: dict[str, Any]) -> None:
+    with suppress(InvalidRequest):
+        body = {"model": "m", "input": items, **odd}
+        request = RESPONSES.parse(json.dumps(body).encode())
+        DESCRIBED[RESPONSES.path].validate({name: value for name, value in odd.items() if value is not None} | body)
+        if not request.referred_items and request.continues is None:
+            sent = request.sent(BASE, 1)
+            assert msgspec.json.encode(sent)
+            assert set(sent) <= set(ChatBody.__struct_fields__) - NEVER_SENT
+            assert request.prompts(BASE)[0].bound > 0
 
 
 @given(st.sampled_from(ENDPOINTS), st.binary(max_size=200))

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule, run_state_machine_as_test
 
 from support.fakes.admission_requests import KEY, ORGANIZATION, PROJECT, admission_request, principal
-from support.redis_reader import as_bytes
+from support.redis_reader import as_bytes, unpack_scope
 from tokenyard.core.budgets import BudgetState, BudgetUpdate, wallet
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.principal import Limits
-from tokenyard.core.redis_keys import bucket_of, bucket_tag, budget, hold, holds, pending, rate, ready, usage_stream
+from tokenyard.core.redis_keys import bucket_of, bucket_tag, budget, hold, holds, pending, ready, usage_stream, windows
 from tokenyard.limits.holds import Hold, admit_arguments, hold_of, limits_of
 from tokenyard.limits.live_budgets import ledger_arguments
 from tokenyard.limits.scripts import Argument, ScriptName, script_text
@@ -114,8 +114,8 @@ class Machine(RuleBasedStateMachine):
         expected = self._verdict(amount, tokens)
         assert reply[0] == expected
         if expected != b"ok":
-            if expected == b"rate" and reply[3] > 0:
-                self._check_wait(reply[3], amount, tokens)
+            if expected == b"rate" and reply[4] > 0:
+                self._check_wait(reply[4], amount, tokens)
             return multiple()
         assert reply[1] == self.now
         entries = []
@@ -247,7 +247,8 @@ class Machine(RuleBasedStateMachine):
         assert stored == self.pending
         assert self.client.zcard(holds(BUCKET)) == len(self.open)
         assert all(self.client.exists(hold(BUCKET, key)) for key in self.open)
-        assert int(self.client.get(rate(BUCKET, PROJECT, "slots")) or 0) == len(self.open)
+        packed = self.client.get(windows(BUCKET, PROJECT))
+        assert unpack_scope(None if packed is None else as_bytes(packed)).slots == len(self.open)
         assert self.client.xlen(usage_stream(BUCKET)) == self.events
 
     @invariant()

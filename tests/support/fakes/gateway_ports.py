@@ -1,13 +1,15 @@
-"""What the gateway needs from others, held in memory: models and replicas."""
+"""What the gateway needs from others, held in memory: models, replicas and kept answers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from tokenyard.core.adapters import AdapterRef
-from tokenyard.core.errors import ModelNotFound
-from tokenyard.core.ids import OrganizationId, PriceId
+from tokenyard.core.errors import InvalidRequest, ModelNotFound
+from tokenyard.core.ids import OrganizationId, PriceId, ProjectId
 from tokenyard.core.models import BaseModel, ModelTask, ResolvedModel
 from tokenyard.core.money import NanoDollars, Price
 from tokenyard.core.replica import Replica
+from tokenyard.gateway.endpoints.answer import KeptAnswer
+from tokenyard.gateway.endpoints.invalid_body import Json
 
 BASE = BaseModel(
     id="test-model",
@@ -76,3 +78,36 @@ class KnownReplicas:
 
     def eject(self, name: str) -> None:
         self.ejected.append(name)
+
+
+class KeptInMemory:
+    """Keeps answers for a test to look at; there is nothing in it to go on with."""
+
+    def __init__(self) -> None:
+        self.kept: list[KeptAnswer] = []
+
+    async def check_room(self, organization: OrganizationId) -> None:
+        pass
+
+    async def keep(self, organization: OrganizationId, project: ProjectId, answer: KeptAnswer) -> None:
+        self.kept.append(answer)
+
+    async def begin(self, organization: OrganizationId, project: ProjectId, answer: KeptAnswer) -> None:
+        self.kept.append(answer)
+
+    async def renew(self, answers: Sequence[str]) -> Collection[str]:
+        return answers
+
+    async def conversation(
+        self, organization: OrganizationId, project: ProjectId, response: str, came: Callable[[int], None]
+    ) -> Sequence[Json]:
+        raise InvalidRequest(f"Previous response with id '{response}' not found.", param="previous_response_id")
+
+    async def items(
+        self,
+        organization: OrganizationId,
+        project: ProjectId,
+        wanted: Mapping[str, str],
+        came: Callable[[int], None],
+    ) -> Mapping[str, Json]:
+        raise InvalidRequest("Item not found.", param="input")

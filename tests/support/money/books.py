@@ -12,11 +12,11 @@ from support.money.actions import REFUSED, MoneyActions, request_of
 from support.money.model import LetIn, Tenant
 from support.money.processes import principal_of
 from support.money.stand import MoneyStand
-from support.redis_reader import as_bytes, read_figures, read_hash
+from support.redis_reader import as_bytes, read_figures, read_hash, read_scope
 from tokenyard.core.budgets import budgets_of, scope_and_month, wallet
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.money import inference_cost
-from tokenyard.core.redis_keys import bucket_of, bucket_tag, rate, revision, settled
+from tokenyard.core.redis_keys import bucket_of, bucket_tag, revision, settled
 from tokenyard.core.usage import TokenUsage
 from tokenyard.metering.events import Outcome
 from tokenyard.storage.database import Base
@@ -103,7 +103,9 @@ class MoneyBooks:
             tag = bucket_tag(bucket_of(tenant.organization))
             for kind in ("hold", "undecided", "pending"):
                 assert await keys_of(self.stand.redis, f"{tag}:{kind}:*") == []
-            assert await keys_of(self.stand.redis, f"{tag}:rate:*:slots") == []
+            for scope in tenant.scopes:
+                counts = await read_scope(self.stand.redis, bucket_of(tenant.organization), scope)
+                assert counts.slots == 0, f"{scope}: {counts.slots} slots in use"
             for name, figures in (await budgets_in_redis(self.stand.redis, tenant)).items():
                 assert (figures.get("pending", 0), figures.get("held", 0)) == (0, 0), name
 
@@ -166,8 +168,7 @@ class MoneyBooks:
                         counts.append(one.counted.total_tokens)
                     least += min(counts)
                     most += max(counts) * (1 + one.revived)
-                name = rate(bucket_of(tenant.organization), scope, "tpd")
-                counted = sum((await read_figures(self.stand.redis, name)).values())
+                counted = (await read_scope(self.stand.redis, bucket_of(tenant.organization), scope)).sum("tpd")
                 assert counted <= most, f"{scope}: windows count {counted}, at most {most} were used"
                 assert counted >= least or self.told.redis_lost, f"{scope}: {counted} of {least}"
 

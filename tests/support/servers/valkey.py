@@ -18,9 +18,10 @@ START_TIMEOUT_S = 10.0
 class Valkey:
     """One server on a fixed port over a fixed folder: what it wrote is there after a restart."""
 
-    def __init__(self, folder: Path, port: int) -> None:
+    def __init__(self, folder: Path, port: int, *options: str) -> None:
         self._folder = folder
         self._port = port
+        self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"redis://127.0.0.1:{port}/0"
 
@@ -35,6 +36,7 @@ class Valkey:
                 *(str(get_binary_path()), "--port", str(self._port), "--bind", "127.0.0.1"),
                 *("--dir", str(self._folder), "--appendonly", "yes", "--appendfsync", "everysec"),
                 *("--maxmemory-policy", "noeviction", "--save", "", "--daemonize", "no"),
+                *self._options,
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -73,6 +75,16 @@ class Valkey:
         """Delete what it wrote, between two runs."""
         assert self._process is None
         shutil.rmtree(self._folder / "appendonlydir")
+
+    def cut_off_replicas(self) -> None:
+        """Let replicas miss everything from now on."""
+        with redis.Redis.from_url(self.url, socket_timeout=1) as client:
+            client.execute_command("ACL", "SETUSER", "default", "-psync", "-sync")
+            client.execute_command("CLIENT", "KILL", "TYPE", "replica")
+
+    def let_replicas_follow(self) -> None:
+        with redis.Redis.from_url(self.url, socket_timeout=1) as client:
+            client.execute_command("ACL", "SETUSER", "default", "+@all")
 
     @contextmanager
     def paused(self) -> Iterator[None]:

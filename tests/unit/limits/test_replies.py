@@ -33,7 +33,7 @@ def test_a_refusal_names_limit_scope_and_usage() -> None:
     organization = OrganizationId("org_x")
     caller = principal(organization=Limits(requests_per_minute=3), organization_id=organization)
     request = admission_request(caller)
-    error = refusal([b"rate", 0, 3, 20_000, 3, 0, 60_000, -1, 0, 0], request, limits_of(request))
+    error = refusal([b"rate", 0, 1, 3, 20_000, 3, 0, 60_000, -1, 0, 0], request, limits_of(request))
     assert isinstance(error, RateLimited)
     assert error.message == (
         "Rate limit reached for organization org_x on requests per min (RPM): Limit 3, Used 3, Requested 1. "

@@ -4,6 +4,10 @@ Every event of the replica carries the usage so far, so the count is exact at an
 without it, as OpenAI sends them.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import msgspec
 import orjson
 
 from tokenyard.core.errors import TokenyardError, error_body
@@ -20,6 +24,20 @@ _DATA = b"data: "
 
 class FrameTooLong(ValueError):
     """One frame grew over `MAX_FRAME_BYTES`."""
+
+
+class KeptAnswer(msgspec.Struct, frozen=True):
+    """An answer that its client wants to find again, and what it was asked with."""
+
+    kind: Literal["response", "chat.completion"]
+    id: str
+    model: str
+    state: str
+    metadata: Mapping[str, str]
+    input: Sequence[Json]
+    output: Json
+    previous: str | None = None
+    background: bool = False
 
 
 class Answer:
@@ -93,6 +111,14 @@ class Answer:
     def failed(self, error: TokenyardError) -> bytes:
         """Return the last event of a stream that failed."""
         return _DATA + error_body(error) + _END
+
+    def queued(self) -> tuple[bytes, KeptAnswer]:
+        """Return what a client is told whose answer is made in the background, and what is kept of it until then."""
+        raise NotImplementedError
+
+    def kept(self) -> KeptAnswer | None:
+        """Return what is to be kept of an answer that has ended; None where its client does not want that."""
+        return None
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes; return those to send on (may be none). A frame without an end raises `FrameTooLong`."""

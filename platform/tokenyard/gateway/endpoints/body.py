@@ -1,6 +1,6 @@
 """What the request path asks of the body of a paid request, and the fields that both ways of generating text share."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import msgspec
@@ -36,8 +36,17 @@ EndUser = Annotated[
     ),
 ]
 Ignored = Annotated[Any, Meta(description="Accepted for compatibility; it changes nothing.")]
+NO_NUL = r"^[^\x00]*$"  # PostgreSQL cannot even be asked for a text with a NUL
+_MetadataKey = Annotated[str, Meta(min_length=1, max_length=64, pattern=NO_NUL)]
+Metadata = Annotated[
+    dict[_MetadataKey, Annotated[str, Meta(max_length=512, pattern=NO_NUL)]],
+    Meta(max_length=16, description="Up to 16 pairs of texts to find a stored answer by."),
+]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
-_Share = Annotated[float, Meta(ge=0, le=1, description=_MODELS_OWN)]
+Share = Annotated[float, Meta(ge=0, le=1, description=_MODELS_OWN)]
+Temperature = Annotated[float, Meta(ge=0, le=2, description=_MODELS_OWN)]
+RepetitionPenalty = Annotated[float, Meta(ge=0.01, le=10, description=_MODELS_OWN)]
+TopK = Annotated[int, Meta(ge=-1, le=1_000_000, description=_MODELS_OWN)]
 _Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARS)]
 _TokenId = Annotated[str, Meta(pattern="^[0-9]{1,10}$")]
 _Bias = Annotated[float, Meta(ge=-100, le=100)]
@@ -65,10 +74,11 @@ class StreamOptions(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class AnswerHead(NamedTuple):
-    """What stands over an answer: the request's id, and the model that the replica is asked for."""
+    """What stands over an answer: the request's id, the model that the replica is asked for, and unix seconds."""
 
     id: RequestId
     model: str
+    created_at: int = 0
 
 
 class PaidBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -99,6 +109,29 @@ class PaidBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_de
     def wanted_tokens(self) -> int | None:
         """The bound on each completion, or None where the model's own default is to be taken."""
         raise NotImplementedError
+
+    @property
+    def stores(self) -> bool:
+        """Whether the answer is to be kept."""
+        return False
+
+    @property
+    def in_background(self) -> bool:
+        """Whether the client does not wait for the answer."""
+        return False
+
+    @property
+    def continues(self) -> str | None:
+        """The id of the response whose conversation goes on."""
+        return None
+
+    @property
+    def referred_items(self) -> Mapping[str, str]:
+        """The ids of items that stand for them, and of the stored responses that hold them."""
+        return {}
+
+    def recall(self, conversation: Sequence[Json], items: Mapping[str, Json]) -> None:
+        """Take what `continues` and `referred_items` lead to, before anything else is asked of the body."""
 
     def check(self) -> None:
         """Refuse what no single field tells: fields that do not go together."""
@@ -134,12 +167,12 @@ class GenerationBody(PaidBody, kw_only=True, forbid_unknown_fields=True, omit_de
     seed: Annotated[int, Meta(ge=-_INT64, le=_INT64 - 1)] | None = None
     stop: _Stop | Annotated[list[_Stop], Meta(max_length=4)] | None = None
     stream_options: StreamOptions | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2, description=_MODELS_OWN)] | None = None
-    top_p: _Share | None = None
+    temperature: Temperature | None = None
+    top_p: Share | None = None
     # Not OpenAI's, but what users of open models ask for; they cost nothing.
-    min_p: _Share | None = None
-    repetition_penalty: Annotated[float, Meta(ge=0.01, le=10, description=_MODELS_OWN)] | None = None
-    top_k: Annotated[int, Meta(ge=-1, le=1_000_000, description=_MODELS_OWN)] | None = None
+    min_p: Share | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    top_k: TopK | None = None
     # Bookkeeping of OpenAI's own platform.
     metadata: Ignored = None
     store: Ignored = None

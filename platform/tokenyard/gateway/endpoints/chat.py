@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
-import orjson
 from msgspec import UNSET, Meta, UnsetType
 
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.models import BaseModel
 from tokenyard.core.usage import MAX_END_USER_CHARS
 from tokenyard.gateway.endpoints.answer import Answer
-from tokenyard.gateway.endpoints.body import AnswerHead, EndUser, GenerationBody, MaxTokens, Prompt
+from tokenyard.gateway.endpoints.body import AnswerHead, EndUser, GenerationBody, MaxTokens, Metadata, Prompt
+from tokenyard.gateway.endpoints.chat_answers import KeptChatAnswer, TieredAnswer
 from tokenyard.gateway.endpoints.chat_contents.images import check_images
 from tokenyard.gateway.endpoints.chat_messages import (
     AllowedTools,
@@ -60,6 +60,7 @@ class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, omit_de
     logprobs: bool | None = None
     max_completion_tokens: MaxTokens | None = None
     max_tokens: MaxTokens | None = None
+    metadata: Metadata | None = None
     modalities: Annotated[list[Literal["text"]], Meta(min_length=1, max_length=1)] | None = None
     moderation: None = None
     parallel_tool_calls: bool | None = None
@@ -71,6 +72,7 @@ class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, omit_de
     response_format: ResponseFormat | None = None
     safety_identifier: EndUser | None = None
     service_tier: Annotated[Literal["auto", "default"], Meta(description="Told in the answer.")] | None = None
+    store: bool | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | AllowedTools | None = None
     tools: Annotated[list[FunctionTool], Meta(min_length=1, max_length=MAX_TOOLS)] | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
@@ -89,8 +91,14 @@ class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, omit_de
     def logprobs_per_token(self) -> int:
         return 1 + (self.top_logprobs or 0) if self.logprobs else 0
 
+    @property
+    def stores(self) -> bool:
+        return bool(self.store)
+
     def check(self) -> None:
         super().check()
+        if self.metadata and not self.store:
+            raise InvalidRequest("The 'metadata' parameter is only allowed when 'store' is enabled.", param="metadata")
         if self.top_logprobs and not self.logprobs:
             raise invalid("top_logprobs", "it is only allowed when 'logprobs' is enabled.")
         if self.max_tokens is not None and self.max_completion_tokens is not None:
@@ -146,25 +154,21 @@ class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, omit_de
         return sent
 
     def answer(self, head: AnswerHead) -> Answer:
-        if self.service_tier is None:
+        if self.store:
+            return KeptChatAnswer(
+                include_usage=self.include_usage,
+                choices_per_prompt=self.choices,
+                tier=self._tier,
+                messages=msgspec.to_builtins(self.messages),
+                metadata=self.metadata or {},
+            )
+        if self._tier is None:
             return super().answer(head)
-        return TieredAnswer(include_usage=self.include_usage, choices_per_prompt=self.choices)
+        return TieredAnswer(include_usage=self.include_usage, choices_per_prompt=self.choices, tier=self._tier)
 
-
-class TieredAnswer(Answer):
-    """Tells in whole answers and in every event by which service tier the request was served."""
-
-    translated = True
-
-    def whole(self, reply: bytes) -> bytes:
-        return orjson.dumps({**orjson.loads(super().whole(reply)), "service_tier": _SERVED_TIER})
-
-    def told(self, chunk: Json, frame: bytes) -> bytes:
-        told = super().told(chunk, frame)
-        if not told:
-            return told
-        chunk["service_tier"] = _SERVED_TIER
-        return b"data: " + orjson.dumps(chunk) + b"\n\n"
+    @property
+    def _tier(self) -> str | None:
+        return None if self.service_tier is None else _SERVED_TIER
 
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]

@@ -6,6 +6,9 @@ import msgspec
 from fastapi import FastAPI
 
 from tokenyard.core.errors import (
+    Conflict,
+    Gone,
+    IdempotencyKeyReused,
     InvalidRequest,
     ModelFailed,
     ModelNotFound,
@@ -21,13 +24,28 @@ from tokenyard.core.errors import (
 )
 from tokenyard.gateway.endpoints.anthropic.messages import CountTokensBody
 from tokenyard.gateway.endpoints.invalid_body import Json
+from tokenyard.gateway.endpoints.responses.items import INPUT_TYPES, UNTYPED
 from tokenyard.gateway.endpoints.table import ENDPOINTS, Endpoint
 
 _REF = "#/components/schemas/{name}"
 _API_KEY = "ApiKey"
 _ERRORS: tuple[type[TokenyardError], ...] = (
     *(InvalidRequest, Unauthenticated, PermissionDenied, ModelNotFound, PayloadTooLarge),
+    *(Conflict, Gone, IdempotencyKeyReused),
     *(RateLimited, QuotaExceeded, ModelFailed, UpstreamFailed, Unavailable, TimedOut),
+)
+_HEADERS = (
+    (
+        "Idempotency-Key",
+        {"type": "string", "minLength": 1, "maxLength": 255, "pattern": r"^[\x20-\x7e]+$"},
+        "Of your own making. A request with a key runs to its end also when you leave, and is charged once; sent again "
+        "within 24 hours, by any key of the project, it gives the same reply, with `idempotent-replayed: true`.",
+    ),
+    (
+        "Last-Event-ID",
+        {"type": "string", "pattern": "^[0-9]{1,9}$"},
+        "With `stream` and an `Idempotency-Key`: the `id` of the last event that you have. The reply goes on after it.",
+    ),
 )
 
 
@@ -42,7 +60,8 @@ def describe_paid_endpoints(app: FastAPI) -> None:
             components = document.setdefault("components", {})
             components.setdefault("schemas", {}).update(schemas())
             components.setdefault("securitySchemes", {}).setdefault(_API_KEY, {"type": "http", "scheme": "bearer"})
-            document["paths"].update({endpoint.path: {"post": _operation(endpoint)} for endpoint in ENDPOINTS})
+            for endpoint in ENDPOINTS:
+                document["paths"].setdefault(endpoint.path, {})["post"] = _operation(endpoint)
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to extend a description
@@ -56,7 +75,9 @@ def schemas() -> Json:
         for type_ in (endpoint.body, endpoint.reply, endpoint.event, endpoint.errors.schema)
         if type_ is not None
     ]
-    _, components = msgspec.json.schema_components([*types, CountTokensBody], ref_template=_REF)
+    _, components = msgspec.json.schema_components([*types, *INPUT_TYPES, CountTokensBody], ref_template=_REF)
+    for type_ in UNTYPED:
+        components[type_.__name__]["required"].remove("type")
     for schema in components.values():
         for name, field in list(schema.get("properties", {}).items()):
             if field.get("type") == "null":
@@ -85,6 +106,10 @@ def _operation(endpoint: Endpoint) -> Json:
         "summary": endpoint.summary,
         "tags": ["inference"],
         "security": [{_API_KEY: []}],
+        "parameters": [
+            {"name": name, "in": "header", "required": False, "schema": schema, "description": description}
+            for name, schema, description in _HEADERS
+        ],
         "requestBody": {"required": True, "content": _json(endpoint.body)},
         "responses": {"200": answer, **refusals},
     }

@@ -16,6 +16,8 @@ from tokenyard.gateway.endpoints.chat import ChatBody, ChatCompletion, ChatCompl
 from tokenyard.gateway.endpoints.completions import Completion, CompletionBody
 from tokenyard.gateway.endpoints.embeddings import EmbeddingBody, EmbeddingList
 from tokenyard.gateway.endpoints.invalid_body import invalid_body
+from tokenyard.gateway.endpoints.responses.body import ResponseBody
+from tokenyard.gateway.endpoints.responses.output import Response, ResponseEvent
 from tokenyard.gateway.endpoints.scoring import Ranking, RerankBody, ScoreBody, ScoreList
 from tokenyard.web.errors import OPENAI_ERRORS, ErrorShape
 
@@ -25,6 +27,7 @@ _DATA_EVENTS = (
     "events whose `data` is an object each, and then `[DONE]`. An event that holds an `error` ends a stream that failed"
 )
 _NAMED_EVENTS = "events that have their type as their name, and their `data` is an object each"
+_TYPED_EVENTS = "events whose `data` is an object each, which tells its type"
 
 
 @dataclass(frozen=True)
@@ -127,4 +130,15 @@ RERANK = Endpoint(
     event=None,
     upstream="/score",
 )
-ENDPOINTS = (CHAT, COMPLETIONS, MESSAGES, EMBEDDINGS, SCORE, RERANK)
+RESPONSES = Endpoint(
+    path="/v1/responses",
+    operation="createResponse",
+    summary="Answer a conversation, and keep it",
+    input="input",
+    body=ResponseBody,
+    reply=Response,
+    event=ResponseEvent,
+    upstream="/v1/chat/completions",
+    stream=_TYPED_EVENTS,
+)
+ENDPOINTS = (CHAT, COMPLETIONS, RESPONSES, MESSAGES, EMBEDDINGS, SCORE, RERANK)

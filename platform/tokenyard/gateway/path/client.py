@@ -1,7 +1,8 @@
 """The client's end of one exchange, over bare ASGI: its body, its leaving, its pace, and what it is sent."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -32,7 +33,8 @@ class ClientConnection:
         upload_timeout_s: float = UPLOAD_TIMEOUT_S,
     ) -> None:
         self._receive = receive
-        self._send = send
+        self.send = send
+        self._may_leave = False
         self.stall_limit_s = stall_limit_s
         self._upload_timeout_s = upload_timeout_s
         self._sending_since: float | None = None
@@ -94,23 +96,32 @@ class ClientConnection:
     async def start(self, status: int, headers: Headers) -> None:
         self.started = True
         self.status = status
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, data: bytes) -> None:
         """Send some of the body; waits while the client's buffer is full."""
         self._sending_since = asyncio.get_running_loop().time()
-        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+        await self.send({"type": "http.response.body", "body": data, "more_body": True})
         self._sending_since = None
 
     async def finish(self, data: bytes = b"") -> None:
         self.finished = True
         self._sending_since = asyncio.get_running_loop().time()
-        await self._send({"type": "http.response.body", "body": data, "more_body": False})
+        await self.send({"type": "http.response.body", "body": data, "more_body": False})
         self._sending_since = None
 
-    def watched(self) -> "DisconnectWatch":
+    @contextmanager
+    def diverted(self, send: Send) -> Iterator[None]:
+        """Give what is sent to `send` meanwhile; the client may leave, and nothing ends with it."""
+        own, self.send, self._may_leave = self.send, send, True
+        try:
+            yield
+        finally:
+            self.send, self._may_leave = own, False
+
+    def watched(self) -> AbstractAsyncContextManager[None]:
         """Return a context in which the client's leaving, or not taking anything, raises `ClientLeft`."""
-        return DisconnectWatch(self)
+        return nullcontext() if self._may_leave else DisconnectWatch(self)
 
     async def left(self) -> None:
         """Wait until the client closes the connection."""

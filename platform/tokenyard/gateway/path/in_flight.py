@@ -107,6 +107,14 @@ class Place:
         self._in_flight.count(self._organization, self._own, 0, body_bytes)
         self._bytes += body_bytes
 
+    def has_room(self, reply_bytes: int) -> bool:
+        """Count so much more that is kept of the reply, where there is room for it."""
+        try:
+            self.came(reply_bytes)
+        except (RateLimited, Unavailable):
+            return False
+        return True
+
 
 def _too_many(organization: OrganizationId) -> RateLimited:
     return RateLimited(

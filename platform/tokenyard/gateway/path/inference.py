@@ -1,7 +1,10 @@
 """The one path of every endpoint that costs money: authenticate, resolve, admit, route, relay, settle."""
 
 import logging
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from typing import NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry
 from starlette.types import Receive, Scope, Send
@@ -14,15 +17,20 @@ from tokenyard.core.principal import KeyScope, Principal
 from tokenyard.gateway.counting.token_counter import TokenCounter
 from tokenyard.gateway.endpoints.body import PaidBody
 from tokenyard.gateway.endpoints.table import Endpoint
+from tokenyard.gateway.idempotency.exchange import KeyedExchange
+from tokenyard.gateway.idempotency.replay import Replay
+from tokenyard.gateway.idempotency.stage import AskedOnce, IdempotencyStage
 from tokenyard.gateway.metrics import GatewayMetrics
 from tokenyard.gateway.path.admit import AdmissionStage
+from tokenyard.gateway.path.background import RENEWAL_S, BackgroundRuns
 from tokenyard.gateway.path.client import STALL_LIMIT_S, ClientConnection, ClientLeft
-from tokenyard.gateway.path.in_flight import InFlight, InFlightBounds
+from tokenyard.gateway.path.in_flight import InFlight, InFlightBounds, Place
+from tokenyard.gateway.path.recall import recall
 from tokenyard.gateway.path.relay import Relay
 from tokenyard.gateway.path.resolve import ResolvedRequest, fitted, resolve
 from tokenyard.gateway.path.settle import RequestSettlement, Settler
 from tokenyard.gateway.path.telemetry import RequestTelemetry
-from tokenyard.gateway.ports import AdmissionControl, ModelResolver
+from tokenyard.gateway.ports import AdmissionControl, ModelResolver, StoredAnswers
 from tokenyard.web.access_log import AccessLog
 from tokenyard.web.auth import Authenticator, bearer, check_scope
 
@@ -30,6 +38,7 @@ from tokenyard.web.auth import Authenticator, bearer, check_scope
 CLIENT_CLOSED_REQUEST = 499
 
 _LOG = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class _Caller(NamedTuple):
@@ -38,6 +47,18 @@ class _Caller(NamedTuple):
     principal: Principal
     secret: str
     address: str
+
+
+class _Asked(NamedTuple):
+    """One request on its way; what `under_way` closes counts it among those under way."""
+
+    endpoint: Endpoint
+    body: PaidBody
+    caller: _Caller
+    client: ClientConnection
+    telemetry: RequestTelemetry
+    place: Place
+    under_way: ExitStack
 
 
 class Inference:
@@ -50,6 +71,8 @@ class Inference:
         models: ModelResolver,
         admission: AdmissionControl,
         relay: Relay,
+        answers: StoredAnswers,
+        idempotency: IdempotencyStage,
         clock: Clock,
         registry: CollectorRegistry,
         access_log: AccessLog,
@@ -57,10 +80,13 @@ class Inference:
         counter: TokenCounter | None = None,
         in_flight: InFlightBounds | None = None,
         stall_limit_s: float = STALL_LIMIT_S,
+        background_renewal_s: float = RENEWAL_S,
     ) -> None:
         self._authenticator = authenticator
         self.models = models
         self._relay = relay
+        self._answers = answers
+        self._idempotency = idempotency
         self._clock = clock
         self._metrics = GatewayMetrics(registry)
         self._log = access_log
@@ -69,6 +95,7 @@ class Inference:
         self._stall_limit_s = stall_limit_s
         self.counter = counter or TokenCounter()
         self._admission = AdmissionStage(admission, self.counter, clock)
+        self._background = BackgroundRuns(relay, answers, renewal_s=background_renewal_s)
         self.settler = Settler(admission, clock)
 
     async def __call__(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,38 +137,80 @@ class Inference:
         check_scope(principal, KeyScope.INFERENCE)
         caller = _Caller(principal, secret, client.address)
         telemetry.caller(principal.organization, principal.project, principal.key)
-        with self._places.place(principal.organization) as place:
+        with ExitStack() as stack:
+            place = stack.enter_context(self._places.place(principal.organization))
             raw = await client.body(self._max_request_bytes, place.came)
-            await self._serve_body(endpoint, endpoint.parse(raw), caller, client, telemetry)
+            body = endpoint.parse(raw)
+            asked = _Asked(endpoint, body, caller, client, telemetry, place, stack)
+            key = client.header(b"idempotency-key")
+            if key is None:
+                await self._serve_body(asked)
+                return
+            last = client.header(b"last-event-id")
+            await self._serve_once(AskedOnce.read(key, last, endpoint.path, raw, stream=bool(body.stream)), asked)
 
-    async def _serve_body(
-        self,
-        endpoint: Endpoint,
-        body: PaidBody,
-        caller: _Caller,
-        client: ClientConnection,
-        telemetry: RequestTelemetry,
-    ) -> None:
-        request = await resolve(endpoint, body, caller.principal, self.models, self.counter)
-        request, admitted = await self._admit(request, caller, telemetry.request_id)
+    async def _serve_once(self, once: AskedOnce, asked: _Asked) -> None:
+        """Serve a request that is known by a key of its client's, or give its reply again."""
+        exchange = KeyedExchange(asked.client, asked.place, asked.telemetry)
+        begun = await self._with_fresh(asked.caller, lambda who: self._idempotency.begin(once, who, exchange))
+        if isinstance(begun, Replay):
+            await begun.send()
+            return
+        async with begun:
+            await self._serve_body(asked)
+
+    async def _serve_body(self, asked: _Asked) -> None:
+        body, principal, telemetry = asked.body, asked.caller.principal, asked.telemetry
+        await recall(body, principal, self._answers, asked.place.came)
+        request = await resolve(asked.endpoint, body, principal, self.models, self.counter)
+        request, admitted = await self._admit(request, asked.caller, telemetry.request_id)
         telemetry.admitted(request.model.name, admitted.rates.headers())
-        async with RequestSettlement(self.settler, admitted.claims, request.model.price, telemetry) as settlement:
-            async with client.watched():
+        keep = partial(self._answers.keep, principal.organization, principal.project)
+        settlement = RequestSettlement(self.settler, admitted.claims, request.model.price, telemetry, keep)
+        if body.in_background:
+            await self._begin(request, settlement, asked)
+            return
+        async with settlement:
+            async with asked.client.watched():
                 # Counting comes after the limits, so that who is over them cannot make us count.
-                await self._relay.run(await fitted(request, self.counter), client, settlement)
+                await self._relay.run(await fitted(request, self.counter), asked.client, settlement)
+
+    async def _begin(self, request: ResolvedRequest, settlement: RequestSettlement, asked: _Asked) -> None:
+        """Answer that the request is queued, and go on with it; its place among those under way goes with it."""
+        taken = asked.under_way.pop_all()
+        self._count(+1)
+        taken.callback(self._count, -1)
+        try:
+            told = await self._background.begin(await fitted(request, self.counter), settlement, taken)
+        except BaseException:
+            taken.close()
+            async with settlement:  # no attempt has begun, so it costs nothing
+                raise
+        await _send(asked.client, 200, told, settlement.telemetry, {})
+
+    async def drain(self) -> None:
+        """Wait for what goes on after the clients were answered, for a limited time."""
+        await self._background.close()
+        await self.settler.drain()
 
     async def _admit(
         self, request: ResolvedRequest, caller: _Caller, request_id: RequestId
     ) -> tuple[ResolvedRequest, Admitted]:
-        """Admit the request; where its caller was changed since, look the key up afresh and try once more."""
+        async def ask(who: Principal) -> tuple[ResolvedRequest, Admitted]:
+            who.check_model(request.model.name)
+            return await self._admission.admit(request, who, request_id)
+
+        return await self._with_fresh(caller, ask)
+
+    async def _with_fresh(self, caller: _Caller, ask: Callable[[Principal], Awaitable[T]]) -> T:
+        """Ask for the caller; where it was changed since, look the key up afresh and ask once more."""
         try:
-            return await self._admission.admit(request, caller.principal, request_id)
+            return await ask(caller.principal)
         except PrincipalOutdated:
             fresh = await self._authenticator.fresh_tenant(caller.secret, caller.address)
         check_scope(fresh, KeyScope.INFERENCE)
-        fresh.check_model(request.model.name)
         try:
-            return await self._admission.admit(request, fresh, request_id)
+            return await ask(fresh)
         except PrincipalOutdated as error:  # changed once more, or SQL answered with an old copy
             raise Unavailable("The API key was changed just now. Please try again.") from error
 
@@ -156,10 +225,15 @@ async def _send_error(
 ) -> None:
     if client.started:
         return
-    body = endpoint.errors.body(error, telemetry.request_id)
+    await _send(client, error.status, endpoint.errors.body(error, telemetry.request_id), telemetry, error.headers)
+
+
+async def _send(
+    client: ClientConnection, status: int, body: bytes, telemetry: RequestTelemetry, headers: Mapping[str, str]
+) -> None:
     own = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    own.extend((name.encode(), value.encode()) for name, value in error.headers.items())
-    await client.start(error.status, telemetry.headers(own))
+    own.extend((name.encode(), value.encode()) for name, value in headers.items())
+    await client.start(status, telemetry.headers(own))
     await client.finish(body)
 
 

@@ -50,7 +50,7 @@ async def relay_stream(
     Raises:
         AttemptFailed, InvalidRequest: nothing was sent to the client yet.
     """
-    answer = _answer(request, settlement)
+    answer = answer_to(request, settlement)
     try:
         error = await _frames(reply, answer, client, settlement)
     except (ReplicaLost, ReplyOverdue, FrameTooLong) as failure:
@@ -59,18 +59,22 @@ async def relay_stream(
         if not client.started:
             raise AttemptFailed(error, lost=gone) from failure
         _LOG.warning("attempt %s failed in its stream: %s", settlement.claims.attempt, failure)
-        await _end_with(answer.failed(error), error, client, settlement)
+        await _end_with(answer, error, client, settlement)
         return not gone
     if error is None:
         return True
     if not client.started:
         raise error if isinstance(error, InvalidRequest) else AttemptFailed(error)
-    await _end_with(answer.failed(error), error, client, settlement)
+    await _end_with(answer, error, client, settlement)
     return True
 
 
-def _answer(request: ResolvedRequest, settlement: RequestSettlement) -> Answer:
-    return request.body.answer(AnswerHead(request_of(settlement.claims.attempt), request.model.name))
+def answer_to(request: ResolvedRequest, settlement: RequestSettlement) -> Answer:
+    """Return what reads the replica's answer and gives the client's."""
+    claims = settlement.claims
+    return request.body.answer(
+        AnswerHead(request_of(claims.attempt), request.model.name, claims.admitted_at_ms // 1000)
+    )
 
 
 async def _frames(
@@ -98,6 +102,7 @@ async def _frames(
             if answer.done:
                 settlement.outcome = Outcome.COMPLETED
                 settlement.usage = answer.usage
+                await settlement.keep(answer)
                 await client.finish(sent)
                 return None
             await client.write(sent)
@@ -109,14 +114,18 @@ async def _frames(
     if not answer.complete or not client.started:
         return model_failed()
     settlement.outcome = Outcome.COMPLETED
-    await client.finish(answer.ending())
+    ending = answer.ending()
+    await settlement.keep(answer)
+    await client.finish(ending)
     return None
 
 
 async def _end_with(
-    event: bytes, error: TokenyardError, client: ClientConnection, settlement: RequestSettlement
+    answer: Answer, error: TokenyardError, client: ClientConnection, settlement: RequestSettlement
 ) -> None:
     settlement.telemetry.upstream_failed(error)
+    event = answer.failed(error)
+    await settlement.keep(answer)
     await client.finish(event)
 
 
@@ -128,7 +137,7 @@ async def relay_whole(
     Raises:
         AttemptFailed: nothing was sent to the client yet.
     """
-    answer = _answer(request, settlement)
+    answer = answer_to(request, settlement)
     held = MAX_TRANSLATED_BYTES if answer.translated else MAX_HELD_BYTES
     try:
         body = await reply.beginning(held)
@@ -146,7 +155,7 @@ async def relay_whole(
         raise AttemptFailed(model_failed()) from error
     settlement.usage = answer.usage
     settlement.outcome = Outcome.COMPLETED
-    settlement.telemetry.received()
+    await settlement.keep(answer)
     length = (b"content-length", str(len(body)).encode())
     await client.start(200, settlement.telemetry.headers([_JSON, length]))
     await client.finish(body)
@@ -156,7 +165,6 @@ async def relay_whole(
 async def _relay_in_pieces(held: bytes, reply: Reply, client: ClientConnection, settlement: RequestSettlement) -> bool:
     """Relay a reply that is too long to be held; its end, with the usage, goes last, when it is known what it costs."""
     settlement.outcome = Outcome.REPLICA_LOST
-    settlement.telemetry.received()
     length = [] if reply.length is None else [(b"content-length", str(reply.length).encode())]
     await client.start(200, settlement.telemetry.headers([_JSON, *length]))
     try:

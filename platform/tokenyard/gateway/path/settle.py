@@ -1,6 +1,7 @@
 """Stage 6: whatever happens to a request that was let in, its hold is released and its usage reported, once."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -8,6 +9,7 @@ from tokenyard.core.clock import Clock
 from tokenyard.core.ids import attempt_id, request_of
 from tokenyard.core.money import NanoDollars, Price, inference_cost
 from tokenyard.core.usage import MeterClaims, TokenUsage
+from tokenyard.gateway.endpoints.answer import Answer, KeptAnswer
 from tokenyard.gateway.path.client import ClientLeft
 from tokenyard.gateway.path.telemetry import RequestTelemetry
 from tokenyard.gateway.ports import AdmissionControl
@@ -15,6 +17,8 @@ from tokenyard.metering.events import Outcome, Settled
 
 DRAIN_TIMEOUT_S = 10.0
 _NOTHING = TokenUsage(0, 0)
+
+Keep = Callable[[KeptAnswer], Awaitable[None]]
 
 
 class Settler:
@@ -43,8 +47,11 @@ class Settler:
 class RequestSettlement:
     """`async with` around everything that happens after admission. The relay writes down how far it came."""
 
-    def __init__(self, settler: Settler, claims: MeterClaims, price: Price, telemetry: RequestTelemetry) -> None:
+    def __init__(
+        self, settler: Settler, claims: MeterClaims, price: Price, telemetry: RequestTelemetry, keep: Keep
+    ) -> None:
         self._settler = settler
+        self._keep = keep
         self._price = price
         self.telemetry = telemetry
         self.claims = claims
@@ -63,6 +70,12 @@ class RequestSettlement:
             attempt = attempt_id(request_of(self.claims.attempt), self._attempts)
             self.claims = msgspec.structs.replace(self.claims, attempt=attempt, server=server)
         self.usage = _NOTHING
+
+    async def keep(self, answer: Answer) -> None:
+        """Keep an answer that its client wants to find again, before the client is told that it has ended."""
+        kept = answer.kept()
+        if kept is not None:
+            await self._keep(kept)
 
     async def __aenter__(self) -> "RequestSettlement":
         return self

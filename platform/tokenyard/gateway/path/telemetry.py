@@ -53,13 +53,24 @@ class RequestTelemetry:
         self._model = model
         self._reply.extend((name.encode(), value.encode()) for name, value in rates.items())
 
+    def replays(self, request: str) -> None:
+        """The reply is that of an earlier request, and says so by its id."""
+        self._reply[0] = (b"x-request-id", request.encode())
+        self._noted["replays"] = request
+        self._metrics.idempotent("replayed")
+
+    def kept(self, outcome: str) -> None:
+        """What came of a request under an idempotency key: `kept`, `gone`, `lost` or `freed`."""
+        self._noted["reply"] = outcome
+        self._metrics.idempotent(outcome)
+
     def headers(self, own: Headers) -> Headers:
         """Return the reply's headers: `own` and those that every reply has."""
         spent_ms = round((time.perf_counter() - self._began) * 1000)
         return [*own, *self._reply, (b"openai-processing-ms", str(spent_ms).encode())]
 
     def received(self) -> None:
-        """Note that something arrived from the model server."""
+        """Note that a part of a stream arrived from the model server."""
         now = time.perf_counter()
         if self._last is None:
             self._metrics.first_token(self._model).observe(now - self._began)

@@ -77,7 +77,7 @@ def reference(embedding_model: Path) -> Vectors:
 
 async def _post(gateway: GatewayStack, path: str, status: int = 200, key: str = KEY, **body: Any) -> dict[str, Any]:
     async with ClientSession() as session:
-        response = await gateway.post(session, {"model": MODEL, **body}, path, key)
+        response = await gateway.post(session, {"model": MODEL, **body}, path, key=key)
         answer: dict[str, Any] = await response.json()
         assert response.status == status, answer
         return answer

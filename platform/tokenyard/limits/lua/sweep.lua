@@ -10,8 +10,8 @@ for i = 2, #ARGV, 2 do
   if lease_end and tonumber(lease_end) <= now then
     local hold = drop_hold(request)
     if hold and event ~= '' then
-      for budget in string.gmatch(hold.budgets, '%S+') do set_pending(budget, request, hold.amount) end
-      leave_undecided(request, hold)
+      for budget in gmatch(hold.budgets, '%S+') do set_pending(budget, request, hold.amount) end
+      leave_undecided(now, request, hold)
       call('XADD', USAGE, '*', 'event', event)
     end
     if hold then expired = expired + 1 end

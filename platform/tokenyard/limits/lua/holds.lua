@@ -19,6 +19,6 @@ for i = 1, #leases, 2 do
   local hold = call('HMGET', key('hold', leases[i]), 'amount', 'budgets')
   local budgets = hold[2] or ''
   for _, part in ipairs({ leases[i], leases[i + 1], hold[1] or '0', budgets }) do holds[#holds + 1] = part end
-  for budget in string.gmatch(budgets, '%S+') do read_held(budget) end
+  for budget in gmatch(budgets, '%S+') do read_held(budget) end
 end
 return { now, holds, held }

@@ -1,0 +1,133 @@
+"""`/v1/responses/{id}` and stored `/v1/chat/completions`, as OpenAI's API has them; creating them is paid for."""
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+
+from tokenyard.core.errors import InvalidRequest
+from tokenyard.core.principal import KeyScope, Principal
+from tokenyard.responses.store import AnswerKind, AnswerStore
+from tokenyard.responses.views import (
+    ChatMessageView,
+    DeletedChatView,
+    DeletedResponseView,
+    InputItemView,
+    MetadataChange,
+    StoredChatView,
+    StoredResponseView,
+    chat_messages,
+    input_items,
+    part_of,
+)
+from tokenyard.web.auth import TenantWith
+from tokenyard.web.pages import After, Page, PageSize, metadata_filter
+
+Tenant = Annotated[Principal, Depends(TenantWith(KeyScope.INFERENCE))]
+FreshTenant = Annotated[Principal, Depends(TenantWith(KeyScope.INFERENCE, fresh=True))]
+MAX_CHAT_PAGE = 20
+"""Each of them may be long."""
+Order = Literal["asc", "desc"]
+_LOGPROBS = "message.output_text.logprobs"
+_Stream = Annotated[bool, Query(description="Only false: events are not kept.")]
+
+
+def response_router(answers: AnswerStore) -> APIRouter:
+    router = APIRouter(prefix="/v1/responses", tags=["responses"])
+
+    @router.get("/{response}", response_model_exclude_unset=True)
+    async def retrieve_response(
+        response: str, request: Request, tenant: Tenant, stream: _Stream = False
+    ) -> StoredResponseView:
+        _check_include(request)
+        if stream or "starting_after" in request.query_params:
+            name = "stream" if stream else "starting_after"
+            raise InvalidRequest(f"Unsupported parameter: '{name}': events are not kept.", param=name)
+        return StoredResponseView.of(
+            await answers.get(tenant.organization, tenant.project, AnswerKind.RESPONSE, response)
+        )
+
+    @router.delete("/{response}")
+    async def delete_response(response: str, tenant: FreshTenant) -> DeletedResponseView:
+        await answers.delete(tenant.organization, tenant.project, AnswerKind.RESPONSE, response)
+        return DeletedResponseView(id=response)
+
+    @router.post("/{response}/cancel", response_model_exclude_unset=True)
+    async def cancel_response(response: str, tenant: FreshTenant) -> StoredResponseView:
+        return StoredResponseView.of(await answers.cancel(tenant.organization, tenant.project, response))
+
+    @router.get("/{response}/input_items", response_model_exclude_unset=True)
+    async def list_input_items(
+        response: str,
+        request: Request,
+        tenant: Tenant,
+        *,
+        limit: PageSize = 20,
+        order: Order = "desc",
+        after: After = None,
+    ) -> Page[InputItemView]:
+        _check_include(request)
+        found = await answers.get(tenant.organization, tenant.project, AnswerKind.RESPONSE, response)
+        part = part_of(input_items(found), limit=limit + 1, after=after or None, newest_first=order == "desc")
+        return Page[InputItemView].of(part, limit)
+
+    return router
+
+
+def chat_completion_router(answers: AnswerStore) -> APIRouter:
+    router = APIRouter(prefix="/v1/chat/completions", tags=["stored chat completions"])
+
+    @router.get("", response_model_exclude_unset=True)
+    async def list_chat_completions(
+        request: Request,
+        tenant: Tenant,
+        *,
+        model: Annotated[str | None, Query(max_length=255)] = None,
+        limit: Annotated[int, Query(ge=1, le=MAX_CHAT_PAGE)] = MAX_CHAT_PAGE,
+        order: Order = "asc",
+        after: After = None,
+    ) -> Page[StoredChatView]:
+        found = await answers.page(
+            tenant.organization,
+            tenant.project,
+            AnswerKind.CHAT,
+            limit=limit + 1,
+            after=after or None,
+            newest_first=order == "desc",
+            model=model,
+            metadata=metadata_filter(request) or None,
+        )
+        return Page[StoredChatView].of([StoredChatView.of(answer) for answer in found], limit)
+
+    @router.get("/{completion}", response_model_exclude_unset=True)
+    async def retrieve_chat_completion(completion: str, tenant: Tenant) -> StoredChatView:
+        return StoredChatView.of(await answers.get(tenant.organization, tenant.project, AnswerKind.CHAT, completion))
+
+    @router.post("/{completion}", response_model_exclude_unset=True)
+    async def update_chat_completion(completion: str, body: MetadataChange, tenant: FreshTenant) -> StoredChatView:
+        return StoredChatView.of(
+            await answers.set_metadata(
+                tenant.organization, tenant.project, AnswerKind.CHAT, completion, body.metadata or {}
+            )
+        )
+
+    @router.delete("/{completion}")
+    async def delete_chat_completion(completion: str, tenant: FreshTenant) -> DeletedChatView:
+        await answers.delete(tenant.organization, tenant.project, AnswerKind.CHAT, completion)
+        return DeletedChatView(id=completion)
+
+    @router.get("/{completion}/messages", response_model_exclude_unset=True)
+    async def list_chat_messages(
+        completion: str, tenant: Tenant, limit: PageSize = 20, order: Order = "asc", after: After = None
+    ) -> Page[ChatMessageView]:
+        found = await answers.get(tenant.organization, tenant.project, AnswerKind.CHAT, completion)
+        part = part_of(chat_messages(found), limit=limit + 1, after=after or None, newest_first=order == "desc")
+        return Page[ChatMessageView].of(part, limit)
+
+    return router
+
+
+def _check_include(request: Request) -> None:
+    for name in ("include", "include[]"):
+        for wanted in request.query_params.getlist(name):
+            if wanted != _LOGPROBS:  # which are shown where there are some
+                raise InvalidRequest(f"Unsupported value in 'include': '{wanted[:64]}'.", param="include")
