@@ -118,7 +118,7 @@ def _parse(endpoint: Endpoint, name: str, value: object) -> None:
         beside = {"stream": True}
     elif name == "top_logprobs":
         beside = {"include": [LOGPROBS]} if endpoint is RESPONSES else {"logprobs": True}
-    elif name == "metadata":
+    elif name == "metadata" and "store" in endpoint.body.__struct_fields__:
         beside = {"store": True}
     elif name == "best_of" and isinstance(value, int):
         beside = {"n": value}

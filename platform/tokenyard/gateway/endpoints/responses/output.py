@@ -23,7 +23,7 @@ class OutputText(msgspec.Struct, tag_field="type", tag="output_text"):
     logprobs: list[ChosenTokenLogprob] = []
 
 
-class OutputMessage(msgspec.Struct, tag_field="type", tag="message"):
+class OutputTextMessage(msgspec.Struct, tag_field="type", tag="message"):
     """One message of the model."""
 
     id: str
@@ -42,7 +42,7 @@ class OutputFunctionCall(msgspec.Struct, tag_field="type", tag="function_call"):
     arguments: str
 
 
-OutputItem = OutputMessage | OutputFunctionCall
+OutputItem = OutputTextMessage | OutputFunctionCall
 
 
 class InputTokensDetails(msgspec.Struct):

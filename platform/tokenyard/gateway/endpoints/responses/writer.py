@@ -11,8 +11,8 @@ from tokenyard.gateway.endpoints.responses.items import item_id
 from tokenyard.gateway.endpoints.responses.output import (
     OutputFunctionCall,
     OutputItem,
-    OutputMessage,
     OutputText,
+    OutputTextMessage,
     ResponseEvent,
     event_logprobs,
 )
@@ -29,7 +29,7 @@ class OutputWriter:
     def __init__(self, response: str) -> None:
         self._response = response
         self._numbers = 0
-        self._message: OutputMessage | None = None
+        self._message: OutputTextMessage | None = None
         self._calls: dict[int, OutputFunctionCall] = {}
         self._texts: list[str] = []
         self._arguments: dict[int, list[str]] = {}
@@ -44,7 +44,7 @@ class OutputWriter:
         """Add to the message that is being written, or begin one."""
         message = self._message
         if message is None:
-            message = self._message = OutputMessage(self._next_id("msg"), "in_progress", [])
+            message = self._message = OutputTextMessage(self._next_id("msg"), "in_progress", [])
             yield self._added(message)
             message.content.append(OutputText(""))
             yield self.event("response.content_part.added", **self._place(message), part=message.content[0])
@@ -111,7 +111,7 @@ class OutputWriter:
         item.status = status
         return self.event("response.output_item.done", output_index=self._index(item), item=item)
 
-    def _place(self, message: OutputMessage) -> Json:
+    def _place(self, message: OutputTextMessage) -> Json:
         return {"item_id": message.id, "output_index": self._index(message), "content_index": 0}
 
     def _index(self, item: OutputItem) -> int:

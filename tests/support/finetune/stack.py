@@ -9,15 +9,15 @@ from sqlalchemy import select
 
 from support.fakes.adapter_replicas import AdapterReplicas
 from support.fakes.clock import FrozenClock
-from support.fakes.finetune_ports import (
+from support.finetune.cluster import TrainingCluster
+from support.finetune.ports import (
     FixedModels,
     FixedPrices,
     MemoryAdapterCatalog,
     MemoryReservations,
     SlugOfId,
 )
-from support.fakes.training_cluster import TrainingCluster
-from support.training_rows import rows
+from support.finetune.rows import rows
 from tokenyard.core.ids import ApiKeyId, FileId, JobId, OrganizationId, ProjectId, random_text
 from tokenyard.core.principal import Principal
 from tokenyard.core.training import TrainingResources
