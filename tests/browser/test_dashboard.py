@@ -17,9 +17,9 @@ import pytest
 from playwright.sync_api import Page, expect
 from sqlalchemy import insert
 
+from support.finetune.training_rows import rows
 from support.servers.free_ports import free_port
 from support.servers.installation import running_installation, running_process
-from support.training_rows import rows
 from tokenyard.bootstrap.operator_key import first_admin_key
 from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.clients.platform_api.connection import ApiConnection, ApiFailed

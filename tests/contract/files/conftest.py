@@ -1,5 +1,5 @@
 """Files and fine-tuning on a socket."""
 
-from support.finetune_fixtures import platform
+from support.finetune.fixtures import platform
 
 __all__ = ["platform"]

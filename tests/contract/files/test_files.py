@@ -10,10 +10,10 @@ import pytest
 from openai.types import FileDeleted, FileObject
 from sqlalchemy import func, select
 
-from support.finetune_fixtures import Platform
+from support.finetune.fixtures import Platform
+from support.finetune.training_rows import rows
 from support.openai_errors import error_of, message_of
 from support.openai_schema import check_openai_schema, check_openai_type
-from support.training_rows import rows
 from tokenyard.files.tables import FileRow
 
 

@@ -1,5 +1,5 @@
 """Files and fine-tuning on a socket."""
 
-from support.finetune_fixtures import platform, stack
+from support.finetune.fixtures import platform, stack
 
 __all__ = ["platform", "stack"]

@@ -11,10 +11,10 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
 from support.fakes.finetune_ports import MemoryReservations
-from support.finetune_fixtures import Platform
-from support.finetune_stack import FinetuneStack, principal
+from support.finetune.fixtures import Platform
+from support.finetune.stack import FinetuneStack, principal
+from support.finetune.training_rows import rows
 from support.openai_errors import error_of
-from support.training_rows import rows
 from tokenyard.core.errors import BudgetInUse, Conflict, QuotaExceeded
 from tokenyard.core.ids import new_job_id
 from tokenyard.finetune.job_request import JobRequest

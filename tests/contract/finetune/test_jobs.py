@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import func, select
 
 from support.fakes.finetune_ports import TRAINING_RATE
-from support.finetune_fixtures import BOUND_KEY, Platform
+from support.finetune.fixtures import BOUND_KEY, Platform
+from support.finetune.training_rows import rows
 from support.openai_errors import message_of
-from support.training_rows import rows
 from tokenyard.finetune.tables import JobRow
 
 

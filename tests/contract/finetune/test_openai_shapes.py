@@ -12,7 +12,7 @@ from openai.types.fine_tuning import FineTuningJob, FineTuningJobEvent
 from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 
 from support.fakes.authenticator import FixedAuthenticator
-from support.finetune_stack import FinetuneStack, principal
+from support.finetune.stack import FinetuneStack, principal
 from support.openai_schema import check_openai_schema, check_openai_type
 from tokenyard.core.training import TrainingCheckpoint
 from tokenyard.finetune.operator_routes import operator_job_router

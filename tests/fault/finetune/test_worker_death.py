@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import create_engine
 
-from support.finetune_stack import FinetuneStack
+from support.finetune.stack import FinetuneStack
 from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.finetune.states import FINISHED, JobState
 from tokenyard.storage.database import Base, Database

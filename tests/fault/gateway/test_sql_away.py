@@ -14,9 +14,9 @@ from redis.asyncio import Redis
 from support.fakes.admission_requests import principal
 from support.fakes.authenticator import FixedAuthenticator
 from support.fakes.gateway_ports import BASE
+from support.finetune.training_rows import rows
 from support.gateway_stack import HELLO, gateway_stack
 from support.servers.asgi import running
-from support.training_rows import rows
 from tokenyard.bootstrap.gateway import application
 from tokenyard.settings import Settings
 from tokenyard.storage.database import Database

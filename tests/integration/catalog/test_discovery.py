@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from support.fakes.clock import FrozenClock
-from support.fakes.replicas import FakeReplicas
+from support.fakes.serve.replicas import FakeReplicas
 from tokenyard.catalog.replicas.discovery import Discovery
 from tokenyard.catalog.replicas.placement import Placement
 from tokenyard.catalog.replicas.registry import ReplicaRegistry

@@ -9,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from support.fakes.clock import FrozenClock
-from support.fakes.serve_api import ReplicaPort, ServeApi
+from support.fakes.serve.serve_api import ReplicaPort, ServeApi
 from support.servers.asgi import running
 from tokenyard.catalog.replicas.discovery import Discovery
 from tokenyard.catalog.replicas.registry import ReplicaRegistry, ReplicaSnapshot

@@ -15,10 +15,10 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 
 from support.fakes.finetune_ports import FixedModels, FixedPrices, MemoryReservations
-from support.finetune_stack import POLICY, FinetuneStack
+from support.finetune.stack import POLICY, FinetuneStack
+from support.finetune.training_rows import rows
 from support.servers.asgi import running
 from support.tenancy_stand import tenancy_outbox
-from support.training_rows import rows
 from tokenyard.bootstrap.finetuning import file_and_job_routers
 from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.clients.platform_api.connection import ApiConnection

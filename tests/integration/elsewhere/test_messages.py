@@ -26,7 +26,7 @@ async def client(stack: ElsewhereStack) -> AsyncIterator[AsyncAnthropic]:
 async def test_a_message(stack: ElsewhereStack, client: AsyncAnthropic, streamed: bool) -> None:
     if streamed:
         async with client.messages.stream(model=SOLD, max_tokens=64, messages=HI) as stream:
-            message = await stream.get_final_message()
+            message: anthropic.types.Message = await stream.get_final_message()
     else:
         message = await client.messages.create(model=SOLD, max_tokens=64, messages=HI)
     assert message.content[0].type == "text"

@@ -1,5 +1,5 @@
 """Files and fine-tuning on SQLite and on PostgreSQL."""
 
-from support.finetune_fixtures import stack
+from support.finetune.fixtures import stack
 
 __all__ = ["stack"]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from support.finetune_stack import FinetuneStack, principal
-from support.training_rows import rows
+from support.finetune.stack import FinetuneStack, principal
+from support.finetune.training_rows import rows
 from tokenyard.core.errors import InvalidRequest, RateLimited
 from tokenyard.files.operator_store import STALE_UPLOAD_MS
 from tokenyard.files.store import StoredFile

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from sqlalchemy import text
 
 from support.fakes.authenticator import FixedAuthenticator
-from support.finetune_stack import FinetuneStack, principal
+from support.finetune.stack import FinetuneStack, principal
 from tokenyard.finetune.job import Job, JobError
 from tokenyard.finetune.operator_routes import operator_job_router
 from tokenyard.finetune.progress import JobChanged, JobProgress, Note, fail, save, wait_for

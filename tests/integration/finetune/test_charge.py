@@ -6,7 +6,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from support.finetune_stack import FinetuneStack
+from support.finetune.stack import FinetuneStack
 from support.redis_reader import read_usage
 from support.servers.free_ports import free_port
 from support.servers.valkey import Valkey

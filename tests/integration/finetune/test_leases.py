@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from support.finetune_stack import FinetuneStack
+from support.finetune.stack import FinetuneStack
 from tokenyard.core.clock import SystemClock
 from tokenyard.finetune.job import Job
 from tokenyard.finetune.operator_store import JobOperatorStore

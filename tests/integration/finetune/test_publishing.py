@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from support.fakes.finetune_ports import SMALL_MODEL, FixedModels, FixedPrices
-from support.finetune_stack import FinetuneStack
+from support.finetune.stack import FinetuneStack
 from tokenyard.catalog.adapters import AdapterCatalog
 from tokenyard.catalog.changes import TOPIC, CatalogCarrier
 from tokenyard.catalog.models import ModelCatalog

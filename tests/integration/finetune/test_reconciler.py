@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from support.finetune_stack import FinetuneStack, principal
-from support.training_rows import rows
+from support.finetune.stack import FinetuneStack, principal
+from support.finetune.training_rows import rows
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import AdapterId, new_job_id
 from tokenyard.core.training import RunState

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from support.finetune_stack import FinetuneStack, principal
+from support.finetune.stack import FinetuneStack, principal
 from tokenyard.finetune.job import Job
 from tokenyard.finetune.progress import JobProgress, wait_for
 from tokenyard.finetune.reconciling.reconciler import JOBS_AT_ONCE, JobReconciler

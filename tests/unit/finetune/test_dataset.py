@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from support.training_rows import rows
+from support.finetune.training_rows import rows
 from tokenyard.finetune.methods.dataset import (
     MAX_LINE_BYTES,
     MAX_PROBLEMS,

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from support.training_rows import rows
+from support.finetune.training_rows import rows
 from tokenyard.finetune.methods.dataset import DatasetReader, DatasetSummary, InvalidDataset
 from tokenyard.finetune.methods.method import RowProblem, RowSize
 from tokenyard.finetune.methods.supervised import Supervised

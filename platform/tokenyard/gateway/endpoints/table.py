@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from tokenyard.gateway.endpoints.anthropic.errors import ANTHROPIC_ERRORS
-from tokenyard.gateway.endpoints.anthropic.message import MessageEvent, OutputMessage
+from tokenyard.gateway.endpoints.anthropic.message import AnthropicMessage, MessageEvent
 from tokenyard.gateway.endpoints.anthropic.messages import MessagesBody
 from tokenyard.gateway.endpoints.body import PaidBody
 from tokenyard.gateway.endpoints.body_bounds import check_values
@@ -94,7 +94,7 @@ MESSAGES = Endpoint(
     summary="Answer a conversation, as Anthropic's Messages API does",
     input="messages",
     body=MessagesBody,
-    reply=OutputMessage,
+    reply=AnthropicMessage,
     event=MessageEvent,
     upstream="/v1/chat/completions",
     stream=_NAMED_EVENTS,

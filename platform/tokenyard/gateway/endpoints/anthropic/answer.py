@@ -9,6 +9,7 @@ from tokenyard.core.errors import TokenyardError
 from tokenyard.gateway.endpoints.answer import Answer
 from tokenyard.gateway.endpoints.anthropic.errors import anthropic_error
 from tokenyard.gateway.endpoints.anthropic.message import (
+    AnthropicMessage,
     ContentBlockDelta,
     ContentBlockStart,
     ContentBlockStop,
@@ -18,7 +19,6 @@ from tokenyard.gateway.endpoints.anthropic.message import (
     MessageStart,
     MessageStop,
     MessageUsage,
-    OutputMessage,
     StopReason,
     TextContent,
     TextDelta,
@@ -114,9 +114,11 @@ class MessageAnswer(Answer):
 
     def _message(
         self, content: list[TextContent | ToolUseContent], stop_reason: StopReason | None, stop_sequence: str | None
-    ) -> OutputMessage:
+    ) -> AnthropicMessage:
         name, usage = self._head.id.removeprefix("req_"), MessageUsage.of(self.usage)
-        return OutputMessage(f"msg_{name}", "assistant", self._head.model, content, stop_reason, stop_sequence, usage)
+        return AnthropicMessage(
+            f"msg_{name}", "assistant", self._head.model, content, stop_reason, stop_sequence, usage
+        )
 
     # What is said.
 

@@ -38,7 +38,7 @@ class ToolUseContent(msgspec.Struct, tag_field="type", tag="tool_use"):
     input: Json
 
 
-class OutputMessage(msgspec.Struct, tag_field="type", tag="message"):
+class AnthropicMessage(msgspec.Struct, tag_field="type", tag="message"):
     """A whole answer, or in the first event of a stream its beginning, with no content and no reason to stop yet."""
 
     id: str
@@ -53,7 +53,7 @@ class OutputMessage(msgspec.Struct, tag_field="type", tag="message"):
 class MessageStart(msgspec.Struct, tag_field="type", tag="message_start"):
     """The first event. What the cache gave is not known yet: the usage of `message_delta` is the one that counts."""
 
-    message: OutputMessage
+    message: AnthropicMessage
 
 
 class ContentBlockStart(msgspec.Struct, tag_field="type", tag="content_block_start"):

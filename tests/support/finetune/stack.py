@@ -17,7 +17,7 @@ from support.fakes.finetune_ports import (
     SlugOfId,
 )
 from support.fakes.training_cluster import TrainingCluster
-from support.training_rows import rows
+from support.finetune.training_rows import rows
 from tokenyard.core.ids import ApiKeyId, FileId, JobId, OrganizationId, ProjectId, random_text
 from tokenyard.core.principal import Principal
 from tokenyard.core.training import TrainingResources

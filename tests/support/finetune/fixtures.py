@@ -11,7 +11,7 @@ from openai import AsyncOpenAI
 
 from support.fakes.authenticator import FixedAuthenticator
 from support.fakes.finetune_ports import FixedModels, FixedPrices, MemoryReservations, SlugOfId
-from support.finetune_stack import FinetuneStack, principal
+from support.finetune.stack import FinetuneStack, principal
 from support.servers.asgi import running
 from tokenyard.bootstrap.finetuning import file_and_job_routers
 from tokenyard.core.clock import SystemClock
