@@ -219,4 +219,5 @@ async def test_the_checks_may_take_longer_than_a_request(database: Database, red
 def _hour(charge: Charge) -> str:
     """Return the subject of the hourly usage that the charge is part of."""
     hour = charge.admitted_at_ms // HOUR_MS * HOUR_MS
-    return f"{charge.organization}/{charge.project}/{charge.key}/{charge.kind}/{charge.model}/{charge.price}/{hour}"
+    scopes = f"{charge.organization}/{charge.project}/{charge.key}"
+    return f"{scopes}/{charge.kind}/{charge.model}/{charge.price}/{charge.end_user}/{hour}"

@@ -91,7 +91,7 @@ async def test_the_openai_client(stack: ElsewhereStack) -> None:
 
 @pytest.mark.parametrize("body", [WHOLE, STREAM], ids=["whole", "stream"])
 async def test_nothing_of_the_tenant_goes_out(stack: ElsewhereStack, body: dict[str, object]) -> None:
-    await _text(stack, {**body, "user": "jane@example.test", "metadata": {"a": "b"}, "temperature": 0.5})
+    await _text(stack, {**body, "user": "jane@example.test", "metadata": {"a": "b"}, "store": True, "temperature": 0.5})
     (asked,) = stack.server.log
     assert asked.path == "/v1/chat/completions"
     expected: dict[str, object] = {"model": THERE, "messages": HELLO, "temperature": 0.5, "max_tokens": 64}
