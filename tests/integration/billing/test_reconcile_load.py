@@ -22,7 +22,7 @@ from tokenyard_billing.wallets.budgets import SqlBudgets
 
 CLIENTS = 6
 LOOKS = 12
-ENDINGS = ("completed", "left", "lost", "failed", "silent", "late", "job", "grant")
+ENDINGS = ("completed", "left", "lost", "failed", "silent", "late", "elsewhere", "job", "grant")
 
 
 class Load:
@@ -43,6 +43,9 @@ class Load:
                     await self._books.grant(organization, key=new_request_id())
                 case "silent" | "late":
                     await self._abandoned(organization, late=ending == "late")
+                case "elsewhere":
+                    made = await self._books.admit(new_request_id(), organization, server="sold")
+                    await self._books.settle(made, Outcome.LEFT_ELSEWHERE)
                 case _:
                     await self._request(organization, ending)
 

@@ -113,10 +113,15 @@ class BusyBooks:
         await send(self.redis, msgspec.structs.replace(trained(job, 10), admitted_at_ms=self.clock.now_ms()))
 
     async def admit(
-        self, request: str, organization: OrganizationId = ACME, *, gateway: RedisAdmission | None = None
+        self,
+        request: str,
+        organization: OrganizationId = ACME,
+        *,
+        gateway: RedisAdmission | None = None,
+        server: str = "",
     ) -> MeterClaims:
         caller = CALLERS[organization]
-        whose: dict[str, Any] = {"project": caller.project, "key": caller.key}
+        whose: dict[str, Any] = {"project": caller.project, "key": caller.key, "server": server}
         made = claims(request, 1, organization, admitted_at_ms=0, budgets=(), **whose)
         limits = dict.fromkeys((organization, caller.key), NanoDollars(CREDIT))
         budgets = budgets_of(organization, limits, self.clock.now_ms())
