@@ -161,9 +161,12 @@ async def test_without_redis_nothing_is_run(tmp_path: Path) -> None:
         refused = await gateway.post(session, ASK, **ONCE)
         assert refused.status == 503
         assert "retry-after" in refused.headers
+        await refused.read()
         valkey.start()
         await open_buckets(redis)
-        assert (await gateway.post(session, ASK, **ONCE)).status == 200
+        served = await gateway.post(session, ASK, **ONCE)
+        assert served.status == 200, await served.text()
+        await served.read()
 
 
 async def test_a_redis_that_comes_back_gets_the_reply(tmp_path: Path) -> None:
