@@ -103,6 +103,14 @@ class GatewayStack:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         return await session.post(self.url + path, json=body, headers={"authorization": f"Bearer {key}", **named})
 
+    async def status(
+        self, session: ClientSession, body: dict[str, object], path: str = CHAT, *, key: str = KEY, **headers: str
+    ) -> int:
+        """Do so, and return the status of an answer that was read to its end."""
+        response = await self.post(session, body, path, key=key, **headers)
+        await response.read()
+        return response.status
+
     async def budget(self) -> dict[bytes, bytes]:
         return await read_hash(self.redis, budget(bucket_of(ORGANIZATION), wallet(ORGANIZATION)))
 

@@ -210,11 +210,11 @@ async def test_who_starts_and_leaves_meets_its_own_bounds(redis: Redis, tmp_path
         for number in range(3):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.2):
-                    await gateway.post(session, ASK, idempotency_key=f"key-{number}")
+                    await gateway.status(session, ASK, idempotency_key=f"key-{number}")
         refused = await gateway.post(session, ASK, idempotency_key="one more")
         assert refused.status == 429
-        assert (await gateway.post(session, ASK)).status == 429
-        assert (await gateway.post(session, {**ASK, "max_tokens": 1}, key=OTHER_KEY)).status == 200
+        assert await gateway.status(session, ASK) == 429
+        assert await gateway.status(session, {**ASK, "max_tokens": 1}, key=OTHER_KEY) == 200
         assert len(await gateway.settled(3)) == 3
 
 
@@ -254,7 +254,7 @@ async def test_a_tenant_keeps_no_more_than_its_share(redis: Redis, tmp_path: Pat
         assert "your organization's" in error["message"]
         assert int(response.headers["retry-after"]) > 86_000
         assert (await _ask(gateway, session, ASK, key=OTHER_KEY))[0].status == 200
-        assert (await gateway.post(session, ASK)).status == 200, "without a key"
+        assert await gateway.status(session, ASK) == 200, "without a key"
         assert (await _ask(gateway, session, ASK, idempotency_key="0"))[0].headers["idempotent-replayed"]
 
 
