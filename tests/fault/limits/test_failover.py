@@ -9,7 +9,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -24,6 +24,7 @@ from support.redis_reader import read_scope
 from support.servers.valkey import Valkey
 from support.servers.valkey_cluster import ValkeyCluster, running_cluster
 from support.servers.valkey_sentinel import running_sentinels
+from support.waiting import until
 from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.core.admission import AdmissionRequest
 from tokenyard.core.budgets import budgets_of, wallet
@@ -54,18 +55,6 @@ BY_TOKENS = [OrganizationId("org_1"), OrganizationId("org_2")]
 BY_SPENDING = [OrganizationId("org_3"), OrganizationId("org_4")]
 TENANTS = BY_TOKENS + BY_SPENDING
 ROOMY = 10**12
-
-
-async def until(true: Callable[[], Awaitable[bool]], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline:
-        try:
-            if await true():
-                return
-        except (RedisError, OSError):
-            pass
-        await asyncio.sleep(0.05)
-    pytest.fail(f"not in time: {what}")
 
 
 class Loss(NamedTuple):
@@ -172,7 +161,9 @@ class FailoverStand:
         async def done() -> bool:
             return all(len(self.tenants.settled[name]) >= count + PHASE for name, count in before.items())
 
-        await until(done, f"requests to go on, {before}, {self.tenants.away}, {self.tenants.refused}")
+        await until(
+            done, f"requests to go on, {before}, {self.tenants.away}, {self.tenants.refused}", limit_s=DEADLINE_S
+        )
 
     async def end(self, losses: Sequence[Loss]) -> None:
         """Let everybody come to a limit and all come to rest; then check."""
@@ -188,7 +179,7 @@ class FailoverStand:
         async def all_at_their_limits() -> bool:
             return min(tenants.refused[name] for name in TENANTS) > 3 * CLIENTS
 
-        await until(all_at_their_limits, "everybody to come to a limit")
+        await until(all_at_their_limits, "everybody to come to a limit", limit_s=DEADLINE_S)
         tenants.stopping = True
         await self.rest()
         await self.check(losses)
@@ -210,7 +201,7 @@ class FailoverStand:
             found = await charges(self.database)
             return all(set(keys) <= found.keys() for keys in self.tenants.settled.values())
 
-        await until(charged, "every settled request to be charged")
+        await until(charged, "every settled request to be charged", limit_s=DEADLINE_S)
         for organization in TENANTS:
 
             async def at_rest(organization: OrganizationId = organization) -> bool:
@@ -218,7 +209,7 @@ class FailoverStand:
                 held = await self.redis.zcard(holds(bucket_of(organization)))
                 return (live["pending"], live["held"], held) == (0, 0, 0)
 
-            await until(at_rest, "nothing to be pending or held")
+            await until(at_rest, "nothing to be pending or held", limit_s=DEADLINE_S)
         self._stopping = True
 
     async def check(self, losses: Sequence[Loss]) -> None:

@@ -3,13 +3,12 @@
 import asyncio
 import shutil
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from support.fakes.admission_requests import (
     ORGANIZATION,
@@ -22,6 +21,7 @@ from support.fakes.admission_requests import (
 from support.redis_reader import read_figures, read_hash, read_usage
 from support.servers.free_ports import free_port
 from support.servers.valkey import Valkey
+from support.waiting import until
 from tokenyard.core.budgets import wallet
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.ids import OrganizationId
@@ -38,18 +38,6 @@ WALLET = wallet(ORGANIZATION)
 OTHER = OrganizationId("org_other")
 DEADLINE_S = 20.0
 COST = NanoDollars(3)
-
-
-async def until(true: Callable[[], Awaitable[bool]], what: str) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline:
-        try:
-            if await true():
-                return
-        except (RedisError, OSError):
-            pass
-        await asyncio.sleep(0.05)
-    pytest.fail(f"not in time: {what}")
 
 
 @pytest.fixture
@@ -125,21 +113,23 @@ async def test_a_redis_killed_under_load_loses_nothing_that_was_acknowledged(
                 async def goes_on(done: int = done) -> bool:
                     return len(load.settled[ORGANIZATION]) > done + 100
 
-                await until(goes_on, "requests before the kill")
+                await until(goes_on, "requests before the kill", limit_s=DEADLINE_S)
                 refused = load.refused
                 await asyncio.to_thread(server.kill)
 
                 async def refuses(refused: int = refused) -> bool:
                     return load.refused > refused + 20
 
-                await until(refuses, "503 while Redis is away")
+                await until(refuses, "503 while Redis is away", limit_s=DEADLINE_S)
                 await asyncio.to_thread(server.start)
             done = len(load.settled[ORGANIZATION])
-            await until(lambda: goes_on(done), "requests after the restart")
+            await until(lambda: goes_on(done), "requests after the restart", limit_s=DEADLINE_S)
             load.stopping = True
 
         for organization, keys in load.settled.items():
-            await until(partial(_all_reported, client, organization, keys), "every event on the stream")
+            await until(
+                partial(_all_reported, client, organization, keys), "every event on the stream", limit_s=DEADLINE_S
+            )
             events = await reported(client, organization)
             assert len(events) == len(set(events))
             bucket, name = bucket_of(organization), wallet(organization)
@@ -150,7 +140,7 @@ async def test_a_redis_killed_under_load_loses_nothing_that_was_acknowledged(
                     await client.zcard(holds(bucket)) == 0 and await client.hget(budget(bucket, name), "held") == b"0"
                 )
 
-            await until(nothing_held, "no hold outlives its lease")
+            await until(nothing_held, "no hold outlives its lease", limit_s=DEADLINE_S)
             charged = await read_hash(client, pending(bucket, name))
             assert all(charged[key.encode()] == b"3" for key in keys)
             figures = await read_figures(client, budget(bucket, name))
@@ -176,12 +166,14 @@ async def test_what_redis_acknowledged_and_forgot_is_sent_again(
         await asyncio.to_thread(shutil.rmtree, tmp_path / "redis" / "appendonlydir")
         await asyncio.to_thread(server.start)
 
-        await until(lambda: _all_reported(client, ORGANIZATION, keys), "every event on the stream again")
+        await until(
+            lambda: _all_reported(client, ORGANIZATION, keys), "every event on the stream again", limit_s=DEADLINE_S
+        )
 
         async def held_again() -> bool:
             return await client.hget(budget(BUCKET, WALLET), "held") == b"50"
 
-        await until(held_again, "the open hold is rebuilt")
+        await until(held_again, "the open hold is rebuilt", limit_s=DEADLINE_S)
         assert (await read_figures(client, budget(BUCKET, WALLET)))["pending"] == 50 * COST
         with pytest.raises(Unavailable):  # until somebody says that the budgets are loaded
             await admission.admit(admission_request(principal()))
@@ -207,7 +199,9 @@ async def test_what_was_settled_while_redis_was_away_comes_from_disk(
     await asyncio.to_thread(server.start)
     async with new_admission():
         keys = [str(key_of(one)) for one in claims]
-        await until(lambda: _all_reported(client, ORGANIZATION, keys), "the spooled events on the stream")
+        await until(
+            lambda: _all_reported(client, ORGANIZATION, keys), "the spooled events on the stream", limit_s=DEADLINE_S
+        )
     assert sorted(await reported(client)) == sorted(keys)
     assert await client.hmget(budget(BUCKET, WALLET), "held", "pending") == [b"0", b"60"]
 
@@ -223,7 +217,7 @@ async def test_a_gateway_that_dies_leaves_no_hold(client: Redis, new_admission: 
         await sweeper.sweep()
         return await client.zcard(holds(BUCKET)) == 0
 
-    await until(expired, "the hold of a gateway that renews no more ends")
+    await until(expired, "the hold of a gateway that renews no more ends", limit_s=DEADLINE_S)
     assert await client.hmget(budget(BUCKET, WALLET), "held", "pending") == [b"0", b"70"]
 
 
@@ -237,7 +231,9 @@ async def test_a_redis_without_memory_takes_nothing_and_loses_nothing(
             await admission.admit(admission_request(principal(), amount=10))
         await admission.settle(settled(claims), COST)
         await client.config_set("maxmemory", 0)
-        await until(lambda: _all_reported(client, ORGANIZATION, [key_of(claims)]), "the event from disk")
+        await until(
+            lambda: _all_reported(client, ORGANIZATION, [key_of(claims)]), "the event from disk", limit_s=DEADLINE_S
+        )
         assert await client.hmget(budget(BUCKET, WALLET), "held", "pending") == [b"0", b"3"]
 
 
@@ -255,12 +251,14 @@ async def test_a_redis_that_hangs_is_answered_with_503_in_time(
             assert all(isinstance(answer, Unavailable) for answer in answers)
             await admission.settle(settled(claims), COST)
             assert time.monotonic() - started < 8
-        await until(lambda: _all_reported(client, ORGANIZATION, [key_of(claims)]), "the event from disk")
+        await until(
+            lambda: _all_reported(client, ORGANIZATION, [key_of(claims)]), "the event from disk", limit_s=DEADLINE_S
+        )
 
         async def nothing_held() -> bool:
             return await client.hget(budget(BUCKET, WALLET), "held") == b"0"
 
-        await until(nothing_held, "what was admitted for nobody is given back")
+        await until(nothing_held, "what was admitted for nobody is given back", limit_s=DEADLINE_S)
 
 
 async def test_new_work_is_refused_while_usage_has_nowhere_to_go(
@@ -276,5 +274,9 @@ async def test_new_work_is_refused_while_usage_has_nowhere_to_go(
         with pytest.raises(Unavailable, match="recorded"):
             await admission.admit(admission_request(principal(), amount=10))
         spool.unlink()
-        await until(lambda: _all_reported(client, ORGANIZATION, [key_of(claims)]), "the event, once the disk works")
+        await until(
+            lambda: _all_reported(client, ORGANIZATION, [key_of(claims)]),
+            "the event, once the disk works",
+            limit_s=DEADLINE_S,
+        )
         await admission.admit(admission_request(principal(), amount=10))

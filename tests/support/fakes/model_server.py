@@ -13,6 +13,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from support.fakes.pooled_replies import is_pooled, pooled_reply, pooled_tokens
+from support.servers.asgi import read_body, until_disconnected
 from tokenyard.core.usage import MeterClaims, TokenUsage
 from tokenyard.metering import header as meter
 
@@ -113,7 +114,7 @@ class MockModelServer:
         if scope["type"] != "http":
             return
         headers = {key.decode(): value.decode() for key, value in scope["headers"]}
-        raw = await _read(receive)
+        raw = await read_body(receive)
         try:
             if headers.get("authorization") != self._bearer:
                 raise meter.InvalidMeter("wrong bearer")
@@ -131,7 +132,7 @@ class MockModelServer:
         if behaviour.status != 200:
             await _reply(send, behaviour.status, behaviour.body, behaviour.headers)
             return
-        gone = asyncio.ensure_future(_disconnected(receive))
+        gone = asyncio.ensure_future(until_disconnected(receive))
         try:
             if sent.body.get("stream"):
                 await self._stream(sent, behaviour, gone, send)
@@ -332,17 +333,3 @@ async def _reply(send: Send, status: int, body: bytes, headers: dict[str, str]) 
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [*_HEADERS_JSON, length, *own]})
     await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-async def _read(receive: Receive) -> bytes:
-    parts, more = [], True
-    while more:
-        message = await receive()
-        parts.append(message.get("body", b""))
-        more = message.get("more_body", False)
-    return b"".join(parts)
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -10,7 +10,7 @@ import orjson
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from support.servers.asgi import running
+from support.servers.asgi import read_body, running, until_disconnected
 from support.servers.certificates import ServerCertificate
 
 THERE = "their-model-2026"
@@ -75,7 +75,7 @@ class ServerElsewhereFake:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = {key.decode(): value.decode() for key, value in scope["headers"]}
-        asked = Asked(scope["path"], headers, orjson.loads(await _body(receive)))
+        asked = Asked(scope["path"], headers, orjson.loads(await read_body(receive)))
         self.log.append(asked)
         behaviour = self.behaviour
         if headers.get("authorization") != f"Bearer {KEY_THERE}":
@@ -113,7 +113,7 @@ async def _stream(asked: Asked, behaviour: Elsewhere, receive: Receive, send: Se
     await send(
         {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream"), *_ACCOUNT]}
     )
-    gone = asyncio.ensure_future(_left(receive))
+    gone = asyncio.ensure_future(until_disconnected(receive))
     try:
         await _piece(send, b": THEIR PROCESSING" + _LINE_ENDS)
         await _event(send, asked, [_choice(asked, at, "") for at in range(asked.body.get("n", 1))])
@@ -139,7 +139,7 @@ async def _stream(asked: Asked, behaviour: Elsewhere, receive: Receive, send: Se
 
 
 async def _whole(asked: Asked, behaviour: Elsewhere, receive: Receive, send: Send) -> None:
-    gone = asyncio.ensure_future(_left(receive))
+    gone = asyncio.ensure_future(until_disconnected(receive))
     try:
         words = [number async for number in _words(asked, behaviour, gone)]
     except _Cut:
@@ -216,17 +216,3 @@ async def _reply(send: Send, status: int, body: bytes, headers: Mapping[str, str
     json = (b"content-type", b"application/json")
     await send({"type": "http.response.start", "status": status, "headers": [json, length, *own, *_ACCOUNT]})
     await send({"type": "http.response.body", "body": body})
-
-
-async def _body(receive: Receive) -> bytes:
-    parts, more = [], True
-    while more:
-        message = await receive()
-        parts.append(message.get("body", b""))
-        more = message.get("more_body", False)
-    return b"".join(parts)
-
-
-async def _left(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import uvicorn
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive
 
 START_TIMEOUT_S = 10.0
 
@@ -41,3 +41,18 @@ async def _started(server: uvicorn.Server, serving: asyncio.Task[None]) -> None:
             if serving.done():
                 raise RuntimeError("the server ended while starting")
             await asyncio.sleep(0.01)
+
+
+async def read_body(receive: Receive) -> bytes:
+    """Return the whole body of a request."""
+    parts, more = [], True
+    while more:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+async def until_disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -24,7 +24,7 @@ ALWAYS_ASKED = {"include_usage": True, "continuous_usage_stats": True}
 """Of every stream, so that what passed is known exactly at any moment."""
 _INT64 = 2**63
 _LEAST_TOP_P = 1e-6  # so near to 0 that the likeliest token is left alone: the engine does not take OpenAI's 0
-_MODELS_OWN = "Default: the model's own `sampling`, as `GET /v1/models/{model}` shows it."
+MODELS_OWN = "Default: the model's own `sampling`, as `GET /v1/models/{model}` shows it."
 
 MaxTokens = Annotated[int, Meta(ge=1, le=MAX_TOKENS)]
 EndUser = Annotated[
@@ -43,10 +43,10 @@ Metadata = Annotated[
     Meta(max_length=16, description="Up to 16 pairs of texts to find a stored answer by."),
 ]
 _Penalty = Annotated[float, Meta(ge=-2, le=2)]
-Share = Annotated[float, Meta(ge=0, le=1, description=_MODELS_OWN)]
-Temperature = Annotated[float, Meta(ge=0, le=2, description=_MODELS_OWN)]
-RepetitionPenalty = Annotated[float, Meta(ge=0.01, le=10, description=_MODELS_OWN)]
-TopK = Annotated[int, Meta(ge=-1, le=1_000_000, description=_MODELS_OWN)]
+Share = Annotated[float, Meta(ge=0, le=1, description=MODELS_OWN)]
+Temperature = Annotated[float, Meta(ge=0, le=2, description=MODELS_OWN)]
+RepetitionPenalty = Annotated[float, Meta(ge=0.01, le=10, description=MODELS_OWN)]
+TopK = Annotated[int, Meta(ge=-1, le=1_000_000, description=MODELS_OWN)]
 _Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARS)]
 _TokenId = Annotated[str, Meta(pattern="^[0-9]{1,10}$")]
 _Bias = Annotated[float, Meta(ge=-100, le=100)]

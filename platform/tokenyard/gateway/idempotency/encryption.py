@@ -6,21 +6,19 @@ tenant, can read it or guess what it is of.
 
 import asyncio
 import hmac
-import os
 import zlib
 from collections.abc import Callable
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tokenyard.core.ids import OrganizationId, ProjectId
+from tokenyard.storage.encryption import Cipher
 
 LARGE_BYTES = 64 * 1024
 """More than these take milliseconds, which the event loop has not."""
 _DIGEST = "sha256"
 _LEVEL = 1
-_NONCE_BYTES = 12
 _SHORT_BYTES = 16
 
 
@@ -51,18 +49,16 @@ class ReplyCipher:
         return await _call(len(encrypted), self._decrypted, organization, name, encrypted)
 
     def _encrypted(self, organization: OrganizationId, name: str, data: bytes) -> bytes:
-        nonce = os.urandom(_NONCE_BYTES)
-        return nonce + self._cipher(organization).encrypt(nonce, zlib.compress(data, _LEVEL), name.encode())
+        return self._cipher(organization).encrypt(name, zlib.compress(data, _LEVEL))
 
     def _decrypted(self, organization: OrganizationId, name: str, encrypted: bytes) -> bytes:
-        nonce, data = encrypted[:_NONCE_BYTES], encrypted[_NONCE_BYTES:]
         try:
-            return zlib.decompress(self._cipher(organization).decrypt(nonce, data, name.encode()))
+            return zlib.decompress(self._cipher(organization).decrypt(name, encrypted))
         except (InvalidTag, ValueError) as error:
             raise Unreadable("not encrypted with this secret, for this organization and key") from error
 
-    def _cipher(self, organization: OrganizationId) -> AESGCM:
-        return AESGCM(self._digest(organization, b"cipher", b""))
+    def _cipher(self, organization: OrganizationId) -> Cipher:
+        return Cipher([self._digest(organization, b"cipher", b"")])
 
     def _digest(self, organization: OrganizationId, purpose: bytes, data: bytes) -> bytes:
         key = hmac.digest(self._secret, purpose + b"\0" + organization.encode(), _DIGEST)

@@ -197,7 +197,8 @@ class Inference:
         self, request: ResolvedRequest, caller: _Caller, request_id: RequestId
     ) -> tuple[ResolvedRequest, Admitted]:
         async def ask(who: Principal) -> tuple[ResolvedRequest, Admitted]:
-            who.check_model(request.model.name)
+            if who is not caller.principal:  # for whom the model was looked up
+                who.check_model(request.model.name)
             return await self._admission.admit(request, who, request_id)
 
         return await self._with_fresh(caller, ask)

@@ -25,7 +25,7 @@ from tokenyard.gateway.endpoints.anthropic.blocks import (
     ToolUseChoice,
 )
 from tokenyard.gateway.endpoints.anthropic.conversation import chat_messages
-from tokenyard.gateway.endpoints.body import MAX_STOP_CHARS, AnswerHead, MaxTokens, PaidBody, Prompt
+from tokenyard.gateway.endpoints.body import MAX_STOP_CHARS, MODELS_OWN, AnswerHead, MaxTokens, PaidBody, Prompt, Share
 from tokenyard.gateway.endpoints.chat import MAX_MESSAGES, MAX_TOOLS, ChatBody
 from tokenyard.gateway.endpoints.chat_messages import (
     MAX_PARTS,
@@ -37,10 +37,8 @@ from tokenyard.gateway.endpoints.chat_messages import (
 )
 from tokenyard.gateway.endpoints.invalid_body import Json, bounded, invalid, unsupported
 
-_MODELS_OWN = "Default: the model's own `sampling`, as `GET /v1/models/{model}` shows it."
 _CONTINUED: Json = {"continue_final_message": True, "add_generation_prompt": False}
 
-_Share = Annotated[float, Meta(ge=0, le=1, description=_MODELS_OWN)]
 _Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARS)]
 
 
@@ -94,9 +92,9 @@ class MessagesBody(ConversationBody, kw_only=True, forbid_unknown_fields=True, o
     metadata: RequestMetadata | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
     stop_sequences: Annotated[list[_Stop], Meta(max_length=4)] | None = None
-    temperature: _Share | None = None
-    top_k: Annotated[int, Meta(ge=0, le=1_000_000, description=_MODELS_OWN)] | None = None
-    top_p: _Share | None = None
+    temperature: Share | None = None
+    top_k: Annotated[int, Meta(ge=0, le=1_000_000, description=MODELS_OWN)] | None = None
+    top_p: Share | None = None
 
     @property
     def end_user(self) -> str:
