@@ -65,6 +65,22 @@ class SentinelPackingConnection(_Packing, SentinelManagedConnection):
     """To the primary that sentinels name."""
 
 
+class OrderedSentinel(Sentinel):
+    """Asks for the primary one after the other.
+
+    redis-py moves who answered to the front of its list by places that it knew before it asked: two that do so at the
+    same time put one sentinel there twice, and lose another for good.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)  # type: ignore[no-untyped-call]
+        self._turn = asyncio.Lock()
+
+    async def discover_master(self, service_name: str) -> Any:
+        async with self._turn:
+            return await super().discover_master(service_name)
+
+
 class SentinelPool(SentinelConnectionPool):
     """Closes its connections to the sentinels with those to the primary."""
 
@@ -142,9 +158,8 @@ def _through_sentinel(url: _Url, times: Mapping[str, Any]) -> Redis:
     names = {"sentinel_username": "username", "sentinel_password": "password"}
     own = {theirs: url.options.pop(name) for name, theirs in names.items() if name in url.options}
     sentinel_options = {**times, **own, "ssl": url.tls, "retry": Retry(NoBackoff(), 1)}
-    new_sentinel: Any = Sentinel  # redis-py gives neither of them types
-    new_pool: Any = SentinelPool
-    sentinel = new_sentinel(list(url.addresses), sentinel_kwargs=sentinel_options)
+    new_pool: Any = SentinelPool  # redis-py gives it no types
+    sentinel = OrderedSentinel(list(url.addresses), sentinel_kwargs=sentinel_options)
     connection = SentinelManagedSSLConnection if url.tls else SentinelPackingConnection
     options = {**url.options, **times, **_pool_options(), "connection_class": connection}
     return Redis.from_pool(new_pool(url.path[0], sentinel, **options))
