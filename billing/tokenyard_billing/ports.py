@@ -3,9 +3,11 @@
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from tokenyard.core.budgets import AlertRules, BucketHolds, Budget, BudgetKey, BudgetUpdate, LiveBudget
 from tokenyard.core.ids import ApiKeyId, JobId, OrganizationId, ProjectId
-from tokenyard.core.money import NanoDollars
+from tokenyard.core.money import NanoDollars, PriceStep
 
 
 class SpendingLimits(Protocol):
@@ -15,6 +17,16 @@ class SpendingLimits(Protocol):
         self, organization: OrganizationId, project: ProjectId, key: ApiKeyId
     ) -> Mapping[str, NanoDollars]:
         """Return the limit of each of the three scopes that has one, by its id."""
+        ...
+
+
+class PlanPrices(Protocol):
+    """Knows by what organizations' plans multiply prices (tenancy)."""
+
+    async def price_steps(
+        self, session: AsyncSession, organizations: Collection[OrganizationId]
+    ) -> Mapping[OrganizationId, Sequence[PriceStep]]:
+        """Return for each by what its prices were, are and will be multiplied, in the order of dates."""
         ...
 
 

@@ -6,7 +6,7 @@ Money is nano-dollars; times are unix milliseconds; every row belongs to one org
 from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
 
-from tokenyard.core.usage import MAX_END_USER_CHARS
+from tokenyard.core.usage import DEFAULT_TIER, MAX_END_USER_CHARS, MAX_TIER_CHARS
 from tokenyard.storage.columns import Count, Id, Nano, UnixMs
 from tokenyard.storage.database import Base
 
@@ -56,10 +56,11 @@ class OpenRequest(Base):
 
 
 class Charge(Base):
-    """One decided request or training job, also where the amount is 0. `rule` is the row of the charge table.
+    """One decided request, training job or hour of a fine-tune, also where the amount is 0.
 
-    `charge_key` is the request id or the job id; `period` is the month in `time_zone`; `base_model` and `price` say
-    what it was rated by; `budgets` is a JSON list of budget names.
+    `rule` is the row of the charge table. `charge_key` is the request id, the job id, or adapter and hour; `period` is
+    the month in `time_zone`; `base_model`, `service_tier` and `price` say what it was rated by; `budgets` is a JSON
+    list of budget names.
     """
 
     __tablename__ = "billing_charges"
@@ -73,18 +74,21 @@ class Charge(Base):
     organization: Mapped[Id]
     project: Mapped[Id]
     key: Mapped[Id]
-    kind: Mapped[str] = mapped_column(String(16))  # inference or training
+    kind: Mapped[str] = mapped_column(String(16))  # inference, training or hosting
     rule: Mapped[str] = mapped_column(String(32))
     endpoint: Mapped[str] = mapped_column(String(64), default="")
     end_user: Mapped[str] = mapped_column(String(MAX_END_USER_CHARS), default="")  # as the client names it, if it does
     model: Mapped[str] = mapped_column(String(MODEL_LENGTH))
     base_model: Mapped[str] = mapped_column(String(MODEL_LENGTH))
+    service_tier: Mapped[str] = mapped_column(String(MAX_TIER_CHARS), default=DEFAULT_TIER)
     price: Mapped[str] = mapped_column(String(PRICE_LENGTH))
     attempt: Mapped[str | None] = mapped_column(String(96))  # the attempt that was charged; None: none was
     prompt_tokens: Mapped[Count] = mapped_column(default=0)
     cached_tokens: Mapped[Count] = mapped_column(default=0)
     completion_tokens: Mapped[Count] = mapped_column(default=0)
     trained_tokens: Mapped[Count] = mapped_column(default=0)
+    hosted_hours: Mapped[Count] = mapped_column(default=0)
+    pinned_hours: Mapped[Count] = mapped_column(default=0)
     amount: Mapped[Nano]
     budgets: Mapped[str] = mapped_column(Text, default="[]")
     admitted_at_ms: Mapped[UnixMs]
@@ -253,6 +257,8 @@ class HourlyUsage(Base):
     cached_tokens: Mapped[Count]
     completion_tokens: Mapped[Count]
     trained_tokens: Mapped[Count]
+    hosted_hours: Mapped[Count]
+    pinned_hours: Mapped[Count]
     amount: Mapped[Nano]
 
 
@@ -326,7 +332,7 @@ class Invoice(Base):
 
 
 class InvoiceLine(Base):
-    """`quantity` tokens x `rate` = `amount`, exactly. `kind`: input, cached_input, output or training."""
+    """`quantity` tokens or hours x `rate` = `amount`, exactly. `kind` is that of a `RatedLine`."""
 
     __tablename__ = "billing_invoice_lines"
     __table_args__ = (ForeignKeyConstraint(["invoice"], ["billing_invoices.id"], ondelete="CASCADE"),)

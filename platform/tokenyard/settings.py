@@ -40,6 +40,8 @@ class Settings(BaseSettings):
     serve_port: int = 8001
     worker_port: int = 8002
     valkey_port: int = 6390
+    # Beyond it nothing new is let in, and what was let in waits on the disk for room: no process is ended for memory.
+    valkey_memory_bytes: int = 2 * 1024 * 1024 * 1024
     ray_gcs_port: int = 6391
     ray_dashboard_port: int = 8265
     ray_url: str = ""
@@ -54,6 +56,8 @@ class Settings(BaseSettings):
     hold_renewal_ms: int = 5_000
     replica_report_wait_ms: int = 60_000
     max_upload_bytes: int = 512 * 1024 * 1024
+    # Of its files and fine-tuned models together.
+    files_bytes_per_organization: int = 20 * 1024 * 1024 * 1024
     max_request_bytes: int = 4 * 1024 * 1024
 
     # Responses and chat completions that are kept for their clients.
@@ -73,6 +77,10 @@ class Settings(BaseSettings):
     max_in_flight_bytes_per_organization: int = 32 * 1024 * 1024
     # In Redis, of replies under idempotency keys.
     max_kept_reply_bytes_per_organization: int = 16 * 1024 * 1024
+
+    # What is kept of fine-tuned models that were deleted, and of the folders of jobs that have ended.
+    retired_adapters_days: int = Field(default=0, ge=0)
+    job_folders_days: int = Field(default=1, ge=1)
 
     training_num_cpus: float = 1.0
     training_num_gpus: float = 0.0
@@ -119,6 +127,14 @@ class Settings(BaseSettings):
     @property
     def stored_answers_ms(self) -> int:
         return self.stored_answers_days * 86_400_000
+
+    @property
+    def retired_adapters_ms(self) -> int:
+        return self.retired_adapters_days * 86_400_000
+
+    @property
+    def job_folders_ms(self) -> int:
+        return self.job_folders_days * 86_400_000
 
     def local_url(self, port: int) -> str:
         """Return how this machine reaches one of our own ports."""

@@ -10,6 +10,7 @@ import pytest
 from support.source_tree import ROOT, SourceFile, listed, source_files
 
 HEAVY = {"ray", "torch", "vllm", "transformers", "peft", "trl"}
+QUICK = ("architecture", "unit", "contract", "property")
 SLICES = ("tenancy", "catalog", "limits", "gateway", "files", "finetune", "responses", "batches", "clients")
 
 
@@ -65,6 +66,20 @@ def test_only_deployments_imports_the_model_libraries() -> None:
     assert not found, listed(found)
 
 
+def test_quick_tests_do_not_import_the_model_libraries() -> None:
+    """Each process of pytest would take many seconds for it: what needs them stands in `tests/integration`."""
+    files = {file.module: file for file in source_files()}
+    files |= {file.module.removeprefix("tests."): file for file in _test_files("support")}
+    found = [
+        f"{file.name}: {name}"
+        for tier in QUICK
+        for file in _test_files(tier)
+        for name in _imported_with(file, files)
+        if name.split(".")[0] in HEAVY
+    ]
+    assert not found, listed(found)
+
+
 @pytest.mark.parametrize("process", ["gateway", "worker", "dashboard"])
 def test_a_process_starts_without_the_model_libraries(process: str) -> None:
     code = (
@@ -72,6 +87,21 @@ def test_a_process_starts_without_the_model_libraries(process: str) -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
+
+
+def _test_files(tier: str) -> list[SourceFile]:
+    return [SourceFile(path, "tests") for path in sorted((ROOT / "tests" / tier).rglob("*.py"))]
+
+
+def _imported_with(file: SourceFile, files: dict[str, SourceFile]) -> set[str]:
+    """Return what is imported together with a file, by itself or by one of `files`."""
+    seen: set[str] = set()
+    waiting = [file]
+    while waiting:
+        new = set(waiting.pop().imports(first=True)) - seen
+        seen |= new
+        waiting += [files[name] for name in new if name in files]
+    return seen
 
 
 def _inside(module: str, owner: str) -> bool:

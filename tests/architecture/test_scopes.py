@@ -24,7 +24,10 @@ from tokenyard.web.auth import TenantWith, current_operator
 
 OPEN = {"/health", "/ready", "/metrics", "/openapi.json"}
 """Without any key."""
-COUNTING = ("/tokenize", "/v1/tokenize", "/detokenize", "/v1/detokenize", "/v1/messages/count_tokens")
+COUNTING = (
+    *("/tokenize", "/v1/tokenize", "/detokenize", "/v1/detokenize"),
+    *("/v1/messages/count_tokens", "/v1/responses/input_tokens"),
+)
 """They cost nothing and change nothing, so no key is looked up afresh for them."""
 ANY_KEY = {"/v1/models", "/v1/models/{name:path}"}
 SCOPES = {
@@ -138,5 +141,5 @@ def calls(dependant: Dependant) -> Iterator[object]:
 def _is_right(route: APIRoute, rule: TenantWith) -> bool:
     if route.path in ANY_KEY and route.methods == {"GET"}:
         return rule.any_scope
-    expected = [scope for start, scope in SCOPES.items() if route.path == start or route.path.startswith(f"{start}/")]
-    return expected == [rule.scope] and not rule.any_scope
+    expected = {scope for start, scope in SCOPES.items() if route.path == start or route.path.startswith(f"{start}/")}
+    return expected == {rule.scope} and not rule.any_scope

@@ -11,7 +11,8 @@ import aiohttp
 
 from benchmarks.fairness_load import SETTLE_S, Caller, Refused, Reply, beside, complete, digits, percentile, victim
 from support.servers.whole_stack import MODEL, Stack, private_environment, replica_url, start, stop
-from tokenyard.core.models import ModelSpec, read_model_spec
+from tokenyard.core.model_files.reading import read_model_spec
+from tokenyard.core.models import ModelSpec
 from tokenyard_deployments.base_models.fetch import shipped_specs
 
 ALONE_S = 12.0

@@ -9,6 +9,7 @@ import asyncio
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,13 +32,15 @@ from support.billing.stand import (
     usage,
     worker,
 )
+from support.money.live_budgets import pack_pending, put_budget
 from support.servers.free_ports import free_port
 from support.servers.valkey import running_valkey
 from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.core.budgets import wallet
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import inference_cost
-from tokenyard.core.redis_keys import bucket_of, budget, pending, usage_stream
+from tokenyard.core.redis_keys import bucket_of, pending, usage_stream
+from tokenyard.limits.budget_figures import BudgetFigures
 from tokenyard.metering.events import encode_event
 from tokenyard.storage.database import Base, Database
 from tokenyard.storage.redis import connect_redis
@@ -49,20 +52,23 @@ ORGANIZATIONS = [OrganizationId(f"org_{number}") for number in range(20)]
 
 async def fill(redis: Redis, events: int) -> None:
     pipeline = redis.pipeline(transaction=False)
+    pending_of: Counter[tuple[int, str]] = Counter()
     for number in range(events // 2):
         organization = ORGANIZATIONS[number % len(ORGANIZATIONS)]
         request = f"req_{number:032x}"
         budgets = (wallet(organization), *(month(scope) for scope in (KEY, PROJECT, organization)))
         made = claims(request, organization=organization, budgets=budgets)
         bucket = bucket_of(organization)
+        pipeline.hset(pending(bucket), request, pack_pending(COST, *budgets))
         for name in budgets:
-            pipeline.hset(pending(bucket, name), request, COST)
-            pipeline.hincrby(budget(bucket, name), "pending", COST)
+            pending_of[bucket, name] += COST
         for event in (reported(made, usage(100, 20)), settled(made, usage(100, 20))):
             pipeline.xadd(usage_stream(bucket), {"event": encode_event(event)})
         if number % 2_000 == 1_999:
             await pipeline.execute()
     await pipeline.execute()
+    for (bucket, name), amount in pending_of.items():
+        await put_budget(redis, bucket, name, BudgetFigures(pending=amount))
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""What the scripts of one request cost Redis: ours with everything on, and the two small ones of the ceiling.
+"""What the scripts of one request cost Redis: ours with everything on, and the two small ones of the gateway's ceiling.
 
 Each figure is Redis' own (commandstats: microseconds an EVALSHA call, the mean of admission and settlement), of short
 interleaved rounds the best quarter: Redis counts by the clock, and the others' work is not the script's.
@@ -14,6 +14,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from benchmarks.figures import write_figures
+from benchmarks.gateway.ceiling_server import GIVE, TAKE
 from support.fakes.admission_requests import (
     ORGANIZATION,
     BudgetTable,
@@ -28,11 +29,11 @@ from tokenyard.core.budgets import wallet
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.principal import Limits
 from tokenyard.limits.admission import RedisAdmission
-from tokenyard.metering.events import encode_event
 from tokenyard.storage.redis import connect_redis
 
 ROUNDS = 41
-REQUESTS = 100  # few, so that some rounds have the processor to themselves
+CONNECTIONS = 16  # as many as the gateway's benchmark has
+REQUESTS = 8  # of each; few, so that some rounds have the processor to themselves
 # Every limit there is, each above what one run can reach.
 ROOMY = Limits(
     requests_per_minute=10**7,
@@ -42,24 +43,8 @@ ROOMY = Limits(
     concurrency=10**4,
     monthly_spend=NanoDollars(10**15),
 )
+USAGE = b'{"prompt_tokens":12,"completion_tokens":16,"total_tokens":28}'
 CALLER = principal(key=ROOMY, project=ROOMY, organization=ROOMY)
-
-# The least that keeps one limit and one budget at all: count, compare, hold with a lease; then release, charge, report.
-CEILING_ADMIT = """
-local used = redis.call('INCR', KEYS[1])
-if used == 1 then redis.call('PEXPIRE', KEYS[1], 60000) end
-local budget = redis.call('HMGET', KEYS[2], 'ledger', 'pending', 'held')
-if used > tonumber(ARGV[1]) or budget[1] - (budget[2] or 0) - (budget[3] or 0) < tonumber(ARGV[2]) then return 0 end
-redis.call('HINCRBY', KEYS[2], 'held', ARGV[2])
-redis.call('SET', KEYS[4], ARGV[2], 'PX', 30000)
-return used
-"""
-CEILING_SETTLE = """
-if redis.call('DEL', KEYS[4]) == 1 then redis.call('HINCRBY', KEYS[2], 'held', -ARGV[1]) end
-redis.call('HINCRBY', KEYS[2], 'pending', ARGV[2])
-redis.call('XADD', KEYS[3], '*', 'event', ARGV[3])
-return 1
-"""
 
 
 @dataclass(frozen=True)
@@ -93,19 +78,23 @@ async def measure(folder: Path) -> ScriptFigures:
 
 
 async def _ours(admission: RedisAdmission) -> None:
-    for _ in range(REQUESTS):
+    async def request() -> None:
         admitted = await admission.admit(admission_request(CALLER))
         await admission.settle(settled(admitted.claims), NanoDollars(30))
 
+    for _ in range(REQUESTS):
+        await asyncio.gather(*(request() for _ in range(CONNECTIONS)))
+
 
 async def _ceiling(redis: Redis) -> None:
-    keys = ["ceiling:window", "ceiling:budget", "ceiling:usage", "ceiling:hold"]
-    await redis.hset(keys[1], "ledger", str(10**15))
-    admit, settle = redis.register_script(CEILING_ADMIT), redis.register_script(CEILING_SETTLE)
-    event = encode_event(settled(admission_request(CALLER).claims))
+    take, give = redis.register_script(TAKE), redis.register_script(GIVE)
+
+    async def request() -> None:
+        await take(keys=["ceiling:key"], args=[16])
+        await give(keys=["ceiling:key", "ceiling:usage"], args=[16, USAGE])
+
     for _ in range(REQUESTS):
-        await admit(keys=keys, args=[10**9, 100])
-        await settle(keys=keys, args=[100, 30, event])
+        await asyncio.gather(*(request() for _ in range(CONNECTIONS)))
 
 
 async def _evalsha_us(redis: Redis, load: Any) -> float:

@@ -19,11 +19,12 @@ from psutil import Process
 
 from support.fuzz.attack import Attack, FuzzAnswer
 from support.fuzz.bystander import Bystander
-from support.fuzz.cases import CHAT, COMPLETIONS, FuzzCase, fuzz_case
+from support.fuzz.cases import FuzzCase, fuzz_case
 from support.fuzz.slow_schemas import chat_format, minutes_of_work
 from support.servers.whole_stack import MODEL, Stack, eventually
+from tokenyard.gateway.endpoints.table import CHAT, COMPLETIONS, Endpoint
 
-CASES = int(os.environ.get("FUZZ_CASES", "120"))
+CASES = int(os.environ.get("FUZZ_CASES", "60"))
 ATTACKERS = 6
 ALONE = 20
 # Asked of two processors on which a bystander alone waits 0.1 s at most; slower ones may take so many times longer.
@@ -34,8 +35,8 @@ pytestmark = pytest.mark.timeout(1_800)
 Result = TypeVar("Result")
 
 
-def _large(path: str, **body: object) -> FuzzCase:
-    return FuzzCase(-1, path, json.dumps({"model": MODEL, **body}).encode(), patience_s=20)
+def _large(endpoint: Endpoint, **body: object) -> FuzzCase:
+    return FuzzCase(-1, endpoint.path, json.dumps({"model": MODEL, **body}).encode(), patience_s=20)
 
 
 _COUNT = [{"role": "user", "content": "Count as far as you can."}]

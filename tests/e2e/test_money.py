@@ -138,6 +138,9 @@ def test_redis_killed_under_load_loses_no_request(stack: Stack) -> None:
         assert story(stack, request)["charge"]["rule"] in ("completed", "gateway_lost")
     usage = stack.admin("GET", f"/admin/organizations/{organization}/usage")
     assert usage
+    with redis.Redis(port=int(stack.environment["TOKENYARD_VALKEY_PORT"])) as server:
+        bound = server.config_get("maxmemory", "maxmemory-policy")
+    assert bound == {"maxmemory": str(2 << 30), "maxmemory-policy": "noeviction"}
 
 
 def test_a_replica_killed_mid_stream_is_charged_what_was_relayed(stack: Stack) -> None:

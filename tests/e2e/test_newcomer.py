@@ -64,7 +64,7 @@ def test_the_quickstart_teaches_a_model_and_the_bill_adds_up(tour: "FinishedTour
     assert "answers as taught" in facts[0]
     assert "the base model does not" in facts[1]
     assert "= sum of lines" in facts[2]
-    assert "= tokens x price" in facts[2]
+    assert "= quantity x price" in facts[2]
 
 
 def test_an_operators_ray_job_gives_the_same_kind_of_model_and_bill(stack: Stack) -> None:

@@ -18,8 +18,10 @@ from support.servers.asgi import running
 from tokenyard.core.clock import Clock, SystemClock
 from tokenyard.core.ids import ProjectId
 from tokenyard.core.replica import Replica
+from tokenyard.gateway.endpoints.responses.replay import ResponseReplay
 from tokenyard.responses.content import ContentCipher
 from tokenyard.responses.conversations import ConversationStore
+from tokenyard.responses.event_streams import ResponseStreams
 from tokenyard.responses.keeper import AnswerKeeper
 from tokenyard.responses.operator_store import AnswerOperatorStore
 from tokenyard.responses.store import AnswerStore
@@ -69,12 +71,18 @@ class AnswersStand:
 
 @asynccontextmanager
 async def answers_stand(
-    redis: Redis, database: Database, folder: Path, *, quota_bytes: int = QUOTA_BYTES
+    redis: Redis,
+    database: Database,
+    folder: Path,
+    *,
+    quota_bytes: int = QUOTA_BYTES,
+    stalled_s: float = 30.0,
 ) -> AsyncIterator[AnswersStand]:
     store = answer_store(database, SystemClock())
     keeper = answer_keeper(database, SystemClock(), quota_bytes=quota_bytes)
-    routers = response_router(store), chat_completion_router(store)
-    async with keeper, gateway_stack(redis, folder, replicas=2, answers=keeper, routers=routers) as gateway:
+    routers = response_router(store, ResponseStreams(store, ResponseReplay)), chat_completion_router(store)
+    running = gateway_stack(redis, folder, replicas=2, answers=keeper, routers=routers, stalled_s=stalled_s)
+    async with keeper, running as gateway:
         gateway.keys.tenants[PROJECT_KEY] = msgspec.structs.replace(principal(), project=ProjectId("proj_second"))
         url = f"{gateway.url}/v1"
         async with (

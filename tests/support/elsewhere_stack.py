@@ -14,7 +14,8 @@ from support.fakes.server_elsewhere import KEY_THERE, THERE, ServerElsewhereFake
 from support.gateway_stack import SALT_SECRET, GatewayStack, gateway_stack
 from support.servers.certificates import make_certificate
 from tokenyard.clients.server_elsewhere import ElsewhereClient
-from tokenyard.core.models import BaseModel, ServerSource
+from tokenyard.core.model_files.sources import ServerSource
+from tokenyard.core.models import BaseModel
 from tokenyard.gateway.elsewhere.server_relay import ServerRelay
 
 FALLBACK = "stand-in"

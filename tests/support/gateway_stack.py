@@ -17,14 +17,15 @@ from support.fakes.admission_requests import ORGANIZATION, BudgetTable, open_buc
 from support.fakes.authenticator import FixedAuthenticator
 from support.fakes.gateway_ports import BASE, KeptInMemory, KnownModels, KnownReplicas
 from support.fakes.model_server import MockModelServer
-from support.redis_reader import read_hash, read_usage
+from support.money.live_budgets import read_budget
+from support.redis_reader import read_usage
 from support.servers.asgi import running
 from tokenyard.clients.model_server import ModelServerClient
 from tokenyard.core.budgets import wallet
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.principal import Limits
-from tokenyard.core.redis_keys import bucket_of, budget, holds
+from tokenyard.core.redis_keys import bucket_of, holds
 from tokenyard.core.replica import Replica
 from tokenyard.gateway.app import Gateway, create_app
 from tokenyard.gateway.counting.token_counter import TokenCounter
@@ -38,9 +39,13 @@ from tokenyard.gateway.path.relay import Relay
 from tokenyard.gateway.ports import StoredAnswers
 from tokenyard.gateway.tokenize_routes import tokenize_router
 from tokenyard.limits.admission import RedisAdmission
+from tokenyard.limits.budget_figures import BudgetFigures
 from tokenyard.limits.live_budgets import BudgetSource
+from tokenyard.limits.outage_admission import OutageAdmission
 from tokenyard.metering.events import Settled
 from tokenyard.web.access_log import AccessLog
+from tokenyard.web.edge.bounds import HttpBounds
+from tokenyard.web.edge.http_protocol import BoundedConfig
 
 CHAT = "/v1/chat/completions"
 KEY = "ty-test"
@@ -82,19 +87,25 @@ class GatewayStack:
         """Return what the gateway has reported so far."""
         return [event for event in await read_usage(self.redis, organization) if isinstance(event, Settled)]
 
-    async def settled(self, number: int = 1) -> list[Settled]:
-        """Wait until so many requests are settled and return their reports; more than that is an error."""
-        await until(lambda: self._has(number))
-        found = await self.events()
+    async def settled(self, number: int = 1, organization: OrganizationId = ORGANIZATION) -> list[Settled]:
+        """Wait until so many requests are settled, which may be after their answers, and return their reports.
+
+        More than that is an error.
+        """
+        await until(lambda: self._has(number, organization))
+        found = await self.events(organization)
         assert len(found) == number
         return found
 
-    async def _has(self, number: int) -> bool:
-        return len(await self.events()) >= number
+    async def _has(self, number: int, organization: OrganizationId) -> bool:
+        return len(await self.events(organization)) >= number
 
-    async def no_holds(self) -> bool:
-        """Tell whether every hold was released."""
-        return int(await self.redis.zcard(holds(bucket_of(ORGANIZATION)))) == 0
+    async def nothing_is_held(self, organization: OrganizationId = ORGANIZATION) -> None:
+        """Wait until every hold is released, which may be after the answers."""
+        await until(lambda: self._has_no_holds(organization))
+
+    async def _has_no_holds(self, organization: OrganizationId) -> bool:
+        return int(await self.redis.zcard(holds(bucket_of(organization)))) == 0
 
     async def post(
         self, session: ClientSession, body: dict[str, object], path: str = CHAT, *, key: str = KEY, **headers: str
@@ -111,17 +122,17 @@ class GatewayStack:
         await response.read()
         return response.status
 
-    async def budget(self) -> dict[bytes, bytes]:
-        return await read_hash(self.redis, budget(bucket_of(ORGANIZATION), wallet(ORGANIZATION)))
+    async def budget(self) -> BudgetFigures:
+        return await read_budget(self.redis, bucket_of(ORGANIZATION), wallet(ORGANIZATION))
 
 
-async def until(condition: Callable[[], object]) -> None:
+async def until(condition: Callable[[], object], *, limit_s: float = DEADLINE_S) -> None:
     """Wait until `condition` holds.
 
     Raises:
-        TimeoutError: it does not within `DEADLINE_S`.
+        TimeoutError: it does not within `limit_s`.
     """
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(limit_s):
         while True:
             result = condition()
             if await result if asyncio.iscoroutine(result) else result:
@@ -135,7 +146,7 @@ async def gateway_stack(
     folder: Path,
     *,
     replicas: int = 1,
-    stall_limit_s: float = 30.0,
+    stalled_s: float = 30.0,
     in_flight: InFlightBounds | None = None,
     budget_source: BudgetSource | None = None,
     max_kept_bytes: int = MAX_BYTES_OF_ONE,
@@ -173,7 +184,7 @@ async def gateway_stack(
         inference = Inference(
             authenticator=keys,
             models=models,
-            admission=admission,
+            admission=OutageAdmission(admission, SystemClock(), registry),
             relay=Relay(server, listed, meter_secret=meter_secret, salt_secret=SALT_SECRET, elsewhere=elsewhere),
             answers=answers or KeptInMemory(),
             idempotency=IdempotencyStage(
@@ -186,12 +197,14 @@ async def gateway_stack(
             access_log=await stack.enter_async_context(AccessLog(log.append)),
             max_request_bytes=max_request_bytes,
             in_flight=in_flight,
-            stall_limit_s=stall_limit_s,
             counter=counter,
             background_renewal_s=0.05,
         )
         served = (tokenize_router(models, counter), *routers)
         app = create_app(authenticator=keys, inference=inference, registry=registry, routers=served)
         assert isinstance(app, Gateway)
-        url = await stack.enter_async_context(running(app, lifespan=True))
+        config = BoundedConfig(
+            app, HttpBounds(stalled_s=stalled_s), CollectorRegistry(), host="127.0.0.1", port=0, shutdown_s=2
+        )
+        url = await stack.enter_async_context(running(app, config=config))
         yield GatewayStack(url, redis, keys, models, listed, servers, registry, budgets, app, log)

@@ -40,10 +40,19 @@ def check_openai_schema(value: dict[str, Any], schema_name: str) -> None:
     Raises:
         AssertionError: says where the reply differs.
     """
+    _checked(_path()).check(value, schema_name)
+
+
+def openai_description() -> dict[str, Any]:
+    """Return OpenAI's API description; without it skip the test."""
+    return _read(_path())
+
+
+def _path() -> str:
     path = os.environ.get(SCHEMA_VARIABLE)
     if not path:
         pytest.skip(f"{SCHEMA_VARIABLE} does not name OpenAI's openapi.json")
-    _description(path).check(value, schema_name)
+    return path
 
 
 def _extra(parsed: object, where: str) -> Iterator[str]:
@@ -122,5 +131,11 @@ def _any_of(node: Any) -> Any:
 
 
 @cache
-def _description(path: str) -> ApiDescription:
-    return ApiDescription(json.loads(Path(path).read_text(encoding="utf-8")))
+def _checked(path: str) -> ApiDescription:
+    return ApiDescription(_read(path))
+
+
+@cache
+def _read(path: str) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+    return read

@@ -61,10 +61,11 @@ class SourceFile:
         """Yield the functions and methods, at any depth."""
         return (node for node in ast.walk(self.tree) if isinstance(node, Function))
 
-    def imports(self) -> Iterator[str]:
+    def imports(self, *, first: bool = False) -> Iterator[str]:
         """Yield what is imported, also inside functions, but not what only the type checker imports.
 
-        Of `from a import b` both `a` and `a.b` are yielded: either may be the module.
+        `first` leaves out what is imported later than the file itself. Of `from a import b` both `a` and `a.b` are
+        yielded: either may be the module.
         """
         skipped = {
             id(inner)
@@ -73,7 +74,7 @@ class SourceFile:
             for statement in node.body
             for inner in ast.walk(statement)
         }
-        for node in self.nodes(ast.Import, ast.ImportFrom):
+        for node in self.tree.body if first else self.nodes(ast.Import, ast.ImportFrom):
             if id(node) in skipped:
                 continue
             if isinstance(node, ast.Import):

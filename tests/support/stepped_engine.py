@@ -20,7 +20,7 @@ from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager
 
-from tokenyard.core.models import FairnessSpec
+from tokenyard.core.model_files.accelerators import FairnessSpec
 from tokenyard_deployments.serving.engine.scheduling.scheduler import fair_scheduler
 from tokenyard_deployments.serving.engine.scheduling.settings import scheduler_arguments
 

@@ -1,7 +1,7 @@
 """All that one billing transaction writes, and the one place that writes it."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -10,15 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.budgets import monthly, wallet
 from tokenyard.core.ids import OrganizationId
-from tokenyard.core.money import NanoDollars, Price, inference_cost, training_cost
+from tokenyard.core.money import NanoDollars, Price, PriceStep, hosting_cost, inference_cost, training_cost
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.core.usage import MeterClaims
-from tokenyard.metering.events import TrainingFinished
+from tokenyard.metering.events import AdapterHosted, StandaloneUse, TrainingFinished
 from tokenyard.storage import bulk
 from tokenyard.storage.transactional_outbox import OutboxMessage
 from tokenyard_billing.charging.charges import NewCharge, write_charges
 from tokenyard_billing.charging.decision import Decision, Finding, Rule
-from tokenyard_billing.charging.rating import rate, unknown_price
+from tokenyard_billing.charging.rating import Rating, rate, unknown_price
 from tokenyard_billing.charging.reports import Report, insert_reports
 from tokenyard_billing.ledger import journal
 from tokenyard_billing.ledger.projections import SpendingChanges
@@ -26,7 +26,7 @@ from tokenyard_billing.pricing.prices import PriceList, UnknownPrice
 from tokenyard_billing.tables import Alarm, OpenRequest, Reservation, Waste
 from tokenyard_billing.wallets.changes import BudgetChanges, write_changes
 
-Use = TypeVar("Use", MeterClaims, TrainingFinished)
+Use = TypeVar("Use", MeterClaims, TrainingFinished, AdapterHosted)
 
 
 class Taken(msgspec.Struct):
@@ -53,9 +53,11 @@ class OpenReservation(msgspec.Struct, frozen=True):
 class LedgerBatch:
     """Collects what is to be written; `write` writes it all."""
 
-    def __init__(self, prices: PriceList, now_ms: int) -> None:
+    def __init__(self, prices: PriceList, steps: Mapping[OrganizationId, Sequence[PriceStep]], now_ms: int) -> None:
+        """`steps` are those of every organization of which something is to be rated."""
         self.taken = Taken()
         self._prices = prices
+        self._steps = steps
         self._now_ms = now_ms
         self._reports: list[Report] = []
         self._charges: list[NewCharge] = []
@@ -88,10 +90,10 @@ class LedgerBatch:
         """Note that nothing is waited for any more."""
         self._closed.append(request)
 
-    def can_rate(self, use: MeterClaims | TrainingFinished) -> bool:
+    def can_rate(self, use: MeterClaims | StandaloneUse) -> bool:
         """Tell whether the price of `use` is known; raise an alarm where it is not."""
         try:
-            rate(self._prices, use)
+            self._rating(use)
         except UnknownPrice as error:
             self.alarm(None, [unknown_price(use, error)])
             return False
@@ -124,6 +126,12 @@ class LedgerBatch:
             self._finished_jobs.append(event.job)
         self.settled(event.organization, budgets, event.job)
 
+    def charge_hosting(self, event: AdapterHosted) -> None:
+        event, price = self._rated(event)
+        amount = hosting_cost(price, pinned=event.pinned)
+        self._add(NewCharge(event.charge_key, event, Rule.HOSTING, amount, ()))
+        self.settled(event.organization, (), event.charge_key)
+
     def waste(self, report: Report) -> None:
         """Keep a replica's work that nobody pays."""
         claims, usage = report.claims, report.usage
@@ -134,7 +142,7 @@ class LedgerBatch:
                 "organization": claims.organization,
                 "model": claims.model,
                 **msgspec.structs.asdict(usage),
-                "amount": inference_cost(rate(self._prices, claims).price, usage),
+                "amount": inference_cost(self._rating(claims).price, usage),
                 "at_ms": report.at_ms,
             }
         )
@@ -163,7 +171,7 @@ class LedgerBatch:
     async def _post(self, session: AsyncSession) -> None:
         used: dict[OrganizationId, list[NewCharge]] = {}
         for charge in self._charges:
-            if charge.kind == "inference" and charge.amount:
+            if charge.kind != "training" and charge.amount:
                 used.setdefault(charge.source.organization, []).append(charge)
         for organization, charges in sorted(used.items()):
             amount = NanoDollars(sum(charge.amount for charge in charges))
@@ -206,9 +214,12 @@ class LedgerBatch:
 
     def _rated(self, use: Use) -> tuple[Use, Price]:
         """Return `use` with the price that it is charged by, whatever was claimed."""
-        rating = rate(self._prices, use)
+        rating = self._rating(use)
         self.alarm(use.organization, rating.findings)
         return msgspec.structs.replace(use, price=rating.price.id), rating.price
+
+    def _rating(self, use: MeterClaims | StandaloneUse) -> Rating:
+        return rate(self._prices, self._steps[use.organization], use)
 
 
 async def raise_alarms(

@@ -8,22 +8,29 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.usage import MeterClaims, TokenUsage
-from tokenyard.metering.events import TrainingFinished
+from tokenyard.metering.events import AdapterHosted, StandaloneUse, TrainingFinished
 from tokenyard.storage import bulk
 from tokenyard_billing.charging.decision import NOTHING, Rule
+from tokenyard_billing.charging.rating import tier_of
 from tokenyard_billing.periods import HOUR_MS, TIME_ZONE, period_of
 from tokenyard_billing.stale_invoices import mark_stale
 from tokenyard_billing.tables import Charge, HourlyUsage
 
+HOSTING = "hosting"
+"""The kind of charges that no request made, so that none is counted."""
 _HOUR = ("organization", "project", "key", "kind", "model", "price", "end_user", "hour_ms")
-_SUMMED = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens", "amount")
+_SUMMED = (
+    "requests",
+    *("prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens", "hosted_hours", "pinned_hours"),
+    "amount",
+)
 
 
 class NewCharge(msgspec.Struct):
     """A charge before it is written. `source` says whose it is; `transaction` is set when it is posted."""
 
     key: str
-    source: MeterClaims | TrainingFinished
+    source: MeterClaims | StandaloneUse
     rule: Rule
     amount: NanoDollars
     budgets: Sequence[str]
@@ -36,8 +43,22 @@ class NewCharge(msgspec.Struct):
         return self.source.trained_tokens if isinstance(self.source, TrainingFinished) else 0
 
     @property
+    def hosted_hours(self) -> int:
+        return int(isinstance(self.source, AdapterHosted) and not self.source.pinned)
+
+    @property
+    def pinned_hours(self) -> int:
+        return int(isinstance(self.source, AdapterHosted) and self.source.pinned)
+
+    @property
     def kind(self) -> str:
-        return "training" if isinstance(self.source, TrainingFinished) else "inference"
+        match self.source:
+            case TrainingFinished():
+                return "training"
+            case AdapterHosted():
+                return HOSTING
+            case _:
+                return "inference"
 
     @property
     def end_user(self) -> str:
@@ -55,13 +76,16 @@ async def write_charges(session: AsyncSession, charges: Sequence[NewCharge], at_
     hours: dict[tuple[str | int, ...], list[int]] = {}
     for charge in charges:
         usage, source = charge.usage, charge.source
-        used = (usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, charge.trained_tokens)
+        used = (
+            *(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, charge.trained_tokens),
+            *(charge.hosted_hours, charge.pinned_hours),
+        )
         if any(used):
             hour_ms = source.admitted_at_ms // HOUR_MS * HOUR_MS
             sums = hours.setdefault(
                 (*charge.scopes, charge.kind, source.model, source.price, charge.end_user, hour_ms), [0] * len(_SUMMED)
             )
-            for index, value in enumerate((1, *used, charge.amount)):
+            for index, value in enumerate((int(charge.kind != HOSTING), *used, charge.amount)):
                 sums[index] += value
     rows = [dict(zip((*_HOUR, *_SUMMED), (*key, *sums), strict=True)) for key, sums in sorted(hours.items())]
     await bulk.add_up(session, HourlyUsage, rows, add=_SUMMED)
@@ -81,10 +105,13 @@ def _row(charge: NewCharge, at_ms: int) -> dict[str, object]:
         "end_user": charge.end_user,
         "model": source.model,
         "base_model": source.base_model,
+        "service_tier": tier_of(source),
         "price": source.price,
         "attempt": charge.attempt,
         **msgspec.structs.asdict(charge.usage),
         "trained_tokens": charge.trained_tokens,
+        "hosted_hours": charge.hosted_hours,
+        "pinned_hours": charge.pinned_hours,
         "amount": charge.amount,
         "budgets": json.dumps(charge.budgets),
         "admitted_at_ms": source.admitted_at_ms,

@@ -25,6 +25,7 @@ class Rule(StrEnum):
     GATEWAY_LOST = "gateway_lost"  # the replica's report of the highest attempt
     UNREPORTED = "unreported"  # the gateway is lost and no replica spoke: nothing, and an alarm
     TRAINING = "training"  # a fine-tuning job's trained tokens
+    HOSTING = "hosting"  # an hour of a fine-tune that was live
 
 
 _ESTIMATED = {Rule.CLIENT_LEFT_UNREPORTED, Rule.UNREPORTED}

@@ -1,19 +1,27 @@
 """Turns usage events into rows: what was said, what is decided by it, and what still has to be waited for."""
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tokenyard.core.ids import OrganizationId, request_of
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.usage import TokenUsage
-from tokenyard.metering.events import Outcome, TrainingFinished, UsageEvent
+from tokenyard.metering.events import (
+    Outcome,
+    StandaloneUse,
+    TrainingFinished,
+    UsageEvent,
+    organization_of,
+)
 from tokenyard_billing.charging.batch import LedgerBatch, OpenReservation, Taken
 from tokenyard_billing.charging.decision import Charged, Finding, Rule, decide, judge_late
 from tokenyard_billing.charging.rating import used_by
 from tokenyard_billing.charging.reports import Report, ReportWitness, load_reports, report_of
+from tokenyard_billing.ports import PlanPrices
 from tokenyard_billing.pricing.price_book import read_new_cards
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.tables import Charge, Reservation
@@ -31,36 +39,39 @@ class Received(msgspec.Struct, frozen=True):
 class Intake:
     """Takes batches in, each in one transaction of the caller's; keeps nothing between them."""
 
-    def __init__(self, prices: PriceList, *, report_wait_ms: int) -> None:
+    def __init__(self, prices: PriceList, plans: PlanPrices, *, report_wait_ms: int) -> None:
         self._prices = prices
+        self._plans = plans
         self._report_wait_ms = report_wait_ms
 
     async def take(self, session: AsyncSession, events: Sequence[Received], now_ms: int) -> Taken:
         """Take in events, in any order and however often delivered; those whose price is not known yet wait.
 
-        Every card that SQL has is known here, because it is looked for in the same transaction.
+        Every card and multiplier that SQL has is known here, because it is looked for in the same transaction.
 
         Raises:
             InvalidRateCard: a rate card was changed in the database.
         """
-        await read_new_cards(session, self._prices)
-        batch = LedgerBatch(self._prices, now_ms)
+        of_requests = [one.event for one in events if not isinstance(one.event, StandaloneUse)]
+        requests = {request_of(event.claims.attempt) for event in of_requests}
+        earlier = await load_reports(session, requests) if requests else {}
+        owners = {organization_of(received.event) for received in events} | _owners(earlier)
+        batch = await self._batch(session, owners, now_ms)
         said: dict[str, list[Report]] = {}
-        trainings: dict[str, TrainingFinished] = {}
+        standalone: dict[str, StandaloneUse] = {}
         for place, received in enumerate(events):
             if not batch.can_rate(used_by(received.event)):
                 batch.taken.waiting.add(place)
-            elif isinstance(received.event, TrainingFinished):
-                trainings.setdefault(received.event.job, received.event)
+            elif isinstance(received.event, StandaloneUse):
+                standalone.setdefault(received.event.charge_key, received.event)
             else:
                 report = report_of(received.event, received.at_ms)
                 said.setdefault(report.request, []).append(report)
-        charged = await _load_charges(session, [*said, *trainings])
-        earlier = await load_reports(session, said) if said else {}
+        charged = await _load_charges(session, [*said, *standalone])
         for request, reports in said.items():
             self._take_reports(batch, request, reports, earlier.get(request, []), charged.get(request))
-        if trainings:
-            await _finish_trainings(session, batch, trainings, charged)
+        if standalone:
+            await _charge_standalone(session, batch, standalone, charged)
         return await batch.write(session)
 
     async def take_overdue(self, session: AsyncSession, requests: Sequence[str], now_ms: int) -> Taken:
@@ -68,10 +79,9 @@ class Intake:
 
         One whose price is not known yet waits on, and the others are decided.
         """
-        await read_new_cards(session, self._prices)
-        batch = LedgerBatch(self._prices, now_ms)
         charged = await _load_charges(session, requests)
         said = await load_reports(session, requests)
+        batch = await self._batch(session, _owners(said), now_ms)
         for request in requests:
             reports = said.get(request, [])
             decision = decide(reports, waited=True)
@@ -84,6 +94,11 @@ class Intake:
             else:
                 batch.wait(reports[0], now_ms + PRICE_PAUSE_MS)
         return await batch.write(session)
+
+    async def _batch(self, session: AsyncSession, owners: Collection[OrganizationId], now_ms: int) -> LedgerBatch:
+        """Return an empty batch that can rate what `owners` used, by all that SQL knows."""
+        await read_new_cards(session, self._prices)
+        return LedgerBatch(self._prices, await self._plans.price_steps(session, owners), now_ms)
 
     def _take_reports(
         self, batch: LedgerBatch, request: str, reports: list[Report], earlier: list[Report], charged: Charged | None
@@ -121,6 +136,10 @@ class Intake:
         return max(decisive) + self._report_wait_ms if decisive else None
 
 
+def _owners(said: Mapping[str, Iterable[Report]]) -> set[OrganizationId]:
+    return {report.claims.organization for reports in said.values() for report in reports}
+
+
 def _can_rate(batch: LedgerBatch, reports: Iterable[Report]) -> bool:
     return all(batch.can_rate(report.claims) for report in reports)
 
@@ -138,8 +157,21 @@ def _contradiction(first: Report, second: Report) -> Finding:
     return Finding("contradiction", first.attempt, message)
 
 
+async def _charge_standalone(
+    session: AsyncSession, batch: LedgerBatch, uses: Mapping[str, StandaloneUse], charged: Mapping[str, Charged]
+) -> None:
+    trainings: dict[str, TrainingFinished] = {}
+    for charge_key, use in uses.items():
+        if isinstance(use, TrainingFinished):
+            trainings[charge_key] = use
+        elif charge_key not in charged:
+            batch.charge_hosting(use)
+    if trainings:
+        await _finish_trainings(session, batch, trainings, charged)
+
+
 async def _finish_trainings(
-    session: AsyncSession, batch: LedgerBatch, trainings: dict[str, TrainingFinished], charged: dict[str, Charged]
+    session: AsyncSession, batch: LedgerBatch, trainings: Mapping[str, TrainingFinished], charged: Mapping[str, Charged]
 ) -> None:
     # Locked, so that a reservation is opened either before this charge, which closes it, or never.
     query = select(Reservation).where(Reservation.job.in_(list(trainings))).with_for_update()

@@ -6,7 +6,7 @@ from redis.asyncio import Redis
 from sqlalchemy import select, update
 
 from tokenyard.core.ids import request_of
-from tokenyard.core.redis_keys import hold
+from tokenyard.core.redis_keys import request as request_key
 from tokenyard.metering.events import HoldExpired
 from tokenyard.metering.stream import emit
 from tokenyard.storage.database import Database
@@ -55,7 +55,7 @@ class OpenRequests:
             request = request_of(event.claims.attempt)
             if not await self._live.is_ready(bucket):
                 continue
-            if not await self._redis.exists(hold(bucket, request)):
+            if not await self._redis.exists(request_key(bucket, request)):
                 await emit(self._redis, event.claims.organization, event)
             looked.append(request)
         if looked:

@@ -4,9 +4,19 @@ from collections.abc import Mapping
 
 from tokenyard.core.ids import AttemptId
 from tokenyard.core.redis_keys import bucket_of
-from tokenyard.core.usage import MAX_END_USER_CHARS, MeterClaims, TokenUsage
-from tokenyard.metering.events import HoldExpired, ReplicaReported, Settled, TrainingFinished, UsageEvent, decode_event
+from tokenyard.core.usage import MAX_END_USER_CHARS, MAX_TIER_CHARS, MeterClaims, TokenUsage
+from tokenyard.metering.events import (
+    AdapterHosted,
+    HoldExpired,
+    ReplicaReported,
+    Settled,
+    StandaloneUse,
+    TrainingFinished,
+    UsageEvent,
+    decode_event,
+)
 from tokenyard.metering.stream import FIELD
+from tokenyard_billing.periods import HOUR_MS
 from tokenyard_billing.tables import MODEL_LENGTH, PRICE_LENGTH, REPLICA_LENGTH
 
 MAX_TOKENS = 10**12  # far above any context; keeps every sum within 64 bits
@@ -14,6 +24,7 @@ MAX_MS = 253_402_300_800_000  # the year 10000
 MAX_WEIGHT = 2**31
 MAX_BUDGETS = 64  # a request has seven at most
 _ID_LENGTH = 96
+_HOUR_LENGTH = 12  # what a charge key adds to an adapter
 _BUDGET_LENGTH = 256
 _ENDPOINT_LENGTH = 64
 _TEXTS = (
@@ -45,6 +56,8 @@ def read_event(fields: Mapping[bytes, bytes], bucket: int) -> UsageEvent:
 
 def _problem(event: UsageEvent, bucket: int) -> str | None:
     """Return what is wrong, or None. It runs for every event, so it is plain loops."""
+    if isinstance(event, AdapterHosted):
+        return _bad_hour(event) or _bad_source(event, bucket)
     if isinstance(event, TrainingFinished):
         source: MeterClaims | TrainingFinished = event
         counts: tuple[str, ...] = ("trained_tokens",)
@@ -74,19 +87,30 @@ def _bad_report(event: Settled | ReplicaReported | HoldExpired) -> str | None:
                 return "replica is too long, or holds a zero byte"
         case HoldExpired():
             name, at_ms = "expired_at_ms", event.expired_at_ms
-    if len(claims.server) > REPLICA_LENGTH or "\x00" in claims.server:
-        return "server is too long, or holds a zero byte"
     if not 0 < at_ms < MAX_MS:
         return f"{name} is {at_ms}"
     if not 0 < claims.weight <= MAX_WEIGHT:
         return f"weight is {claims.weight}"
-    if len(claims.end_user) > MAX_END_USER_CHARS or "\x00" in claims.end_user:
-        return "end_user is too long, or holds a zero byte"
+    for name, text, length in (
+        ("server", claims.server, REPLICA_LENGTH),
+        ("end_user", claims.end_user, MAX_END_USER_CHARS),
+        ("tier", claims.tier, MAX_TIER_CHARS),
+    ):
+        if len(text) > length or "\x00" in text:
+            return f"{name} is too long, or holds a zero byte"
     return _bad_attempt(claims.attempt) or _bad_text("endpoint", claims.endpoint, _ENDPOINT_LENGTH)
 
 
-def _bad_source(source: MeterClaims | TrainingFinished, bucket: int) -> str | None:
-    for name, length in _TEXTS:
+def _bad_hour(event: AdapterHosted) -> str | None:
+    if event.admitted_at_ms % HOUR_MS:
+        return f"no hour begins at {event.admitted_at_ms}"
+    if event.price or event.budgets:
+        return "an hour of hosting claims a price or budgets"
+    return _bad_text("adapter", event.adapter, _ID_LENGTH - _HOUR_LENGTH)
+
+
+def _bad_source(source: MeterClaims | StandaloneUse, bucket: int) -> str | None:
+    for name, length in _TEXTS[:-1] if isinstance(source, AdapterHosted) else _TEXTS:  # which claims no price
         if found := _bad_text(name, getattr(source, name), length):
             return found
     if len(source.budgets) > MAX_BUDGETS:

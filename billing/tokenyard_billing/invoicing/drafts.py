@@ -19,6 +19,8 @@ _SUMMED = (
     Charge.cached_tokens,
     Charge.completion_tokens,
     Charge.trained_tokens,
+    Charge.hosted_hours,
+    Charge.pinned_hours,
     Charge.amount,
 )
 
@@ -128,7 +130,7 @@ async def _lines(
     lines: list[RatedLine] = []
     charged = 0
     for model, price, *sums in found:
-        prompt, cached, completion, trained, amount = map(int, sums)
+        prompt, cached, completion, trained, hosted, pinned, amount = map(int, sums)
         charged += amount
         lines += rated_lines(
             model,
@@ -137,6 +139,8 @@ async def _lines(
             cached_tokens=cached,
             completion_tokens=completion,
             trained_tokens=trained,
+            hosted_hours=hosted,
+            pinned_hours=pinned,
         )
     total = sum(line.amount for line in lines)
     if total != charged:

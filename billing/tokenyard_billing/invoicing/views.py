@@ -1,11 +1,12 @@
 """Invoices as the API shows them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, model_validator
 
 from tokenyard.core.money import to_dollars
 from tokenyard.web.pages import Identified
+from tokenyard_billing.pricing.prices import unit_of
 from tokenyard_billing.views import Dollars, View, of
 
 
@@ -14,7 +15,10 @@ def _per_million(rate: int) -> str:
 
 
 class InvoiceLineView(View):
-    """`quantity` tokens x `rate` nano-dollars = `amount`. `kind`: input, cached_input, output or training."""
+    """`quantity` x `rate` nano-dollars = `amount`; `unit` says what is counted. Only tokens have a rate a million.
+
+    `kind`: input, cached_input, output, training, hosting or pinned_hosting.
+    """
 
     model: str
     price: str
@@ -23,8 +27,16 @@ class InvoiceLineView(View):
     rate: int
     amount: int
 
-    rate_dollars_per_million: Annotated[str, BeforeValidator(_per_million), of("rate")]
+    unit: Annotated[Literal["tokens", "hours"], BeforeValidator(unit_of), of("kind")]
+    rate_dollars: Annotated[Dollars, of("rate")]
+    rate_dollars_per_million: Annotated[str | None, BeforeValidator(_per_million), of("rate")]
     amount_dollars: Annotated[Dollars, of("amount")]
+
+    @model_validator(mode="after")
+    def _without_millions_of_hours(self) -> Self:
+        if self.unit == "hours":
+            self.rate_dollars_per_million = None
+        return self
 
 
 class InvoiceHead(View, Identified):

@@ -3,12 +3,13 @@
 from bisect import bisect_right
 from collections.abc import Iterable
 from itertools import chain
+from typing import Literal
 
 import msgspec
 
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.ids import PriceId
-from tokenyard.core.money import NanoDollars, Price
+from tokenyard.core.money import InexactAmount, NanoDollars, Price, multiplied, multiplier_from
 from tokenyard_billing.pricing.rate_cards import FINE_TUNED, RateCard
 
 
@@ -60,10 +61,17 @@ class PriceList:
         return price in self._by_id or any(price.startswith(f"{card.version}/") for card in self.cards)
 
     def by_id(self, price: str) -> Price:
-        """Return the price with this id; an unknown one raises `UnknownPrice`."""
+        """Return the price with this id, also where it is a card's times a multiplier.
+
+        Raises:
+            UnknownPrice: no card has it.
+        """
+        listed, _, multiplier = price.rpartition("@")
         try:
-            return self._by_id[PriceId(price)]
-        except KeyError:
+            return self._by_id.get(PriceId(price)) or multiplied(
+                self._by_id[PriceId(listed)], multiplier_from(multiplier)
+            )
+        except (KeyError, InexactAmount):
             raise UnknownPrice(f"no rate card has the price {price!r}") from None
 
     def _in_force(self, at_ms: int) -> int:
@@ -81,7 +89,10 @@ class PriceList:
 
 
 class RatedLine(msgspec.Struct, frozen=True):
-    """`quantity` tokens x `rate` nano-dollars = `amount`. `kind`: input, cached_input, output or training."""
+    """`quantity` x `rate` nano-dollars = `amount`.
+
+    `kind`: input, cached_input, output and training are of tokens, hosting and pinned_hosting of hours.
+    """
 
     model: str
     price: PriceId
@@ -93,11 +104,28 @@ class RatedLine(msgspec.Struct, frozen=True):
     def amount(self) -> NanoDollars:
         return NanoDollars(self.quantity * self.rate)
 
+    @property
+    def unit(self) -> Literal["tokens", "hours"]:
+        return unit_of(self.kind)
+
+
+def unit_of(kind: str) -> Literal["tokens", "hours"]:
+    """Return what the lines of a kind count."""
+    return "hours" if kind in ("hosting", "pinned_hosting") else "tokens"
+
 
 def rated_lines(
-    model: str, price: Price, *, prompt_tokens: int, cached_tokens: int, completion_tokens: int, trained_tokens: int
+    model: str,
+    price: Price,
+    *,
+    prompt_tokens: int,
+    cached_tokens: int,
+    completion_tokens: int,
+    trained_tokens: int,
+    hosted_hours: int = 0,
+    pinned_hours: int = 0,
 ) -> tuple[RatedLine, ...]:
-    """Split what `model` used into what a bill lists; kinds without tokens are left out.
+    """Split what `model` used into what a bill lists; kinds of which there is nothing are left out.
 
     The hold, the charge and these lines all come to the same figure, because all are exact.
     """
@@ -106,5 +134,7 @@ def rated_lines(
         ("cached_input", cached_tokens, price.cached_input),
         ("output", completion_tokens, price.output),
         ("training", trained_tokens, price.training),
+        ("hosting", hosted_hours, price.hosting),
+        ("pinned_hosting", pinned_hours, price.pinned_hosting),
     )
     return tuple(RatedLine(model, price.id, kind, quantity, rate) for kind, quantity, rate in kinds if quantity)

@@ -1,23 +1,21 @@
 """Publishes rate cards: which may still come, and how they reach SQL. None is ever changed or withdrawn."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tokenyard.core.money import PRICE_LEAD_MS
 from tokenyard.storage import bulk
-from tokenyard.storage.advisory_lock import advisory_lock
-from tokenyard.storage.database import Database
+from tokenyard.storage.database import Database, advisory_lock
 from tokenyard.storage.transactional_outbox import OutboxMessage, write_message
 from tokenyard_billing.pricing.price_book import TOPIC
 from tokenyard_billing.pricing.rate_cards import InvalidRateCard, RateCard, RateCardConflict, load_rate_cards
 from tokenyard_billing.tables import RateCardRow, UsedCardChecksum
 
-PUBLISH_LEAD_MS = 15 * 60_000
-"""A new card starts at least this far ahead: longer than a process that lost SQL can still let anyone in (its cached
-keys end after ten minutes), and thirty times as long as a process takes to read it when the push was lost."""
 IMPORTER = "import"
 
 
@@ -28,18 +26,19 @@ async def publish(session: AsyncSession, cards: Mapping[str, RateCard], *, by: s
 
     Raises:
         RateCardConflict: a published card has the version with other rates, or the start, or ids of prices in common.
-        InvalidRateCard: a card would start sooner than `PUBLISH_LEAD_MS` from now.
+        InvalidRateCard: a card would start sooner than `PRICE_LEAD_MS` from now, or has a model called like a multiple.
     """
     await advisory_lock(session, "rate cards")
     columns = RateCardRow.version, RateCardRow.sha256, RateCardRow.effective_from_ms
     published = {version: (sha256, start_ms) for version, sha256, start_ms in await session.execute(select(*columns))}
     rated = any(start_ms <= now_ms for _, start_ms in published.values())
-    earliest_ms = now_ms + PUBLISH_LEAD_MS if rated else 0
+    earliest_ms = now_ms + PRICE_LEAD_MS if rated else 0
     messages: list[OutboxMessage] = []
     for source, card in cards.items():
         if card.version in published:
             _check_unchanged(card, published[card.version][0])
             continue
+        _check_names(card)
         _check_version(card, published)
         _check_start(card, {start_ms: version for version, (_, start_ms) in published.items()}, earliest_ms)
         published[card.version] = card.sha256, card.effective_from_ms
@@ -84,6 +83,15 @@ def _check_unchanged(card: RateCard, sha256: str) -> None:
         )
 
 
+def _check_names(card: RateCard) -> None:
+    """Refuse a price whose id reads like another's times a multiplier."""
+    for price in card.prices:
+        if re.search(r"@[0-9.]+$", price.id):
+            raise InvalidRateCard(
+                f"rate card {card.version}: the model {price.model} is called like a multiplied price"
+            )
+
+
 def _check_version(card: RateCard, taken: Iterable[str]) -> None:
     """Refuse a version that goes on where another ends: a price's id is `<version>/<model>`, and models hold `/`."""
     for other in taken:
@@ -97,7 +105,7 @@ def _check_start(card: RateCard, taken: Mapping[int, str], earliest_ms: int) -> 
     if card.effective_from_ms < earliest_ms:
         raise InvalidRateCard(
             f"rate card {card.version} starts {card.starts}; a new card must start at least"
-            f" {PUBLISH_LEAD_MS // 60_000} minutes from now, so that nothing already rated changes its price and every"
+            f" {PRICE_LEAD_MS // 60_000} minutes from now, so that nothing already rated changes its price and every"
             " process knows it before it is in force"
         )
 

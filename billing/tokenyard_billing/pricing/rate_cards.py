@@ -1,7 +1,7 @@
 """What a rate card is, how one is read (YAML file, request, SQL), and what makes it invalid. Nothing inexact passes."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +10,14 @@ import msgspec
 import yaml
 
 from tokenyard.core.ids import PriceId
-from tokenyard.core.money import NANO_PER_DOLLAR, InexactAmount, NanoDollars, Price, rate_from_dollars_per_million
+from tokenyard.core.money import (
+    NANO_PER_DOLLAR,
+    InexactAmount,
+    NanoDollars,
+    Price,
+    from_dollars,
+    rate_from_dollars_per_million,
+)
 
 
 class InvalidRateCard(ValueError):
@@ -23,7 +30,9 @@ class RateCardConflict(InvalidRateCard):
 
 FINE_TUNED = "/fine-tuned"
 """The end of the id of a price for fine-tunes."""
-MAX_RATE = NanoDollars(NANO_PER_DOLLAR)  # for a token: keeps holds, charges and their sums within 64 bits
+# They keep holds, charges and their sums within 64 bits.
+MAX_RATE = NanoDollars(NANO_PER_DOLLAR)  # for a token
+MAX_HOUR_RATE = NanoDollars(1_000 * NANO_PER_DOLLAR)
 _YEAR_9999_MS = 253_370_764_800_000
 
 # No control characters: PostgreSQL's texts hold no zero byte.
@@ -38,11 +47,21 @@ class StatedRates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     output: str
 
 
+class StatedTunedRates(StatedRates, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Of the fine-tunes over a model. The last two are dollars for each hour that one is live.
+
+    Hosting is free where nothing is stated; one that a plan keeps in memory costs the same where it has no rate.
+    """
+
+    hosting_hour: str | None = None
+    pinned_hosting_hour: str | None = None
+
+
 class StatedModelRates(StatedRates, frozen=True, forbid_unknown_fields=True):
     """A model that cannot be fine-tuned states neither of the last two."""
 
     training: str | None = None
-    fine_tuned: StatedRates | None = None
+    fine_tuned: StatedTunedRates | None = None
 
 
 class StatedCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -120,7 +139,8 @@ def read_card_file(path: Path) -> StatedCard:
     """Read one YAML file; `InvalidRateCard` names it."""
     try:
         # The base loader keeps every scalar as text, so that 0.15 never passes through a float.
-        return stated_card(yaml.load(path.read_text(), Loader=_UniqueKeys))  # noqa: S506 - it makes nothing but text
+        content = yaml.load(path.read_text(), Loader=_UniqueKeys)  # noqa: S506 - it makes nothing but text
+        return stated_card(_with_classes_spread(content))
     except (InvalidRateCard, yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidRateCard(f"{path.name}: {error}") from error
 
@@ -135,6 +155,23 @@ def load_rate_cards(folder: Path) -> Mapping[str, RateCard]:
         except InvalidRateCard as error:
             raise InvalidRateCard(f"{path.name}: {error}") from error
     return dict(sorted(cards.items(), key=lambda item: item[1].effective_from_ms))
+
+
+def _with_classes_spread(content: object) -> object:
+    """Return a file's content with the rates of a price class for each model that names one of the file's `classes`.
+
+    So a card is whole, whatever its file shares, and a model changes its class only by another dated card.
+    """
+    if not isinstance(content, dict) or "classes" not in content:
+        return content
+    classes, models = content["classes"], content.get("models")
+    if not isinstance(classes, dict) or not isinstance(models, dict):
+        raise InvalidRateCard("`classes` and `models` must be rates by name")
+    for model, stated in models.items():
+        if isinstance(stated, str) and stated not in classes:
+            raise InvalidRateCard(f"{model}: there is no price class {stated!r}: {', '.join(classes) or 'none'}")
+    spread = {model: classes[stated] if isinstance(stated, str) else stated for model, stated in models.items()}
+    return {**{name: value for name, value in content.items() if name != "classes"}, "models": spread}
 
 
 class _UniqueKeys(yaml.BaseLoader):
@@ -152,30 +189,50 @@ def _prices(stated: StatedCard, model: str) -> tuple[Price, ...]:
     base = f"{stated.version}/{model}"
     if (rates.training is None) is not (rates.fine_tuned is None):
         raise InvalidRateCard(f"{model}: training and fine_tuned go together")
+    own = _price(base, model, rates, training=rates.training or "0")
+    if rates.fine_tuned is None:
+        return (own,)
+    return own, _price(f"{base}{FINE_TUNED}", model, rates.fine_tuned, training=rates.training or "0")
 
-    def rate(what: str, text: str) -> NanoDollars:
-        try:
-            found = rate_from_dollars_per_million(text)
-        except InexactAmount as error:
-            raise InvalidRateCard(f"{model}: {what}: {error}") from error
-        if found < 0:
-            raise InvalidRateCard(f"{model}: {what} is negative")
-        if found > MAX_RATE:
-            raise InvalidRateCard(f"{model}: {what} is above a dollar a token")
-        return found
 
-    def price(identity: str, source: StatedRates) -> Price:
-        return Price(
-            id=PriceId(identity),
-            model=model,
-            input=rate("input", source.input),
-            cached_input=rate("cached_input", source.cached_input),
-            output=rate("output", source.output),
-            training=rate("training", rates.training or "0"),
-        )
+def _price(identity: str, model: str, rates: StatedRates, *, training: str) -> Price:
+    hosting, pinned_hosting = "0", None
+    if isinstance(rates, StatedTunedRates):
+        hosting, pinned_hosting = rates.hosting_hour or "0", rates.pinned_hosting_hour
+    return Price(
+        id=PriceId(identity),
+        model=model,
+        input=_token_rate(model, "input", rates.input),
+        cached_input=_token_rate(model, "cached_input", rates.cached_input),
+        output=_token_rate(model, "output", rates.output),
+        training=_token_rate(model, "training", training),
+        hosting=_hour_rate(model, "hosting_hour", hosting),
+        pinned_hosting=_hour_rate(model, "pinned_hosting_hour", hosting if pinned_hosting is None else pinned_hosting),
+    )
 
-    tuned = () if rates.fine_tuned is None else (price(f"{base}{FINE_TUNED}", rates.fine_tuned),)
-    return price(base, rates), *tuned
+
+def _token_rate(model: str, what: str, text: str) -> NanoDollars:
+    rate = _rate(model, what, text, rate_from_dollars_per_million)
+    if rate > MAX_RATE:
+        raise InvalidRateCard(f"{model}: {what} is above a dollar a token")
+    return rate
+
+
+def _hour_rate(model: str, what: str, text: str) -> NanoDollars:
+    rate = _rate(model, what, text, from_dollars)
+    if rate > MAX_HOUR_RATE:
+        raise InvalidRateCard(f"{model}: {what} is above a thousand dollars an hour")
+    return rate
+
+
+def _rate(model: str, what: str, text: str, read: Callable[[str], NanoDollars]) -> NanoDollars:
+    try:
+        rate = read(text)
+    except InexactAmount as error:
+        raise InvalidRateCard(f"{model}: {what}: {error}") from error
+    if rate < 0:
+        raise InvalidRateCard(f"{model}: {what} is negative")
+    return rate
 
 
 def _instant_ms(text: str) -> int:

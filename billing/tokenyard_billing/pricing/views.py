@@ -20,11 +20,22 @@ from tokenyard_billing.views import View, of
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 Rate = Annotated[str, Field(max_length=32, description="Dollars for a million tokens, such as 0.15.")]
 
+HourRate = Annotated[str, Field(max_length=32, description="Dollars for an hour, such as 0.02.")]
+
 
 class Rates(BaseModel, extra="forbid"):
     input: Rate
     cached_input: Rate
     output: Rate
+
+
+class TunedRates(Rates):
+    """The rates of fine-tunes. Those of hosting are dollars for each hour that one is live; without any it is free,
+    and the second is for one that a plan keeps in memory.
+    """
+
+    hosting_hour: HourRate | None = None
+    pinned_hosting_hour: HourRate | None = None
 
 
 class ModelRates(Rates):
@@ -34,7 +45,7 @@ class ModelRates(Rates):
     """
 
     training: Rate | None = None
-    fine_tuned: Rates | None = None
+    fine_tuned: TunedRates | None = None
 
 
 class NewRateCard(BaseModel, extra="forbid"):
@@ -71,7 +82,11 @@ def _models(canonical: str) -> dict[str, object]:
     for base in prices.values():
         tuned = prices.get(PriceId(f"{base.id}{FINE_TUNED}"))
         if tuned is not None:
-            models[base.model] = {**_rates(base), "training": _per_million(base.training), "fine_tuned": _rates(tuned)}
+            models[base.model] = {
+                **_rates(base),
+                "training": _per_million(base.training),
+                "fine_tuned": {**_rates(tuned), **_hour_rates(tuned)},
+            }
         elif not base.id.endswith(FINE_TUNED):
             models[base.model] = _rates(base)
     return models
@@ -79,6 +94,12 @@ def _models(canonical: str) -> dict[str, object]:
 
 def _rates(price: Price) -> dict[str, str]:
     return {name: _per_million(getattr(price, name)) for name in ("input", "cached_input", "output")}
+
+
+def _hour_rates(price: Price) -> dict[str, str]:
+    if not price.hosting and not price.pinned_hosting:
+        return {}
+    return {"hosting_hour": to_dollars(price.hosting), "pinned_hosting_hour": to_dollars(price.pinned_hosting)}
 
 
 def _per_million(rate: int) -> str:

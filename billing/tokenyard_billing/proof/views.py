@@ -75,6 +75,7 @@ class ClaimsView(View):
     project: str
     key: str
     model: str
+    tier: str
     price: str
     endpoint: str
     admitted_at_ms: int
@@ -103,12 +104,15 @@ class ChargeView(View):
     endpoint: str
     model: str
     base_model: str
+    service_tier: str
     price: str
     attempt: str | None
     prompt_tokens: int
     cached_tokens: int
     completion_tokens: int
     trained_tokens: int
+    hosted_hours: int
+    pinned_hours: int
     amount: int
     amount_dollars: Annotated[Dollars, of("amount")]
     budgets: _Names

@@ -11,7 +11,11 @@ from tokenyard_billing.periods import TIME_ZONE, period_end_ms, period_start_ms
 from tokenyard_billing.tables import HourlyUsage
 
 _GROUPS = ("organization", "project", "key", "model", "price", "end_user")
-_COUNTS = ("requests", "prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens", "amount")
+_COUNTS = (
+    "requests",
+    *("prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens", "hosted_hours", "pinned_hours"),
+    "amount",
+)
 
 
 class UsageSum(msgspec.Struct, frozen=True):
@@ -31,6 +35,8 @@ class UsageSum(msgspec.Struct, frozen=True):
     cached_tokens: int
     completion_tokens: int
     trained_tokens: int
+    hosted_hours: int
+    pinned_hours: int
     amount: int
 
 

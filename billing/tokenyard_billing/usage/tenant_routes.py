@@ -15,6 +15,7 @@ from tokenyard.core.clock import Clock
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import OrganizationId
 from tokenyard.web.auth import BillingTenant
+from tokenyard.web.queries import list_query
 from tokenyard_billing.pricing.prices import PriceList, rated_lines
 from tokenyard_billing.usage.store import UsageFilter, UsageStore, UsageSum
 from tokenyard_billing.usage.views import BucketPage, CompletionsResult, CostResult
@@ -23,6 +24,8 @@ from tokenyard_billing.usage.windows import WIDTHS_MS, SpanQuery, Window
 _BUCKETS = {"1h": (24, 168), "1d": (7, 31)}  # by default, at most
 _COLUMNS = {"project_id": "project", "api_key_id": "key", "model": "model", "user_id": "end_user"}
 _MAX_VALUES = 100
+_LISTS = ("project_ids", "api_key_ids", "models", "user_ids", "group_by")
+_DESCRIBED = {"parameters": [list_query(name, {"type": "string"}) for name in _LISTS]}
 
 
 class _Which(msgspec.Struct, frozen=True):
@@ -51,14 +54,15 @@ def _which(request: Request) -> _Which:
             raise InvalidRequest(f"{name} has more than {_MAX_VALUES} values.", param=name)
         return values
 
-    return _Which(*map(read, ("project_ids", "api_key_ids", "models", "user_ids", "group_by")))
+    return _Which(*map(read, _LISTS))
 
 
 class CompletionsQuery(SpanQuery):
-    """The most buckets of a page depend on their width."""
+    """The most buckets of a page depend on their width. No usage is of batches: `batch` true finds none."""
 
     bucket_width: Literal["1h", "1d"] = "1d"
     limit: int | None = Field(default=None, ge=1)
+    batch: bool | None = None
 
     def window(self, now_ms: int) -> Window:
         default, most = _BUCKETS[self.bucket_width]
@@ -75,17 +79,18 @@ class CostsQuery(SpanQuery):
 def router(usage: UsageStore, prices: PriceList, clock: Clock) -> APIRouter:
     routes = APIRouter(prefix="/v1/organization", tags=["usage"])
 
-    @routes.get("/usage/completions")
+    @routes.get("/usage/completions", openapi_extra=_DESCRIBED)
     async def completions(
         tenant: BillingTenant, query: Annotated[CompletionsQuery, Query()], which: Annotated[_Which, Depends(_which)]
     ) -> BucketPage[CompletionsResult]:
         columns = which.columns(_COLUMNS)
         window = query.window(clock.now_ms())
-        sums = await _sums(usage, tenant.organization, which, window, columns, kind="inference")
+        none = query.batch is True
+        sums = [] if none else await _sums(usage, tenant.organization, which, window, columns, kind="inference")
         results = ((found.bucket_ms, CompletionsResult.of(found)) for found in sums)
         return BucketPage[CompletionsResult].of(window, results)
 
-    @routes.get("/costs")
+    @routes.get("/costs", openapi_extra=_DESCRIBED)
     async def costs(
         tenant: BillingTenant, query: Annotated[CostsQuery, Query()], which: Annotated[_Which, Depends(_which)]
     ) -> BucketPage[CostResult]:
@@ -126,8 +131,7 @@ def _by_line(prices: PriceList, found: UsageSum) -> list[CostResult]:
         cached_tokens=found.cached_tokens,
         completion_tokens=found.completion_tokens,
         trained_tokens=found.trained_tokens,
+        hosted_hours=found.hosted_hours,
+        pinned_hours=found.pinned_hours,
     )
-    return [
-        CostResult.of(found, line.amount, line_item=f"{line.model}, {line.kind}", quantity=line.quantity)
-        for line in lines
-    ]
+    return [CostResult.of(found, line.amount, line=line) for line in lines]

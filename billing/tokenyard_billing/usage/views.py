@@ -7,6 +7,7 @@ from pydantic import BaseModel
 
 from tokenyard.core.money import NANO_PER_DOLLAR, to_dollars
 from tokenyard.web.pages import Identified
+from tokenyard_billing.pricing.prices import RatedLine
 from tokenyard_billing.usage.store import UsageSum
 from tokenyard_billing.usage.windows import Window
 from tokenyard_billing.views import Dollars, View, of
@@ -45,7 +46,10 @@ class BucketPage(BaseModel, Generic[Result]):
 
 
 class UsageFigures(View):
-    """Charged usage; `cached_tokens` are among `prompt_tokens`, `amount` is nano-dollars."""
+    """Charged usage; `cached_tokens` are among `prompt_tokens`, `amount` is nano-dollars.
+
+    `hosted_hours` are those of fine-tunes that were live, but for those in memory at all times: `pinned_hours`.
+    """
 
     object: Literal["usage"] = "usage"
     requests: int
@@ -53,6 +57,8 @@ class UsageFigures(View):
     cached_tokens: int
     completion_tokens: int
     trained_tokens: int
+    hosted_hours: int
+    pinned_hours: int
     amount: int
     amount_dollars: Annotated[Dollars, of("amount")]
 
@@ -121,7 +127,7 @@ class CostAmount(BaseModel):
 
 
 class CostResult(BaseModel):
-    """OpenAI's `organization.costs.result`, and `user_id`; `line_item` is a model and a kind of token."""
+    """OpenAI's `organization.costs.result`, and `user_id`; `line_item` is a model and a kind of token, or of hour."""
 
     object: Literal["organization.costs.result"] = "organization.costs.result"
     amount: CostAmount
@@ -130,16 +136,16 @@ class CostResult(BaseModel):
     user_id: str | None
     api_key_id: str | None
     quantity: int | None
-    quantity_unit: Literal["tokens"] | None
+    quantity_unit: Literal["tokens", "hours"] | None
 
     @classmethod
-    def of(cls, found: UsageSum, amount: int, *, line_item: str | None = None, quantity: int | None = None) -> Self:
+    def of(cls, found: UsageSum, amount: int, line: RatedLine | None = None) -> Self:
         return cls(
             amount=CostAmount(value=amount / NANO_PER_DOLLAR, exact=to_dollars(amount)),
-            line_item=line_item,
+            line_item=None if line is None else f"{line.model}, {line.kind}",
             project_id=found.project,
             user_id=found.end_user or None,
             api_key_id=found.key,
-            quantity=quantity,
-            quantity_unit=None if quantity is None else "tokens",
+            quantity=None if line is None else line.quantity,
+            quantity_unit=None if line is None else line.unit,
         )

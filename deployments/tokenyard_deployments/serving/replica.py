@@ -8,21 +8,29 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
+from prometheus_client import REGISTRY
 from ray import serve
 from starlette.types import ASGIApp
 
 from tokenyard.core.errors import TokenyardError
 from tokenyard.core.models import LoraSpec, ModelSpec, ModelTask
+from tokenyard.core.replica import ReplicaLoad
+from tokenyard_deployments.base_models.content import content_hash
+from tokenyard_deployments.base_models.node import bring_to_node
+from tokenyard_deployments.serving.adapters.disk_cache import DiskCache
 from tokenyard_deployments.serving.adapters.files import AdapterFiles
+from tokenyard_deployments.serving.adapters.fitting import FittingAdapters
+from tokenyard_deployments.serving.adapters.metrics import ResidencyMetrics
+from tokenyard_deployments.serving.adapters.published import PublishedAdapters
 from tokenyard_deployments.serving.adapters.residency import Residency
+from tokenyard_deployments.serving.autoscaling import TOKENS
 from tokenyard_deployments.serving.engine.cpus import thread_settings
-from tokenyard_deployments.serving.engine.launch import load_ahead
+from tokenyard_deployments.serving.engine.launch import load_ahead, loading
 from tokenyard_deployments.serving.front.admission import EngineAdmission, EngineBounds
 from tokenyard_deployments.serving.front.bearer import RequireBearer
 from tokenyard_deployments.serving.front.errors import error_response
@@ -30,6 +38,7 @@ from tokenyard_deployments.serving.front.internal_routes import internal_router
 from tokenyard_deployments.serving.front.request_metering import RequestMetering
 from tokenyard_deployments.serving.replica_settings import ReplicaSettings
 from tokenyard_deployments.serving.reporter import Reporter
+from tokenyard_deployments.serving.start_phases import StartPhases
 from tokenyard_deployments.serving.warm_up import warm_up
 from tokenyard_deployments.serving.watchdog import Watchdog
 
@@ -43,19 +52,26 @@ class ReplicaServer:
     """Serves one base model and the adapters over it; `llm_config` holds the arguments of Ray's `LLMConfig`."""
 
     async def __init__(self, llm_config: dict[str, Any], spec: ModelSpec) -> None:  # type: ignore[misc]
+        self._phases = StartPhases()
         self._settings = ReplicaSettings.from_environment(os.environ)
         environment = llm_config["runtime_env"]["env_vars"]
         os.environ.update({**self._settings.caches, **environment, **thread_settings(environment)})
         if llm_config["accelerator_config"]["kind"] == "cpu":
             load_ahead()
-        from ray.serve.llm import LLMConfig  # noqa: PLC0415
+        with loading():
+            from ray.serve.llm import LLMConfig  # noqa: PLC0415
 
-        from tokenyard_deployments.serving.engine.ray_inside import keep_grpc_on_loopback  # noqa: PLC0415
-        from tokenyard_deployments.serving.engine.vllm_engine import TokenyardEngine  # noqa: PLC0415
+            from tokenyard_deployments.serving.engine.ray_inside import keep_grpc_on_loopback  # noqa: PLC0415
+            from tokenyard_deployments.serving.engine.vllm_engine import TokenyardEngine  # noqa: PLC0415
 
         keep_grpc_on_loopback()
+        self._phases.ended("imports")
+        self._path = Path(llm_config["model_loading_config"]["model_source"])
+        await asyncio.to_thread(bring_to_node, spec, self._path)
+        self._phases.ended("content")
         self._spec = spec
-        self._capacity = int(llm_config["engine_kwargs"]["max_num_seqs"])
+        engine = llm_config["engine_kwargs"]
+        self._capacity, self._room = int(engine["max_num_seqs"]), int(engine.get("max_cpu_loras", 0))
         self._name = serve.get_replica_context().replica_id.to_full_id_str()
         self.engine = TokenyardEngine(LLMConfig(**llm_config))
         await self.start()
@@ -66,10 +82,22 @@ class ReplicaServer:
 
         with keep_serve_log():
             await self.engine.start()
-        lora = self._spec.lora or LoraSpec(max_cpu_loras=0)
+        self._phases.ended("engine", await self.engine.start_seconds())
         self._admission = EngineAdmission(EngineBounds.of(self._spec, self._capacity))
-        files = AdapterFiles(self._settings.blob_url, self._own_folder(), self._spec.id, lora)
-        self._residency = Residency(self.engine, files, lora.max_cpu_loras)
+        lora = self._spec.lora or LoraSpec()
+        # Where the description pins it, it was checked before the engine started: large weights take minutes to hash.
+        content = self._spec.content_hash
+        if content is None and self._room:
+            content = await asyncio.to_thread(content_hash, self._path)
+        cache = DiskCache(self._settings.directory / "adapters", self._settings.adapter_disk_bytes)
+        files = AdapterFiles(
+            PublishedAdapters(self._settings.blob_url),
+            cache,
+            model=self._spec.id,
+            base_content_hash=content or "",
+        )
+        self._residency = Residency(self.engine, FittingAdapters(files, self._path, lora.rules), self._room)
+        ResidencyMetrics(self._residency, files, cache).show_in(REGISTRY)
         self._reporter = Reporter(self._settings.redis_url, self._settings.directory / "spool")
         self._reporter.start()
         self._front: RequestMetering | None = None
@@ -83,16 +111,23 @@ class ReplicaServer:
         """Tell Serve whether the engine is well, by raising where it is not."""
         await self.engine.check_health()
 
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Tell Serve by what the number of replicas follows the load."""
+        return {TOKENS: float(self._admission.tokens)}
+
     async def __serve_build_asgi_app__(self) -> Any:
         app = await self.engine.build_asgi_app()
+        self._phases.ended("routes")
         await warm_up(app, self._spec)
+        self._phases.ended("warm_up")
+        self._phases.log()
+        self._phases.show_in(REGISTRY)
         app.include_router(
             internal_router(
                 replica=self._name,
                 model=self._spec.id,
-                capacity=self._capacity,
                 engine=self.engine,
-                admission=self._admission,
+                load=self._load,
                 residency=self._residency,
             )
         )
@@ -115,8 +150,13 @@ class ReplicaServer:
             context_length=self._spec.context_length,
             generates=self._spec.task is ModelTask.CHAT,
             max_wait_s=self._spec.max_wait_s,
+            load=self._load,
         )
         return self._front
+
+    def _load(self) -> ReplicaLoad:
+        sequences = self._admission.sequences
+        return ReplicaLoad(sequences, self._capacity, self.engine.waiting_tokens if sequences else 0)
 
     async def _give_up_hung(self, watchdog: Watchdog) -> None:
         await watchdog.until_hung()
@@ -137,15 +177,6 @@ class ReplicaServer:
         await self._reporter.close()
         self.engine.kill()
         os._exit(ENGINE_DIED)
-
-    def _own_folder(self) -> Path:
-        """Return this process' folder for adapters; folders of processes that are gone are deleted."""
-        root = self._settings.directory / "adapters"
-        root.mkdir(parents=True, exist_ok=True)
-        for folder in root.iterdir():
-            if folder.name.isdecimal() and not Path("/proc", folder.name).exists():
-                shutil.rmtree(folder, ignore_errors=True)
-        return root / str(os.getpid())
 
 
 async def _render(_request: Request, error: Exception) -> Response:

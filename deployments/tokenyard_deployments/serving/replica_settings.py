@@ -10,8 +10,10 @@ REPLICA_BEARER = "TOKENYARD_REPLICA_BEARER"
 REDIS_URL = "TOKENYARD_REDIS_URL"
 BLOB_URL = "TOKENYARD_BLOB_URL"
 REPLICA_DIR = "TOKENYARD_REPLICA_DIR"
+ADAPTER_DISK_BYTES = "TOKENYARD_ADAPTER_DISK_BYTES"
 
 _MIN_SECRET_BYTES = 16
+_ADAPTER_DISK_BYTES = 20 << 30
 
 
 class ReplicaMisconfigured(Exception):
@@ -23,7 +25,7 @@ class ReplicaSettings:
     """`meter_secret` and `bearer` are `derived_secret("meter")` and `derived_secret("replica-bearer")`.
 
     `directory` is on a local disk: it holds adapters, usage reports that Redis has not taken yet, and what vLLM keeps
-    from one start to the next.
+    from one start to the next. The replicas of a node share it; adapters take at most `adapter_disk_bytes` of it.
     """
 
     meter_secret: bytes = field(repr=False)
@@ -31,6 +33,7 @@ class ReplicaSettings:
     redis_url: str = field(repr=False)
     blob_url: str
     directory: Path
+    adapter_disk_bytes: int
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "ReplicaSettings":
@@ -42,13 +45,15 @@ class ReplicaSettings:
             redis_url=_required(environment, REDIS_URL),
             blob_url=_required(environment, BLOB_URL),
             directory=Path(directory),
+            adapter_disk_bytes=_bytes(environment, ADAPTER_DISK_BYTES, _ADAPTER_DISK_BYTES),
         )
 
     @property
     def caches(self) -> dict[str, str]:
-        """The variables that tell vLLM and torch where to keep what they compiled and found out."""
+        """The variables that tell vLLM, torch and Triton where to keep what they compiled and found out."""
         root = self.directory / "cache"
-        return {"VLLM_CACHE_ROOT": str(root / "vllm"), "TORCHINDUCTOR_CACHE_DIR": str(root / "torch")}
+        names = {"VLLM_CACHE_ROOT": "vllm", "TORCHINDUCTOR_CACHE_DIR": "torch", "TRITON_CACHE_DIR": "triton"}
+        return {name: str(root / folder) for name, folder in names.items()}
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:
@@ -66,3 +71,10 @@ def _secret(environment: Mapping[str, str], name: str) -> bytes:
     if len(secret) < _MIN_SECRET_BYTES:
         raise ReplicaMisconfigured(f"{name} must hold at least {_MIN_SECRET_BYTES} bytes")
     return secret
+
+
+def _bytes(environment: Mapping[str, str], name: str, default: int) -> int:
+    value = environment.get(name) or str(default)
+    if not value.isdecimal():
+        raise ReplicaMisconfigured(f"{name} must be a number of bytes")
+    return int(value)

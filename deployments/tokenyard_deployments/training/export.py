@@ -19,8 +19,10 @@ from tokenyard.core.training import (
     TrainingSpec,
     adapter_digest,
 )
+from tokenyard_deployments.base_models.content import content_hash
+from tokenyard_deployments.base_models.shapes import base_shapes
 from tokenyard_deployments.training.attempt import AttemptFolder
-from tokenyard_deployments.training.gate import base_shapes, check_adapter
+from tokenyard_deployments.training.gate import check_adapter
 
 
 def export_adapter(spec: TrainingSpec, folder: AttemptFolder, checkpoint: TrainingCheckpoint) -> str:
@@ -42,6 +44,7 @@ def export_adapter(spec: TrainingSpec, folder: AttemptFolder, checkpoint: Traini
         base_model=spec.base_model,
         rank=spec.lora.rank,
         target_modules=spec.lora.target_modules,
+        base_content_hash=content_hash(Path(spec.base_model_path)),
     )
     folder.write(f"{ADAPTER_FOLDER}/{MANIFEST_FILE}", msgspec.json.encode(manifest))
     return manifest.digest

@@ -5,10 +5,12 @@ from fastapi import APIRouter
 from tokenyard.core.clock import Clock
 from tokenyard.core.money import PriceLookup
 from tokenyard.core.training import TrainingResources
+from tokenyard.files.ports import PurposeRule
 from tokenyard.files.store import FileStore
 from tokenyard.files.tenant_routes import file_router
 from tokenyard.files.uploads import Uploads
 from tokenyard.finetune.creation import JobCreation
+from tokenyard.finetune.methods.adapter import ADAPTER, check_adapter_upload
 from tokenyard.finetune.methods.dataset import check_upload
 from tokenyard.finetune.operator_routes import operator_job_router
 from tokenyard.finetune.operator_store import JobOperatorStore, files_in_use
@@ -19,6 +21,12 @@ from tokenyard.finetune.tenant_routes import job_router
 from tokenyard.settings import Settings
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
+from tokenyard.storage.quota import StorageQuota
+
+UPLOAD_RULES = {
+    "fine-tune": PurposeRule(".jsonl", "a training file", check_upload),
+    ADAPTER: PurposeRule(".safetensors", "the weights of an adapter", check_adapter_upload),
+}
 
 
 def training_policy(settings: Settings) -> TrainingPolicy:
@@ -41,10 +49,12 @@ def file_and_job_routers(
     organizations: OrganizationSlugs,
     policy: TrainingPolicy,
     max_upload_bytes: int,
+    quota: StorageQuota,
 ) -> list[APIRouter]:
     """Return the routes of files and jobs for tenants, and of jobs for the operator."""
     files = FileStore(database, clock, files_in_use)
     jobs = JobStore(database, clock, files, max_unfinished=policy.max_unfinished_per_organization)
+    uploads = Uploads(files, blobs, UPLOAD_RULES, max_bytes=max_upload_bytes, quota=quota)
     creation = JobCreation(
         jobs=jobs,
         files=files,
@@ -53,10 +63,11 @@ def file_and_job_routers(
         reservations=reservations,
         organizations=organizations,
         policy=policy,
+        quota=quota,
         clock=clock,
     )
     return [
-        file_router(files, Uploads(files, blobs, check_upload, max_bytes=max_upload_bytes), blobs),
+        file_router(files, uploads, blobs),
         job_router(jobs, creation),
         operator_job_router(JobOperatorStore(database, clock), jobs),
     ]

@@ -8,14 +8,20 @@ from functools import cached_property
 from redis.asyncio import Redis
 
 from tokenyard.bootstrap.tables import import_all_tables
-from tokenyard.catalog.adapters import AdapterCatalog
-from tokenyard.catalog.base_models import BaseModels
+from tokenyard.catalog.adapters.adapter_catalog import AdapterCatalog
+from tokenyard.catalog.aliases.model_aliases import ModelAliases
+from tokenyard.catalog.aliases.store import AliasStore
+from tokenyard.catalog.base_models.base_models import BaseModels, load_specs
+from tokenyard.catalog.base_models.model_files import TOPIC as MODEL_FILES
+from tokenyard.catalog.base_models.model_files import ModelFiles, model_file_carrier
 from tokenyard.catalog.changes import TOPIC as CATALOG
 from tokenyard.catalog.changes import CatalogCarrier
 from tokenyard.catalog.models import ModelCatalog
+from tokenyard.catalog.operator_store import CatalogOperatorStore
 from tokenyard.catalog.push import CatalogPush
-from tokenyard.catalog.store import CatalogStore
+from tokenyard.catalog.store import CatalogStore, adapter_bytes
 from tokenyard.core.clock import Clock, SystemClock
+from tokenyard.files.store import file_bytes
 from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.limits.reservation_holds import ReservationHolds
 from tokenyard.limits.revisions import RedisRevisions
@@ -26,6 +32,7 @@ from tokenyard.responses.store import AnswerStore
 from tokenyard.settings import Settings
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
+from tokenyard.storage.quota import StorageQuota
 from tokenyard.storage.redis import connect_redis
 from tokenyard.storage.transactional_outbox import Handler, TransactionalOutbox
 from tokenyard.tenancy.api_keys import ApiKeys
@@ -36,7 +43,7 @@ from tokenyard.tenancy.keys import KeyHasher, Pepper
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.organizations import Organizations
 from tokenyard.tenancy.push import TenancyPush
-from tokenyard.tenancy.store import TenancyStore
+from tokenyard.tenancy.store import TenancyStore, record
 from tokenyard_billing.pricing.price_book import TOPIC as PRICES
 from tokenyard_billing.pricing.price_book import PriceBook, price_carrier
 from tokenyard_billing.pricing.prices import PriceList
@@ -115,6 +122,7 @@ class Foundation:
             TENANCY: TenancyCarrier(self.redis, RedisRevisions(self.redis)).carry,
             CATALOG: CatalogCarrier(self.redis).carry,
             PRICES: price_carrier(self.redis),
+            MODEL_FILES: model_file_carrier(self.redis),
             USAGE_TOPIC: usage_carrier(self.redis),
         }
         return TransactionalOutbox(self.database, self.redis, self.clock, handlers)
@@ -134,8 +142,13 @@ class Foundation:
 
     @cached_property
     def base_models(self) -> BaseModels:
+        """What `model_files` knows; nothing before it was entered."""
+        return BaseModels([], self.settings.effective_models_path)
+
+    @cached_property
+    def model_files(self) -> ModelFiles:
         settings = self.settings
-        return BaseModels.load(settings.models, settings.models_dir, settings.effective_models_path)
+        return ModelFiles(self.database, self.base_models, lambda: load_specs(settings.models, settings.models_dir))
 
     @cached_property
     def wallet(self) -> Wallet:
@@ -157,8 +170,22 @@ class Foundation:
         )
 
     @cached_property
+    def quota(self) -> StorageQuota:
+        """Of files and fine-tuned models."""
+        return StorageQuota(self.database, self.settings.files_bytes_per_organization, file_bytes, adapter_bytes)
+
+    @cached_property
     def catalog_store(self) -> CatalogStore:
-        return CatalogStore(self.database, self.clock)
+        return CatalogStore(self.database, self.clock, record, self.quota)
+
+    @cached_property
+    def catalog_operator(self) -> CatalogOperatorStore:
+        return CatalogOperatorStore(self.database, self.clock, record)
+
+    @cached_property
+    def aliases(self) -> ModelAliases:
+        store = AliasStore(self.database, self.clock, record)
+        return ModelAliases(store, self.models, self.base_models, self.catalog_push)
 
     @cached_property
     def models(self) -> ModelCatalog:

@@ -16,22 +16,25 @@ from starlette.types import ASGIApp
 from tokenyard.bootstrap.finetuning import file_and_job_routers, training_policy
 from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
+from tokenyard.catalog.base_models.operator_routes import model_file_router
+from tokenyard.catalog.base_models.operator_store import ModelFileOperatorStore
+from tokenyard.catalog.base_models.server_access import ServerKeys, server_keys
 from tokenyard.catalog.operator_routes import operator_router as catalog_operator_router
-from tokenyard.catalog.operator_store import CatalogOperatorStore
 from tokenyard.catalog.replicas.registry import ReplicaRegistry
 from tokenyard.catalog.replicas.replica_list import ReplicaList
-from tokenyard.catalog.server_access import server_keys
 from tokenyard.catalog.tenant_routes import models_router
 from tokenyard.catalog.tenant_routes import tenant_router as catalog_router
 from tokenyard.clients.model_server import ModelServerClient
 from tokenyard.clients.server_elsewhere import ElsewhereClient
 from tokenyard.core.ids import OrganizationId
+from tokenyard.core.models import BaseModel
 from tokenyard.files.tenant_routes import FILES_PATH
 from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.gateway.app import create_app
 from tokenyard.gateway.counting.token_counter import TokenCounter
 from tokenyard.gateway.elsewhere.server_relay import ServerRelay
 from tokenyard.gateway.endpoints.anthropic.unpaid_replies import errors_at
+from tokenyard.gateway.endpoints.responses.replay import ResponseReplay
 from tokenyard.gateway.idempotency.encryption import ReplyCipher
 from tokenyard.gateway.idempotency.stage import IdempotencyStage
 from tokenyard.gateway.idempotency.store import IdempotencyStore
@@ -41,7 +44,9 @@ from tokenyard.gateway.path.relay import Relay
 from tokenyard.gateway.tokenize_routes import tokenize_router
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.budget_reader import RedisBudgetReader
+from tokenyard.limits.outage_admission import OutageAdmission
 from tokenyard.responses.conversations import ConversationStore
+from tokenyard.responses.event_streams import ResponseStreams
 from tokenyard.responses.keeper import AnswerKeeper
 from tokenyard.responses.tenant_routes import chat_completion_router, response_router
 from tokenyard.settings import Settings
@@ -50,17 +55,21 @@ from tokenyard.tenancy.operator_routes import operator_router as tenancy_operato
 from tokenyard.tenancy.plans.operator_routes import plans_router
 from tokenyard.tenancy.plans.operator_store import PlanOperatorStore
 from tokenyard.tenancy.plans.tenant_routes import project_models_router
+from tokenyard.tenancy.store import record
 from tokenyard.tenancy.tenant_routes import tenant_router as tenancy_router
 from tokenyard.web.access_log import AccessLog
 from tokenyard.web.client_address import TrustedProxies
+from tokenyard.web.edge.bounds import HttpBounds
+from tokenyard.web.edge.http_protocol import BoundedConfig
 from tokenyard.web.health import Check, Dependencies
-from tokenyard.web.http_protocol import BoundedConfig, HttpBounds
 from tokenyard.web.metrics import process_registry
 from tokenyard_billing.api import billing_routers
 
 ROUTES = ("all", "inference", "control")
 SHUTDOWN_LIMIT_S = 300
+HELD_OF_ALL = 2
 OTHER_FILES = 256
+COLLECTED_AT_ONCE = 5_000  # objects; Python's own is 700
 
 
 def _checks(foundation: Foundation, replicas: ReplicaList | None, elsewhere: ServerRelay | None) -> dict[str, Check]:
@@ -69,7 +78,7 @@ def _checks(foundation: Foundation, replicas: ReplicaList | None, elsewhere: Ser
 
     checks: dict[str, Check] = {"redis": redis, "database": foundation.database.answers}
     served = foundation.base_models.all()
-    if replicas is not None and any(model.server is None for model in served):
+    if replicas is not None and any(model.server is None and model.waking is None for model in served):
         checks["replicas"] = replicas.has_replicas
     if elsewhere is not None and any(model.server is not None for model in served):
         checks["servers"] = elsewhere.any_answers
@@ -85,7 +94,9 @@ async def application(
     async with AsyncExitStack() as stack:
         foundation = await stack.enter_async_context(Foundation.opened(settings))
         book = await stack.enter_async_context(foundation.price_book)
-        listeners = {**foundation.authenticator.listeners(), **foundation.models.listeners(), **book.listeners()}
+        files = await stack.enter_async_context(foundation.model_files)
+        followers = (foundation.authenticator, foundation.models, book, files)
+        listeners = {kind: listener for one in followers for kind, listener in one.listeners().items()}
         await stack.enter_async_context(ChangeFeed(foundation.redis, listeners))
         replicas: ReplicaList | None = None
         inference: Inference | None = None
@@ -114,7 +125,7 @@ async def application(
 
 async def _elsewhere(foundation: Foundation, stack: AsyncExitStack) -> ServerRelay:
     settings = foundation.settings
-    keys = server_keys(foundation.base_models.all(), settings.server_keys, settings.plain_http_servers)
+    keys = ServerKeys(foundation.base_models, settings.server_keys, settings.plain_http_servers)
     client = await stack.enter_async_context(ElsewhereClient())
     return ServerRelay(client, keys, user_secret=settings.derived_secret("end-user"))
 
@@ -167,7 +178,7 @@ async def _inference(
     return Inference(
         authenticator=foundation.authenticator,
         models=foundation.models,
-        admission=await stack.enter_async_context(admission),
+        admission=OutageAdmission(await stack.enter_async_context(admission), foundation.clock, registry),
         relay=relay,
         answers=await stack.enter_async_context(answers),
         idempotency=idempotency,
@@ -203,10 +214,9 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
         plans_router(PlanOperatorStore(database, clock), foundation.tenancy_push),
         tenancy_router(foundation.tenancy, foundation.api_keys, foundation.tenancy_push),
         project_models_router(foundation.tenancy, foundation.tenancy_push),
-        catalog_router(
-            foundation.models, foundation.adapters, foundation.catalog_store, bases, foundation.catalog_push
-        ),
-        catalog_operator_router(CatalogOperatorStore(database, clock), bases, foundation.prices, clock),
+        catalog_router(foundation.adapters, foundation.aliases),
+        catalog_operator_router(foundation.catalog_operator, foundation.adapters, bases, foundation.prices, clock),
+        model_file_router(_model_file_store(foundation), foundation.outbox),
         *file_and_job_routers(
             database=database,
             blobs=foundation.blobs,
@@ -217,8 +227,9 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
             organizations=foundation.tenancy_operator,
             policy=training_policy(settings),
             max_upload_bytes=settings.max_upload_bytes,
+            quota=foundation.quota,
         ),
-        response_router(foundation.answers),
+        response_router(foundation.answers, ResponseStreams(foundation.answers, ResponseReplay)),
         chat_completion_router(foundation.answers),
         *billing_routers(
             database=database,
@@ -234,6 +245,15 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
     )
 
 
+def _model_file_store(foundation: Foundation) -> ModelFileOperatorStore:
+    settings = foundation.settings
+
+    def check(models: Sequence[BaseModel]) -> None:
+        server_keys(models, settings.server_keys, settings.plain_http_servers)
+
+    return ModelFileOperatorStore(foundation.database, foundation.clock, record, settings.effective_models_path, check)
+
+
 async def serve(settings: Settings, routes: str) -> None:
     """Serve until told to stop; requests under way are finished first."""
     registry = process_registry()
@@ -241,6 +261,8 @@ async def serve(settings: Settings, routes: str) -> None:
         # What is alive now lives on: the collector need not look at it again.
         gc.collect()
         gc.freeze()
+        # Requests leave nothing for it behind; what it finds is of rarer kinds, and may wait somewhat longer.
+        gc.set_threshold(COLLECTED_AT_ONCE)
         config = BoundedConfig(
             app,
             _http_bounds(settings),
@@ -254,8 +276,13 @@ async def serve(settings: Settings, routes: str) -> None:
 
 
 def _http_bounds(settings: Settings) -> HttpBounds:
+    # One that is relayed needs another one upstream.
+    connections, held = settings.max_connections, HELD_OF_ALL * settings.max_connections
+    files = _open_files(2 * connections + held + OTHER_FILES) - OTHER_FILES
+    connections = min(connections, files // 2)
     return HttpBounds(
-        connections=_with_files_for(settings.max_connections),
+        connections=connections,
+        held=min(held, files - 2 * connections),
         connections_of_one=settings.max_connections_per_address,
         header_s=settings.header_timeout_s,
         upload_s=settings.upload_grace_s,
@@ -264,14 +291,13 @@ def _http_bounds(settings: Settings) -> HttpBounds:
     )
 
 
-def _with_files_for(connections: int) -> int:
-    """Let this process open the files that so many connections need, one relayed for each, or return for how many."""
+def _open_files(wanted: int) -> int:
+    """Let this process open so many files, or as many as it may; return how many."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * connections + OTHER_FILES
     files = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < files:
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
-    return (files - OTHER_FILES) // 2
+    return files
 
 
 def main() -> None:

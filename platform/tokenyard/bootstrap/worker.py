@@ -31,6 +31,7 @@ from tokenyard.responses.loops import answer_loops
 from tokenyard.settings import Settings
 from tokenyard.storage.change_feed import ChangeFeed
 from tokenyard.tenancy.loops import tenancy_loops
+from tokenyard.tenancy.store import record
 from tokenyard.web.app import create_app
 from tokenyard.web.health import Dependencies
 from tokenyard.web.loops import Loop, run_loops
@@ -49,6 +50,7 @@ def _billing(foundation: Foundation, name: str, registry: CollectorRegistry) -> 
         database=foundation.database,
         redis=foundation.redis,
         prices=foundation.prices,
+        plans=foundation.tenancy_operator,
         outbox=foundation.outbox,
         live=foundation.live_budgets,
         metrics=LedgerMetrics(registry),
@@ -82,10 +84,14 @@ def _model_loops(
             redis=foundation.redis,
             database=database,
             blobs=foundation.blobs,
-            bases=bases,
+            plans=foundation.tenancy_operator,
             serve=serve,
             replicas=replicas,
+            audit=record,
+            outbox=foundation.outbox,
             clock=clock,
+            bases=bases,
+            retired_kept_ms=foundation.settings.retired_adapters_ms,
         ),
         *finetune_loops(
             owner=name,
@@ -99,6 +105,7 @@ def _model_loops(
             replicas=ReplicaRegistry(foundation.redis),
             canary=replicas,
             policy=training_policy(foundation.settings),
+            folders_kept_ms=foundation.settings.job_folders_ms,
         ),
         cleaning_loop(FileOperatorStore(database, clock, files_in_use), files, foundation.blobs),
         *answer_loops(foundation.answers_operator),
@@ -114,7 +121,9 @@ async def work(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         foundation = await stack.enter_async_context(Foundation.opened(settings))
         await stack.enter_async_context(foundation.price_book)
-        await stack.enter_async_context(ChangeFeed(foundation.redis, foundation.price_book.listeners()))
+        files = await stack.enter_async_context(foundation.model_files)
+        listeners = {**foundation.price_book.listeners(), **files.listeners()}
+        await stack.enter_async_context(ChangeFeed(foundation.redis, listeners))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         jobs = RayJobs(http, settings.effective_ray_url, settings.ray_token_file)
         token = settings.ray_token_file.read_text().strip()

@@ -1,14 +1,15 @@
 """Turns a public model name into base model, price and adapter: the request path's view of the catalog."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, islice
 
-from tokenyard.catalog.base_models import BaseModels
+from tokenyard.catalog.base_models.base_models import BaseModels
 from tokenyard.catalog.changes import MODELS_CHANGED
 from tokenyard.catalog.store import Adapter, CatalogStore, OwnModels
 from tokenyard.catalog.views import ModelDetails
 from tokenyard.core.clock import Clock
-from tokenyard.core.errors import ModelNotFound
+from tokenyard.core.errors import InvalidRequest, ModelNotFound
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.models import BaseModel, ResolvedModel
 from tokenyard.core.money import Price, PriceLookup
@@ -60,13 +61,32 @@ class ModelCatalog:
             return ResolvedModel(base.id, base, price)
         return ResolvedModel(adapter.name, base, price, adapter.ref)
 
-    async def list_models(self, organization: OrganizationId) -> list[ModelDetails]:
-        """Return everything the organization may call by its proper name: base models, then its own, oldest first."""
+    async def list_models(
+        self,
+        organization: OrganizationId,
+        *,
+        after: str | None = None,
+        limit: int | None = None,
+        allowed: Callable[[str], bool] = lambda _name: True,
+    ) -> list[ModelDetails]:
+        """Return what the organization may call by its proper name: base models, then its own, oldest first.
+
+        At most `limit` that are `allowed`, from behind the model `after` on (`InvalidRequest` where it has none).
+        """
         own = await self._cache.get(organization, fresh_s=NEW_MODEL_S)
-        adapters = () if own is None else own.adapters.values()
-        offered = [(base.id, None) for base in self._bases.all()] + [(one.base, one) for one in adapters]
-        served = [(self._served(base, adapter), adapter) for base, adapter in offered]
-        return [_details(found[0], adapter) for found, adapter in served if found is not None]
+        adapters = {} if own is None else own.adapters
+        offered = chain(((base.id, None) for base in self._bases.all()), adapters.items())
+        if after is not None and not any(name == after for name, _ in offered):
+            raise InvalidRequest(f"No such model: {after[:MAX_NAME_LENGTH]}", param="after")
+        return list(islice(self._offered(offered, allowed), limit))
+
+    def _offered(
+        self, models: Iterable[tuple[str, Adapter | None]], allowed: Callable[[str], bool]
+    ) -> Iterator[ModelDetails]:
+        for name, adapter in models:
+            served = self._served(name if adapter is None else adapter.base, adapter)
+            if served is not None and allowed(name):
+                yield _details(served[0], adapter)
 
     async def get(self, organization: OrganizationId, name: str) -> ModelDetails:
         """Return one model; an alias answers as what it stands for."""

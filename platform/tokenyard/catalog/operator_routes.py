@@ -4,17 +4,21 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from tokenyard.catalog.base_models import BaseModels
+from tokenyard.catalog.adapters.adapter_catalog import AdapterCatalog
+from tokenyard.catalog.base_models.base_models import BaseModels
 from tokenyard.catalog.operator_store import CatalogOperatorStore
 from tokenyard.catalog.tables import AdapterState
 from tokenyard.catalog.views import AdapterView, BaseModelView
 from tokenyard.core.clock import Clock
+from tokenyard.core.ids import AdapterId
 from tokenyard.core.money import PriceLookup
 from tokenyard.web.auth import CurrentOperator
 from tokenyard.web.pages import After, Page, PageSize
 
 
-def operator_router(store: CatalogOperatorStore, bases: BaseModels, prices: PriceLookup, clock: Clock) -> APIRouter:
+def operator_router(
+    store: CatalogOperatorStore, adapters: AdapterCatalog, bases: BaseModels, prices: PriceLookup, clock: Clock
+) -> APIRouter:
     routes = APIRouter(prefix="/admin", tags=["catalog"])
 
     @routes.get("/models")
@@ -29,7 +33,7 @@ def operator_router(store: CatalogOperatorStore, bases: BaseModels, prices: Pric
         return Page[BaseModelView].of(found, len(found))
 
     @routes.get("/adapters")
-    async def adapters(
+    async def listing(
         _operator: CurrentOperator,
         organization: Annotated[str | None, Query(max_length=96)] = None,
         state: AdapterState | None = None,
@@ -39,5 +43,12 @@ def operator_router(store: CatalogOperatorStore, bases: BaseModels, prices: Pric
         """List adapters of all organizations, newest first; `organization` is an id."""
         found = await store.adapters(organization=organization, state=state, after=after, limit=limit + 1)
         return Page[AdapterView].of(found, limit)
+
+    @routes.delete("/adapters/{adapter}")
+    async def retire(operator: CurrentOperator, adapter: str) -> AdapterView:
+        """Take an adapter out of service, for ever: it gets no new request, and in the end its files are deleted."""
+        found = await store.adapter(AdapterId(adapter))
+        await adapters.retire(found.organization_id, found.id, actor=operator.key, reason="retired by the operator")
+        return await store.adapter(found.id)
 
     return routes

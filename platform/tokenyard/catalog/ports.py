@@ -1,16 +1,23 @@
 """What the catalog needs from others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from tokenyard.core.adapters import AdapterRef
-from tokenyard.core.replica import Replica, ReplicaState
+from tokenyard.core.ids import ApiKeyId, OrganizationId
+from tokenyard.core.replica import AdapterUses, Replica, ReplicaState
 
 
 class ServeTargets(Protocol):
     """Knows which replicas Ray Serve sends traffic to (clients); raises `Unavailable` where its controller is away."""
 
     async def targets(self) -> Sequence[Replica]: ...
+
+    async def proxies(self) -> Sequence[Replica]:
+        """Return where to ask for the models that have no replica; Serve holds a request there until they have one."""
+        ...
 
 
 class ReplicaControl(Protocol):
@@ -25,6 +32,35 @@ class ReplicaControl(Protocol):
         """Tell whether Serve sends it requests, as the replica knows: not any more when it drains."""
         ...
 
+    async def uses(self, replica: Replica) -> AdapterUses: ...
+
+    async def pin(self, replica: Replica, names: Sequence[str]) -> None: ...
+
     async def load(self, replica: Replica, adapter: AdapterRef) -> None: ...
 
     async def unload(self, replica: Replica, name: str) -> None: ...
+
+
+class AuditLog(Protocol):
+    """Notes a change, in the transaction of the change itself, at `at` unix seconds (tenancy)."""
+
+    def __call__(
+        self,
+        session: AsyncSession,
+        organization: OrganizationId | None,
+        actor: ApiKeyId,
+        action: str,
+        resource: str,
+        *,
+        at: int,
+        details: dict[str, object],
+        before: dict[str, object],
+    ) -> None: ...
+
+
+class PinningPlans(Protocol):
+    """Knows how many of an organization's adapters are to be in memory at all times, because its plan says so."""
+
+    async def pinned_adapters(self) -> Mapping[OrganizationId, int]:
+        """Return the number for each organization that has any."""
+        ...

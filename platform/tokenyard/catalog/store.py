@@ -1,23 +1,23 @@
-"""Adapters and aliases of one organization, as values for the request path and as the API shows them."""
+"""Adapters of one organization, and all that it may call, as values for the request path."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import msgspec
-from sqlalchemy import delete, func, select
+from sqlalchemy import ScalarSelect, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tokenyard.catalog.changes import ModelsChanged, write_change
-from tokenyard.catalog.tables import AdapterRow, AdapterState, AliasRow, RevisionRow
-from tokenyard.catalog.views import AliasView
+from tokenyard.catalog.adapters.hosting import next_hour
+from tokenyard.catalog.aliases.store import delete_aliases_of
+from tokenyard.catalog.changes import WORKER, models_changed
+from tokenyard.catalog.ports import AuditLog
+from tokenyard.catalog.tables import ENDED, AdapterRow, AdapterState, AliasRow, RevisionRow
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Conflict, NotFound
-from tokenyard.core.ids import AdapterId, JobId, OrganizationId, ProjectId
-from tokenyard.storage.bulk import add_up
-from tokenyard.storage.database import Database, Fence
+from tokenyard.core.ids import AdapterId, ApiKeyId, JobId, OrganizationId, ProjectId
+from tokenyard.storage.database import Database, Fence, organization_lock
+from tokenyard.storage.quota import StorageQuota
 from tokenyard.storage.transactional_outbox import OutboxMessage
-
-MAX_ALIASES = 1000
 
 
 class Adapter(msgspec.Struct, frozen=True):
@@ -62,9 +62,11 @@ class CatalogStore:
     What changes the models that an organization may call returns what is to be carried.
     """
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, audit: AuditLog, quota: StorageQuota) -> None:
         self._database = database
         self._clock = clock
+        self._audit = audit
+        self._quota = quota
 
     async def own_models(self, organization: OrganizationId, known: OwnModels | None) -> OwnModels:
         """Return what the organization may call; `known` itself where nothing changed since."""
@@ -94,14 +96,21 @@ class CatalogStore:
         project: ProjectId,
         job: JobId,
         base: str,
+        size: int,
+        actor: ApiKeyId,
         fence: Fence | None = None,
     ) -> None:
-        """Add an adapter that is to be checked; adding the very same one again changes nothing."""
+        """Add an adapter that is to be checked; adding the very same one again changes nothing.
+
+        `size`: its bytes. Where the organization has no room for them, `QuotaExceeded` is raised.
+        """
         async with self._database.transaction() as session:
+            await organization_lock(session, organization)
             if fence is not None:
                 await fence(session)
             row = await session.get(AdapterRow, ref.id)
             if row is None:
+                await self._quota.take(session, organization, size, param="training_file")
                 row = AdapterRow(
                     id=ref.id,
                     organization=organization,
@@ -111,10 +120,15 @@ class CatalogStore:
                     name=ref.name,
                     path=ref.path,
                     digest=ref.digest,
+                    key=actor,
+                    bytes=size,
                     state=AdapterState.CHECKING,
                     created_ms=self._clock.now_ms(),
                 )
                 session.add(row)
+                note_state(
+                    session, row, actor, None, audit=self._audit, at_ms=row.created_ms, job=job, digest=ref.digest
+                )
             elif row.organization != organization or Adapter.of(row).ref != ref:
                 raise Conflict(f"Another adapter has the id {ref.id}.")
 
@@ -125,78 +139,76 @@ class CatalogStore:
         async with self._database.transaction() as session:
             if fence is not None:
                 await fence(session)
-            row = await _adapter(session, organization, adapter)
-            if row.state == AdapterState.RETIRED:
+            row = await own_adapter(session, organization, adapter, to_change=True)
+            if row.state in ENDED:
                 raise Conflict(f"The model `{row.name}` is retired.")
             if row.state == AdapterState.LIVE:
                 return []
             row.state = AdapterState.LIVE
             row.live_ms = self._clock.now_ms()
-            return [await self._bump(session, organization)]
+            row.next_hour_ms = next_hour(row.live_ms)
+            note_state(session, row, WORKER, AdapterState.CHECKING, audit=self._audit, at_ms=row.live_ms)
+            return [await models_changed(session, organization, row.live_ms)]
 
-    async def retire(self, organization: OrganizationId, adapter: AdapterId, *, reason: str) -> list[OutboxMessage]:
-        """End an adapter for ever, with the aliases that name it; ending it again changes nothing."""
+    async def retire(
+        self, organization: OrganizationId, adapter: AdapterId, *, actor: ApiKeyId, reason: str
+    ) -> list[OutboxMessage]:
+        """Give an adapter no new request any more, with the aliases that name it; doing it again changes nothing."""
+        now_ms = self._clock.now_ms()
         async with self._database.transaction() as session:
-            row = await _adapter(session, organization, adapter)
-            if row.state == AdapterState.RETIRED:
+            row = await own_adapter(session, organization, adapter, to_change=True)
+            if row.state in ENDED:
                 return []
-            row.state = AdapterState.RETIRED
-            row.retired_ms = self._clock.now_ms()
-            row.reason = reason[:1000]
-            await session.execute(
-                delete(AliasRow).where(AliasRow.organization == organization, AliasRow.adapter == row.id)
-            )
-            return [await self._bump(session, organization)]
+            before = AdapterState(row.state)
+            row.state, row.draining_ms, row.reason = AdapterState.DRAINING, now_ms, reason[:1000]
+            note_state(session, row, actor, before, audit=self._audit, at_ms=now_ms, reason=row.reason)
+            await delete_aliases_of(session, row, actor=actor, audit=self._audit, at=now_ms // 1000)
+            return [await models_changed(session, organization, now_ms)]
 
     async def adapter(self, organization: OrganizationId, adapter: AdapterId) -> Adapter:
         """Return one adapter in whatever state."""
         async with self._database.reading() as session:
-            return Adapter.of(await _adapter(session, organization, adapter))
-
-    async def set_alias(
-        self, organization: OrganizationId, alias: str, *, model: str, adapter: AdapterId | None
-    ) -> tuple[AliasView, list[OutboxMessage]]:
-        """Let `alias` name a model from now on, whatever it named before; too many aliases raise `Conflict`."""
-        async with self._database.transaction() as session:
-            if adapter is not None and (await _adapter(session, organization, adapter)).state != AdapterState.LIVE:
-                raise NotFound(f"The model `{model}` is not live.")
-            row = await session.get(AliasRow, (organization, alias))
-            if row is None:
-                count = select(func.count()).where(AliasRow.organization == organization)
-                if (await session.scalar(count) or 0) >= MAX_ALIASES:
-                    raise Conflict(f"An organization can have {MAX_ALIASES} aliases.")
-                row = AliasRow(organization=organization, alias=alias, created_ms=self._clock.now_ms())
-                session.add(row)
-            row.model = model
-            row.adapter = adapter
-            return AliasView.of(row), [await self._bump(session, organization)]
-
-    async def aliases(self, organization: OrganizationId) -> Sequence[AliasView]:
-        """Return all aliases, by name."""
-        async with self._database.reading() as session:
-            rows = await session.scalars(
-                select(AliasRow).where(AliasRow.organization == organization).order_by(AliasRow.alias)
-            )
-            return [AliasView.of(row) for row in rows]
-
-    async def delete_alias(self, organization: OrganizationId, alias: str) -> list[OutboxMessage]:
-        async with self._database.transaction() as session:
-            row = await session.get(AliasRow, (organization, alias))
-            if row is None:
-                raise NotFound(f"No such alias: `{alias}`.")
-            await session.delete(row)
-            return [await self._bump(session, organization)]
-
-    async def _bump(self, session: AsyncSession, organization: OrganizationId) -> OutboxMessage:
-        """Tell caches, in the transaction of the change itself, that what the organization may call has changed."""
-        await add_up(session, RevisionRow, [{"organization": organization, "revision": 1}], add=["revision"])
-        return await write_change(session, ModelsChanged(organization), self._clock.now_ms())
+            return Adapter.of(await own_adapter(session, organization, adapter))
 
 
-async def _adapter(session: AsyncSession, organization: OrganizationId, adapter: AdapterId) -> AdapterRow:
-    row = await session.scalar(
-        select(AdapterRow).where(AdapterRow.organization == organization, AdapterRow.id == adapter)
+def note_state(
+    session: AsyncSession,
+    row: AdapterRow,
+    actor: ApiKeyId,
+    before: AdapterState | None,
+    *,
+    audit: AuditLog,
+    at_ms: int,
+    **details: object,
+) -> None:
+    """Write to the audit log which state an adapter has now, and which it had."""
+    audit(
+        session,
+        OrganizationId(row.organization),
+        actor,
+        f"adapter.{row.state}",
+        row.id,
+        at=at_ms // 1000,
+        details={"model": row.name, "state": str(row.state), **details},
+        before={} if before is None else {"state": str(before)},
     )
+
+
+def adapter_bytes(organization: OrganizationId) -> ScalarSelect[int]:
+    """Return a query of how much an organization's adapters take that are live or about to be: `StoredBytes`."""
+    standing = AdapterRow.state.in_((AdapterState.CHECKING, AdapterState.LIVE))
+    sizes = select(func.coalesce(func.sum(AdapterRow.bytes), 0)).where(
+        AdapterRow.organization == organization, standing
+    )
+    return sizes.scalar_subquery()
+
+
+async def own_adapter(
+    session: AsyncSession, organization: OrganizationId, adapter: AdapterId, *, to_change: bool = False
+) -> AdapterRow:
+    """Return the row, or raise `NotFound`; one that is to be changed stays as it is until this transaction ends."""
+    query = select(AdapterRow).where(AdapterRow.organization == organization, AdapterRow.id == adapter)
+    row = await session.scalar(query.with_for_update() if to_change else query)
     if row is None:
         raise NotFound(f"No such adapter: `{adapter}`.")
     return row

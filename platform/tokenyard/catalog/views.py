@@ -5,8 +5,8 @@ from typing import Annotated, Literal, Self
 import msgspec
 from pydantic import BaseModel, Field
 
-from tokenyard.catalog.tables import AdapterRow, AdapterState, AliasRow
-from tokenyard.core.ids import AdapterId, JobId, OrganizationId, PriceId, ProjectId
+from tokenyard.catalog.tables import AdapterRow, AdapterState, AliasRevisionRow, AliasRow
+from tokenyard.core.ids import AdapterId, ApiKeyId, JobId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.models import BaseModel as ServedModel
 from tokenyard.core.models import ModelTask
 from tokenyard.core.money import Price
@@ -22,10 +22,11 @@ class ModelListItem(Identified):
 
 
 class ModelList(BaseModel):
-    """OpenAI's list of models, which has no pages."""
+    """OpenAI's list of models, which has no pages; whether there are more is told where a `limit` was asked for."""
 
     object: Literal["list"] = "list"
     data: list[ModelListItem]
+    has_more: bool | None = None
 
 
 class SamplingView(BaseModel):
@@ -45,8 +46,8 @@ class ModelDetails(ModelListItem):
 
     task: ModelTask
     context_length: int
-    dimensions: list[int] | None
-    sampling: SamplingView | None
+    dimensions: list[int] | None = None
+    sampling: SamplingView | None = None
 
     @classmethod
     def of(cls, name: str, base: ServedModel, *, created: int, owner: str) -> Self:
@@ -76,16 +77,53 @@ class NewAlias(BaseModel, extra="forbid", strict=True):
     model: Annotated[str, Field(min_length=1, max_length=255)]
 
 
+class AliasChange(BaseModel, extra="forbid", strict=True):
+    """`POST /v1/model_aliases/{alias}`: another model, or an earlier revision by its number or as "previous"."""
+
+    model: Annotated[str, Field(min_length=1, max_length=255)] | None = None
+    revision: Annotated[int, Field(ge=1, le=2**31 - 1)] | Literal["previous"] | None = None
+
+
 class AliasView(Identified):
-    """A name of the organization's own for a model."""
+    """A name of the organization's own for a model; `revision` grows each time that it is moved."""
 
     object: Literal["model_alias"] = "model_alias"
     model: str
+    revision: int
     created_at: int
+    changed_at: int
 
     @classmethod
     def of(cls, row: AliasRow) -> Self:
-        return cls(id=row.alias, model=row.model, created_at=row.created_ms // 1000)
+        return cls(
+            id=row.alias,
+            model=row.model,
+            revision=row.revision,
+            created_at=row.created_ms // 1000,
+            changed_at=row.changed_ms // 1000,
+        )
+
+
+class AliasRevisionView(Identified):
+    """What an alias stood for from `created_at` on. `restores` is the revision that was brought back, if one was."""
+
+    object: Literal["model_alias.revision"] = "model_alias.revision"
+    revision: int
+    model: str
+    restores: int | None
+    created_at: int
+    api_key_id: ApiKeyId | None
+
+    @classmethod
+    def of(cls, row: AliasRevisionRow) -> Self:
+        return cls(
+            id=str(row.number),
+            revision=row.number,
+            model=row.model,
+            restores=row.restores,
+            created_at=row.at_ms // 1000,
+            api_key_id=None if row.key is None else ApiKeyId(row.key),
+        )
 
 
 class AliasDeleted(Identified):
@@ -126,7 +164,7 @@ class BaseModelView(Identified):
 
 
 class AdapterView(Identified):
-    """An adapter as operators see it. Times are unix seconds."""
+    """An adapter as operators see it; `pinned_at` is since when replicas keep it in memory. Times are unix seconds."""
 
     id: AdapterId
     object: Literal["adapter"] = "adapter"
@@ -138,9 +176,13 @@ class AdapterView(Identified):
     state: AdapterState
     reason: str | None
     digest: str
+    bytes: int
     created_at: int
     live_at: int | None
+    draining_at: int | None
     retired_at: int | None
+    files_deleted_at: int | None
+    pinned_at: int | None
 
     @classmethod
     def of(cls, row: AdapterRow) -> Self:
@@ -154,7 +196,15 @@ class AdapterView(Identified):
             state=AdapterState(row.state),
             reason=row.reason,
             digest=row.digest,
+            bytes=row.bytes,
             created_at=row.created_ms // 1000,
-            live_at=None if row.live_ms is None else row.live_ms // 1000,
-            retired_at=None if row.retired_ms is None else row.retired_ms // 1000,
+            live_at=_seconds(row.live_ms),
+            draining_at=_seconds(row.draining_ms),
+            retired_at=_seconds(row.retired_ms),
+            files_deleted_at=_seconds(row.files_deleted_ms),
+            pinned_at=_seconds(row.pinned_ms),
         )
+
+
+def _seconds(at_ms: int | None) -> int | None:
+    return None if at_ms is None else at_ms // 1000

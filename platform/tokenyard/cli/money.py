@@ -10,7 +10,13 @@ import typer
 from tokenyard.cli.command import CommandFailed, CommandRun, platform_command
 from tokenyard.cli.output import CommandOutput, details, dollars, moment_ms, table
 from tokenyard.cli.request_report import request_report
-from tokenyard.clients.platform_api.shapes import InvoiceInfo, OrganizationInfo, ReconciliationInfo, UsageInfo
+from tokenyard.clients.platform_api.shapes import (
+    InvoiceInfo,
+    InvoiceLineInfo,
+    OrganizationInfo,
+    ReconciliationInfo,
+    UsageInfo,
+)
 from tokenyard.core.money import InexactAmount, from_dollars
 
 credit = typer.Typer(help="Prepaid credit.", no_args_is_help=True)
@@ -65,14 +71,18 @@ async def invoice_of(run: CommandRun, owner: OrganizationInfo, month: str) -> In
 
 def invoice_text(found: InvoiceInfo) -> str:
     rows = [
-        (line.model, line.kind, line.quantity, f"{dollars(line.rate * 1_000_000)} a million", dollars(line.amount))
+        (line.model, line.kind, f"{line.quantity} {line.unit}", _rate_text(line), dollars(line.amount))
         for line in found.lines
     ]
-    lines = table(("MODEL", "WHAT", "TOKENS", "RATE", "AMOUNT"), rows, empty="No lines.")
+    lines = table(("MODEL", "WHAT", "QUANTITY", "RATE", "AMOUNT"), rows, empty="No lines.")
     sums = (("Total", found.total), ("Paid by credit", found.credit_applied), ("Due", found.amount_due))
     totals = "\n".join(f"{label:<16}{dollars(amount)}" for label, amount in sums)
     title = f"Invoice {found.id}, {found.period}, {found.state} of {moment_ms(found.drafted_at_ms)}"
     return f"{title}\n\n{lines}\n\n{totals}"
+
+
+def _rate_text(line: InvoiceLineInfo) -> str:
+    return f"{dollars(line.rate)} an hour" if line.unit == "hours" else f"{dollars(line.rate * 1_000_000)} a million"
 
 
 async def request(

@@ -10,16 +10,35 @@ import typer
 
 from tokenyard.cli.command import CommandFailed, CommandRun, platform_command, set_signature
 from tokenyard.cli.output import CommandOutput, described, moment, table
-from tokenyard.clients.platform_api.shapes import LimitsInfo, PlanInfo, ProjectInfo
+from tokenyard.clients.platform_api.shapes import LimitsInfo, LocalShareInfo, PlanInfo, ProjectInfo, TierInfo
 
 organizations = typer.Typer(help="Organizations: the tenants.", no_args_is_help=True)
 projects = typer.Typer(help="Projects of an organization.", no_args_is_help=True)
-plans = typer.Typer(help="Plans: limits, weight and models for many organizations.", no_args_is_help=True)
+plans = typer.Typer(help="Plans: limits, prices and models for many organizations.", no_args_is_help=True)
 
 Organization = Annotated[str, typer.Argument(help="Its id or slug.")]
 Plan = Annotated[str, typer.Argument(help="Its id or name.")]
 Models = Annotated[
     list[str] | None, typer.Option("--model", help="A model's name or its beginning and a `*`; may be given again.")
+]
+Multiplier = Annotated[str | None, typer.Option("--price-multiplier", help="Of all prices, such as 0.8.")]
+Tiers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--service-tier",
+        help="priority=WEIGHT, flex=WEIGHT:MULTIPLIER or flex=none, which ends it; may be given again.",
+    ),
+]
+Share = Annotated[
+    str | None,
+    typer.Option(
+        "--local-share",
+        help="Percent of limits and dollars that each gateway process grants while Redis is away: 20:5.00, or `none`.",
+    ),
+]
+Pinned = Annotated[
+    int | None,
+    typer.Option("--pinned-adapters", help="So many fine-tuned models of an organization stay in memory; 0 is none."),
 ]
 Name = Annotated[str, typer.Argument(help="What people call it.")]
 
@@ -47,6 +66,27 @@ def limit_changes(given: dict[str, str | None]) -> LimitsInfo:
         else:
             raise CommandFailed(f"--{name.replace('_', '-')} is {text!r}; it must be a whole number or `none`.")
     return LimitsInfo.model_validate(changes)
+
+
+def tier_changes(given: list[str] | None) -> dict[str, TierInfo | None]:
+    """Return the service tiers as the options give them."""
+    changes: dict[str, TierInfo | None] = {}
+    for text in given or ():
+        name, _, terms = text.partition("=")
+        weight, _, multiplier = terms.partition(":")
+        if terms != NO_LIMIT and not weight.isdecimal():
+            raise CommandFailed(f"--service-tier is {text!r}; it must be like priority=8, flex=1:0.5 or flex=none.")
+        own = {"price_multiplier": multiplier} if multiplier else {}
+        changes[name] = None if terms == NO_LIMIT else TierInfo.model_validate({"weight": int(weight), **own})
+    return changes
+
+
+def local_share(given: str) -> LocalShareInfo | None:
+    """Return the local share as the option gives it; `none` is none."""
+    percent, _, dollars = given.partition(":")
+    if given != NO_LIMIT and not (percent.isdecimal() and dollars):
+        raise CommandFailed(f"--local-share is {given!r}; it must be like 20:5.00, or `none`.")
+    return None if given == NO_LIMIT else LocalShareInfo(percent=int(percent), spend_dollars=dollars)
 
 
 def with_limit_options(work: Callable[..., Awaitable[CommandOutput]]) -> Callable[..., Awaitable[CommandOutput]]:
@@ -124,18 +164,34 @@ async def create_plan(
     weight: Annotated[int, typer.Option(help="The share of busy replicas.")] = 1,
     model: Models = None,
     *,
+    price_multiplier: Multiplier = None,
+    service_tier: Tiers = None,
+    share: Share = None,
+    pinned: Pinned = None,
     changes: LimitsInfo,
 ) -> CommandOutput:
     """Make a plan; without models it is for all of them."""
-    return described(await run.api.create_plan(PlanInfo(name=name, weight=weight, limits=changes, models=model)))
+    plan = PlanInfo(
+        name=name,
+        weight=weight,
+        limits=changes,
+        models=model,
+        price_multiplier=price_multiplier or "1",
+        service_tiers=tier_changes(service_tier),
+        local_share=None if share is None else local_share(share),
+        pinned_adapters=pinned or 0,
+    )
+    return described(await run.api.create_plan(plan))
 
 
 @platform_command(plans, "list")
 async def list_plans(run: CommandRun) -> CommandOutput:
     """List all plans."""
     found = [plan async for plan in run.api.plans()]
-    rows = [(plan.name, plan.id, plan.weight, ", ".join(plan.models or ["all"])) for plan in found]
-    return CommandOutput(found, table(("NAME", "ID", "WEIGHT", "MODELS"), rows))
+    rows = [
+        (plan.name, plan.id, plan.weight, plan.price_multiplier, ", ".join(plan.models or ["all"])) for plan in found
+    ]
+    return CommandOutput(found, table(("NAME", "ID", "WEIGHT", "PRICES", "MODELS"), rows))
 
 
 @platform_command(plans, "show")
@@ -152,15 +208,27 @@ async def change_plan(
     weight: Annotated[int | None, typer.Option(help="The share of busy replicas.")] = None,
     model: Models = None,
     *,
+    price_multiplier: Multiplier = None,
+    service_tier: Tiers = None,
+    share: Share = None,
+    pinned: Pinned = None,
     changes: LimitsInfo,
 ) -> CommandOutput:
-    """Change what is given, at once for every organization on the plan; `--model '*'` is every model."""
+    """Change what is given for every organization on the plan: prices in 15 minutes, all else at once.
+
+    `--model '*'` is every model.
+    """
     given: dict[str, object] = {
         "weight": weight,
         "models": model,
+        "price_multiplier": price_multiplier,
+        "service_tiers": tier_changes(service_tier) or None,
+        "pinned_adapters": pinned,
         "limits": changes if changes.model_fields_set else None,
     }
     stated = {name: value for name, value in given.items() if value is not None}
+    if share is not None:
+        stated["local_share"] = local_share(share)
     return described(await run.api.change_plan(plan, PlanInfo.model_validate(stated)))
 
 

@@ -81,10 +81,16 @@ def moment_ms(unix_ms: int) -> str:
 
 
 def described(found: ApiObject) -> CommandOutput:
-    """Show an answer whole, its times (`..._at`, unix seconds) in words."""
-    data = found.as_json()
-    times = {name: moment(value) for name, value in data.items() if name.endswith("_at") and isinstance(value, int)}
-    return CommandOutput(found, details(data | times))
+    """Show an answer whole, its times (`..._at`, unix seconds; `..._ms`, unix milliseconds, 0 for none) in words."""
+    return CommandOutput(found, details(dict(_in_words(name, value) for name, value in found.as_json().items())))
+
+
+def _in_words(name: str, value: object) -> tuple[str, object]:
+    if isinstance(value, int) and name.endswith("_at"):
+        return name, moment(value)
+    if isinstance(value, int) and name.endswith("_ms"):
+        return name.removesuffix("_ms"), moment_ms(value) if value else None
+    return name, value
 
 
 def details(data: Mapping[str, object], *, indent: str = "") -> str:

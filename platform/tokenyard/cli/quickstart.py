@@ -217,11 +217,11 @@ async def _bill(tour: Tour) -> None:
     tour.title("Invoice")
     tour.say(f"{invoice_text(invoice)}\n")
     for line in invoice.lines:
-        tour.say(f"{line.quantity} tokens x {dollars(line.rate)} = {dollars(line.amount)}")
+        tour.say(f"{line.quantity} {line.unit} x {dollars(line.rate)} = {dollars(line.amount)}")
     lines = sum(line.amount for line in invoice.lines)
     rated = sum(line.quantity * line.rate for line in invoice.lines)
     fact = (
-        f"invoice total {dollars(invoice.total)} = sum of lines {dollars(lines)} = tokens x price {dollars(rated)},"
+        f"invoice total {dollars(invoice.total)} = sum of lines {dollars(lines)} = quantity x price {dollars(rated)},"
         f" for the {sum(_billed_tokens(invoice))} tokens that the replies and the job had named"
     )
     tour.facts[fact] = invoice.total == lines == rated and invoice.total > 0
@@ -251,7 +251,7 @@ async def _until_billed(tour: Tour, month: str) -> InvoiceInfo:
 def _billed_tokens(invoice: InvoiceInfo) -> tuple[int, int, int]:
     """Return input (cached or not), output and trained tokens of an invoice."""
     sums = {"input": 0, "output": 0, "training": 0}
-    for line in invoice.lines:
+    for line in (line for line in invoice.lines if line.unit == "tokens"):
         sums["input" if line.kind == "cached_input" else line.kind] += line.quantity
     return sums["input"], sums["output"], sums["training"]
 

@@ -1,15 +1,17 @@
-"""`tokenyard up`, `down` and `doctor`: the stack on this machine.
+"""`tokenyard up`, `deploy`, `down` and `doctor`: the stack on this machine.
 
 Its code is loaded by the commands themselves: it takes a second, which no other command needs.
 """
 
 import asyncio
+import os
+import sys
 from typing import Annotated
 
 import typer
 
-from tokenyard.cli.command import JsonOption, end, guarded
-from tokenyard.cli.output import as_json, write
+from tokenyard.cli.command import CommandFailed, CommandRun, JsonOption, end, guarded, platform_command
+from tokenyard.cli.output import CommandOutput, as_json, write
 from tokenyard.stack.installation import load_settings
 
 
@@ -25,6 +27,28 @@ def running_commands(app: typer.Typer) -> None:
         from tokenyard.stack.up import up  # noqa: PLC0415
 
         guarded(lambda: asyncio.run(up(load_settings(create_secret=True), Progress(), ignore_checks=ignore_checks)))
+
+    @platform_command(app, "deploy")
+    async def _deploy(run: CommandRun) -> CommandOutput:
+        """Bring replicas, gateways and workers to what the files of the served models say: no request is lost."""
+        from tokenyard.catalog.base_models.operator_store import read_files  # noqa: PLC0415
+        from tokenyard.core.models import InvalidModelSpec  # noqa: PLC0415
+        from tokenyard.stack.installation import child_environment  # noqa: PLC0415
+        from tokenyard.stack.progress import Progress  # noqa: PLC0415
+        from tokenyard.stack.serving import deploy  # noqa: PLC0415
+
+        settings = run.settings
+        try:
+            files = read_files(settings.models, settings.models_dir)
+        except InvalidModelSpec as error:
+            raise CommandFailed(f"Nothing has changed: {error}") from error
+        await run.api.check_model_files(files)
+        await deploy(
+            settings, child_environment(settings, os.environ), Progress(sys.stderr if run.json else sys.stdout)
+        )
+        # Last, so that gateways send a new model nothing before it can answer.
+        found = await run.api.publish_model_files(files)
+        return CommandOutput(found, f"Every process serves {', '.join(found.models)} as the files say.")
 
     @app.command("down")
     def _down(json: JsonOption = False) -> None:

@@ -53,9 +53,14 @@ class Http1Connection(asyncio.Protocol):
         self.headers: dict[bytes, bytes] = {}
 
     @property
+    def ended(self) -> bool:
+        """Whether the answer was read to its end."""
+        return self._complete and not self._chunks
+
+    @property
     def reusable(self) -> bool:
         """Whether the last answer was read to its end and the connection stays open."""
-        return self._complete and not self._chunks and self._keep_alive and self._lost is None
+        return self.ended and self._keep_alive and self._lost is None
 
     async def post(self, request: bytes, silence_s: float, deadline: float) -> None:
         """Send a whole request; return when status and headers are there.

@@ -1,19 +1,29 @@
 """HTTP to the replicas' own ports: pooled connections, bytes in and bytes out."""
 
 import asyncio
+import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from tokenyard.clients.http1 import AnswerOverdue, ConnectionCut, Http1Connection
-from tokenyard.core.replica import ConnectionStale, ReplicaLost, ReplicaUnreachable, ReplyLimits, ReplyOverdue
+from tokenyard.core.replica import (
+    LOAD_HEADER,
+    ConnectionStale,
+    ReplicaLoad,
+    ReplicaLost,
+    ReplicaUnreachable,
+    ReplyLimits,
+    ReplyOverdue,
+)
 
 CONNECT_TIMEOUT_S = 2.0
 # Below the 5 s after which uvicorn closes an idle connection, so that we never write into a closing one.
 KEEP_ALIVE_S = 3.0
 MAX_IDLE_PER_REPLICA = 256
+_LOAD = LOAD_HEADER.encode()
 
 
 class _Address(NamedTuple):
@@ -32,7 +42,7 @@ def _address(url: str) -> _Address:
 
 class _Idle(NamedTuple):
     connection: Http1Connection
-    closing: asyncio.TimerHandle
+    since: float
 
 
 class ModelServerReply:
@@ -58,6 +68,12 @@ class ModelServerReply:
         text = self._connection.headers.get(b"content-length", b"")
         return int(text) if text.isdigit() else None
 
+    @property
+    def load(self) -> ReplicaLoad | None:
+        """What the replica says of itself, if it does."""
+        text = self._connection.headers.get(_LOAD)
+        return None if text is None else ReplicaLoad.read(text)
+
     async def chunk(self) -> bytes:
         """Return the next bytes, or b"" at the end."""
         try:
@@ -70,7 +86,7 @@ class ModelServerReply:
     async def beginning(self, size: int) -> bytes:
         """Return the body, or of one over `size` bytes somewhat more than those, which are its first."""
         parts, held = [], 0
-        while held <= size and (part := await self.chunk()):
+        while held <= size and not self._connection.ended and (part := await self.chunk()):
             parts.append(part)
             held += len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
@@ -86,11 +102,14 @@ class ModelServerClient:
     def __init__(self, bearer: str) -> None:
         self._bearer = bearer
         self._idle: defaultdict[tuple[str, int], list[_Idle]] = defaultdict(list)
+        self._closing: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> "ModelServerClient":
         return self
 
     async def __aexit__(self, *_raised: object) -> None:
+        if self._closing is not None:
+            self._closing.cancel()
         for idle in self._idle.values():
             _close(idle)
         self._idle.clear()
@@ -141,12 +160,12 @@ class ModelServerClient:
         return connection
 
     def _taken(self, address: _Address) -> Http1Connection | None:
-        idle = self._idle[address.host, address.port]
+        idle, oldest = self._idle[address.host, address.port], time.monotonic() - KEEP_ALIVE_S
         while idle:
-            connection, closing = idle.pop()
-            closing.cancel()
-            if connection.reusable:
+            connection, since = idle.pop()
+            if connection.reusable and since > oldest:
                 return connection
+            connection.close()
         return None
 
     def give_back(self, address: _Address, connection: Http1Connection) -> None:
@@ -155,19 +174,23 @@ class ModelServerClient:
         if not connection.reusable or len(idle) >= MAX_IDLE_PER_REPLICA:
             connection.close()
             return
-        closing = asyncio.get_running_loop().call_later(KEEP_ALIVE_S, self._expire, address, connection)
-        idle.append(_Idle(connection, closing))
+        idle.append(_Idle(connection, time.monotonic()))
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().call_later(KEEP_ALIVE_S, self._close_old)
 
-    def _expire(self, address: _Address, connection: Http1Connection) -> None:
-        connection.close()
-        kept = [one for one in self._idle[address.host, address.port] if one.connection is not connection]
-        if kept:
-            self._idle[address.host, address.port] = kept
-        else:
-            del self._idle[address.host, address.port]
+    def _close_old(self) -> None:
+        self._closing, oldest = None, time.monotonic() - KEEP_ALIVE_S
+        for address, idle in list(self._idle.items()):
+            _close([one for one in idle if one.since <= oldest])
+            kept = [one for one in idle if one.since > oldest]
+            if kept:
+                self._idle[address] = kept
+            else:
+                del self._idle[address]
+        if self._idle:
+            self._closing = asyncio.get_running_loop().call_later(KEEP_ALIVE_S, self._close_old)
 
 
-def _close(idle: list[_Idle]) -> None:
-    for connection, closing in idle:
-        closing.cancel()
+def _close(idle: Iterable[_Idle]) -> None:
+    for connection, _ in idle:
         connection.close()

@@ -67,12 +67,18 @@ class RayServe(BearerSession):
 
     async def targets(self) -> list[Replica]:
         """Return every replica that Serve sends traffic to, by its own address."""
+        return [one for one in await self._targets() if one.name.startswith(_REPLICA_PREFIX)]
+
+    async def proxies(self) -> list[Replica]:
+        """Return Serve's proxies as they stand for the models that have no replica: to ask there wakes the model."""
+        return [one for one in await self._targets() if not one.name.startswith(_REPLICA_PREFIX)]
+
+    async def _targets(self) -> list[Replica]:
         return [
             Replica(name=target.name, model=group.app_name, url=_url(target, group.route_prefix))
             for group in (await self._details()).target_groups
             if group.protocol == "HTTP"
             for target in group.targets
-            if target.name.startswith(_REPLICA_PREFIX)
         ]
 
     async def _details(self) -> _Details:

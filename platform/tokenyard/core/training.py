@@ -5,13 +5,13 @@ and, written last, `result.json` (out). Nothing else passes between the two.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Literal
 
 import msgspec
 
-from tokenyard.core.adapters import LINEAR_LAYERS
+from tokenyard.core.adapters import LINEAR_LAYERS, AdapterNotAllowed
 from tokenyard.core.ids import JobId, OrganizationId
 
 SPEC_FILE = "spec.json"
@@ -142,14 +142,26 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
     error: TrainingError | None = None
 
 
+def check_adapter_files(names: Collection[str]) -> None:
+    """Raise `AdapterNotAllowed` where these are not exactly the files of an adapter: no pickle, no code."""
+    if set(names) != {ADAPTER_WEIGHTS, ADAPTER_CONFIG}:
+        message = f"An adapter is {ADAPTER_WEIGHTS} and {ADAPTER_CONFIG}, nothing else."
+        raise AdapterNotAllowed("adapter_damaged", message)
+
+
 class AdapterManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """`manifest.json`, written last: the adapter is published when it is there. `files` maps name to SHA-256."""
+    """`manifest.json`, written last: the adapter is published when it is there. `files` maps name to SHA-256.
+
+    `base_content_hash` is of the base that it changes, and alone decides where it is served; in one that was made
+    before there were such hashes it is None, and `base_model` decides.
+    """
 
     files: dict[str, str]
     digest: str
     base_model: str
     rank: int
     target_modules: tuple[str, ...]
+    base_content_hash: str | None = None
 
 
 def adapter_digest(files: Mapping[str, str]) -> str:
@@ -158,8 +170,14 @@ def adapter_digest(files: Mapping[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
+def attempts_folder(organization: OrganizationId, job: JobId) -> str:
+    """Return the folder of all attempts of a job, which nobody needs once it has ended."""
+    return f"jobs/{organization}/{job}"
+
+
 def job_folder(organization: OrganizationId, job: JobId, attempt: int) -> str:
-    return f"jobs/{organization}/{job}/{attempt}"
+    """Return the folder of one attempt; 0 is for an adapter that is taken in without training."""
+    return f"{attempts_folder(organization, job)}/{attempt}"
 
 
 def submission_id(job: JobId, attempt: int) -> str:

@@ -6,6 +6,9 @@ from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
 
 MAX_END_USER_CHARS = 256
+MAX_TIER_CHARS = 16
+DEFAULT_TIER = "default"
+"""The service tier of a request that asks for none."""
 
 
 class TokenUsage(msgspec.Struct, frozen=True):
@@ -27,6 +30,7 @@ class MeterClaims(msgspec.Struct, frozen=True):
     `budgets` are the names of the budgets that the request was held on. `server` is the model of a server elsewhere
     that is asked: no replica will report this attempt. Empty: a replica of ours is asked, and reports. `end_user` is
     who of its own users the organization says it is for, at most `MAX_END_USER_CHARS`; empty where it does not say.
+    `weight` is that of `tier`, the service tier which decides the price, too.
     """
 
     attempt: AttemptId
@@ -43,3 +47,4 @@ class MeterClaims(msgspec.Struct, frozen=True):
     adapter: AdapterRef | None = None
     server: str = ""
     end_user: str = ""
+    tier: str = DEFAULT_TIER

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 from enum import StrEnum
 
 import msgspec
-from sqlalchemy import ColumnElement, delete, or_, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.clock import Clock
@@ -12,9 +12,9 @@ from tokenyard.core.errors import InvalidRequest, NotFound
 from tokenyard.core.ids import FileId, OrganizationId, ProjectId
 from tokenyard.files.ports import FilesInUse, Json
 from tokenyard.files.tables import FileRow
-from tokenyard.storage.advisory_lock import organization_lock
-from tokenyard.storage.database import Database
+from tokenyard.storage.database import Database, organization_lock
 from tokenyard.storage.paging import part_of_list
+from tokenyard.storage.quota import StorageQuota
 
 
 class FileState(StrEnum):
@@ -65,8 +65,8 @@ class FileStore:
             session.add(row)
         return created_at_ms // 1000
 
-    async def complete(self, organization: OrganizationId, file: StoredFile) -> None:
-        """Make the file visible: its bytes are all there."""
+    async def complete(self, organization: OrganizationId, file: StoredFile, quota: StorageQuota) -> None:
+        """Make the file visible: its bytes are all there. Where they are too many, `QuotaExceeded` is raised."""
         statement = (
             update(FileRow)
             .where(FileRow.id == file.id, FileRow.organization == organization)
@@ -80,6 +80,7 @@ class FileStore:
             )
         )
         async with self._database.transaction() as session:
+            await quota.take(session, organization, file.bytes, param="file")
             await session.execute(statement)
 
     async def get(self, organization: OrganizationId, file: FileId, session: AsyncSession | None = None) -> StoredFile:
@@ -132,6 +133,12 @@ class FileStore:
             FileRow.state == FileState.PROCESSED,
             or_(FileRow.expires_at.is_(None), FileRow.expires_at > self._clock.now_ms() // 1000),
         ]
+
+
+def file_bytes(organization: OrganizationId) -> ScalarSelect[int]:
+    """Return a query of how much an organization's files take: `storage.quota.StoredBytes`."""
+    sizes = select(func.coalesce(func.sum(FileRow.bytes), 0)).where(FileRow.organization == organization)
+    return sizes.scalar_subquery()
 
 
 def _stored(row: FileRow) -> StoredFile:

@@ -8,7 +8,7 @@ from fastapi.responses import StreamingResponse
 from tokenyard.core.ids import FileId
 from tokenyard.core.principal import KeyScope, Principal
 from tokenyard.files.store import FileStore
-from tokenyard.files.uploads import Uploads
+from tokenyard.files.uploads import FORM, Uploads
 from tokenyard.files.views import DeletedFileView, FileView
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.web.auth import TenantWith
@@ -16,6 +16,7 @@ from tokenyard.web.pages import After, Page
 
 MAX_PAGE = 10_000
 FILES_PATH = "/v1/files"
+_BODY = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": FORM}}}}
 Tenant = Annotated[Principal, Depends(TenantWith(KeyScope.FILES))]
 FreshTenant = Annotated[Principal, Depends(TenantWith(KeyScope.FILES, fresh=True))]
 
@@ -23,7 +24,7 @@ FreshTenant = Annotated[Principal, Depends(TenantWith(KeyScope.FILES, fresh=True
 def file_router(files: FileStore, uploads: Uploads, blobs: BlobStore) -> APIRouter:
     router = APIRouter(prefix=FILES_PATH, tags=["files"])
 
-    @router.post("", response_model_exclude_unset=True)
+    @router.post("", response_model_exclude_unset=True, openapi_extra=_BODY)
     async def create_file(request: Request, tenant: FreshTenant) -> FileView:
         length = request.headers.get("content-length", "")
         stored = await uploads.receive(

@@ -2,19 +2,21 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from tokenyard.core.errors import InvalidRequest, PayloadTooLarge, RateLimited, Unavailable
 from tokenyard.core.ids import FileId, OrganizationId, new_file_id
 from tokenyard.core.principal import Principal
 from tokenyard.files.multipart import Field, FileChunk, FileEnd, FileStart, Part, read_multipart
-from tokenyard.files.ports import UploadCheck
+from tokenyard.files.ports import PurposeRule
 from tokenyard.files.store import FileStore, StoredFile
 from tokenyard.storage.blobs import CHUNK_BYTES, BlobStore
+from tokenyard.storage.quota import StorageQuota
 
-PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals")
+PURPOSES = ("assistants", "batch", "fine-tune", "vision", "user_data", "evals", "adapter")
 MAX_UPLOADS_AT_ONCE = 16
 # So that one organization with slow connections cannot take them all.
 MAX_UPLOADS_OF_ONE = 8
@@ -22,6 +24,22 @@ STALL_LIMIT_S = 30.0
 MIN_EXPIRY_S = 3600
 MAX_EXPIRY_S = 2_592_000
 _MAX_NAME = 255
+FORM: Mapping[str, Any] = {
+    "type": "object",
+    "required": ["file", "purpose"],
+    "additionalProperties": False,
+    "properties": {
+        "file": {"type": "string", "contentMediaType": "application/octet-stream"},
+        "purpose": {"type": "string", "enum": list(PURPOSES)},
+        "expires_after[anchor]": {"type": "string", "enum": ["created_at"]},
+        "expires_after[seconds]": {"type": "integer", "minimum": MIN_EXPIRY_S, "maximum": MAX_EXPIRY_S},
+    },
+    "dependentRequired": {
+        "expires_after[anchor]": ["expires_after[seconds]"],
+        "expires_after[seconds]": ["expires_after[anchor]"],
+    },
+}
+"""The JSON schema of an upload's fields, for the description."""
 # A body is a little larger than its file: the fields and boundaries.
 _FORM_BYTES = 256 * 1024
 
@@ -40,16 +58,18 @@ class Uploads:
         self,
         files: FileStore,
         blobs: BlobStore,
-        check: UploadCheck,
+        rules: Mapping[str, PurposeRule],
         *,
         max_bytes: int,
+        quota: StorageQuota,
         stall_limit_s: float = STALL_LIMIT_S,
     ) -> None:
-        """Take `check`, which training files must pass."""
+        """Take `rules` by the purpose whose files must keep them."""
         self._files = files
         self._blobs = blobs
-        self._check = check
+        self._rules = rules
         self._max_bytes = max_bytes
+        self._quota = quota
         self._stall_limit_s = stall_limit_s
         self._running: Counter[OrganizationId] = Counter()
 
@@ -61,6 +81,7 @@ class Uploads:
         Raises:
             InvalidRequest: a field is missing or wrong, or the training file is not one (naming the lines).
             PayloadTooLarge: over the limit, known from its length or while it arrives.
+            QuotaExceeded: the organization has no room for it.
             RateLimited: too many uploads of this organization at once.
             Unavailable: too many uploads at once.
         """
@@ -96,13 +117,14 @@ class Uploads:
             yield chunk
 
     async def _receive(self, principal: Principal, content_type: str, body: AsyncIterator[bytes]) -> StoredFile:
+        await self._quota.check(principal.organization, 1, param="file")
         file = new_file_id()
         path = self._files.path(principal.organization, file)
         created_at = await self._files.begin(principal.organization, principal.project, file)
         try:
             form = await self._store(path, read_multipart(content_type, body))
             stored = await self._checked(path, file, form, created_at)
-            await self._files.complete(principal.organization, stored)
+            await self._files.complete(principal.organization, stored, self._quota)
         except BaseException:
             await self._blobs.delete(path)
             await self._files.forget(principal.organization, file)
@@ -114,6 +136,8 @@ class Uploads:
         async for part in parts:
             match part:
                 case Field(name, value):
+                    if name not in FORM["properties"] or name == "file":
+                        raise InvalidRequest(f"Unknown parameter: '{name[:64]}'.", param=name[:64])
                     form.fields[name] = value
                 case FileStart(name, filename):
                     if name != "file" or form.filename is not None:
@@ -146,9 +170,9 @@ class Uploads:
             raise InvalidRequest("Missing required field `file`.", param="file")
         if not form.size:
             raise InvalidRequest("The file is empty.", param="file")
-        training = purpose == "fine-tune"
-        if training and not form.filename.lower().endswith(".jsonl"):
-            raise InvalidRequest("A training file must be a .jsonl file: one JSON object a line.", param="file")
+        rule = self._rules.get(purpose)
+        if rule is not None and not form.filename.lower().endswith(rule.suffix):
+            raise InvalidRequest(f"{rule.what.capitalize()} must be a {rule.suffix} file.", param="file")
         return StoredFile(
             id=file,
             filename=form.filename,
@@ -156,7 +180,7 @@ class Uploads:
             bytes=form.size,
             created_at=created_at,
             expires_at=_expiry(form.fields, created_at),
-            summary=await self._check(self._blobs.read_stream(path)) if training else None,
+            summary=None if rule is None else await rule.check(self._blobs.read_stream(path)),
         )
 
     def _too_large(self) -> PayloadTooLarge:

@@ -7,6 +7,7 @@ adds at most. No tokenizer makes more tokens than bytes, so a job never costs mo
 import asyncio
 import contextlib
 import secrets
+from typing import NamedTuple
 
 import msgspec
 
@@ -24,19 +25,37 @@ from tokenyard.core.ids import FileId, OrganizationId, new_job_id
 from tokenyard.core.models import BaseModel, ModelTask
 from tokenyard.core.money import Price, PriceLookup, training_cost
 from tokenyard.core.principal import Principal
+from tokenyard.core.training import Hyperparameters, LoraSettings
+from tokenyard.core.usage import DEFAULT_TIER
 from tokenyard.finetune.job import Job, JobError
 from tokenyard.finetune.job_request import MAX_SEED, JobRequest
+from tokenyard.finetune.methods.adapter import ADAPTER
 from tokenyard.finetune.methods.dataset import DatasetSummary
-from tokenyard.finetune.ports import OrganizationSlugs, TrainableModels, TrainingFiles, TrainingReservations
+from tokenyard.finetune.ports import (
+    OrganizationSlugs,
+    TrainableModels,
+    TrainingFile,
+    TrainingFiles,
+    TrainingReservations,
+)
 from tokenyard.finetune.progress import JobChanged, JobProgress, Note, fail
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.states import JobState
 from tokenyard.finetune.store import JobStore
+from tokenyard.storage.quota import StorageQuota
 
 RESERVE_TIMEOUT_S = 10.0
 EARLIER_WAIT_S = RESERVE_TIMEOUT_S + 2.0
 EARLIER_INTERVAL_S = 0.1
 _SOON = {"retry-after": "1"}
+
+
+class _Work(NamedTuple):
+    """What a job is to do, and the most tokens that it may train on."""
+
+    tokens: int
+    hyperparameters: Hyperparameters | None = None
+    lora: LoraSettings | None = None
 
 
 class JobCreation:
@@ -52,6 +71,7 @@ class JobCreation:
         reservations: TrainingReservations,
         organizations: OrganizationSlugs,
         policy: TrainingPolicy,
+        quota: StorageQuota,
         clock: Clock,
         earlier_wait_s: float = EARLIER_WAIT_S,
     ) -> None:
@@ -63,6 +83,7 @@ class JobCreation:
         self._reservations = reservations
         self._organizations = organizations
         self._policy = policy
+        self._quota = quota
         self._clock = clock
         self._earlier_wait_s = earlier_wait_s
 
@@ -74,7 +95,8 @@ class JobCreation:
             Conflict: the job of this key is still being created.
             ModelNotFound: there is no such base model.
             PermissionDenied: the caller may not use the base model.
-            QuotaExceeded, BudgetInUse: the worst case is not covered, or not now; nothing is left behind.
+            QuotaExceeded: the worst case is not covered, or there is no room for what the job makes.
+            BudgetInUse: it is not covered now; nothing is left behind.
             RateLimited: too many unfinished jobs.
             Unavailable: the money could not be reserved now.
         """
@@ -111,14 +133,13 @@ class JobCreation:
 
     async def _new_job(self, principal: Principal, request: JobRequest, idempotency_key: str | None) -> Job:
         now_ms = self._clock.now_ms()
-        model, price = self._model_and_price(request.model, now_ms)
+        model, listed = self._model_and_price(request.model, now_ms)
         principal.check_model(model.id)
-        summary = await self._dataset(principal, request, request.training_file, "training_file")
-        if request.validation_file is not None:
-            await self._dataset(principal, request, request.validation_file, "validation_file")
-        hyperparameters = request.settings.resolved(summary.rows)
-        tokens = hyperparameters.n_epochs * summary.token_bound(
-            template_tokens=model.template_tokens, template_tokens_per_message=model.template_tokens_per_message
+        price = principal.price_of(listed, DEFAULT_TIER, now_ms)
+        work = await (
+            self._training(principal, request, model)
+            if request.adapter is None
+            else self._taking_in(principal, request, model)
         )
         return Job(
             id=new_job_id(),
@@ -133,15 +154,39 @@ class JobCreation:
             training_file=FileId(request.training_file),
             validation_file=FileId(request.validation_file) if request.validation_file else None,
             method=request.method_name,
-            hyperparameters=hyperparameters,
+            hyperparameters=work.hyperparameters,
+            lora=work.lora,
             metadata=request.metadata or {},
             price=price.id,
-            reserved_tokens=tokens,
-            reserved_amount=training_cost(price, tokens),
+            reserved_tokens=work.tokens,
+            reserved_amount=training_cost(price, work.tokens),
             admitted_at_ms=now_ms,
             idempotency_key=idempotency_key,
             request_digest=None if idempotency_key is None else request.digest,
         )
+
+    async def _training(self, principal: Principal, request: JobRequest, model: BaseModel) -> _Work:
+        # What it makes must find room; how large that is, its rank and layers decide.
+        await self._quota.check(principal.organization, 1, param="training_file")
+        summary = await self._dataset(principal, request, request.training_file, "training_file")
+        if request.validation_file is not None:
+            await self._dataset(principal, request, request.validation_file, "validation_file")
+        hyperparameters = request.settings.resolved(summary.rows)
+        tokens = hyperparameters.n_epochs * summary.token_bound(
+            template_tokens=model.template_tokens, template_tokens_per_message=model.template_tokens_per_message
+        )
+        return _Work(tokens, hyperparameters)
+
+    async def _taking_in(self, principal: Principal, request: JobRequest, model: BaseModel) -> _Work:
+        """Take in an adapter: nothing is trained, so nothing is paid for but what is asked of it later."""
+        file = await self._file(principal, request.training_file, "training_file")
+        if file.purpose != ADAPTER:
+            raise InvalidRequest(
+                f"The file {request.training_file} must have the purpose '{ADAPTER}'.", param="training_file"
+            )
+        await self._quota.check(principal.organization, file.bytes, param="training_file")
+        assert request.adapter is not None, "the caller has looked"
+        return _Work(tokens=0, lora=request.adapter.lora(self._models.rules(model.id)))
 
     def _model_and_price(self, name: str, at_ms: int) -> tuple[BaseModel, Price]:
         if name.startswith("ft:"):
@@ -158,16 +203,19 @@ class JobCreation:
         return model, price
 
     async def _dataset(self, principal: Principal, request: JobRequest, file: str, param: str) -> DatasetSummary:
-        try:
-            stored = await self._files.get(principal.organization, FileId(file))
-        except NotFound as error:
-            raise InvalidRequest(error.message, code="file_not_found", param=param) from error
+        stored = await self._file(principal, file, param)
         if stored.summary is None:
             raise InvalidRequest(f"The file {file} must have the purpose 'fine-tune'.", param=param)
         summary = msgspec.convert(stored.summary, DatasetSummary)
         if summary.method != request.method_name:
             raise InvalidRequest(f"The file {file} is for the method '{summary.method}'.", param=param)
         return summary
+
+    async def _file(self, principal: Principal, file: str, param: str) -> TrainingFile:
+        try:
+            return await self._files.get(principal.organization, FileId(file))
+        except NotFound as error:
+            raise InvalidRequest(error.message, code="file_not_found", param=param) from error
 
     async def _paid_for(self, job: Job) -> Job:
         try:
@@ -189,7 +237,10 @@ class JobCreation:
         )
         notes = (
             Note(message=f"Created fine-tuning job: {job.id}", source="created"),
-            Note(message=f"Validating training file: {job.training_file}", source="validating"),
+            Note(
+                message=f"Validating {'training' if job.lora is None else 'adapter'} file: {job.training_file}",
+                source="validating",
+            ),
         )
         try:
             return await self._jobs.update(job.organization, job, JobProgress(after, notes))

@@ -5,7 +5,7 @@ import msgspec
 from tokenyard.core.adapters import FineTunedName
 from tokenyard.core.ids import AdapterId, ApiKeyId, FileId, JobId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.money import NanoDollars
-from tokenyard.core.training import Hyperparameters
+from tokenyard.core.training import Hyperparameters, LoraSettings
 from tokenyard.finetune.states import JobOutcome, JobState, JobStatus, outward
 from tokenyard.finetune.tables import JobRow
 
@@ -32,10 +32,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     training_file: FileId
     method: str
-    hyperparameters: Hyperparameters
+    hyperparameters: Hyperparameters | None
     price: PriceId
     reserved_tokens: int
     reserved_amount: NanoDollars
+    lora: LoraSettings | None = None
     validation_file: FileId | None = None
     metadata: dict[str, str] = {}
     idempotency_key: str | None = None
@@ -96,7 +97,8 @@ def row_of(job: Job, *, lease_until_ms: int) -> JobRow:
     return JobRow(
         **{name: getattr(job, name) for name in _FIXED},
         **progress_columns(job),
-        hyperparameters=msgspec.to_builtins(job.hyperparameters),
+        hyperparameters=msgspec.to_builtins(job.hyperparameters) or {},
+        lora=msgspec.to_builtins(job.lora),
         details=job.metadata,
         has_details=bool(job.metadata),
         version=job.version,
@@ -106,5 +108,5 @@ def row_of(job: Job, *, lease_until_ms: int) -> JobRow:
 
 
 def job_of(row: JobRow) -> Job:
-    found = {name: getattr(row, name) for name in (*_FIXED, *_PROGRESS, "error", "hyperparameters", "version")}
-    return msgspec.convert(found | {"metadata": row.details}, Job)
+    found = {name: getattr(row, name) for name in (*_FIXED, *_PROGRESS, "error", "lora", "version")}
+    return msgspec.convert(found | {"metadata": row.details, "hyperparameters": row.hyperparameters or None}, Job)

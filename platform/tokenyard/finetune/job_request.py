@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from tokenyard.core.adapters import valid_suffix
 from tokenyard.core.errors import InvalidRequest
+from tokenyard.finetune.methods.adapter import AdapterSettings
 from tokenyard.finetune.methods.method import Json, MethodSettings
 from tokenyard.finetune.methods.supervised import RequestedHyperparameters, SupervisedSettings
 from tokenyard.web.request_guard import NO_NUL
@@ -22,8 +23,9 @@ DEFAULT_SUFFIX = "custom"
 class MethodRequest(BaseModel, extra="forbid"):
     """The method and its settings."""
 
-    type: Literal["supervised", "dpo", "reinforcement"]
+    type: Literal["supervised", "dpo", "reinforcement", "adapter"]
     supervised: SupervisedSettings | None = None
+    adapter: AdapterSettings | None = None
     dpo: Json | None = None
     reinforcement: Json | None = None
 
@@ -43,18 +45,14 @@ class JobRequest(BaseModel, extra="forbid"):
 
     def check(self) -> None:
         """Check what concerns more than one field, or what is not offered; the `InvalidRequest` names the field."""
-        if self.method is not None and self.method.type != "supervised":
-            raise InvalidRequest(
-                f"The method '{self.method.type}' is not available; use 'supervised'.",
-                code="method_not_available",
-                param="method.type",
-            )
-        if self.method is not None and (self.method.dpo is not None or self.method.reinforcement is not None):
-            raise InvalidRequest("Only method.supervised fits the method 'supervised'.", param="method")
+        if self.method is not None:
+            _check_method(self.method)
         if self.method is not None and self.hyperparameters is not None:
             raise InvalidRequest(
                 "Give hyperparameters either in `method` or in `hyperparameters`, not in both.", param="hyperparameters"
             )
+        if self.adapter is not None and self.validation_file is not None:
+            raise InvalidRequest("Nothing is trained, so there is nothing to validate.", param="validation_file")
         if self.integrations:
             raise InvalidRequest(
                 "Integrations are not available; leave `integrations` out.",
@@ -80,11 +78,30 @@ class JobRequest(BaseModel, extra="forbid"):
         return "supervised" if self.method is None else self.method.type
 
     @property
+    def adapter(self) -> AdapterSettings | None:
+        """The adapter that is to be taken in; None where one is to be trained."""
+        return None if self.method is None else self.method.adapter
+
+    @property
     def settings(self) -> MethodSettings:
-        """Return what the method is set to, wherever the client said so."""
+        """Return what training is set to, wherever the client said so."""
         if self.method is None:
             return SupervisedSettings(hyperparameters=self.hyperparameters)
         return self.method.supervised or SupervisedSettings()
+
+
+def _check_method(method: MethodRequest) -> None:
+    if method.type in ("dpo", "reinforcement"):
+        raise InvalidRequest(
+            f"The method '{method.type}' is not available; use 'supervised' or 'adapter'.",
+            code="method_not_available",
+            param="method.type",
+        )
+    other = method.adapter if method.type == "supervised" else method.supervised
+    if any(settings is not None for settings in (other, method.dpo, method.reinforcement)):
+        raise InvalidRequest(f"Only method.{method.type} fits the method '{method.type}'.", param="method")
+    if method.type == "adapter" and method.adapter is None:
+        raise InvalidRequest("Missing required field `method.adapter`.", param="method.adapter")
 
 
 def _check_metadata(metadata: dict[str, str]) -> None:

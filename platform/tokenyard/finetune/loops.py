@@ -1,8 +1,11 @@
 """The loops of fine-tuning that a worker process runs; any number of workers may run them."""
 
+import logging
 from functools import partial
 
 from tokenyard.core.clock import Clock
+from tokenyard.core.errors import Unavailable
+from tokenyard.core.training import attempts_folder
 from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.finetune.ports import (
     AdapterLives,
@@ -20,13 +23,17 @@ from tokenyard.finetune.steps.attempts import Attempts
 from tokenyard.finetune.steps.canary import CanaryCheck
 from tokenyard.finetune.steps.publishing import Publishing
 from tokenyard.finetune.steps.settlement import JobSettlement
+from tokenyard.finetune.steps.taking_in import TakingIn
 from tokenyard.finetune.steps.validation import JobValidation
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
 from tokenyard.web.loops import Loop
 
+_LOG = logging.getLogger(__name__)
 SCHEDULE_INTERVAL_S = 1.0
 RECONCILE_INTERVAL_S = 0.5
+FOLDERS_INTERVAL_S = 60.0
+FOLDERS_AT_ONCE = 50
 RECONCILE_BACKOFF_S = 2.0  # a job that fails waits on its own; the others do not wait with it
 
 
@@ -43,13 +50,18 @@ def finetune_loops(
     replicas: CanaryReplicas,
     canary: CanaryClient,
     policy: TrainingPolicy,
+    folders_kept_ms: int,
 ) -> list[Loop]:
-    """Return the loops: schedule waiting jobs, and bring all jobs further. No two workers share `owner`."""
+    """Return the loops: schedule waiting jobs, bring all jobs further, delete what is left of those that ended.
+
+    No two workers share `owner`.
+    """
     store = JobOperatorStore(database, clock)
     attempts = Attempts(files=AttemptFiles(blobs, files), runs=runs, models=models, policy=policy, clock=clock)
     publishing = Publishing(blobs=blobs, adapters=adapters, canary=CanaryCheck(replicas, canary), models=models)
+    taking_in = TakingIn(files=files, blobs=blobs, models=models, policy=policy, clock=clock)
     steps = {
-        JobState.VALIDATING: JobValidation(files, blobs).advance,
+        JobState.VALIDATING: JobValidation(files, blobs, taking_in).advance,
         JobState.RUNNING: attempts.advance,
         JobState.STOPPING: attempts.stop,
         JobState.CHECKING: publishing.advance,
@@ -59,4 +71,19 @@ def finetune_loops(
     return [
         Loop("schedule training", partial(store.schedule, policy), SCHEDULE_INTERVAL_S),
         Loop("reconcile training", reconciler.step, RECONCILE_INTERVAL_S, max_backoff_s=RECONCILE_BACKOFF_S),
+        _folder_loop(store, blobs, clock, folders_kept_ms),
     ]
+
+
+def _folder_loop(store: JobOperatorStore, blobs: BlobStore, clock: Clock, kept_ms: int) -> Loop:
+    async def delete_folders() -> None:
+        before_s = (clock.now_ms() - kept_ms) // 1000
+        for organization, job in await store.with_folders(ended_before_s=before_s, limit=FOLDERS_AT_ONCE):
+            try:
+                await blobs.delete(attempts_folder(organization, job))
+            except (Unavailable, OSError) as error:  # the next round tries again; meanwhile others may go
+                _LOG.warning("the folder of %s cannot be deleted now: %r", job, error)
+            else:
+                await store.folder_deleted(job)
+
+    return Loop("delete job folders", delete_folders, FOLDERS_INTERVAL_S)

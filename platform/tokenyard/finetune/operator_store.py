@@ -9,10 +9,9 @@ from tokenyard.core.ids import JobId, OrganizationId
 from tokenyard.finetune.job import Job, job_of
 from tokenyard.finetune.progress import JobProgress, save
 from tokenyard.finetune.scheduling import TrainingPolicy, decide
-from tokenyard.finetune.states import UNFINISHED, JobOutcome, JobState, JobStatus, outward
+from tokenyard.finetune.states import FINISHED, UNFINISHED, JobOutcome, JobState, JobStatus, outward
 from tokenyard.finetune.tables import JobRow
-from tokenyard.storage.advisory_lock import advisory_lock
-from tokenyard.storage.database import Database
+from tokenyard.storage.database import Database, advisory_lock
 from tokenyard.storage.paging import part_of_list
 
 LEASE_MS = 30_000
@@ -73,6 +72,23 @@ class JobOperatorStore:
         """Write a job's progress; `JobChanged` means that somebody else changed it since it was read."""
         async with self._database.transaction() as session:
             return await save(session, before, progress, now=self._clock.now_ms() // 1000)
+
+    async def with_folders(self, *, ended_before_s: int, limit: int) -> list[tuple[OrganizationId, JobId]]:
+        """Return jobs that ended before then and whose folder of attempts may still be there, first ended first."""
+        query = (
+            select(JobRow.organization, JobRow.id)
+            .where(JobRow.folder_deleted_ms.is_(None), JobRow.state.in_(FINISHED), JobRow.finished_at < ended_before_s)
+            .order_by(JobRow.finished_at, JobRow.id)
+            .limit(limit)
+        )
+        async with self._database.reading() as session:
+            return [(OrganizationId(owner), JobId(job)) for owner, job in await session.execute(query)]
+
+    async def folder_deleted(self, job: JobId) -> None:
+        """Note that a job's folder is gone."""
+        noted = update(JobRow).where(JobRow.id == job).values(folder_deleted_ms=self._clock.now_ms())
+        async with self._database.transaction() as session:
+            await session.execute(noted)
 
     async def schedule(self, policy: TrainingPolicy) -> None:
         """Start the jobs that may train now. One transaction at a time decides, so the bounds hold over all workers."""

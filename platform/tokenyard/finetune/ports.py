@@ -1,11 +1,11 @@
 """What fine-tuning needs from others; `bootstrap` gives the implementations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tokenyard.core.adapters import AdapterRef, FineTunedName
+from tokenyard.core.adapters import AdapterRef, AdapterRules, BaseShapes, FineTunedName
 from tokenyard.core.ids import AdapterId, ApiKeyId, FileId, JobId, OrganizationId, ProjectId
 from tokenyard.core.models import BaseModel
 from tokenyard.core.money import NanoDollars
@@ -16,6 +16,12 @@ from tokenyard.storage.database import Fence
 
 
 class TrainingFile(Protocol):
+    @property
+    def purpose(self) -> str: ...
+
+    @property
+    def bytes(self) -> int: ...
+
     @property
     def summary(self) -> Json | None:
         """What `methods.dataset.check_upload` found in it; None where it was uploaded for another purpose."""
@@ -38,6 +44,14 @@ class TrainableModels(Protocol):
     """The served base models (catalog)."""
 
     def get(self, model: str) -> BaseModel | None: ...
+
+    def rules(self, model: str) -> AdapterRules:
+        """Return what an adapter of the model may be."""
+        ...
+
+    def shapes(self, model: str) -> BaseShapes | None:
+        """Read the shapes of its weights from the disk; None where they are not on this machine."""
+        ...
 
 
 class TrainingReservations(Protocol):
@@ -81,9 +95,13 @@ class AdapterLives(Protocol):
         name: FineTunedName,
         path: str,
         digest: str,
+        size: int,
         job: JobId,
+        actor: ApiKeyId,
         fence: Fence,
-    ) -> None: ...
+    ) -> None:
+        """Enter it; `size` is in bytes, and `QuotaExceeded` is raised where there is no room for them."""
+        ...
 
     async def promote(self, organization: OrganizationId, adapter: AdapterId, *, fence: Fence) -> None: ...
 
@@ -95,11 +113,15 @@ class CanaryReplicas(Protocol):
 
     async def of(self, model: str) -> Sequence[Replica]: ...
 
+    async def call_for(self, models: Collection[str]) -> None:
+        """Wake those that sleep."""
+        ...
+
 
 class CanaryClient(Protocol):
     """The internal routes of replicas (clients). Every call raises ReplicaLost where the replica does not answer.
 
-    AdapterRefused: the adapter is not loaded, cannot be, or there is no room for it now.
+    AdapterRefused: the adapter is not loaded, or there is no room for it now; AdapterUnfit: it can never be.
     """
 
     async def load(self, replica: Replica, adapter: AdapterRef) -> None: ...

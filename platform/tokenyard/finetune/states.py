@@ -14,7 +14,7 @@ class JobState(StrEnum):
     VALIDATING = "validating_files"
     QUEUED = "queued"
     RUNNING = "running"
-    CHECKING = "checking"  # trained; the adapter is published and proven on a replica
+    CHECKING = "checking"  # trained or taken in; the adapter is published and proven on a replica
     STOPPING = "stopping"  # the outcome is decided, but training may still run
     SETTLING = "settling"  # nothing runs any more; the usage event is not acknowledged yet
     SUCCEEDED = "succeeded"
@@ -36,7 +36,7 @@ class IllegalTransition(RuntimeError):
 
 _NEXT: dict[JobState, frozenset[JobState]] = {
     JobState.CREATING: frozenset((JobState.VALIDATING, JobState.SETTLING)),
-    JobState.VALIDATING: frozenset((JobState.QUEUED, JobState.STOPPING, JobState.SETTLING)),
+    JobState.VALIDATING: frozenset((JobState.QUEUED, JobState.CHECKING, JobState.STOPPING, JobState.SETTLING)),
     JobState.QUEUED: frozenset((JobState.RUNNING, JobState.STOPPING, JobState.SETTLING)),
     JobState.RUNNING: frozenset((JobState.CHECKING, JobState.STOPPING, JobState.SETTLING)),
     JobState.CHECKING: frozenset((JobState.STOPPING, JobState.SETTLING)),

@@ -16,8 +16,7 @@ from tokenyard.finetune.ports import TrainingFiles
 from tokenyard.finetune.progress import JobProgress, Note, save
 from tokenyard.finetune.states import CANCELLABLE, UNFINISHED, JobOutcome, JobState
 from tokenyard.finetune.tables import CheckpointRow, EventRow, JobRow
-from tokenyard.storage.advisory_lock import organization_lock
-from tokenyard.storage.database import Database
+from tokenyard.storage.database import Database, organization_lock
 from tokenyard.storage.paging import part_of_list
 
 _Part = TypeVar("_Part", EventRow, CheckpointRow)

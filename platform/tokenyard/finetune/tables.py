@@ -13,12 +13,14 @@ class JobRow(Base):
     `state` is a `states.JobState`; `outcome` is the end it is heading for once that is decided. `version` grows with
     every change and fences writers. `slot` is held while the job trains. `lease_until_ms` is also the earliest time of
     the next look. `attempt`, `submitted` and `events_taken` are about the newest attempt; `digest` is its adapter's.
+    `lora` is of an adapter that the job takes in as it is, without training; such a job has no `hyperparameters`.
     `request_digest` is of the body that was sent with `idempotency_key`.
     """
 
     __tablename__ = "finetune_jobs"
     __table_args__ = (
         Index("ix_finetune_jobs_list", "organization", "created_at_ms", "id"),
+        Index("ix_finetune_jobs_folders", "folder_deleted_ms", "state", "finished_at"),
         Index("ix_finetune_jobs_due", "state", "lease_until_ms"),
         Index("ix_finetune_jobs_idempotency", "organization", "idempotency_key", unique=True),
     )
@@ -38,6 +40,7 @@ class JobRow(Base):
     validation_file: Mapped[Id | None]
     method: Mapped[str] = mapped_column(String(24))
     hyperparameters: Mapped[Json]
+    lora: Mapped[Json | None]
     details: Mapped[Json]  # the client's metadata
     has_details: Mapped[bool]
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
@@ -60,6 +63,7 @@ class JobRow(Base):
     deadline_ms: Mapped[UnixMs | None]
     digest: Mapped[str | None] = mapped_column(String(64))
     waits_for: Mapped[str | None] = mapped_column(Text)
+    folder_deleted_ms: Mapped[UnixMs | None]
 
     slot: Mapped[int | None] = mapped_column(Integer, unique=True)
     version: Mapped[int] = mapped_column(Integer)

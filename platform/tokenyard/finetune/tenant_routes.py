@@ -11,12 +11,11 @@ from tokenyard.finetune.job_request import JobRequest
 from tokenyard.finetune.store import JobStore
 from tokenyard.finetune.views import CheckpointView, EventView, JobView
 from tokenyard.web.auth import TenantWith
-from tokenyard.web.pages import After, Page, PageSize, metadata_filter
+from tokenyard.web.pages import After, Page, PageSize, PlainPage
+from tokenyard.web.queries import METADATA_QUERY, metadata_filter
 
 Tenant = Annotated[Principal, Depends(TenantWith(KeyScope.FINE_TUNING))]
 FreshTenant = Annotated[Principal, Depends(TenantWith(KeyScope.FINE_TUNING, fresh=True))]
-# OpenAI's lists of jobs and events have no cursors.
-_CURSORS = {"first_id", "last_id"}
 IdempotencyKey = Annotated[
     str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255, pattern=r"^[\x20-\x7e]+$")
 ]
@@ -30,12 +29,14 @@ def job_router(jobs: JobStore, creation: JobCreation) -> APIRouter:
         """Create a job; sent again with the same `Idempotency-Key`, it is the same job, paid for once."""
         return JobView.of(await creation.create(tenant, body, idempotency_key))
 
-    @router.get("", response_model_exclude=_CURSORS)
-    async def list_jobs(request: Request, tenant: Tenant, limit: PageSize = 20, after: After = None) -> Page[JobView]:
+    @router.get("", openapi_extra={"parameters": [METADATA_QUERY]})
+    async def list_jobs(
+        request: Request, tenant: Tenant, limit: PageSize = 20, after: After = None
+    ) -> PlainPage[JobView]:
         found = await jobs.page(
             tenant.organization, limit=limit + 1, after=after or None, metadata=metadata_filter(request)
         )
-        return Page[JobView].of([JobView.of(job) for job in found], limit)
+        return PlainPage[JobView].of([JobView.of(job) for job in found], limit)
 
     @router.get("/{job}")
     async def retrieve_job(job: str, tenant: Tenant) -> JobView:
@@ -45,11 +46,11 @@ def job_router(jobs: JobStore, creation: JobCreation) -> APIRouter:
     async def cancel_job(job: str, tenant: FreshTenant) -> JobView:
         return JobView.of(await jobs.cancel(tenant.organization, JobId(job)))
 
-    @router.get("/{job}/events", response_model_exclude=_CURSORS)
-    async def list_events(job: str, tenant: Tenant, limit: PageSize = 20, after: After = None) -> Page[EventView]:
+    @router.get("/{job}/events")
+    async def list_events(job: str, tenant: Tenant, limit: PageSize = 20, after: After = None) -> PlainPage[EventView]:
         found = await jobs.get(tenant.organization, JobId(job))
         rows = await jobs.events(tenant.organization, found.id, limit=limit + 1, after=after or None)
-        return Page[EventView].of([EventView.model_validate(row) for row in rows], limit)
+        return PlainPage[EventView].of([EventView.model_validate(row) for row in rows], limit)
 
     @router.get("/{job}/checkpoints")
     async def list_checkpoints(

@@ -40,6 +40,25 @@ class MethodView(BaseModel):
     supervised: MethodSettingsView
 
 
+class NoHyperparametersView(BaseModel):
+    """Of a job that trains nothing."""
+
+
+class LoraView(BaseModel, from_attributes=True):
+    """What is used of an adapter's config."""
+
+    rank: int
+    alpha: int
+    target_modules: list[str]
+
+
+class AdapterMethodView(BaseModel):
+    """The method that takes in an adapter which is there already."""
+
+    type: Literal["adapter"] = "adapter"
+    adapter: LoraView
+
+
 class JobView(Identified):
     """OpenAI's job object."""
 
@@ -55,8 +74,8 @@ class JobView(Identified):
     result_files: list[str]
     trained_tokens: int | None
     error: JobErrorView | None
-    hyperparameters: HyperparametersView
-    method: MethodView
+    hyperparameters: HyperparametersView | NoHyperparametersView
+    method: MethodView | AdapterMethodView
     seed: int
     estimated_finish: int | None = None
     integrations: list[Json]
@@ -64,7 +83,7 @@ class JobView(Identified):
 
     @classmethod
     def of(cls, job: Job) -> "JobView":
-        hyperparameters = HyperparametersView.model_validate(job.hyperparameters)
+        hyperparameters, method = _work(job)
         return cls(
             id=job.id,
             created_at=job.created_at_ms // 1000,
@@ -79,7 +98,7 @@ class JobView(Identified):
             trained_tokens=job.trained_tokens if job.finished_at is not None else None,
             error=_error(job) if job.status == "failed" else None,
             hyperparameters=hyperparameters,
-            method=MethodView(type=job.method, supervised=MethodSettingsView(hyperparameters=hyperparameters)),
+            method=method,
             seed=job.seed,
             integrations=[],
             metadata=job.metadata or None,
@@ -117,6 +136,13 @@ class OperatorJobView(JobView):
             adapter=job.adapter,
             internal_error=_error(job),
         )
+
+
+def _work(job: Job) -> tuple[HyperparametersView | NoHyperparametersView, MethodView | AdapterMethodView]:
+    if job.lora is not None:
+        return NoHyperparametersView(), AdapterMethodView(adapter=LoraView.model_validate(job.lora))
+    hyperparameters = HyperparametersView.model_validate(job.hyperparameters)
+    return hyperparameters, MethodView(type=job.method, supervised=MethodSettingsView(hyperparameters=hyperparameters))
 
 
 def _error(job: Job) -> JobErrorView | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
@@ -11,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tokenyard.gateway.endpoints.anthropic.tenant_routes import count_tokens_router
 from tokenyard.gateway.endpoints.anthropic.unpaid_replies import AnthropicReplies
 from tokenyard.gateway.endpoints.openapi import describe_paid_endpoints
+from tokenyard.gateway.endpoints.responses.tenant_routes import input_tokens_router
 from tokenyard.gateway.endpoints.table import ENDPOINTS
 from tokenyard.gateway.path.inference import Inference
 from tokenyard.web.app import create_app as create_web_app
@@ -41,7 +43,7 @@ def create_app(
     app = create_web_app(
         title="Tokenyard",
         description="OpenAI-compatible inference, files and fine-tuning for tenants; administration for operators.",
-        routers=(*routers, *(() if inference is None else (count_tokens_router(inference.models, inference.counter),))),
+        routers=(*routers, *(() if inference is None else _counting(inference))),
         authenticator=authenticator,
         dependencies=dependencies,
         registry=registry,
@@ -54,6 +56,10 @@ def create_app(
     return Gateway(inference, app)
 
 
+def _counting(inference: Inference) -> Sequence[APIRouter]:
+    return count_tokens_router(inference), input_tokens_router(inference)
+
+
 class Gateway:
     """Sends the paid endpoints past FastAPI and all middleware, which would cost more than the rest of the path."""
 
@@ -61,11 +67,13 @@ class Gateway:
         self._inference = inference
         self.control_plane = app
         self._unpaid = AnthropicReplies(app)
-        self._paid = {endpoint.path: endpoint for endpoint in ENDPOINTS}
         # What was answered at the address of a paid endpoint is listed at the same.
-        self._listed = {
-            route.path for route in app.routes if isinstance(route, APIRoute) and "GET" in route.methods
-        } & self._paid.keys()
+        read = {route.path for route in app.routes if isinstance(route, APIRoute) and "GET" in route.methods}
+        self._paid = {
+            endpoint.path: replace(endpoint, methods="GET, POST") if endpoint.path in read else endpoint
+            for endpoint in ENDPOINTS
+        }
+        self._listed = read & self._paid.keys()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._paid.get(scope["path"]) if scope["type"] == "http" else None

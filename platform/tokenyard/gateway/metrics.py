@@ -1,5 +1,6 @@
 """What the gateway tells Prometheus. Labels are bounded: tenants cannot make series without end."""
 
+from collections.abc import Callable
 from functools import lru_cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -58,14 +59,22 @@ class GatewayMetrics:
         )
         self._idempotent = Counter("tokenyard_idempotent_requests", about, ("outcome",), registry=registry)
         self._in_flight = Gauge("tokenyard_requests_in_flight", "Requests being served.", registry=registry)
+        self._waiting = Gauge(
+            "tokenyard_requests_waiting_for_wake", "Requests that wait for a model to wake up.", registry=registry
+        )
         # Looking a series up by its labels costs more than counting does.
         self._durations = lru_cache(MAX_SERIES)(self._duration.labels)
         self._token_counters = lru_cache(MAX_SERIES)(self._counters_of)
         self.first_token = lru_cache(MAX_SERIES)(lambda model: first_token.labels(self._model(model)))
         self.inter_token = lru_cache(MAX_SERIES)(lambda model: inter_token.labels(self._model(model)))
 
-    def set_in_flight(self, number: int) -> None:
-        self._in_flight.set(number)
+    def count_in_flight(self, number: Callable[[], int]) -> None:
+        """Take what tells how many requests are being served, whenever somebody looks."""
+        self._in_flight.set_function(number)
+
+    def count_waiting(self, number: Callable[[], int]) -> None:
+        """Take what tells how many requests wait for a model to wake up."""
+        self._waiting.set_function(number)
 
     def refused(self, reason: str) -> None:
         self._refusals.labels(reason).inc()
@@ -82,7 +91,8 @@ class GatewayMetrics:
     def used(self, organization: str, model: str, usage: TokenUsage) -> None:
         prompt, cached, output = self._token_counters(organization, model)
         prompt.inc(usage.prompt_tokens)
-        cached.inc(usage.cached_tokens)
+        if usage.cached_tokens:
+            cached.inc(usage.cached_tokens)
         output.inc(usage.completion_tokens)
 
     def _counters_of(self, organization: str, model: str) -> tuple[Counter, Counter, Counter]:

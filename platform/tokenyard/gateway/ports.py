@@ -1,13 +1,13 @@
 """What the gateway needs from others; `bootstrap` hands it the implementations."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from tokenyard.core.admission import AdmissionRequest, Admitted
 from tokenyard.core.ids import OrganizationId, ProjectId
 from tokenyard.core.models import ResolvedModel
 from tokenyard.core.money import NanoDollars
-from tokenyard.core.replica import Replica, ReplyLimits
+from tokenyard.core.replica import Replica, ReplicaLoad, ReplyLimits
 from tokenyard.gateway.endpoints.answer import KeptAnswer
 from tokenyard.gateway.endpoints.invalid_body import Json
 from tokenyard.metering.events import Settled
@@ -26,9 +26,10 @@ class AdmissionControl(Protocol):
         """Take the hold, or raise RateLimited, QuotaExceeded, PrincipalOutdated or Unavailable."""
         ...
 
-    async def settle(self, settled: Settled, cost: NanoDollars) -> None:
-        """Release the hold and put the usage event on its way; never raises for a Redis that is away.
+    def settle(self, settled: Settled, cost: NanoDollars) -> Awaitable[None]:
+        """Begin to release the hold and to put the usage event on its way, also where Redis is away.
 
+        Nobody needs to wait for what is returned, and no cancellation reaches what was begun.
         Where the client left, `cost` is not known yet: all that was held stays taken until the ledger has decided.
         """
         ...
@@ -44,6 +45,14 @@ class Replicas(Protocol):
         ...
 
     def eject(self, name: str) -> None: ...
+
+    def call_for(self, model: str) -> None:
+        """Say that a replica of base model `model` is waited for, until the next look: that wakes one that sleeps."""
+        ...
+
+    async def looked(self) -> None:
+        """Return after the next look at the list, which also tells of what is called for."""
+        ...
 
 
 class Reply(Protocol):
@@ -69,12 +78,19 @@ class Reply(Protocol):
     def close(self) -> None: ...
 
 
+class ReplicaReply(Reply, Protocol):
+    """A replica's answer, with what it said of its load as it began."""
+
+    @property
+    def load(self) -> ReplicaLoad | None: ...
+
+
 class ModelServer(Protocol):
     """Speaks HTTP to replicas. Until the status is there: `ReplicaUnreachable` where there is no connection,
     `ReplicaLost` where it was cut, `ConnectionStale` where that was a kept one, `ReplyOverdue` for one over `limits`.
     """
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str], limits: ReplyLimits) -> Reply: ...
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], limits: ReplyLimits) -> ReplicaReply: ...
 
 
 class ServerElsewhere(Protocol):
@@ -104,6 +120,10 @@ class StoredAnswers(Protocol):
         Raises:
             Unavailable: they cannot be renewed at the moment.
         """
+        ...
+
+    async def note(self, organization: OrganizationId, project: ProjectId, answer: KeptAnswer) -> None:
+        """Write down what has come of an answer that is being made. Raises nothing for SQL."""
         ...
 
     async def keep(self, organization: OrganizationId, project: ProjectId, answer: KeptAnswer) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import msgspec
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, FailFast, Field
 
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.models import BaseModel as ServedModel
@@ -65,7 +65,8 @@ class DetokenizeRequest(BaseModel, extra="forbid", strict=True):
     """Token ids of a model."""
 
     model: _Model
-    tokens: Annotated[list[Annotated[int, Field(ge=0, le=_LAST_ID)]], Field(max_length=MAX_TOKENS)]
+    # To say of each of them what is wrong would take long.
+    tokens: Annotated[list[Annotated[int, Field(ge=0, le=_LAST_ID)]], Field(max_length=MAX_TOKENS), FailFast()]
 
 
 class Detokenized(BaseModel):

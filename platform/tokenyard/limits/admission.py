@@ -1,6 +1,7 @@
 """Lets a request in, or says why not; and settles it when it ended."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +21,8 @@ from tokenyard.limits.scripts import Argument, ScriptName, Scripts
 from tokenyard.metering.events import Outcome, Settled, encode_event
 from tokenyard.metering.outbox import Outbox
 from tokenyard.web.loops import Loop, run_loops
+
+SETTLE_WAIT_S = 0.002  # nobody waits for it, and on the way with another call it costs little
 
 
 class RedisAdmission:
@@ -70,7 +73,7 @@ class RedisAdmission:
         hold = hold_of(request, claims, limits)
         arguments = admit_arguments(request, hold, limits, lease_ms=self._lease_ms)
         try:
-            reply = await self._missing.answer(hold.organization, lambda: self._ask(hold, arguments))
+            reply = await self._missing.answer(hold.organization, request.budgets, lambda: self._ask(hold, arguments))
         except RedisError as error:
             self._leases.doubt(hold)
             raise not_available() from error
@@ -80,15 +83,15 @@ class RedisAdmission:
             raise refusal(reply, request, limits)
         admitted = msgspec.structs.replace(claims, admitted_at_ms=reply[1])
         if hold.key not in self._leases:
-            self._leases.add(hold_of(request, admitted, limits))
+            self._leases.add(hold.admitted(admitted))
         return Admitted(admitted, rates(reply[2:]))
 
-    async def settle(self, settled: Settled, cost: NanoDollars) -> None:
+    def settle(self, settled: Settled, cost: NanoDollars) -> "asyncio.Future[None]":
         """Release the request's hold, move `cost` to pending, and report its usage, exactly once however often called.
 
         A request that failed before its first byte is settled too: outcome FAILED, cost 0. Where the client left, only
-        the ledger will know what was used: until then all that was held stays taken. Never raises for Redis being
-        away: the event then waits in the spool. Shield it from cancellation.
+        the ledger will know what was used: until then all that was held stays taken. Where Redis is away the event
+        waits in the spool. What is returned ends when that is done; nobody needs to wait for it.
         """
         claims = settled.claims
         hold = self._leases.drop(key_of(claims))
@@ -100,23 +103,35 @@ class RedisAdmission:
             tokens=None if undecided else settled.usage.total_tokens,
             event=encode_event(settled),
             budgets=" ".join(claims.budgets),
+            scopes="" if hold is None else hold.scopes,
         )
-        await self._outbox.send(settlement)
+        return self._outbox.send(settlement)
+
+    def keep(self, hold: Hold) -> None:
+        """Renew a hold that Redis was not asked for: it takes it at the next renewal that reaches it."""
+        self._leases.add(hold)
+
+    @property
+    def delivered(self) -> bool:
+        """Whether Redis took everything that was settled here."""
+        return self._outbox.empty
 
     async def renew(self) -> None:
         """Prolong every open hold of this process once; runs by itself while the admission is entered."""
         await self._leases.renew()
 
-    async def _deliver(self, settlement: HoldSettlement) -> None:
+    def _deliver(self, settlement: HoldSettlement) -> "asyncio.Future[Any]":
         tag = bucket_tag(bucket_of(settlement.organization))
-        await self._scripts.run(ScriptName.SETTLE, tag, settlement.arguments())
+        return self._scripts.start(ScriptName.SETTLE, tag, settlement.arguments(), wait_s=SETTLE_WAIT_S)
 
     async def _ask(self, hold: Hold, arguments: list[Argument]) -> list[Any]:
-        sent = self._scripts.start(ScriptName.ADMIT, bucket_tag(bucket_of(hold.organization)), arguments)
+        # Where the client leaves, the script may still run, so what it takes must be given back after that.
+        left = partial(self._leases.doubt, hold)
+        sent = self._scripts.start(ScriptName.ADMIT, bucket_tag(bucket_of(hold.organization)), arguments, left=left)
         try:
-            reply: list[Any] = await asyncio.shield(sent)
+            reply: list[Any] = await sent
         except asyncio.CancelledError:
-            # The client left: the script may still run, so what it takes must be given back after that.
-            sent.add_done_callback(lambda _done: self._leases.doubt(hold))
+            if not sent.cancelled():  # the reply came in the same moment
+                left()
             raise
         return reply

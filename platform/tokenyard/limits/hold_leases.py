@@ -75,7 +75,7 @@ class HoldLeases:
 
     async def _renew_batch(self, tag: str, holds: Sequence[Hold]) -> None:
         still_open = [hold for hold in holds if hold.key in self._open]
-        records: list[Argument] = [part for hold in still_open for part in hold.record()]
+        records: list[Argument] = [part for hold in still_open for part in (hold.key, hold.value())]
         states: list[int] = await self._scripts.run(ScriptName.RENEW, tag, ["", self._lease_ms, *records])
         for hold, state in zip(still_open, states, strict=True):
             if state == _SETTLED:
@@ -83,7 +83,7 @@ class HoldLeases:
 
     async def _give_back(self, hold: Hold) -> RedisError | None:
         try:
-            await self._scripts.run(ScriptName.RELEASE, _tag(hold), ["", hold.key])
+            await self._scripts.run(ScriptName.RELEASE, _tag(hold), [hold.key])
         except RedisError as error:
             self.doubt(hold)
             return error

@@ -7,11 +7,13 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
-from tokenyard.core.budgets import BudgetState, BudgetUpdate
+from tokenyard.core.budgets import Budget, BudgetState, BudgetUpdate
 from tokenyard.core.ids import OrganizationId
-from tokenyard.core.redis_keys import bucket_of, bucket_tag, ready
+from tokenyard.core.redis_keys import bucket_of, bucket_tag, first_shape, ready
+from tokenyard.limits.budget_figures import packed
 from tokenyard.limits.refusals import MISSING, not_available
 from tokenyard.limits.scripts import Argument, ScriptName, Scripts
+from tokenyard.storage.redis import redis_time_ms
 
 KEYS_PER_CALL = 2_000  # bounds how long one script call can hold Redis up
 LOAD_TIMEOUT_S = 5.0
@@ -55,7 +57,7 @@ class RedisBudgets:
             items = list(tokens.items())
             for start in range(0, len(items), KEYS_PER_CALL):
                 flat: list[Argument] = [part for item in items[start : start + KEYS_PER_CALL] for part in item]
-                await self._scripts.run(ScriptName.DECIDE, bucket_tag(bucket_of(organization)), ["", *flat])
+                await self._scripts.run(ScriptName.DECIDE, bucket_tag(bucket_of(organization)), flat)
 
     async def is_ready(self, bucket: int) -> bool:
         """Tell whether the bucket's budgets are loaded."""
@@ -69,8 +71,15 @@ class RedisBudgets:
         return [bucket for bucket, found in zip(buckets, await pipeline.execute(), strict=True) if found]
 
     async def set_ready(self, bucket: int) -> None:
-        """Let admission use the bucket's budgets."""
-        await self._redis.set(ready(bucket), "1")
+        """Let admission use the bucket's budgets; not yet where gateways of the first shape used them until now.
+
+        Those are told to refuse what is new, and the bucket waits until nothing is held there any more: call again.
+        """
+        old_ready, old_holds = first_shape(bucket)
+        if await self._redis.delete(old_ready):
+            return
+        if not await self._redis.zcount(old_holds, await redis_time_ms(self._redis), "+inf"):
+            await self._redis.set(ready(bucket), "1")
 
 
 class MissingBudgets:
@@ -81,8 +90,10 @@ class MissingBudgets:
         self._source = source
         self._loading: dict[tuple[OrganizationId, str], asyncio.Task[None]] = {}
 
-    async def answer(self, organization: OrganizationId, ask: Callable[[], Awaitable[list[Any]]]) -> list[Any]:
-        """Return the reply of the admit script that `ask` runs; where budgets are missing, load them and ask again.
+    async def answer(
+        self, organization: OrganizationId, budgets: Sequence[Budget], ask: Callable[[], Awaitable[list[Any]]]
+    ) -> list[Any]:
+        """Return the reply of the admit script that `ask` runs; where any of `budgets` is missing, load it first.
 
         Raises:
             Unavailable: SQL did not answer in time.
@@ -91,8 +102,8 @@ class MissingBudgets:
         reply = await ask()
         if reply[0] != MISSING:
             return reply
-        for name in reply[1:]:
-            await asyncio.shield(self._once(organization, name.decode()))
+        for place in reply[1:]:
+            await asyncio.shield(self._once(organization, budgets[place].name))
         return await ask()
 
     def _once(self, organization: OrganizationId, name: str) -> "asyncio.Task[None]":
@@ -117,7 +128,7 @@ class MissingBudgets:
 
 def ledger_arguments(update: BudgetUpdate) -> list[Argument]:
     """Return what `ledger.lua` takes for one budget."""
-    ledger, version = ("", 0) if update.state is None else (update.state.ledger, update.state.version)
+    ledger, version = (b"", 0) if update.state is None else (packed((update.state.ledger,)), update.state.version)
     return [update.name, int(update.create), ledger, version, len(update.charge_keys), *update.charge_keys]
 
 

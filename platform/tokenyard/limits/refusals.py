@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from tokenyard.core.admission import AdmissionRequest, RateHeaders, RateWindow, duration
+from tokenyard.core.budgets import Budget
 from tokenyard.core.errors import BudgetInUse, Conflict, QuotaExceeded, RateLimited, TokenyardError, Unavailable
 from tokenyard.core.ids import OrganizationId, ProjectId
 from tokenyard.core.money import NanoDollars, to_dollars
+from tokenyard.limits.budget_figures import BudgetFigures
 from tokenyard.limits.holds import CountedScope, Limit, key_of
 
 # The first word of a reply.
@@ -41,17 +43,23 @@ def refusal(reply: Sequence[Any], request: AdmissionRequest, limits: Sequence[Co
             return _rate_limited(limits[place].limit(number), used, wait_ms, request.tokens, rates(numbers))
         case [b"settled"]:
             return Conflict(f"Request {key_of(request.claims)} has already ended.")
-    return budget_refusal(reply, request.amount, request.claims.organization, request.claims.project)
+    claims = request.claims
+    return budget_refusal(reply, request.amount, request.budgets, claims.organization, claims.project)
 
 
 def budget_refusal(
-    reply: Sequence[Any], amount: NanoDollars, organization: OrganizationId, project: ProjectId | None = None
+    reply: Sequence[Any],
+    amount: NanoDollars,
+    budgets: Sequence[Budget],
+    organization: OrganizationId,
+    project: ProjectId | None = None,
 ) -> TokenyardError:
     """Return the error for a reply that speaks of budgets: one does not cover `amount`, or they are not loaded."""
     match reply:
-        case [b"budget", name, limit, ledger, pending, held]:
-            whose, code = _budget_owner(name.decode(), organization, project)
-            unspent, in_use = int(limit) + int(ledger), int(pending) + int(held)
+        case [b"budget", place, value]:
+            budget, figures = budgets[place], BudgetFigures.unpacked(value)
+            whose, code = _budget_owner(budget.name, organization, project)
+            unspent, in_use = budget.limit + figures.ledger, figures.pending + figures.held
             return (
                 _in_use(whose, amount, unspent, in_use) if unspent >= amount else _spent(whose, code, amount, unspent)
             )

@@ -10,10 +10,10 @@ from tokenyard.core.errors import Conflict
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import bucket_of, bucket_tag
-from tokenyard.limits.holds import checked_amount
+from tokenyard.limits.holds import Hold, checked_amount, hold_arguments
 from tokenyard.limits.live_budgets import BudgetSource, MissingBudgets, RedisBudgets
 from tokenyard.limits.refusals import OK, SETTLED, budget_refusal, not_available
-from tokenyard.limits.scripts import Argument, ScriptName, Scripts
+from tokenyard.limits.scripts import ScriptName, Scripts
 
 LEASE_MS = 120_000
 
@@ -34,26 +34,23 @@ class ReservationHolds:
             QuotaExceeded: a budget does not cover it.
             Unavailable: Redis is down or not loaded yet.
         """
-        no_caller, no_tokens, no_claims, no_scopes = ("", ""), 0, "", ""
-        names, limits = (" ".join(budget.name for budget in budgets), " ".join(str(budget.limit) for budget in budgets))
-        arguments: list[Argument] = [
-            *("", charge_key, *no_caller, LEASE_MS, checked_amount(amount)),
-            *(no_tokens, no_claims, names, limits, no_scopes),
-        ]
+        names = " ".join(budget.name for budget in budgets)
+        taken = Hold(organization, charge_key, 0, checked_amount(amount), 0, None, names, "")
+        arguments = hold_arguments(taken, budgets, lease_ms=LEASE_MS)
         try:
             reply = await self._missing.answer(
-                organization, lambda: self._scripts.run(ScriptName.ADMIT, _tag(organization), arguments)
+                organization, budgets, lambda: self._scripts.run(ScriptName.ADMIT, _tag(organization), arguments)
             )
         except RedisError as error:
             raise not_available() from error
         if reply[0] == SETTLED:
             raise Conflict(f"{charge_key} has already ended.")
         if reply[0] != OK:
-            raise budget_refusal(reply, amount, organization)
+            raise budget_refusal(reply, amount, budgets, organization)
 
     async def release(self, organization: OrganizationId, charge_key: str) -> None:
         """Give the hold back, if there is one; raises `redis.RedisError` where it is not done, or not known to be."""
-        await self._scripts.run(ScriptName.RELEASE, _tag(organization), ["", charge_key])
+        await self._scripts.run(ScriptName.RELEASE, _tag(organization), [charge_key])
 
 
 def _tag(organization: OrganizationId) -> str:

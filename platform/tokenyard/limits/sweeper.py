@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 import msgspec
 from redis.asyncio import Redis
 
-from tokenyard.core.redis_keys import BUCKETS, bucket_tag, hold, holds
+from tokenyard.core.redis_keys import BUCKETS, bucket_tag, holds, request
 from tokenyard.core.usage import MeterClaims
+from tokenyard.limits.holds import SETTLED, StoredHold
 from tokenyard.limits.scripts import Argument, ScriptName, Scripts
 from tokenyard.metering.events import HoldExpired, encode_event
 from tokenyard.storage.redis import current_run, redis_time_ms
@@ -74,18 +75,24 @@ class Sweeper:
     async def _expire(self, bucket: int, keys: list[str], now_ms: int) -> None:
         pipeline = self._redis.pipeline(transaction=False)
         for key in keys:
-            pipeline.hmget(hold(bucket, key), "claims", "admitted_at_ms")
+            pipeline.get(request(bucket, key))
         arguments: list[Argument] = [""]
-        for key, (claims, admitted_at_ms) in zip(keys, await pipeline.execute(), strict=True):
+        for key, value in zip(keys, await pipeline.execute(), strict=True):
             try:
-                arguments += [key, _event(claims, admitted_at_ms, now_ms) if claims else b""]
-            except msgspec.MsgspecError:
+                arguments += [key, _event(value, now_ms)]
+            except (msgspec.MsgspecError, ValueError):
                 # Not ours, or of another version: its money stays held, and the log says why.
                 _LOG.exception("the claims of hold %s cannot be read", key)
                 self._unreadable.setdefault(bucket, set()).add(key)
         await self._scripts.run(ScriptName.SWEEP, bucket_tag(bucket), arguments)
 
 
-def _event(claims: bytes, admitted_at_ms: bytes, now_ms: int) -> bytes:
-    complete = msgspec.structs.replace(_CLAIMS.decode(claims), admitted_at_ms=int(admitted_at_ms))
+def _event(value: bytes | None, now_ms: int) -> bytes:
+    """Return what to report when the hold in a request's value ends; nothing where no request stands behind it."""
+    if value is None or value == SETTLED:
+        return b""
+    hold = StoredHold.read(value)
+    if not hold.claims:
+        return b""
+    complete = msgspec.structs.replace(_CLAIMS.decode(hold.claims), admitted_at_ms=hold.admitted_at_ms)
     return encode_event(HoldExpired(complete, now_ms))

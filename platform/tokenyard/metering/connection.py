@@ -11,27 +11,30 @@ A URL says which:
 """
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit, urlunsplit
 
-import hiredis
 import msgspec
-from redis.asyncio import Connection, ConnectionPool, Redis
+from redis.asyncio import Connection, Redis, SSLConnection
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import (
+    MasterNotFoundError,
     Sentinel,
     SentinelConnectionPool,
     SentinelManagedConnection,
     SentinelManagedSSLConnection,
 )
 from redis.backoff import NoBackoff
-from redis.exceptions import DataError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
 
 from tokenyard.metering.cluster import ClusterRedis
+from tokenyard.metering.round_trips import PackingConnection, RoundTripPool
 
 COMMAND_TIMEOUT_S = 2.0
 CONNECT_TIMEOUT_S = 1.0
@@ -46,23 +49,37 @@ class RedisRun(msgspec.Struct, frozen=True):
     uptime_s: int
 
 
-class _Packing(Connection):
-    """Writes commands with hiredis, at a seventh of the cost of doing it in Python: every paid request sends two."""
-
-    def pack_command(self, *args: Any) -> list[bytes]:
-        name = args[0].encode() if isinstance(args[0], str) else args[0]
-        try:
-            return [hiredis.pack_command((*name.split(), *args[1:]))]
-        except TypeError as error:
-            raise DataError(str(error)) from error
-
-
-class PackingConnection(_Packing):
+class PlainConnection(PackingConnection, Connection):
     """To a server whose address is known."""
 
 
-class SentinelPackingConnection(_Packing, SentinelManagedConnection):
-    """To the primary that sentinels name."""
+class TlsConnection(PackingConnection, SSLConnection):
+    """To a server whose address is known, by TLS."""
+
+
+class PrimaryConnection(PackingConnection, SentinelManagedConnection):
+    """To the primary that sentinels name.
+
+    One that hung while they named another wakes up as a primary, and takes what it is sent, to forget it when it is
+    told some seconds later.
+    """
+
+    async def read_response(self, *arguments: Any, **options: Any) -> Any:
+        reply = await super().read_response(*arguments, **options)
+        try:
+            self.check_standing()
+        except RedisConnectionError:
+            await self.disconnect()
+            raise
+        return reply
+
+    def check_standing(self) -> None:
+        if (self.host, self.port) != self.connection_pool.master_address:
+            raise RedisConnectionError("the server is no primary any more")
+
+
+class PrimaryTlsConnection(PrimaryConnection, SentinelManagedSSLConnection):
+    """To the primary that sentinels name, by TLS."""
 
 
 class OrderedSentinel(Sentinel):
@@ -81,8 +98,13 @@ class OrderedSentinel(Sentinel):
             return await super().discover_master(service_name)
 
 
-class SentinelPool(SentinelConnectionPool):
+class SentinelPool(RoundTripPool, SentinelConnectionPool):
     """Closes its connections to the sentinels with those to the primary."""
+
+    async def look_for_primary(self) -> None:
+        """Ask who is the primary now; where no sentinel answers it stays the one that was named last."""
+        with contextlib.suppress(MasterNotFoundError):
+            await self.get_master_address()  # type: ignore[no-untyped-call] # redis-py
 
     async def aclose(self) -> None:
         await super().aclose()
@@ -114,8 +136,9 @@ def connect_redis(url: str, *, command_timeout_s: float = COMMAND_TIMEOUT_S) -> 
         return _through_sentinel(_read_url(url, _SENTINEL_PORT), times)
     if kind == "cluster":
         return _to_cluster(_read_url(url, _CLUSTER_PORT), times)
-    packing = {"connection_class": PackingConnection} if url.startswith("redis://") else {}
-    return Redis.from_pool(ConnectionPool.from_url(url, **packing, **times, **_pool_options()))
+    pool = RoundTripPool.from_url(url, **times, **_pool_options())
+    pool.connection_class = TlsConnection if url.startswith("rediss://") else PlainConnection
+    return Redis.from_pool(pool)
 
 
 async def current_run(redis: Redis) -> RedisRun:
@@ -124,6 +147,8 @@ async def current_run(redis: Redis) -> RedisRun:
     In a cluster whatever happens to a shard is a new run, also that it cannot be reached.
     """
     if not isinstance(redis, ClusterRedis):
+        if isinstance(redis.connection_pool, SentinelPool):
+            await redis.connection_pool.look_for_primary()  # connections to a former one need not have been lost
         return _run_of(await redis.info("server"))
     nodes = await redis.primaries()
     replies = await asyncio.gather(*(redis.info("server", target_nodes=node) for node in nodes), return_exceptions=True)
@@ -160,17 +185,16 @@ def _through_sentinel(url: _Url, times: Mapping[str, Any]) -> Redis:
     sentinel_options = {**times, **own, "ssl": url.tls, "retry": Retry(NoBackoff(), 1)}
     new_pool: Any = SentinelPool  # redis-py gives it no types
     sentinel = OrderedSentinel(list(url.addresses), sentinel_kwargs=sentinel_options)
-    connection = SentinelManagedSSLConnection if url.tls else SentinelPackingConnection
+    connection = PrimaryTlsConnection if url.tls else PrimaryConnection
     options = {**url.options, **times, **_pool_options(), "connection_class": connection}
     return Redis.from_pool(new_pool(url.path[0], sentinel, **options))
 
 
 def _to_cluster(url: _Url, times: Mapping[str, Any]) -> Redis:
     def client(host: str, port: int) -> Redis:
-        packing = {} if url.tls else {"connection_class": PackingConnection}
-        secure = {"connection_class": url.options["connection_class"]} if url.tls else {}
-        options = {**url.options, **packing, **secure, **times, **_pool_options()}
-        return Redis.from_pool(ConnectionPool(host=host, port=port, **options))
+        connection = {"connection_class": TlsConnection if url.tls else PlainConnection}
+        options = {**url.options, **connection, **times, **_pool_options()}
+        return Redis.from_pool(RoundTripPool(host=host, port=port, **options))
 
     options = {name: value for name, value in url.options.items() if name != "connection_class"}
     cluster = ClusterRedis(

@@ -4,8 +4,10 @@ from enum import StrEnum
 
 import msgspec
 
-from tokenyard.core.ids import ApiKeyId, JobId, OrganizationId, PriceId, ProjectId
+from tokenyard.core.ids import AdapterId, ApiKeyId, JobId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.usage import MeterClaims, TokenUsage
+
+HOUR_MS = 3_600_000
 
 
 class Outcome(StrEnum):
@@ -58,8 +60,36 @@ class TrainingFinished(msgspec.Struct, frozen=True, tag="training_finished"):
     admitted_at_ms: int
     budgets: tuple[str, ...] = ()
 
+    @property
+    def charge_key(self) -> str:
+        return self.job
 
-UsageEvent = Settled | ReplicaReported | HoldExpired | TrainingFinished
+
+class AdapterHosted(msgspec.Struct, frozen=True, tag="adapter_hosted"):
+    """A fine-tune was live as the hour of UTC that starts at `admitted_at_ms` began.
+
+    `pinned`: replicas kept it in memory. `key` made it. Nobody claims a price: the hour and the base model decide.
+    """
+
+    organization: OrganizationId
+    project: ProjectId
+    key: ApiKeyId
+    adapter: AdapterId
+    model: str
+    base_model: str
+    admitted_at_ms: int
+    pinned: bool = False
+    price: PriceId = PriceId("")
+    budgets: tuple[str, ...] = ()
+
+    @property
+    def charge_key(self) -> str:
+        return f"{self.adapter}:{self.admitted_at_ms // HOUR_MS}"
+
+
+StandaloneUse = TrainingFinished | AdapterHosted
+"""What no request used: it has no two witnesses, and is charged as it stands, once for its `charge_key`."""
+UsageEvent = Settled | ReplicaReported | HoldExpired | TrainingFinished | AdapterHosted
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[UsageEvent] = msgspec.json.Decoder(UsageEvent)
@@ -67,7 +97,7 @@ _DECODER: msgspec.json.Decoder[UsageEvent] = msgspec.json.Decoder(UsageEvent)
 
 def organization_of(event: UsageEvent) -> OrganizationId:
     """Return whose usage it is."""
-    return event.organization if isinstance(event, TrainingFinished) else event.claims.organization
+    return event.organization if isinstance(event, StandaloneUse) else event.claims.organization
 
 
 def encode_event(event: UsageEvent) -> bytes:

@@ -5,8 +5,9 @@ import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Generic
+from typing import Any, Generic
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -16,6 +17,7 @@ from tokenyard.metering.spool import Item, Spool
 
 _LOG = logging.getLogger(__name__)
 CHECK_INTERVAL_S = 1.0
+DRAIN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0  # a Redis that hangs counts as one that is away
 KEPT_S = 5.0  # Redis syncs its file every second, and replicas lag less: what it took longer ago than this is safe
 MAX_KEPT = 50_000
@@ -31,7 +33,7 @@ class Outbox(Generic[Item]):
         redis: Redis,
         folder: Path,
         kind: type[Item],
-        deliver: Callable[[Item], Awaitable[None]],
+        deliver: Callable[[Item], Awaitable[object]],
         *,
         on_restart: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
@@ -46,18 +48,27 @@ class Outbox(Generic[Item]):
         self._run_id = ""
         self._kept: deque[tuple[float, Item]] = deque()
         self._checking: asyncio.Task[None] | None = None
+        self._sending: set[asyncio.Future[Any]] = set()
 
     @property
     def full(self) -> bool:
         """Whether new work must be refused, because what it leads to might have nowhere to go."""
         return len(self._kept) >= MAX_KEPT or self._spool.full
 
+    @property
+    def empty(self) -> bool:
+        """Whether Redis took everything that was sent; what waits for it of other processes counts as well."""
+        return self._spool.empty
+
     def start(self) -> None:
         """Begin to send again what Redis may have lost, and what waits on disk, also from processes that are gone."""
         self._checking = asyncio.create_task(self._check_for_ever(), name="check the outbox")
 
     async def close(self) -> None:
-        """Leave on disk, for whichever process comes next, what Redis may not have."""
+        """Wait for what is under way, and leave on disk, for whichever process comes next, what Redis may not have."""
+        until = asyncio.get_running_loop().time() + DRAIN_TIMEOUT_S
+        while self._sending and (left_s := until - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(self._sending, timeout=left_s)
         checking, self._checking = self._checking, None
         if checking is not None:
             checking.cancel()
@@ -71,13 +82,37 @@ class Outbox(Generic[Item]):
             await self._move_kept_to_disk()
         await self._spool.close()
 
-    async def send(self, item: Item) -> None:
-        """Deliver an item, or keep it on disk until Redis is back. Shield it from cancellation."""
-        try:
-            await self._deliver(item)
-        except (RedisError, OSError) as error:
+    def send(self, item: Item) -> "asyncio.Future[None]":
+        """Begin to deliver an item, or to keep it on disk until Redis is back.
+
+        What is returned ends when that is done. Nobody needs to wait for it: no cancellation of a caller reaches what
+        was begun, and `close` waits for it.
+        """
+        delivery = asyncio.ensure_future(self._send_to_redis(item))
+        done = delivery.get_loop().create_future()
+        self._sending.add(delivery)
+        delivery.add_done_callback(partial(self._delivered, item, done))
+        return done
+
+    def _delivered(self, item: Item, done: "asyncio.Future[None]", delivery: "asyncio.Future[object]") -> None:
+        self._sending.discard(delivery)
+        if delivery.cancelled():  # the process is ending
+            done.cancel()
+            return
+        error = delivery.exception()
+        if isinstance(error, (RedisError, OSError)):
             _LOG.warning("an item waits on disk: %r", error)
-            await self._spool.append([item])
+            keeping = asyncio.ensure_future(self._spool.append([item]))
+            self._sending.add(keeping)
+            keeping.add_done_callback(partial(self._kept_on_disk, done))
+            return
+        if error is None:
+            self._kept.append((time.monotonic(), item))
+        _end(done, delivery)
+
+    def _kept_on_disk(self, done: "asyncio.Future[None]", keeping: "asyncio.Future[None]") -> None:
+        self._sending.discard(keeping)
+        _end(done, keeping)
 
     async def check(self) -> None:
         """Do one round of what happens in the background."""
@@ -134,3 +169,14 @@ class Outbox(Generic[Item]):
     async def _deliver(self, item: Item) -> None:
         await self._send_to_redis(item)
         self._kept.append((time.monotonic(), item))
+
+
+def _end(done: "asyncio.Future[None]", work: "asyncio.Future[Any]") -> None:
+    if done.done():  # its caller was cancelled
+        return
+    if work.cancelled():
+        done.cancel()
+    elif (error := work.exception()) is not None:
+        done.set_exception(error)
+    else:
+        done.set_result(None)

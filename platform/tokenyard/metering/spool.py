@@ -46,6 +46,11 @@ class Spool(Generic[Item]):
         """Whether new work must be refused: the cap is reached, or the disk takes nothing."""
         return self._bytes >= self._max_bytes or self._disk_fails
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits, as far as this process knows."""
+        return not (self._bytes or self._unwritten or self._disk_fails)
+
     async def append(self, items: Sequence[Item]) -> None:
         """Keep `items` on disk. If the disk fails they are kept in memory, and `full` says so.
 

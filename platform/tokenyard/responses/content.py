@@ -9,10 +9,11 @@ from tokenyard.storage.encryption import Cipher
 
 
 class Content(msgspec.Struct, frozen=True):
-    """The items or messages that were given, and the answer."""
+    """The items or messages that were given, the answer, and in which pieces that came."""
 
     input: Sequence[Json]
     output: Json
+    deltas: Sequence[object] = []
 
 
 class ContentCipher:

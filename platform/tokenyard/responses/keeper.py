@@ -19,6 +19,7 @@ ROOM_FRESH_S = 10.0
 WAIT_LIMIT_S = 2.0
 RETRY_S = 1.0
 DRAIN_LIMIT_S = 10.0
+MAX_NOTED_BYTES = 256 * 1024
 MAX_UNWRITTEN_BYTES = 32 * 1024 * 1024
 
 _Write = Callable[[OrganizationId, ProjectId, AnswerToKeep, bytes], Awaitable[None]]
@@ -92,8 +93,20 @@ class AnswerKeeper:
         """Write an answer that is yet to be made; where SQL does not take it, this raises `Unavailable`."""
         await self._store.begin(organization, project, answer, await self._encrypted(answer))
 
+    async def note(self, organization: OrganizationId, project: ProjectId, answer: AnswerToKeep) -> None:
+        """Write what has come of an answer, where that is not long already: it is written again and again."""
+        try:
+            content = await self._encrypted(answer)
+            if len(content) <= MAX_NOTED_BYTES:
+                await self._store.note(organization, project, answer, content)
+        except DatabaseDown as error:
+            _LOG.warning("what has come of %s is not noted: %s", answer.id, error)
+        except Exception:  # it is noted again soon, and that of others too
+            _LOG.exception("what has come of %s could not be noted", answer.id)
+
     async def _encrypted(self, answer: AnswerToKeep) -> bytes:
-        return await asyncio.to_thread(self._cipher.encrypt, answer.id, Content(answer.input, answer.output))
+        content = Content(answer.input, answer.output, answer.deltas)
+        return await asyncio.to_thread(self._cipher.encrypt, answer.id, content)
 
     async def _write(
         self, organization: OrganizationId, project: ProjectId, answer: AnswerToKeep, write: _Write

@@ -1,6 +1,6 @@
-"""What is kept comes from the gateway; `bootstrap` hands the keeper to it."""
+"""What is kept comes from the gateway, which alone knows the events of a response; `bootstrap` brings them here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 Json = dict[str, object]
@@ -31,9 +31,22 @@ class AnswerToKeep(Protocol):
     def output(self) -> Json: ...
 
     @property
+    def deltas(self) -> Sequence[object]:
+        """In which pieces the output came."""
+        ...
+
+    @property
     def previous(self) -> str | None: ...
 
     @property
     def background(self) -> bool:
         """Whether it was begun before, under a lease."""
+        ...
+
+
+class EventReplay(Protocol):
+    """Tells the events of one response, each once."""
+
+    def more(self, response: Json, deltas: Sequence[object]) -> Iterator[bytes]:
+        """Yield the events of what has come of the response since this was last asked."""
         ...

@@ -25,17 +25,23 @@ class AnswerKind(StrEnum):
 
 
 LEASE_MS = 30_000
+BEING_MADE = frozenset({"queued", "in_progress"})
 _NAMES = {AnswerKind.RESPONSE: "response", AnswerKind.CHAT: "chat completion"}
 
 
 class StoredAnswer(msgspec.Struct, frozen=True):
-    """A kept answer; `input` are the items or messages that were given for it."""
+    """A kept answer; `input` are the items or messages that were given for it, and in `deltas` it came."""
 
     id: str
     state: str
     metadata: Mapping[str, str]
     input: Sequence[Json]
     output: Json
+    deltas: Sequence[object]
+
+    @property
+    def is_being_made(self) -> bool:
+        return self.state in BEING_MADE
 
 
 class AnswerStore:
@@ -63,6 +69,18 @@ class AnswerStore:
         """Write an answer that is yet to be made; whoever makes it renews its lease (`AnswerOperatorStore`)."""
         lease_until_ms = self._clock.now_ms() + LEASE_MS
         await self._insert(organization, project, answer, content, lease_until_ms=lease_until_ms)
+
+    async def note(
+        self, organization: OrganizationId, project: ProjectId, answer: AnswerToKeep, content: bytes
+    ) -> None:
+        """Write what has come of an answer that was begun, unless it has ended since."""
+        statement = (
+            update(AnswerRow)
+            .where(AnswerRow.id == answer.id, *_being_made(organization, project))
+            .values(content=content, size=len(content))
+        )
+        async with self._database.transaction() as session:
+            await session.execute(statement)
 
     async def finish(
         self, organization: OrganizationId, project: ProjectId, answer: AnswerToKeep, content: bytes
@@ -199,7 +217,7 @@ class AnswerStore:
 
     async def _stored(self, row: AnswerRow) -> StoredAnswer:
         content = await asyncio.to_thread(self._cipher.decrypt, row.id, row.content)
-        return StoredAnswer(row.id, row.state, row.details, content.input, content.output)
+        return StoredAnswer(row.id, row.state, row.details, content.input, content.output, content.deltas)
 
 
 def _being_made(organization: OrganizationId, project: ProjectId) -> list[ColumnElement[bool]]:

@@ -1,11 +1,13 @@
 """`/v1/responses/{id}` and stored `/v1/chat/completions`, as OpenAI's API has them; creating them is paid for."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import StreamingResponse
 
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.principal import KeyScope, Principal
+from tokenyard.responses.event_streams import ResponseStreams
 from tokenyard.responses.store import AnswerKind, AnswerStore
 from tokenyard.responses.views import (
     ChatMessageView,
@@ -20,31 +22,57 @@ from tokenyard.responses.views import (
     part_of,
 )
 from tokenyard.web.auth import TenantWith
-from tokenyard.web.pages import After, Page, PageSize, metadata_filter
+from tokenyard.web.pages import After, Page, PageSize
+from tokenyard.web.queries import METADATA_QUERY, list_query, metadata_filter
 
 Tenant = Annotated[Principal, Depends(TenantWith(KeyScope.INFERENCE))]
 FreshTenant = Annotated[Principal, Depends(TenantWith(KeyScope.INFERENCE, fresh=True))]
 MAX_CHAT_PAGE = 20
 """Each of them may be long."""
 Order = Literal["asc", "desc"]
+_NOT_BUFFERED = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _LOGPROBS = "message.output_text.logprobs"
-_Stream = Annotated[bool, Query(description="Only false: events are not kept.")]
+_EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The response; with `stream`, its events, also those that are yet to come.",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
+_INCLUDE = {"parameters": [list_query("include", {"enum": [_LOGPROBS]}, description="Shown where there are some.")]}
+_StartingAfter = Annotated[int | None, Query(ge=0, description="With `stream`: the number of the last event known.")]
+_Obfuscation = Annotated[bool, Query(description="Only false: events are not padded.")]
 
 
-def response_router(answers: AnswerStore) -> APIRouter:
+def response_router(answers: AnswerStore, streams: ResponseStreams) -> APIRouter:
     router = APIRouter(prefix="/v1/responses", tags=["responses"])
 
-    @router.get("/{response}", response_model_exclude_unset=True)
+    @router.get(
+        "/{response}",
+        response_model=StoredResponseView,
+        response_model_exclude_unset=True,
+        responses=_EVENTS,
+        openapi_extra=_INCLUDE,
+    )
     async def retrieve_response(
-        response: str, request: Request, tenant: Tenant, stream: _Stream = False
-    ) -> StoredResponseView:
+        response: str,
+        request: Request,
+        tenant: Tenant,
+        *,
+        stream: bool = False,
+        starting_after: _StartingAfter = None,
+        include_obfuscation: _Obfuscation = False,
+    ) -> StoredResponseView | StreamingResponse:
         _check_include(request)
-        if stream or "starting_after" in request.query_params:
-            name = "stream" if stream else "starting_after"
-            raise InvalidRequest(f"Unsupported parameter: '{name}': events are not kept.", param=name)
-        return StoredResponseView.of(
-            await answers.get(tenant.organization, tenant.project, AnswerKind.RESPONSE, response)
-        )
+        if include_obfuscation:
+            raise InvalidRequest("Unsupported parameter: 'include_obfuscation'.", param="include_obfuscation")
+        owner = tenant.organization, tenant.project
+        if stream:
+            after = -1 if starting_after is None else starting_after
+            events = await streams.open(*owner, response, after=after)
+            return StreamingResponse(events, headers=_NOT_BUFFERED, media_type="text/event-stream")
+        if starting_after is not None:
+            raise InvalidRequest("'starting_after' is only allowed with 'stream'.", param="starting_after")
+        return StoredResponseView.of(await answers.get(*owner, AnswerKind.RESPONSE, response))
 
     @router.delete("/{response}")
     async def delete_response(response: str, tenant: FreshTenant) -> DeletedResponseView:
@@ -55,7 +83,7 @@ def response_router(answers: AnswerStore) -> APIRouter:
     async def cancel_response(response: str, tenant: FreshTenant) -> StoredResponseView:
         return StoredResponseView.of(await answers.cancel(tenant.organization, tenant.project, response))
 
-    @router.get("/{response}/input_items", response_model_exclude_unset=True)
+    @router.get("/{response}/input_items", response_model_exclude_unset=True, openapi_extra=_INCLUDE)
     async def list_input_items(
         response: str,
         request: Request,
@@ -76,7 +104,7 @@ def response_router(answers: AnswerStore) -> APIRouter:
 def chat_completion_router(answers: AnswerStore) -> APIRouter:
     router = APIRouter(prefix="/v1/chat/completions", tags=["stored chat completions"])
 
-    @router.get("", response_model_exclude_unset=True)
+    @router.get("", response_model_exclude_unset=True, openapi_extra={"parameters": [METADATA_QUERY]})
     async def list_chat_completions(
         request: Request,
         tenant: Tenant,

@@ -45,11 +45,7 @@ class StoredResponseView(_AsGiven):
 
     @classmethod
     def of(cls, answer: StoredAnswer) -> Self:
-        """Return it as it stands: one that was cancelled or lost is kept as it began."""
-        given = {**answer.output, "status": answer.state, "metadata": answer.metadata}
-        if answer.state == "failed" and given["error"] is None:
-            given["error"] = _LOST
-        return cls.model_validate(given)
+        return cls.model_validate(as_it_stands(answer))
 
 
 class StoredChatView(_AsGiven):
@@ -93,6 +89,25 @@ class DeletedChatView(BaseModel):
     id: str
     object: Literal["chat.completion.deleted"] = "chat.completion.deleted"
     deleted: Literal[True] = True
+
+
+def as_it_stands(answer: StoredAnswer) -> Json:
+    """Return a response; of one that was cancelled or lost, what had come of it by then."""
+    output = {**answer.output, "status": answer.state, "metadata": answer.metadata}
+    if answer.state == "failed" and output["error"] is None:
+        output["error"] = _LOST
+    if not answer.is_being_made:
+        output["output"] = [_ended(item) for item in _items(output["output"])]
+    return output
+
+
+def _items(output: object) -> Sequence[Json]:
+    assert isinstance(output, list)
+    return output
+
+
+def _ended(item: Json) -> Json:
+    return {**item, "status": "incomplete"} if item.get("status") == "in_progress" else item
 
 
 def input_items(answer: StoredAnswer) -> list[InputItemView]:

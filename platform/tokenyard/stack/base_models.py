@@ -2,22 +2,25 @@
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from tokenyard.core.models import InvalidModelSpec, ModelTask, read_model_spec
+from tokenyard.core.model_files.reading import read_model_spec
+from tokenyard.core.models import InvalidModelSpec, ModelTask
 from tokenyard.settings import Settings
 from tokenyard.stack.installation import StackFailed
+from tokenyard.stack.progress import Progress
 
 PULL_TIMEOUT_S = 3600.0
 
 
 class PulledModel(msgspec.Struct, frozen=True):
-    """A model that is there: its id, and its local folder."""
+    """A model that is there: its id, its local folder, and the hash of what adapters are trained against."""
 
     id: str
     path: str
+    content_hash: str
 
 
 class _Said(msgspec.Struct):
@@ -34,6 +37,26 @@ def task_of(settings: Settings, model: str) -> ModelTask:
         return read_model_spec((settings.models_dir / f"{model}.yaml").read_bytes()).task
     except (OSError, InvalidModelSpec):
         return ModelTask.CHAT
+
+
+async def pull_served(
+    settings: Settings, models: Sequence[str], environment: Mapping[str, str], progress: Progress
+) -> None:
+    """Fetch the described models that are not there yet, and look whether those that are there are the right ones.
+
+    Raises:
+        StackFailed: one cannot be had, or is there and is another or not complete.
+    """
+    for model in models:
+        with progress.step(f"Base model {model}") as step:
+            folder = settings.effective_models_path / model
+            stood_there = folder.exists()
+            arguments = (model, "--into", str(folder), "--specs", str(settings.models_dir))
+            try:
+                await pull(arguments, environment, step.show)
+            except StackFailed as failure:
+                hint = f"Remove {folder} to fetch it again." if stood_there else "Models are set by TOKENYARD_MODELS."
+                raise StackFailed(f"{failure}. {hint}") from failure
 
 
 async def pull(

@@ -7,9 +7,10 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from tokenyard.catalog.base_models import BaseModels
-from tokenyard.catalog.server_access import server_keys
-from tokenyard.core.models import InvalidModelSpec, ModelTask, read_model_spec
+from tokenyard.catalog.base_models.base_models import BaseModels
+from tokenyard.catalog.base_models.server_access import server_keys
+from tokenyard.core.model_files.reading import read_model_spec
+from tokenyard.core.models import InvalidModelSpec, ModelTask
 from tokenyard.settings import Settings
 from tokenyard.stack.base_models import task_of
 

@@ -1,6 +1,7 @@
 """The local Ray: one head node that listens on 127.0.0.1 only, with its token authentication on."""
 
 import hashlib
+import json
 import os
 import shutil
 import socket
@@ -13,11 +14,13 @@ from tokenyard.settings import Settings
 from tokenyard.stack.installation import SECRET_VARIABLE, StackFailed, local_url
 from tokenyard.stack.processes.child import Part
 from tokenyard.stack.processes.probes import Probe, answers_http
-from tokenyard_deployments.serving.app import serve_environment
+from tokenyard.stack.serving import installed_kind
+from tokenyard_deployments.serving.app import node_resource, serve_environment
 from tokenyard_deployments.serving.replica_settings import METER_SECRET, REPLICA_BEARER, REPLICA_DIR
 
 # Logical CPUs, so that replicas and training are placed by declaration, whatever the machine has.
 LOGICAL_CPUS = 16
+NODE_PLACES = 1000
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
 READY_LIMIT_S = 180.0
 STOP_GRACE_S = 6.0
@@ -36,6 +39,7 @@ def ray_part(settings: Settings, environment: Mapping[str, str]) -> Part:
         # Any free ports: Ray's usual range would take in ports that the operator chose for something else.
         *("--min-worker-port", "0", "--max-worker-port", "0"),
         *("--num-cpus", str(LOGICAL_CPUS), "--object-store-memory", str(OBJECT_STORE_BYTES)),
+        *("--resources", json.dumps({node_resource(installed_kind()): NODE_PLACES})),
         *("--temp-dir", str(session_folder(settings.data_dir) / "r")),
     )
     return Part(

@@ -1,14 +1,15 @@
 """The steps of a start, each shown while it goes on; those that do not need each other go on at the same time."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from tokenyard.bootstrap.migrate import bring_up_to_date
+from tokenyard.core.models import InvalidModelSpec
 from tokenyard.settings import Settings
-from tokenyard.stack.base_models import pull
+from tokenyard.stack.base_models import pull_served
 from tokenyard.stack.first_start import FirstKeys, make_first_keys
 from tokenyard.stack.installation import StackFailed, local_url
 from tokenyard.stack.processes.parts import our_parts, valkey_part
@@ -52,27 +53,12 @@ class Startup:
 
     async def _serving(self) -> None:
         models = [spec.id for spec in own_models(self.settings)]
-        await together(self._base_models(models), self._ray())
+        await together(pull_served(self.settings, models, self._environment, self._progress), self._ray())
         if not models:
             return await self._deploy()  # what Serve may still run is ended
         with self._progress.step(f"Replicas of {', '.join(models)}") as step:
             await self._deploy()
             await self._supervisor.unless_failed(until_models_run(self.settings, step.show))
-
-    async def _base_models(self, models: Sequence[str]) -> None:
-        """Fetch the base models that are not there yet, and look whether those that are there are complete."""
-        for model in models:
-            with self._progress.step(f"Base model {model}") as step:
-                folder = self.settings.effective_models_path / model
-                stood_there = folder.exists()
-                arguments = (model, "--into", str(folder), "--specs", str(self.settings.models_dir))
-                try:
-                    await pull(arguments, self._environment, step.show)
-                except StackFailed as failure:
-                    hint = (
-                        f"Remove {folder} to fetch it again." if stood_there else "Models are set by TOKENYARD_MODELS."
-                    )
-                    raise StackFailed(f"{failure}. {hint}") from failure
 
     async def _stores(self) -> None:
         """Start Valkey, and bring the database to the newest schema, with its rate cards."""
@@ -83,6 +69,8 @@ class Startup:
                 await asyncio.to_thread(bring_up_to_date, self.settings)
             except InvalidRateCard as error:
                 raise StackFailed(f"The prices cannot be used: {error}") from error
+            except InvalidModelSpec as error:
+                raise StackFailed(f"A model of TOKENYARD_MODELS has no usable description: {error}") from error
             except (DatabaseDown, SQLAlchemyError, OSError) as error:
                 raise StackFailed(f"The database cannot be brought up to date: {error.__cause__ or error}") from error
             if not self.settings.redis_url:

@@ -13,12 +13,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 from sqlalchemy.orm import DeclarativeBase, registry
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from tokenyard.core.ids import OrganizationId
 from tokenyard.storage.outage import DatabaseDown, raise_outage
 from tokenyard.storage.time_limits import REQUEST_LIMITS, TimeLimits
 
 POOL_SIZE = 5
 # Drivers and pool say in many ways that there is no connection to be had.
 _NOT_CONNECTED = (OSError, SQLAlchemyError, PostgresError, InterfaceError, SqliteError)
+
+_LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
 
 
 Fence = Callable[[AsyncSession], Awaitable[None]]
@@ -131,3 +134,17 @@ def _set_up_sqlite(connection: Any, _record: ConnectionPoolEntry) -> None:
 def _begin_sqlite(connection: Any) -> None:
     begin = connection.get_execution_options().get("tokenyard_begin", "BEGIN")
     connection.exec_driver_sql(begin)
+
+
+async def advisory_lock(session: AsyncSession, name: str) -> None:
+    """Wait until no other writing transaction holds the lock `name`, and hold it until this one ends.
+
+    SQLite has one writer at a time (`Database.transaction` begins IMMEDIATE), so it needs no lock.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        await session.execute(_LOCK, {"name": name})
+
+
+async def organization_lock(session: AsyncSession, organization: OrganizationId) -> None:
+    """Hold the lock of an organization's files and jobs: no job may begin with a file that is being deleted."""
+    await advisory_lock(session, f"organization:{organization}")

@@ -11,16 +11,16 @@ from tokenyard.core.budgets import ALERT_PERCENTS, AlertRules
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Conflict, NotFound
 from tokenyard.core.ids import ApiKeyId, OrganizationId, new_organization_id, new_project_id
-from tokenyard.core.money import NanoDollars
+from tokenyard.core.money import NanoDollars, PriceStep
 from tokenyard.core.principal import Limits, Role
-from tokenyard.storage.advisory_lock import advisory_lock
-from tokenyard.storage.database import Database
+from tokenyard.storage.database import Database, advisory_lock
 from tokenyard.storage.paging import part_of_list
 from tokenyard.storage.transactional_outbox import OutboxMessage
 from tokenyard.tenancy.changes import OperatorKeyEnded, write_change
 from tokenyard.tenancy.keys import Credential
 from tokenyard.tenancy.plans.combination import NO_LIMITS, credential_of, effective_limits
 from tokenyard.tenancy.plans.operator_store import plan_of
+from tokenyard.tenancy.plans.prices import in_force, price_steps, publish_first_plan, publish_move
 from tokenyard.tenancy.plans.rules import Rules
 from tokenyard.tenancy.store import NO_RULES, AuditedChange, LimitsChange, record, revise_for, write_changes
 from tokenyard.tenancy.tables import ApiKeyRow, AuditRow, OrganizationRow, PlanRow, ProjectRow
@@ -71,6 +71,7 @@ class TenancyOperatorStore:
             async with self._database.transaction() as session:
                 if plan is not None:
                     change.set("plan_id", (await plan_of(session, plan)).id)
+                    publish_first_plan(session, row, self._clock.now_ms())
                 change.before.clear()
                 session.add(row)
                 await session.flush()
@@ -116,7 +117,7 @@ class TenancyOperatorStore:
             row = await _organization(session, reference, to_change=True)
             change = write_changes(row, limits, rules, name=name)
             if plan is not None:
-                change.set("plan_id", None if chosen is None else chosen.id)
+                await _move(session, row, None if chosen is None else chosen.id, change, now_ms)
             change.archive(archived, at=now_ms // 1000)
             messages = await revise_for(session, OrganizationId(row.id), change, now_ms)
             action = "organization.archived" if archived else "organization.updated"
@@ -182,7 +183,34 @@ class TenancyOperatorStore:
         )
         async with self._database.reading() as session:
             found = (await session.execute(query)).first()
-            return None if found is None else credential_of(*found)
+            if found is None:
+                return None
+            key, project, organization, plan = found
+            # After the revision: a step that is newer than that does no harm, and one that is older would.
+            prices = await self._prices(session, organization)
+            return credential_of(key, project, organization, plan, prices)
+
+    async def _prices(self, session: AsyncSession, organization: OrganizationRow | None) -> Sequence[PriceStep]:
+        if organization is None or not (organization.plan_id or organization.prices_from_ms):
+            return ()  # it was never on a plan
+        owner = OrganizationId(organization.id)
+        return in_force((await price_steps(session, [owner]))[owner], self._clock.now_ms())
+
+    async def price_steps(
+        self, session: AsyncSession, organizations: Collection[OrganizationId]
+    ) -> Mapping[OrganizationId, Sequence[PriceStep]]:
+        """Return for each by what its prices were, are and will be multiplied, in the order of dates."""
+        return await price_steps(session, organizations)
+
+    async def pinned_adapters(self) -> Mapping[OrganizationId, int]:
+        """Return how many fine-tuned models of each organization stay in memory, where its plan keeps any."""
+        query = (
+            select(OrganizationRow.id, PlanRow.pinned_adapters)
+            .join(PlanRow, PlanRow.id == OrganizationRow.plan_id)
+            .where(PlanRow.pinned_adapters > 0, OrganizationRow.archived_at.is_(None))
+        )
+        async with self._database.reading() as session:
+            return {OrganizationId(organization): count for organization, count in await session.execute(query)}
 
     async def alert_rules(
         self, scopes: Mapping[OrganizationId, Collection[str]]
@@ -223,6 +251,15 @@ class TenancyOperatorStore:
         async with self._database.transaction() as session:
             row = await _organization(session, organization)
             row.announced_at = self._clock.now_ms() // 1000
+
+
+async def _move(
+    session: AsyncSession, row: OrganizationRow, plan: str | None, change: AuditedChange, now_ms: int
+) -> None:
+    moves = plan != row.plan_id
+    change.set("plan_id", plan)
+    if moves:
+        change.set("prices_from_ms", await publish_move(session, row, now_ms))
 
 
 def _default_project(owner: OrganizationRow) -> ProjectRow:

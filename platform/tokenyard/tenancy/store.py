@@ -26,7 +26,7 @@ _KEY_RULES = ("limits", "models", "model_limits", "scopes", "addresses", "expire
 _UNSTATED: tuple[object, ...] = (None, NO_LIMITS, {})
 MAX_KEYS = 1_000
 """Keys of an organization that are neither revoked nor expired."""
-_NOT_IN_PRINCIPAL = {"name", "alert_percents"}
+_NOT_IN_PRINCIPAL = {"name", "alert_percents", "pinned_adapters"}
 
 
 class TenancyStore:
@@ -264,12 +264,13 @@ def record(
     *,
     at: int,
     details: dict[str, object] | None = None,
+    before: dict[str, object] | None = None,
     change: AuditedChange | None = None,
 ) -> None:
     """Add to the audit log, in the transaction of the change itself, at `at` unix seconds. No secrets in `details`."""
     row = AuditRow(organization_id=organization, actor=actor, action=action, resource=resource, at=at)
     row.details = {**(details or {}), **(change.after if change else {})}
-    row.before = change.before if change else {}
+    row.before = {**(before or {}), **(change.before if change else {})}
     session.add(row)
 
 

@@ -11,8 +11,9 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-from tokenyard.core.principal import Limits, Role
-from tokenyard.storage.columns import Count, Id, Json, UnixSeconds
+from tokenyard.core.money import MULTIPLIER_LENGTH
+from tokenyard.core.principal import Limits, LocalShare, Role
+from tokenyard.storage.columns import Count, Id, Json, UnixMs, UnixSeconds
 from tokenyard.storage.database import Base
 from tokenyard.tenancy.keys import redacted
 
@@ -33,6 +34,17 @@ class LimitsColumn(TypeDecorator[Limits]):
         return None if value is None else msgspec.convert(value, Limits)
 
 
+class LocalShareColumn(TypeDecorator[LocalShare]):
+    impl = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+    cache_ok = True
+
+    def process_bind_param(self, value: LocalShare | None, dialect: Dialect) -> dict[str, int] | None:
+        return None if value is None else msgspec.structs.asdict(value)
+
+    def process_result_value(self, value: object, dialect: Dialect) -> LocalShare | None:
+        return None if value is None else msgspec.convert(value, LocalShare)
+
+
 class ModelLimitsColumn(TypeDecorator[dict[str, Limits]]):
     impl = JSON().with_variant(JSONB(), "postgresql")
     cache_ok = True
@@ -48,6 +60,8 @@ def as_stored(value: object) -> object:
     """Return a row's value as JSON holds it."""
     if isinstance(value, Limits):
         return stored_limits(value)
+    if isinstance(value, LocalShare):
+        return msgspec.structs.asdict(value)
     if isinstance(value, dict):
         return {name: as_stored(each) for name, each in value.items()}
     return value
@@ -75,7 +89,42 @@ class PlanRow(Base):
     limits: Mapped[StoredLimits]
     # Patterns; None is every model.
     models: Mapped[Texts | None]
+    # None: nothing is served while Redis is away.
+    local_share: Mapped[Annotated[LocalShare, mapped_column(LocalShareColumn)] | None]
+    # As stated last: in force from `prices_from_ms` on. `PlanPriceRow` tells what was before.
+    price_multiplier: Mapped[str] = mapped_column(String(MULTIPLIER_LENGTH))
+    # `TierTerms` by the tier's name.
+    service_tiers: Mapped[Json]
+    # So many of an organization's fine-tuned models stay in the memory of replicas.
+    pinned_adapters: Mapped[int] = mapped_column(default=0)
+    prices_from_ms: Mapped[UnixMs]
     created_at: Mapped[UnixSeconds] = mapped_column("created")
+
+
+class PlanPriceRow(Base):
+    """What prices are multiplied by on a plan, from `from_ms` until the next row's. Never updated, never deleted.
+
+    `tiers` are the multipliers of the service tiers that have their own, by name.
+    """
+
+    __tablename__ = "tenancy_plan_prices"
+
+    plan: Mapped[Id] = mapped_column(primary_key=True)
+    from_ms: Mapped[UnixMs] = mapped_column(primary_key=True, autoincrement=False)
+    multiplier: Mapped[str] = mapped_column(String(MULTIPLIER_LENGTH))
+    tiers: Mapped[Json]
+    published_at_ms: Mapped[UnixMs]
+
+
+class OrganizationPlanRow(Base):
+    """By which plan an organization's prices go from `from_ms` on; None is by none. Never updated, never deleted."""
+
+    __tablename__ = "tenancy_organization_plans"
+
+    organization: Mapped[Id] = mapped_column(primary_key=True)
+    from_ms: Mapped[UnixMs] = mapped_column(primary_key=True, autoincrement=False)
+    plan: Mapped[Id | None]
+    published_at_ms: Mapped[UnixMs]
 
 
 class OrganizationRow(Base):
@@ -88,6 +137,8 @@ class OrganizationRow(Base):
     name: Mapped[str] = mapped_column(String(200))
     default_project_id: Mapped[Id] = mapped_column("default_project")
     plan_id: Mapped[Id | None] = mapped_column("plan", ForeignKey("tenancy_plans.id"), index=True)
+    # From when on its prices go by that plan. `OrganizationPlanRow` tells by which they went before.
+    prices_from_ms: Mapped[UnixMs] = mapped_column(default=0)
     # What of these is None comes from the plan.
     weight: Mapped[int | None]
     limits: Mapped[StoredLimits]

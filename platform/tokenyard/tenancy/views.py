@@ -113,7 +113,10 @@ class RowView(Identified, from_attributes=True):
 
 
 class OrganizationView(RowView):
-    """A tenant, with what is its own: what is null comes from its plan, or else there is no limit to it."""
+    """A tenant, with what is its own: what is null comes from its plan, or else there is no limit to it.
+
+    Its prices go by its plan from `prices_from_ms` (unix milliseconds) on.
+    """
 
     id: OrganizationId
     object: Literal["organization"] = "organization"
@@ -121,6 +124,7 @@ class OrganizationView(RowView):
     name: str
     default_project_id: ProjectId
     plan_id: PlanId | None
+    prices_from_ms: int
     weight: int | None
     limits: LimitsField
     models: list[str] | None

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import orjson
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import APIRouter, Depends, FastAPI, Response
 from prometheus_client import CollectorRegistry
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
@@ -19,6 +19,7 @@ from tokenyard.web.auth import Authenticator
 from tokenyard.web.errors import install_error_handlers
 from tokenyard.web.health import Dependencies, health_router
 from tokenyard.web.metrics import metrics_router
+from tokenyard.web.queries import DescribedQueries
 from tokenyard.web.rated_authenticator import RatedAuthenticator
 from tokenyard.web.request_guard import RequestGuard
 
@@ -64,8 +65,9 @@ def create_app(
         app.include_router(metrics_router(registry))
     if description:
         _serve_description(app)
+    known = [Depends(DescribedQueries(app).refuse_unknown)]
     for router in routers:
-        app.include_router(router)
+        app.include_router(router, dependencies=known)
     install_error_handlers(app)
     app.add_middleware(RequestGuard, streaming_paths=streaming_paths)
     return app

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from tokenyard.core.errors import ErrorBody, InvalidRequest, NotFound, TokenyardError, error_body
 
@@ -64,9 +65,14 @@ def install_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         if error.status_code == NotFound.status:
             return error_response(NotFound(f"Unknown request URL: {request.method} {request.scope['path']}"))
-        answer = InvalidRequest(str(error.detail))
+        message = str(error.detail)
+        if error.status_code == 405:
+            message = f"Not allowed to {request.method} on {request.scope['path']}."
+        answer = InvalidRequest(message)
         answer.status = error.status_code
         answer.headers.update(error.headers or {})
+        if error.status_code == 405:
+            answer.headers["Allow"] = _allowed(request)
         return error_response(answer)
 
     async def unforeseen(request: Request, error: Exception) -> Response:
@@ -78,3 +84,17 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, malformed)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(Exception, unforeseen)
+
+
+def _allowed(request: Request) -> str:
+    """Return every method of the path: the router names those of its first route alone.
+
+    Where a route names the path word for word, those that would take its last part for an id are not meant.
+    """
+    matching = [
+        route
+        for route in request.app.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+    ]
+    literal = [route for route in matching if route.path == request.scope["path"]]
+    return ", ".join(sorted({method for route in literal or matching for method in route.methods or ()}))

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.figures import write_figures
-from benchmarks.gateway import rates, several
+from benchmarks.gateway import attacks, rates, several
 from benchmarks.gateway.stand import PATH, Stand, Target, load, stand, streams
 
 STREAMS, STREAM_TOKENS = 500, 500
@@ -18,8 +18,10 @@ def main() -> None:
         with stand(folder) as it:
             print("one core each: ours, the ceiling, the peers (five rounds) ...", flush=True)  # noqa: T201
             found = rates.measure(it, folder)
+            print("a tenant beside attacks ...", flush=True)  # noqa: T201
+            figures = _rates(found) | attacks.measure(it)
             print("streams, several processes, a long run ...", flush=True)  # noqa: T201
-            figures = _rates(found) | _streams(it) | _several(it) | _long_run(it, found.rps[rates.OURS])
+            figures |= _streams(it) | _several(it) | _long_run(it, found.rps[rates.OURS])
     write_figures("gateway", figures)
 
 

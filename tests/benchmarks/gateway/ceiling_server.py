@@ -14,8 +14,8 @@ import redis.asyncio as redis
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-_TAKE = "local n = redis.call('INCRBY', KEYS[1], ARGV[1]) redis.call('PEXPIRE', KEYS[1], 60000) return n"
-_GIVE = """
+TAKE = "local n = redis.call('INCRBY', KEYS[1], ARGV[1]) redis.call('PEXPIRE', KEYS[1], 60000) return n"
+GIVE = """
 redis.call('DECRBY', KEYS[1], ARGV[1])
 return redis.call('XADD', KEYS[2], 'MAXLEN', '~', 1000, '*', 'event', ARGV[2])
 """
@@ -25,8 +25,8 @@ class Ceiling:
     def __init__(self, server: str, redis_url: str) -> None:
         self._server = server
         self._redis = redis.from_url(redis_url)
-        self._take = self._redis.register_script(_TAKE)
-        self._give = self._redis.register_script(_GIVE)
+        self._take = self._redis.register_script(TAKE)
+        self._give = self._redis.register_script(GIVE)
         self._http: aiohttp.ClientSession | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

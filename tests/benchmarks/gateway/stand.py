@@ -51,7 +51,12 @@ ROOMY = Limits(
     monthly_spend=NanoDollars(10**15),
 )
 FEW_A_MINUTE = 2000
-TENANTS = {"limited": ROOMY, "unlimited": Limits(), "few": Limits(requests_per_minute=FEW_A_MINUTE)}
+TENANTS = {
+    "limited": ROOMY,
+    "unlimited": Limits(),
+    "few": Limits(requests_per_minute=FEW_A_MINUTE),
+    "hostile": ROOMY,
+}
 
 
 @dataclass(frozen=True)

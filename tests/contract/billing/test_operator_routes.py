@@ -18,8 +18,10 @@ from support.billing.stand import (
     usage,
     worker,
 )
+from support.money.live_budgets import put_budget
 from tokenyard.core.budgets import wallet
-from tokenyard.core.redis_keys import bucket_of, budget, usage_stream
+from tokenyard.core.redis_keys import bucket_of, usage_stream
+from tokenyard.limits.budget_figures import BudgetFigures
 from tokenyard.storage.database import Database
 
 CREDITS = f"/admin/organizations/{ACME}/credits"
@@ -134,7 +136,7 @@ async def test_books_that_agree_are_ok(database: Database, redis: Redis) -> None
 
 
 async def test_what_is_broken_is_shown_by_name_and_place(database: Database, redis: Redis) -> None:
-    await redis.hset(budget(bucket_of(ACME), wallet(ACME)), mapping={"ledger": 5, "version": 0})
+    await put_budget(redis, bucket_of(ACME), wallet(ACME), BudgetFigures(5, 0))
     async with billing_api(database, redis) as api:
         for status, found in (await api.get("/admin/reconcile"), await api.post("/admin/reconcile")):
             assert (status, found["ok"]) == (200, False)

@@ -23,6 +23,7 @@ DAY_MS = 86_400_000
 
 def body(version: str, start_ms: int) -> dict[str, Any]:
     card: dict[str, Any] = msgspec.to_builtins(stated(version, start_ms))
+    card["models"][MODEL]["fine_tuned"] |= {"hosting_hour": None, "pinned_hosting_hour": None}
     return card
 
 
@@ -50,8 +51,28 @@ async def test_a_card_is_published_once_and_read_as_it_was_written(database: Dat
         )
         assert await api.get(f"{CARDS}/2031") == (200, made)
         _, shipped = await api.get(f"{CARDS}/2026-01-01")
-        assert shipped["models"][MODEL]["fine_tuned"] == {"input": "0.15", "cached_input": "0.075", "output": "0.60"}
+        assert shipped["models"][MODEL]["fine_tuned"] == card["models"][MODEL]["fine_tuned"]
         assert (await api.get(f"{CARDS}/2032"))[0] == 404
+
+
+async def test_hours_of_fine_tunes_have_prices_of_their_own(database: Database, redis: Redis) -> None:
+    start_ms = await installed(database)
+    hours: tuple[tuple[dict[str, str], dict[str, str | None]], ...] = (
+        ({"hosting_hour": "0.02"}, {"hosting_hour": "0.02", "pinned_hosting_hour": "0.02"}),
+        ({"pinned_hosting_hour": "0.05"}, {"hosting_hour": "0.00", "pinned_hosting_hour": "0.05"}),
+        ({"hosting_hour": "0.02", "pinned_hosting_hour": "0"}, {"hosting_hour": "0.02", "pinned_hosting_hour": "0.00"}),
+    )
+    async with billing_api(database, redis) as api:
+        for number, (given, shown) in enumerate(hours):
+            card = body(f"203{number}", start_ms + number)
+            card["models"][MODEL]["fine_tuned"] |= given
+            status, made = await api.post(CARDS, card)
+            tuned = made["models"][MODEL]["fine_tuned"]
+            assert (status, {name: tuned[name] for name in shown}) == (200, shown)
+        for wrong in ("-1", "0.0000000001", "1001", "x"):
+            card = body("2040", start_ms + 100)
+            card["models"][MODEL]["fine_tuned"] |= {"hosting_hour": wrong}
+            assert (await api.post(CARDS, card))[0] == 400
 
 
 async def test_the_same_card_is_still_the_same_when_it_is_in_force(database: Database, redis: Redis) -> None:

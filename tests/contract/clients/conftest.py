@@ -60,17 +60,18 @@ def run_program(run: Run) -> RunProgram:
         program = PROGRAMS / name
         if program.suffix == ".mjs":
             # From standard input a module finds its packages in the working folder.
-            node = (_installed("node/bin/node"), "--input-type=module")
+            node = (installed("node/bin/node"), "--input-type=module")
             out = await run(*node, given=program.read_bytes(), folder=INSTALLED / "node")
         else:
-            out = await run(_installed("python/bin/python"), program)
+            out = await run(installed("python/bin/python"), program)
         told: dict[str, Any] = json.loads(out.splitlines()[-1])
         return told
 
     return run_program
 
 
-def _installed(path: str) -> Path:
+def installed(path: str) -> Path:
+    """Return the place of what `make clients` has installed."""
     found = INSTALLED / path
     assert found.exists(), f"{found} is missing: `make clients` installs the clients"
     return found

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from contract.clients.conftest import RunProgram
+from contract.clients.conftest import TIMEOUT_S, RunProgram
 from support.gateway_stack import GatewayStack, until
 
 PROGRAMS = ("with_langchain.py", "with_litellm.py", "with_llama_index.py", "with_openai.mjs", "with_vercel_ai.mjs")
@@ -22,7 +22,7 @@ async def test_it_works_unchanged(gateway: GatewayStack, run_program: RunProgram
     gateway.server.behaviour.status = 503
     running = asyncio.create_task(run_program(program))
     try:
-        await until(lambda: running.done() or gateway.server.log)
+        await until(lambda: running.done() or gateway.server.log, limit_s=TIMEOUT_S)  # some take long to load
     except TimeoutError:
         running.cancel()
         raise

@@ -1,5 +1,6 @@
 """Files as the `openai` SDK sees them."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Literal
@@ -10,7 +11,7 @@ import pytest
 from openai.types import FileDeleted, FileObject
 from sqlalchemy import func, select
 
-from support.finetune.fixtures import Platform
+from support.finetune.fixtures import FILES_QUOTA_BYTES, MAX_UPLOAD_BYTES, Platform
 from support.finetune.rows import rows
 from support.openai_errors import error_of, message_of
 from support.openai_schema import check_openai_schema, check_openai_type
@@ -137,6 +138,29 @@ async def test_too_large_a_file_is_refused_before_and_while_it_arrives(platform:
     await _nothing_is_left(platform)
 
 
+async def test_an_organization_stores_so_much_and_no_more_whatever_comes_at_once(platform: Platform) -> None:
+    large = b"x" * MAX_UPLOAD_BYTES
+
+    async def upload(client: openai.AsyncOpenAI, data: bytes = large) -> str:
+        return (await client.files.create(file=("large.txt", data), purpose="user_data")).id
+
+    made = [await upload(platform.acme, large[:-1]) for _ in range(2)]
+    answers = await asyncio.gather(*(upload(platform.acme) for _ in range(3)), return_exceptions=True)
+    refused = [answer for answer in answers if not isinstance(answer, str)]
+    assert [type(answer) for answer in refused] == [openai.RateLimitError] * 2
+    assert all(isinstance(one, openai.APIError) and one.code == "storage_quota_exceeded" for one in refused)
+    assert await upload(platform.acme, b"xx"), "to the last byte"
+    with pytest.raises(openai.RateLimitError) as full:
+        await upload(platform.acme, b"x")
+    assert error_of(full.value)["type"] == "insufficient_quota"
+    assert full.value.response.headers["x-should-retry"] == "false"
+    files = [path for path in platform.folder.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) == FILES_QUOTA_BYTES
+    assert await upload(platform.rival), "another's files count for nothing here"
+    await platform.acme.files.delete(made[0])
+    assert await upload(platform.acme, large[:-1])
+
+
 async def test_fields_may_follow_the_file_and_the_name_is_only_a_name(platform: Platform) -> None:
     body = (
         b'--b\r\ncontent-disposition: form-data; name="file"; filename="../../etc/pass\x01wd"\r\n\r\nhello\r\n'
@@ -159,12 +183,21 @@ async def test_fields_may_follow_the_file_and_the_name_is_only_a_name(platform: 
         b'--b\r\ncontent-disposition: form-data; name="file"; filename="x"\r\n\r\ncut short',
         b'--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\n' + b"x" * 10_000 + b"\r\n--b--\r\n",
         b'--b\r\ncontent-disposition: form-data; name="other"; filename="x"\r\n\r\ndata\r\n--b--\r\n',
+        b'--b\r\ncontent-disposition: form-data; name="file"\r\n\r\nno file at all\r\n--b--\r\n',
     ],
 )
 async def test_a_malformed_body_is_refused_in_openais_shape(platform: Platform, body: bytes) -> None:
     answer = await _post(platform, body)
     assert answer.status_code == 400
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+    await _nothing_is_left(platform)
+
+
+async def test_an_unknown_field_is_refused_by_name(platform: Platform) -> None:
+    async with httpx.AsyncClient(base_url=platform.url, headers={"authorization": "Bearer ty-acme"}) as http:
+        fields = {"purpose": "user_data", "visibility": "all"}
+        refused = await http.post("/v1/files", data=fields, files={"file": ("a.txt", b"text")})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "visibility")
     await _nothing_is_left(platform)
 
 

@@ -8,7 +8,7 @@ import openai
 import pytest
 from sqlalchemy import func, select
 
-from support.finetune.fixtures import BOUND_KEY, Platform
+from support.finetune.fixtures import BOUND_KEY, CHEAP_KEY, Platform
 from support.finetune.ports import TRAINING_RATE
 from support.finetune.rows import rows
 from support.openai_errors import message_of
@@ -50,6 +50,16 @@ async def test_the_worst_case_is_reserved(platform: Platform) -> None:
     text = len("Which colour is the sky?") + len("Blue.")
     tokens = 3 * 20 * (text + 8 + 2 * 8)
     assert platform.reservations.open == {job.id: tokens * TRAINING_RATE}
+
+
+async def test_a_job_costs_what_the_plan_says_when_it_is_created(platform: Platform) -> None:
+    file = await _file(platform, 20)
+    cheap = platform.acme.with_options(api_key=CHEAP_KEY)
+    job = await cheap.fine_tuning.jobs.create(model="small-model", training_file=file)
+    async with platform.database.reading() as session:
+        row = (await session.scalars(select(JobRow))).one()
+    assert row.price == "2026-01-01/small-model@0.8"
+    assert platform.reservations.open == {job.id: row.reserved_tokens * TRAINING_RATE * 4 // 5}
 
 
 async def test_a_model_that_the_key_may_not_use_is_not_trained(platform: Platform) -> None:

@@ -31,8 +31,7 @@ async def test_a_whole_answer(gateway: GatewayStack, client: AsyncOpenAI) -> Non
     assert settled.claims.project == PROJECT
     assert settled.claims.key == KEY_ID
     await until(gateway.no_holds)
-    budget = await gateway.budget()
-    assert int(budget[b"pending"]) == 4 * 100 + 3 * 1000
+    assert (await gateway.budget()).pending == 4 * 100 + 3 * 1000
 
 
 async def test_a_stream(gateway: GatewayStack, client: AsyncOpenAI) -> None:

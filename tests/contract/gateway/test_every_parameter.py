@@ -232,10 +232,9 @@ async def test_the_service_tier_is_told_where_it_was_asked_for(gateway: GatewayS
     assert len({settled.usage for settled in await gateway.settled(4)}) == 1
 
 
-@pytest.mark.parametrize("tier", ["flex", "scale", "priority", "fast"])
-def test_other_service_tiers_are_refused(tier: str) -> None:
-    with pytest.raises(InvalidRequest, match=tier) as refused:
-        _sent(CHAT, {"service_tier": tier})
+def test_other_service_tiers_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="scale") as refused:
+        _sent(CHAT, {"service_tier": "scale"})
     assert refused.value.param == "service_tier"
 
 

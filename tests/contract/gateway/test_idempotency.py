@@ -132,6 +132,9 @@ async def test_bad_headers_are_refused_by_name(gateway: GatewayStack, client: As
         with pytest.raises(openai.BadRequestError) as refused:
             await _whole(client, extra_headers={**HEADERS, name: value})
         assert error_of(refused.value)["param"] == name
+    with pytest.raises(openai.BadRequestError) as alone:
+        await _whole(client, extra_headers={"Last-Event-ID": "3"})
+    assert error_of(alone.value)["param"] == "Last-Event-ID"
     assert not gateway.server.log
 
 

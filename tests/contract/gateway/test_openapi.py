@@ -10,33 +10,27 @@ import pytest
 from fastapi.openapi.models import OpenAPI
 from jsonschema import Draft202012Validator
 
-from support.gateway_stack import HELLO, GatewayStack
+from support.gateway_stack import GatewayStack
+from support.request_bodies import LEAST
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.models import SamplingDefaults
+from tokenyard.gateway.endpoints.anthropic.unpaid_replies import errors_at
 from tokenyard.gateway.endpoints.openapi import schemas
 from tokenyard.gateway.endpoints.responses.body import LOGPROBS
+from tokenyard.gateway.endpoints.responses.items import UNTYPED, ItemReference
 from tokenyard.gateway.endpoints.table import (
     CHAT,
     COMPLETIONS,
     EMBEDDINGS,
     ENDPOINTS,
     MESSAGES,
-    RERANK,
     RESPONSES,
-    SCORE,
     Endpoint,
 )
 
 COMPONENTS = schemas()
-INPUTS: dict[str, dict[str, object]] = {
-    CHAT.path: {"messages": HELLO},
-    COMPLETIONS.path: {"prompt": "hello"},
-    RESPONSES.path: {"input": "hello"},
-    MESSAGES.path: {"messages": HELLO, "max_tokens": 1},
-    EMBEDDINGS.path: {"input": "hello"},
-    SCORE.path: {"queries": "hello", "documents": "hello"},
-    RERANK.path: {"query": "hello", "documents": ["hello"]},
-}
+_RESULT = {"type": "tool_result", "tool_use_id": "x", "content": [{"text": "x"}]}
+_OUTPUT = {"type": "function_call_output", "call_id": "x", "output": [{"text": "x"}]}
 STATUSES = {"200", "400", "401", "403", "404", "409", "410", "413", "422", "429", "500", "502", "503", "504"}
 each_endpoint = pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.operation)
 each_field = pytest.mark.parametrize(
@@ -71,11 +65,30 @@ async def test_every_paid_endpoint_is_described(gateway: GatewayStack, endpoint:
     assert body.endswith(f"/{endpoint.body.__name__}")
     answer = operation["responses"]["200"]["content"]
     assert answer["application/json"]["schema"]["$ref"].endswith(endpoint.reply.__name__)
-    streamed = answer.get("text/event-stream", {"schema": {"$ref": "/NoneType"}})["schema"]
-    described = {one["$ref"].rpartition("/")[2] for one in streamed.get("anyOf", [streamed])}
-    assert described == {one.__name__ for one in get_args(endpoint.event) or (endpoint.event or NoneType,)}
+    if endpoint.event is None:
+        assert "text/event-stream" not in answer
+    else:
+        data = answer["text/event-stream"]["itemSchema"]["properties"]["data"]
+        events = {one.__name__ for one in get_args(endpoint.event) or (endpoint.event,)}
+        if endpoint in (CHAT, COMPLETIONS):
+            data, done = data["anyOf"]
+            assert done == {"const": "[DONE]"}
+            events.add(endpoint.errors.schema.__name__)
+        told = data["contentSchema"].get("anyOf", [data["contentSchema"]])
+        assert {one["$ref"].rpartition("/")[2] for one in told} == events
     refusal = operation["responses"]["400"]["content"]["application/json"]["schema"]["$ref"]
     assert refusal.endswith(f"/{endpoint.errors.schema.__name__}")
+
+
+async def test_errors_are_described_in_the_shape_of_their_protocol(gateway: GatewayStack) -> None:
+    described = gateway.app.control_plane.openapi()["paths"]
+    for path, operations in described.items():
+        shape = errors_at(path.encode()).schema.__name__
+        for operation in operations.values():
+            for status, response in operation["responses"].items():
+                if not status.startswith("2"):
+                    told = response["content"]["application/json"]["schema"]["$ref"]
+                    assert told == f"#/components/schemas/{shape}", (path, status)
 
 
 @each_endpoint
@@ -103,6 +116,43 @@ def test_a_described_field_is_accepted_and_another_is_refused_by_name(endpoint: 
         assert (wrong.value.param or "").startswith(name) or wrong.value.code == "too_many_values"
 
 
+@pytest.mark.parametrize("item", UNTYPED, ids=lambda item: item.__name__)
+@pytest.mark.parametrize("left_out", [{}, {"type": None}], ids=repr)
+def test_a_type_that_may_be_left_out_may_be_null(item: type[msgspec.Struct], left_out: dict[str, None]) -> None:
+    schema = {**COMPONENTS[item.__name__], "components": {"schemas": COMPONENTS}}
+    fields = {"id": "msg_1"} if item is ItemReference else {"role": "user", "content": "x"}
+    assert Draft202012Validator(schema).is_valid({**fields, **left_out})
+    assert not Draft202012Validator(schema).is_valid({**fields, "type": "reasoning"})
+
+
+@pytest.mark.parametrize("endpoint", [COMPLETIONS, EMBEDDINGS], ids=lambda endpoint: endpoint.operation)
+@pytest.mark.parametrize("empty", ["", [], [""], [[]]], ids=repr)
+def test_no_input_may_be_empty(endpoint: Endpoint, empty: object) -> None:
+    assert not Draft202012Validator(_properties(endpoint)[endpoint.input]).is_valid(empty)
+    with pytest.raises(InvalidRequest):
+        _parse(endpoint, endpoint.input, empty)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "field", "where"),
+    [
+        (MESSAGES, {"system": [{"text": "x"}]}, "system[0].type"),
+        (MESSAGES, {"output_config": {"format": {"schema": {}}}}, "output_config.format.type"),
+        (MESSAGES, {"messages": [{"role": "user", "content": [_RESULT]}]}, "messages[0].content[0].content[0].type"),
+        (RESPONSES, {"tools": [{"name": "f"}]}, "tools[0].type"),
+        (RESPONSES, {"tool_choice": {"name": "f"}}, "tool_choice.type"),
+        (RESPONSES, {"input": [_OUTPUT]}, "input[0].output[0].type"),
+    ],
+    ids=lambda value: value.operation if isinstance(value, Endpoint) else None,
+)
+def test_a_type_is_needed_where_it_is_described_as_such(
+    endpoint: Endpoint, field: dict[str, object], where: str
+) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        endpoint.parse(json.dumps({"model": "m", **LEAST[endpoint.path], **field}).encode())
+    assert refused.value.param == where
+
+
 @pytest.mark.parametrize("endpoint", [CHAT, COMPLETIONS], ids=lambda endpoint: endpoint.operation)
 @pytest.mark.parametrize("name", SamplingDefaults.__struct_fields__)
 def test_what_a_model_file_may_state_a_client_may_send(endpoint: Endpoint, name: str) -> None:
@@ -124,7 +174,7 @@ def _parse(endpoint: Endpoint, name: str, value: object) -> None:
         beside = {"n": value}
     elif name == "max_tokens" and value == 0 and "echo" in endpoint.body.__struct_fields__:
         beside = {"echo": True}
-    body = {"model": "m", **INPUTS[endpoint.path], name: value, **beside}
+    body = {"model": "m", **LEAST[endpoint.path], name: value, **beside}
     endpoint.parse(json.dumps(body).encode())
 
 

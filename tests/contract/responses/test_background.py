@@ -5,9 +5,9 @@ from pathlib import Path
 
 import openai
 import pytest
-from openai.types.responses import Response
+from openai.types.responses import Response, ResponseCompletedEvent
 from redis.asyncio import Redis
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 
 from support.answers_stand import AnswersStand, answers_stand
 from support.fakes.gateway_ports import BASE
@@ -149,8 +149,7 @@ async def hurried(
 async def test_while_sql_is_away(hurried: AnswersStand, database: Database) -> None:
     """What is waited for is answered and written later; what cannot be noted down is not begun."""
     async with database.transaction() as holder:
-        lock = "SELECT 1" if database.is_sqlite else "LOCK TABLE responses_answers IN EXCLUSIVE MODE"
-        await holder.execute(text(lock))
+        await holder.execute(_lock(database))
         await hurried.client.responses.create(model=BASE.id, input="x", store=False)
         await hurried.client.chat.completions.create(model=BASE.id, messages=HELLO)
         made = await hurried.client.responses.create(model=BASE.id, input="x")
@@ -162,6 +161,28 @@ async def test_while_sql_is_away(hurried: AnswersStand, database: Database) -> N
     settled = await hurried.gateway.settled(4)
     assert sorted(one.outcome for one in settled) == [*3 * [Outcome.COMPLETED], Outcome.FAILED]
     assert sum(len(server.log) for server in hurried.gateway.servers) == 3
+
+
+async def test_a_streamed_response_outlives_an_outage_of_sql(hurried: AnswersStand, database: Database) -> None:
+    for server in hurried.gateway.servers:
+        server.behaviour = Behaviour(tokens=20, token_delay_s=0.05)
+    events = await hurried.client.responses.create(model=BASE.id, input="x", background=True, stream=True)
+    async with database.transaction() as holder:
+        await holder.execute(_lock(database))
+        async for event in events:
+            if event.type == "response.output_text.delta" and event.delta == "word12 ":
+                break
+    *_, last = [event async for event in events]
+    assert isinstance(last, ResponseCompletedEvent)
+    found = await _ended(hurried, last.response.id)
+    assert found.to_dict() == last.response.to_dict()
+    (settled,) = await hurried.gateway.settled()
+    assert (settled.outcome, settled.usage) == (Outcome.COMPLETED, TokenUsage(1, 20))
+
+
+def _lock(database: Database) -> TextClause:
+    """Return what lets nobody else write; with SQLite any statement of a transaction does."""
+    return text("SELECT 1" if database.is_sqlite else "LOCK TABLE responses_answers IN EXCLUSIVE MODE")
 
 
 async def _is_kept(stand: AnswersStand, number: int) -> bool:

@@ -378,13 +378,3 @@ async def test_a_full_organization_is_refused_before_its_model_runs(
         await full.client.responses.create(model=BASE.id, input="x", store=False)
         (settled,) = await full.gateway.settled()
         assert settled.outcome is Outcome.COMPLETED
-
-
-async def test_events_are_not_kept(stand: AnswersStand) -> None:
-    made = await stand.client.responses.create(model=BASE.id, input="x")
-    with pytest.raises(openai.BadRequestError) as refused:
-        await stand.client.responses.retrieve(made.id, stream=True)
-    assert refused.value.param == "stream"
-    with pytest.raises(openai.BadRequestError) as refused:
-        await stand.client.responses.retrieve(made.id, include=["file_search_call.results"])
-    assert refused.value.param == "include"

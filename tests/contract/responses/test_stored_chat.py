@@ -1,12 +1,13 @@
 """Chat completions that are stored, as the real `openai` client sees them."""
 
+import aiohttp
 import openai
 import pytest
 
 from support.answers_stand import AnswersStand
 from support.fakes.gateway_ports import BASE
 from support.fakes.scripted_server import ScriptedServer, called, said
-from support.gateway_stack import HELLO
+from support.gateway_stack import CHAT, HELLO
 from support.openai_errors import error_of
 
 
@@ -138,3 +139,10 @@ async def test_messages_in_parts_are_told_as_parts(stand: AnswersStand) -> None:
     assert (first["content"], first.get("content_parts")) == ("be brief", None)
     assert (second["content"], second["content_parts"]) == (None, [{"type": "text", "text": "hello"}])
     assert [first["id"], second["id"]] == [f"{made.id}-0", f"{made.id}-1"]
+
+
+async def test_completions_are_made_and_listed_at_one_address(stand: AnswersStand) -> None:
+    async with aiohttp.ClientSession() as session:
+        answer = await session.options(f"{stand.gateway.url}{CHAT}")
+        await answer.read()
+        assert (answer.status, answer.headers["allow"]) == (405, "GET, POST")

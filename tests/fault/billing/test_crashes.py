@@ -5,9 +5,10 @@ import os
 import random
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from redis.asyncio import Redis
@@ -34,12 +35,15 @@ from support.billing.stand import (
     worker,
 )
 from support.fakes.rate_cards import rate_card
+from support.money.live_budgets import put_budget
 from support.servers.free_ports import free_port
 from support.servers.valkey import Valkey
 from tokenyard.core.budgets import wallet
 from tokenyard.core.money import inference_cost
-from tokenyard.core.redis_keys import bucket_of, budget
+from tokenyard.core.redis_keys import bucket_of
+from tokenyard.limits.budget_figures import BudgetFigures
 from tokenyard.metering.events import UsageEvent
+from tokenyard.metering.round_trips import RoundTripPool
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
 from tokenyard_billing.bucket_leases import LeaseLost
@@ -75,10 +79,31 @@ async def assert_charged_once(database: Database, redis: Redis, count: int) -> N
     assert set(books.tokens.named.values()) == {0}
 
 
+class DyingPool(RoundTripPool):
+    """The connections of a process that `dies` before it runs a script."""
+
+    def __init__(self, *arguments: Any, dies: bool, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._dies = dies
+
+    async def round_trip(self, commands: Sequence[bytes]) -> list[Any]:
+        if self._dies:
+            raise RedisGone("the process was killed here")
+        return await super().round_trip(commands)
+
+
 class DyingRedis(Redis):
     """A client whose process is gone at the first command that `at` names."""
 
     at: bytes = b""
+
+    @classmethod
+    def connected(cls, url: str, at: bytes) -> Self:
+        plain = connect_redis(url).connection_pool
+        client = cls.from_pool(DyingPool(plain.connection_class, **plain.connection_kwargs, dies=at == b"EVALSHA"))
+        assert isinstance(client, cls)
+        client.at = at
+        return client
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         self._die_at(args)
@@ -105,12 +130,10 @@ class DyingRedis(Redis):
 async def test_killed_between_commit_and_apply_or_acknowledgement(
     database: Database, redis: Redis, redis_url: str, command: bytes
 ) -> None:
-    await redis.hset(budget(bucket_of(ACME), wallet(ACME)), mapping={"ledger": 0, "version": 0})
+    await put_budget(redis, bucket_of(ACME), wallet(ACME), BudgetFigures(0, 0))
     await put_pending(redis, ACME, "req_0", COST)
     await send(redis, *events(2))
-    dying = DyingRedis.from_url(redis_url)
-    assert isinstance(dying, DyingRedis)
-    dying.at = command
+    dying = DyingRedis.connected(redis_url, command)
     victim = worker(database, dying, name="victim")
     with pytest.raises(RedisGone):
         await victim.consumer.step()
@@ -148,9 +171,7 @@ async def test_killed_between_acknowledging_and_trimming(
     """What is acknowledged waits no more, also where nothing follows it that would be trimmed."""
     monkeypatch.setattr("tokenyard_billing.charging.consumer.RETRY_MS", 0)
     await send(redis, *events(2))
-    dying = DyingRedis.from_url(redis_url)
-    assert isinstance(dying, DyingRedis)
-    dying.at = b"XTRIM"
+    dying = DyingRedis.connected(redis_url, b"XTRIM")
     victim = worker(database, dying, name="victim")
     with pytest.raises(RedisGone):
         await victim.consumer.step()

@@ -223,6 +223,16 @@ async def close_reservation(scene: Scene, plan: Plan) -> MoneyProcess:
     return dying
 
 
+async def charge_hours(scene: Scene, plan: Plan) -> MoneyProcess:
+    """Of two fine-tunes, told twice."""
+    for adapter in (0, 1, 0, 1):
+        await scene.actions.host(scene.acme, scene.key, adapter, pinned=adapter == 1)
+    await scene.actions.carry(scene.worker)
+    dying = scene.worker
+    await scene.actions.consume(dying, plan=plan)
+    return dying
+
+
 async def carry(scene: Scene, plan: Plan) -> MoneyProcess:
     """What others left behind: a grant, a reservation, a charge, the end of a job."""
     job = await scene.reserved()
@@ -256,7 +266,18 @@ async def raise_limit(scene: Scene, plan: Plan) -> MoneyProcess:
 Operation = Callable[[Scene, Plan], Awaitable[MoneyProcess]]
 OPERATIONS: tuple[Operation, ...] = (
     *(admit, settle, leave, settle_from_the_spool, report, sweep, charge, decide_overdue, find_orphan),
-    *(grant, grant_again, reserve, reserve_too_much, abandon, close_reservation, carry, lower_limit, raise_limit),
+    *(
+        grant,
+        grant_again,
+        reserve,
+        reserve_too_much,
+        abandon,
+        close_reservation,
+        charge_hours,
+        carry,
+        lower_limit,
+        raise_limit,
+    ),
 )
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 from redis.asyncio import Redis
 
 from support.billing.stand import FixedJobs
+from support.money.live_budgets import put_budget
 from support.servers.free_ports import free_port
 from support.servers.valkey import Valkey
 from tokenyard.core.budgets import BucketHolds
 from tokenyard.core.clock import SystemClock
+from tokenyard.limits.budget_figures import BudgetFigures
 from tokenyard.limits.budget_reader import RedisBudgetReader
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
@@ -36,7 +38,7 @@ async def test_a_restart_in_the_middle_is_said_and_nothing_is_accused(database: 
     valkey.start()
     redis = connect_redis(valkey.url)
     try:
-        await redis.hset("ty:{b01}:budget:wallet:org_a", mapping={"ledger": 5, "version": 0})
+        await put_budget(redis, 1, "wallet:org_a", BudgetFigures(5, 0))
         reader = InterruptedReader(redis, valkey)
         books = LedgerReconciler(database, redis, reader, FixedJobs(), SystemClock(), pause_s=0)
         found = await books.reconcile()

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine
 
 from support.finetune.stack import FinetuneStack
-from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.finetune.states import FINISHED, JobState
-from tokenyard.storage.database import Base, Database
+from tokenyard.storage.database import Database
 from tokenyard.web.loops import Loop
 
 
@@ -74,19 +72,9 @@ class _Transaction:
         return result
 
 
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import_all_tables()
-    path = tmp_path_factory.mktemp("empty") / "empty.db"
-    engine = create_engine(f"sqlite:///{path}")
-    Base.metadata.create_all(engine)
-    engine.dispose()
-    return path
-
-
-def _stack(folder: Path, empty_database: Path) -> FinetuneStack:
+def _stack(folder: Path, empty_sqlite: Path) -> FinetuneStack:
     folder.mkdir()
-    shutil.copy(empty_database, folder / "test.db")
+    shutil.copy(empty_sqlite, folder / "test.db")
     return FinetuneStack(Database(f"sqlite+aiosqlite:///{folder / 'test.db'}"), folder)
 
 
@@ -102,7 +90,7 @@ def _mortal_worker(stack: FinetuneStack, countdown: Countdown) -> Sequence[Loop]
 
 async def _life(stack: FinetuneStack, dies_at: int | None, scenario: str) -> Countdown:
     """Run one job to its end: by a worker that dies, then by one that does not."""
-    job = await stack.create()
+    job = await (stack.bring() if scenario == "brought" else stack.create())
     countdown = Countdown(dies_at)
     worker = _mortal_worker(stack, countdown)
     for _ in range(20):
@@ -145,6 +133,8 @@ async def _check(stack: FinetuneStack, job: Any, scenario: str) -> None:
     assert len(messages) == len(set(messages)), "every event is there once"
     live = [adapter for adapter, life in stack.catalog.lives.items() if life[-1] == "live"]
     assert live == ([] if scenario == "cancel" else [end.adapter])
+    if scenario == "brought":
+        assert (stack.cluster.submissions, end.trained_tokens) == ([], 0)
     if scenario == "lost":
         assert stack.cluster.submissions == [f"{job.id}-1", f"{job.id}-2"]
         assert stack.cluster.specs[f"{job.id}-2"].resume_url is not None
@@ -157,16 +147,16 @@ def _is_death(error: BaseException) -> bool:
 
 
 # The longer stories share most of their points with the plain one, so only some of theirs are tried.
-@pytest.mark.parametrize(("scenario", "every"), [("plain", 1), ("lost", 3), ("cancel", 2)])
+@pytest.mark.parametrize(("scenario", "every"), [("plain", 1), ("lost", 3), ("cancel", 2), ("brought", 1)])
 async def test_any_point_of_death_leads_to_the_same_end(
-    tmp_path: Path, empty_database: Path, scenario: str, every: int
+    tmp_path: Path, empty_sqlite: Path, scenario: str, every: int
 ) -> None:
-    stack = _stack(tmp_path / "alive", empty_database)
+    stack = _stack(tmp_path / "alive", empty_sqlite)
     calls = (await _life(stack, None, scenario)).calls
     await stack.database.close()
     assert calls > 20
     for dies_at in range(0, calls, every):
-        stack = _stack(tmp_path / f"{dies_at}", empty_database)
+        stack = _stack(tmp_path / f"{dies_at}", empty_sqlite)
         countdown = await _life(stack, dies_at, scenario)
         assert countdown.is_dead
         await stack.database.close()

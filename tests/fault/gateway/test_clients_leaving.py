@@ -72,8 +72,8 @@ async def test_leaving_while_a_whole_answer_is_made(gateway: GatewayStack) -> No
         await until(lambda: gateway.server.log[0].aborted)
         await until(gateway.no_holds)
         figures = await gateway.budget()
-        assert int(figures[b"held"]) == 0
-        assert int(figures[b"pending"]) >= 900 * 1_000, "at the rate of the test model"
+        assert figures.held == 0
+        assert figures.pending >= 900 * 1_000, "at the rate of the test model"
         refused = await gateway.post(session, {"model": BASE.id, "messages": HELLO, "max_tokens": 200})
         assert refused.status == 429
         assert "tokens per min" in await refused.text()
@@ -81,7 +81,7 @@ async def test_leaving_while_a_whole_answer_is_made(gateway: GatewayStack) -> No
 
 async def test_a_client_that_stops_reading_is_cut(redis: Redis, tmp_path: Path) -> None:
     async with (
-        gateway_stack(redis, tmp_path, stall_limit_s=0.5) as gateway,
+        gateway_stack(redis, tmp_path, stalled_s=0.5) as gateway,
         ClientSession(read_bufsize=1024) as session,
     ):
         behaviour = gateway.server.behaviour

@@ -5,15 +5,21 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import ClientSession, ClientTimeout
 from pydantic import SecretStr
 
 from support.gateway_stack import until
 from support.servers.asgi import running
-from support.servers.gateways import GatewayFleet, running_gateways
+from support.servers.gateways import MODEL, GatewayFleet, running_gateways
 from tokenyard.bootstrap.gateway import application
 from tokenyard.catalog.replicas.registry import ReplicaRegistry, ReplicaSnapshot
+from tokenyard.catalog.replicas.replica_list import POLL_S
+from tokenyard.core.model_files.accelerators import AutoscalingSpec
+from tokenyard.core.model_files.reading import read_model_spec, write_model_spec
+from tokenyard.core.redis_keys import called_for
+from tokenyard.core.replica import Replica
 from tokenyard.settings import Settings
 
 PROBE_LIMIT_S = 1.0  # what Kubernetes gives a probe where nothing else is said
@@ -94,3 +100,38 @@ async def test_a_gateway_that_starts_while_all_is_away(tmp_path: Path) -> None:
 
 async def _all_is_well(fleet: GatewayFleet) -> bool:
     return set((await parts(fleet)).values()) == {"ok"}
+
+
+@pytest.fixture
+async def sleeping(tmp_path: Path) -> AsyncIterator[GatewayFleet]:
+    """Two gateways whose one model has no replica, and needs none while nobody asks."""
+    (tmp_path / "models").mkdir()
+    spec = read_model_spec((Settings().models_dir / f"{MODEL}.yaml").read_bytes())
+    scaling = AutoscalingSpec(min_replicas=0, max_replicas=1, target_tokens=1000)
+    described = write_model_spec(msgspec.structs.replace(spec, autoscaling=scaling))
+    (tmp_path / "models" / f"{MODEL}.yaml").write_bytes(described)
+    async with running_gateways(tmp_path, 2, models=(MODEL,), models_dir=tmp_path / "models") as running:
+        await publish(running, ())
+        yield running
+
+
+async def publish(fleet: GatewayFleet, replicas: tuple[Replica, ...]) -> None:
+    """Do what discovery does."""
+    at_ms = fleet.foundation.clock.now_ms()
+    await ReplicaRegistry(fleet.foundation.redis).publish(ReplicaSnapshot(replicas, at_ms, complete=True))
+
+
+async def test_a_model_that_sleeps_is_not_missing_and_two_gateways_wait_for_it(sleeping: GatewayFleet) -> None:
+    fleet, redis = sleeping, sleeping.foundation.redis
+    keys = [await fleet.new_tenant(name) for name in ("acme", "globex")]
+    assert await parts(fleet) == {"redis": "ok", "database": "ok"}
+    await asyncio.sleep(2 * POLL_S)  # until both gateways have read the list
+    requests = [asyncio.create_task(fleet.chat(gateway, key)) for gateway, key in enumerate(keys)]
+    await until(lambda: redis.exists(called_for(MODEL)))
+    for path, holder in (("/v1/models", keys[0]), ("/v1/files", keys[1]), ("/admin/organizations", fleet.admin_key)):
+        assert (await fleet.call(0, "GET", path, holder)).status == 200, path
+    assert not any(request.done() for request in requests)
+    assert await parts(fleet) == {"redis": "ok", "database": "ok"}
+    await publish(fleet, (Replica("mock", MODEL, fleet.server_url),))
+    assert [(await request).status for request in requests] == [200, 200]
+    assert len(fleet.server.log) == 2

@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,43 +18,25 @@ from support.fakes.admission_requests import (
     principal,
     settled,
 )
-from support.redis_reader import read_figures, read_hash, read_usage
-from support.servers.free_ports import free_port
+from support.money.live_budgets import read_budget, read_pending
+from support.redis_reader import read_usage
 from support.servers.valkey import Valkey
 from support.waiting import until
 from tokenyard.core.budgets import wallet
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
-from tokenyard.core.redis_keys import bucket_of, budget, holds, pending
+from tokenyard.core.redis_keys import bucket_of, holds
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.holds import key_of
 from tokenyard.limits.sweeper import Sweeper
 from tokenyard.metering.events import Settled
-from tokenyard.storage.redis import connect_redis
 
 BUCKET = bucket_of(ORGANIZATION)
 WALLET = wallet(ORGANIZATION)
 OTHER = OrganizationId("org_other")
 DEADLINE_S = 20.0
 COST = NanoDollars(3)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Valkey]:
-    (tmp_path / "redis").mkdir()
-    server = Valkey(tmp_path / "redis", free_port())
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-async def client(server: Valkey) -> AsyncIterator[Redis]:
-    client = connect_redis(server.url)
-    await open_buckets(client)
-    yield client
-    await client.aclose()
 
 
 @pytest.fixture
@@ -68,6 +50,12 @@ def budgets() -> BudgetTable:
 @pytest.fixture
 def new_admission(client: Redis, budgets: BudgetTable, tmp_path: Path) -> Callable[[], RedisAdmission]:
     return lambda: RedisAdmission(client, budgets.load, spool_folder=tmp_path / "spool", lease_ms=3_000, renewal_ms=200)
+
+
+async def taken(client: Redis) -> tuple[int, int]:
+    """Return what is held of the wallet, and what is pending."""
+    figures = await read_budget(client, BUCKET, WALLET)
+    return figures.held, figures.pending
 
 
 async def reported(client: Redis, organization: OrganizationId = ORGANIZATION) -> list[str]:
@@ -136,15 +124,12 @@ async def test_a_redis_killed_under_load_loses_nothing_that_was_acknowledged(
 
             async def nothing_held(bucket: int = bucket, name: str = name) -> bool:
                 await Sweeper(client, renewal_ms=0).sweep()
-                return (
-                    await client.zcard(holds(bucket)) == 0 and await client.hget(budget(bucket, name), "held") == b"0"
-                )
+                return await client.zcard(holds(bucket)) == 0 == (await read_budget(client, bucket, name)).held
 
             await until(nothing_held, "no hold outlives its lease", limit_s=DEADLINE_S)
-            charged = await read_hash(client, pending(bucket, name))
-            assert all(charged[key.encode()] == b"3" for key in keys)
-            figures = await read_figures(client, budget(bucket, name))
-            assert figures["pending"] == sum(map(int, charged.values()))
+            charged = await read_pending(client, bucket, name)
+            assert all(charged[key] == COST for key in keys)
+            assert (await read_budget(client, bucket, name)).pending == sum(charged.values())
 
 
 async def _all_reported(client: Redis, organization: OrganizationId, keys: Sequence[str]) -> bool:
@@ -171,10 +156,10 @@ async def test_what_redis_acknowledged_and_forgot_is_sent_again(
         )
 
         async def held_again() -> bool:
-            return await client.hget(budget(BUCKET, WALLET), "held") == b"50"
+            return (await read_budget(client, BUCKET, WALLET)).held == 50
 
         await until(held_again, "the open hold is rebuilt", limit_s=DEADLINE_S)
-        assert (await read_figures(client, budget(BUCKET, WALLET)))["pending"] == 50 * COST
+        assert (await read_budget(client, BUCKET, WALLET)).pending == 50 * COST
         with pytest.raises(Unavailable):  # until somebody says that the budgets are loaded
             await admission.admit(admission_request(principal()))
 
@@ -203,7 +188,7 @@ async def test_what_was_settled_while_redis_was_away_comes_from_disk(
             lambda: _all_reported(client, ORGANIZATION, keys), "the spooled events on the stream", limit_s=DEADLINE_S
         )
     assert sorted(await reported(client)) == sorted(keys)
-    assert await client.hmget(budget(BUCKET, WALLET), "held", "pending") == [b"0", b"60"]
+    assert await taken(client) == (0, 60)
 
 
 async def test_a_gateway_that_dies_leaves_no_hold(client: Redis, new_admission: Callable[[], RedisAdmission]) -> None:
@@ -218,7 +203,7 @@ async def test_a_gateway_that_dies_leaves_no_hold(client: Redis, new_admission: 
         return await client.zcard(holds(BUCKET)) == 0
 
     await until(expired, "the hold of a gateway that renews no more ends", limit_s=DEADLINE_S)
-    assert await client.hmget(budget(BUCKET, WALLET), "held", "pending") == [b"0", b"70"]
+    assert await taken(client) == (0, 70)
 
 
 async def test_a_redis_without_memory_takes_nothing_and_loses_nothing(
@@ -234,7 +219,7 @@ async def test_a_redis_without_memory_takes_nothing_and_loses_nothing(
         await until(
             lambda: _all_reported(client, ORGANIZATION, [key_of(claims)]), "the event from disk", limit_s=DEADLINE_S
         )
-        assert await client.hmget(budget(BUCKET, WALLET), "held", "pending") == [b"0", b"3"]
+        assert await taken(client) == (0, 3)
 
 
 async def test_a_redis_that_hangs_is_answered_with_503_in_time(
@@ -256,7 +241,7 @@ async def test_a_redis_that_hangs_is_answered_with_503_in_time(
         )
 
         async def nothing_held() -> bool:
-            return await client.hget(budget(BUCKET, WALLET), "held") == b"0"
+            return (await read_budget(client, BUCKET, WALLET)).held == 0
 
         await until(nothing_held, "what was admitted for nobody is given back", limit_s=DEADLINE_S)
 

@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 from sqlalchemy import make_url, text
 
-from support.servers.tcp_proxy import StallingProxy, stalling_proxy
+from support.servers.faulty_proxy import FaultyProxy, faulty_proxy
 from tokenyard.storage.database import Database
 from tokenyard.storage.outage import DatabaseDown
 from tokenyard.storage.time_limits import TimeLimits
@@ -19,7 +20,7 @@ PORT = 5432  # in the name of its Unix socket, whatever it listens on
 @dataclass(frozen=True)
 class Hanging:
     database: Database
-    proxy: StallingProxy
+    proxy: FaultyProxy
 
     async def asked(self) -> object:
         async with self.database.reading() as session:
@@ -37,7 +38,8 @@ class Hanging:
 @pytest.fixture
 async def hanging(postgres_url: str) -> AsyncIterator[Hanging]:
     folder = make_url(postgres_url).query["host"]
-    async with stalling_proxy(f"{folder}/.s.PGSQL.{PORT}") as (proxy, port):
+    connect = partial(asyncio.open_unix_connection, f"{folder}/.s.PGSQL.{PORT}")
+    async with faulty_proxy(connect) as (proxy, port):
         database = Database(f"postgresql+asyncpg://postgres@127.0.0.1:{port}/postgres", SHORT)
         yield Hanging(database, proxy)
         await database.close()

@@ -15,10 +15,10 @@ from support.billing.stand import (
     GLOBEX,
     MARCH_MS,
     PRICES,
-    WAIT_MS,
     EagerLeases,
     balance,
     claims,
+    intake,
     rows,
     send,
     settled,
@@ -30,7 +30,7 @@ from tokenyard.core.ids import OrganizationId, new_organization_id
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.storage.database import Database
 from tokenyard_billing.bucket_leases import LEASE_MS, BucketLeases, LeaseLost
-from tokenyard_billing.charging.intake import Intake, Received
+from tokenyard_billing.charging.intake import Received
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.invoicing.drafts import Drafts
 from tokenyard_billing.invoicing.loops import RETRY_MS, InvoiceDrafter
@@ -135,7 +135,7 @@ async def test_nothing_is_drawn_where_nothing_is_marked(books: InvoiceBooks) -> 
 async def test_a_mark_falls_with_the_transaction_that_wrote_it(books: InvoiceBooks) -> None:
     async with books.database.reading() as session:  # its end keeps nothing of what is written in it
         event = Received(settled(claims("req_a"), usage(10, 0)), MARCH_MS)
-        await Intake(PRICES, report_wait_ms=WAIT_MS).take(session, [event], MARCH_MS)
+        await intake(books.database).take(session, [event], MARCH_MS)
     assert await rows(books.database, Charge) == []
     assert await books.marks() == {}
 

@@ -6,9 +6,10 @@ import pytest
 
 from support.billing.busy_books import HELD, BusyBooks
 from support.billing.stand import ACME, GLOBEX, KEY, put_pending
+from support.money.live_budgets import change_budget, read_pending
 from tokenyard.core.budgets import month_name, wallet
 from tokenyard.core.ids import OrganizationId
-from tokenyard.core.redis_keys import bucket_of, budget, hold, holds, pending, usage_stream
+from tokenyard.core.redis_keys import bucket_of, holds, request, usage_stream
 from tokenyard.limits import budget_reader
 from tokenyard.limits.budget_reader import RedisBudgetReader
 from tokenyard.storage.redis import RedisRun
@@ -18,8 +19,9 @@ ACME_WALLET = wallet(ACME)
 STRANGER = OrganizationId("org_stranger")
 
 
-def live(organization: OrganizationId, name: str | None = None) -> str:
-    return budget(bucket_of(organization), name or wallet(organization))
+async def drift(books: BusyBooks, figure: str, by: int, organization: OrganizationId = ACME, name: str = "") -> None:
+    """Change one figure of a live budget, past the scripts."""
+    await change_budget(books.redis, bucket_of(organization), name or wallet(organization), figure, by)
 
 
 @pytest.mark.parametrize(
@@ -45,18 +47,18 @@ async def test_a_figure_of_a_live_budget_that_drifted_is_found(
     books: BusyBooks, place: tuple[OrganizationId, str], change: tuple[str, int], difference: str
 ) -> None:
     name = place[1].format(month=books.month)
-    await books.redis.hincrby(live(place[0], name), *change)
+    await drift(books, *change, place[0], name)
     assert await books.broken() == {(difference, name)}
 
 
 async def test_a_budget_that_is_behind_is_explained_by_a_message_on_its_way(books: BusyBooks) -> None:
     await books.tamper("UPDATE storage_outbox SET carried_to = NULL")
-    await books.redis.hincrby(live(ACME), "version", -1)
+    await drift(books, "version", -1)
     assert await books.broken() == set()
     await books.tamper("UPDATE storage_outbox SET due_at_ms = 0")
     await books.outbox.step()
     assert await books.broken() == set()
-    await books.redis.hincrby(live(ACME), "version", -1)
+    await drift(books, "version", -1)
     assert await books.broken() == {("live_budget_behind", ACME_WALLET)}
 
 
@@ -94,7 +96,7 @@ async def test_a_charge_is_pending_until_its_message_was_carried(books: BusyBook
     assert await books.broken() == set()
     await books.tamper("UPDATE storage_outbox SET due_at_ms = 0")
     await books.outbox.step()
-    assert await books.redis.hget(pending(bucket_of(ACME), ACME_WALLET), "req_a") is None
+    assert "req_a" not in await read_pending(books.redis, bucket_of(ACME), ACME_WALLET)
 
 
 async def test_a_dead_letter_explains_what_it_left_pending(books: BusyBooks) -> None:
@@ -110,13 +112,13 @@ async def test_a_dead_letter_explains_what_it_left_pending(books: BusyBooks) -> 
 
 
 async def test_money_that_a_lost_hold_took_is_found(books: BusyBooks) -> None:
-    await books.redis.delete(hold(bucket_of(ACME), "req_held"))
+    await books.redis.delete(request(bucket_of(ACME), "req_held"))
     budgets = (ACME_WALLET, month_name(ACME, books.month), month_name(KEY, books.month))
     assert await books.broken() == {("held_not_holds", name) for name in budgets}
     await books.redis.zrem(holds(bucket_of(ACME)), "req_held")
     assert await books.broken() == {("held_not_holds", name) for name in budgets}
     for name in budgets:
-        await books.redis.hincrby(live(ACME, name), "held", -HELD)
+        await drift(books, "held", -HELD, name=name)
     assert await books.broken() == set()
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from support.billing.busy_books import USED, BusyBooks
 from support.billing.stand import ACME, GLOBEX, reported, send
-from tokenyard.core.ids import OrganizationId, new_job_id, new_request_id
+from tokenyard.core.ids import OrganizationId, new_adapter_id, new_job_id, new_request_id
 from tokenyard.core.usage import MeterClaims
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.sweeper import Sweeper
@@ -22,7 +22,7 @@ from tokenyard_billing.wallets.budgets import SqlBudgets
 
 CLIENTS = 6
 LOOKS = 12
-ENDINGS = ("completed", "left", "lost", "failed", "silent", "late", "elsewhere", "job", "grant")
+ENDINGS = ("completed", "left", "lost", "failed", "silent", "late", "elsewhere", "job", "hour", "grant")
 
 
 class Load:
@@ -39,6 +39,8 @@ class Load:
             match ending := self._chance.choice(ENDINGS):
                 case "job":
                     await self._job()
+                case "hour":
+                    await self._books.host(new_adapter_id())
                 case "grant":
                     await self._books.grant(organization, key=new_request_id())
                 case "silent" | "late":
@@ -100,7 +102,7 @@ async def test_no_difference_is_seen_in_honest_books_under_load(
             finally:
                 load.over = True
 
-        async with asyncio.timeout(300), asyncio.TaskGroup() as tasks:
+        async with asyncio.timeout(120), asyncio.TaskGroup() as tasks:
             for number in range(CLIENTS):
                 tasks.create_task(load.client((ACME, GLOBEX)[number % 2]))
             for step in (books.worker.consumer.step, books.worker.drafter.step, sweeper.sweep, books.outbox.step):

@@ -6,11 +6,13 @@ import pytest
 from redis.asyncio import Redis
 
 from support.billing.stand import ACME, balance, budget_outbox, journal_sum, live_budget, rows
+from support.money.live_budgets import put_budget
 from tokenyard.core.budgets import wallet as wallet_name
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.errors import Conflict, InvalidRequest
 from tokenyard.core.money import NanoDollars
-from tokenyard.core.redis_keys import bucket_of, budget
+from tokenyard.core.redis_keys import bucket_of
+from tokenyard.limits.budget_figures import BudgetFigures
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
 from tokenyard_billing.tables import CreditGrant
@@ -46,7 +48,7 @@ async def test_an_amount_that_makes_no_sense_is_refused(database: Database, redi
 
 async def test_a_grant_reaches_a_wallet_that_redis_has(database: Database, redis: Redis) -> None:
     wallet = make(database, redis)
-    await redis.hset(budget(bucket_of(ACME), wallet_name(ACME)), mapping={"ledger": 0, "version": 0, "pending": 5})
+    await put_budget(redis, bucket_of(ACME), wallet_name(ACME), BudgetFigures(0, 0, pending=5))
     await grant(wallet, 500, "a")
     assert await live_budget(redis, ACME) == {"ledger": 500, "version": 1, "pending": 5, "held": 0}
 

@@ -7,25 +7,35 @@ import pytest
 from redis.asyncio import Redis
 
 from support.fakes.clock import FrozenClock
-from tokenyard.catalog.adapters import AdapterCatalog
-from tokenyard.catalog.base_models import BaseModels
+from tokenyard.catalog.adapters.adapter_catalog import AdapterCatalog
+from tokenyard.catalog.aliases.model_aliases import ModelAliases
+from tokenyard.catalog.aliases.store import AliasStore
+from tokenyard.catalog.base_models.base_models import BaseModels
 from tokenyard.catalog.changes import TOPIC, CatalogCarrier
 from tokenyard.catalog.models import ModelCatalog
 from tokenyard.catalog.operator_store import CatalogOperatorStore
 from tokenyard.catalog.push import CatalogPush
 from tokenyard.catalog.replicas.registry import ReplicaRegistry
-from tokenyard.catalog.store import CatalogStore
+from tokenyard.catalog.store import CatalogStore, adapter_bytes
 from tokenyard.core.adapters import FineTunedName
-from tokenyard.core.ids import AdapterId, JobId, OrganizationId, PriceId, ProjectId, new_adapter_id
-from tokenyard.core.models import AcceleratorSpec, FolderSource, LoraSpec, ModelSpec
+from tokenyard.core.ids import AdapterId, ApiKeyId, JobId, OrganizationId, PriceId, ProjectId, new_adapter_id
+from tokenyard.core.model_files.accelerators import AcceleratorSpec, LoraRoomSpec
+from tokenyard.core.model_files.sources import FolderSource
+from tokenyard.core.models import ModelSpec
 from tokenyard.core.money import NanoDollars, Price
+from tokenyard.metering.stream import USAGE_TOPIC, usage_carrier
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
+from tokenyard.storage.quota import StorageQuota
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
+from tokenyard.tenancy.store import TenancyStore, record
 
 ACME, UMBRA = OrganizationId("org_acme"), OrganizationId("org_umbra")
+KEY = ApiKeyId("key_1")
 BASE, UNPRICED = "smol", "unpriced"
 ROOM = 3
+SIZE, QUOTA_BYTES = 10, 1_000
+"""Of an adapter, and of all that an organization may keep."""
 
 
 class Prices:
@@ -50,8 +60,9 @@ def spec(model: str) -> ModelSpec:
         template_tokens=1,
         template_tokens_per_message=1,
         created=1_700_000_000,
-        accelerators={"cpu": AcceleratorSpec(bundle={"CPU": 1}, engine={"max_num_seqs": 2})},
-        lora=LoraSpec(max_cpu_loras=ROOM),
+        accelerators={
+            "cpu": AcceleratorSpec(bundle_per_worker={"CPU": 1}, lora=LoraRoomSpec(2, ROOM), engine={"max_num_seqs": 2})
+        },
     )
 
 
@@ -70,6 +81,8 @@ class Catalog:
     outbox: TransactionalOutbox
     push: CatalogPush
     adapters: AdapterCatalog
+    aliases: ModelAliases
+    tenancy: TenancyStore
     registry: ReplicaRegistry
     blobs: BlobStore
 
@@ -82,9 +95,21 @@ class Catalog:
         path = f"adapters/{organization}/{name.id}"
         await self.blobs.write(f"{path}/manifest.json", b"{}")
         await self.adapters.register(
-            organization, project=ProjectId("proj_1"), name=name, path=path, digest="d" * 64, job=JobId("ftjob-1")
+            organization,
+            project=ProjectId("proj_1"),
+            name=name,
+            path=path,
+            digest="d" * 64,
+            size=SIZE,
+            job=JobId("ftjob-1"),
+            actor=KEY,
         )
         return name
+
+    async def noted(self, organization: OrganizationId = ACME) -> list[tuple[str, str, str]]:
+        """Return type, actor and resource of what the audit log has, oldest first."""
+        entries = await self.tenancy.audit_log(organization, before=None, limit=1000)
+        return [(entry.type, entry.actor.api_key.id, entry.resource_id) for entry in reversed(entries)]
 
     async def live(self, organization: OrganizationId = ACME, suffix: str = "bot") -> FineTunedName:
         name = await self.checking(organization, suffix)
@@ -97,9 +122,11 @@ def catalog(database: Database, redis: Redis, tmp_path: Path) -> Catalog:
     clock = FrozenClock()
     bases = BaseModels([spec(BASE), spec(UNPRICED)], tmp_path / "models")
     prices = Prices()
-    store = CatalogStore(database, clock)
+    store = CatalogStore(database, clock, record, StorageQuota(database, QUOTA_BYTES, adapter_bytes))
     models = ModelCatalog(bases, store, prices, clock, now=clock)
-    outbox = TransactionalOutbox(database, redis, clock, {TOPIC: CatalogCarrier(redis).carry})
+    outbox = TransactionalOutbox(
+        database, redis, clock, {TOPIC: CatalogCarrier(redis).carry, USAGE_TOPIC: usage_carrier(redis)}
+    )
     push = CatalogPush(models, outbox)
     return Catalog(
         database=database,
@@ -108,11 +135,13 @@ def catalog(database: Database, redis: Redis, tmp_path: Path) -> Catalog:
         bases=bases,
         prices=prices,
         store=store,
-        operator_store=CatalogOperatorStore(database, clock),
+        operator_store=CatalogOperatorStore(database, clock, record),
         models=models,
         outbox=outbox,
         push=push,
         adapters=AdapterCatalog(bases, store, models, push),
+        aliases=ModelAliases(AliasStore(database, clock, record), models, bases, push),
+        tenancy=TenancyStore(database, clock),
         registry=ReplicaRegistry(redis),
         blobs=BlobStore(f"file://{tmp_path / 'blobs'}"),
     )

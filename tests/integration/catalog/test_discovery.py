@@ -8,19 +8,16 @@ import pytest
 from redis.asyncio import Redis
 
 from support.fakes.clock import FrozenClock
-from support.fakes.replicas import FakeReplicas
+from support.fakes.replicas import SLOTS, TOKENS_EACH, FakeReplicas
 from tokenyard.catalog.replicas.discovery import Discovery
 from tokenyard.catalog.replicas.placement import Placement
 from tokenyard.catalog.replicas.registry import ReplicaRegistry
 from tokenyard.catalog.replicas.replica_list import ReplicaList
 from tokenyard.catalog.replicas.work_lease import WorkLease
-from tokenyard.core.ids import OrganizationId
 from tokenyard.storage.redis import connect_redis
 
 if TYPE_CHECKING:
     from integration.catalog.conftest import Catalog
-
-ACME = OrganizationId("org_acme")
 
 
 @pytest.fixture
@@ -46,11 +43,9 @@ def discovery(replicas: FakeReplicas, registry: ReplicaRegistry, redis: Redis, c
 @pytest.fixture
 def placement(catalog: "Catalog", replicas: FakeReplicas) -> Placement:
     return Placement(
-        bases=catalog.bases,
         store=catalog.operator_store,
         replicas=replicas,
         registry=catalog.registry,
-        blobs=catalog.blobs,
         lease=WorkLease(catalog.redis, "adapters", 60_000),
         clock=catalog.clock,
     )
@@ -79,7 +74,9 @@ async def test_what_serve_lists_and_answers_is_published(
     read = await registry.read()
     assert read is not None
     assert read.complete
-    assert (read.replicas[0].adapters, read.replicas[0].running) == (("ft:x",), 3)
+    first = read.replicas[0]
+    assert (first.adapters, first.running, first.waiting) == (("ft:x",), 3, 0)
+    assert (first.slots, first.waiting_tokens) == (SLOTS, 3 * TOKENS_EACH)
     assert [replica.name for replica in await registry.of("big")] == ["r2"]
     replicas.remove("r1")
     await look(discovery, clock)
@@ -299,43 +296,6 @@ async def test_a_full_replica_is_left_alone_but_for_a_brand_new_adapter(placed: 
     new = await placed.catalog.live()
     await placed.step()
     assert placed.replicas.calls[loads:] == [("load", "r1", str(new))]
-
-
-async def test_a_retired_adapter_is_unloaded_when_idle_and_its_files_go_last(placed: Placed) -> None:
-    name = await placed.catalog.live()
-    path = f"adapters/org_acme/{name.id}/manifest.json"
-    await placed.step()
-    assert placed.held == [str(name)]
-    placed.replicas.busy.add(str(name))
-    await placed.catalog.adapters.delete(ACME, str(name))
-    await placed.step(16 * 60)
-    assert placed.held == [str(name)]
-    assert await placed.catalog.blobs.exists(path), "a replica still holds it"
-    placed.replicas.busy.clear()
-    await placed.step()
-    assert placed.held == []
-    await placed.step()
-    assert not await placed.catalog.blobs.exists(path)
-    assert await placed.catalog.operator_store.with_files_to_delete(2**62, 10) == []
-
-
-async def test_files_stay_while_stale_gateways_may_ask_or_a_replica_is_silent(placed: Placed) -> None:
-    name = await placed.catalog.live()
-    path = f"adapters/org_acme/{name.id}/manifest.json"
-    await placed.catalog.adapters.delete(ACME, str(name))
-    await placed.step(14 * 60)
-    assert await placed.catalog.blobs.exists(path)
-    placed.replicas.add("r2", "smol")
-    placed.replicas.silent.add("r2")
-    await placed.step(2 * 60)
-    assert await placed.catalog.blobs.exists(path)
-    placed.replicas.serve_is_up = False
-    placed.replicas.silent.clear()
-    await placed.step()
-    assert await placed.catalog.blobs.exists(path), "Serve may run replicas we do not know of"
-    placed.replicas.serve_is_up = True
-    await placed.step()
-    assert not await placed.catalog.blobs.exists(path)
 
 
 async def test_an_adapter_under_check_is_not_unloaded(placed: Placed) -> None:

@@ -9,12 +9,13 @@ from sqlalchemy import event
 
 from tokenyard.core.adapters import FineTunedName
 from tokenyard.core.errors import Conflict, InvalidRequest, ModelNotFound, NotFound, PermissionDenied, Unavailable
-from tokenyard.core.ids import AdapterId, JobId, OrganizationId, ProjectId
+from tokenyard.core.ids import AdapterId, ApiKeyId, JobId, OrganizationId, ProjectId
 from tokenyard.storage.database import Database
 
 if TYPE_CHECKING:
     from integration.catalog.conftest import Catalog
 
+KEY = ApiKeyId("key_1")
 ACME, UMBRA = OrganizationId("org_acme"), OrganizationId("org_umbra")
 
 
@@ -42,8 +43,9 @@ async def test_another_organization_s_model_is_exactly_as_one_that_does_not_exis
     """I7."""
     name = str(await catalog.live(ACME))
     missing = name[:-4] + "0000"
-    await catalog.store.set_alias(ACME, "mine", model=name, adapter=None)
-    for call in (catalog.models.resolve, catalog.models.get, catalog.adapters.delete):
+    await catalog.aliases.store.point(ACME, "mine", model=name, adapter=None, actor=KEY)
+    delete = partial(catalog.adapters.delete, actor=KEY)
+    for call in (catalog.models.resolve, catalog.models.get, delete):
         for asked, unknown in ((name, missing), ("mine", "none")):
             with pytest.raises(ModelNotFound) as theirs:
                 await call(UMBRA, asked)
@@ -69,7 +71,7 @@ async def test_only_live_adapters_are_callable_and_listed(catalog: "Catalog") ->
     assert [model.id for model in await catalog.models.list_models(ACME)] == ["smol", str(name)]
     shown = await catalog.models.get(ACME, str(name))
     assert (shown.id, shown.owned_by, shown.created) == (str(name), ACME, catalog.clock.now_ms() // 1000)
-    await catalog.adapters.delete(ACME, str(name))
+    await catalog.adapters.delete(ACME, str(name), actor=KEY)
     with pytest.raises(ModelNotFound):
         await catalog.models.get(ACME, str(name))
     with pytest.raises(Conflict):
@@ -84,7 +86,7 @@ async def test_what_no_feed_brings_reaches_a_gateway_in_a_second_and_endings_in_
     await catalog.adapters.promote(ACME, name.id)
     catalog.clock.advance(1.0)
     assert (await gateway.resolve(ACME, str(name))).adapter
-    await catalog.adapters.delete(ACME, str(name))
+    await catalog.adapters.delete(ACME, str(name), actor=KEY)
     catalog.clock.advance(10.0)
     with pytest.raises(ModelNotFound):
         await gateway.resolve(ACME, str(name))
@@ -131,23 +133,23 @@ async def test_without_a_price_nothing_is_callable_or_live(catalog: "Catalog") -
 
 async def test_an_alias_resolves_to_the_model_s_own_name_and_ends_with_it(catalog: "Catalog") -> None:
     name = await catalog.live()
-    await catalog.store.set_alias(ACME, "bot", model=str(name), adapter=name.id)
-    await catalog.store.set_alias(ACME, "small", model="smol", adapter=None)
+    await catalog.aliases.store.point(ACME, "bot", model=str(name), adapter=name.id, actor=KEY)
+    await catalog.aliases.store.point(ACME, "small", model="smol", adapter=None, actor=KEY)
     assert (await catalog.models.resolve(ACME, "bot")).name == str(name)
     assert (await catalog.models.resolve(ACME, "small")).name == "smol"
     assert (await catalog.models.get(ACME, "bot")).id == str(name)
     newer = await catalog.live()
-    await catalog.store.set_alias(ACME, "bot", model=str(newer), adapter=newer.id)
+    await catalog.aliases.store.point(ACME, "bot", model=str(newer), adapter=newer.id, actor=KEY)
     await catalog.models.organization_changed(ACME)
     assert (await catalog.models.resolve(ACME, "bot")).name == str(newer)
-    await catalog.adapters.delete(ACME, str(newer))
+    await catalog.adapters.delete(ACME, str(newer), actor=KEY)
     with pytest.raises(ModelNotFound):
         await catalog.models.resolve(ACME, "bot")
-    assert [alias.id for alias in await catalog.store.aliases(ACME)] == ["small"]
+    assert [alias.id for alias in await catalog.aliases.store.all(ACME)] == ["small"]
     with pytest.raises(NotFound):
-        await catalog.store.set_alias(ACME, "bot", model=str(newer), adapter=newer.id)
+        await catalog.aliases.store.point(ACME, "bot", model=str(newer), adapter=newer.id, actor=KEY)
     with pytest.raises(NotFound):
-        await catalog.store.set_alias(UMBRA, "bot", model=str(name), adapter=name.id)
+        await catalog.aliases.store.point(UMBRA, "bot", model=str(name), adapter=name.id, actor=KEY)
 
 
 async def test_while_sql_is_down_the_cache_serves_for_ten_minutes(catalog: "Catalog") -> None:
@@ -172,7 +174,9 @@ async def test_registering_again_changes_nothing_and_never_another_s(catalog: "C
         catalog.adapters.register,
         project=ProjectId("proj_1"),
         path=f"adapters/org_acme/{name.id}",
+        size=10,
         job=JobId("ftjob-1"),
+        actor=KEY,
     )
     await register(ACME, name=name, digest="d" * 64)
     assert (await catalog.models.resolve(ACME, str(name))).adapter, "it is still live"
@@ -190,11 +194,11 @@ async def test_a_failed_adapter_never_goes_live(catalog: "Catalog") -> None:
     await catalog.adapters.fail(ACME, name.id, "all of it is zero")
     await catalog.adapters.fail(ACME, AdapterId("never-registered"), "cancelled")
     (found,) = await catalog.operator_store.adapters(organization=ACME, state=None, after=None, limit=10)
-    assert (found.state, found.reason) == ("retired", "all of it is zero")
+    assert (found.state, found.reason) == ("draining", "all of it is zero")
     with pytest.raises(Conflict):
         await catalog.adapters.promote(ACME, name.id)
 
 
 async def test_base_models_cannot_be_deleted(catalog: "Catalog") -> None:
     with pytest.raises(PermissionDenied):
-        await catalog.adapters.delete(ACME, "smol")
+        await catalog.adapters.delete(ACME, "smol", actor=KEY)

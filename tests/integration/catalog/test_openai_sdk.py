@@ -33,7 +33,7 @@ async def http(catalog: "Catalog") -> AsyncIterator[httpx2.AsyncClient]:
     app.state.authenticator = FixedAuthenticator({who: tenant(who) for who in ("org_acme", "org_umbra")})
     install_error_handlers(app)
     app.include_router(models_router(catalog.models))
-    app.include_router(tenant_router(catalog.models, catalog.adapters, catalog.store, catalog.bases, catalog.push))
+    app.include_router(tenant_router(catalog.adapters, catalog.aliases))
     headers = {"authorization": "Bearer org_acme"}
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), headers=headers) as client:
         yield client

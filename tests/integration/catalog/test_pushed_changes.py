@@ -9,12 +9,13 @@ import pytest
 from support.gateway_stack import until
 from tokenyard.catalog.models import ModelCatalog
 from tokenyard.core.errors import ModelNotFound
-from tokenyard.core.ids import OrganizationId
+from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.storage.change_feed import ChangeFeed
 
 if TYPE_CHECKING:
     from integration.catalog.conftest import Catalog
 
+KEY = ApiKeyId("key_1")
 ACME, UMBRA = OrganizationId("org_acme"), OrganizationId("org_umbra")
 
 
@@ -52,7 +53,7 @@ async def test_a_model_goes_live_and_ends_everywhere(catalog: "Catalog") -> None
         for each in (one, two):
             await each.is_told(1)
             assert (await each.models.resolve(ACME, str(name))).adapter
-        await catalog.adapters.delete(ACME, str(name))
+        await catalog.adapters.delete(ACME, str(name), actor=KEY)
         for each in (one, two):
             await each.is_told(2)
             with pytest.raises(ModelNotFound):
@@ -62,11 +63,11 @@ async def test_a_model_goes_live_and_ends_everywhere(catalog: "Catalog") -> None
 async def test_an_alias_names_another_model_everywhere(catalog: "Catalog") -> None:
     async with gateway(catalog) as each:
         for times, live in enumerate([await catalog.live(), await catalog.live()], start=1):
-            _, messages = await catalog.store.set_alias(ACME, "bot", model=str(live), adapter=live.id)
+            _, messages = await catalog.aliases.store.point(ACME, "bot", model=str(live), adapter=live.id, actor=KEY)
             await catalog.push.changed(ACME, messages)
             await each.is_told(times + 2)
             assert (await each.models.resolve(ACME, "bot")).name == str(live)
-        await catalog.push.changed(ACME, await catalog.store.delete_alias(ACME, "bot"))
+        await catalog.push.changed(ACME, await catalog.aliases.store.delete(ACME, "bot", actor=KEY))
         await each.is_told(5)
         with pytest.raises(ModelNotFound):
             await each.models.resolve(ACME, "bot")
@@ -77,7 +78,7 @@ async def test_the_loop_tells_what_a_dead_process_did_not_and_only_its_own_organ
     async with gateway(catalog) as each:
         known = await each.models.resolve(UMBRA, str(others))
         assert (await each.models.resolve(ACME, str(name))).adapter
-        await catalog.store.retire(ACME, name.id, reason="its process dies after the commit")
+        await catalog.store.retire(ACME, name.id, actor=KEY, reason="its process dies after the commit")
         catalog.clock.advance(1)
         await catalog.outbox.step()
         await each.is_told(1)

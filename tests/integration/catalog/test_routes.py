@@ -40,8 +40,10 @@ async def http(catalog: "Catalog") -> AsyncIterator[httpx.AsyncClient]:
     app.state.authenticator = FixedAuthenticator(tenants, "operator")
     install_error_handlers(app)
     app.include_router(models_router(catalog.models))
-    app.include_router(tenant_router(catalog.models, catalog.adapters, catalog.store, catalog.bases, catalog.push))
-    app.include_router(operator_router(catalog.operator_store, catalog.bases, catalog.prices, catalog.clock))
+    app.include_router(tenant_router(catalog.adapters, catalog.aliases))
+    app.include_router(
+        operator_router(catalog.operator_store, catalog.adapters, catalog.bases, catalog.prices, catalog.clock)
+    )
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client:
         yield client
 
@@ -94,7 +96,10 @@ async def test_what_a_key_may_not_use_is_not_shown_to_it(http: httpx.AsyncClient
 
 async def test_a_model_tells_what_it_is_for(http: httpx.AsyncClient, catalog: "Catalog") -> None:
     embedder = msgspec.structs.replace(catalog.bases._models["smol"], task=ModelTask.EMBEDDING, dimensions=(8, 4))
-    for base, task, dimensions in ((catalog.bases._models["smol"], "chat", None), (embedder, "embedding", [8, 4])):
+    for base, task, dimensions in (
+        (catalog.bases._models["smol"], "chat", None),
+        (embedder, "embedding", [8, 4]),
+    ):
         catalog.bases._models["smol"] = base
         told = (await http.get("/v1/models/smol", headers=by("org_acme"))).json()
         assert (told["task"], told.get("dimensions"), told["context_length"]) == (task, dimensions, 100)
@@ -134,3 +139,18 @@ async def test_operators_see_all_models_and_adapters(http: httpx.AsyncClient, ca
     assert [row["model"] for row in mine["data"]] == [str(checking)]
     for path in ("/admin/models", "/admin/adapters"):
         assert (await http.get(path, headers=by("org_acme"))).status_code == 403
+
+
+async def test_operators_take_an_adapter_out_of_service(http: httpx.AsyncClient, catalog: "Catalog") -> None:
+    name = await catalog.live()
+    await http.post("/v1/model_aliases", json={"alias": "bot", "model": str(name)}, headers=by("org_acme"))
+    path = f"/admin/adapters/{name.id}"
+    assert (await http.delete(path, headers=by("org_acme"))).status_code == 403
+    for _ in range(2):
+        told = (await http.delete(path, headers=by("operator"))).json()
+        assert (told["state"], told["reason"]) == ("draining", "retired by the operator")
+    for model in (str(name), "bot"):
+        assert (await http.get(f"/v1/models/{model}", headers=by("org_acme"))).status_code == 404
+    assert (await http.delete("/admin/adapters/none", headers=by("operator"))).status_code == 404
+    noted = [(kind, resource) for kind, _, resource in await catalog.noted()]
+    assert noted[-2:] == [("adapter.draining", name.id), ("model_alias.deleted", "bot")]

@@ -70,6 +70,19 @@ def test_plans(acme: dict[str, Any]) -> None:
     assert (changed["limits"]["requests_per_minute"], changed["limits"]["tokens_per_minute"]) == (None, 5)
     assert (changed["weight"], changed["models"]) == (4, ["small", "ft:*"])
     assert answer("plan", "change", "pro", "--model", "*", "--weight", "2")["models"] == ["*"]
+    terms = ("--price-multiplier", "0.80", "--service-tier", "priority=8:2", "--service-tier", "flex=1")
+    priced = answer("plan", "change", "pro", *terms)
+    assert (priced["price_multiplier"], priced["weight"]) == ("0.8", 2)
+    granted = {"priority": {"weight": 8, "price_multiplier": "2"}, "flex": {"weight": 1, "price_multiplier": None}}
+    assert priced["service_tiers"] == granted
+    assert list(answer("plan", "change", "pro", "--service-tier", "flex=none")["service_tiers"]) == ["priority"]
+    assert "like priority=8" in run("plan", "change", "pro", "--service-tier", "priority", expect=1).stderr
+    assert "0.8" in run("plan", "list").output
+    assert answer("plan", "create", "half", "--price-multiplier", "0.5", *terms[2:])["service_tiers"] == granted
+    shared = answer("plan", "change", "pro", "--local-share", "20:5")["local_share"]
+    assert shared == {"percent": 20, "spend_dollars": "5.00"}
+    assert answer("plan", "change", "pro", "--local-share", "none")["local_share"] is None
+    assert "like 20:5.00" in run("plan", "change", "pro", "--local-share", "20", expect=1).stderr
     assert answer("org", "plan", "acme-corp", "pro")["plan_id"] == made["id"]
     assert "pro" in run("plan", "list").output
     assert "are on the plan" in run("plan", "delete", "pro", expect=1).stderr

@@ -130,6 +130,7 @@ def _control_plane(stack: FinetuneStack, redis: Redis) -> tuple[FastAPI, ApiKeys
         organizations=operator_store,
         policy=POLICY,
         max_upload_bytes=1_000_000,
+        quota=stack.quota_of(10_000_000),
     ):
         app.include_router(router)
     return app, keys, organizations

@@ -15,6 +15,7 @@ from support.fakes.server_elsewhere import Elsewhere
 from support.gateway_stack import HELLO, until
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import AdapterId
+from tokenyard.core.models import WakingBounds
 from tokenyard.core.replica import Replica
 from tokenyard.core.usage import TokenUsage
 from tokenyard.metering.events import Outcome
@@ -65,6 +66,15 @@ async def test_where_no_replica_can_be_asked(
     assert (claims.server, claims.model, claims.base_model, claims.price) == (FALLBACK, SOLD, SOLD, f"test/{SOLD}")
     assert claims.attempt.endswith(f".{1 + len(dead)}")
     await until(backed.gateway.no_holds)
+
+
+async def test_a_model_that_sleeps_is_woken_and_nobody_waits_for_it(backed: ElsewhereStack) -> None:
+    backed.set_base(waking=WakingBounds(requests=4, wait_s=60))
+    backed.gateway.replicas.listed.clear()
+    status, text = await _answer(backed, WHOLE)
+    assert status == 200
+    assert "word8" in text
+    assert backed.gateway.replicas.called_for == [SOLD]
 
 
 @both

@@ -36,9 +36,9 @@ async def fleet(tmp_path: Path) -> AsyncIterator[GatewayFleet]:
 def _write_files(folder: Path, url: str) -> None:
     shipped = Settings()
     own: dict[str, Any] = yaml.safe_load((shipped.models_dir / f"{MODEL}.yaml").read_text())
-    shared = ("context_length", "default_max_tokens", "template_tokens", "template_tokens_per_message", "created")
+    bounds = ("context_length", "default_max_tokens", "template_tokens", "template_tokens_per_message")
     source = {"kind": "server", "url": url, "model": THERE, "api_key_setting": "theirs"}
-    sold = {**{name: own[name] for name in shared}, "source": source}
+    sold = {**{name: own[name] for name in ("version", "created", *bounds)}, "source": source}
     models = {MODEL: {**own, "fallback": HIDDEN}, SOLD: {**sold, "id": SOLD}, HIDDEN: {**sold, "id": HIDDEN}}
     (folder / "models").mkdir()
     for name, model in models.items():

@@ -14,7 +14,7 @@ from support.fakes.gateway_ports import BASE
 from support.fakes.model_server import Behaviour
 from support.gateway_stack import HELLO, KEY, OTHER, OTHER_KEY, SALT_SECRET, GatewayStack, gateway_stack, until
 from tokenyard.clients.server_elsewhere import ElsewhereClient
-from tokenyard.core.models import ServerSource
+from tokenyard.core.model_files.sources import ServerSource
 from tokenyard.gateway.elsewhere.server_relay import ServerRelay
 from tokenyard.metering.events import Outcome
 
@@ -53,8 +53,7 @@ async def test_both_count_the_same(redis: Redis, tmp_path: Path, stream: bool, c
                 reply = await client.chat.completions.create(model=SOLD, messages=HELLO, n=choices)
                 assert reply.model == SOLD
         (sold,) = await seller.settled()
-        await until(lambda: _has(host))
-        (bought,) = await host.events(OTHER)
+        (bought,) = await host.settled(1, OTHER)
         assert sold.outcome is bought.outcome is Outcome.COMPLETED
         assert sold.usage == bought.usage
         assert sold.usage.completion_tokens == 9 * choices
@@ -69,8 +68,7 @@ async def test_a_client_that_leaves_ends_it_at_the_host_too(redis: Redis, tmp_pa
         response.close()
         (sold,) = await seller.settled()
         await until(lambda: host.server.log[0].aborted)
-        await until(lambda: _has(host))
-        (bought,) = await host.events(OTHER)
+        (bought,) = await host.settled(1, OTHER)
     assert (sold.outcome, bought.outcome) == (Outcome.LEFT_ELSEWHERE, Outcome.CLIENT_LEFT)
     assert sold.usage.completion_tokens >= 3
 
@@ -85,7 +83,3 @@ async def test_the_hosts_limits_are_not_the_tenants(redis: Redis, tmp_path: Path
     assert response.status == 503
     assert OTHER_KEY not in text
     assert "API key" not in text
-
-
-async def _has(host: GatewayStack) -> bool:
-    return bool(await host.events(OTHER))

@@ -1,4 +1,4 @@
-"""A cancel races the publishing of the model: what is cancelled never goes live, whatever a worker is about to do."""
+"""Publishing: what is cancelled meanwhile never goes live, nor does what there is no room for."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -7,19 +7,22 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from support.finetune.adapter_files import adapter_weights
 from support.finetune.ports import SMALL_MODEL, FixedModels, FixedPrices
-from support.finetune.stack import FinetuneStack
-from tokenyard.catalog.adapters import AdapterCatalog
+from support.finetune.stack import FinetuneStack, principal
+from tokenyard.catalog.adapters.adapter_catalog import AdapterCatalog
 from tokenyard.catalog.changes import TOPIC, CatalogCarrier
 from tokenyard.catalog.models import ModelCatalog
 from tokenyard.catalog.operator_store import CatalogOperatorStore
 from tokenyard.catalog.push import CatalogPush
 from tokenyard.catalog.store import CatalogStore
 from tokenyard.core.adapters import FineTunedName
-from tokenyard.core.errors import ModelNotFound
+from tokenyard.core.errors import ModelNotFound, QuotaExceeded
 from tokenyard.finetune.job import Job
+from tokenyard.finetune.job_request import JobRequest
 from tokenyard.finetune.states import JobState
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
+from tokenyard.tenancy.store import record
 from tokenyard.web.loops import Loop
 
 
@@ -59,14 +62,14 @@ class Publication:
 @pytest.fixture
 async def publication(stack: FinetuneStack, redis: Redis) -> Publication:
     bases: Any = ServedModels()
-    store = CatalogStore(stack.database, stack.clock)
+    store = CatalogStore(stack.database, stack.clock, record, stack.quota)
     models = ModelCatalog(bases, store, FixedPrices(), stack.clock, now=stack.clock)
     outbox = TransactionalOutbox(stack.database, redis, stack.clock, {TOPIC: CatalogCarrier(redis).carry})
     adapters = AdapterCatalog(bases, store, models, CatalogPush(models, outbox))
     job = await stack.create()
     await stack.rounds(2)
     await stack.cluster.succeed(f"{job.id}-1", tokens=500)
-    return Publication(stack, models, adapters, CatalogOperatorStore(stack.database, stack.clock), job)
+    return Publication(stack, models, adapters, CatalogOperatorStore(stack.database, stack.clock, record), job)
 
 
 def once(owner: Any, name: str, meanwhile: Callable[[], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,11 +113,11 @@ async def test_a_cancel_during_the_canary_comes_before_the_promotion(
     for _ in range(3):
         await stack.round(worker)
     await publication.check_never_live()
-    assert await publication.states() == ["retired"]
+    assert await publication.states() == ["draining"]
 
 
 @pytest.mark.parametrize(
-    ("paused_at", "left"), [("write_stream", []), ("load", ["retired"])], ids=["copying", "checking"]
+    ("paused_at", "left"), [("write_stream", ["draining"]), ("load", ["draining"])], ids=["copying", "checking"]
 )
 async def test_a_worker_that_comes_back_after_its_job_was_cancelled_and_ended(
     publication: Publication, monkeypatch: pytest.MonkeyPatch, paused_at: str, left: list[str]
@@ -133,3 +136,58 @@ async def test_a_worker_that_comes_back_after_its_job_was_cancelled_and_ended(
     await stack.round(publication.worker())
     await publication.check_never_live()
     assert await publication.states() == left
+
+
+async def test_a_model_that_there_is_no_room_for_never_goes_live(publication: Publication, redis: Redis) -> None:
+    stack, owner = publication.stack, publication.job.organization
+    bases: Any = ServedModels()
+    small = stack.quota_of(await stack.quota.used(owner) + 1_000)
+    store = CatalogStore(stack.database, stack.clock, record, small)
+    outbox = TransactionalOutbox(stack.database, redis, stack.clock, {TOPIC: CatalogCarrier(redis).carry})
+    push = CatalogPush(publication.models, outbox)
+    adapters = AdapterCatalog(bases, store, publication.models, push)
+    for _ in range(3):
+        await stack.round(stack.new_worker(adapters=adapters))
+    end = await stack.job(publication.job.id)
+    assert (end.state, end.error and end.error.code) == (JobState.FAILED, "storage_quota_exceeded")
+    assert await publication.states() == []
+    assert [event.trained_tokens for event in await stack.charges()] == [0], "nobody pays for what cannot be called"
+
+
+async def test_a_live_model_counts_once_and_makes_room_as_it_ends(publication: Publication) -> None:
+    stack, owner = publication.stack, publication.job.organization
+    before = await stack.quota.used(owner)
+    for _ in range(3):
+        await stack.round(publication.worker())
+    size = await stack.quota.used(owner) - before
+    end = await stack.job(publication.job.id)
+    folder = f"adapters/{owner}/{end.adapter}"
+    held = [await stack.blobs.size(f"{folder}/{name}") for name in await stack.blobs.names(folder)]
+    assert size == sum(held) - await stack.blobs.size(f"{folder}/manifest.json") > 0
+    full = stack.new_creation(quota=stack.quota_of(before + size))
+    file = publication.job.training_file
+    asked = JobRequest.model_validate({"model": "small-model", "training_file": file})
+    with pytest.raises(QuotaExceeded) as refused:
+        await full.create(principal(), asked)
+    assert (refused.value.code, refused.value.param) == ("storage_quota_exceeded", "training_file")
+    assert end.adapter is not None
+    await publication.adapters.retire(owner, end.adapter, actor=publication.job.key, reason="deleted by its owner")
+    assert await stack.quota.used(owner) == before
+    await full.create(principal(), asked)
+
+
+async def test_an_adapter_that_is_brought_must_find_room(stack: FinetuneStack) -> None:
+    job = await stack.bring()
+    for _ in range(4):
+        await stack.round()
+    used = await stack.quota.used(job.organization)
+    weights = len(adapter_weights())
+    for room, fits in ((weights - 1, False), (weights, True)):
+        # The file is there, and taken in it lies there a second time.
+        stack.creation = stack.new_creation(quota=stack.quota_of(used + weights + room))
+        if fits:
+            await stack.bring()
+        else:
+            with pytest.raises(QuotaExceeded, match="limit of"):
+                await stack.bring()
+            used += weights

@@ -86,7 +86,7 @@ async def test_a_file_for_another_method_does_not_train(stack: FinetuneStack) ->
     file = await stack.files.get(who.organization, await stack.upload(who, rows(20)))
     assert file.summary is not None
     other = msgspec.structs.replace(file, summary={**file.summary, "method": "preferences"})
-    await stack.files.complete(who.organization, other)
+    await stack.files.complete(who.organization, other, stack.quota)
     with pytest.raises(InvalidRequest, match="is for the method 'preferences'") as refused:
         await stack.create(who, validation_file=file.id)
     assert refused.value.param == "validation_file"

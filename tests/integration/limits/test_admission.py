@@ -15,16 +15,18 @@ from support.fakes.admission_requests import (
     principal,
     settled,
 )
-from support.redis_reader import read_figures, read_scope, read_usage
+from support.money.live_budgets import put_budget, read_budget, read_pending
+from support.redis_reader import read_scope, read_usage
 from tokenyard.core.admission import PrincipalOutdated
 from tokenyard.core.budgets import BudgetState, BudgetUpdate, monthly, wallet
 from tokenyard.core.errors import BudgetInUse, Conflict, QuotaExceeded, RateLimited, Unavailable
 from tokenyard.core.ids import OrganizationId, request_of
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.principal import Limits, Principal
-from tokenyard.core.redis_keys import bucket_of, budget, holds, pending, ready, revision, undecided, usage_stream
+from tokenyard.core.redis_keys import bucket_of, holds, ready, revision, undecided, usage_stream, windows
 from tokenyard.core.usage import TokenUsage
 from tokenyard.limits.admission import RedisAdmission
+from tokenyard.limits.budget_figures import BudgetFigures
 from tokenyard.limits.holds import key_of
 from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.limits.revisions import RedisRevisions
@@ -34,8 +36,8 @@ BUCKET = bucket_of(ORGANIZATION)
 WALLET = wallet(ORGANIZATION)
 
 
-async def figures(redis: Redis, name: str = WALLET) -> dict[str, int]:
-    return await read_figures(redis, budget(BUCKET, name))
+async def figures(redis: Redis) -> BudgetFigures:
+    return await read_budget(redis, BUCKET, WALLET)
 
 
 @pytest.fixture(autouse=True)
@@ -45,14 +47,14 @@ def money(budgets: BudgetTable) -> None:
 
 async def test_a_request_is_held_then_settled_at_its_real_cost(admission: RedisAdmission, redis: Redis) -> None:
     admitted = await admission.admit(admission_request(principal(), amount=100))
-    assert await figures(redis) == {"ledger": 1000, "version": 1, "held": 100}
+    assert await figures(redis) == BudgetFigures(1000, 1, held=100)
     assert admitted.claims.budgets == (WALLET,)
     assert abs(admitted.claims.admitted_at_ms / 1000 - (await redis.time())[0]) < 5
 
     report = settled(admitted.claims)
     await admission.settle(report, NanoDollars(30))
-    assert await figures(redis) == {"ledger": 1000, "version": 1, "held": 0, "pending": 30}
-    assert await redis.hgetall(pending(BUCKET, WALLET)) == {key_of(admitted.claims).encode(): b"30"}
+    assert await figures(redis) == BudgetFigures(1000, 1, pending=30)
+    assert await read_pending(redis, BUCKET, WALLET) == {key_of(admitted.claims): 30}
     assert await read_usage(redis, ORGANIZATION) == [report]
     assert await redis.zcard(holds(BUCKET)) == 0
 
@@ -60,7 +62,7 @@ async def test_a_request_is_held_then_settled_at_its_real_cost(admission: RedisA
 async def test_settling_again_changes_nothing(admission: RedisAdmission, redis: Redis) -> None:
     admitted = await admission.admit(admission_request(principal()))
     await asyncio.gather(*(admission.settle(settled(admitted.claims), NanoDollars(30)) for _ in range(3)))
-    assert (await figures(redis))["pending"] == 30
+    assert (await figures(redis)).pending == 30
     assert await redis.xlen(usage_stream(BUCKET)) == 1
 
 
@@ -70,7 +72,7 @@ async def test_admitting_the_same_request_again_takes_nothing_more(admission: Re
     first = await admission.admit(request)
     second = await admission.admit(request)
     assert second.claims == first.claims
-    assert (await figures(redis))["held"] == 100
+    assert (await figures(redis)).held == 100
     assert (await read_scope(redis, BUCKET, KEY)).slots == 1
 
 
@@ -86,7 +88,7 @@ async def test_a_failed_request_costs_nothing_and_is_reported(admission: RedisAd
     admitted = await admission.admit(admission_request(principal()))
     report = Settled(admitted.claims, Outcome.FAILED, TokenUsage(0, 0), 1)
     await admission.settle(report, NanoDollars(0))
-    assert await figures(redis) == {"ledger": 1000, "version": 1, "held": 0}
+    assert await figures(redis) == BudgetFigures(1000, 1)
     assert await redis.xlen(usage_stream(BUCKET)) == 1
 
 
@@ -130,8 +132,8 @@ async def test_a_refusal_takes_nothing_of_what_was_free(admission: RedisAdmissio
     with pytest.raises(RateLimited):
         await admission.admit(admission_request(caller))
     assert await redis.keys("*windows*") == []
-    assert await redis.keys("*hold*") == []
-    assert "held" not in await figures(redis)
+    assert await redis.keys("*holds*") + await redis.keys("*request*") == []
+    assert (await figures(redis)).held == 0
 
 
 async def test_a_request_above_the_whole_limit_is_not_worth_a_retry(admission: RedisAdmission) -> None:
@@ -216,10 +218,10 @@ async def test_an_organization_without_a_wallet_has_no_credit(admission: RedisAd
 async def test_an_older_load_never_overwrites_a_newer_figure(
     admission: RedisAdmission, redis: Redis, budgets: BudgetTable
 ) -> None:
-    await redis.hset(budget(BUCKET, WALLET), mapping={"ledger": 50, "version": 9})
+    await put_budget(redis, BUCKET, WALLET, BudgetFigures(50, 9))
     with pytest.raises(QuotaExceeded):
         await admission.admit(admission_request(principal(), amount=100))
-    assert await figures(redis) == {"ledger": 50, "version": 9}
+    assert await figures(redis) == BudgetFigures(50, 9)
 
 
 async def test_an_unloaded_bucket_answers_503(admission: RedisAdmission, redis: Redis) -> None:
@@ -249,7 +251,7 @@ async def test_a_revision_that_redis_lost_is_learned_from_callers(admission: Red
 
 
 async def test_a_client_that_leaves_while_it_is_admitted_keeps_nothing(admission: RedisAdmission, redis: Redis) -> None:
-    await redis.hset(budget(BUCKET, WALLET), mapping={"ledger": 1000, "version": 1})
+    await put_budget(redis, BUCKET, WALLET, BudgetFigures(1000, 1))
     once = Limits(1, 10, 1, 10, 1)
     waiting = asyncio.create_task(admission.admit(admission_request(principal(key=once, project=once))))
     await asyncio.sleep(0)  # it runs until it waits for the script
@@ -257,9 +259,25 @@ async def test_a_client_that_leaves_while_it_is_admitted_keeps_nothing(admission
     await asyncio.wait([waiting])
     assert waiting.cancelled()
     async with asyncio.timeout(10):
-        while (await figures(redis)).get("held") != 0:  # first absent, then 100, then given back
+        while not await redis.exists(windows(BUCKET, KEY)) or (await figures(redis)).held:  # taken, then given back
             await admission.renew()
     await admission.admit(admission_request(principal(key=once, project=once)))
+
+
+async def test_a_client_that_leaves_as_it_is_admitted_keeps_nothing(admission: RedisAdmission, redis: Redis) -> None:
+    """In the moment between the answer of Redis and our reading of it."""
+
+    async def end_the_other() -> None:
+        await admission.admit(admission_request(principal(), amount=100))
+        other.cancel()  # it was answered in the same round trip
+
+    one = asyncio.create_task(end_the_other())
+    other = asyncio.create_task(admission.admit(admission_request(principal(), amount=1)))
+    await asyncio.wait([one, other])
+    assert other.cancelled()
+    assert (await figures(redis)).held == 101
+    await admission.renew()
+    assert (await figures(redis)).held == 100
 
 
 async def test_one_tenant_at_its_limits_leaves_another_alone(
@@ -279,12 +297,12 @@ async def test_amounts_are_exact_far_beyond_what_lua_counts_exactly(
     admission: RedisAdmission, redis: Redis, budgets: BudgetTable
 ) -> None:
     large = 2**59 + 1
-    await redis.hset(budget(BUCKET, WALLET), mapping={"ledger": large, "version": 1})
+    await put_budget(redis, BUCKET, WALLET, BudgetFigures(large, 1))
     await admission.admit(admission_request(principal(), amount=large - 1))
     with pytest.raises(BudgetInUse, match="other requests"):
         await admission.admit(admission_request(principal(), amount=2))
     await admission.admit(admission_request(principal(), amount=1))
-    assert (await figures(redis))["held"] == large
+    assert (await figures(redis)).held == large
 
 
 async def test_a_thousand_at_once_never_overspend(admission: RedisAdmission, redis: Redis) -> None:
@@ -301,7 +319,7 @@ async def test_a_thousand_at_once_never_overspend(admission: RedisAdmission, red
     await admission.admit(admission_request(principal(), amount=left))
     with pytest.raises(BudgetInUse):
         await admission.admit(admission_request(principal(), amount=1))
-    assert await figures(redis) == {"ledger": 1000, "version": 1, "held": left, "pending": len(admitted) * 5}
+    assert await figures(redis) == BudgetFigures(1000, 1, pending=len(admitted) * 5, held=left)
 
 
 async def test_a_shortage_that_others_cause_is_worth_a_retry(admission: RedisAdmission, redis: Redis) -> None:
@@ -326,7 +344,7 @@ async def test_a_client_that_leaves_early_spends_its_hold_until_the_ledger_decid
     await admission.settle(
         settled(admitted.claims, prompt=0, completion=0, outcome=Outcome.CLIENT_LEFT), NanoDollars(0)
     )
-    assert await figures(redis) == {"ledger": 1000, "version": 1, "held": 0, "pending": 600}
+    assert await figures(redis) == BudgetFigures(1000, 1, pending=600)
     with pytest.raises(RateLimited, match="Used 20, Requested 10"):
         await admission.admit(admission_request(caller, amount=1, tokens=10))
     with pytest.raises(BudgetInUse):
@@ -338,7 +356,7 @@ async def test_a_client_that_leaves_early_spends_its_hold_until_the_ledger_decid
         await budgets.decide([(ORGANIZATION, {request: 7})])
         again = await admission.admit(admission_request(caller, amount=997, tokens=18))
         await admission.settle(settled(again.claims, prompt=0, completion=0), NanoDollars(0))
-    assert await figures(redis) == {"ledger": 997, "version": 2, "held": 0, "pending": 0}
+    assert await figures(redis) == BudgetFigures(997, 2)
     assert not await redis.exists(undecided(BUCKET, request))
 
 

@@ -5,13 +5,14 @@ from collections.abc import AsyncIterable, Sequence
 import pytest
 from redis.asyncio import Redis
 
-from support.billing.stand import put_pending
 from support.fakes.admission_requests import ORGANIZATION, BudgetTable, admission_request, principal
+from support.money.live_budgets import add_pending, put_budget
 from tokenyard.core.budgets import BudgetKey, LiveBudget, LiveHold, wallet
 from tokenyard.core.ids import OrganizationId, RequestId
-from tokenyard.core.redis_keys import bucket_of, budget
+from tokenyard.core.redis_keys import bucket_of
 from tokenyard.limits import budget_reader
 from tokenyard.limits.admission import RedisAdmission
+from tokenyard.limits.budget_figures import BudgetFigures
 from tokenyard.limits.budget_reader import RedisBudgetReader
 
 BUCKET = bucket_of(ORGANIZATION)
@@ -35,7 +36,7 @@ async def test_every_budget_comes_once_in_parts(
     for number in range(45):
         owner = OrganizationId(f"org_{number}")
         keys.add(BudgetKey(bucket_of(owner), wallet(owner)))
-        await redis.hset(budget(bucket_of(owner), wallet(owner)), mapping={"ledger": number, "version": 1})
+        await put_budget(redis, bucket_of(owner), wallet(owner), BudgetFigures(number, 1))
     parts = await collect(reader.every_budget())
     assert max(map(len, parts)) <= 10
     found = [one for part in parts for one in part]
@@ -47,21 +48,24 @@ async def test_charges_come_in_parts_and_too_many_not_at_all(
     reader: RedisBudgetReader, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(budget_reader, "MAX_CHARGES", 5)
-    counts = {"month:a:2026-03": 4, "month:b:2026-03": 6, "month:c:2026-03": 5, "month:d:2026-03": 0}
-    for name, count in counts.items():
+    counts = {1: 4, 2: 6, 3: 5, 4: 0}  # by bucket
+    for bucket, count in counts.items():
         for number in range(count):
-            await put_pending(redis, ORGANIZATION, f"req_{number}", 7, name)
-    parts = await collect(reader.budgets([BudgetKey(BUCKET, name) for name in counts]))
+            for name in ("wallet:a", "month:a:2026-03"):
+                await add_pending(redis, bucket, name, f"req_{number}", 7)
+    parts = await collect(reader.budgets([BudgetKey(bucket, "wallet:a") for bucket in counts]))
     assert max(sum(len(one.charges or ()) for one in part) for part in parts) <= 2 * 5
-    found = {one.key.name: one for part in parts for one in part}
-    assert {name: len(one.charges or ()) for name, one in found.items()} == counts | {"month:b:2026-03": 0}
-    assert found["month:b:2026-03"].charges is None
-    assert found["month:a:2026-03"].charges == {f"req_{number}": 7 for number in range(4)}
-    assert found["month:b:2026-03"].pending == 42
+    found = {one.key.bucket: one for part in parts for one in part}
+    assert {bucket: len(one.charges or ()) for bucket, one in found.items()} == counts | {2: 0}
+    assert found[2].charges is None
+    assert found[1].charges == {f"req_{number}": 7 for number in range(4)}
+    assert found[2].pending == 42
+    [[month]] = await collect(reader.budgets([BudgetKey(3, "month:a:2026-03")]))
+    assert (month.pending, len(month.charges or ())) == (35, 5)
 
 
 async def test_a_budget_that_is_only_known_has_no_ledger_figure(reader: RedisBudgetReader, redis: Redis) -> None:
-    await redis.hset(budget(BUCKET, WALLET), "version", -1)
+    await put_budget(redis, BUCKET, WALLET, BudgetFigures())
     [[found]] = await collect(reader.every_budget())
     assert found == LiveBudget(BudgetKey(BUCKET, WALLET), None, -1, 0, 0, {})
 

@@ -16,14 +16,16 @@ from support.fakes.admission_requests import (
     principal,
     settled,
 )
-from support.redis_reader import as_bytes, read_figures, read_hash, read_scope, read_usage
+from support.money.live_budgets import read_budget, read_pending
+from support.redis_reader import as_bytes, read_scope, read_usage
 from tokenyard.core.budgets import wallet
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.principal import Limits
-from tokenyard.core.redis_keys import bucket_of, budget, hold, holds, pending, usage_stream
+from tokenyard.core.redis_keys import bucket_of, holds, request, usage_stream
 from tokenyard.core.usage import MeterClaims
 from tokenyard.limits.admission import RedisAdmission
-from tokenyard.limits.holds import key_of
+from tokenyard.limits.budget_figures import BudgetFigures
+from tokenyard.limits.holds import SETTLED, key_of
 from tokenyard.limits.sweeper import BATCH, Sweeper
 from tokenyard.metering.events import HoldExpired, Settled
 
@@ -32,16 +34,19 @@ WALLET = wallet(ORGANIZATION)
 CALLER = principal(key=Limits(requests_per_minute=100, tokens_per_minute=1000, concurrency=5))
 
 
-async def figures(redis: Redis) -> dict[str, int]:
-    return await read_figures(redis, budget(BUCKET, WALLET))
+async def figures(redis: Redis) -> BudgetFigures:
+    return await read_budget(redis, BUCKET, WALLET)
 
 
 async def hold_members(redis: Redis) -> list[bytes]:
     return [as_bytes(member) for member in await redis.zrange(holds(BUCKET), 0, -1)]
 
 
-async def hold_keys(redis: Redis) -> list[str]:
-    return sorted(as_bytes(key).decode() for key in await redis.keys("*:hold:*"))
+async def hold_values(redis: Redis) -> dict[str, bytes]:
+    """Return the value of every request that is not settled, by its name."""
+    names = sorted(as_bytes(key).decode() for key in await redis.keys("*:request:*"))
+    values = {name: as_bytes(await redis.get(name)) for name in names}
+    return {name: value for name, value in values.items() if value != SETTLED}
 
 
 async def end_leases(redis: Redis) -> None:
@@ -61,24 +66,24 @@ def sweeper(redis: Redis) -> Sweeper:
 
 @dataclass
 class HoldState:
-    held: int | None
+    held: int
     slots: int
     requests: int
     tokens: int
     holds: list[bytes]
-    records: dict[str, dict[bytes, bytes]]
+    records: dict[str, bytes]
 
 
 async def snapshot(redis: Redis) -> HoldState:
-    """What limits keep of the open holds, without what differs from moment to moment."""
+    """What limits keep of the open holds, but for their claims and what differs from moment to moment."""
     counts = await read_scope(redis, BUCKET, KEY)
     return HoldState(
-        held=(await figures(redis)).get("held"),
+        held=(await figures(redis)).held,
         slots=counts.slots,
         requests=counts.sum("rpm"),
         tokens=counts.sum("tpm"),
         holds=await hold_members(redis),
-        records={key: await read_hash(redis, key) for key in await hold_keys(redis)},
+        records={name: value.rpartition(b"\n")[0] for name, value in (await hold_values(redis)).items()},
     )
 
 
@@ -90,7 +95,6 @@ async def admit(admission: RedisAdmission, redis: Redis) -> MeterClaims:
 
 async def test_holds_rebuild_themselves_after_redis_lost_all(admission: RedisAdmission, redis: Redis) -> None:
     claims = await admit(admission, redis)
-    hold_key = f"*:hold:{key_of(claims)}"
     await admission.settle(settled(await admit(admission, redis)), NanoDollars(1))
     before = await snapshot(redis)
     await redis.flushall()
@@ -98,17 +102,13 @@ async def test_holds_rebuild_themselves_after_redis_lost_all(admission: RedisAdm
     await admission.renew()
     after = await snapshot(redis)
     # The lost hold knew its moment of admission only beside its claims; the rebuilt one has it in both.
-    (name,) = await redis.keys(hold_key)
-    rebuilt = msgspec.json.decode((await redis.hgetall(name))[b"claims"], type=MeterClaims)
-    assert rebuilt == claims
-    for kept in (before, after):
-        for record in kept.records.values():
-            del record[b"claims"]
+    [value] = (await hold_values(redis)).values()
+    assert msgspec.json.decode(value.rpartition(b"\n")[2], type=MeterClaims) == claims
     # What the settled request used is forgotten with its window.
     assert (before.requests, before.tokens, after.requests, after.tokens) == (2, 17, 1, 10)
     assert replace(before, requests=1, tokens=10) == after
     await admission.settle(settled(claims), NanoDollars(5))
-    assert (await figures(redis)) == {"held": 0, "pending": 5}
+    assert (await figures(redis)) == BudgetFigures(pending=5)
 
 
 async def test_renewing_twice_takes_nothing_more(admission: RedisAdmission, redis: Redis) -> None:
@@ -126,7 +126,7 @@ async def test_renewal_never_revives_a_settled_request(redis: Redis, budgets: Bu
     claims = (await one.admit(admission_request(CALLER))).claims
     await other.settle(settled(claims), NanoDollars(1))
     await one.renew()
-    assert (await figures(redis))["held"] == 0
+    assert (await figures(redis)).held == 0
     assert await redis.zcard(holds(BUCKET)) == 0
 
 
@@ -139,9 +139,9 @@ async def test_expiry_releases_and_errs_to_refusing(admission: RedisAdmission, r
     await sweeper.sweep()
     await sweeper.sweep()
     assert await redis.zcard(holds(BUCKET)) == 0
-    assert await redis.keys("*:hold:*") == []
+    assert await hold_values(redis) == {}
     assert (await read_scope(redis, BUCKET, KEY)).slots == 0
-    assert (await figures(redis)) == {"ledger": 1000, "version": 1, "held": 0, "pending": 100}
+    assert (await figures(redis)) == BudgetFigures(1000, 1, pending=100)
     (event,) = await read_usage(redis, ORGANIZATION)
     assert isinstance(event, HoldExpired)
     assert event.claims == claims
@@ -154,8 +154,8 @@ async def test_a_late_settlement_replaces_what_expiry_left(
     await end_leases(redis)
     await sweeper.sweep()
     await admission.settle(settled(claims), NanoDollars(30))
-    assert (await figures(redis))["pending"] == 30
-    assert await redis.hgetall(pending(BUCKET, WALLET)) == {key_of(claims).encode(): b"30"}
+    assert (await figures(redis)).pending == 30
+    assert await read_pending(redis, BUCKET, WALLET) == {key_of(claims): 30}
     events = await read_usage(redis, ORGANIZATION)
     assert [type(event) for event in events] == [HoldExpired, Settled]
 
@@ -167,9 +167,9 @@ async def test_a_gateway_that_wakes_up_late_takes_its_hold_again(
     await end_leases(redis)
     await sweeper.sweep()
     await admission.renew()
-    assert (await figures(redis))["held"] == 100
+    assert (await figures(redis)).held == 100
     await admission.settle(settled(claims), NanoDollars(30))
-    assert (await figures(redis)) == {"ledger": 1000, "version": 1, "held": 0, "pending": 30}
+    assert (await figures(redis)) == BudgetFigures(1000, 1, pending=30)
 
 
 async def test_a_hold_that_is_taken_again_after_its_expiry_counts_once(
@@ -182,11 +182,11 @@ async def test_a_hold_that_is_taken_again_after_its_expiry_counts_once(
     await admission.renew()
     after = await snapshot(redis)
     assert (after.held, after.slots, after.requests, after.tokens) == (before.held, 1, 1, before.tokens)
-    assert (await figures(redis))["pending"] == 0
-    assert await redis.hgetall(pending(BUCKET, WALLET)) == {}
+    assert (await figures(redis)).pending == 0
+    assert await read_pending(redis, BUCKET, WALLET) == {}
     await admission.settle(settled(claims), NanoDollars(30))
     assert (await read_scope(redis, BUCKET, KEY)).sum("tpm") == 7
-    assert (await figures(redis)) == {"ledger": 1000, "version": 1, "held": 0, "pending": 30}
+    assert (await figures(redis)) == BudgetFigures(1000, 1, pending=30)
 
 
 async def test_two_sweepers_expire_a_hold_once(admission: RedisAdmission, redis: Redis, sweeper: Sweeper) -> None:
@@ -209,11 +209,11 @@ async def test_a_damaged_hold_does_not_stop_the_others(
 ) -> None:
     await admit(admission, redis)
     await admit(admission, redis)
-    (damaged, _) = sorted(await redis.keys("*:hold:*"))
-    await redis.hset(damaged, "claims", "{")
+    ((damaged, value), _) = (await hold_values(redis)).items()
+    await redis.set(damaged, value[:-1])
     await end_leases(redis)
     await sweeper.sweep()
-    assert await redis.keys("*:hold:*") == [damaged]
+    assert list(await hold_values(redis)) == [damaged]
 
 
 async def test_any_number_of_damaged_holds_does_not_stop_the_others(
@@ -222,11 +222,11 @@ async def test_any_number_of_damaged_holds_does_not_stop_the_others(
     await admit(admission, redis)
     await end_leases(redis)
     for number in range(BATCH):
-        await redis.hset(hold(BUCKET, f"damaged_{number}"), "claims", "{")
+        await redis.set(request(BUCKET, f"damaged_{number}"), "{")
         await redis.zadd(holds(BUCKET), {f"damaged_{number}": 0})
     await sweeper.sweep()
     await sweeper.sweep()
-    assert (await figures(redis))["pending"] == 100
+    assert (await figures(redis)).pending == 100
     assert await redis.zcard(holds(BUCKET)) == BATCH
 
 
@@ -235,5 +235,5 @@ async def test_many_holds_are_renewed_in_batches(admission: RedisAdmission, redi
         await admission.admit(admission_request(principal(), amount=1))
     await redis.flushall()
     await admission.renew()
-    assert (await figures(redis)) == {"held": 250}
+    assert (await figures(redis)) == BudgetFigures(held=250)
     assert await redis.zcard(holds(BUCKET)) == 250

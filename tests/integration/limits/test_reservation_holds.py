@@ -4,10 +4,11 @@ import pytest
 from redis.asyncio import Redis
 
 from support.fakes.admission_requests import ORGANIZATION, BudgetTable, admission_request, open_buckets, principal
+from support.money.live_budgets import read_budget
 from tokenyard.core.budgets import Budget, wallet
 from tokenyard.core.errors import BudgetInUse, QuotaExceeded, Unavailable
 from tokenyard.core.money import NanoDollars
-from tokenyard.core.redis_keys import bucket_of, budget, holds, ready, usage_stream
+from tokenyard.core.redis_keys import bucket_of, holds, ready, usage_stream
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.reservation_holds import ReservationHolds
 from tokenyard.limits.sweeper import Sweeper
@@ -25,7 +26,7 @@ async def reservations(redis: Redis, budgets: BudgetTable) -> ReservationHolds:
 
 
 async def held(redis: Redis) -> int:
-    return int(await redis.hget(budget(BUCKET, WALLET), "held") or 0)
+    return (await read_budget(redis, BUCKET, WALLET)).held
 
 
 async def test_a_reservation_is_held_once_and_released_once(reservations: ReservationHolds, redis: Redis) -> None:

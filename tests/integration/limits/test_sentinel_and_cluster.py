@@ -11,7 +11,8 @@ from redis.asyncio import Redis
 
 from support.billing.busy_books import BusyBooks
 from support.fakes.admission_requests import BudgetTable, admission_request, open_buckets, principal, settled
-from support.redis_reader import as_bytes, read_figures, read_scope, read_usage
+from support.money.live_budgets import read_budget
+from support.redis_reader import as_bytes, read_scope, read_usage
 from support.servers.valkey_cluster import running_cluster
 from support.servers.valkey_sentinel import running_sentinels
 from tokenyard.catalog.replicas.registry import ReplicaRegistry, ReplicaSnapshot
@@ -21,7 +22,7 @@ from tokenyard.core.errors import RateLimited
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.principal import Limits
-from tokenyard.core.redis_keys import bucket_of, budget, holds
+from tokenyard.core.redis_keys import bucket_of, holds
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.budget_reader import RedisBudgetReader
 from tokenyard.limits.holds import key_of
@@ -87,8 +88,8 @@ async def test_requests_of_many_organizations_at_once(admission: RedisAdmission,
         assert (len(let_in), refused[organization]) == (5, 2)
         events = [event for event in await read_usage(redis, organization) if isinstance(event, Settled)]
         assert {key_of(event.claims) for event in events if event.claims.organization == organization} == set(let_in)
-        figures = await read_figures(redis, budget(bucket_of(organization), wallet(organization)))
-        assert (figures["held"], figures["pending"]) == (0, 5 * COST)
+        figures = await read_budget(redis, bucket_of(organization), wallet(organization))
+        assert (figures.held, figures.pending) == (0, 5 * COST)
         assert (await read_scope(redis, bucket_of(organization), organization)).sum("rpm") == 5
 
 
@@ -97,7 +98,7 @@ async def test_holds_are_renewed_swept_and_read_everywhere(admission: RedisAdmis
         await admission.admit(admission_request(principal(organization_id=organization), amount=10))
     for organization in ORGANIZATIONS:
         await redis.delete(holds(bucket_of(organization)))
-        for key in await redis.keys(f"*b{bucket_of(organization):02d}*:hold:*"):
+        for key in await redis.keys(f"*b{bucket_of(organization):02d}*:request:*"):
             await redis.delete(key)
     await admission.renew()
     buckets = {bucket_of(organization) for organization in ORGANIZATIONS}

@@ -9,7 +9,14 @@ import pytest
 
 from tokenyard.clients.http1 import MAX_BUFFERED_BYTES
 from tokenyard.clients.model_server import ModelServerClient
-from tokenyard.core.replica import ConnectionStale, ReplicaLost, ReplicaUnreachable, ReplyLimits, ReplyOverdue
+from tokenyard.core.replica import (
+    ConnectionStale,
+    ReplicaLoad,
+    ReplicaLost,
+    ReplicaUnreachable,
+    ReplyLimits,
+    ReplyOverdue,
+)
 
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 WHOLE = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
@@ -81,6 +88,25 @@ async def test_the_request(client: ModelServerClient) -> None:
     assert b"\r\nauthorization: Bearer token\r\n" in request
     assert b"\r\nx-own: 1\r\n" in request
     assert request.endswith(b"\r\n\r\n{}")
+
+
+@pytest.mark.parametrize(
+    ("header", "load"),
+    [
+        (b"X-Tokenyard-Load: 3 32 512\r\n", ReplicaLoad(3, 32, 512)),
+        (b"x-tokenyard-load: full\r\n", None),
+        (b"x-tokenyard-load: 3 32\r\n", None),
+        (b"", None),
+    ],
+)
+async def test_what_a_replica_says_of_its_load(
+    client: ModelServerClient, header: bytes, load: ReplicaLoad | None
+) -> None:
+    answer = WHOLE.replace(b"\r\n", b"\r\n" + header, 1)
+    async with _serving(_says(answer)) as (_, url):
+        reply = await client.post(url, b"{}", {}, _limits())
+        assert reply.load == load
+        reply.close()
 
 
 async def test_a_header_cannot_smuggle(client: ModelServerClient) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 from vllm import LLM, SamplingParams
 from vllm.lora.request import LoRARequest
 
+from tokenyard.core.adapters import LINEAR_LAYERS
+
 SLOTS = 2
 TOKENS = 12
 PROMPT = "The three things that matter most in a good kitchen are"
@@ -38,6 +40,7 @@ def main() -> None:
         max_loras=SLOTS,
         max_cpu_loras=8,
         max_lora_rank=8,
+        lora_target_modules=list(LINEAR_LAYERS),
         disable_log_stats=True,
     )
     adapters = [None, *(LoRARequest(f"adapter-{n}", n, folder) for n, folder in enumerate(folders, 1))]

@@ -14,7 +14,7 @@ from tokenyard.clients.replica import ReplicaClient
 from tokenyard.core.clock import SystemClock
 
 if TYPE_CHECKING:
-    from integration.serving.conftest import Cluster
+    from support.ray_cluster.serving_cluster import Cluster
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.asyncio]
 

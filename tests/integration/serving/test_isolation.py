@@ -4,14 +4,14 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
-from integration.serving.published_adapter import rewrite_weights
+from support.adapters.published_adapter import rewrite_weights
 from support.replica_caller import COMPLETIONS, MODEL, REPORT_TIMEOUT_S, ReplicaCaller, chat, claims
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import OrganizationId
@@ -212,6 +212,9 @@ class OneReplica:
 
     async def of(self, model: str) -> Sequence[Replica]:
         return [self._replica]
+
+    async def call_for(self, models: Collection[str]) -> None:
+        pass
 
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])

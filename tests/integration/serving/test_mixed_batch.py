@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from support.adapters.random_adapters import MODULES, write_random_adapter
+from tokenyard.core.adapters import LINEAR_LAYERS
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -18,15 +20,17 @@ TOLERANCE = 0.01  # nats; float32 in batches of different shapes differs by far 
 
 
 @pytest.fixture(scope="module")
-def adapters(write_adapter: Callable[[Path, int], None], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def adapters(base_model: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Return the folders of three, which change other layers each."""
     root = tmp_path_factory.mktemp("adapters")
-    for seed in (1, 2, 3):
-        write_adapter(root / str(seed), seed)
+    for seed, modules in enumerate((MODULES, LINEAR_LAYERS, ("o_proj", "down_proj")), 1):
+        write_random_adapter(base_model, root / str(seed), seed, modules=modules)
     return [str(root / str(seed)) for seed in (1, 2, 3)]
 
 
 def run_engine(base: Path, adapters: list[str], plugins: str | None) -> dict[str, Any]:
     environment = {**os.environ, "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "2"}
+    environment["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # a second process would import everything once more
     environment.pop("VLLM_PLUGINS", None)
     if plugins is not None:
         environment["VLLM_PLUGINS"] = plugins

@@ -11,16 +11,28 @@ import msgspec
 import pytest
 import torch
 
-from integration.serving.published_adapter import rewrite_weights
-from support.replica_caller import CHAT, COMPLETIONS, MODEL, REPORT_TIMEOUT_S, ReplicaCaller, chat, claims, engines
+from support.adapters.published_adapter import rewrite_weights
+from support.replica_caller import (
+    CHAT,
+    COMPLETIONS,
+    MODEL,
+    ORGANIZATION,
+    REPORT_TIMEOUT_S,
+    ReplicaCaller,
+    chat,
+    claims,
+    engines,
+)
 from tokenyard.core.adapters import AdapterRef
-from tokenyard.core.replica import AdapterRefused
+from tokenyard.core.ids import OrganizationId
+from tokenyard.core.replica import LOAD_HEADER, AdapterRefused, ReplicaLoad
 from tokenyard.metering import header as meter
 from tokenyard.metering.events import ReplicaReported
 from tokenyard_deployments.serving.engine.cpus import usable_cpus
 
 pytestmark = [pytest.mark.timeout(500), pytest.mark.asyncio]
 
+OTHER = OrganizationId("org_other")
 LONG = "Tell me everything you know about the sea, the wind and the stars."
 
 
@@ -68,6 +80,18 @@ async def test_a_cached_prompt_is_reported_as_cached(caller: ReplicaCaller) -> N
     usage = (await caller.ask(body, asked))["usage"]
     assert usage["prompt_tokens_details"]["cached_tokens"] > 0
     assert same(await caller.report(asked.attempt), usage)
+
+
+async def test_organizations_find_nothing_of_each_other_s_prompts_and_each_its_own(caller: ReplicaCaller) -> None:
+    """Asked as gateways ask, each with its organization's salt."""
+    cached: dict[str, list[int]] = {}
+    for organization in (ORGANIZATION, OTHER, ORGANIZATION, OTHER):
+        body = chat("A secret of two. " * 40, cache_salt=meter.cache_salt(organization, caller.cluster.meter_secret))
+        usage = (await caller.ask(body, claims(organization=organization)))["usage"]
+        cached.setdefault(organization, []).append(usage["prompt_tokens_details"]["cached_tokens"])
+    for first, second in cached.values():
+        assert first == 0, "nothing across"
+        assert second > 100, "its own, within"
 
 
 async def test_a_stream_is_reported_as_its_last_frame_says(caller: ReplicaCaller) -> None:
@@ -187,6 +211,14 @@ async def test_more_adapters_than_memory_take_turns(
     held = (await caller.control.stats(caller.target)).adapters
     assert len(held) == 3
     assert held[-1] == adapters[0].name
+    pinned = adapters[0].name
+    await caller.control.pin(caller.replica, [pinned, adapters[1].name])
+    for adapter in [*adapters[1:], *adapters[1:]]:
+        await caller.ask({**chat("Hello", max_tokens=2), "model": adapter.name}, claims(adapter))
+        assert pinned in (await caller.control.stats(caller.target)).adapters, "a pinned one makes room for nobody"
+    uses = await caller.control.uses(caller.replica)
+    assert (uses.pinned, uses.places) == ((pinned,), 3), "half of the places at most"
+    await caller.control.pin(caller.replica, [])
     await caller.control.unload(caller.replica, adapters[0].name)
     await caller.control.unload(caller.replica, adapters[0].name)
     assert adapters[0].name not in (await caller.control.stats(caller.target)).adapters
@@ -217,7 +249,7 @@ def _damaged(blobs: Path, adapter: AdapterRef, damage: str) -> AdapterRef:
     elif damage == "digest":
         return msgspec.structs.replace(adapter, digest="0" * 64)
     else:
-        # Honestly hashed, but of another shape than the base: only the engine can find out.
+        # Honestly hashed, but of another shape than the base.
         return rewrite_weights(blobs, adapter, lambda _name, _tensor: torch.zeros(8, 100))
     return adapter
 
@@ -251,6 +283,30 @@ async def test_the_body_must_name_the_model_that_is_billed(
 async def test_what_is_not_known_is_not_served(caller: ReplicaCaller, path: str) -> None:
     async with caller.send(chat("Hello"), claims(endpoint=path)) as response:
         assert response.status == 404
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+async def test_every_answer_says_how_busy_the_replica_is(caller: ReplicaCaller, stream: bool) -> None:
+    await caller.idle()
+    texts = [f"{number} {stream} " + "one two three four " * 170 for number in range(3)]
+    long = [asyncio.create_task(caller.ask(chat(text, max_tokens=1), claims())) for text in texts]
+    async with asyncio.timeout(30):
+        while not (await caller.control.stats(caller.target)).waiting_tokens:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    loads = []
+    for _ in range(2):
+        asked = claims(organization=OrganizationId("org_other"))  # which need not wait for the long prompts
+        async with caller.send(chat("Hello", max_tokens=2, stream=stream), asked) as response:
+            await response.read()
+        loads.append(ReplicaLoad.read(response.headers[LOAD_HEADER].encode()))
+        await asyncio.gather(*long)
+        await caller.idle()
+    busy, idle = loads
+    assert busy is not None
+    assert (1 < busy.sequences <= 4, busy.slots) == (True, 4)
+    assert 0 < busy.waiting_tokens < 3 * 1024
+    assert idle == ReplicaLoad(1, 4, 0), "the request itself, whose prompt is computed"
+    assert (await caller.control.stats(caller.target)).waiting_tokens == 0
 
 
 async def test_the_engines_own_metrics_are_there(caller: ReplicaCaller) -> None:

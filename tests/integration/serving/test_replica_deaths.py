@@ -20,7 +20,7 @@ from tokenyard.core.replica import ENGINE_DEAD, Replica, ReplicaLost
 from tokenyard.metering import header as meter
 
 if TYPE_CHECKING:
-    from integration.serving.conftest import Cluster
+    from support.ray_cluster.serving_cluster import Cluster
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.asyncio]
 

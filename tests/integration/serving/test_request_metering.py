@@ -12,10 +12,11 @@ import pytest
 from redis.asyncio import Redis
 from starlette.types import Receive, Scope, Send
 
+from support.adapters.adapter_source import EveryAdapter, NamedCopy
 from support.redis_reader import read_usage
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import AdapterId, ApiKeyId, AttemptId, OrganizationId, PriceId, ProjectId
-from tokenyard.core.replica import ENGINE_DEAD
+from tokenyard.core.replica import ENGINE_DEAD, LOAD_HEADER, ReplicaLoad
 from tokenyard.core.usage import MeterClaims, TokenUsage
 from tokenyard.metering import header as meter
 from tokenyard.metering.events import ReplicaReported
@@ -108,14 +109,11 @@ class Engine:
         self.held.remove(name)
 
 
-class Source:
-    async def fetch(self, adapter: AdapterRef) -> Path:
+class Source(EveryAdapter):
+    async def fetch(self, adapter: AdapterRef) -> NamedCopy:
         if "bad" in adapter.name:
             raise AdapterRejected("damaged: /a/path/inside")
-        return Path(adapter.name)
-
-    async def delete(self, path: Path) -> None:
-        return
+        return await super().fetch(adapter)
 
 
 class Front:
@@ -135,6 +133,7 @@ class Front:
             context_length=CONTEXT,
             generates=True,
             max_wait_s=MAX_WAIT_S,
+            load=lambda: ReplicaLoad(self.admission.sequences, slots=2, waiting_tokens=11),
         )
         self.client = httpx.AsyncClient(
             transport=httpx.ASGITransport(RequireBearer(self.metering, BEARER)),
@@ -187,6 +186,7 @@ async def test_a_request_passes_whole_and_is_reported(front: Front) -> None:
     report = await front.report(claims)
     assert (report.usage, report.finished, report.replica) == (TokenUsage(7, 3), True, "replica-1")
     assert front.admission.sequences == 0
+    assert answer.headers[LOAD_HEADER] == "1 2 11", "what is inside as the answer begins, with the request itself"
 
 
 @pytest.mark.parametrize("authorization", ["", "Bearer", f"Bearer {SECRET.hex()}", f"bearer {BEARER.hex()}"])

@@ -1,5 +1,11 @@
 """The blob store on a local folder and on a real S3 server: the same promises."""
 
+import asyncio
+import contextlib
+import os
+import sys
+import threading
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,6 +14,7 @@ from s3fs import S3FileSystem
 
 from support.servers.free_ports import free_port
 from tokenyard.core.errors import Unavailable
+from tokenyard.storage import blobs as module
 from tokenyard.storage.blobs import BlobStore, InvalidPath
 
 
@@ -91,3 +98,69 @@ async def test_a_store_that_is_away_is_said_to_be(s3_url: str, monkeypatch: pyte
     S3FileSystem.clear_instance_cache()
     with pytest.raises(Unavailable):
         await BlobStore(s3_url).read("files/org_a/file_1")
+
+
+async def test_a_reader_sees_all_of_a_blob_or_none(blob_url: str) -> None:
+    """Also while one is written over, by two at once."""
+    blobs, whole = BlobStore(blob_url), [bytes([number]) * 3_000_000 for number in (1, 2, 3)]
+    seen, done = set[bytes](), asyncio.Event()
+
+    async def read() -> None:
+        while not done.is_set():
+            if await blobs.exists("adapters/org_a/x/weights"):
+                seen.add(await blobs.read("adapters/org_a/x/weights"))
+            await asyncio.sleep(0)
+
+    reading = asyncio.create_task(read())
+    parts = [[data[at : at + 500_000] for at in range(0, len(data), 500_000)] for data in whole]
+    await blobs.write_stream("adapters/org_a/x/weights", chunks(*parts[0]))
+    await asyncio.gather(*(blobs.write_stream("adapters/org_a/x/weights", chunks(*one)) for one in parts[1:]))
+    seen.add(await blobs.read("adapters/org_a/x/weights"))
+    done.set()
+    await reading
+    assert seen <= set(whole)
+    assert await blobs.names("adapters/org_a/x") == ["weights"]
+
+
+async def test_a_writer_that_is_killed_leaves_nothing_that_anybody_sees(blob_url: str) -> None:
+    """Half of a file is on the disk, or in the store, under a name that is nobody's."""
+    script = (
+        "import asyncio, sys\n"
+        "from tokenyard.storage.blobs import BlobStore\n"
+        "async def chunks():\n"
+        "    yield b'x' * 6_000_000\n"
+        "    print('half', flush=True)\n"
+        "    await asyncio.sleep(60)\n"
+        "asyncio.run(BlobStore(sys.argv[1]).write_stream('adapters/org_a/x/weights', chunks()))\n"
+    )
+    writer = await asyncio.create_subprocess_exec(sys.executable, "-c", script, blob_url, stdout=PIPE)
+    assert writer.stdout is not None
+    assert await writer.stdout.readline() == b"half\n"
+    writer.kill()
+    await writer.wait()
+    blobs = BlobStore(blob_url)
+    assert not await blobs.exists("adapters/org_a/x/weights")
+    assert await blobs.names("adapters/org_a/x") == []
+    await blobs.write("adapters/org_a/x/weights", b"whole")
+    assert await blobs.read("adapters/org_a/x/weights") == b"whole"
+
+
+async def test_a_store_that_hangs_is_given_up_and_takes_nobody_elses_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CALL_LIMIT_S", 0.2)
+    others = set(threading.enumerate())
+    blobs, pipe = BlobStore(f"file://{tmp_path}/blobs"), tmp_path / "blobs" / "files" / "org_a" / "hung"
+    await blobs.write("files/org_a/fine", b"hello")
+    os.mkfifo(pipe)
+    async with asyncio.timeout(5):
+        hung = await asyncio.gather(*(blobs.read("files/org_a/hung") for _ in range(40)), return_exceptions=True)
+        assert all(isinstance(one, Unavailable) for one in hung), hung
+        assert await asyncio.to_thread(lambda: 7) == 7
+    ours = [one for one in threading.enumerate() if one.name.startswith("blobs") and one not in others]
+    assert len(ours) == module.CALLS_AT_ONCE
+    while any(one.is_alive() for one in ours):  # let each come to its end
+        with contextlib.suppress(OSError):
+            os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        blobs._threads.shutdown(wait=False)
+        await asyncio.sleep(0.01)

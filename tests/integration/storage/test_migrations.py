@@ -1,6 +1,7 @@
 """The Alembic history makes exactly the tables that the code declares, on both databases."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,16 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, column, insert, select, table, text
 
+from support.fakes.clock import FrozenClock
 from support.fakes.rate_cards import SHIPPED, SHIPPED_CARDS, stated, write_file
 from support.servers.postgres import empty_postgres
 from tokenyard.bootstrap.migrate import bring_up_to_date
 from tokenyard.bootstrap.tables import import_all_tables
+from tokenyard.catalog.aliases.store import AliasStore
+from tokenyard.catalog.views import AliasRevisionView, AliasView
 from tokenyard.core.clock import SystemClock
-from tokenyard.core.ids import OrganizationId
+from tokenyard.core.ids import ApiKeyId, OrganizationId
+from tokenyard.core.money import LIST_PRICE, PRICE_LEAD_MS, Multiplier, PriceStep
 from tokenyard.core.principal import Principal
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.settings import Settings
@@ -23,7 +28,9 @@ from tokenyard.storage.migrate import alembic_config, upgrade
 from tokenyard.storage.outage import DatabaseDown
 from tokenyard.storage.time_limits import TimeLimits
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
-from tokenyard.tenancy.store import TenancyStore
+from tokenyard.tenancy.plans.operator_store import PlanOperatorStore
+from tokenyard.tenancy.plans.views import PlanChanges
+from tokenyard.tenancy.store import TenancyStore, record
 from tokenyard_billing.pricing.price_book import PriceBook
 from tokenyard_billing.pricing.rate_cards import InvalidRateCard, RateCard
 from tokenyard_billing.tables import StaleInvoice
@@ -120,6 +127,80 @@ def test_an_organization_with_projects_and_keys_lives_on(empty_database_url: str
     asyncio.run(write())
     upgrade(empty_database_url)
     assert asyncio.run(read()) == ("Acme 3 2", ["proj_1"])
+
+
+def test_an_organization_on_a_plan_has_always_been_on_it(empty_database_url: str) -> None:
+    command.upgrade(alembic_config(empty_database_url), "0006")
+    rows = (
+        "INSERT INTO tenancy_plans (id, name, weight, limits, created) VALUES ('plan_1', 'pro', 2, '{}', 1)",
+        *(
+            f"""INSERT INTO tenancy_organizations (id, slug, name, default_project, plan, limits, revision, created)
+                VALUES ('org_{number}', 'slug-{number}', 'Name', 'proj_{number}', {plan}, '{{}}', 1, 1)"""
+            for number, plan in enumerate(("'plan_1'", "NULL"))
+        ),
+    )
+
+    async def write() -> None:
+        database = Database(empty_database_url)
+        async with database.transaction() as session:
+            for row in rows:
+                await session.execute(text(row))
+        await database.close()
+
+    async def changed() -> tuple[int, list[Sequence[PriceStep]]]:
+        database, clock = Database(empty_database_url), FrozenClock()
+        rules = PlanChanges(price_multiplier="0.5").rules()
+        plans = PlanOperatorStore(database, clock)
+        await plans.change("pro", name=None, limits=None, rules=rules, actor=ApiKeyId("key_1"))
+        async with database.reading() as session:
+            owners = [OrganizationId(f"org_{number}") for number in range(2)]
+            steps = await TenancyOperatorStore(database, clock).price_steps(session, owners)
+        await database.close()
+        return clock.now_ms() + PRICE_LEAD_MS, [steps[owner] for owner in owners]
+
+    asyncio.run(write())
+    upgrade(empty_database_url)
+    begins_ms, found = asyncio.run(changed())
+    assert found == [(PriceStep(0, LIST_PRICE), PriceStep(begins_ms, Multiplier(5_000))), ()]
+
+
+def test_aliases_and_adapters_that_are_there_have_a_history_and_an_end(empty_database_url: str) -> None:
+    command.upgrade(alembic_config(empty_database_url), "0008")
+    adapters = ("live", "NULL", "NULL"), ("retired", "7", "NULL"), ("retired", "7", "8")
+    rows = (
+        *(
+            f"""INSERT INTO catalog_adapters (id, organization, project, job, base, name, path, digest, state,
+                    created_ms, retired_ms, files_deleted_ms)
+                VALUES ('{number}', 'org_1', 'p', 'j', 'm', 'ft:{number}', 'x', 'y', '{state}', 1, {ended}, {gone})"""
+            for number, (state, ended, gone) in enumerate(adapters)
+        ),
+        """INSERT INTO catalog_aliases (organization, alias, model, adapter, created_ms)
+           VALUES ('org_1', 'bot', 'ft:0', '0', 5000)""",
+    )
+
+    async def write() -> None:
+        database = Database(empty_database_url)
+        async with database.transaction() as session:
+            for row in rows:
+                await session.execute(text(row))
+        await database.close()
+
+    async def read() -> tuple[list[AliasRevisionView], AliasView, Sequence[Sequence[object]]]:
+        database = Database(empty_database_url)
+        aliases, one = AliasStore(database, FrozenClock(), record), OrganizationId("org_1")
+        query = "SELECT state, draining_ms, retired_ms FROM catalog_adapters ORDER BY id"
+        async with database.reading() as session:
+            states = [tuple(row) for row in await session.execute(text(query))]
+        found = list(await aliases.revisions(one, "bot")), await aliases.get(one, "bot"), states
+        await database.close()
+        return found
+
+    asyncio.run(write())
+    upgrade(empty_database_url)
+    history, alias, states = asyncio.run(read())
+    assert [(one.revision, one.model, one.created_at, one.api_key_id) for one in history] == [(1, "ft:0", 5, None)]
+    assert (alias.revision, alias.changed_at) == (1, 5)
+    assert states == [("live", None, None), ("draining", 7, None), ("retired", None, 7)]
 
 
 def test_a_migration_gives_up_before_it_holds_up_everybody(empty_database_url: str) -> None:

@@ -36,8 +36,9 @@ async def organization(database: Database) -> None:
     async with database.transaction() as session:
         await session.execute(
             text(
-                "INSERT INTO tenancy_organizations (id, slug, name, default_project, weight, limits, created, revision)"
-                " VALUES ('org_1', 'acme', 'Acme', 'proj_1', 1, '{}', 1, 1)"
+                "INSERT INTO tenancy_organizations"
+                " (id, slug, name, default_project, weight, limits, created, revision, prices_from_ms)"
+                " VALUES ('org_1', 'acme', 'Acme', 'proj_1', 1, '{}', 1, 1, 0)"
             )
         )
 

@@ -8,8 +8,8 @@ import pytest
 from support.tenancy_stand import Tenancy
 from tokenyard.core.errors import PermissionDenied
 from tokenyard.core.ids import OrganizationId, PlanId, new_organization_id
-from tokenyard.core.money import from_dollars
-from tokenyard.core.principal import Limits
+from tokenyard.core.money import PRICE_LEAD_MS, from_dollars
+from tokenyard.core.principal import Limits, LocalShare
 from tokenyard.limits.revisions import RedisRevisions
 from tokenyard.tenancy.changes import AT_ONCE, PlanRevised, TenancyCarrier
 
@@ -76,6 +76,61 @@ async def test_a_new_organization_may_be_on_a_plan(tenancy: Tenancy) -> None:
     unknown = await tenancy.as_operator("POST", "/admin/organizations", {**body, "slug": "other", "plan": "none"})
     assert unknown.status_code == 404
     assert (await tenancy.as_operator("GET", "/admin/organizations/other")).status_code == 404
+
+
+async def test_a_plan_may_have_a_local_share(tenancy: Tenancy) -> None:
+    stated = {"percent": 20, "spend_dollars": "5.00"}
+    made = (await tenancy.as_operator("POST", PLANS, {**PRO, "local_share": stated})).json()
+    assert made["local_share"] == stated
+    _, secret = await tenancy.new_tenant("acme")
+    assert (await tenancy.authenticator.tenant(secret)).local_share is None
+    await tenancy.as_operator("PATCH", ACME, {"plan": "pro"})
+    async with tenancy.other_process() as process:
+        assert (await process.authenticator.tenant(secret)).local_share == LocalShare(20, from_dollars("5"))
+        await tenancy.as_operator("PATCH", f"{PLANS}/pro", {"local_share": {"percent": 100, "spend_dollars": "0.5"}})
+        await process.is_told(made["id"])
+        assert (await process.authenticator.tenant(secret)).local_share == LocalShare(100, from_dollars("0.5"))
+        await tenancy.as_operator("PATCH", f"{PLANS}/pro", {"weight": 3})
+        assert (await process.authenticator.tenant(secret)).local_share is not None
+        ended = (await tenancy.as_operator("PATCH", f"{PLANS}/pro", {"local_share": None})).json()
+        assert (ended["local_share"], ended["weight"]) == (None, 3)
+        await process.is_told(made["id"], times=3)
+        assert (await process.authenticator.tenant(secret)).local_share is None
+    entries = (await tenancy.as_operator("GET", "/admin/audit_logs")).json()["data"]
+    changed = [(entry["before"], entry["details"]) for entry in entries if entry["type"] == "plan.updated"]
+    half, fifth = ({"percent": percent, "spend": from_dollars(spend)} for percent, spend in ((100, "0.5"), (20, "5")))
+    assert changed == [
+        ({"local_share": half}, {"local_share": None}),
+        ({"weight": 4}, {"weight": 3}),
+        ({"local_share": fifth}, {"local_share": half}),
+    ]
+
+
+async def test_a_plan_may_keep_fine_tuned_models_in_memory(tenancy: Tenancy) -> None:
+    made = (await tenancy.as_operator("POST", PLANS, PRO)).json()
+    assert made["pinned_adapters"] == 0
+    organization, _ = await tenancy.new_tenant("acme")
+    await tenancy.new_tenant("umbra")
+    await tenancy.as_operator("PATCH", ACME, {"plan": "pro"})
+    assert await tenancy.operator_store.pinned_adapters() == {}
+    changed = (await tenancy.as_operator("PATCH", f"{PLANS}/pro", {"pinned_adapters": 3})).json()
+    assert changed["pinned_adapters"] == 3
+    assert await tenancy.operator_store.pinned_adapters() == {organization.id: 3}
+    for wrong in (-1, 1001, "3", True):
+        assert (await tenancy.as_operator("PATCH", f"{PLANS}/pro", {"pinned_adapters": wrong})).status_code == 400
+    await tenancy.as_operator("PATCH", f"{PLANS}/pro", {"pinned_adapters": None, "weight": 4})
+    assert await tenancy.operator_store.pinned_adapters() == {organization.id: 3}, "null changes nothing"
+    await tenancy.as_operator("PATCH", ACME, {"archived": True})
+    assert await tenancy.operator_store.pinned_adapters() == {}
+    entries = (await tenancy.as_operator("GET", "/admin/audit_logs")).json()["data"]
+    noted = [(entry["before"], entry["details"]) for entry in entries if entry["type"] == "plan.updated"]
+    assert ({"pinned_adapters": 0}, {"pinned_adapters": 3}) in noted
+
+
+async def test_no_organization_states_a_local_share(tenancy: Tenancy) -> None:
+    await tenancy.new_tenant("acme")
+    refused = await tenancy.as_operator("PATCH", ACME, {"local_share": {"percent": 20, "spend_dollars": "5"}})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "local_share")
 
 
 async def test_a_plan_that_organizations_are_on_cannot_be_deleted(tenancy: Tenancy) -> None:
@@ -156,8 +211,15 @@ async def test_the_audit_log_tells_what_stood_there_before(tenancy: Tenancy) -> 
     await tenancy.as_operator("PATCH", ACME, {"plan": "pro", "weight": 2})
     entries = (await tenancy.as_operator("GET", "/admin/audit_logs")).json()["data"]
     given, _, changed, created = [one for one in entries if one["type"].startswith(("plan.", "organization."))]
-    assert (given["type"], given["details"]) == ("organization.updated", {"plan_id": made["id"], "weight": 2})
-    assert given["before"] == {"plan_id": None, "weight": None}
+    assert (given["type"], given["details"]) == (
+        "organization.updated",
+        {
+            "plan_id": made["id"],
+            "prices_from_ms": tenancy.clock.now_ms() + PRICE_LEAD_MS,
+            "weight": 2,
+        },
+    )
+    assert given["before"] == {"plan_id": None, "prices_from_ms": 0, "weight": None}
     assert (changed["type"], changed["resource_id"]) == ("plan.updated", made["id"])
     spend = from_dollars("25")
     assert changed["before"] == {
@@ -178,6 +240,18 @@ async def test_the_audit_log_tells_what_stood_there_before(tenancy: Tenancy) -> 
         ({"name": "pro", "models": ["m"] * 51}, "models"),
         ({"name": "pro", "limits": {"concurrency": -1}}, "limits.concurrency"),
         ({"name": "pro", "price": 2}, "price"),
+        ({"name": "pro", "price_multiplier": 0.8}, "price_multiplier"),
+        ({"name": "pro", "price_multiplier": "0.80001"}, "price_multiplier"),
+        ({"name": "pro", "price_multiplier": "-1"}, "price_multiplier"),
+        ({"name": "pro", "price_multiplier": "10.1"}, "price_multiplier"),
+        ({"name": "pro", "service_tiers": {"default": {"weight": 2}}}, "service_tiers.default.[key]"),
+        ({"name": "pro", "service_tiers": {"flex": {}}}, "service_tiers.flex.weight"),
+        ({"name": "pro", "service_tiers": {"flex": {"weight": 0}}}, "service_tiers.flex.weight"),
+        ({"name": "pro", "service_tiers": {"flex": None}}, "service_tiers.flex"),
+        ({"name": "pro", "local_share": {"percent": 0, "spend_dollars": "5"}}, "local_share.percent"),
+        ({"name": "pro", "local_share": {"percent": 101, "spend_dollars": "5"}}, "local_share.percent"),
+        ({"name": "pro", "local_share": {"percent": 20, "spend_dollars": "-5"}}, "local_share.spend_dollars"),
+        ({"name": "pro", "local_share": {"percent": 20}}, "local_share.spend_dollars"),
     ],
 )
 async def test_a_bad_plan_is_refused_with_the_field(tenancy: Tenancy, body: dict[str, object], param: str) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.servers.private_ray import Cluster, private_ray
+from support.ray_cluster.private_ray import Cluster, private_ray
 
 
 @pytest.fixture(scope="session")

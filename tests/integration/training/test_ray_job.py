@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from support.fakes.tiny_model import save_tiny_model
-from support.servers.private_ray import Cluster
+from support.ray_cluster.private_ray import Cluster
 from tokenyard.clients.ray_jobs import RayJobs
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.ids import JobId, OrganizationId
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.timeout(600)
 ORGANIZATION = OrganizationId("org_test")
 LIMIT_S = 240.0
 ROWS = 4
-EPOCHS = 40
+EPOCHS = 12
 # <|im_start|> + "user\n" + 1 + <|im_end|> + "\n", and <|im_start|> + "assistant\n" + 7 + <|im_end|> + "\n"
 TOKENS_PER_ROW = (1 + 5 + 1 + 1 + 1) + (1 + 10 + 7 + 1 + 1)
 

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from vllm.exceptions import VLLMValidationError
 
 from integration.training.test_same_as_serving import MODEL, ROOT, Served, server_of
-from tokenyard.catalog.base_models import BaseModels
+from tokenyard.catalog.base_models.base_models import BaseModels
 from tokenyard.core.models import BaseModel, ModelSpec
 from tokenyard.gateway.endpoints.table import CHAT
 from tokenyard_deployments.base_models.fetch import pull, shipped_specs, source_of

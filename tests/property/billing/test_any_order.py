@@ -10,12 +10,11 @@ from redis.asyncio import Redis
 
 from support.billing.stand import (
     MARCH_MS,
-    PRICES,
-    WAIT_MS,
     budget_outbox,
     charges,
     claims,
     expired,
+    intake,
     journal_sum,
     reconciler,
     reported,
@@ -92,13 +91,13 @@ async def test_any_order_any_batches_three_deliveries(
     deliveries = data.draw(st.permutations(events * 3))
     size = data.draw(st.integers(1, max(1, len(deliveries))))
 
-    intake = Intake(PRICES, report_wait_ms=WAIT_MS)
+    taker = intake(database)
     for start in range(0, len(deliveries), size):
-        await _take(database, redis, intake, deliveries[start : start + size])
+        await _take(database, redis, taker, deliveries[start : start + size])
     async with database.transaction() as session:
-        taken = await intake.take_overdue(session, list(expected), MARCH_MS)
+        taken = await taker.take_overdue(session, list(expected), MARCH_MS)
     await budget_outbox(database, redis).carry(taken.messages)
-    await _take(database, redis, intake, deliveries)
+    await _take(database, redis, taker, deliveries)
 
     found = {key: charge for key, charge in (await charges(database)).items() if charge.organization == organization}
     assert {
@@ -111,7 +110,7 @@ async def test_any_order_any_batches_three_deliveries(
     assert books.tokens.unexplained == 0
 
 
-async def _take(database: Database, redis: Redis, intake: Intake, batch: Sequence[Received]) -> None:
+async def _take(database: Database, redis: Redis, taker: Intake, batch: Sequence[Received]) -> None:
     async with database.transaction() as session:
-        taken = await intake.take(session, batch, MARCH_MS)
+        taken = await taker.take(session, batch, MARCH_MS)
     await budget_outbox(database, redis).carry(taken.messages)

@@ -183,6 +183,13 @@ class MoneyMachine(RuleBasedStateMachine):
         job = _pick(list(self.told.unfinished_jobs()), which)
         self._do(self.actions.finish(job, job.tokens * share // 3 if job.reserved else 0))
 
+    # Fine-tunes
+
+    @rule(tenant=PAIR, key=PAIR, adapter=st.integers(0, 2), pinned=st.booleans())
+    def host(self, tenant: int, key: int, adapter: int, pinned: bool) -> None:
+        owner = self._tenant(tenant)
+        self._do(self.actions.host(owner, owner.keys[key], adapter, pinned=pinned))
+
     # Loops
 
     @rule(gateway=PAIR, plan=PLANS)

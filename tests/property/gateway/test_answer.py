@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tokenyard.core.usage import TokenUsage
 from tokenyard.gateway.endpoints.answer import Answer
+from tokenyard.gateway.endpoints.chat_answers import TieredAnswer
 from tokenyard.gateway.endpoints.usage import USAGE_AT_END_BYTES, read_usage, read_usage_at_end
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
@@ -40,12 +41,15 @@ def streams(draw: st.DrawFn) -> tuple[list[dict[str, object]], int, int, list[by
     return plain, prompt, total, [raw[low:high] for low, high in pairwise(edges)]
 
 
-@given(streams(), st.booleans())
-def test_cuts_change_nothing(
-    stream: tuple[list[dict[str, object]], int, int, list[bytes]], include_usage: bool
+@given(streams(), st.booleans(), st.sampled_from([None, "default", "priority"]))
+def test_cuts_change_nothing_and_a_tier_is_told_in_every_event(
+    stream: tuple[list[dict[str, object]], int, int, list[bytes]], include_usage: bool, tier: str | None
 ) -> None:
     plain, prompt, total, pieces = stream
-    scanner = Answer(include_usage=include_usage, choices_per_prompt=3)
+    if tier is None:
+        scanner = Answer(include_usage=include_usage, choices_per_prompt=3)
+    else:
+        scanner = TieredAnswer(include_usage=include_usage, choices_per_prompt=3, tier=tier)
     sent = b"".join(scanner.feed(piece) for piece in pieces)
     assert scanner.done
     assert scanner.complete
@@ -53,6 +57,7 @@ def test_cuts_change_nothing(
     events = [event.removeprefix(b"data: ") for event in sent.split(b"\n\n") if event.startswith(b"data: ")]
     assert events.pop() == b"[DONE]"
     frames = [orjson.loads(event) for event in events]
+    assert [frame.pop("service_tier", None) for frame in frames] == [tier] * len(frames)
     if include_usage:
         assert frames.pop()["usage"]["completion_tokens"] == total
         assert all(frame.pop("usage") is None for frame in frames)

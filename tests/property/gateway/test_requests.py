@@ -10,20 +10,12 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from support.fakes.gateway_ports import BASE
+from support.gateway_stack import HELLO
+from support.request_bodies import LEAST
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.gateway.endpoints.chat import ChatBody
 from tokenyard.gateway.endpoints.openapi import schemas
-from tokenyard.gateway.endpoints.table import (
-    CHAT,
-    COMPLETIONS,
-    EMBEDDINGS,
-    ENDPOINTS,
-    MESSAGES,
-    RERANK,
-    RESPONSES,
-    SCORE,
-    Endpoint,
-)
+from tokenyard.gateway.endpoints.table import CHAT, ENDPOINTS, MESSAGES, RESPONSES, Endpoint
 
 JSON = st.recursive(
     st.none()
@@ -34,16 +26,6 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )
-HELLO = [{"role": "user", "content": "x"}]
-GOOD: dict[str, dict[str, Any]] = {
-    CHAT.path: {"messages": HELLO},
-    COMPLETIONS.path: {"prompt": "x"},
-    RESPONSES.path: {"input": HELLO},
-    MESSAGES.path: {"messages": HELLO, "max_tokens": 1},
-    EMBEDDINGS.path: {"input": ["x", "y"]},
-    SCORE.path: {"queries": "x", "documents": ["x", "y"]},
-    RERANK.path: {"query": "x", "documents": ["x", {"text": "y"}]},
-}
 DESCRIBED = {
     one.path: Draft202012Validator({**schemas()[one.body.__name__], "components": {"schemas": schemas()}})
     for one in ENDPOINTS
@@ -58,7 +40,7 @@ NEVER_SENT = {"cache_salt", "priority", "request_id", "kv_transfer_params", "cha
 
 def bodies(endpoint: Endpoint) -> st.SearchStrategy[dict[str, Any]]:
     names = st.sampled_from([*endpoint.body.__struct_fields__, *NEVER_SENT]) | st.text(max_size=10)
-    good: dict[str, Any] = {"model": "m", **GOOD[endpoint.path]}
+    good: dict[str, Any] = {"model": "m", **LEAST[endpoint.path]}
     return st.dictionaries(names, JSON, max_size=4).map(lambda odd: {**good, **odd})
 
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from support.fakes.scripted_server import PROMPT_TOKENS, Delta, ScriptedServer, called, said
 from tokenyard.core.errors import UpstreamFailed
 from tokenyard.core.ids import RequestId
-from tokenyard.gateway.endpoints.answer import Answer
+from tokenyard.gateway.endpoints.answer import Answer, KeptAnswer
 from tokenyard.gateway.endpoints.body import AnswerHead
 from tokenyard.gateway.endpoints.responses.items import as_kept, as_messages, read_input, read_items
+from tokenyard.gateway.endpoints.responses.replay import ResponseReplay
 from tokenyard.gateway.endpoints.table import RESPONSES
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8) | st.just("\n\ndata: [DONE]\n\n")
@@ -31,7 +32,7 @@ def scripts(draw: st.DrawFn) -> list[Delta]:
     seen: set[int] = set()
     for text, index in draw(st.lists(st.tuples(TEXT, st.none() | st.integers(0, 2)), min_size=1, max_size=10)):
         if index is None:
-            script.append(said(text))
+            script.append(said(text, logprob=draw(st.none() | st.just(-0.5))))
         elif index in seen:
             script.append(called(index, arguments=text))
         else:
@@ -40,8 +41,9 @@ def scripts(draw: st.DrawFn) -> list[Delta]:
     return script
 
 
-def _answer() -> Answer:
-    body = RESPONSES.parse(orjson.dumps({"model": "test-model", "input": "x"}))
+def _answer(*, background: bool = False) -> Answer:
+    asked = {"model": "test-model", "input": "x", "stream": True, "background": background}
+    body = RESPONSES.parse(orjson.dumps(asked))
     return body.answer(AnswerHead(RequestId("req_" + "0" * 32), "test-model", 1))
 
 
@@ -118,6 +120,67 @@ def test_a_stream_that_breaks_off_fails_in_order(script: list[Delta], cut: int) 
     added = [event for event in events if event["type"] == "response.output_item.added"]
     done = [event for event in events if event["type"] == "response.output_item.done"]
     assert len(added) == len(done) == len(events[-1]["response"]["output"])
+
+
+def _replayed(kept: KeptAnswer | None, replay: ResponseReplay) -> bytes:
+    """Return what a replay tells of an answer that went through SQL."""
+    assert kept is not None
+    output, deltas = msgspec.json.decode(msgspec.json.encode((kept.output, kept.deltas)))
+    return b"".join(replay.more(output, deltas))
+
+
+@given(scripts(), st.sampled_from(["stop", "length"]), st.booleans(), st.integers(-1, 40))
+def test_events_are_told_again_as_they_were_told(
+    script: list[Delta], finish_reason: str, background: bool, after: int
+) -> None:
+    answer = _answer(background=background)
+    waits, queued = answer.queued()
+    assert queued.state == "queued"
+    told = (waits if background else b"") + answer.feed(ScriptedServer(script, finish_reason=finish_reason).events())
+    assert _replayed(answer.kept(), ResponseReplay(-1)) == told
+    numbered = [event for event in told.split(b"\n\n") if event]
+    again = [event for event in _replayed(answer.kept(), ResponseReplay(after)).split(b"\n\n") if event]
+    assert again == numbered[after + 1 :]
+
+
+@given(scripts(), st.lists(st.integers(0, 5_000), max_size=5), st.integers(-1, 20))
+def test_who_looks_while_it_is_made_is_told_each_event_once(script: list[Delta], cuts: list[int], after: int) -> None:
+    raw = ScriptedServer(script).events()
+    edges = [0, *sorted(min(cut, len(raw)) for cut in cuts), len(raw)]
+    answer, replay = _answer(background=True), ResponseReplay(after)
+    waits, queued = answer.queued()
+    told, seen = waits, _replayed(queued, replay)
+    for low, high in pairwise(edges):
+        told += answer.feed(raw[low:high])
+        so_far = answer.so_far()
+        if so_far is not None:
+            assert so_far.state == "in_progress"
+            seen += _replayed(so_far, replay)
+    seen += _replayed(answer.kept(), replay)
+    assert answer.so_far() is None
+    assert [event for event in seen.split(b"\n\n") if event] == [event for event in told.split(b"\n\n") if event][
+        after + 1 :
+    ]
+
+
+@given(scripts(), st.integers(0, 5_000))
+def test_a_failure_is_told_again(script: list[Delta], cut: int) -> None:
+    answer = _answer(background=True)
+    waits, _ = answer.queued()
+    told = waits + answer.feed(ScriptedServer(script).events()[:cut])
+    if answer.done:
+        return
+    told += answer.failed(UpstreamFailed("lost"))
+    assert _replayed(answer.kept(), ResponseReplay(-1)) == told
+
+
+@given(scripts())
+def test_a_whole_answer_has_events_too(script: list[Delta]) -> None:
+    server, whole = ScriptedServer(script), _answer()
+    reply = orjson.loads(whole.whole(orjson.dumps(server.whole("test-model"))))
+    events = _events(_replayed(whole.kept(), ResponseReplay(-1)))
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert events[-1]["response"] == reply
 
 
 ITEMS = st.lists(

@@ -26,7 +26,7 @@ async def _recorded(pieces: list[list[bytes]]) -> tuple[bytes, RecordedReply | N
     async def nothing() -> None:
         pass
 
-    recorder = ReplyRecorder(send, may_keep=lambda _size: True, at_end=nothing, stall_limit_s=60)
+    recorder = ReplyRecorder(send, may_keep=lambda _size: True, at_end=nothing)
     await recorder.send(START)
     for at, events in enumerate(pieces, 1):
         more = at < len(pieces)

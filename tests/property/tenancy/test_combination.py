@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenyard.core.errors import PermissionDenied
+from tokenyard.core.errors import InvalidRequest, PermissionDenied
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.principal import KeyScope, Limits, Principal, names_model
 from tokenyard.tenancy.plans.combination import credential_of, effective_limits
@@ -22,8 +22,18 @@ limits = st.builds(Limits, *[amounts] * 5, amounts.map(lambda amount: None if am
 windows = st.builds(Limits, *[amounts] * 5).filter(lambda found: found != Limits())
 lists = st.none() | st.lists(st.sampled_from(PATTERNS), max_size=3)
 of_models = st.dictionaries(st.sampled_from(PATTERNS), windows, max_size=3)
+tiers = st.dictionaries(
+    st.sampled_from(["flex", "priority"]),
+    st.fixed_dictionaries({"weight": st.integers(1, 9), "price_multiplier": st.none()}),
+)
 plans = st.none() | st.builds(
-    PlanRow, id=st.just("plan_1"), name=st.just("p"), weight=st.integers(1, 9), limits=limits, models=lists
+    PlanRow,
+    id=st.just("plan_1"),
+    name=st.just("p"),
+    weight=st.integers(1, 9),
+    limits=limits,
+    models=lists,
+    service_tiers=tiers,
 )
 organizations = st.builds(
     OrganizationRow,
@@ -105,7 +115,12 @@ def test_the_weight_is_the_organization_s_own_or_the_plan_s(
 ) -> None:
     stated = [organization.weight, None if plan is None else plan.weight, 1]
     first = next(weight for weight in stated if weight is not None)
-    assert principal_of(key, project, organization, plan).weight == first
+    caller = principal_of(key, project, organization, plan)
+    assert caller.weight == caller.weight_of("default") == first
+    for tier in ("flex", "priority"):
+        granted = None if plan is None else plan.service_tiers.get(tier)
+        with nullcontext() if granted else pytest.raises(InvalidRequest, match=tier):
+            assert caller.weight_of(tier) == (granted or {})["weight"]
 
 
 @given(st.none() | st.lists(st.sampled_from(list(KeyScope)), min_size=1), keys, projects, organizations)

@@ -18,6 +18,7 @@ from support.billing.stand import (
     FixedLimits,
     budget_outbox,
     claims,
+    hosted,
     reconciler,
     reported,
     send,
@@ -36,7 +37,7 @@ from tokenyard.core.principal import Principal
 from tokenyard.core.usage import MeterClaims
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.reservation_holds import ReservationHolds
-from tokenyard.metering.events import Outcome
+from tokenyard.metering.events import HOUR_MS, Outcome
 from tokenyard.storage.database import Database
 from tokenyard_billing.periods import month_of
 from tokenyard_billing.proof.views import Reconciliation
@@ -111,6 +112,11 @@ class BusyBooks:
     async def train(self, job: str) -> None:
         """Let the job end, with what its charge is made of."""
         await send(self.redis, msgspec.structs.replace(trained(job, 10), admitted_at_ms=self.clock.now_ms()))
+
+    async def host(self, adapter: str) -> None:
+        """Let an hour begin in which the adapter is live."""
+        hour_ms = self.clock.now_ms() // HOUR_MS * HOUR_MS
+        await send(self.redis, msgspec.structs.replace(hosted(adapter), admitted_at_ms=hour_ms))
 
     async def admit(
         self,

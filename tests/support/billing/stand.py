@@ -9,21 +9,34 @@ from redis.asyncio import Redis
 from sqlalchemy import func, select
 
 from support.fakes.rate_cards import SHIPPED_CARDS, SHIPPED_MODEL
-from support.redis_reader import read_figures
+from support.money.live_budgets import add_pending, read_budget
 from tokenyard.core.budgets import monthly, wallet
 from tokenyard.core.clock import Clock, SystemClock
-from tokenyard.core.ids import ApiKeyId, AttemptId, JobId, OrganizationId, PriceId, ProjectId
+from tokenyard.core.ids import AdapterId, ApiKeyId, AttemptId, JobId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.money import NanoDollars
-from tokenyard.core.redis_keys import bucket_of, budget, pending, usage_stream
+from tokenyard.core.redis_keys import bucket_of, budget, usage_stream
 from tokenyard.core.usage import MeterClaims, TokenUsage
+from tokenyard.limits.budget_figures import NO_LEDGER
 from tokenyard.limits.budget_reader import RedisBudgetReader
 from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.limits.reservation_holds import ReservationHolds
-from tokenyard.metering.events import HoldExpired, Outcome, ReplicaReported, Settled, TrainingFinished, UsageEvent
+from tokenyard.metering.events import (
+    HOUR_MS,
+    AdapterHosted,
+    HoldExpired,
+    Outcome,
+    ReplicaReported,
+    Settled,
+    TrainingFinished,
+    UsageEvent,
+    organization_of,
+)
 from tokenyard.metering.stream import emit
 from tokenyard.storage.database import Database
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
+from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard_billing.bucket_leases import BucketLeases
+from tokenyard_billing.charging.intake import Intake
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.loops import BillingWorker
 from tokenyard_billing.pricing.price_book import TOPIC as PUBLISHED
@@ -115,6 +128,7 @@ def worker(
         database=database,
         redis=redis,
         prices=prices or PriceList(SHIPPED_CARDS),
+        plans=TenancyOperatorStore(database, clock or SystemClock()),
         outbox=budget_outbox(database, redis, clock),
         live=RedisBudgets(redis),
         metrics=LedgerMetrics(CollectorRegistry()),
@@ -123,6 +137,10 @@ def worker(
         lease_ms=lease_ms,
         renewal_ms=renewal_ms,
     )
+
+
+def intake(database: Database, prices: PriceList = PRICES, *, report_wait_ms: int = WAIT_MS) -> Intake:
+    return Intake(prices, TenancyOperatorStore(database, SystemClock()), report_wait_ms=report_wait_ms)
 
 
 def claims(request: str, attempt: int = 1, organization: OrganizationId = ACME, **changes: Any) -> MeterClaims:
@@ -162,10 +180,17 @@ def trained(job: str, tokens: int, organization: OrganizationId = ACME) -> Train
     return TrainingFinished(organization, PROJECT, KEY, JobId(job), MODEL, MODEL, PRICE, tokens, MARCH_MS, names)
 
 
+def hosted(
+    adapter: str, hour: int = 0, organization: OrganizationId = ACME, *, pinned: bool = False, model: str = "ft:own"
+) -> AdapterHosted:
+    """An hour of a fine-tune, the so many-th behind that of `MARCH_MS`."""
+    at_ms = (MARCH_MS // HOUR_MS + hour) * HOUR_MS
+    return AdapterHosted(organization, PROJECT, KEY, AdapterId(adapter), model, MODEL, at_ms, pinned)
+
+
 async def send(redis: Redis, *events: UsageEvent) -> None:
     for event in events:
-        owner = event.organization if isinstance(event, TrainingFinished) else event.claims.organization
-        await emit(redis, owner, event)
+        await emit(redis, organization_of(event), event)
 
 
 async def charges(database: Database) -> dict[str, Charge]:
@@ -190,17 +215,20 @@ async def journal_sum(database: Database) -> int:
 
 
 async def live_budget(redis: Redis, organization: OrganizationId, name: str | None = None) -> dict[str, int]:
-    figures = await read_figures(redis, budget(bucket_of(organization), name or wallet(organization)))
-    return {"pending": 0, "held": 0, **figures} if figures else {}
+    """Return a budget's figures; none where Redis does not have it, and no ledger figure where it is not loaded."""
+    bucket, name = bucket_of(organization), name or wallet(organization)
+    if not await redis.exists(budget(bucket, name)):
+        return {}
+    figures = await read_budget(redis, bucket, name)
+    loaded = {} if figures.version == NO_LEDGER else {"ledger": figures.ledger, "version": figures.version}
+    return {**loaded, "pending": figures.pending, "held": figures.held}
 
 
 async def put_pending(
     redis: Redis, organization: OrganizationId, key: str, amount: int, name: str | None = None
 ) -> None:
     """Do to one budget what settling does."""
-    bucket, name = bucket_of(organization), name or wallet(organization)
-    await redis.hset(pending(bucket, name), key, amount)
-    await redis.hincrby(budget(bucket, name), "pending", amount)
+    await add_pending(redis, bucket_of(organization), name or wallet(organization), key, amount)
 
 
 async def stream_length(redis: Redis, organization: OrganizationId) -> int:

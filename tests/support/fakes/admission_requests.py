@@ -6,7 +6,7 @@ from tokenyard.core.admission import AdmissionRequest
 from tokenyard.core.budgets import BudgetState, budgets_of
 from tokenyard.core.ids import ApiKeyId, OrganizationId, PriceId, ProjectId, RequestId, attempt_id, new_request_id
 from tokenyard.core.money import NanoDollars
-from tokenyard.core.principal import Limits, Principal, ScopedLimits
+from tokenyard.core.principal import Limits, LocalShare, Principal, ScopedLimits
 from tokenyard.core.redis_keys import BUCKETS, ready
 from tokenyard.core.usage import MeterClaims, TokenUsage
 from tokenyard.metering.events import Outcome, Settled
@@ -45,11 +45,12 @@ def principal(
     organization: Limits | None = None,
     revision: int = 1,
     organization_id: OrganizationId = ORGANIZATION,
+    local_share: LocalShare | None = None,
 ) -> Principal:
     """Return a key of the test organization, with the limits given."""
     given = (("key", KEY, key), ("project", PROJECT, project), ("organization", organization_id, organization))
     limits = tuple(ScopedLimits(scope, scope_id, limit) for scope, scope_id, limit in given if limit is not None)
-    return Principal(organization_id, PROJECT, KEY, revision, limits)
+    return Principal(organization_id, PROJECT, KEY, revision, limits, local_share=local_share)
 
 
 def admission_request(

@@ -1,5 +1,6 @@
 """What the gateway needs from others, held in memory: models, replicas and kept answers."""
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from tokenyard.core.adapters import AdapterRef
@@ -38,6 +39,9 @@ EMBEDDER = BaseModel(
 )
 
 
+LOOK_S = 0.02
+
+
 def price_of(model: str) -> Price:
     """Return rates that tell input, cached input and output apart."""
     return Price(PriceId(f"test/{model}"), model, NanoDollars(100), NanoDollars(10), NanoDollars(1000), NanoDollars(5))
@@ -71,6 +75,7 @@ class KnownReplicas:
     def __init__(self, replicas: Sequence[Replica] = ()) -> None:
         self.listed = list(replicas)
         self.ejected: list[str] = []
+        self.called_for: list[str] = []
 
     def candidates(self, model: str) -> Sequence[Replica]:
         listed = [one for one in self.listed if one.model == model]
@@ -78,6 +83,12 @@ class KnownReplicas:
 
     def eject(self, name: str) -> None:
         self.ejected.append(name)
+
+    def call_for(self, model: str) -> None:
+        self.called_for.append(model)
+
+    async def looked(self) -> None:
+        await asyncio.sleep(LOOK_S)
 
 
 class KeptInMemory:
@@ -93,6 +104,9 @@ class KeptInMemory:
         self.kept.append(answer)
 
     async def begin(self, organization: OrganizationId, project: ProjectId, answer: KeptAnswer) -> None:
+        self.kept.append(answer)
+
+    async def note(self, organization: OrganizationId, project: ProjectId, answer: KeptAnswer) -> None:
         self.kept.append(answer)
 
     async def renew(self, answers: Sequence[str]) -> Collection[str]:

@@ -29,9 +29,9 @@ class Behaviour:
 
     `tokens` are produced for each choice unless `max_tokens` is lower. `cut_at` breaks the connection after so many
     tokens; `error_at` says `error` after so many, and `end_at` ends the answer there as if it were whole. `status`
-    refuses with that status and `body`. `silent_at` says nothing more after so many tokens. `text` is the whole answer,
-    in as many pieces as there are tokens. `call` is a function's name and arguments: it is called wherever it is among
-    the tools, until a tool's result comes last.
+    refuses with that status and `body`. `headers` come with every answer. `silent_at` says nothing more after so many
+    tokens. `text` is the whole answer, in as many pieces as there are tokens. `call` is a function's name and
+    arguments: it is called wherever it is among the tools, until a tool's result comes last.
 
     `deltas` are what the tokens of a chat say in place of words, one each; `stopped_by` is the stop sequence that was
     met in the end.
@@ -155,17 +155,18 @@ class MockModelServer:
             return
         sent.finished = True
         if is_pooled(sent.body):
-            await _reply(send, 200, orjson.dumps(pooled_reply(sent.body)), {})
+            await _reply(send, 200, orjson.dumps(pooled_reply(sent.body)), behaviour.headers)
             return
         choices = behaviour.said(_choices(sent, behaviour), sent.completion_tokens)
         reply = {**_frame(sent, choices), "usage": _usage(sent.usage, behaviour)}
         reply["object"] = reply["object"].removesuffix(".chunk")
         if not behaviour.tells_usage:
             del reply["usage"]
-        await _reply(send, 200, orjson.dumps(reply), {})
+        await _reply(send, 200, orjson.dumps(reply), behaviour.headers)
 
     async def _stream(self, sent: Sent, behaviour: Behaviour, gone: "asyncio.Future[None]", send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS_EVENTS})
+        headers = [*_HEADERS_EVENTS, *_encoded(behaviour.headers)]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         options = sent.body.get("stream_options") or {}
         if "messages" in sent.body and behaviour.tells_usage:
             await _roles(sent, behaviour, send)
@@ -329,7 +330,12 @@ async def _event(send: Send, frame: dict[str, Any]) -> None:
 
 
 async def _reply(send: Send, status: int, body: bytes, headers: dict[str, str]) -> None:
-    own = [(name.encode(), value.encode()) for name, value in headers.items()]
     length = (b"content-length", str(len(body)).encode())
-    await send({"type": "http.response.start", "status": status, "headers": [*_HEADERS_JSON, length, *own]})
+    await send(
+        {"type": "http.response.start", "status": status, "headers": [*_HEADERS_JSON, length, *_encoded(headers)]}
+    )
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers.items()]

@@ -4,7 +4,12 @@ from collections.abc import Sequence
 
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.errors import Unavailable
-from tokenyard.core.replica import AdapterRefused, Replica, ReplicaLost, ReplicaState
+from tokenyard.core.replica import AdapterRefused, AdapterUses, Replica, ReplicaLost, ReplicaState
+
+SLOTS = 32
+TOKENS_EACH = 10
+PLACES = 3
+"""Of each sequence inside, so many tokens wait to be computed."""
 
 
 class FakeReplicas:
@@ -19,6 +24,10 @@ class FakeReplicas:
         self.answers_as: dict[str, str] = {}  # whose name a replica tells, where not its own
         self.busy: set[str] = set()  # adapters with requests inside
         self.refused: set[str] = set()  # adapters that no replica takes
+        self.room: int | None = None  # so many fit into a replica, which pushes out the oldest that is not pinned
+        self.places: dict[str, int] = {}  # what a replica tells, where it is not `room` or `PLACES`
+        self.rates: dict[str, dict[str, float]] = {}
+        self.pinned: dict[str, tuple[str, ...]] = {}
         self.calls: list[tuple[str, str, str]] = []
 
     def add(self, name: str, model: str, *, adapters: Sequence[str] = (), running: int = 0) -> Replica:
@@ -43,6 +52,9 @@ class FakeReplicas:
             raise Unavailable("Ray Serve does not answer.")
         return list(self.listed.values())
 
+    async def proxies(self) -> Sequence[Replica]:
+        return []
+
     async def stats(self, target: Replica) -> ReplicaState:
         """Return the replica's state.
 
@@ -52,12 +64,33 @@ class FakeReplicas:
         self._check(target.name)
         held = tuple(self.held[target.name])
         name = self.answers_as.get(target.name, target.name)
-        return ReplicaState(name, target.model, held, self.load_of[target.name], 0)
+        running = self.load_of[target.name]
+        return ReplicaState(name, target.model, held, running, 0, SLOTS, TOKENS_EACH * running)
 
     async def serves(self, target: Replica) -> bool:
         """Tell whether the replica is there: none of them drains."""
         self._check(target.name)
         return True
+
+    async def uses(self, replica: Replica) -> AdapterUses:
+        """Return how often it is asked for adapters.
+
+        Raises:
+            ReplicaLost: it is silent.
+        """
+        self._check(replica.name)
+        return AdapterUses(
+            self.rates.get(replica.name, {}), self.pinned.get(replica.name, ()), self.places_of(replica.name)
+        )
+
+    async def pin(self, replica: Replica, names: Sequence[str]) -> None:
+        """Keep these from now on.
+
+        Raises:
+            ReplicaLost: it is silent.
+        """
+        self._check(replica.name)
+        self.pinned[replica.name] = tuple(names)
 
     async def load(self, replica: Replica, adapter: AdapterRef) -> None:
         """Load an adapter.
@@ -70,8 +103,12 @@ class FakeReplicas:
         self.calls.append(("load", replica.name, adapter.name))
         if adapter.name in self.refused:
             raise AdapterRefused("its shapes do not fit")
-        if adapter.name not in self.held[replica.name]:
-            self.held[replica.name].append(adapter.name)
+        held = self.held[replica.name]
+        if adapter.name in held:
+            return
+        if self.room is not None and len(held) >= self.places_of(replica.name):
+            held.remove(next(name for name in held if name not in self.pinned.get(replica.name, ())))
+        held.append(adapter.name)
 
     async def unload(self, replica: Replica, name: str) -> None:
         """Unload an adapter.
@@ -86,6 +123,9 @@ class FakeReplicas:
             raise AdapterRefused("requests are inside")
         if name in self.held[replica.name]:
             self.held[replica.name].remove(name)
+
+    def places_of(self, name: str) -> int:
+        return self.places.get(name, PLACES if self.room is None else self.room)
 
     def _check(self, name: str) -> None:
         if name in self.silent or name not in self.listed:

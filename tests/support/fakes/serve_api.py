@@ -1,5 +1,6 @@
 """Ray Serve's REST API and the replicas' own ports, as ASGI applications without Ray."""
 
+import asyncio
 from dataclasses import dataclass, field
 
 import msgspec
@@ -19,13 +20,15 @@ class ServeApi:
     """Ports by name."""
     known: bool = True
     """False just after a restart: the controller does not know the application's replicas yet."""
+    proxy_port: int = 8000
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await JSONResponse(self._details())(scope, receive, send)
 
     def _details(self) -> dict[str, object]:
         running = self.known and bool(self.replicas)
-        proxy = {"ip": "127.0.0.1", "port": 8000, "name": "SERVE_PROXY_ACTOR-1", "instance_id": "", "node_id": ""}
+        name = "SERVE_PROXY_ACTOR-1"
+        proxy = {"ip": "127.0.0.1", "port": self.proxy_port, "name": name, "instance_id": "", "node_id": ""}
         targets = [{**proxy, "port": port, "name": f"SERVE_REPLICA::{name}"} for name, port in self.replicas.items()]
         group = {
             "targets": targets if running else [proxy],
@@ -35,6 +38,33 @@ class ServeApi:
         }
         status = {"status": "RUNNING" if running else "DEPLOYING", "message": ""}
         return {"applications": {self.application: status}, "target_groups": [group]}
+
+
+@dataclass
+class ServeProxy:
+    """Serve's proxy: a request for a model without a replica waits here, and has one started."""
+
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+    waiting: int = 0
+    asked: int = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.asked += 1
+        self.waiting += 1
+        left = asyncio.ensure_future(_left(receive))
+        started = asyncio.ensure_future(self.started.wait())
+        try:
+            await asyncio.wait([left, started], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.waiting -= 1
+            left.cancel()
+            started.cancel()
+        await PlainTextResponse("it is there now", 401)(scope, receive, send)
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 @dataclass

@@ -14,16 +14,23 @@ from support.finetune.ports import FixedModels, FixedPrices, MemoryReservations,
 from support.finetune.stack import FinetuneStack, principal
 from support.servers.asgi import running
 from tokenyard.bootstrap.finetuning import file_and_job_routers
+from tokenyard.catalog.store import adapter_bytes
 from tokenyard.core.clock import SystemClock
+from tokenyard.core.money import Multiplier, PriceStep
 from tokenyard.core.principal import AllowedModels
+from tokenyard.files.store import file_bytes
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
+from tokenyard.storage.quota import StorageQuota
 from tokenyard.web.errors import install_error_handlers
 
 BOUND_KEY = "ty-acme-other-model"
 """May use one model only, which no test trains."""
+CHEAP_KEY = "ty-acme-cheap"
+"""Pays four fifths of the list price, as its organization's plan says."""
 MAX_UPLOAD_BYTES = 4 * 1024 * 1024
+FILES_QUOTA_BYTES = 3 * MAX_UPLOAD_BYTES
 
 
 @pytest.fixture
@@ -52,6 +59,7 @@ async def platform(database: Database, tmp_path: Path) -> AsyncIterator[Platform
     install_error_handlers(app)
     bound = msgspec.structs.replace(principal("acme"), models=(AllowedModels("key", "key_acme", ("other-model",)),))
     tenants = {"ty-acme": principal("acme"), "ty-rival": principal("rival"), BOUND_KEY: bound}
+    tenants[CHEAP_KEY] = msgspec.structs.replace(principal("acme"), prices=(PriceStep(0, Multiplier(8_000)),))
     app.state.authenticator = FixedAuthenticator(tenants)
     for router in file_and_job_routers(
         database=database,
@@ -63,6 +71,7 @@ async def platform(database: Database, tmp_path: Path) -> AsyncIterator[Platform
         organizations=SlugOfId(),
         policy=TrainingPolicy(max_unfinished_per_organization=3),
         max_upload_bytes=MAX_UPLOAD_BYTES,
+        quota=StorageQuota(database, FILES_QUOTA_BYTES, file_bytes, adapter_bytes),
     ):
         app.include_router(router)
     async with running(app) as url:

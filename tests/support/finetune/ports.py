@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import msgspec
 
-from tokenyard.core.adapters import FineTunedName
+from support.finetune.adapter_files import base_weights, read_shapes
+from tokenyard.core.adapters import AdapterRules, BaseShapes, FineTunedName
 from tokenyard.core.errors import BudgetInUse, QuotaExceeded
 from tokenyard.core.ids import AdapterId, ApiKeyId, JobId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.models import BaseModel, ModelTask
@@ -20,6 +21,7 @@ SMALL_MODEL = BaseModel(
     template_tokens_per_message=8,
     max_lora_rank=16,
     created=1_700_000_000,
+    content_hash="c" * 64,
 )
 EMBEDDER = msgspec.structs.replace(SMALL_MODEL, id="embedder", task=ModelTask.EMBEDDING, max_lora_rank=0)
 TRAINING_RATE = NanoDollars(3000)
@@ -29,10 +31,17 @@ class FixedModels:
     """One base model, and one that makes embeddings."""
 
     def __init__(self, *models: BaseModel) -> None:
+        self.base_shapes: BaseShapes | None = read_shapes(base_weights())
         self._models = {model.id: model for model in models or (SMALL_MODEL, EMBEDDER)}
 
     def get(self, model: str) -> BaseModel | None:
         return self._models.get(model)
+
+    def rules(self, model: str) -> AdapterRules:
+        return AdapterRules(self._models[model].max_lora_rank)
+
+    def shapes(self, model: str) -> BaseShapes | None:
+        return self.base_shapes
 
 
 class FixedPrices:
@@ -91,7 +100,9 @@ class MemoryAdapterCatalog:
         name: FineTunedName,
         path: str,
         digest: str,
+        size: int,
         job: JobId,
+        actor: ApiKeyId,
         fence: Fence,
     ) -> None:
         async with self._database.transaction() as session:

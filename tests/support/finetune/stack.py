@@ -7,8 +7,9 @@ from typing import Any
 
 from sqlalchemy import select
 
-from support.fakes.adapter_replicas import AdapterReplicas
 from support.fakes.clock import FrozenClock
+from support.finetune.adapter_files import adapter_weights, lora_settings
+from support.finetune.adapter_replicas import AdapterReplicas
 from support.finetune.cluster import TrainingCluster
 from support.finetune.ports import (
     FixedModels,
@@ -18,18 +19,19 @@ from support.finetune.ports import (
     SlugOfId,
 )
 from support.finetune.rows import rows
+from tokenyard.bootstrap.finetuning import UPLOAD_RULES
+from tokenyard.catalog.store import adapter_bytes
 from tokenyard.core.ids import ApiKeyId, FileId, JobId, OrganizationId, ProjectId, random_text
 from tokenyard.core.principal import Principal
 from tokenyard.core.training import TrainingResources
 from tokenyard.files.loops import cleaning_loop
 from tokenyard.files.operator_store import FileOperatorStore
-from tokenyard.files.store import FileStore
+from tokenyard.files.store import FileStore, file_bytes
 from tokenyard.files.uploads import Uploads
 from tokenyard.finetune.creation import JobCreation
 from tokenyard.finetune.job import Job
 from tokenyard.finetune.job_request import JobRequest
 from tokenyard.finetune.loops import finetune_loops
-from tokenyard.finetune.methods.dataset import check_upload
 from tokenyard.finetune.operator_store import LEASE_MS, JobOperatorStore, files_in_use
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.store import JobStore
@@ -37,9 +39,11 @@ from tokenyard.metering.events import TrainingFinished, decode_event
 from tokenyard.metering.stream import USAGE_TOPIC
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
+from tokenyard.storage.quota import StorageQuota
 from tokenyard.storage.tables import OutboxRow
 from tokenyard.web.loops import Loop
 
+FOLDERS_KEPT_MS = 86_400_000
 POLICY = TrainingPolicy(resources=TrainingResources(timeout_s=600))
 
 
@@ -60,11 +64,15 @@ class FinetuneStack:
         self.replicas = AdapterReplicas(self.blobs)
         self.catalog = MemoryAdapterCatalog(self.database)
         self.reservations = MemoryReservations()
+        self.quota = self.quota_of(1_000_000_000)
         self.files = FileStore(self.database, self.clock, files_in_use)
         self.jobs = JobStore(self.database, self.clock, self.files, max_unfinished=20)
         self.operator = JobOperatorStore(self.database, self.clock)
         self.creation = self.new_creation()
         self.worker = self.new_worker()
+
+    def quota_of(self, max_bytes: int) -> StorageQuota:
+        return StorageQuota(self.database, max_bytes, file_bytes, adapter_bytes)
 
     def new_creation(self, **replaced: Any) -> JobCreation:
         """Return one more gateway's creation of jobs, with some of what it is given replaced."""
@@ -76,6 +84,7 @@ class FinetuneStack:
             "reservations": self.reservations,
             "organizations": SlugOfId(),
             "policy": self.policy,
+            "quota": self.quota,
             "clock": self.clock,
         }
         return JobCreation(**{**parts, **replaced})
@@ -94,20 +103,30 @@ class FinetuneStack:
             "replicas": self.replicas,
             "canary": self.replicas,
             "policy": self.policy,
+            "folders_kept_ms": FOLDERS_KEPT_MS,
         }
         leftovers = FileOperatorStore(self.database, self.clock, files_in_use)
         loops = finetune_loops(**{**parts, **replaced})
         return [*loops, cleaning_loop(leftovers, self.files, self.blobs)]
 
     def uploads(self, *, max_bytes: int, stall_limit_s: float = 30.0) -> Uploads:
-        return Uploads(self.files, self.blobs, check_upload, max_bytes=max_bytes, stall_limit_s=stall_limit_s)
+        return Uploads(
+            self.files,
+            self.blobs,
+            UPLOAD_RULES,
+            max_bytes=max_bytes,
+            quota=self.quota_of(10 * max_bytes),
+            stall_limit_s=stall_limit_s,
+        )
 
-    async def upload(self, who: Principal, data: bytes) -> FileId:
-        uploads = self.uploads(max_bytes=10_000_000)
+    async def upload(
+        self, who: Principal, data: bytes, *, purpose: str = "fine-tune", filename: str = "teach.jsonl"
+    ) -> FileId:
+        uploads = self.uploads(max_bytes=100_000_000)
 
         async def body() -> AsyncIterator[bytes]:
-            yield b'--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'
-            yield b'--b\r\ncontent-disposition: form-data; name="file"; filename="teach.jsonl"\r\n\r\n'
+            yield f'--b\r\ncontent-disposition: form-data; name="purpose"\r\n\r\n{purpose}\r\n'.encode()
+            yield f'--b\r\ncontent-disposition: form-data; name="file"; filename="{filename}"\r\n\r\n'.encode()
             yield data
             yield b"\r\n--b--\r\n"
 
@@ -117,6 +136,16 @@ class FinetuneStack:
         who = who or principal()
         file = await self.upload(who, rows(20))
         asked = {"model": "small-model", "training_file": file, "suffix": "sky", **request}
+        return await self.creation.create(who, JobRequest.model_validate(asked))
+
+    async def bring(
+        self, who: Principal | None = None, *, weights: bytes | None = None, model: str = "small-model", **config: Any
+    ) -> Job:
+        """Create a job that takes in an adapter: its weights, and what its config says otherwise."""
+        who = who or principal()
+        file = await self.upload(who, weights or adapter_weights(), purpose="adapter", filename="a.safetensors")
+        method = {"type": "adapter", "adapter": {"config": lora_settings(**config)}}
+        asked = {"model": model, "training_file": file, "suffix": "own", "method": method}
         return await self.creation.create(who, JobRequest.model_validate(asked))
 
     async def round(self, worker: Sequence[Loop] | None = None) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import ClientError, ClientSession
 
-from support.fuzz.cases import CHAT
+from tokenyard.gateway.endpoints.table import CHAT
 
 PAUSE_S = 0.1
 LIMIT_S = 30.0
@@ -20,7 +20,7 @@ class Bystander:
         self.silences: list[float] = []
         self.errors: list[str] = []
         self._http = http
-        self._url = url + CHAT
+        self._url = url + CHAT.path
         self._headers = {"authorization": f"Bearer {key}"}
         messages = [{"role": "user", "content": "Please say hello to the sea."}]
         self._body = {"model": model, "messages": messages, "max_tokens": 8, "stream": True, **more}

@@ -16,12 +16,19 @@ from tokenyard.core.admission import AdmissionRequest, PrincipalOutdated
 from tokenyard.core.budgets import budgets_of
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.errors import BudgetInUse, QuotaExceeded, Unavailable
-from tokenyard.core.ids import ApiKeyId, AttemptId, JobId
+from tokenyard.core.ids import AdapterId, ApiKeyId, AttemptId, JobId
 from tokenyard.core.money import NanoDollars, worst_case_cost
 from tokenyard.core.principal import Principal
 from tokenyard.core.redis_keys import usage_stream
 from tokenyard.core.usage import MeterClaims, TokenUsage
-from tokenyard.metering.events import Outcome, ReplicaReported, Settled, encode_event
+from tokenyard.metering.events import (
+    HOUR_MS,
+    AdapterHosted,
+    Outcome,
+    ReplicaReported,
+    Settled,
+    encode_event,
+)
 from tokenyard.metering.stream import USAGE_TOPIC
 from tokenyard.storage.transactional_outbox import write_message
 from tokenyard_billing.bucket_leases import LeaseLost
@@ -107,7 +114,10 @@ class MoneyActions:
         def then(ending: Ending) -> None:
             one.certain = ending.returned
 
-        await self._run(one.gateway, lambda: one.gateway.admission.settle(event, NanoDollars(one.cost)), then, plan)
+        async def settle() -> None:
+            await one.gateway.admission.settle(event, NanoDollars(one.cost))
+
+        await self._run(one.gateway, settle, then, plan)
 
     async def report(self, one: LetIn, attempt: int, *, plan: Plan | None = None) -> None:
         """The replica says what an attempt used."""
@@ -116,7 +126,11 @@ class MoneyActions:
         finished = attempt == one.attempts
         report = ReplicaReported(claims, one.usage_of(attempt), "replica", finished, claims.admitted_at_ms + 1)
         replica = self.stand.replica
-        await self._run(replica, lambda: replica.outbox.send(report), _nothing, plan)
+
+        async def send() -> None:
+            await replica.outbox.send(report)
+
+        await self._run(replica, send, _nothing, plan)
 
     # Jobs
 
@@ -147,6 +161,25 @@ class MoneyActions:
         event = job.finished(tokens, self.stand.clock.now_ms())
         async with self.stand.database.transaction() as session:
             await write_message(session, USAGE_TOPIC, encode_event(event), self.stand.clock.now_ms())
+
+    # Fine-tunes
+
+    async def host(self, tenant: Tenant, key: ApiKeyId, adapter: int, *, pinned: bool) -> None:
+        """An hour begins in which a fine-tune is live, or it is told again that it did."""
+        now_ms = self.stand.clock.now_ms()
+        event = AdapterHosted(
+            organization=tenant.organization,
+            project=tenant.project,
+            key=key,
+            adapter=AdapterId(f"adapter{adapter}_of_{tenant.organization}"),
+            model=f"ft:{MODEL}:{tenant.organization}",
+            base_model=MODEL,
+            admitted_at_ms=now_ms // HOUR_MS * HOUR_MS,
+            pinned=pinned,
+        )
+        event = self.told.hours.setdefault(event.charge_key, event)
+        async with self.stand.database.transaction() as session:
+            await write_message(session, USAGE_TOPIC, encode_event(event), now_ms)
 
     # Loops
 

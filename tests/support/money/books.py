@@ -8,17 +8,21 @@ from redis.asyncio import Redis
 from sqlalchemy import func, select
 
 from support.billing.stand import RATE, reconciler
+from support.fakes.rate_cards import HOUR, PINNED_HOUR
 from support.money.actions import REFUSED, MoneyActions, request_of
+from support.money.live_budgets import read_budget
 from support.money.model import LetIn, Tenant
 from support.money.processes import principal_of
 from support.money.stand import MoneyStand
-from support.redis_reader import as_bytes, read_figures, read_hash, read_scope
+from support.redis_reader import as_bytes, read_hash, read_scope
 from tokenyard.core.budgets import budgets_of, scope_and_month, wallet
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.money import inference_cost
-from tokenyard.core.redis_keys import bucket_of, bucket_tag, revision, settled
+from tokenyard.core.redis_keys import bucket_of, bucket_tag, budget, budget_in, pending, request, revision
 from tokenyard.core.usage import TokenUsage
-from tokenyard.metering.events import Outcome
+from tokenyard.limits.budget_figures import NO_LEDGER, BudgetFigures
+from tokenyard.limits.holds import SETTLED
+from tokenyard.metering.events import AdapterHosted, Outcome
 from tokenyard.storage.database import Base
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard_billing.tables import Charge, CreditGrant, Entry, Reservation
@@ -47,7 +51,8 @@ class MoneyBooks:
                 left = state.ledger - sum(cost for one, cost in taken if name in one.claims.budgets)
                 if tenant.project in name:
                     continue  # where a limit is new, what was let in before it is not held on it
-                self._check_spent(name, left, in_force)
+                # An hour of a fine-tune is not let in, so nothing holds it back.
+                self._check_spent(name, left + self._hosted(tenant, name, charged), in_force)
                 if name in in_redis:
                     offered = in_redis[name]
                     assert offered <= left, f"{name}: Redis offers {offered}, and {left} is left"
@@ -86,28 +91,30 @@ class MoneyBooks:
         ]
 
     async def _may_still_cost(self, one: LetIn) -> int:
-        done = await self.stand.redis.exists(settled(bucket_of(one.claims.organization), one.id))
+        done = await self.stand.redis.get(request(bucket_of(one.claims.organization), one.id)) == SETTLED
         return one.cost if done and one.outcome is not Outcome.CLIENT_LEFT else one.amount
 
     async def _live(self, tenant: Tenant) -> dict[str, int]:
         """Return what Redis offers of each budget that it has, without the limit."""
         found = {}
         for name, figures in (await budgets_in_redis(self.stand.redis, tenant)).items():
-            if "ledger" in figures:
-                found[name] = figures["ledger"] - figures.get("pending", 0) - figures.get("held", 0)
+            if figures.version != NO_LEDGER:
+                found[name] = figures.ledger - figures.pending - figures.held
         return found
 
     async def _check_nothing_held(self) -> None:
         """I4."""
         for tenant in self.told.tenants:
             tag = bucket_tag(bucket_of(tenant.organization))
-            for kind in ("hold", "undecided", "pending"):
-                assert await keys_of(self.stand.redis, f"{tag}:{kind}:*") == []
+            assert await keys_of(self.stand.redis, f"{tag}:undecided:*") == []
+            assert await read_hash(self.stand.redis, pending(bucket_of(tenant.organization))) == {}
+            for name in await keys_of(self.stand.redis, f"{tag}:request:*"):
+                assert await self.stand.redis.get(name) in (SETTLED, None), name
             for scope in tenant.scopes:
                 counts = await read_scope(self.stand.redis, bucket_of(tenant.organization), scope)
                 assert counts.slots == 0, f"{scope}: {counts.slots} slots in use"
             for name, figures in (await budgets_in_redis(self.stand.redis, tenant)).items():
-                assert (figures.get("pending", 0), figures.get("held", 0)) == (0, 0), name
+                assert (figures.pending, figures.held) == (0, 0), name
 
     async def _check_charges(self) -> None:
         """I1, I3, and each request by the charge table."""
@@ -122,9 +129,27 @@ class MoneyBooks:
             usage = TokenUsage(row.prompt_tokens, row.completion_tokens, row.cached_tokens)
             assert usage in one.may_be_charged(), f"{one.id} was charged {usage} by {row.rule}: {one}"
             assert row.amount == inference_cost(RATE, usage)
+        assert self.told.hours.keys() <= rows.keys()
         for key, row in rows.items():
-            if key not in self.told.requests and key not in self.told.jobs:
+            if key in self.told.hours:
+                self._check_hour(self.told.hours[key], row)
+            elif key not in self.told.requests and key not in self.told.jobs:
                 assert row.amount == 0, f"{key} was never let in"
+
+    def _check_hour(self, event: AdapterHosted, row: Charge) -> None:
+        assert (row.hosted_hours, row.pinned_hours) == ((0, 1) if event.pinned else (1, 0))
+        assert (row.amount, row.rule, row.organization) == (_hour_cost(event), "hosting", event.organization)
+
+    def _hosted(self, tenant: Tenant, name: str, charged: set[str]) -> int:
+        """Return what of a budget hours of fine-tunes have taken."""
+        scope = (scope_and_month(name) or (None,))[0]
+        return sum(
+            _hour_cost(event)
+            for key, event in self.told.hours.items()
+            if key in charged
+            and event.organization == tenant.organization
+            and scope in (None, event.organization, event.project, event.key)
+        )
 
     async def _check_jobs(self) -> None:
         async with self.stand.database.reading() as session:
@@ -151,8 +176,8 @@ class MoneyBooks:
         for tenant in self.told.tenants:
             for name, figures in (await budgets_in_redis(self.stand.redis, tenant)).items():
                 state = await self._sql.load(tenant.organization, name)
-                if "ledger" in figures:
-                    assert (figures["ledger"], figures["version"]) == (state.ledger, state.version), name
+                if figures.version != NO_LEDGER:
+                    assert (figures.ledger, figures.version) == (state.ledger, state.version), name
 
     async def _check_windows(self) -> None:
         """The windows of tokens count what was really used."""
@@ -232,6 +257,10 @@ class MoneyBooks:
         await self._check_redis_equals_sql()
 
 
+def _hour_cost(event: AdapterHosted) -> int:
+    return PINNED_HOUR if event.pinned else HOUR
+
+
 class LimitHistory:
     """The monthly limits by which a request may have been let in since the last look."""
 
@@ -253,11 +282,11 @@ class LimitHistory:
         return {scope: max(limits.get(scope, 0) for limits in seen) for scope in tenant.scopes}
 
 
-async def budgets_in_redis(redis: Redis, tenant: Tenant) -> dict[str, dict[str, int]]:
+async def budgets_in_redis(redis: Redis, tenant: Tenant) -> dict[str, BudgetFigures]:
     """Return the figures of each of the organization's budgets that Redis knows."""
-    prefix = f"{bucket_tag(bucket_of(tenant.organization))}:budget:"
-    names = [name for name in await keys_of(redis, f"{prefix}*") if tenant.organization in name]
-    return {name.removeprefix(prefix): await read_figures(redis, name) for name in names}
+    bucket = bucket_of(tenant.organization)
+    names = [budget_in(key)[1] for key in await keys_of(redis, budget(bucket, "*")) if tenant.organization in key]
+    return {name: await read_budget(redis, bucket, name) for name in names}
 
 
 async def keys_of(redis: Redis, pattern: str) -> list[str]:

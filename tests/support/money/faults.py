@@ -5,7 +5,7 @@ rolled back, as the databases do when a client is gone.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
@@ -17,6 +17,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.util import await_only
 
+from tokenyard.metering.round_trips import RoundTripPool
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
 
@@ -145,7 +146,8 @@ class FragileRedis(Redis):
 
     @classmethod
     def connected(cls, url: str, steps: Steps) -> Self:
-        client = cls.from_pool(connect_redis(url).connection_pool)
+        plain = connect_redis(url).connection_pool
+        client = cls.from_pool(FragilePool(plain.connection_class, **plain.connection_kwargs, steps=steps))
         assert isinstance(client, cls)
         client.steps = steps
         return client
@@ -160,6 +162,20 @@ class FragileRedis(Redis):
         made = FragilePipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
         made.steps = self.steps
         return made
+
+
+class FragilePool(RoundTripPool):
+    """Scripts sent at once: the process may die when some of them are sent."""
+
+    def __init__(self, *arguments: Any, steps: Steps, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._steps = steps
+
+    async def round_trip(self, commands: Sequence[bytes]) -> list[Any]:
+        run = await self._steps.before(redis=True, visible=True, count=len(commands))
+        replies = await super().round_trip(commands[:run])
+        await self._steps.after(redis=True)
+        return replies
 
 
 class FragilePipeline(Pipeline):

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import QueuePool
 
 from support.fakes.clock import FrozenClock
-from support.fakes.rate_cards import SHIPPED_CARDS
+from support.fakes.rate_cards import HOSTING_CARDS
 from support.money.faults import Fault, FragileDatabase, FragileRedis, Plan, Steps
 from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.principal import Limits, Principal
@@ -244,7 +244,8 @@ class WorkerProcess(MoneyProcess):
             name=name,
             database=self.database,
             redis=self.redis,
-            prices=PriceList(SHIPPED_CARDS),
+            prices=PriceList(HOSTING_CARDS),
+            plans=TenancyOperatorStore(self.database, around.clock),
             outbox=self.outbox,
             live=RedisBudgets(self.redis),
             metrics=LedgerMetrics(CollectorRegistry()),

@@ -7,7 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 from aiohttp import ClientResponse, ClientSession, ClientTimeout
 from pydantic import SecretStr
 
@@ -24,11 +26,12 @@ from tokenyard.bootstrap.operator_key import first_admin_key
 from tokenyard.catalog.replicas.registry import ReplicaRegistry, ReplicaSnapshot
 from tokenyard.core.replica import Replica
 from tokenyard.metering.events import ReplicaReported
-from tokenyard.metering.stream import emit
+from tokenyard.metering.stream import report_outbox
 from tokenyard.settings import Settings
 from tokenyard.stack.installation import environment_of
 
 MODEL = "smollm2-135m-instruct"
+EMBEDDER = "all-minilm-l6-v2"
 REQUEST_LIMIT_S = 60.0
 REPORTS_AT_ONCE = 16  # well below the connections of one client of Redis
 
@@ -47,6 +50,15 @@ class GatewayFleet:
     server_url: str
     admin_key: str
     http: ClientSession
+
+    def process(self, gateway: int) -> psutil.Process:
+        port = urlsplit(self.urls[gateway]).port
+        (found,) = {
+            one.pid
+            for one in psutil.net_connections("tcp")
+            if one.laddr and one.laddr.port == port and one.status == psutil.CONN_LISTEN
+        }
+        return psutil.Process(found)
 
     async def call(
         self, gateway: int, method: str, path: str, key: str, body: Mapping[str, object] | None = None
@@ -79,9 +91,13 @@ class GatewayFleet:
         return str(made["value"])
 
     async def prepare_redis(self) -> None:
-        """Tell an empty Redis that budgets may be used, and where the replica is; wait until every gateway knows."""
-        replica = Replica(name="mock", model=MODEL, url=self.server_url)
-        snapshot = ReplicaSnapshot((replica,), at_ms=int(time.time() * 1000), complete=True)
+        """Tell an empty Redis that budgets may be used, and where the replicas are; wait until every gateway knows."""
+        replicas = tuple(
+            Replica(name=f"mock-{model.id}", model=model.id, url=self.server_url)
+            for model in self.foundation.base_models.all()
+            if model.server is None
+        )
+        snapshot = ReplicaSnapshot(replicas, at_ms=int(time.time() * 1000), complete=True)
         await ReplicaRegistry(self.foundation.redis).publish(snapshot)
         await open_buckets(self.foundation.redis)
         await until(self._all_are_ready)
@@ -110,13 +126,18 @@ async def running_gateways(
         assert admin_key is not None
         urls = await asyncio.gather(*(_started(settings, port, stack) for port in ports))
         foundation = await stack.enter_async_context(Foundation.opened(settings))
+        await stack.enter_async_context(foundation.price_book)
+        await stack.enter_async_context(foundation.model_files)
 
         reporting = asyncio.Semaphore(REPORTS_AT_ONCE)
+        reports = report_outbox(foundation.redis, folder / "reports")
+        reports.start()
+        stack.push_async_callback(reports.close)
 
         async def report(sent: Sent) -> None:
             event = ReplicaReported(sent.claims, sent.usage, "mock", sent.finished, foundation.clock.now_ms())
             async with reporting:
-                await emit(foundation.redis, sent.claims.organization, event)
+                await reports.send(event)
 
         server = MockModelServer(
             meter_secret=settings.derived_secret("meter"),
@@ -133,6 +154,7 @@ async def running_gateways(
             http=await stack.enter_async_context(ClientSession(timeout=ClientTimeout(REQUEST_LIMIT_S))),
         )
         await fleet.prepare_redis()
+        await foundation.outbox.step()  # of the rate cards, or it is late when a test takes its time
         yield fleet
 
 

@@ -50,10 +50,20 @@ class WatchedValkey:
 
         until(replicated, "the servers to be primary and replica")
 
-    def stop(self) -> None:
+    def until_primary_is(self, number: int) -> None:
+        """Wait until every sentinel names this one of the servers."""
+        until(
+            lambda: all(_primary(port) == self._ports[number] for port in self._sentinel_ports),
+            "the sentinels to name another primary",
+        )
+
+    def stop_sentinels(self) -> None:
         for sentinel in self._sentinels:
             sentinel.kill()
             sentinel.wait()
+
+    def stop(self) -> None:
+        self.stop_sentinels()
         for server in self.servers:
             server.kill()
 
@@ -89,6 +99,11 @@ def _server(folder: Path, port: int, *options: str) -> Valkey:
     own = folder / f"server-{port}"
     own.mkdir()
     return Valkey(own, port, "--repl-diskless-sync-delay", "0", *options)
+
+
+def _primary(sentinel_port: int) -> int:
+    with redis.Redis(port=sentinel_port, socket_timeout=2) as client:
+        return int(client.sentinel_get_master_addr_by_name(SERVICE)[1])
 
 
 def _replication(port: int) -> dict[str, Any]:

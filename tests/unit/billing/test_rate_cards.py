@@ -153,3 +153,40 @@ def test_a_rate_is_at_most_a_dollar_a_token(rate: str) -> None:
     assert rate_card("dear", MARCH_MS, output="1000000").prices[0].output == 1_000_000_000
     with pytest.raises(InvalidRateCard, match="output is above"):
         rate_card("dear", MARCH_MS, output=rate)
+
+
+SHARED = """
+version: "{version}"
+effective_from: "2026-01-01T00:00:00Z"
+currency: USD
+classes:
+  small: {{input: "0.10", cached_input: "0.05", output: "0.40"}}
+models:
+  tiny: small
+  other: {other}
+"""
+
+
+def test_models_of_one_price_class_cost_the_same_and_the_card_is_whole(tmp_path: Path) -> None:
+    own = '{input: "0.10", cached_input: "0.05", output: "0.40"}'
+    (tmp_path / "card.yaml").write_text(SHARED.format(version="1", other="small"))
+    (shared,) = cards_of(tmp_path)
+    (tmp_path / "card.yaml").write_text(SHARED.format(version="1", other=own))
+    (stated,) = cards_of(tmp_path)
+    assert shared == stated
+    assert [(price.model, price.output) for price in shared.prices] == [("other", 400), ("tiny", 400)]
+    assert read_stored_card(shared.canonical.decode(), shared.sha256) == shared
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("tiny: small", "tiny: large"), "tiny: there is no price class 'large': small"),
+        (("classes:\n  small: {", "classes: {"), "tiny: there is no price class 'small'"),
+        (('{input: "0.10", ', '{input: "-1", '), "other: input is negative"),
+    ],
+)
+def test_a_price_class_that_is_none_is_refused(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    (tmp_path / "card.yaml").write_text(SHARED.format(version="1", other="small").replace(*change))
+    with pytest.raises(InvalidRateCard, match=rf"card\.yaml: .*{message}"):
+        cards_of(tmp_path)

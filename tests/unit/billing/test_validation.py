@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from support.billing.stand import ACME, claims, expired, reported, settled, trained, usage
+from support.billing.stand import ACME, claims, expired, hosted, reported, settled, trained, usage
 from tokenyard.core.ids import AttemptId
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.core.usage import MeterClaims
@@ -21,6 +21,7 @@ GOOD = [
     settled(claims("req_a", end_user="é" * 256), usage(1, 1)),
     expired(claims("req_a", 12)),
     trained("ftjob-1", 0),
+    hosted("ad_1"),
 ]
 BAD: list[tuple[UsageEvent, str]] = [
     (settled(claims("req_a"), usage(1, -1)), "completion_tokens"),
@@ -49,6 +50,11 @@ BAD: list[tuple[UsageEvent, str]] = [
     (expired(claims("req_a", admitted_at_ms=10**15)), "admitted_at_ms"),
     (trained("ftjob-1", -1), "trained_tokens"),
     (trained("", 1), "job"),
+    (hosted(""), "adapter"),
+    (hosted("a" * 90), "adapter"),
+    (hosted("ad_1", model=""), "model"),
+    (msgspec.structs.replace(hosted("ad_1"), admitted_at_ms=1), "no hour"),
+    (msgspec.structs.replace(hosted("ad_1"), budgets=("b",)), "claims"),
 ]
 
 

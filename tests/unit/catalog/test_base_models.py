@@ -5,8 +5,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tokenyard.catalog.base_models import BaseModels
-from tokenyard.core.models import InvalidModelSpec, ModelSpec, ServerSource, read_model_spec
+from tokenyard.catalog.base_models.base_models import BaseModels
+from tokenyard.core.model_files.reading import read_model_spec
+from tokenyard.core.model_files.sources import ServerSource
+from tokenyard.core.models import InvalidModelSpec, ModelSpec
 from tokenyard.settings import Settings
 
 
@@ -19,9 +21,7 @@ def test_the_shipped_models_are_read_as_the_settings_name_them(tmp_path: Path) -
     assert (found.context_length, found.max_lora_rank) == (8192, 16)
     assert (found.sampling.temperature, found.sampling.top_p, found.calls_tools) == (0.2, 0.9, True)
     assert (found.max_silence_s, found.max_request_s) == (120, 900)
-    assert bases.max_resident("smollm2-135m-instruct") == 32
     assert bases.get("another") is None
-    assert bases.max_resident("another") == 0
     assert [base.id for base in bases.all()] == list(settings.models)
 
 
@@ -68,7 +68,7 @@ def test_a_model_elsewhere_takes_no_adapters_and_may_stand_in_for_one_of_ours(tm
     elsewhere, ours = bases.get("sold"), bases.get(own.id)
     assert elsewhere is not None
     assert ours is not None
-    assert (elsewhere.server, elsewhere.max_lora_rank, bases.max_resident("sold")) == (sold.source, 0, 0)
+    assert (elsewhere.server, elsewhere.max_lora_rank) == (sold.source, 0)
     assert (ours.server, ours.fallback) == (None, elsewhere)
     assert [base.id for base in bases.all()] == [own.id, "sold"]
 

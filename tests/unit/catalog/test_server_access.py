@@ -5,8 +5,9 @@ import pytest
 from pydantic import SecretStr
 
 from support.fakes.gateway_ports import BASE
-from tokenyard.catalog.server_access import server_keys
-from tokenyard.core.models import BaseModel, InvalidModelSpec, ServerSource
+from tokenyard.catalog.base_models.server_access import server_keys
+from tokenyard.core.model_files.sources import ServerSource
+from tokenyard.core.models import BaseModel, InvalidModelSpec
 
 KEYS = {"theirs": SecretStr("sk-1"), "empty": SecretStr(""), "broken": SecretStr("a\r\nb: c")}
 

@@ -14,6 +14,7 @@ from tokenyard.settings import Settings, shipped
 
 COMMANDS = (
     ("up",),
+    ("deploy",),
     ("down",),
     ("doctor",),
     ("quickstart",),
@@ -25,7 +26,7 @@ COMMANDS = (
     *(("org", name) for name in ("create", "list", "show", "limits")),
     *(("project", name) for name in ("create", "list", "limits")),
     *(("key", name) for name in ("create", "list", "limits", "revoke")),
-    *(("models", name) for name in ("list", "pull")),
+    *(("models", name) for name in ("list", "pull", "check")),
     *(("jobs", name) for name in ("list", "show", "cancel", "events")),
     *(("credit", name) for name in ("grant", "list")),
 )

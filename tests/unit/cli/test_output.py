@@ -1,8 +1,8 @@
 """What commands print."""
 
 from tokenyard.cli.money import reconciliation_text
-from tokenyard.cli.output import details, dollars, moment, table
-from tokenyard.clients.platform_api.shapes import ReconciliationInfo
+from tokenyard.cli.output import described, details, dollars, moment, table
+from tokenyard.clients.platform_api.shapes import OrganizationInfo, ReconciliationInfo
 
 
 def test_a_table_is_aligned_numbers_to_the_right() -> None:
@@ -36,6 +36,17 @@ def test_details_show_nested_things_indented() -> None:
         "names: -",
         "ok: yes",
     ]
+
+
+def test_times_are_said_in_words() -> None:
+    data = {"id": "org_1", "slug": "acme", "name": "Acme", "limits": {}, "created_at": 1_700_000_000}
+    shown = {
+        prices_from_ms: described(OrganizationInfo.model_validate({**data, "prices_from_ms": prices_from_ms})).text
+        for prices_from_ms in (0, 1_700_000_900_000)
+    }
+    assert "created at: 2023-11-14 22:13:20" in shown[0]
+    assert "prices from: -" in shown[0]
+    assert "prices from: 2023-11-14 22:28:20" in shown[1_700_000_900_000]
 
 
 def test_what_is_broken_comes_first() -> None:

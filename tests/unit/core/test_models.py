@@ -5,18 +5,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tokenyard.core.models import (
-    InvalidModelSpec,
-    ModelTask,
-    PackageFolderSource,
-    PackageSource,
-    read_model_spec,
-    write_model_spec,
-)
+from tokenyard.core.model_files.reading import read_model_spec, write_model_spec
+from tokenyard.core.model_files.sources import PackageFolderSource, PackageSource
+from tokenyard.core.models import InvalidModelSpec, ModelTask
 
 SHIPPED = Path(__file__).parents[3] / "deployments" / "models"
 
 MINIMAL = """
+version: 2
 id: tiny
 source: {kind: folder, path: /models/tiny}
 context_length: 1024
@@ -24,7 +20,7 @@ default_max_tokens: 128
 template_tokens: 8
 template_tokens_per_message: 4
 created: 1
-accelerators: {cpu: {bundle: {CPU: 1}, engine: {max_num_seqs: 4}}}
+accelerators: {cpu: {bundle_per_worker: {CPU: 1}, engine: {max_num_seqs: 4}}}
 """
 
 
@@ -131,6 +127,7 @@ def test_sampling_says_only_what_the_file_says() -> None:
 
 
 ELSEWHERE = """
+version: 2
 id: sold
 source: {kind: server, url: https://models.example/v1, model: their-model, api_key_setting: theirs}
 context_length: 1024
@@ -168,7 +165,7 @@ def test_a_model_that_is_served_elsewhere() -> None:
                 "reasoning: {parser: deepseek_r1}",
                 "fallback: other",
                 "max_waiting: 5",
-                "accelerators: {cpu: {bundle: {CPU: 1}, engine: {max_num_seqs: 4}}}",
+                "accelerators: {cpu: {bundle_per_worker: {CPU: 1}, engine: {max_num_seqs: 4}}}",
             )
         ),
         (("https://models.example/v1", "ftp://models.example/v1"), "url"),

@@ -4,7 +4,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenyard.core.money import InexactAmount, from_dollars, rate_from_dollars_per_million, to_dollars
+from tokenyard.core.money import (
+    LIST_PRICE,
+    MAX_MULTIPLIER,
+    MULTIPLIER_LENGTH,
+    InexactAmount,
+    Multiplier,
+    PriceStep,
+    from_dollars,
+    multiplier_at,
+    multiplier_from,
+    multiplier_text,
+    rate_from_dollars_per_million,
+    to_dollars,
+)
 
 
 @given(st.integers(min_value=-(10**18), max_value=10**18))
@@ -27,3 +40,26 @@ def test_the_finest_rate_is_a_thousandth_of_a_dollar_a_million() -> None:
 def test_an_amount_that_decimals_do_not_hold_exactly_is_refused(text: str) -> None:
     with pytest.raises(InexactAmount):
         from_dollars(text)
+
+
+@given(st.integers(min_value=0, max_value=MAX_MULTIPLIER).map(Multiplier))
+def test_a_multiplier_has_one_form(multiplier: Multiplier) -> None:
+    text = multiplier_text(multiplier)
+    assert multiplier_from(text) == multiplier
+    assert len(text) <= MULTIPLIER_LENGTH
+    assert multiplier_text(multiplier_from(f"{text}.0" if "." not in text else f"{text}0")) == text
+
+
+@pytest.mark.parametrize("text", ["0.80001", "-0.1", "10.0001", "nan", "Infinity", "1e99", "x", "", "0,8"])
+def test_a_multiplier_that_is_no_number_too_large_or_too_fine_is_refused(text: str) -> None:
+    with pytest.raises(InexactAmount):
+        multiplier_from(text)
+
+
+def test_a_multiplier_holds_from_its_moment_on() -> None:
+    half, double = Multiplier(5_000), Multiplier(20_000)
+    steps = (PriceStep(100, half, {"priority": double}), PriceStep(200, double))
+    found = [multiplier_at(steps, "default", at_ms) for at_ms in (99, 100, 199, 200)]
+    assert found == [LIST_PRICE, half, half, double]
+    assert [multiplier_at(steps, tier, 150) for tier in ("priority", "flex")] == [double, half]
+    assert multiplier_at((), "priority", 150) == LIST_PRICE

@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import pytest
 
@@ -45,6 +45,9 @@ class NoisyReplica:
 
     async def of(self, model: str) -> Sequence[Replica]:
         return [Replica("replica-1", model, "http://replica-1")]
+
+    async def call_for(self, models: Collection[str]) -> None:
+        pass
 
     async def load(self, replica: Replica, adapter: AdapterRef) -> None:
         return

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.gateway.endpoints.body_bounds import FREE_BYTES, MAX_MARKS, marks
+from tokenyard.gateway.endpoints.body_bounds import FREE_BYTES, MAX_ELEMENTS, MAX_MARKS, marks
 from tokenyard.gateway.endpoints.table import CHAT, COMPLETIONS
 
 PART = {"type": "text", "text": ""}
@@ -50,6 +50,12 @@ HOSTILE: list[dict[str, Any]] = [
 def test_a_body_of_very_many_values(fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest) as refused:
         CHAT.parse(json.dumps({"model": "m", **fields}).encode())
+    assert refused.value.code == "too_many_values"
+
+
+def test_a_prompt_of_very_many_tokens() -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        COMPLETIONS.parse(b'{"model":"m","prompt":[%b0]}' % (b"0," * (MAX_ELEMENTS + 1)))
     assert refused.value.code == "too_many_values"
 
 

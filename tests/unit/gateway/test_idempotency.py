@@ -44,7 +44,7 @@ class Client:
 
 
 def _recorder(client: Client, *, room: int = MAX_REPLY_BYTES) -> ReplyRecorder:
-    return ReplyRecorder(client.send, may_keep=lambda size: size <= room, at_end=_nothing, stall_limit_s=0.01)
+    return ReplyRecorder(client.send, may_keep=lambda size: size <= room, at_end=_nothing)
 
 
 async def _nothing() -> None:
@@ -95,27 +95,19 @@ async def test_a_reply_without_an_end_is_none() -> None:
     assert await _record(_recorder(Client()), _start(JSON), _body(b"abc")) is None
 
 
-async def test_a_client_that_takes_nothing_is_sent_nothing_more() -> None:
-    client = Client(takes=2)
-    reply = await _record(_recorder(client), _start(JSON), _body(b"a"), _body(b"b"), _body(b"c", more=False))
-    assert client.body == b"a"
-    assert reply is not None
-    assert reply.body == b"abc"
-
-
 async def test_the_end_is_sent_when_what_is_to_be_done_before_it_is_done() -> None:
     client, seen = Client(), list[tuple[bytes, RecordedReply | None]]()
 
     async def at_end() -> None:
         seen.append((client.body, recorder.reply("req_1")))
 
-    recorder = ReplyRecorder(client.send, may_keep=lambda _: True, at_end=at_end, stall_limit_s=60)
+    recorder = ReplyRecorder(client.send, may_keep=lambda _: True, at_end=at_end)
     reply = await _record(recorder, _start(JSON), _body(b"a"), _body(b"b", more=False))
     assert seen == [(b"a", reply)]
     assert client.body == b"ab"
 
 
-async def test_being_cancelled_is_no_stall() -> None:
+async def test_being_cancelled_ends_it() -> None:
     task = asyncio.create_task(_record(_recorder(Client(takes=0)), _start(JSON)))
     await asyncio.sleep(0)
     task.cancel()

@@ -41,6 +41,28 @@ def test_the_end_of_a_body_is_no_more_of_it() -> None:
     acme.came(0)
 
 
+def test_what_comes_after_the_end_counts_no_more() -> None:
+    """As the last of a reply that is kept, whose response was made in the background."""
+    in_flight = InFlight(InFlightBounds(bytes=10, bytes_of_one=8))
+    acme = _place(in_flight, ACME)
+    acme.came(5)
+    acme.__exit__()
+    acme.came(3)
+    assert acme.has_room(30)
+    assert (in_flight.bytes, in_flight.organizations) == (0, 0)
+
+
+def test_a_place_that_is_passed_on_ends_once_and_later() -> None:
+    in_flight = InFlight(InFlightBounds())
+    in_flight.requests += 1
+    with in_flight.place(ACME) as acme:
+        acme.came(5)
+        passed = acme.pass_on()
+    assert (in_flight.bytes, in_flight.organizations) == (5, 1)
+    passed.__exit__()
+    assert (in_flight.bytes, in_flight.organizations) == (0, 0)
+
+
 def test_a_few_organizations_that_take_what_they_can_leave_some_to_the_next() -> None:
     in_flight = InFlight(InFlightBounds())
     for number in range(5):

@@ -1,5 +1,8 @@
 """What is wrong with a body, in OpenAI's words: every way in which `msgspec` words its findings."""
 
+import time
+from collections.abc import Callable
+
 import orjson
 import pytest
 
@@ -79,3 +82,38 @@ def test_what_is_no_object(raw: bytes) -> None:
     with pytest.raises(InvalidRequest, match="JSON") as refused:
         CHAT.parse(raw)
     assert refused.value.param is None
+
+
+LONG = "x - at `$.y`" * 400_000
+
+
+@pytest.mark.parametrize(
+    ("wrong", "param"),
+    [
+        ({LONG: 1}, LONG[:64]),
+        ({"messages": [{**MESSAGE, LONG: 1}]}, f"messages[0].{LONG[:64]}"),
+        ({"messages": [{"role": LONG, "content": "x"}]}, "messages[0].role"),
+        ({"service_tier": LONG}, "service_tier"),
+    ],
+    ids=["field", "field within", "one of a few", "tier"],
+)
+def test_megabytes_that_are_wrong_are_not_looked_through(wrong: dict[str, object], param: str) -> None:
+    raw = orjson.dumps({"model": "m", "messages": [MESSAGE], **wrong})
+
+    def refuse() -> None:
+        with pytest.raises(InvalidRequest) as refused:
+            CHAT.parse(raw)
+        assert refused.value.param == param
+
+    assert _own_time_s(refuse) < 30 * _own_time_s(lambda: orjson.loads(raw))
+
+
+def _own_time_s(work: Callable[[], object]) -> float:
+    """Return what `work` takes of this thread's own time, whatever else the machine does."""
+
+    def once() -> float:
+        began = time.thread_time()
+        work()
+        return time.thread_time() - began
+
+    return min(once() for _ in range(3))

@@ -42,6 +42,13 @@ def test_tools_count() -> None:
     assert _bounds(_chat("a", tools=[tool]))[0] > _bounds(_chat("a"))[0] + 100
 
 
+def test_tools_that_the_model_does_not_hear_of_count_nothing() -> None:
+    tools = [{"type": "function", "function": {"name": name}} for name in ("f" * 100, "g")]
+    allowed = {"mode": "auto", "tools": [{"type": "function", "function": {"name": "g"}}]}
+    choice = {"type": "allowed_tools", "allowed_tools": allowed}
+    assert _bounds(_chat("a", tools=tools, tool_choice=choice)) == _bounds(_chat("a", tools=tools[1:]))
+
+
 def test_a_schema_may_hold_any_number() -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {"maximum": 10**30}}}
     body = CHAT.parse(json.dumps({"model": BASE.id, "messages": HELLO, "tools": [tool]}).encode())

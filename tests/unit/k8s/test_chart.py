@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from tokenyard.cli.cluster_secrets import secret_values
 from tokenyard.core.models import ModelSpec
 from tokenyard.settings import Settings
-from tokenyard_deployments.serving.app import ServedModel, serve_config, serve_environment
+from tokenyard_deployments.serving.app import ServedModel, llm_config, node_resource, serve_config, serve_environment
 from tokenyard_deployments.serving.replica_settings import BLOB_URL, METER_SECRET, REDIS_URL, REPLICA_BEARER
 
 ROOT = Path(__file__).parents[3]
@@ -32,6 +32,14 @@ SCHEMAS = Path(os.environ.get("TOKENYARD_KUBERAY_SCHEMAS", "/nonexistent"))
 
 MODEL = yaml.safe_load((CHART.parents[1] / "deployments" / "models" / "smollm2-135m-instruct.yaml").read_text())
 
+CPU_WORKERS: dict[str, Any] = {
+    "accelerator": "cpu",
+    "image": "tokenyard/tokenyard:cpu",
+    "replicas": 2,
+    "minReplicas": 1,
+    "maxReplicas": 3,
+    "resources": {"requests": {"cpu": "4", "memory": "16Gi"}},
+}
 VALUES: list[dict[str, Any]] = [
     {},
     {
@@ -54,7 +62,12 @@ VALUES: list[dict[str, Any]] = [
         "dashboard": {"enabled": False},
         "networkPolicy": {"enabled": False},
     },
+    {
+        "ray": {"accelerator": "cuda", "otherWorkers": [CPU_WORKERS]},
+        "models": [{**MODEL, "id": "large"}, {**MODEL, "id": "small", "runs_on": "cpu"}],
+    },
 ]
+KINDS_OF_VALUES = ["defaults", "ingress", "cuda", "two kinds of workers"]
 
 
 def render(values: dict[str, Any], name: str = "ty") -> list[dict[str, Any]]:
@@ -82,7 +95,7 @@ def pods(manifests: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("values", VALUES, ids=["defaults", "ingress", "cuda"])
+@pytest.mark.parametrize("values", VALUES, ids=KINDS_OF_VALUES)
 def test_every_built_in_kind_is_valid(values: dict[str, Any]) -> None:
     manifests = render(values)
     builtin = [item for item in manifests if not item["apiVersion"].startswith(("ray.io", "monitoring."))]
@@ -91,12 +104,12 @@ def test_every_built_in_kind_is_valid(values: dict[str, Any]) -> None:
         kubernetes_validate.validate(item, KUBERNETES, strict=True)
 
 
-@pytest.mark.parametrize("values", VALUES, ids=["defaults", "ingress", "cuda"])
+@pytest.mark.parametrize("values", VALUES, ids=KINDS_OF_VALUES)
 def test_the_ray_service_is_valid_for_kuberay(values: dict[str, Any]) -> None:
     crd = SCHEMAS / "ray.io_rayservices.yaml"
     if not crd.is_file():
         pytest.skip("set TOKENYARD_KUBERAY_SCHEMAS to the folder of KubeRay's CRDs to check the RayService")
-    versions = yaml.safe_load(crd.read_text())["spec"]["versions"]
+    versions = yaml.load(crd.read_text(), yaml.CSafeLoader)["spec"]["versions"]  # a megabyte
     schema = next(version for version in versions if version["name"] == "v1")["schema"]["openAPIV3Schema"]
     (service,) = of_kind(render(values), "RayService")
     errors = list(jsonschema.Draft4Validator(_closed(schema)).iter_errors(service))
@@ -127,17 +140,59 @@ def test_every_model_is_an_application_with_its_own_route() -> None:
 def test_serve_gets_what_a_local_platform_gives_it(kind: str) -> None:
     (service,) = of_kind(render({"ray": {"accelerator": kind}}), "RayService")
     (application,) = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
-    spec = msgspec.convert(application["args"]["spec"], ModelSpec)
-    assert spec == msgspec.convert(MODEL, ModelSpec)
+    assert _as_served(application) == _as_served(_local_application(MODEL, kind))
+
+
+def _local_application(model: dict[str, Any], kind: str) -> dict[str, Any]:
+    spec = msgspec.convert(model, ModelSpec)
     local = serve_config([ServedModel(spec, f"/models/{spec.id}", kind)], host="0.0.0.0", port=8000)
-    (expected,) = msgspec.convert(local["applications"], list[dict[str, Any]])
-    given = {
-        **application["args"],
-        "spec": msgspec.to_builtins(spec),
-        "graceful_shutdown_timeout_s": 20.0,
-        "engine": {},
-    }
-    assert {**application, "args": given} == expected
+    (application,) = msgspec.convert(local["applications"], list[dict[str, Any]])
+    return application
+
+
+def _as_served(application: dict[str, Any]) -> dict[str, Any]:
+    """Return an application with the description as a replica reads it, where what is not stated has its default."""
+    spec = msgspec.convert(application["args"]["spec"], ModelSpec)
+    return {**application, "args": {"engine": {}, **application["args"], "spec": spec}}
+
+
+SCALED = {
+    **MODEL,
+    "id": "scaled-1.5",
+    "replicas": 0,
+    "max_surge_percent": 50,
+    "autoscaling": {"min_replicas": 0, "max_replicas": 3, "target_tokens": 5000, "to_zero_delay_s": 60},
+}
+
+
+def test_a_model_that_scales_is_asked_for_as_locally_and_serve_takes_it() -> None:
+    schema = pytest.importorskip("ray.serve.schema")
+    (service,) = of_kind(render({"models": [SCALED]}), "RayService")
+    config = yaml.safe_load(service["spec"]["serveConfigV2"])
+    (application,) = config["applications"]
+    assert _as_served(application) == _as_served(_local_application(SCALED, "cpu"))
+    (read,) = schema.ServeDeploySchema(**config).applications[0].deployments
+    assert (read.autoscaling_config["min_replicas"], read.max_surge_percent) == (0, 50)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 1}, "version"),
+        ({"replicas": 0}, "`replicas` must be at least 1"),
+        ({"max_surge_percent": 101}, "max_surge_percent"),
+        ({"lora": {"max_cpu_loras": 32}}, "max_cpu_loras"),
+        ({"content_hash": "abc"}, "content_hash"),
+        ({"autoscaling": {"max_replicas": 2}}, "target_tokens"),
+        ({"autoscaling": {"max_replicas": 2, "target_tokens": 10, "target": 1}}, "target"),
+        ({"accelerators": {"cpu": {"bundle": {"CPU": 1}, "engine": {"max_num_seqs": 1}}}}, "bundle_per_worker"),
+        ({"accelerators": {"tpu": MODEL["accelerators"]["cpu"]}}, "tpu"),
+        ({"accelerators": {"cuda": MODEL["accelerators"]["cuda"]}}, "says nothing of cpu"),
+    ],
+)
+def test_a_model_that_cannot_be_served_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(helm_python.HelmError, match=message):
+        render({"models": [{**MODEL, **change}]})
 
 
 def test_every_ray_node_has_the_environment_that_serve_needs() -> None:
@@ -229,11 +284,14 @@ def test_the_one_secret_that_the_readme_makes_is_all_that_is_asked_for() -> None
     assert asked == {"tokenyard": {*printed, "database-url", "redis-url"}}
 
 
+def _on_gpus(**stated: object) -> dict[str, Any]:
+    return {**MODEL, "accelerators": {"cuda": {**MODEL["accelerators"]["cuda"], **stated}}}
+
+
 @pytest.mark.parametrize("gpus", [1, 4])
 def test_ray_workers_ask_for_the_gpus_that_their_replicas_need(gpus: int) -> None:
-    model = {**MODEL, "accelerators": {**MODEL["accelerators"], "cuda": {"bundle": {"CPU": 1, "GPU": gpus}}}}
     ray = {"accelerator": "cuda", "workers": {"gpus": gpus}}
-    rendered = pods(render({"ray": ray, "models": [model]}))
+    rendered = pods(render({"ray": ray, "models": [_on_gpus(tensor_parallel_size=gpus, placement="STRICT_PACK")]}))
     (worker,), (head,) = rendered["cuda"]["containers"], rendered["head"]["containers"]
     assert worker["resources"]["limits"]["nvidia.com/gpu"] == gpus
     assert "nvidia.com/gpu" not in head["resources"]["limits"]
@@ -241,10 +299,46 @@ def test_ray_workers_ask_for_the_gpus_that_their_replicas_need(gpus: int) -> Non
     assert "nvidia.com/gpu" not in on_cpu["resources"]["limits"]
 
 
-def test_a_model_that_no_worker_can_hold_is_refused() -> None:
-    model = {**MODEL, "accelerators": {"cuda": {"bundle": {"CPU": 1, "GPU": 2}}}}
-    with pytest.raises(helm_python.HelmError, match="asks for 2 GPUs"):
-        render({"ray": {"accelerator": "cuda", "workers": {"gpus": 1}}, "models": [model]})
+@pytest.mark.parametrize(
+    ("stated", "fits"),
+    [
+        ({"tensor_parallel_size": 2, "pipeline_parallel_size": 2}, True),
+        ({"tensor_parallel_size": 2, "pipeline_parallel_size": 3}, False),
+        ({"tensor_parallel_size": 2, "placement": "STRICT_PACK"}, True),
+        ({"tensor_parallel_size": 4, "placement": "STRICT_PACK"}, False),
+    ],
+)
+def test_a_model_that_the_workers_cannot_hold_is_refused(stated: dict[str, object], *, fits: bool) -> None:
+    """Two workers of two GPUs each; a replica that must lie on one node has one of them."""
+    values = {
+        "ray": {"accelerator": "cuda", "workers": {"gpus": 2, "maxReplicas": 2}},
+        "models": [_on_gpus(**stated)],
+    }
+    if fits:
+        assert of_kind(render(values), "RayService")
+        return
+    with pytest.raises(helm_python.HelmError, match="GPUs, and there are at most"):
+        render(values)
+
+
+def test_models_of_two_kinds_lie_on_workers_of_their_own() -> None:
+    (service,) = of_kind(render(VALUES[3]), "RayService")
+    applications = yaml.safe_load(service["spec"]["serveConfigV2"])["applications"]
+    assert [one["args"]["kind"] for one in applications] == ["cuda", "cpu"]
+    small = VALUES[3]["models"][1]
+    assert _as_served(applications[1]) == _as_served(_local_application(small, "cpu"))
+    groups = {one["groupName"]: one for one in service["spec"]["rayClusterConfig"]["workerGroupSpecs"]}
+    for kind in ("cpu", "cuda"):
+        stated = groups[kind]["rayStartParams"]["resources"]
+        assert json.loads(json.loads(stated)) == {node_resource(kind): 1000}  # KubeRay takes it quoted
+    images = {kind: one["template"]["spec"]["containers"][0]["image"] for kind, one in groups.items()}
+    assert images["cpu"] == CPU_WORKERS["image"] != images["cuda"]
+    limits = {
+        kind: one["template"]["spec"]["containers"][0]["resources"].get("limits", {}) for kind, one in groups.items()
+    }
+    assert ("nvidia.com/gpu" in limits["cuda"], "nvidia.com/gpu" in limits["cpu"]) == (True, False)
+    config = llm_config(msgspec.convert(small, ModelSpec), path="/x", kind="cpu", overrides={})
+    assert config["placement_group_config"]["bundle_per_worker"][node_resource("cpu")] > 0
 
 
 def test_a_model_that_is_served_elsewhere_takes_no_ray() -> None:

@@ -6,7 +6,7 @@ import pytest
 from redis.asyncio import SSLConnection
 
 from tokenyard.metering.cluster import ClusterRedis
-from tokenyard.metering.connection import PackingConnection, SentinelPackingConnection, connect_redis
+from tokenyard.metering.connection import PlainConnection, PrimaryConnection, TlsConnection, connect_redis
 
 
 async def test_one_server() -> None:
@@ -15,8 +15,8 @@ async def test_one_server() -> None:
     options = pool.connection_kwargs
     assert (options["host"], options["port"], options["db"]) == ("host", 6390, 2)
     assert (options["username"], options["password"]) == ("me", "my@word")
-    assert pool.connection_class is PackingConnection
-    assert connect_redis("rediss://host").connection_pool.connection_class is SSLConnection
+    assert pool.connection_class is PlainConnection
+    assert connect_redis("rediss://host").connection_pool.connection_class is TlsConnection
 
 
 async def test_sentinels() -> None:
@@ -24,7 +24,7 @@ async def test_sentinels() -> None:
     pool: Any = connect_redis(url).connection_pool
     options = pool.connection_kwargs
     assert pool.service_name == "service"
-    assert pool.connection_class is SentinelPackingConnection
+    assert pool.connection_class is PrimaryConnection
     assert (options["db"], options["username"], options["password"]) == (3, "me", "word")
     sentinels = [sentinel.connection_pool.connection_kwargs for sentinel in pool.sentinel_manager.sentinels]
     assert [(one["host"], one["port"]) for one in sentinels] == [("one", 26379), ("two", 7000), ("::1", 7001)]
@@ -37,7 +37,7 @@ async def test_a_cluster() -> None:
     assert [(node.host, node.port) for node in client.startup_nodes] == [("one", 6379), ("two", 7000)]
     assert (client.connection_kwargs["username"], client.connection_kwargs["password"]) == ("me", "word")
     secure: Any = connect_redis("rediss+cluster://one")
-    assert secure.connection_kwargs["connection_class"] is SSLConnection
+    assert issubclass(secure.connection_kwargs["connection_class"], SSLConnection)
 
 
 @pytest.mark.parametrize(

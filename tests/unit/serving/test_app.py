@@ -9,7 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from tokenyard.core.models import ImagesSpec, ModelSpec, ParserSpec, read_model_spec
+from tokenyard.core.model_files.accelerators import AutoscalingSpec
+from tokenyard.core.model_files.reading import read_model_spec
+from tokenyard.core.models import ImagesSpec, ModelSpec, ParserSpec, SamplingDefaults
 from tokenyard_deployments.serving.app import (
     ServedModel,
     deployment_options,
@@ -17,6 +19,7 @@ from tokenyard_deployments.serving.app import (
     serve_config,
     serve_environment,
 )
+from tokenyard_deployments.serving.autoscaling import replicas_wanted
 from tokenyard_deployments.serving.replica_settings import ReplicaMisconfigured, ReplicaSettings
 
 SPEC = Path(__file__).parents[3] / "deployments" / "models" / "smollm2-135m-instruct.yaml"
@@ -44,7 +47,65 @@ def test_ray_takes_the_config(spec: ModelSpec) -> None:
     (application,) = read.applications
     assert application.name == spec.id
     assert application.route_prefix == f"/{spec.id}"
-    assert msgspec.convert(application.args["spec"], ModelSpec) == spec
+    served = msgspec.convert(application.args["spec"], ModelSpec)
+    assert (served.id, served.context_length, served.lora) == (spec.id, spec.context_length, spec.lora)
+    (deployment,) = application.deployments
+    assert deployment.name == deployment_options(spec, cpu_config(spec))["name"]
+
+
+def cpu_config(spec: ModelSpec) -> dict[str, Any]:
+    return llm_config(spec, path="/x", kind="cpu", overrides={})
+
+
+def restarts(before: ModelSpec, after: ModelSpec) -> bool:
+    """Tell whether Serve starts the replicas of a model anew for a change, by Serve's own rule."""
+    utils, schema = pytest.importorskip("ray.serve._private.deploy_utils"), pytest.importorskip("ray.serve.schema")
+    first, second = (
+        schema.ServeDeploySchema(**serve_config([ServedModel(one, "/x")], host="127.0.0.1", port=1)).applications[0]
+        for one in (before, after)
+    )
+    return bool(utils.get_app_code_version(first) != utils.get_app_code_version(second))
+
+
+SCALING = AutoscalingSpec(min_replicas=0, max_replicas=3, target_tokens=1000)
+
+
+def test_only_what_a_replica_knows_starts_it_anew(spec: ModelSpec) -> None:
+    scaled = msgspec.structs.replace(spec, autoscaling=SCALING)
+    for first, change in (
+        (spec, {"replicas": 2}),
+        (spec, {"max_surge_percent": 0}),
+        (spec, {"sampling": SamplingDefaults(temperature=1)}),
+        (spec, {"description": "another"}),
+        (spec, {"accelerators": {**spec.accelerators, "cuda": spec.accelerator("cpu")}}),
+        (scaled, {"autoscaling": msgspec.structs.replace(SCALING, target_tokens=2000, max_replicas=9)}),
+    ):
+        assert not restarts(first, msgspec.structs.replace(first, **change)), change
+    assert restarts(spec, msgspec.structs.replace(spec, context_length=4096))
+    assert restarts(spec, msgspec.structs.replace(spec, accelerators={"cpu": spec.accelerator("cuda")}))
+
+
+def test_a_replica_is_replaced_by_one_that_serves_already_and_has_time_for_what_is_inside(spec: ModelSpec) -> None:
+    (application,) = applications(serve_config([ServedModel(spec, "/x")], host="127.0.0.1", port=1))
+    (scale,) = application["deployments"]
+    assert scale == {
+        "name": "Replica:smollm2-135m-instruct",
+        "num_replicas": 1,
+        "max_surge_percent": 25,
+        "graceful_shutdown_timeout_s": spec.max_request_s,
+    }
+
+
+def test_serve_takes_the_bounds_of_a_model_that_scales(spec: ModelSpec) -> None:
+    config = pytest.importorskip("ray.serve.config")
+    scaled = msgspec.structs.replace(spec, autoscaling=SCALING, replicas=0)
+    (application,) = applications(serve_config([ServedModel(scaled, "/x")], host="127.0.0.1", port=1))
+    (scale,) = application["deployments"]
+    assert "num_replicas" not in scale
+    read = config.AutoscalingConfig(**scale["autoscaling_config"])
+    assert (read.min_replicas, read.initial_replicas, read.max_replicas) == (0, 0, 3)
+    assert read.downscale_to_zero_delay_s == SCALING.to_zero_delay_s
+    assert read.policy.get_policy().__qualname__ == replicas_wanted.__qualname__
 
 
 def test_each_model_is_an_application_of_its_own(spec: ModelSpec) -> None:
@@ -60,8 +121,7 @@ def test_the_engine_gets_what_the_description_says(spec: ModelSpec, kind: str, n
     assert config["accelerator_config"] == {"kind": named}
     assert engine["max_num_seqs"] == 3
     assert engine["max_model_len"] == spec.context_length
-    assert spec.lora is not None
-    assert engine["max_cpu_loras"] == spec.lora.max_cpu_loras
+    assert engine["max_cpu_loras"] == spec.accelerator(kind).lora_room.max_cpu_loras
 
 
 @pytest.mark.parametrize(("kind", "engine"), [("cpu", {"enforce_eager": True}), ("cpu", {}), ("cuda", {})])
@@ -81,15 +141,32 @@ def test_a_model_that_is_compiled_as_a_whole_may_compile_the_rest_too(spec: Mode
     assert "TORCH_COMPILE_DISABLE" not in config["runtime_env"]["env_vars"]
 
 
-def test_each_worker_of_the_engine_has_its_own_place(spec: ModelSpec) -> None:
-    config = llm_config(
-        spec, path="/x", kind="cuda", overrides={"tensor_parallel_size": 4, "pipeline_parallel_size": 2}
+def large(spec: ModelSpec, **stated: Any) -> ModelSpec:
+    on_gpus = msgspec.structs.replace(
+        spec.accelerator("cuda"), tensor_parallel_size=4, pipeline_parallel_size=2, **stated
     )
-    options = deployment_options(spec, config, graceful_shutdown_timeout_s=1)
-    assert options["placement_group_bundles"] == [spec.accelerator("cuda").bundle] * 8
+    return msgspec.structs.replace(spec, accelerators={"cuda": on_gpus})
+
+
+def test_each_worker_of_the_engine_has_its_own_place(spec: ModelSpec) -> None:
+    config = llm_config(large(spec), path="/x", kind="cuda", overrides={})
+    options = deployment_options(spec, config)
+    assert options["placement_group_bundles"] == [spec.accelerator("cuda").bundle_per_worker] * 8
+    assert options["placement_group_strategy"] == "PACK"
     assert options["max_queued_requests"] == -1
     # They inherit their variables from the replica's actor.
     assert options["ray_actor_options"]["runtime_env"] == config["runtime_env"]
+
+
+def test_the_workers_of_a_cpu_are_on_one_node(spec: ModelSpec) -> None:
+    assert deployment_options(spec, cpu_config(spec))["placement_group_strategy"] == "STRICT_PACK"
+
+
+def test_quantization_and_placement_are_as_the_file_says(spec: ModelSpec) -> None:
+    config = llm_config(large(spec, quantization="fp8", placement="SPREAD"), path="/x", kind="cuda", overrides={})
+    assert config["engine_kwargs"]["quantization"] == "fp8"
+    assert config["placement_group_config"]["strategy"] == "SPREAD"
+    assert "quantization" not in cpu_config(spec)["engine_kwargs"]
 
 
 def test_the_application_is_built_without_loading_what_serves_it(spec: ModelSpec) -> None:
@@ -154,6 +231,29 @@ def test_secrets_come_by_the_environment_and_are_not_shown(spec: ModelSpec) -> N
 def test_a_missing_setting_is_named(name: str) -> None:
     with pytest.raises(ReplicaMisconfigured, match=name):
         ReplicaSettings.from_environment({key: value for key, value in ENVIRONMENT.items() if key != name})
+
+
+def test_what_is_compiled_is_kept_for_the_next_start(tmp_path: Path) -> None:
+    settings = ReplicaSettings.from_environment({**ENVIRONMENT, "TOKENYARD_REPLICA_DIR": str(tmp_path)})
+    assert settings.caches == {
+        "VLLM_CACHE_ROOT": str(tmp_path / "cache" / "vllm"),
+        "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache" / "torch"),
+        "TRITON_CACHE_DIR": str(tmp_path / "cache" / "triton"),
+    }
+
+
+def test_only_layers_that_an_adapter_may_change_are_made_ready_for_it(spec: ModelSpec) -> None:
+    engine = llm_config(spec, path="/x", kind="cpu", overrides={})["engine_kwargs"]
+    assert spec.lora is not None
+    assert engine["lora_target_modules"] == list(spec.lora.target_modules)
+
+
+def test_the_bound_of_adapters_on_the_disk_is_a_number_of_bytes() -> None:
+    assert ReplicaSettings.from_environment(ENVIRONMENT).adapter_disk_bytes == 20 << 30
+    told = ReplicaSettings.from_environment({**ENVIRONMENT, "TOKENYARD_ADAPTER_DISK_BYTES": "1000"})
+    assert told.adapter_disk_bytes == 1000
+    with pytest.raises(ReplicaMisconfigured, match="TOKENYARD_ADAPTER_DISK_BYTES"):
+        ReplicaSettings.from_environment({**ENVIRONMENT, "TOKENYARD_ADAPTER_DISK_BYTES": "20GB"})
 
 
 @pytest.mark.parametrize("value", ["not hex", "abcd"])

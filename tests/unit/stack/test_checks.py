@@ -48,6 +48,7 @@ def test_more_models_than_memory_is_a_problem() -> None:
 
 
 SOLD = """
+version: 2
 id: {id}
 source: {{kind: server, url: https://models.example/v1, model: theirs, api_key_setting: theirs}}
 context_length: 1024

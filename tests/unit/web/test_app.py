@@ -31,6 +31,10 @@ def router() -> APIRouter:
     async def get_thing(name: int, _tenant: CurrentTenant) -> Thing:
         return Thing(id=str(name))
 
+    @routes.post("/v1/things/count")
+    async def count() -> Thing:
+        return Thing(id="count")
+
     @routes.delete("/v1/things/{name}")
     async def delete_thing(name: int, _tenant: FreshTenant) -> Thing:
         return Thing(id=str(name))
@@ -212,3 +216,14 @@ async def test_every_answer_has_a_request_id_of_its_own(http: aiohttp.ClientSess
             seen.add(reply.headers.getone("x-request-id"))
     assert len(seen) == len(calls)
     assert "mine" not in seen
+
+
+async def test_another_method_is_told_all_that_the_path_has(http: aiohttp.ClientSession) -> None:
+    for method, path, allowed in (
+        ("POST", "/v1/things/5", "DELETE, GET"),
+        ("OPTIONS", "/v1/things/5", "DELETE, GET"),
+        ("OPTIONS", "/v1/things/count", "POST"),
+    ):
+        response = await http.request(method, path)
+        await response.read()
+        assert (response.status, response.headers["allow"]) == (405, allowed)

@@ -1,10 +1,11 @@
 """The server's end of one connection, where a test of the whole process would take long or could not look inside."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
+import uvloop
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -12,7 +13,9 @@ from support.gateway_stack import until
 from support.raw_http import raw_connection
 from support.servers.asgi import running
 from tokenyard.web.client_address import TrustedProxies
-from tokenyard.web.http_protocol import BoundedConfig, HttpBounds
+from tokenyard.web.edge.bounds import HttpBounds
+from tokenyard.web.edge.connection_pace import BURST_S, SHARE
+from tokenyard.web.edge.http_protocol import BoundedConfig
 
 GET = b"GET / HTTP/1.1\r\nhost: a\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n"
@@ -112,6 +115,60 @@ async def test_who_comes_when_all_are_being_served_is_told_to_come_back() -> Non
         assert b" 200 " in await connection.until_answered()
 
 
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
+def test_a_network_that_took_more_than_its_share_of_time_waits_with_its_next_connections(
+    run: Callable[[Coroutine[None, None, None]], None],
+) -> None:
+    run(_waits_with_its_next_connections())
+
+
+async def _waits_with_its_next_connections() -> None:
+    app = App()
+    async with served(app, HttpBounds(held=2)) as (url, config), AsyncExitStack() as stack:
+        config.pace.took("127.0.0.8", BURST_S + SHARE * 1.0)
+        held = [await stack.enter_async_context(raw_connection(url, "127.0.0.8")) for _ in range(2)]
+        for connection in held:
+            await connection.send(GET + b"\r\n")
+        async with raw_connection(url, "127.0.0.9") as other:
+            await other.send(GET + b"connection: close\r\n\r\n")
+            assert b" 200 " in await other.rest()
+        assert (app.clients, config.held) == (["127.0.0.9"], 2)
+        async with raw_connection(url, "127.0.0.8") as one_more:
+            assert await one_more.rest() == b"", "only so many are let wait"
+        for connection in held:
+            assert b" 200 " in await connection.until_answered()
+        assert config.held == 0
+
+
+def test_who_waits_and_has_sent_more_than_is_kept_is_ended_at_its_time() -> None:
+    uvloop.run(_is_ended_at_its_time())
+
+
+async def _is_ended_at_its_time() -> None:
+    app = App()
+    async with served(app, HttpBounds()) as (url, config), raw_connection(url, "127.0.0.8") as connection:
+        await connection.send(GET + b"\r\n")
+        assert b" 200 " in await connection.until_answered()
+        config.pace.took("127.0.0.8", BURST_S + SHARE * 0.5)
+        async with raw_connection(url, "127.0.0.8") as large:
+            await large.send(POST % len(PIECE) + PIECE)
+            await until(lambda: config.held == 1)
+            assert await large.rest() == b""
+    assert (len(app.clients), config.held) == (1, 0)
+
+
+async def test_who_is_refused_again_and_again_is_let_wait() -> None:
+    async with served(App(), HttpBounds()) as (url, config):
+        before = config.pace.wait_s("127.0.0.8")
+        for _ in range(200):
+            async with raw_connection(url, "127.0.0.8") as connection:
+                await connection.send(b"nonsense\r\n\r\n")
+                if config.pace.wait_s("127.0.0.8"):
+                    break
+                assert b" 400 " in await connection.rest()
+        assert (before, config.pace.wait_s("127.0.0.8") > 0) == (0, True)
+
+
 async def _answer_unread(_scope: Scope, _receive: Receive, send: Send) -> None:
     """As for a key that is wrong: the answer is over before the body has come."""
     await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"2")]})
@@ -158,3 +215,55 @@ async def test_a_full_house_ends_who_has_least_time_left_and_no_upload_at_a_fair
         assert b" 200 " in await late.until_answered()
         await upload.send(PIECE)
         assert b" 200 " in await upload.rest()
+
+
+async def test_trailers_are_no_headers_and_nothing_is_kept_of_them() -> None:
+    headers: list[tuple[bytes, bytes]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        headers.extend(scope["headers"])
+        while (await receive())["more_body"]:
+            pass
+        await asyncio.sleep(0)
+        headers.extend(scope["headers"])
+        await _answer_unread(scope, receive, send)
+
+    trailers = b"".join(b"x-%d: y\r\n" % number for number in range(100))
+    request = GET.replace(b"GET", b"POST") + b"transfer-encoding: chunked\r\n\r\n0\r\n" + trailers + b"\r\n"
+    async with served(app, HttpBounds()) as (url, _), raw_connection(url) as connection:
+        await connection.send(request + GET + b"connection: close\r\n\r\n")
+        assert (await connection.rest()).count(b" 401 ") == 2
+    assert {name for name, _ in headers} == {b"host", b"transfer-encoding", b"connection"}
+
+
+async def test_what_nobody_wants_of_a_body_is_read_slowly_by_all_together() -> None:
+    bounds = HttpBounds(header_s=1.0, unwanted_bytes_per_s=2**20)
+    async with served(_answer_unread, bounds) as (url, config):
+
+        async def flood() -> None:
+            async with raw_connection(url) as connection:
+                await connection.send(POST % (64 * 2**20))
+                assert b" 401 " in await connection.until_answered()
+                assert await connection.send_for_ever(PIECE, limit=64 * 2**20), "it took everything at once"
+
+        await asyncio.gather(*(flood() for _ in range(8)))
+        await until(lambda: not config.clients)
+        await until(lambda: config.clocks.idle)
+
+
+@pytest.mark.parametrize("app", [App(), _answer_unread], ids=["wanted", "unwanted"])
+async def test_a_body_in_very_many_chunks_is_cut(app: ASGIApp) -> None:
+    """Each costs as much as thousands of bytes of a large one."""
+    request = POST.replace(b"content-length: %d", b"transfer-encoding: chunked")
+    async with served(app, HttpBounds()) as (url, _), raw_connection(url) as connection:
+        await connection.send(request)
+        assert await connection.send_for_ever(b"1\r\na\r\n" * 1000, limit=2**20)
+
+
+async def test_a_body_in_small_chunks_is_taken() -> None:
+    app = App()
+    request = POST.replace(b"content-length: %d", b"connection: close\r\ntransfer-encoding: chunked")
+    async with served(app, HttpBounds()) as (url, _), raw_connection(url) as connection:
+        await connection.send(request + b"40\r\n%b\r\n" % (b"a" * 64) * 10_000 + b"0\r\n\r\n")
+        assert b" 200 " in await connection.rest()
+    assert len(app.body) == 640_000

@@ -1,8 +1,9 @@
 """Journal, charges and hourly usage: every sum stands where its parts say."""
 
-from sqlalchemy import func, literal, or_, select
+from sqlalchemy import case, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tokenyard_billing.charging.charges import HOSTING
 from tokenyard_billing.ledger.journal import CORRECTION, AccountName
 from tokenyard_billing.periods import HOUR_MS
 from tokenyard_billing.proof.checks.comparison import EXAMPLES, Side, broken, compare, month_of
@@ -45,12 +46,13 @@ async def check_charges(session: AsyncSession) -> list[Difference]:
 async def check_hourly_usage(session: AsyncSession) -> list[Difference]:
     """Hourly usage is the sum of its charges, row by row: errors of two rows never cancel."""
     key = ("organization", "project", "key", "kind", "model", "price", "end_user")
-    amounts = ("prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens", "amount")
+    counts = ("prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens", "hosted_hours", "pinned_hours")
+    amounts = (*counts, "amount")
     used = [getattr(Charge, name) for name in amounts]
     charges = select(
         *(getattr(Charge, name) for name in key),
         (Charge.admitted_at_ms // HOUR_MS * HOUR_MS).label("hour_ms"),
-        literal(1).label("requests"),
+        case((Charge.kind == HOSTING, 0), else_=1).label("requests"),
         *used,
     ).where(or_(*(column != 0 for column in used)))
     hours = select(*(getattr(HourlyUsage, name) for name in (*key, "hour_ms", "requests", *amounts)))

@@ -10,7 +10,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from tokenyard.core.budgets import BudgetKey, LiveBudget
 from tokenyard.core.ids import request_of
 from tokenyard.core.redis_keys import bucket_of, usage_stream
-from tokenyard.metering.events import TrainingFinished, decode_event
+from tokenyard.metering.events import StandaloneUse, decode_event
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import RedisRun
 from tokenyard_billing.charging.streams import UsageStreams
@@ -144,4 +144,4 @@ def _strike(waiting: set[str], event: bytes) -> None:
     except msgspec.MsgspecError:
         waiting.difference_update([key for key in waiting if key.encode() in event])
     else:
-        waiting.discard(read.job if isinstance(read, TrainingFinished) else request_of(read.claims.attempt))
+        waiting.discard(read.charge_key if isinstance(read, StandaloneUse) else request_of(read.claims.attempt))

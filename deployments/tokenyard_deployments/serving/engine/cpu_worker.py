@@ -1,10 +1,11 @@
-"""vLLM's worker on a CPU, which a request with a `seed` cannot kill (vLLM 0.32).
+"""vLLM's worker on a CPU, which tells how long its start took, and which a `seed` cannot kill (vLLM 0.32).
 
 Every step samples a token of every sequence, also of those whose prompt is not read to its end; for these vLLM then
 takes the draw back from the request's own generator, as generators of GPUs can. On a CPU that is an exception, and any
 exception within a step is the engine's end.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,9 +24,30 @@ class SeededCpuWorker(CPUWorker):  # type: ignore[misc]
         Raises:
             UnknownEngine: the worker's inside is not what is known here.
         """
-        super().load_model(*args, **kwargs)
+        self._start_seconds: dict[str, float] = {}
+        with self._timed("weights"):
+            super().load_model(*args, **kwargs)
         require(self.model_runner, "input_batch", "discard_request_mask", "sample_tokens")
         require(self.model_runner.input_batch, "generators")
+
+    def initialize_from_config(self, *args: Any, **kwargs: Any) -> None:
+        with self._timed("kv_memory"):
+            super().initialize_from_config(*args, **kwargs)
+
+    def determine_available_memory(self) -> int:
+        # vLLM compiles and profiles here, on a CPU.
+        with self._timed("profile"):
+            available: int = super().determine_available_memory()
+        return available
+
+    def start_seconds(self) -> dict[str, float]:
+        return self._start_seconds
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        began = time.monotonic()
+        yield
+        self._start_seconds[phase] = time.monotonic() - began
 
     def sample_tokens(self, grammar_output: Any) -> Any:
         with without_discarded_draws(self.model_runner):

@@ -31,6 +31,8 @@ from tokenyard_deployments.serving.engine.witness import EngineWitness
 
 _LOG = logging.getLogger(__name__)
 CANARY_TIMEOUT_S = 60.0
+START_SECONDS = "start_seconds"
+"""What the engine's workers are asked for by this name: `SeededCpuWorker.start_seconds`."""
 
 
 class UnknownParser(ValueError):
@@ -41,6 +43,7 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
     """Ray's engine with OpenAI's replies, the witness in place before the first request, and what the replica asks."""
 
     witness: EngineWitness
+    _fairness: FairnessMetrics
     _pulse: EnginePulse
     _generates: bool
     _hung = False
@@ -70,7 +73,7 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
         if grammars is not None:
             grammars.guard(client)
         self.witness = EngineWitness(client.output_processor)
-        FairnessMetrics(client.output_processor, REGISTRY)
+        self._fairness = FairnessMetrics(client.output_processor, REGISTRY)
         self._pulse = EnginePulse(client.output_processor)
         return client
 
@@ -87,6 +90,18 @@ class TokenyardEngine(VLLMEngine):  # type: ignore[misc]
     def last_sign(self) -> float:
         """When the engine last did a step, on the monotonic clock."""
         return self._pulse.last_sign
+
+    @property
+    def waiting_tokens(self) -> int:
+        """Prompt tokens that are yet to be computed, as the scheduler last reported."""
+        return self._fairness.waiting_tokens
+
+    async def start_seconds(self) -> dict[str, float]:
+        """Return what parts of the engine's start took, where it is one that tells."""
+        if not self._on_cpu:
+            return {}
+        (first, *_) = await self._engine_client.collective_rpc(START_SECONDS)
+        return dict(first)
 
     def give_up(self) -> None:
         """Count the engine as dead from now on: it hangs."""
@@ -166,9 +181,8 @@ def check_engine(client: Any) -> None:
     """Raise `UnknownEngine` where this is not the vLLM that is known here, or does not keep adapters apart."""
     if not vllm.__version__.startswith(PINNED_VERSION):
         raise UnknownEngine(f"vLLM {vllm.__version__} is not {PINNED_VERSION}x")
-    require(
-        client, "abort", "generate", "encode", "remove_lora", "errored", "output_processor", "renderer", "engine_core"
-    )
+    require(client, "abort", "collective_rpc", "encode", "engine_core", "errored", "generate", "output_processor")
+    require(client, "remove_lora", "renderer")
     require(client.engine_core, "resources")
     require(client.engine_core.resources.engine_manager, "processes")
     check_scheduler()

@@ -87,6 +87,11 @@ class EngineAdmission:
         """How many are inside."""
         return sum(visitor.load.sequences for visitor in self._inside)
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens they hold, all at their longest."""
+        return sum(visitor.load.tokens for visitor in self._inside)
+
     @contextmanager
     def enter(self, organization: OrganizationId, load: Load, progress: RequestProgress) -> Iterator[None]:
         """Be inside meanwhile.

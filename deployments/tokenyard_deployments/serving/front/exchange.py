@@ -6,7 +6,7 @@ from collections.abc import Callable
 from starlette.types import Message, Receive, Send
 
 from tokenyard.core.errors import TokenyardError, Unavailable
-from tokenyard.core.replica import ENGINE_DEAD
+from tokenyard.core.replica import ENGINE_DEAD, LOAD_HEADER, ReplicaLoad
 
 DEAD_RETRY_S = 5.0
 
@@ -19,14 +19,18 @@ def engine_dead() -> Unavailable:
 class Exchange:
     """Gives the app the body again and passes its answer on, from the first byte of its body.
 
-    Its head alone is held back: until there is more, an error may still be answered instead.
+    Its head alone is held back: until there is more, an error may still be answered instead. It then says what `load`
+    the replica is under at that moment.
     """
 
-    def __init__(self, body: bytes, receive: Receive, send: Send, dead: Callable[[], bool]) -> None:
+    def __init__(
+        self, body: bytes, receive: Receive, send: Send, *, dead: Callable[[], bool], load: Callable[[], ReplicaLoad]
+    ) -> None:
         self._body: bytes | None = body
         self._receive = receive
         self._send = send
         self._dead = dead
+        self._load = load
         self._head: Message | None = None
         self._over = asyncio.Event()
         self.started = False
@@ -65,6 +69,7 @@ class Exchange:
         if self._head is not None:
             head, self._head = self._head, None
             self.started = True
-            await self._send(head)
+            told = (LOAD_HEADER.encode(), self._load().header())
+            await self._send({**head, "headers": [*head.get("headers", ()), told]})
         await self._send(message)
         self.complete = self.complete or last

@@ -1,5 +1,6 @@
 """What the platform asks of a replica beside OpenAI's API; behind the bearer like everything else."""
 
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -11,16 +12,20 @@ from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.replica import (
     CANARY_PATH,
     LOAD_PATH,
+    PINS_PATH,
     STATS_PATH,
     UNLOAD_PATH,
+    USES_PATH,
     AdapterUnload,
+    AdapterUses,
     CanaryAnswer,
     CanaryRequest,
+    PinnedAdapters,
+    ReplicaLoad,
     ReplicaState,
     ResidentAdapters,
 )
 from tokenyard_deployments.serving.adapters.residency import Residency
-from tokenyard_deployments.serving.front.admission import EngineAdmission
 
 Shape = TypeVar("Shape")
 CANARY_CONTINUATION = " I am here to help you with that, and this is how it works: first, one, two, three."
@@ -33,17 +38,20 @@ class CanaryEngine(Protocol):
 
 
 def internal_router(
-    *, replica: str, model: str, capacity: int, engine: CanaryEngine, admission: EngineAdmission, residency: Residency
+    *, replica: str, model: str, engine: CanaryEngine, load: Callable[[], ReplicaLoad], residency: Residency
 ) -> APIRouter:
     router = APIRouter(include_in_schema=False)
 
     @router.get(STATS_PATH)
     async def stats() -> Response:
-        running = min(admission.sequences, capacity)
-        return _json(ReplicaState(replica, model, residency.names, running, admission.sequences - running, capacity))
+        now = load()
+        running = min(now.sequences, now.slots)
+        waiting = now.sequences - running
+        state = ReplicaState(replica, model, residency.names, running, waiting, now.slots, now.waiting_tokens)
+        return _json(state)
 
     @router.post(LOAD_PATH)
-    async def load(request: Request) -> Response:
+    async def load_adapter(request: Request) -> Response:
         await residency.load(_read(await request.body(), AdapterRef))
         return _json(ResidentAdapters(residency.names))
 
@@ -51,6 +59,15 @@ def internal_router(
     async def unload(request: Request) -> Response:
         await residency.unload(_read(await request.body(), AdapterUnload).name)
         return _json(ResidentAdapters(residency.names))
+
+    @router.get(USES_PATH)
+    async def uses() -> Response:
+        return _json(AdapterUses(residency.rates.all(), residency.pinned, residency.capacity))
+
+    @router.post(PINS_PATH)
+    async def pin(request: Request) -> Response:
+        residency.pin(_read(await request.body(), PinnedAdapters).names)
+        return _json(PinnedAdapters(residency.pinned))
 
     @router.post(CANARY_PATH)
     async def canary(request: Request) -> Response:

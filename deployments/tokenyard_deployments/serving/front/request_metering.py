@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tokenyard.core.errors import Conflict, InvalidRequest, NotFound, PermissionDenied, TokenyardError, Unavailable
-from tokenyard.core.replica import INTERNAL_PREFIX
+from tokenyard.core.replica import INTERNAL_PREFIX, ReplicaLoad
 from tokenyard.core.usage import MeterClaims
 from tokenyard.metering import header as meter_header
 from tokenyard.metering.events import ReplicaReported
@@ -56,6 +57,7 @@ class RequestMetering:
         context_length: int,
         generates: bool,
         max_wait_s: float,
+        load: Callable[[], ReplicaLoad],
     ) -> None:
         self._app = app
         self._secret = secret
@@ -67,6 +69,7 @@ class RequestMetering:
         self._context_length = context_length
         self._generates = generates
         self._max_wait_s = max_wait_s
+        self._load = load
         self._exchanges: set[Exchange] = set()
         self._ending: set[asyncio.Task[None]] = set()
 
@@ -99,7 +102,7 @@ class RequestMetering:
         body = await read_body(receive)
         load = read_load(body, claims, self._context_length, generates=self._generates)
         attempt = AttemptTokens(claims)
-        exchange = Exchange(body, receive, send, lambda: self._engine.dead)
+        exchange = Exchange(body, receive, send, dead=lambda: self._engine.dead, load=self._load)
         held = AsyncExitStack()
         try:
             # Whoever waits for its adapter holds nothing that others could use.

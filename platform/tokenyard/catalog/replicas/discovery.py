@@ -119,7 +119,12 @@ class Discovery:
         if state is not None:
             self._misses.pop(target.name, None)
             self._seen[target.name] = msgspec.structs.replace(
-                target, adapters=state.adapters, running=state.running, waiting=state.waiting
+                target,
+                adapters=state.adapters,
+                running=state.running,
+                waiting=state.waiting,
+                slots=state.slots,
+                waiting_tokens=state.waiting_tokens,
             )
             return self._seen[target.name]
         self._misses[target.name] = self._misses.get(target.name, 0) + 1

@@ -37,6 +37,8 @@ class ReplicaList:
         self._seen_at_ms = 0
         self._by_model: dict[str, tuple[Replica, ...]] = {}
         self._ejected: dict[str, _Ejection] = {}
+        self._called_for: set[str] = set()
+        self._looked = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._failing = False
 
@@ -61,6 +63,14 @@ class ReplicaList:
     def eject(self, name: str) -> None:
         """Stop offering a replica that was lost, while there is another, until discovery has seen it afresh."""
         self._ejected[name] = _Ejection(self._now() + EJECTED_FOR_S)
+
+    def call_for(self, model: str) -> None:
+        """Say with the next look that a replica of base model `model` is waited for."""
+        self._called_for.add(model)
+
+    async def looked(self) -> None:
+        """Wait for the next look, whatever it finds."""
+        await self._looked.wait()
 
     async def has_replicas(self) -> bool:
         """Tell whether anything can be served."""
@@ -105,5 +115,15 @@ class ReplicaList:
             await asyncio.sleep(self._poll_s)
             try:
                 await self.refresh()
+                await self._call()
             except Exception:  # without this task the gateway would use an old list for ever
                 _LOG.exception("reading the list of replicas failed")
+            looked, self._looked = self._looked, asyncio.Event()
+            looked.set()
+
+    async def _call(self) -> None:
+        called_for, self._called_for = self._called_for, set()
+        try:
+            await self._registry.call_for(called_for)
+        except (RedisError, OSError) as error:
+            _LOG.warning("replicas of %s cannot be called for: %s", called_for, error)

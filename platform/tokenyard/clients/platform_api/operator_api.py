@@ -1,6 +1,6 @@
 """What an operator's key may ask. Every method raises `ApiFailed` where the API refuses or does not answer."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from urllib.parse import quote
 
 from tokenyard.clients.platform_api.connection import ApiCaller, Body
@@ -15,6 +15,7 @@ from tokenyard.clients.platform_api.shapes import (
     KeyInfo,
     KeyRulesInfo,
     LimitsInfo,
+    ModelFilesInfo,
     ModelInfo,
     NewKeyInfo,
     OrganizationInfo,
@@ -33,6 +34,7 @@ _OPERATOR_KEYS = "/admin/operator_keys"
 _JOBS = "/admin/jobs"
 _PLANS = "/admin/plans"
 _RATE_CARDS = "/admin/rate_cards"
+_MODEL_FILES = "/admin/model_files"
 MAX_BUCKETS = 168  # of one page
 RECONCILE_TIMEOUT_S = 3600.0  # it reads whole tables
 
@@ -126,6 +128,14 @@ class OperatorApi(ApiCaller):
 
     def models(self) -> AsyncIterator[ModelInfo]:
         return self.every(ModelInfo, "/admin/models")
+
+    async def check_model_files(self, files: Sequence[str]) -> ModelFilesInfo:
+        """Ask whether they could be put in force; nothing changes."""
+        return await self.call(ModelFilesInfo, "POST", f"{_MODEL_FILES}/check", body={"files": list(files)})
+
+    async def publish_model_files(self, files: Sequence[str]) -> ModelFilesInfo:
+        """Put the YAML of all models that are to be served in force, in every process."""
+        return await self.call(ModelFilesInfo, "POST", _MODEL_FILES, body={"files": list(files)})
 
     def rate_cards(self) -> AsyncIterator[RateCardInfo]:
         """Yield the published rate cards, the last to start first."""

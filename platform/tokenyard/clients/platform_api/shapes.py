@@ -46,14 +46,33 @@ class LimitsInfo(ApiObject):
     monthly_spend_dollars: str | None = None
 
 
+class LocalShareInfo(ApiObject):
+    """What each gateway process may grant while Redis is away."""
+
+    percent: int
+    spend_dollars: str
+
+
+class TierInfo(ApiObject):
+    """What a plan grants to requests of a service tier."""
+
+    weight: int
+    price_multiplier: str | None = None
+
+
 class PlanInfo(ApiObject):
-    """A plan; as a body its changes. `models` None is all of them."""
+    """A plan; as a body its changes. `models` None is all of them; a tier or a local share that is None ends."""
 
     id: str = ""
     name: str = ""
     weight: int = 1
     limits: LimitsInfo = LimitsInfo()
     models: list[str] | None = None
+    local_share: LocalShareInfo | None = None
+    price_multiplier: str = "1"
+    service_tiers: dict[str, TierInfo | None] = {}
+    pinned_adapters: int = 0
+    prices_from_ms: int = 0
 
 
 class KeyRulesInfo(ApiObject):
@@ -107,6 +126,12 @@ class ModelInfo(ApiObject):
     callable: bool
     price_id: str | None
     adapters: dict[str, int]
+
+
+class ModelFilesInfo(ApiObject):
+    """The set of model files in force, or one that could be."""
+
+    models: list[str]
 
 
 class RateCardInfo(ApiObject):
@@ -194,12 +219,13 @@ class BalanceInfo(ApiObject):
 
 
 class InvoiceLineInfo(ApiObject):
-    """`amount` = `quantity` tokens x `rate`. `kind`: input, cached_input, output or training."""
+    """`amount` = `quantity` x `rate`; `unit` is tokens or hours."""
 
     model: str
     price: str
     kind: str
     quantity: int
+    unit: str = "tokens"
     rate: int
     amount: int
 

@@ -5,6 +5,7 @@ import shlex
 
 import msgspec
 
+from tokenyard.core.adapters import AdapterRules
 from tokenyard.core.models import BaseModel
 from tokenyard.core.training import (
     CHECKPOINTS_FOLDER,
@@ -35,8 +36,9 @@ class AttemptFiles:
         self._blobs = blobs
         self._files = files
 
-    async def write_spec(self, job: Job, model: BaseModel, resources: TrainingResources) -> str:
+    async def write_spec(self, job: Job, model: BaseModel, rules: AdapterRules, resources: TrainingResources) -> str:
         """Write the current attempt's spec; return the command that runs it. Nothing in it is a tenant's text."""
+        assert job.hyperparameters is not None, "only what trains is submitted"
         folder = _folder(job)
         urls = {name: self._blobs.url_of(self._files.path(job.organization, file)) for name, file in job.files.items()}
         spec = TrainingSpec(
@@ -53,8 +55,8 @@ class AttemptFiles:
             hyperparameters=job.hyperparameters,
             seed=job.seed,
             max_seq_length=model.context_length,
-            max_lora_rank=model.max_lora_rank,
-            lora=LoraSettings(rank=min(LoraSettings().rank, model.max_lora_rank)),
+            max_lora_rank=rules.max_rank,
+            lora=LoraSettings(rank=min(LoraSettings().rank, rules.max_rank), target_modules=rules.target_modules),
             resources=resources,
         )
         path = f"{folder}/{SPEC_FILE}"

@@ -83,7 +83,7 @@ class Attempts:
             model = self._models.get(job.model)
             if model is None:
                 return fail(job, JobError("model_not_found", f"The model {job.model} is not served any more."))
-            entrypoint = await self._files.write_spec(job, model, self._policy.resources)
+            entrypoint = await self._files.write_spec(job, model, self._models.rules(model.id), self._policy.resources)
             metadata = {"job": job.id, "organization": job.organization, "attempt": str(job.attempt)}
             await self._runs.submit(submission, entrypoint, metadata=metadata)
         return JobProgress(msgspec.structs.replace(job, submitted=True), undo=partial(self._stop_if_unwanted, job))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import combinations, product
 
 from tokenyard.core.adapters import AdapterRef
-from tokenyard.core.replica import AdapterRefused, Replica, ReplicaLost
+from tokenyard.core.replica import AdapterRefused, AdapterUnfit, Replica, ReplicaLost
 from tokenyard.finetune.ports import CanaryClient, CanaryReplicas
 
 _LOG = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class CanaryCheck:
         """Prove the adapter.
 
         Raises:
-            CanaryFailed: it changes nothing, or gives numbers that are none.
+            CanaryFailed: it changes nothing, gives numbers that are none, or no replica can ever serve it.
             NoReplica: none to ask now; or the engine did not take it, which may be for lack of room.
         """
         replicas = sorted(await self._replicas.of(base_model), key=lambda replica: replica.running + replica.waiting)
@@ -54,9 +54,13 @@ class CanaryCheck:
                 return
             except ReplicaLost as lost:
                 _LOG.warning("the canary of %s could not be asked of %s: %s", adapter.name, replica.name, lost)
+            except AdapterUnfit as unfit:
+                raise CanaryFailed(str(unfit)) from unfit
             except AdapterRefused as refused:
                 _LOG.warning("%s did not take %s: %s", replica.name, adapter.name, refused)
                 reason = "a replica that takes the new model"
+        if not replicas:
+            await self._replicas.call_for([base_model])
         raise NoReplica(reason)
 
     async def _prove(self, replica: Replica, adapter: AdapterRef) -> None:

@@ -1,19 +1,18 @@
-"""Publishes a trained adapter: copied with its hashes checked, manifest last, registered, proven, made live."""
+"""Publishes an adapter: registered, copied with its hashes checked, manifest last, proven, made live."""
 
 import hashlib
 from collections.abc import AsyncIterator
 
 import msgspec
 
-from tokenyard.core.adapters import AdapterRef
-from tokenyard.core.errors import Conflict, InvalidRequest
+from tokenyard.core.adapters import AdapterNotAllowed, AdapterRef
+from tokenyard.core.errors import Conflict, InvalidRequest, QuotaExceeded
 from tokenyard.core.training import (
-    ADAPTER_CONFIG,
     ADAPTER_FOLDER,
-    ADAPTER_WEIGHTS,
     MANIFEST_FILE,
     AdapterManifest,
     adapter_digest,
+    check_adapter_files,
     job_folder,
 )
 from tokenyard.finetune.job import Job, JobError
@@ -23,7 +22,6 @@ from tokenyard.finetune.states import JobOutcome, JobState
 from tokenyard.finetune.steps.canary import CanaryCheck, CanaryFailed, NoReplica
 from tokenyard.storage.blobs import BlobStore
 
-_FILES = {ADAPTER_WEIGHTS, ADAPTER_CONFIG}
 _CHECK_FAILED = "model_check_failed"
 
 
@@ -49,6 +47,8 @@ class Publishing:
             return wait_for(job, str(missing))
         except (UnusableAdapter, CanaryFailed) as refused:
             return fail(job, JobError(_CHECK_FAILED, str(refused)))
+        except QuotaExceeded as refused:
+            return fail(job, JobError(refused.code or _CHECK_FAILED, refused.message))
         except (InvalidRequest, Conflict) as refused:
             return fail(job, JobError(_CHECK_FAILED, refused.message))
         after = msgspec.structs.replace(job, state=JobState.SETTLING, outcome=JobOutcome.SUCCEEDED, waits_for=None)
@@ -57,29 +57,36 @@ class Publishing:
     async def _make_live(self, job: Job) -> None:
         name = job.model_name
         assert name is not None, "a job is checked only after it has an adapter"
-        path = f"adapters/{job.organization}/{name.id}"
-        digest = await self._publish(job, path)
-        fence = unchanged(job)
-        await self._adapters.register(
-            job.organization, project=job.project, name=name, path=path, digest=digest, job=job.id, fence=fence
-        )
-        await self._canary.check(job.model, AdapterRef(id=name.id, name=str(name), path=path, digest=digest))
-        await self._adapters.promote(job.organization, name.id, fence=fence)
-
-    async def _publish(self, job: Job, target: str) -> str:
+        path, fence = f"adapters/{job.organization}/{name.id}", unchanged(job)
         source = f"{job_folder(job.organization, job.id, job.attempt)}/{ADAPTER_FOLDER}"
         manifest = await self._manifest(job, source)
+        await self._adapters.register(
+            job.organization,
+            project=job.project,
+            name=name,
+            path=path,
+            digest=manifest.digest,
+            size=sum([await self._blobs.size(f"{source}/{name}") for name in manifest.files]),
+            job=job.id,
+            actor=job.key,
+            fence=fence,
+        )
+        await self._copy(manifest, source, path)
+        ref = AdapterRef(id=name.id, name=str(name), path=path, digest=manifest.digest)
+        await self._canary.check(job.model, ref)
+        await self._adapters.promote(job.organization, name.id, fence=fence)
+
+    async def _copy(self, manifest: AdapterManifest, source: str, target: str) -> None:
         if await self._blobs.exists(f"{target}/{MANIFEST_FILE}"):
-            return manifest.digest
+            return
         for name, expected in sorted(manifest.files.items()):
             digest = hashlib.sha256()
             await self._blobs.write_stream(
-                f"{target}/{name}", _hashed(self._blobs.read_stream(f"{source}/{name}"), digest)
+                f"{target}/{name}", hashed(self._blobs.read_stream(f"{source}/{name}"), digest)
             )
             if digest.hexdigest() != expected:
                 raise UnusableAdapter("The trained model was damaged on its way.")
         await self._blobs.write(f"{target}/{MANIFEST_FILE}", msgspec.json.encode(manifest))
-        return manifest.digest
 
     async def _manifest(self, job: Job, source: str) -> AdapterManifest:
         try:
@@ -89,7 +96,11 @@ class Publishing:
         model = self._models.get(job.model)
         if model is None or manifest.base_model != model.id:
             raise UnusableAdapter(f"The base model {job.model} is not served any more.")
-        if set(manifest.files) != _FILES or manifest.digest != adapter_digest(manifest.files):
+        try:
+            check_adapter_files(manifest.files.keys())
+        except AdapterNotAllowed as refused:
+            raise UnusableAdapter(refused.message) from refused
+        if manifest.digest != adapter_digest(manifest.files):
             raise UnusableAdapter("The trained model's manifest does not fit its files.")
         if job.digest is not None and manifest.digest != job.digest:
             raise UnusableAdapter("The trained model is not the one that training reported.")
@@ -98,7 +109,8 @@ class Publishing:
         return manifest
 
 
-async def _hashed(chunks: AsyncIterator[bytes], digest: "hashlib._Hash") -> AsyncIterator[bytes]:
+async def hashed(chunks: AsyncIterator[bytes], digest: "hashlib._Hash") -> AsyncIterator[bytes]:
+    """Pass chunks on, and feed `digest` with them."""
     async for chunk in chunks:
         digest.update(chunk)
         yield chunk

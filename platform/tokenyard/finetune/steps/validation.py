@@ -8,17 +8,21 @@ from tokenyard.finetune.methods.dataset import InvalidDataset, check_dataset
 from tokenyard.finetune.ports import TrainingFiles
 from tokenyard.finetune.progress import JobProgress, Note, fail
 from tokenyard.finetune.states import JobState
+from tokenyard.finetune.steps.taking_in import TakingIn
 from tokenyard.storage.blobs import BlobStore
 
 
 class JobValidation:
-    """`validating_files` -> `queued`, or failed with the lines that are wrong."""
+    """`validating_files` -> `queued`, or failed with the lines that are wrong; who brings an adapter trains nothing."""
 
-    def __init__(self, files: TrainingFiles, blobs: BlobStore) -> None:
+    def __init__(self, files: TrainingFiles, blobs: BlobStore, taking_in: TakingIn) -> None:
         self._files = files
         self._blobs = blobs
+        self._taking_in = taking_in
 
     async def advance(self, job: Job) -> JobProgress:
+        if job.lora is not None:
+            return await self._taking_in.advance(job)
         for param, file in job.files.items():
             error = await self._problem(job, file, param)
             if error is not None:

@@ -5,7 +5,7 @@ import re
 import msgspec
 import orjson
 
-from tokenyard.core.models import ServerSource
+from tokenyard.core.model_files.sources import ServerSource
 from tokenyard.gateway.endpoints.invalid_body import Json
 
 MAX_RETRY_AFTER_S = 60.0

@@ -9,7 +9,8 @@ import msgspec
 
 from tokenyard.core.errors import InvalidRequest, Unavailable
 from tokenyard.core.ids import request_of
-from tokenyard.core.models import BaseModel, ServerSource
+from tokenyard.core.model_files.sources import ServerSource
+from tokenyard.core.models import BaseModel
 from tokenyard.core.replica import ConnectionStale, ReplicaLost, ReplicaUnreachable, ReplyLimits, ReplyOverdue
 from tokenyard.core.usage import TokenUsage
 from tokenyard.gateway.elsewhere.answer_count import BYTES_A_TOKEN, AnswerCount, CountBounds

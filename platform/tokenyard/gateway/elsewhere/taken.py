@@ -9,7 +9,9 @@ import msgspec
 
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import OrganizationId
-from tokenyard.core.models import BaseModel, ServerSource
+from tokenyard.core.model_files.sources import ServerSource
+from tokenyard.core.models import BaseModel
+from tokenyard.core.usage import DEFAULT_TIER
 from tokenyard.gateway.endpoints.body import PaidBody
 from tokenyard.gateway.endpoints.invalid_body import Json
 from tokenyard.gateway.endpoints.table import Endpoint
@@ -31,6 +33,13 @@ def check_taken(endpoint: Endpoint, body: PaidBody, model: BaseModel, server: Se
         if name in server.refuses:
             param = "response_format" if name == "json_schema" else name
             raise InvalidRequest(f"This model does not take '{name}'.", param=param, code="unsupported_parameter")
+
+
+def check_tier(body: PaidBody) -> None:
+    """Refuse a service tier of a model that is only served elsewhere: whose turn it is there is not decided here."""
+    if body.tier != DEFAULT_TIER:
+        message = f"This model is not served by the service tier '{body.tier}'."
+        raise InvalidRequest(message, param="service_tier", code="unsupported_value")
 
 
 def body_elsewhere(

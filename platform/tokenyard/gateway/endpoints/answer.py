@@ -5,7 +5,7 @@ without it, as OpenAI sends them.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import orjson
@@ -27,7 +27,10 @@ class FrameTooLong(ValueError):
 
 
 class KeptAnswer(msgspec.Struct, frozen=True):
-    """An answer that its client wants to find again, and what it was asked with."""
+    """An answer that its client wants to find again, and what it was asked with.
+
+    `deltas` tell in which pieces it came, for who reads its events again.
+    """
 
     kind: Literal["response", "chat.completion"]
     id: str
@@ -38,6 +41,7 @@ class KeptAnswer(msgspec.Struct, frozen=True):
     output: Json
     previous: str | None = None
     background: bool = False
+    deltas: Sequence[Any] = ()
 
 
 class Answer:
@@ -115,6 +119,10 @@ class Answer:
     def queued(self) -> tuple[bytes, KeptAnswer]:
         """Return what a client is told whose answer is made in the background, and what is kept of it until then."""
         raise NotImplementedError
+
+    def so_far(self) -> KeptAnswer | None:
+        """Return what has come of an answer that is kept; None where that is nothing, or all of it."""
+        return None
 
     def kept(self) -> KeptAnswer | None:
         """Return what is to be kept of an answer that has ended; None where its client does not want that."""

@@ -1,7 +1,7 @@
 """What the request path asks of the body of a paid request, and the fields that both ways of generating text share."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -9,7 +9,7 @@ from msgspec import Meta
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import RequestId
 from tokenyard.core.models import BaseModel, ModelTask
-from tokenyard.core.usage import MAX_END_USER_CHARS
+from tokenyard.core.usage import DEFAULT_TIER, MAX_END_USER_CHARS
 from tokenyard.gateway.endpoints.answer import Answer
 from tokenyard.gateway.endpoints.invalid_body import Json, invalid, unsupported
 
@@ -35,6 +35,11 @@ EndUser = Annotated[
         description="Which of your own users this is for: usage and costs can be grouped by it.",
     ),
 ]
+ServiceTier = Annotated[
+    Literal["auto", "default", "flex", "priority", "fast"],
+    Meta(description="`auto` is `default`, `fast` is `priority`. Others than `default` are for plans that have them."),
+]
+ServedTier = Literal["default", "flex", "priority"]
 Ignored = Annotated[Any, Meta(description="Accepted for compatibility; it changes nothing.")]
 NO_NUL = r"^[^\x00]*$"  # PostgreSQL cannot even be asked for a text with a NUL
 _MetadataKey = Annotated[str, Meta(min_length=1, max_length=64, pattern=NO_NUL)]
@@ -101,6 +106,16 @@ class PaidBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_de
         return ""
 
     @property
+    def cache_key(self) -> str:
+        """What the client says of requests whose prompts begin alike, if anything."""
+        return ""
+
+    @property
+    def tier(self) -> str:
+        """The service tier that is asked for."""
+        return DEFAULT_TIER
+
+    @property
     def choices(self) -> int:
         """How many completions each prompt may cost; 0 where nothing is generated."""
         return 1
@@ -142,6 +157,13 @@ class PaidBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, omit_de
     def prompts(self, model: BaseModel) -> list[Prompt]:
         """Return what the model is made to read."""
         raise NotImplementedError
+
+    def parts(self, model: BaseModel) -> list[Prompt]:
+        """Return the prompt in parts of which the first may be left out where it is too long; [] where none may."""
+        return []
+
+    def leave_out(self, number: int) -> None:
+        """Leave out so many of the first parts."""
 
     def sent(self, model: BaseModel, max_tokens: int) -> Json:
         """Return what goes to the replica, but for its name of the model and what all requests carry."""
@@ -242,6 +264,16 @@ class GenerationBody(PaidBody, kw_only=True, forbid_unknown_fields=True, omit_de
 
     def answer(self, head: AnswerHead) -> Answer:
         return Answer(include_usage=self.include_usage, choices_per_prompt=self.choices)
+
+
+def served_tier(asked: ServiceTier | None) -> ServedTier:
+    """Return by which tier a request is served, unless its plan does not have that."""
+    match asked:
+        case "flex":
+            return "flex"
+        case "priority" | "fast":
+            return "priority"
+    return "default"
 
 
 def check_tokens(name: str, tokens: Iterable[int], model: BaseModel) -> None:

@@ -3,12 +3,12 @@
 from tokenyard.core.errors import InvalidRequest
 
 FREE_BYTES = 128 * 1024
-MAX_MARKS = 100_000
+MAX_MARKS, MAX_ELEMENTS = 100_000, 1_100_000
 
 
 def check_values(raw: bytes) -> None:
     """Refuse a body of very many values; one of up to `FREE_BYTES` cannot hold enough to matter."""
-    if len(raw) > FREE_BYTES and marks(raw) > MAX_MARKS:
+    if len(raw) > FREE_BYTES and (marks(raw) > MAX_MARKS or elements(raw) > MAX_ELEMENTS):
         raise InvalidRequest(
             "The JSON body of your request holds too many values. Please send fewer messages, parts or fields.",
             code="too_many_values",

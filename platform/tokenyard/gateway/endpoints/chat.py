@@ -1,6 +1,6 @@
 """`POST /v1/chat/completions`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
@@ -10,7 +10,17 @@ from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.models import BaseModel
 from tokenyard.core.usage import MAX_END_USER_CHARS
 from tokenyard.gateway.endpoints.answer import Answer
-from tokenyard.gateway.endpoints.body import AnswerHead, EndUser, GenerationBody, MaxTokens, Metadata, Prompt
+from tokenyard.gateway.endpoints.body import (
+    AnswerHead,
+    EndUser,
+    GenerationBody,
+    MaxTokens,
+    Metadata,
+    Prompt,
+    ServedTier,
+    ServiceTier,
+    served_tier,
+)
 from tokenyard.gateway.endpoints.chat_answers import KeptChatAnswer, TieredAnswer
 from tokenyard.gateway.endpoints.chat_contents.images import check_images
 from tokenyard.gateway.endpoints.chat_messages import (
@@ -31,8 +41,7 @@ from tokenyard.gateway.endpoints.usage import CompletionUsage
 
 MAX_MESSAGES = 4096
 MAX_TOOLS = 128
-_SERVED_TIER = "default"
-_HINT = "A hint that is not needed here: prompts of one organization that begin alike share the cache."
+_HINT = "A hint: requests with the same one go to the same server where they can. It is your organization's own."
 
 
 class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -71,7 +80,7 @@ class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, omit_de
     reasoning_effort: Literal["none"] | None = None
     response_format: ResponseFormat | None = None
     safety_identifier: EndUser | None = None
-    service_tier: Annotated[Literal["auto", "default"], Meta(description="Told in the answer.")] | None = None
+    service_tier: ServiceTier | None = None
     store: bool | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | AllowedTools | None = None
     tools: Annotated[list[FunctionTool], Meta(min_length=1, max_length=MAX_TOOLS)] | None = None
@@ -86,6 +95,14 @@ class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, omit_de
     @property
     def end_user(self) -> str:
         return self.safety_identifier or self.user or ""
+
+    @property
+    def cache_key(self) -> str:
+        return self.prompt_cache_key or ""
+
+    @property
+    def tier(self) -> str:
+        return served_tier(self.service_tier)
 
     @property
     def logprobs_per_token(self) -> int:
@@ -108,7 +125,8 @@ class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, omit_de
             )
         if isinstance(self.response_format, JsonSchemaFormat):
             bounded("response_format", self.response_format.json_schema.schema)
-        bounded("tools", [tool.function.parameters for tool in self.tools or ()])
+        if self.tools:
+            bounded("tools", [tool.function.parameters for tool in self.tools])
         tidy(self.messages)
 
     def check_model(self, model: BaseModel) -> None:
@@ -137,19 +155,21 @@ class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, omit_de
 
     def prompts(self, model: BaseModel) -> list[Prompt]:
         """Return the one prompt: all texts that the template may print, what the template adds, and images."""
-        printed = [text for message in self.messages for text in texts(message)]
-        if self.tools:
-            printed.append(as_in_a_template(self.tools))
-        added = model.template_tokens + model.template_tokens_per_message * len(self.messages)
-        if model.images is not None:
-            added += model.images.tokens * sum(len(images(message)) for message in self.messages)
-        return [Prompt(printed, added)]
+        read = read_as(self.messages, model)
+        printed = [*read.texts, as_in_a_template(self._offered)] if self._offered else read.texts
+        return [Prompt(printed, model.template_tokens + read.tokens)]
+
+    @property
+    def _offered(self) -> list[FunctionTool]:
+        """The tools that the model hears of."""
+        if not isinstance(self.tool_choice, AllowedTools):
+            return self.tools or []
+        return [tool for tool in self.tools or () if tool.function.name in self._chosen_tools]
 
     def sent(self, model: BaseModel, max_tokens: int) -> Json:
         sent = super().sent(model, max_tokens)
         if isinstance(self.tool_choice, AllowedTools):
-            allowed = self._chosen_tools
-            sent["tools"] = [tool for tool in sent["tools"] if tool["function"]["name"] in allowed]
+            sent["tools"] = msgspec.to_builtins(self._offered)
             sent["tool_choice"] = self.tool_choice.allowed_tools.mode
         return sent
 
@@ -158,17 +178,25 @@ class ChatBody(GenerationBody, kw_only=True, forbid_unknown_fields=True, omit_de
             return KeptChatAnswer(
                 include_usage=self.include_usage,
                 choices_per_prompt=self.choices,
-                tier=self._tier,
+                tier=self._told_tier,
                 messages=msgspec.to_builtins(self.messages),
                 metadata=self.metadata or {},
             )
-        if self._tier is None:
+        if self._told_tier is None:
             return super().answer(head)
-        return TieredAnswer(include_usage=self.include_usage, choices_per_prompt=self.choices, tier=self._tier)
+        return TieredAnswer(include_usage=self.include_usage, choices_per_prompt=self.choices, tier=self._told_tier)
 
     @property
-    def _tier(self) -> str | None:
-        return None if self.service_tier is None else _SERVED_TIER
+    def _told_tier(self) -> str | None:
+        return None if self.service_tier is None else self.tier
+
+
+def read_as(messages: Sequence[ChatMessage], model: BaseModel) -> Prompt:
+    """Return what `messages` are to the model, without what its template adds once."""
+    tokens = model.template_tokens_per_message * len(messages)
+    if model.images is not None:
+        tokens += model.images.tokens * sum(len(images(message)) for message in messages)
+    return Prompt([text for message in messages for text in texts(message)], tokens)
 
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
@@ -223,7 +251,7 @@ class ChatCompletion(msgspec.Struct):
     choices: list[ChatChoice]
     usage: CompletionUsage
     system_fingerprint: str | UnsetType = UNSET
-    service_tier: Literal["default"] | UnsetType = UNSET
+    service_tier: ServedTier | UnsetType = UNSET
 
 
 class CalledFunctionDelta(msgspec.Struct):
@@ -270,4 +298,4 @@ class ChatCompletionChunk(msgspec.Struct):
     choices: list[ChatChunkChoice]
     usage: CompletionUsage | UnsetType | None = UNSET
     system_fingerprint: str | UnsetType = UNSET
-    service_tier: Literal["default"] | UnsetType = UNSET
+    service_tier: ServedTier | UnsetType = UNSET

@@ -26,10 +26,10 @@ class TieredAnswer(Answer):
         return orjson.dumps({**orjson.loads(passed), **self._told_tier}) if self._told_tier else passed
 
     def told(self, chunk: Json, frame: bytes) -> bytes:
-        told = super().told(chunk, frame)
-        if not told or not self._told_tier:
-            return told
-        return b"data: " + orjson.dumps(chunk | self._told_tier) + b"\n\n"
+        chunk.update(self._told_tier)
+        if self._told_tier and not chunk.get("usage"):  # any other is encoded anyway
+            frame = b"data: " + orjson.dumps(chunk)
+        return super().told(chunk, frame)
 
 
 class KeptChatAnswer(TieredAnswer):

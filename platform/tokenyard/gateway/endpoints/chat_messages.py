@@ -168,7 +168,9 @@ def tidy(messages: Sequence[ChatMessage]) -> None:
 
 
 def images(message: ChatMessage) -> list[ImagePart]:
-    return [part for part in message.content or () if isinstance(part, ImagePart)]
+    if not isinstance(message.content, list):
+        return []
+    return [part for part in message.content if isinstance(part, ImagePart)]
 
 
 def texts(message: ChatMessage) -> Iterator[str]:

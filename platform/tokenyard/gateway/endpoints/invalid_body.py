@@ -1,7 +1,8 @@
 """Says in OpenAI's words what is wrong with a request body: `param` names the field, `code` is for programs."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -13,9 +14,12 @@ Json = dict[str, Any]
 """JSON of the client's own shape, such as a schema, or what is sent to a replica."""
 
 _MAX_NAME = 64
+_MAX_FINDING = 1024
+_MESSAGES = "messages"
 
 # How `msgspec` words its findings; a test holds each of them.
-_WHERE = re.compile(r"(.*?)(?: - at (?:`key` in )?`\$\.?(.*?)(?:\[\.\.\.\])*`)?", re.DOTALL)
+# Before the place, which is of our own names, may stand whatever a client wrote.
+_WHERE = re.compile(r" - at (?:`key` in )?`\$\.?((?:\.?\w+|\[(?:\d+|\.\.\.)\])*?)(?:\[\.\.\.\])*`\Z", re.ASCII)
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _WRONG_TYPE = re.compile(r"Expected `(.*)`, got `(.*)`")
@@ -51,9 +55,9 @@ def invalid_body(error: Exception, refused: Mapping[str, str]) -> InvalidRequest
             "We could not parse the JSON body of your request. The API expects a JSON payload, but what was sent was "
             "not valid JSON."
         )
-    matched = _WHERE.fullmatch(str(error))
-    assert matched is not None  # it matches anything
-    finding, where = matched[1], matched[2]
+    finding = _short(str(error))
+    place = _WHERE.search(finding)
+    finding, where = (finding, None) if place is None else (finding[: place.start()], place[1])
     if found := _MISSING.fullmatch(finding):
         return missing(_inside(where, found[1]))
     if found := _UNKNOWN.fullmatch(finding):
@@ -64,6 +68,11 @@ def invalid_body(error: Exception, refused: Mapping[str, str]) -> InvalidRequest
     if found := _WRONG_TYPE.fullmatch(finding):
         return _wrong_type(where, found[1], found[2], refused)
     return _invalid_value(where, finding)
+
+
+def _short(finding: str) -> str:
+    """Leave out the middle of what a client wrote: to look for anything in megabytes holds up everybody."""
+    return finding if len(finding) < 2 * _MAX_FINDING else finding[:_MAX_FINDING] + finding[-_MAX_FINDING:]
 
 
 def _inside(where: str | None, field: str) -> str:
@@ -91,6 +100,19 @@ def _invalid_value(name: str, finding: str) -> InvalidRequest:
         why = f"{kind} too long. Expected {a_kind} with maximum length {found[3]}."
         return invalid(name, why, f"{kind}_above_max_length")
     return invalid(name, f"{finding[0].lower()}{finding[1:_MAX_NAME].replace('`', '')}.")
+
+
+@contextmanager
+def blamed_on(name: str) -> Iterator[None]:
+    """Blame the field `name` for what is wrong with the chat messages that were made of it."""
+    try:
+        yield
+    except InvalidRequest as error:
+        given = error.param or ""
+        if given.startswith(_MESSAGES):
+            error.message = error.message.replace(f"'{given}'", f"'{name}'")
+            error.param = name
+        raise
 
 
 def bounded(name: str, value: object) -> None:

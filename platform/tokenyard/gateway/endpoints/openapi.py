@@ -1,7 +1,5 @@
 """The paid endpoints' part of the OpenAPI description, made of the table that serves them."""
 
-from types import UnionType
-
 import msgspec
 from fastapi import FastAPI
 
@@ -24,6 +22,7 @@ from tokenyard.core.errors import (
 )
 from tokenyard.gateway.endpoints.anthropic.messages import CountTokensBody
 from tokenyard.gateway.endpoints.invalid_body import Json
+from tokenyard.gateway.endpoints.responses.conversation import InputTokensBody
 from tokenyard.gateway.endpoints.responses.items import INPUT_TYPES, UNTYPED
 from tokenyard.gateway.endpoints.table import ENDPOINTS, Endpoint
 
@@ -75,9 +74,12 @@ def schemas() -> Json:
         for type_ in (endpoint.body, endpoint.reply, endpoint.event, endpoint.errors.schema)
         if type_ is not None
     ]
-    _, components = msgspec.json.schema_components([*types, *INPUT_TYPES, CountTokensBody], ref_template=_REF)
+    _, components = msgspec.json.schema_components(
+        [*types, *INPUT_TYPES, CountTokensBody, InputTokensBody], ref_template=_REF
+    )
     for type_ in UNTYPED:
         components[type_.__name__]["required"].remove("type")
+        components[type_.__name__]["properties"]["type"]["enum"].append(None)
     for schema in components.values():
         for name, field in list(schema.get("properties", {}).items()):
             if field.get("type") == "null":
@@ -99,7 +101,7 @@ def _operation(endpoint: Endpoint) -> Json:
     if endpoint.event is not None:
         answer = {
             "description": f"The answer; with `stream`, {endpoint.stream}.",
-            "content": _json(endpoint.reply) | _json(endpoint.event, "text/event-stream"),
+            "content": _json(endpoint.reply) | {"text/event-stream": {"itemSchema": _event(endpoint)}},
         }
     return {
         "operationId": endpoint.operation,
@@ -115,6 +117,21 @@ def _operation(endpoint: Endpoint) -> Json:
     }
 
 
-def _json(type_: type | UnionType, media_type: str = "application/json") -> Json:
+def _event(endpoint: Endpoint) -> Json:
+    """Return the schema of one server-sent event, as OpenAPI 3.2 has it and FastAPI writes it, too."""
+    text: Json = {"type": "string"}
+    json: Json = {**text, "contentMediaType": "application/json"}
+    data: Json = {**json, "contentSchema": _schema(endpoint.event)}
+    if endpoint.ends_with_done:
+        told = {"anyOf": [_schema(endpoint.event), _schema(endpoint.errors.schema)]}
+        data = {"anyOf": [{**json, "contentSchema": told}, {"const": "[DONE]"}]}
+    return {"type": "object", "required": ["data"], "properties": {"data": data, "event": text, "id": text}}
+
+
+def _json(type_: type) -> Json:
+    return {"application/json": {"schema": _schema(type_)}}
+
+
+def _schema(type_: object) -> Json:
     (schema,), _ = msgspec.json.schema_components([type_], ref_template=_REF)
-    return {media_type: {"schema": schema}}
+    return schema

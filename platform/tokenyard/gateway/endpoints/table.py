@@ -34,7 +34,8 @@ _TYPED_EVENTS = "events whose `data` is an object each, which tells its type"
 class Endpoint:
     """One paid endpoint: the types of its body, of a whole answer and of one event of a stream, where it has one.
 
-    `input` is the field that holds the prompt; `upstream` is the path at the replica.
+    `input` is the field that holds the prompt; `upstream` is the path at the replica. `methods` are all that are served
+    at the same path.
     """
 
     path: str
@@ -47,6 +48,12 @@ class Endpoint:
     upstream: str
     stream: str = _DATA_EVENTS
     errors: ErrorShape = OPENAI_ERRORS
+    methods: str = "POST"
+
+    @property
+    def ends_with_done(self) -> bool:
+        """Whether `[DONE]` comes after the last event of a stream."""
+        return self.stream == _DATA_EVENTS
 
     @cached_property
     def _decoder(self) -> msgspec.json.Decoder[PaidBody]:

@@ -1,6 +1,5 @@
 """Records what a client is sent, numbers the events of a stream, and sends on for as long as the client is there."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -47,7 +46,7 @@ class ReplyRecorder:
     """Takes what is sent to one client. `may_keep` is asked before more bytes are kept; `at_end` is done before the
     client is sent the end.
 
-    A client that leaves, or takes nothing for `stall_limit_s`, is sent nothing more; what is sent is recorded on.
+    Where the client leaves, what is sent is recorded on.
     """
 
     def __init__(
@@ -56,13 +55,10 @@ class ReplyRecorder:
         *,
         may_keep: Callable[[int], bool],
         at_end: Callable[[], Awaitable[None]],
-        stall_limit_s: float,
     ) -> None:
         self._send = send
         self._may_keep = may_keep
         self._at_end = at_end
-        self._stall_limit_s = stall_limit_s
-        self._client_left = False
         self._numbers = False
         self._events = 0
         self._status = 0
@@ -82,7 +78,7 @@ class ReplyRecorder:
             if not message["more_body"]:
                 self._finished = True
                 await self._at_end()
-        await self._send_on(message)
+        await self._send(message)
 
     def reply(self, request: str) -> RecordedReply | None:
         """Return the whole reply; None where it has no end, or is too long to be kept."""
@@ -113,12 +109,3 @@ class ReplyRecorder:
             self._parts.clear()
         else:
             self._parts.append(body)
-
-    async def _send_on(self, message: Message) -> None:
-        if self._client_left:
-            return
-        try:
-            async with asyncio.timeout(self._stall_limit_s):
-                await self._send(message)
-        except (TimeoutError, OSError):
-            self._client_left = True

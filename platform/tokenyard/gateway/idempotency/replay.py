@@ -30,6 +30,6 @@ class Replay:
         place.came(len(body))  # it stays in memory until the client has taken it
         telemetry.replays(self._reply.request)
         length = (b"content-length", str(len(body)).encode())
-        async with client.watched():
+        with client.watched():
             await client.start(self._reply.status, telemetry.headers([*self._reply.headers, length, REPLAYED]))
             await client.finish(body)

@@ -45,9 +45,7 @@ class KeyedRun:
 
     async def __aenter__(self) -> None:
         client = self._client
-        self._recorder = ReplyRecorder(
-            client.send, may_keep=self._place.has_room, at_end=self._try_to_keep, stall_limit_s=client.stall_limit_s
-        )
+        self._recorder = ReplyRecorder(client.send, may_keep=self._place.has_room, at_end=self._try_to_keep)
         self._diversion.enter_context(client.diverted(self._recorder.send))
         self._renewal = asyncio.create_task(self._renew())
 

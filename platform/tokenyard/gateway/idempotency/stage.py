@@ -32,8 +32,11 @@ class AskedOnce(msgspec.Struct, frozen=True):
     after: int
 
     @classmethod
-    def read(cls, key: str, last_event: str | None, endpoint: str, body: bytes, *, stream: bool) -> "AskedOnce":
+    def read(cls, key: str | None, last_event: str | None, endpoint: str, body: bytes, *, stream: bool) -> "AskedOnce":
         """Check the two headers; raises InvalidRequest."""
+        if key is None:
+            message = "The 'Last-Event-ID' header is only allowed with an 'Idempotency-Key'."
+            raise InvalidRequest(message, param="Last-Event-ID")
         if not _KEY.fullmatch(key):
             message = "The 'Idempotency-Key' header must have 1 to 255 printable ASCII characters."
             raise InvalidRequest(message, param="Idempotency-Key")

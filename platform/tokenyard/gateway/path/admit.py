@@ -1,4 +1,6 @@
-"""Stage 3: hold the worst case on every limit and budget, in one script call."""
+"""Stage 3: hold the worst case on every limit and budget, at the caller's own price, in one script call."""
+
+import msgspec
 
 from tokenyard.core.admission import AdmissionRequest, Admitted
 from tokenyard.core.budgets import budgets_of
@@ -24,8 +26,9 @@ class AdmissionStage:
     ) -> tuple[ResolvedRequest, Admitted]:
         """Take the hold; where the quick bound of the prompt is refused, count exactly and try once more.
 
-        Nothing is counted for who is over a limit anyway.
+        Nothing is counted for who is over a limit anyway. What is returned has the caller's price.
         """
+        request = _priced(request, principal, self._clock.now_ms())
         try:
             return request, await self._ask(request, principal, request_id)
         except (RateLimited, QuotaExceeded) as refusal:
@@ -55,6 +58,14 @@ class AdmissionStage:
         return (asked.tokens if of_tokens else asked.amount) <= refusal.room
 
 
+def _priced(request: ResolvedRequest, principal: Principal, at_ms: int) -> ResolvedRequest:
+    listed = request.model.price
+    price = principal.price_of(listed, request.body.tier, at_ms)
+    if price is listed:
+        return request
+    return msgspec.structs.replace(request, model=msgspec.structs.replace(request.model, price=price))
+
+
 def admission_request(
     request: ResolvedRequest, principal: Principal, request_id: RequestId, clock: Clock
 ) -> AdmissionRequest:
@@ -70,10 +81,11 @@ def admission_request(
         price=model.price.id,
         admitted_at_ms=0,
         endpoint=request.endpoint.path,
-        weight=principal.weight,
+        weight=principal.weight_of(request.body.tier),
         adapter=model.adapter,
         server="" if model.base.server is None else model.base.id,
         end_user=request.body.end_user,
+        tier=request.body.tier,
     )
     amount = worst_case_cost(model.price, prompt_tokens=prompt, completion_tokens=completion)
     budgets = budgets_of(principal.organization, principal.monthly_limits, clock.now_ms())

@@ -1,72 +1,60 @@
 """The client's end of one exchange, over bare ASGI: its body, its leaving, its pace, and what it is sent."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from starlette.types import Message, Receive, Scope, Send
 
-from tokenyard.core.errors import InvalidRequest, PayloadTooLarge
-from tokenyard.web.client_address import address_of
+from tokenyard.core.errors import PayloadTooLarge
+from tokenyard.web.client_address import address_of, network_of
+from tokenyard.web.edge.leaving import tell_of_leaving
 
-UPLOAD_TIMEOUT_S = 60.0
-STALL_LIMIT_S = 30.0
 _DIGITS = 20  # more of them, which are costly to read, make no number that could be right
 
 Headers = list[tuple[bytes, bytes]]
 
 
 class ClientLeft(Exception):
-    """The client closed the connection, or took nothing for `STALL_LIMIT_S`."""
+    """The client closed the connection, or the server did because it took nothing for too long."""
 
 
 class ClientConnection:
-    """One request's client. Inside `async with client.watched():` its leaving raises `ClientLeft`."""
+    """One request's client. Inside `with client.watched():` its leaving raises `ClientLeft`.
 
-    def __init__(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        *,
-        stall_limit_s: float = STALL_LIMIT_S,
-        upload_timeout_s: float = UPLOAD_TIMEOUT_S,
-    ) -> None:
+    `known_as` is its network, or its organization once that is known.
+
+    How long it may take to send its body, and to take what it is sent, is bounded by the server (`HttpBounds`).
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._scope = scope
         self._receive = receive
         self.send = send
         self._may_leave = False
-        self.stall_limit_s = stall_limit_s
-        self._upload_timeout_s = upload_timeout_s
-        self._sending_since: float | None = None
-        self._headers: Iterable[tuple[bytes, bytes]] = scope["headers"]
+        self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # the first of a name counts
         self.address = address_of(scope)
+        self.known_as = network_of(self.address)
         self.started = False
         self.finished = False
         self.status = 0
 
     def header(self, name: bytes) -> str | None:
         """Return a request header; `name` is lower case."""
-        for key, value in self._headers:
-            if key == name:
-                return value.decode("latin-1")
-        return None
+        value = self._headers.get(name)
+        return None if value is None else value.decode("latin-1")
 
     async def body(self, limit: int, came: Callable[[int], None]) -> bytes:
         """Return the request body. `came` is told the bytes of each part of it, and may raise.
 
         Raises:
             PayloadTooLarge: it is over `limit` bytes.
-            InvalidRequest: it does not arrive within `upload_timeout_s`.
             ClientLeft: it was cut.
         """
         declared = self.header(b"content-length")
         if declared is not None and (not declared.isdecimal() or len(declared) > _DIGITS or int(declared) > limit):
             raise _too_large(limit)
-        try:
-            async with asyncio.timeout(self._upload_timeout_s):
-                body = await self._read(limit, came)
-        except TimeoutError:
-            raise InvalidRequest("The request body did not arrive in time.") from None
+        body = await self._read(limit, came)
         if len(body) > limit:
             raise _too_large(limit)
         return body
@@ -100,15 +88,11 @@ class ClientConnection:
 
     async def write(self, data: bytes) -> None:
         """Send some of the body; waits while the client's buffer is full."""
-        self._sending_since = asyncio.get_running_loop().time()
         await self.send({"type": "http.response.body", "body": data, "more_body": True})
-        self._sending_since = None
 
     async def finish(self, data: bytes = b"") -> None:
         self.finished = True
-        self._sending_since = asyncio.get_running_loop().time()
         await self.send({"type": "http.response.body", "body": data, "more_body": False})
-        self._sending_since = None
 
     @contextmanager
     def diverted(self, send: Send) -> Iterator[None]:
@@ -119,55 +103,32 @@ class ClientConnection:
         finally:
             self.send, self._may_leave = own, False
 
-    def watched(self) -> AbstractAsyncContextManager[None]:
-        """Return a context in which the client's leaving, or not taking anything, raises `ClientLeft`."""
-        return nullcontext() if self._may_leave else DisconnectWatch(self)
-
-    async def left(self) -> None:
-        """Wait until the client closes the connection."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-
-    def stalled(self, now: float) -> bool:
-        """Tell whether one send has waited for the client longer than is allowed."""
-        return self._sending_since is not None and now - self._sending_since > self.stall_limit_s
+    def watched(self) -> AbstractContextManager[None]:
+        """Return a context in which the client's leaving raises `ClientLeft`."""
+        return nullcontext() if self._may_leave else _Watch(self, self._scope)
 
 
-class DisconnectWatch:
+class _Watch:
     """Cancels the task inside it when the client leaves, and turns that cancellation into `ClientLeft`."""
 
-    def __init__(self, client: ClientConnection) -> None:
+    def __init__(self, client: ClientConnection, scope: Scope) -> None:
         self._client = client
+        self._scope = scope
         self._gone = False
 
-    async def __aenter__(self) -> None:
-        loop = asyncio.get_running_loop()
+    def __enter__(self) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._task: asyncio.Task[object] = task
-        self._watcher = loop.create_task(self._watch())
-        self._timer = loop.call_later(self._client.stall_limit_s, self._check)
+        tell_of_leaving(self._scope, self._left)
 
-    async def __aexit__(self, kind: object, error: BaseException | None, _trace: object) -> None:
-        self._watcher.cancel()
-        self._timer.cancel()
+    def __exit__(self, kind: object, error: BaseException | None, _trace: object) -> None:
+        tell_of_leaving(self._scope, None)
         if self._gone and self._task.uncancel() == 0 and kind is asyncio.CancelledError:
             raise ClientLeft from error
 
-    async def _watch(self) -> None:
-        await self._client.left()
-        if not self._client.finished:  # the server also says "disconnect" once a response is complete
-            self._cancel()
-
-    def _check(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._client.stalled(loop.time()):
-            self._cancel()
-        else:
-            self._timer = loop.call_later(self._client.stall_limit_s, self._check)
-
-    def _cancel(self) -> None:
-        if not self._gone:
+    def _left(self) -> None:
+        if not self._client.finished and not self._gone:
             self._gone = True
             self._task.cancel()
 

@@ -1,5 +1,7 @@
 """What one process has under way: requests and what has come of their bodies, of one organization and of all."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Self
 
@@ -44,6 +46,15 @@ class InFlight:
         """How many have something under way."""
         return len(self._amounts)
 
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count one more among `requests`."""
+        self.requests += 1
+        try:
+            yield
+        finally:
+            self.requests -= 1
+
     def check_room(self) -> None:
         """Raise `Unavailable` where `requests` are too many, with the one that asks."""
         if self.requests > self._bounds.requests:
@@ -79,22 +90,33 @@ class InFlight:
 
 
 class Place:
-    """One request's part of what is under way."""
+    """One request's part of what is under way. What comes after its end is the last of a reply and counts no more."""
 
-    __slots__ = ("_bytes", "_in_flight", "_organization", "_own")
+    __slots__ = ("_bytes", "_ended", "_in_flight", "_organization", "_own", "_passed_on")
 
     def __init__(self, in_flight: InFlight, organization: OrganizationId, own: _Amount) -> None:
         self._in_flight = in_flight
         self._organization = organization
         self._own = own
         self._bytes = 0
+        self._ended = False
+        self._passed_on = False
 
     def __enter__(self) -> Self:
         self._in_flight.count(self._organization, self._own, 1, 0)
         return self
 
     def __exit__(self, *_raised: object) -> None:
+        if self._passed_on:
+            self._passed_on = False
+            return
+        self._ended = True
         self._in_flight.count(self._organization, self._own, -1, -self._bytes)
+
+    def pass_on(self) -> Self:
+        """Return it for one that ends it, by another `__exit__`, in place of the `with` that it stands in."""
+        self._passed_on = True
+        return self
 
     def came(self, body_bytes: int) -> None:
         """So much more of the body has come.
@@ -103,6 +125,8 @@ class Place:
             RateLimited: the organization has too much under way.
             Unavailable: all of them together have.
         """
+        if self._ended:
+            return
         self._in_flight.check_bytes(self._organization, self._own, body_bytes)
         self._in_flight.count(self._organization, self._own, 0, body_bytes)
         self._bytes += body_bytes

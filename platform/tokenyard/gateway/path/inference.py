@@ -1,6 +1,8 @@
 """The one path of every endpoint that costs money: authenticate, resolve, admit, route, relay, settle."""
 
+import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -11,31 +13,38 @@ from starlette.types import Receive, Scope, Send
 
 from tokenyard.core.admission import Admitted, PrincipalOutdated
 from tokenyard.core.clock import Clock
-from tokenyard.core.errors import InvalidRequest, TokenyardError, Unavailable
-from tokenyard.core.ids import RequestId
+from tokenyard.core.errors import InvalidRequest, RateLimited, TokenyardError, Unavailable
+from tokenyard.core.ids import RequestId, RequestIdSource
 from tokenyard.core.principal import KeyScope, Principal
 from tokenyard.gateway.counting.token_counter import TokenCounter
 from tokenyard.gateway.endpoints.body import PaidBody
+from tokenyard.gateway.endpoints.body_bounds import FREE_BYTES
 from tokenyard.gateway.endpoints.table import Endpoint
 from tokenyard.gateway.idempotency.exchange import KeyedExchange
 from tokenyard.gateway.idempotency.replay import Replay
 from tokenyard.gateway.idempotency.stage import AskedOnce, IdempotencyStage
 from tokenyard.gateway.metrics import GatewayMetrics
 from tokenyard.gateway.path.admit import AdmissionStage
-from tokenyard.gateway.path.background import RENEWAL_S, BackgroundRuns
-from tokenyard.gateway.path.client import STALL_LIMIT_S, ClientConnection, ClientLeft
+from tokenyard.gateway.path.background import RENEWAL_S, BackgroundRuns, unheard
+from tokenyard.gateway.path.client import ClientConnection, ClientLeft
 from tokenyard.gateway.path.in_flight import InFlight, InFlightBounds, Place
+from tokenyard.gateway.path.onlooker import Onlooker
 from tokenyard.gateway.path.recall import recall
 from tokenyard.gateway.path.relay import Relay
-from tokenyard.gateway.path.resolve import ResolvedRequest, fitted, resolve
-from tokenyard.gateway.path.settle import RequestSettlement, Settler
+from tokenyard.gateway.path.replies import EVENTS
+from tokenyard.gateway.path.resolve import ResolvedRequest, count_input, fitted, resolve
+from tokenyard.gateway.path.settle import RequestSettlement
 from tokenyard.gateway.path.telemetry import RequestTelemetry
 from tokenyard.gateway.ports import AdmissionControl, ModelResolver, StoredAnswers
 from tokenyard.web.access_log import AccessLog
 from tokenyard.web.auth import Authenticator, bearer, check_scope
+from tokenyard.web.token_buckets import Patience
 
 # Nginx's number for "the client closed the request": only ever seen in logs and metrics.
 CLIENT_CLOSED_REQUEST = 499
+# Of the event loop's time, for those requests of an organization, or of an address without a good key, that are
+# refused. A refusal counts as somewhat less than it takes, so that there may be a hundred in a second.
+REFUSED_SHARE, REFUSED_BURST_S, REFUSAL_S = 0.01, 0.05, 0.0001
 
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -50,7 +59,7 @@ class _Caller(NamedTuple):
 
 
 class _Asked(NamedTuple):
-    """One request on its way; what `under_way` closes counts it among those under way."""
+    """One request on its way."""
 
     endpoint: Endpoint
     body: PaidBody
@@ -58,7 +67,6 @@ class _Asked(NamedTuple):
     client: ClientConnection
     telemetry: RequestTelemetry
     place: Place
-    under_way: ExitStack
 
 
 class Inference:
@@ -79,11 +87,10 @@ class Inference:
         max_request_bytes: int,
         counter: TokenCounter | None = None,
         in_flight: InFlightBounds | None = None,
-        stall_limit_s: float = STALL_LIMIT_S,
         background_renewal_s: float = RENEWAL_S,
     ) -> None:
         self._authenticator = authenticator
-        self.models = models
+        self._models = models
         self._relay = relay
         self._answers = answers
         self._idempotency = idempotency
@@ -91,40 +98,60 @@ class Inference:
         self._metrics = GatewayMetrics(registry)
         self._log = access_log
         self._max_request_bytes = max_request_bytes
-        self._places = InFlight(in_flight or InFlightBounds())
-        self._stall_limit_s = stall_limit_s
-        self.counter = counter or TokenCounter()
-        self._admission = AdmissionStage(admission, self.counter, clock)
+        self._places = places = InFlight(in_flight or InFlightBounds())
+        self._metrics.count_in_flight(lambda: places.requests)
+        self._metrics.count_waiting(lambda: relay.waiting)
+        self._refused = Patience(REFUSED_SHARE, REFUSED_BURST_S)
+        self._counter = counter or TokenCounter()
+        self._control = admission
+        self._ids = RequestIdSource()
+        self._admission = AdmissionStage(admission, self._counter, clock)
         self._background = BackgroundRuns(relay, answers, renewal_s=background_renewal_s)
-        self.settler = Settler(admission, clock)
 
     async def __call__(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; every way it can end is answered, counted and logged."""
-        client = ClientConnection(scope, receive, send, stall_limit_s=self._stall_limit_s)
+        client = ClientConnection(scope, receive, send)
         telemetry = RequestTelemetry(
-            endpoint.path, self._metrics, self._log, self._clock.now_ms() / 1000, endpoint.errors.id_headers
+            self._ids.new(),
+            endpoint.path,
+            self._metrics,
+            self._log,
+            at_s=self._clock.now_ms() / 1000,
+            id_headers=endpoint.errors.id_headers,
         )
         telemetry.note_client_id(client.header(b"x-client-request-id"))
-        self._count(+1)
+        refusal: TokenyardError | None = None
+        self._places.requests += 1
         try:
             await self._serve(endpoint, scope["method"], client, telemetry)
         except ClientLeft:
             client.status = CLIENT_CLOSED_REQUEST
         except TokenyardError as error:
-            telemetry.refused(error)
-            await _send_error(endpoint, error, client, telemetry)
+            refusal = error
         except Exception:  # the last resort of this path: the client learns nothing of our inside
             _LOG.exception("request %s failed", telemetry.request_id)
-            unforeseen = TokenyardError("The server had an error while processing your request.")
-            telemetry.refused(unforeseen)
-            await _send_error(endpoint, unforeseen, client, telemetry)
+            refusal = TokenyardError("The server had an error while processing your request.")
         finally:
-            self._count(-1)
-            telemetry.ended(client.status)
+            self._places.requests -= 1
+            if refusal is None:
+                telemetry.ended(client.status)
+        if refusal is not None:
+            await self._refuse(endpoint, refusal, client, telemetry)
 
-    def _count(self, change: int) -> None:
-        self._places.requests += change
-        self._metrics.set_in_flight(self._places.requests)
+    async def _refuse(
+        self, endpoint: Endpoint, error: TokenyardError, client: ClientConnection, telemetry: RequestTelemetry
+    ) -> None:
+        """Tell of a failure; who is refused again and again is told later, and costs us the less."""
+        _forget(error)
+        telemetry.refused(error)
+        try:
+            if error.status < TokenyardError.status and not client.started:
+                self._refused.took(client.known_as, REFUSAL_S)
+                if wait_s := self._refused.wait_s(client.known_as):
+                    await asyncio.sleep(wait_s)
+            await _send_error(endpoint, error, client, telemetry)
+        finally:
+            telemetry.ended(client.status)
 
     async def _serve(
         self, endpoint: Endpoint, method: str, client: ClientConnection, telemetry: RequestTelemetry
@@ -137,17 +164,26 @@ class Inference:
         check_scope(principal, KeyScope.INFERENCE)
         caller = _Caller(principal, secret, client.address)
         telemetry.caller(principal.organization, principal.project, principal.key)
-        with ExitStack() as stack:
-            place = stack.enter_context(self._places.place(principal.organization))
+        client.known_as = principal.organization
+        with self._places.place(principal.organization) as place:
             raw = await client.body(self._max_request_bytes, place.came)
-            body = endpoint.parse(raw)
-            asked = _Asked(endpoint, body, caller, client, telemetry, place, stack)
-            key = client.header(b"idempotency-key")
-            if key is None:
+            body = self._parsed(endpoint, raw, client)
+            asked = _Asked(endpoint, body, caller, client, telemetry, place)
+            key, last = client.header(b"idempotency-key"), client.header(b"last-event-id")
+            if key is None and last is None:
                 await self._serve_body(asked)
                 return
-            last = client.header(b"last-event-id")
             await self._serve_once(AskedOnce.read(key, last, endpoint.path, raw, stream=bool(body.stream)), asked)
+
+    def _parsed(self, endpoint: Endpoint, raw: bytes, client: ClientConnection) -> PaidBody:
+        if len(raw) > FREE_BYTES and self._refused.is_at_its_end(client.known_as):
+            raise RateLimited("Too many large requests of yours were wrong. Please try again shortly.")
+        began = time.perf_counter()
+        try:
+            return endpoint.parse(raw)
+        except InvalidRequest:
+            self._refused.took(client.known_as, time.perf_counter() - began)
+            raise
 
     async def _serve_once(self, once: AskedOnce, asked: _Asked) -> None:
         """Serve a request that is known by a key of its client's, or give its reply again."""
@@ -162,36 +198,52 @@ class Inference:
     async def _serve_body(self, asked: _Asked) -> None:
         body, principal, telemetry = asked.body, asked.caller.principal, asked.telemetry
         await recall(body, principal, self._answers, asked.place.came)
-        request = await resolve(asked.endpoint, body, principal, self.models, self.counter)
+        request = await resolve(asked.endpoint, body, principal, self._models, self._counter)
         request, admitted = await self._admit(request, asked.caller, telemetry.request_id)
-        telemetry.admitted(request.model.name, admitted.rates.headers())
+        telemetry.admitted(request.model.name, admitted.rates.raw_headers())
         keep = partial(self._answers.keep, principal.organization, principal.project)
-        settlement = RequestSettlement(self.settler, admitted.claims, request.model.price, telemetry, keep)
+        price = request.model.price
+        settlement = RequestSettlement(
+            self._control, self._clock, admitted.claims, price, telemetry=telemetry, keep=keep
+        )
         if body.in_background:
             await self._begin(request, settlement, asked)
             return
-        async with settlement:
-            async with asked.client.watched():
-                # Counting comes after the limits, so that who is over them cannot make us count.
-                await self._relay.run(await fitted(request, self.counter), asked.client, settlement)
+        with settlement, asked.client.watched():
+            # Counting comes after the limits, so that who is over them cannot make us count.
+            await self._relay.run(await fitted(request, self._counter), asked.client, settlement)
 
     async def _begin(self, request: ResolvedRequest, settlement: RequestSettlement, asked: _Asked) -> None:
-        """Answer that the request is queued, and go on with it; its place among those under way goes with it."""
-        taken = asked.under_way.pop_all()
-        self._count(+1)
-        taken.callback(self._count, -1)
+        """Answer that the request is queued, and go on with it; its place among those under way goes with it.
+
+        Who asked for a stream may look on.
+        """
+        taken = ExitStack()
+        taken.push(asked.place.pass_on())
+        taken.enter_context(self._places.request())
+        telemetry, onlooker = settlement.telemetry, Onlooker(asked.client) if asked.body.stream else None
+        send = unheard if onlooker is None else onlooker.send
         try:
-            told = await self._background.begin(await fitted(request, self.counter), settlement, taken)
+            fit = await fitted(request, self._counter)
+            told, run = await self._background.begin(fit, settlement, taken, send)
         except BaseException:
             taken.close()
-            async with settlement:  # no attempt has begun, so it costs nothing
+            with settlement:  # no attempt has begun, so it costs nothing
                 raise
-        await _send(asked.client, 200, told, settlement.telemetry, {})
+        if onlooker is None:
+            await _send(asked.client, 200, told, telemetry, {})
+        else:
+            await onlooker.look(telemetry.headers(EVENTS), told, run)
+
+    async def count_input(self, path: str, body: PaidBody, principal: Principal) -> int:
+        """Return how many tokens a model would be made to read, for free; raises as a request would."""
+        with self._places.place(principal.organization) as place:
+            await recall(body, principal, self._answers, place.came)
+            return await count_input(path, body, principal, self._models, self._counter)
 
     async def drain(self) -> None:
         """Wait for what goes on after the clients were answered, for a limited time."""
         await self._background.close()
-        await self.settler.drain()
 
     async def _admit(
         self, request: ResolvedRequest, caller: _Caller, request_id: RequestId
@@ -214,6 +266,11 @@ class Inference:
             return await ask(fresh)
         except PrincipalOutdated as error:  # changed once more, or SQL answered with an old copy
             raise Unavailable("The API key was changed just now. Please try again.") from error
+
+
+def _forget(error: TokenyardError) -> None:
+    """Let go of what the error holds of its request, which may be megabytes, and waits for the collector else."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
 
 
 def _secret(client: ClientConnection) -> str:
@@ -242,7 +299,7 @@ def _wrong_method(method: str, endpoint: Endpoint) -> InvalidRequest:
     error = InvalidRequest(
         f"Not allowed to {method} on {endpoint.path}. (HINT: Perhaps you meant to use POST?)",
         code="method_not_supported",
-        headers={"allow": "POST"},
+        headers={"allow": endpoint.methods},
     )
     error.status = 405
     return error

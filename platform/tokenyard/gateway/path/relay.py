@@ -6,6 +6,7 @@ Where a server elsewhere answers for the model, or stands in for its replicas, t
 import asyncio
 import logging
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -23,10 +24,11 @@ from tokenyard.gateway.elsewhere.server_relay import ServerRelay, stand_in
 from tokenyard.gateway.path.client import ClientConnection
 from tokenyard.gateway.path.replies import refuse, relay_stream, relay_whole
 from tokenyard.gateway.path.resolve import ResolvedRequest
-from tokenyard.gateway.path.route import MAX_ATTEMPTS, ReplicaRouter, no_replica
+from tokenyard.gateway.path.route import MAX_ATTEMPTS, ReplicaRouter, Route, RoutedRequest, no_replica
 from tokenyard.gateway.path.settle import RequestSettlement
 from tokenyard.gateway.path.upstream_errors import AttemptFailed, lost, model_failed, overdue
-from tokenyard.gateway.ports import ModelServer, Replicas, Reply
+from tokenyard.gateway.ports import ModelServer, ReplicaReply, Replicas
+from tokenyard.gateway.routing.prefixes import BYTES_PER_TOKEN
 from tokenyard.metering import header as meter
 
 _LOG = logging.getLogger(__name__)
@@ -61,6 +63,11 @@ class Relay:
         self._meter_secret = meter_secret
         self._salt_secret = salt_secret
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a model to wake up."""
+        return self._router.waiting
+
     async def run(self, request: ResolvedRequest, client: ClientConnection, settlement: RequestSettlement) -> None:
         """Serve the request, writing into `settlement` what was relayed.
 
@@ -86,54 +93,65 @@ class Relay:
     async def _to_replicas(
         self, request: ResolvedRequest, limits: ReplyLimits, client: ClientConnection, settlement: RequestSettlement
     ) -> None:
-        body = self._body(request, settlement.claims.organization)
-        outgoing = _Outgoing(request.endpoint.upstream, body, limits)
+        salt = meter.cache_salt(settlement.claims.organization, self._salt_secret)
+        outgoing = _Outgoing(request.endpoint.upstream, _body(request, salt), limits)
+        routed = _routed(request, outgoing.body, salt)
         tried: list[str] = []
-        failure: TokenyardError = no_replica(request.body.model)
+        failure: TokenyardError | None = None
+        answered = False
         while len(tried) < MAX_ATTEMPTS:
-            replica = self._router.pick(settlement.claims, tried)
-            if replica is None:
+            route = self._router.pick(routed, tried)
+            if route is None and not answered:
+                route = await self._woken(request, routed, tried)
+                outgoing = outgoing._replace(limits=_limits(request))
+            if route is None:
                 break
+            replica = route.replica
             tried.append(replica.name)
             try:
-                with self._router.using(replica):
-                    await self._attempt(request, outgoing, replica, client, settlement)
+                with route:
+                    await self._attempt(request, outgoing, route, client, settlement)
                 return
             except AttemptFailed as attempt:
                 failure = _told(attempt.error, failure, outgoing.limits)
                 settlement.telemetry.upstream_failed(failure)
                 why = attempt.__cause__ or failure.code
                 _LOG.warning("attempt %s failed on %s: %s", settlement.claims.attempt, replica.name, why)
+                answered = not attempt.lost
                 if attempt.lost:
                     self._router.eject(replica)
                 if _is_over(outgoing.limits):
                     break
-        raise failure
+        raise failure or no_replica(request.body.model)
 
-    def _body(self, request: ResolvedRequest, organization: str) -> bytes:
-        sent = request.body.sent(request.model.base, request.max_tokens)
-        sent |= {"model": request.model.name, "cache_salt": meter.cache_salt(organization, self._salt_secret)}
-        return msgspec.json.encode(sent)
+    async def _woken(self, request: ResolvedRequest, routed: RoutedRequest, tried: Sequence[str]) -> Route | None:
+        """Wake the model where it sleeps, and wait for its replica unless a server elsewhere stands in meanwhile."""
+        if self._elsewhere is not None and stand_in(request) is not None:
+            self._router.wake(routed)
+            return None
+        return await self._router.woken(routed, tried)
 
     async def _attempt(
         self,
         request: ResolvedRequest,
         outgoing: _Outgoing,
-        replica: Replica,
+        route: Route,
         client: ClientConnection,
         settlement: RequestSettlement,
     ) -> None:
-        reply = await self._asked(outgoing, replica, settlement)
+        reply = await self._asked(outgoing, route.replica, settlement)
+        route.began(reply.load)
         try:
             if reply.status != 200:
                 await refuse(reply, request.endpoint.input)
             relay = relay_stream if request.body.stream else relay_whole
             if not await relay(request, reply, client, settlement):
-                self._router.eject(replica)
+                self._router.eject(route.replica)
         finally:
             reply.close()
+            route.made(settlement.usage.completion_tokens)
 
-    async def _asked(self, outgoing: _Outgoing, replica: Replica, settlement: RequestSettlement) -> Reply:
+    async def _asked(self, outgoing: _Outgoing, replica: Replica, settlement: RequestSettlement) -> ReplicaReply:
         url, body, limits = replica.url + outgoing.path, outgoing.body, outgoing.limits
         try:
             try:
@@ -153,6 +171,26 @@ class Relay:
         return {"x-request-id": claims.attempt, meter.HEADER: meter.sign(claims, self._meter_secret)}
 
 
+def _body(request: ResolvedRequest, salt: str) -> bytes:
+    sent = request.body.sent(request.model.base, request.max_tokens)
+    return msgspec.json.encode(sent | {"model": request.model.name, "cache_salt": salt})
+
+
+def _routed(request: ResolvedRequest, body: bytes, salt: str) -> RoutedRequest:
+    adapter, tokens = request.model.adapter, request.prompt_tokens
+    return RoutedRequest(
+        organization=request.organization,
+        salt=salt,
+        base_model=request.model.base.id,
+        adapter=None if adapter is None else adapter.name,
+        body=body,
+        sequences=len(request.prompts) * max(1, request.body.choices),
+        prompt_tokens=tokens if request.exact else tokens // BYTES_PER_TOKEN,
+        waking=request.model.base.waking,
+        cache_key=request.body.cache_key,
+    )
+
+
 def _limits(request: ResolvedRequest, deadline: float = math.inf) -> ReplyLimits:
     base = request.model.base
     # A whole answer is silent until it is there.
@@ -164,7 +202,7 @@ def _is_over(limits: ReplyLimits) -> bool:
     return asyncio.get_running_loop().time() >= limits.deadline
 
 
-def _told(error: TokenyardError, earlier: TokenyardError, limits: ReplyLimits) -> TokenyardError:
+def _told(error: TokenyardError, earlier: TokenyardError | None, limits: ReplyLimits) -> TokenyardError:
     """Return what to say of a failure after an earlier one: what fails twice is not to be tried a third time."""
     if isinstance(error, ModelFailed) and isinstance(earlier, ModelFailed):
         return model_failed(certain=True)

@@ -35,7 +35,7 @@ MAX_ERROR_BYTES = 64 * 1024
 _LOG = logging.getLogger(__name__)
 
 _JSON = (b"content-type", b"application/json")
-_EVENTS: Headers = [
+EVENTS: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
@@ -72,9 +72,9 @@ async def relay_stream(
 def answer_to(request: ResolvedRequest, settlement: RequestSettlement) -> Answer:
     """Return what reads the replica's answer and gives the client's."""
     claims = settlement.claims
-    return request.body.answer(
-        AnswerHead(request_of(claims.attempt), request.model.name, claims.admitted_at_ms // 1000)
-    )
+    head = AnswerHead(request_of(claims.attempt), request.model.name, claims.admitted_at_ms // 1000)
+    settlement.answer = request.body.answer(head)
+    return settlement.answer
 
 
 async def _frames(
@@ -97,7 +97,7 @@ async def _frames(
                 sent = held
                 # From here on the client has something, and whatever happens it costs what was relayed.
                 settlement.outcome = Outcome.REPLICA_LOST
-                await client.start(200, telemetry.headers(_EVENTS))
+                await client.start(200, telemetry.headers(EVENTS))
             telemetry.received()
             if answer.done:
                 settlement.outcome = Outcome.COMPLETED

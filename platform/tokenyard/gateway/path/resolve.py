@@ -9,8 +9,9 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.models import ModelTask, ResolvedModel
 from tokenyard.core.principal import Principal
 from tokenyard.gateway.counting.token_counter import TokenCounter
-from tokenyard.gateway.elsewhere.taken import check_taken
+from tokenyard.gateway.elsewhere.taken import check_taken, check_tier
 from tokenyard.gateway.endpoints.body import PaidBody
+from tokenyard.gateway.endpoints.invalid_body import unsupported
 from tokenyard.gateway.endpoints.table import Endpoint
 from tokenyard.gateway.ports import ModelResolver
 
@@ -56,23 +57,32 @@ class ResolvedRequest(msgspec.Struct, frozen=True):
         return within and (most is None or self.prompt_tokens <= most)
 
 
-async def resolve(
-    endpoint: Endpoint, body: PaidBody, principal: Principal, models: ModelResolver, counter: TokenCounter
-) -> ResolvedRequest:
-    """Find the model and make sure that it can do what is asked, and that it may fit the model's context.
+async def model_for(path: str, body: PaidBody, principal: Principal, models: ModelResolver) -> ResolvedModel:
+    """Find the model that `body` asks for at `path`, and make sure that the caller may ask it and that it can do it.
 
     Raises:
         ModelNotFound: no such model for this organization.
         PermissionDenied: the plan, the project or the key does not allow the model.
         InvalidRequest: the model cannot do this.
-        ContextLengthExceeded: prompt and completion cannot fit.
     """
     model = await models.resolve(principal.organization, body.model)
     principal.check_model(model.name)
+    _check_task(path, body.task, model)
+    body.check_model(model.base)
+    return model
+
+
+async def resolve(
+    endpoint: Endpoint, body: PaidBody, principal: Principal, models: ModelResolver, counter: TokenCounter
+) -> ResolvedRequest:
+    """Find the model and make sure that it can do what is asked, and that it may fit the model's context.
+
+    Raises what `model_for` does, and `ContextLengthExceeded` where prompt and completion cannot fit.
+    """
+    model = await model_for(endpoint.path, body, principal, models)
     base = model.base
-    check_task(endpoint.path, endpoint.body.task, model)
-    body.check_model(base)
     if base.server is not None:
+        check_tier(body)
         check_taken(endpoint, body, base, base.server)
     prompts = body.prompts(base)
     bounds = tuple(prompt.bound for prompt in prompts)
@@ -80,10 +90,14 @@ async def resolve(
     request = ResolvedRequest(endpoint, body, model, principal.organization, bounds, wanted, exact=False)
     if request.fits:
         return request
+    if parts := body.parts(base):
+        prompts = parts[-1:]  # what stays is the least that the model is made to read
     fewest = await counter.fewest(prompts, base)
     if fewest is not None:
         _fitted(_with(request, fewest))
     elif body.choices:
+        if parts:
+            raise unsupported("truncation", "the tokens of this model cannot be counted here.")
         return _fitted(request)
     # More than the context holds is never used, whatever is counted; where nothing is generated the engine refuses a
     # longer prompt before it computes any.
@@ -98,7 +112,10 @@ async def fitted(request: ResolvedRequest, counter: TokenCounter) -> ResolvedReq
         RateLimited: too many prompts of the organization are being counted.
         Unavailable: too many of all are.
     """
-    return request if request.fits else _fitted(await counted(request, counter) or request)
+    if request.fits:
+        return request
+    known = await _truncated(request, counter) if request.body.parts(request.model.base) else None
+    return _fitted(known or await counted(request, counter) or request)
 
 
 async def counted(request: ResolvedRequest, counter: TokenCounter) -> ResolvedRequest | None:
@@ -110,6 +127,43 @@ async def counted(request: ResolvedRequest, counter: TokenCounter) -> ResolvedRe
     return None if counts is None else msgspec.structs.replace(request, prompts=tuple(counts), exact=True)
 
 
+async def count_input(
+    path: str, body: PaidBody, principal: Principal, models: ModelResolver, counter: TokenCounter
+) -> int:
+    """Return how many tokens a model would be made to read, for free.
+
+    Raises what `model_for` does, and as `TokenCounter.count` does.
+    """
+    model = await model_for(path, body, principal, models)
+    base = model.base
+    parts = body.parts(base)
+    counts = await counter.count(principal.organization, parts or body.prompts(base), base)
+    if counts is None:
+        raise InvalidRequest("The tokens of this model cannot be counted here.", param="model")
+    return sum(counts[_left_out(counts, base.context_length - base.default_max_tokens) if parts else 0 :])
+
+
+async def _truncated(request: ResolvedRequest, counter: TokenCounter) -> ResolvedRequest | None:
+    """Leave out the oldest of the prompt until it has room; None where it cannot be counted."""
+    base = request.model.base
+    counts = await counter.count(request.organization, request.body.parts(base), base)
+    if counts is None:
+        return None
+    left_out = _left_out(counts, base.context_length - request.generated_tokens)
+    request.body.leave_out(left_out)
+    return msgspec.structs.replace(request, prompts=(sum(counts[left_out:]),), exact=True)
+
+
+def _left_out(parts: Sequence[int], room: int) -> int:
+    """Return how many of the first parts have to go where there is `room` for so many tokens; the last one stays."""
+    tokens = sum(parts)
+    for place, part in enumerate(parts[:-1]):
+        if tokens <= room:
+            return place
+        tokens -= part
+    return len(parts) - 1
+
+
 async def least(request: ResolvedRequest, counter: TokenCounter) -> ResolvedRequest | None:
     """Return the request with the fewest tokens that counting may find, or None where counting tells nothing new."""
     base = request.model.base
@@ -117,7 +171,7 @@ async def least(request: ResolvedRequest, counter: TokenCounter) -> ResolvedRequ
     return None if fewest is None else _with(request, fewest)
 
 
-def check_task(path: str, task: ModelTask, model: ResolvedModel) -> None:
+def _check_task(path: str, task: ModelTask, model: ResolvedModel) -> None:
     """Refuse a model that is for other endpoints than `path`, which is for `task`; raises `InvalidRequest`."""
     if model.base.task is not task:
         message = f"The model `{model.name}` is not for {path}: {_USES[model.base.task]}."

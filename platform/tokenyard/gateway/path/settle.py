@@ -15,48 +15,33 @@ from tokenyard.gateway.path.telemetry import RequestTelemetry
 from tokenyard.gateway.ports import AdmissionControl
 from tokenyard.metering.events import Outcome, Settled
 
-DRAIN_TIMEOUT_S = 10.0
 _NOTHING = TokenUsage(0, 0)
 
 Keep = Callable[[KeptAnswer], Awaitable[None]]
 
 
-class Settler:
-    """Settles requests in tasks of their own, which no cancellation of a request reaches."""
-
-    def __init__(self, control: AdmissionControl, clock: Clock) -> None:
-        self._control = control
-        self._clock = clock
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def settle(self, settlement: "RequestSettlement") -> None:
-        """Settle, also when the caller is cancelled while it waits."""
-        event = Settled(settlement.claims, settlement.outcome, settlement.usage, self._clock.now_ms())
-        settlement.telemetry.settled(event)
-        task = asyncio.ensure_future(self._control.settle(event, settlement.cost))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        await asyncio.shield(task)
-
-    async def drain(self) -> None:
-        """Wait for the settlements under way, for a limited time: what is left is found by its lease."""
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=DRAIN_TIMEOUT_S)
-
-
 class RequestSettlement:
-    """`async with` around everything that happens after admission. The relay writes down how far it came."""
+    """`with` around everything that happens after admission. The relay writes down how far it came."""
 
     def __init__(
-        self, settler: Settler, claims: MeterClaims, price: Price, telemetry: RequestTelemetry, keep: Keep
+        self,
+        control: AdmissionControl,
+        clock: Clock,
+        claims: MeterClaims,
+        price: Price,
+        *,
+        telemetry: RequestTelemetry,
+        keep: Keep,
     ) -> None:
-        self._settler = settler
+        self._control = control
+        self._clock = clock
         self._keep = keep
         self._price = price
         self.telemetry = telemetry
         self.claims = claims
         self.outcome = Outcome.FAILED
         self.usage = _NOTHING
+        self.answer: Answer | None = None  # of the attempt that is under way
         self._attempts = 0
 
     @property
@@ -77,12 +62,14 @@ class RequestSettlement:
         if kept is not None:
             await self._keep(kept)
 
-    async def __aenter__(self) -> "RequestSettlement":
+    def __enter__(self) -> "RequestSettlement":
         return self
 
-    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         left = isinstance(error, ClientLeft | asyncio.CancelledError)
         # Before the first attempt no replica has heard of it, so there is nothing to wait for.
         if left and self._attempts and self.outcome is not Outcome.COMPLETED:
             self.outcome = Outcome.LEFT_ELSEWHERE if self.claims.server else Outcome.CLIENT_LEFT
-        await self._settler.settle(self)
+        settled = Settled(self.claims, self.outcome, self.usage, self._clock.now_ms())
+        self.telemetry.settled(settled)
+        self._control.settle(settled, self.cost)

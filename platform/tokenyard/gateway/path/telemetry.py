@@ -2,10 +2,10 @@
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from tokenyard.core.errors import TokenyardError
-from tokenyard.core.ids import new_request_id
+from tokenyard.core.ids import RequestId
 from tokenyard.gateway.metrics import GatewayMetrics
 from tokenyard.gateway.path.client import Headers
 from tokenyard.metering.events import Settled
@@ -16,17 +16,19 @@ _NOTABLE = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 class RequestTelemetry:
-    """Kept from arrival to end. The gateway makes the request's id; the client's own id is only noted."""
+    """Kept from arrival to end. The client's own id for the request is only noted."""
 
     def __init__(
         self,
+        request_id: RequestId,
         endpoint: str,
         metrics: GatewayMetrics,
         log: AccessLog,
+        *,
         at_s: float,
-        id_headers: Sequence[str] = ("x-request-id",),
+        id_headers: Sequence[str],
     ) -> None:
-        self.request_id = new_request_id()
+        self.request_id = request_id
         self._endpoint = endpoint
         self._metrics = metrics
         self._log = log
@@ -49,9 +51,9 @@ class RequestTelemetry:
         self._noted.update(organization=organization, project=project, key=key)
         self._reply.append((b"openai-organization", organization.encode()))
 
-    def admitted(self, model: str, rates: Mapping[str, str]) -> None:
+    def admitted(self, model: str, rates: Headers) -> None:
         self._model = model
-        self._reply.extend((name.encode(), value.encode()) for name, value in rates.items())
+        self._reply += rates
 
     def replays(self, request: str) -> None:
         """The reply is that of an earlier request, and says so by its id."""
@@ -66,8 +68,8 @@ class RequestTelemetry:
 
     def headers(self, own: Headers) -> Headers:
         """Return the reply's headers: `own` and those that every reply has."""
-        spent_ms = round((time.perf_counter() - self._began) * 1000)
-        return [*own, *self._reply, (b"openai-processing-ms", str(spent_ms).encode())]
+        spent_ms = (time.perf_counter() - self._began) * 1000
+        return [*own, *self._reply, (b"openai-processing-ms", b"%d" % spent_ms)]
 
     def received(self) -> None:
         """Note that a part of a stream arrived from the model server."""
@@ -106,11 +108,11 @@ class RequestTelemetry:
         self._metrics.ended(self._endpoint, status, seconds)
         self._log.add(
             {
-                "time": round(self._at_s, 3),
+                "time": self._at_s,
                 "request": self.request_id,
                 "endpoint": self._endpoint,
                 "status": status,
-                "ms": round(seconds * 1000, 1),
+                "ms": int(seconds * 10_000) / 10,
                 **self._noted,
             }
         )

@@ -1,17 +1,9 @@
--- Read budgets of one bucket as they stand in one moment; nothing changes.
+-- Read budgets of one bucket, and all that is pending in it, as they stand in one moment; nothing changes.
 --
 -- ARGV: how many pending charges to read at most, then names.
--- Reply: for each budget {ledger, version, pending, held, number of pending charges, and charge key, amount... of
---   them}. Charges that would be too many are left out.
-local room, found = tonumber(ARGV[1]), {}
-for i = 2, #ARGV do
-  local state = call('HMGET', key('budget', ARGV[i]), 'ledger', 'version', 'pending', 'held')
-  local name = key('pending', ARGV[i])
-  local count = call('HLEN', name)
-  local charges = {}
-  if count <= room then
-    room, charges = room - count, call('HGETALL', name)
-  end
-  found[#found + 1] = { state[1], state[2], state[3], state[4], count, charges }
-end
-return found
+-- Reply: {each budget's value, number of pending charges, their keys and records where they are not too many}.
+local names, pending = {}, KEYS[1] .. ':pending.2'
+for i = 2, #ARGV do names[#names + 1] = key('budget.2', ARGV[i]) end
+local count = redis.call('HLEN', pending)
+local charges = count <= tonumber(ARGV[1]) and redis.call('HGETALL', pending) or {}
+return { redis.call('MGET', unpack(names)), count, charges }

@@ -1,24 +1,23 @@
--- Read all holds of one bucket, and what its budgets say is held of them, in one moment; nothing changes.
+-- Read all holds of one bucket, and the budgets that they name, in one moment; nothing changes.
 --
 -- ARGV: how many holds to read at most, then names of budgets to read in any case.
--- Reply: {now, {request, lease end, amount, budgets...} or nil where they are too many, {budget, held...}}.
-local now, most = now_ms(''), tonumber(ARGV[1])
-if call('ZCARD', HOLDS) > most then return { now, false, {} } end
+-- Reply: {now, {request, lease end, value...} or nil where they are too many, {budget, value...}}.
+local now, leases = now_ms(''), KEYS[1] .. ':holds.2'
+if redis.call('ZCARD', leases) > tonumber(ARGV[1]) then return { now, false, {} } end
 
-local holds, held, seen = {}, {}, {}
-local function read_held(budget)
+local holds, found, seen = {}, {}, {}
+local function read_budget(budget)
   if seen[budget] then return end
   seen[budget] = true
-  held[#held + 1] = budget
-  held[#held + 1] = call('HGET', key('budget', budget), 'held') or '0'
+  found[#found + 1], found[#found + 2] = budget, redis.call('GET', key('budget.2', budget))
 end
 
-for i = 2, #ARGV do read_held(ARGV[i]) end
-local leases = call('ZRANGE', HOLDS, 0, -1, 'WITHSCORES')
-for i = 1, #leases, 2 do
-  local hold = call('HMGET', key('hold', leases[i]), 'amount', 'budgets')
-  local budgets = hold[2] or ''
-  for _, part in ipairs({ leases[i], leases[i + 1], hold[1] or '0', budgets }) do holds[#holds + 1] = part end
-  for budget in gmatch(budgets, '%S+') do read_held(budget) end
+for i = 2, #ARGV do read_budget(ARGV[i]) end
+local members = redis.call('ZRANGE', leases, 0, -1, 'WITHSCORES')
+for i = 1, #members, 2 do
+  local value = redis.call('GET', key('request', members[i]))
+  local hold = hold_in(value)
+  holds[#holds + 1], holds[#holds + 2], holds[#holds + 3] = members[i], members[i + 1], hold and value or false
+  for budget in string.gmatch(hold and hold.budgets or '', '%S+') do read_budget(budget) end
 end
-return { now, holds, held }
+return { now, holds, found }

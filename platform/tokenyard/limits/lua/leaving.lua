@@ -1,32 +1,29 @@
 -- The end of a hold, and what is left of one as long as nobody knows what its request used.
 
--- Take a hold away with its money; its scopes stay as they are. Return what it was, or nil.
-local function drop_hold(request)
-  local name = key('hold', request)
-  local hold = call('HMGET', name, 'admitted_at_ms', 'amount', 'tokens', 'budgets', 'scopes')
-  call('ZREM', HOLDS, request)
-  if not hold[1] then return nil end
-  call('DEL', name)
-  local freed = negated(hold[2])
-  for budget in gmatch(hold[4], '%S+') do call('HINCRBY', key('budget', budget), 'held', freed) end
-  return { admitted_at = tonumber(hold[1]), amount = hold[2], tokens = tonumber(hold[3]), budgets = hold[4],
-    scopes = hold[5] or '' } -- absent: of a version that counted elsewhere
+-- Take a hold away with its money; its scopes stay as they are. Return it, or nil.
+local function drop_hold(request, value)
+  local hold = hold_in(value)
+  redis.call('ZREM', KEYS[1] .. ':holds.2', request)
+  if not hold then return nil end
+  redis.call('DEL', key('request', request))
+  change_budgets(hold.budgets, 0, 0, -hold.amount, -hold.rest)
+  return hold
 end
 
 -- Free a hold's slots, and remember what its windows count.
-local function leave_undecided(now, request, hold)
+local function leave_undecided(request, hold)
   if hold.scopes == '' then return end
-  change_scopes(now, hold.scopes, hold.admitted_at, -1, 0, 0)
+  change_scopes(hold.scopes, hold.admitted_at, -1, 0, 0)
   local name = key('undecided', request)
-  call('HSET', name, 'admitted_at_ms', hold.admitted_at, 'tokens', hold.tokens, 'scopes', hold.scopes)
-  call('PEXPIRE', name, SCOPE_MS)
+  redis.call('HSET', name, 'admitted_at_ms', hold.admitted_at, 'tokens', hold.tokens, 'scopes', hold.scopes)
+  redis.call('PEXPIRE', name, SCOPE_MS)
 end
 
 -- Let the windows count what an undecided request really used.
-local function decide(now, request, tokens)
+local function decide(request, tokens)
   local name = key('undecided', request)
-  local left = call('HMGET', name, 'admitted_at_ms', 'tokens', 'scopes')
+  local left = redis.call('HMGET', name, 'admitted_at_ms', 'tokens', 'scopes')
   if not left[1] then return end
-  call('DEL', name)
-  change_scopes(now, left[3] or '', tonumber(left[1]), 0, 0, tokens - tonumber(left[2]))
+  redis.call('DEL', name)
+  change_scopes(left[3], tonumber(left[1]), 0, 0, tokens - tonumber(left[2]))
 end

@@ -1,30 +1,33 @@
--- Change what the scopes of one request count for it: slots, requests and tokens. `scopes` is a list of scope/limits,
--- where limits are the numbers of those that it has. A window that has forgotten the request stays as it is.
-local function change_scopes(now, scopes, admitted_at, slots, requests, tokens)
-  if slots == 0 and requests == 0 and tokens == 0 then return end
-  local names, limits = {}, {}
-  for scope, numbers in gmatch(scopes, '(%S+)/(%d+)') do
-    names[#names + 1], limits[#limits + 1] = key('windows', scope), numbers
-  end
-  if #names == 0 then return end
-  local values = call('MGET', unpack(names))
-  for at, name in ipairs(names) do
-    local scope, changed, numbers = read_scope(values[at]), false, limits[at]
-    for each = 1, #numbers do
-      local limit = string.byte(numbers, each) - 48
-      local change = limit == SLOTS and slots or limit % 2 == 0 and tokens or requests
-      if limit == SLOTS then
-        scope[1], changed = math.max(0, scope[1] + change), true
-      elseif change ~= 0 then
-        local width, place = WIDTHS[limit], 3 * limit - 1
-        local index, current = floor(admitted_at / width), floor(now / width)
-        if current - index <= PARTS and index - current <= PARTS then
-          if scope[place] ~= current then turn_to(scope, limit, current) end
-          count_in(scope, limit, index, change)
-          changed = true
-        end
-      end
+-- Change what one scope counts for a request: slots, requests and tokens. A window that has forgotten the request stays
+-- as it is.
+local function change_scope(name, value, admitted_at, slots, requests, tokens)
+  local minute, day = math.floor(admitted_at / MINUTE_PART), math.floor(admitted_at / DAY_PART)
+  if value and requests == 0 then
+    local used, part1, sum1, new1, part2, sum2, new2, part3, sum3, new3, part4, sum4, new4 = struct.unpack(FRONT, value)
+    if part2 == minute and part4 == day and used + slots >= 0 and new2 + tokens >= 0 and new4 + tokens >= 0 then
+      -- It was short: the sub-buckets in which it counts are the newest still.
+      redis.call('SETRANGE', name, 0, struct.pack(FRONT, used + slots, part1, sum1, new1,
+        part2, sum2 + tokens, new2 + tokens, part3, sum3, new3, part4, sum4 + tokens, new4 + tokens))
+      return
     end
-    if changed then write_scope(name, scope) end
+  end
+  local scope = read_scope(value)
+  scope[1] = math.max(0, scope[1] + slots)
+  if requests ~= 0 then
+    count_in(scope, 1, minute, requests)
+    count_in(scope, 3, day, requests)
+  end
+  if tokens ~= 0 then
+    count_in(scope, 2, minute, tokens)
+    count_in(scope, 4, day, tokens)
+  end
+  write_scope(name, scope)
+end
+
+-- Do so for `scopes`, separated by spaces.
+local function change_scopes(scopes, admitted_at, slots, requests, tokens)
+  for scope in string.gmatch(scopes, '%S+') do
+    local name = key('windows', scope)
+    change_scope(name, redis.call('GET', name), admitted_at, slots, requests, tokens)
   end
 end

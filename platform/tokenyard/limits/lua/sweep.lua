@@ -6,13 +6,13 @@
 local now, expired = now_ms(ARGV[1]), 0
 for i = 2, #ARGV, 2 do
   local request, event = ARGV[i], ARGV[i + 1]
-  local lease_end = call('ZSCORE', HOLDS, request)
+  local lease_end = redis.call('ZSCORE', KEYS[1] .. ':holds.2', request)
   if lease_end and tonumber(lease_end) <= now then
-    local hold = drop_hold(request)
+    local hold = drop_hold(request, redis.call('GET', key('request', request)))
     if hold and event ~= '' then
-      for budget in gmatch(hold.budgets, '%S+') do set_pending(budget, request, hold.amount) end
-      leave_undecided(now, request, hold)
-      call('XADD', USAGE, '*', 'event', event)
+      set_pending(request, struct.pack(AMOUNT, hold.amount, hold.rest), hold.budgets)
+      leave_undecided(request, hold)
+      redis.call('XADD', KEYS[1] .. ':usage', '*', 'event', event)
     end
     if hold then expired = expired + 1 end
   end

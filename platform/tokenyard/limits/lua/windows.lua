@@ -2,50 +2,62 @@
 --
 -- A window is twelve sub-buckets long. It counts the current one and the twelve before, so that no real window is ever
 -- over. Numbers are doubles, exact to 2^53. First stands what nearly every request changes: slots; then of each window
--- the number of its newest sub-bucket, the sum of all that counts, and the newest's own count. After that come each
--- window's twelve older counts, newest first.
+-- (1 requests and 2 tokens a minute, 3 and 4 a day) the number of its newest sub-bucket, the sum of all that counts,
+-- and the newest's own count. After that come each window's twelve older counts, newest first.
 --
--- In Lua a scope is a list of the first 13 numbers (slots; a window's three from 3 * its number - 1 on) and, as OLDER,
--- the older counts, still packed.
-local pack, unpack_numbers = struct.pack, struct.unpack
+-- In Lua a scope is a list of the first 13 numbers (slots; a window's three from 3 * its number - 1 on), as VALUE what
+-- it was read from, of which only the older counts are right, and as WHOLE whether these have changed.
 local PARTS = 12
-local WIDTHS = { 5000, 5000, 7200000, 7200000 } -- ms, by number of the limit: 1 rpm, 2 tpm, 3 rpd, 4 tpd
-local SLOTS = 5
-local FRONT, NUMBER, ZERO, OLDER = '>ddddddddddddd', '>d', '\0\0\0\0\0\0\0\0', 14
-local BYTES, OLDER_BYTES = 8, 96
-local SCOPE_MS = 100800000 -- 28 hours: then no window counts anything any more
+local MINUTE_PART = 5000 -- ms
+local DAY_PART = 7200000
+local VALUE = 14
+local WHOLE = 15
+local FRONT = '>ddddddddddddd'
+local FRONT_BYTES = 104
+local OLDER_BYTES = 96 -- of a window
+local ZERO = '\0\0\0\0\0\0\0\0'
+local SCOPE_MS = 100800000 -- 28 hours: a day counts for 26, and at the latest after 2 a scope is written whole
 
 local function read_scope(value)
-  if not value then return { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, string.rep(ZERO, 4 * PARTS) } end
-  local scope = { unpack_numbers(FRONT, value) } -- the numbers, and where they end
-  scope[OLDER] = sub(value, scope[OLDER])
+  if not value then return { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, string.rep(ZERO, 61), true } end
+  local scope = { struct.unpack(FRONT, value) } -- the numbers, and where they end
+  scope[VALUE] = value
   return scope
 end
 
+-- Most often only the front has changed; the rest and its expiry then stay.
 local function write_scope(name, scope)
-  call('SET', name, pack(FRONT, unpack(scope, 1, 13)) .. scope[OLDER], 'PX', SCOPE_MS)
+  local front = struct.pack(FRONT, unpack(scope, 1, 13))
+  if scope[WHOLE] then
+    redis.call('SET', name, front .. string.sub(scope[VALUE], FRONT_BYTES + 1), 'PX', SCOPE_MS)
+  else
+    redis.call('SETRANGE', name, 0, front)
+  end
 end
 
 local function older_count(scope, window, age)
-  return (unpack_numbers(NUMBER, scope[OLDER], (window - 1) * OLDER_BYTES + (age - 1) * BYTES + 1))
+  return (struct.unpack('>d', scope[VALUE], FRONT_BYTES + (window - 1) * OLDER_BYTES + age * 8 - 7))
 end
 
--- Make sub-bucket `index` the newest where it is newer; what is too old counts no more. A window that lies further ahead
--- than it is long is of a clock that was wrong, and counts nothing.
+-- Make sub-bucket `index` the newest where it is newer; what is too old counts no more. A window that lies further
+-- ahead than it is long is of a clock that was wrong, and counts nothing.
 local function turn_to(scope, window, index)
   local place = 3 * window - 1
   local passed = index - scope[place]
   if passed <= 0 and passed >= -PARTS then return end
-  local older, start, mine = scope[OLDER], (window - 1) * OLDER_BYTES, nil
+  local value, start = scope[VALUE], FRONT_BYTES + (window - 1) * OLDER_BYTES
+  local kept = ''
   if passed > PARTS or passed < 0 then
-    mine, scope[place + 1] = string.rep(ZERO, PARTS), 0
+    passed, scope[place + 1] = PARTS + 1, 0
   else
-    for age = PARTS - passed + 1, PARTS do scope[place + 1] = scope[place + 1] - older_count(scope, window, age) end
-    mine = string.rep(ZERO, passed - 1) .. pack(NUMBER, scope[place + 2])
-      .. sub(older, start + 1, start + OLDER_BYTES - passed * BYTES)
+    for age = PARTS - passed + 1, PARTS do
+      scope[place + 1] = scope[place + 1] - older_count(scope, window, age)
+    end
+    kept = struct.pack('>d', scope[place + 2]) .. string.sub(value, start + 1, start + OLDER_BYTES - passed * 8)
   end
-  scope[place], scope[place + 2] = index, 0
-  scope[OLDER] = sub(older, 1, start) .. mine .. sub(older, start + OLDER_BYTES + 1)
+  scope[place], scope[place + 2], scope[WHOLE] = index, 0, true
+  scope[VALUE] = string.sub(value, 1, start) .. string.rep(ZERO, passed - 1) .. kept
+    .. string.sub(value, start + OLDER_BYTES + 1)
 end
 
 -- Count `change` more in sub-bucket `index`, never less than nothing: a correction of what Redis lost meanwhile.
@@ -57,10 +69,10 @@ local function count_in(scope, window, index, change)
     local after = math.max(0, scope[place + 2] + change)
     scope[place + 1], scope[place + 2] = scope[place + 1] + after - scope[place + 2], after
   elseif age <= PARTS then
+    local value, at = scope[VALUE], FRONT_BYTES + (window - 1) * OLDER_BYTES + age * 8 - 8
     local before = older_count(scope, window, age)
     local after = math.max(0, before + change)
-    local older, start = scope[OLDER], (window - 1) * OLDER_BYTES + (age - 1) * BYTES
-    scope[place + 1] = scope[place + 1] + after - before
-    scope[OLDER] = sub(older, 1, start) .. pack(NUMBER, after) .. sub(older, start + BYTES + 1)
+    scope[place + 1], scope[WHOLE] = scope[place + 1] + after - before, true
+    scope[VALUE] = string.sub(value, 1, at) .. struct.pack('>d', after) .. string.sub(value, at + 9)
   end
 end

@@ -22,7 +22,8 @@ def valkey_part(settings: Settings, environment: Mapping[str, str]) -> Part:
             *(str(get_binary_path()), "--bind", "127.0.0.1", "--port", str(settings.valkey_port)),
             *("--dir", str(folder), "--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
             # Its title would overwrite the environment by which the run's processes are found.
-            *("--maxmemory-policy", "noeviction", "--daemonize", "no", "--set-proc-title", "no"),
+            *("--daemonize", "no", "--set-proc-title", "no"),
+            *("--maxmemory", str(settings.valkey_memory_bytes), "--maxmemory-policy", "noeviction"),
         ),
         environment=environment,
         probe=answers_redis(settings.effective_redis_url),

@@ -4,11 +4,12 @@ An organization's own statement replaces its plan's, field by field. Apart from 
 narrowest limit decides, and a model must be allowed by each scope that has a list.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId
+from tokenyard.core.money import PriceStep
 from tokenyard.core.principal import (
     AllowedModels,
     KeyScope,
@@ -20,6 +21,7 @@ from tokenyard.core.principal import (
     ScopedLimits,
 )
 from tokenyard.tenancy.keys import Credential
+from tokenyard.tenancy.plans.prices import tier_terms
 from tokenyard.tenancy.tables import ApiKeyRow, OrganizationRow, PlanRow, ProjectRow
 from tokenyard.web.client_address import Networks
 
@@ -41,9 +43,13 @@ def effective_weight(own: int | None, plan: PlanRow | None) -> int:
 
 
 def credential_of(
-    key: ApiKeyRow, project: ProjectRow | None, organization: OrganizationRow | None, plan: PlanRow | None
+    key: ApiKeyRow,
+    project: ProjectRow | None,
+    organization: OrganizationRow | None,
+    plan: PlanRow | None,
+    prices: Sequence[PriceStep] = (),
 ) -> Credential | None:
-    """Return who holds `key`, or None where it has ended."""
+    """Return who holds `key`, or None where it has ended. `prices` are the organization's, now and later."""
     if key.revoked_at is not None:
         return None
     addresses = None if key.addresses is None else Networks(key.addresses)
@@ -69,6 +75,9 @@ def credential_of(
         ),
         model_limits=(*_model_limits(key.id, key.model_limits), *_model_limits(project.id, project.model_limits)),
         scopes=None if key.scopes is None else frozenset(map(KeyScope, key.scopes)),
+        local_share=None if plan is None else plan.local_share,
+        tiers={tier: terms.weight for tier, terms in tier_terms(plan).items()},
+        prices=tuple(prices),
     )
     return Credential(principal, key.expires_at, addresses, None if plan is None else plan.id)
 

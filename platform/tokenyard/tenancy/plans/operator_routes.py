@@ -2,7 +2,6 @@
 
 from fastapi import APIRouter
 
-from tokenyard.core.principal import Limits
 from tokenyard.tenancy.plans.operator_store import PlanOperatorStore
 from tokenyard.tenancy.plans.views import NewPlan, PlanChanges, PlanDeleted, PlanView
 from tokenyard.tenancy.push import TenancyPush
@@ -16,10 +15,7 @@ def plans_router(plans: PlanOperatorStore, push: TenancyPush) -> APIRouter:
 
     @routes.post("")
     async def create_plan(operator: CurrentOperator, body: NewPlan) -> PlanView:
-        limits = body.limits.applied_to(Limits())
-        return await plans.create(
-            name=body.name, weight=body.weight, limits=limits, models=body.models, actor=operator.key
-        )
+        return await plans.create(body.stated(), actor=operator.key)
 
     @routes.get("")
     async def list_plans(_operator: CurrentOperator, after: After = None, limit: PageSize = 20) -> Page[PlanView]:
@@ -31,7 +27,7 @@ def plans_router(plans: PlanOperatorStore, push: TenancyPush) -> APIRouter:
 
     @routes.patch("/{plan}")
     async def change_plan(operator: CurrentOperator, plan: str, body: PlanChanges) -> PlanView:
-        """Change what the body names, at once for every organization on the plan."""
+        """Change what the body names for every organization on the plan: prices in 15 minutes, all else at once."""
         changed, messages = await plans.change(
             plan,
             name=body.name,

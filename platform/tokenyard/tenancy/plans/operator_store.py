@@ -1,6 +1,6 @@
 """The operator's plans. They belong to no organization."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import func, or_, select, update
 from sqlalchemy.exc import IntegrityError
@@ -9,11 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Conflict, NotFound
 from tokenyard.core.ids import ApiKeyId, OrganizationId, PlanId, new_plan_id
-from tokenyard.core.principal import Limits
 from tokenyard.storage.database import Database
 from tokenyard.storage.paging import part_of_list
 from tokenyard.storage.transactional_outbox import OutboxMessage
 from tokenyard.tenancy.changes import PlanRevised, write_change
+from tokenyard.tenancy.plans.prices import publish_new_plan, publish_prices
 from tokenyard.tenancy.plans.rules import Rules
 from tokenyard.tenancy.plans.views import PlanView
 from tokenyard.tenancy.store import AuditedChange, LimitsChange, record, write_changes
@@ -27,22 +27,22 @@ class PlanOperatorStore:
         self._database = database
         self._clock = clock
 
-    async def create(
-        self, *, name: str, weight: int, limits: Limits, models: list[str] | None, actor: ApiKeyId
-    ) -> PlanView:
-        """Make a plan; a name that another has raises `Conflict`."""
-        now = self._clock.now_ms() // 1000
+    async def create(self, stated: Mapping[str, object], *, actor: ApiKeyId) -> PlanView:
+        """Make a plan of the row's values; a name that another has raises `Conflict`."""
+        now_ms = self._clock.now_ms()
+        now = now_ms // 1000
         row = PlanRow(id=new_plan_id(), created_at=now)
         change = AuditedChange(row)
-        for attribute, value in (("name", name), ("weight", weight), ("limits", limits), ("models", models)):
+        for attribute, value in stated.items():
             change.set(attribute, value)
         change.before.clear()
         try:
             async with self._database.transaction() as session:
                 session.add(row)
+                publish_new_plan(session, row, now_ms)
                 record(session, None, actor, "plan.created", row.id, at=now, change=change)
         except IntegrityError as error:
-            raise _taken(name) from error
+            raise _taken(row.name) from error
         return PlanView.model_validate(row)
 
     async def plans(self, *, after: str | None, limit: int) -> Sequence[PlanView]:
@@ -69,6 +69,9 @@ class PlanOperatorStore:
             async with self._database.transaction() as session:
                 row = await plan_of(session, reference, to_change=True)
                 change = write_changes(row, limits, rules, name=name)
+                prices_from_ms = await publish_prices(session, row, now_ms)
+                if prices_from_ms is not None:
+                    change.set("prices_from_ms", prices_from_ms)
                 messages = await _revise(session, row, now_ms) if change.is_in_principal else []
                 record(session, None, actor, "plan.updated", row.id, at=now_ms // 1000, change=change)
                 return PlanView.model_validate(row), messages

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from ipaddress import ip_network
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import msgspec
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.core.money import InexactAmount, from_dollars, to_dollars
-from tokenyard.core.principal import KeyScope, Limits
+from tokenyard.core.money import InexactAmount, from_dollars, multiplier_from, multiplier_text, to_dollars
+from tokenyard.core.principal import KeyScope, Limits, LocalShare
 
 MAX_PATTERNS = 50  # each that names a model has windows of its own, which a request must pass
 MAX_NETWORKS = 50
@@ -36,6 +36,13 @@ def _dollars(text: str) -> str:
     return text
 
 
+def _multiplier(text: str) -> str:
+    try:
+        return multiplier_text(multiplier_from(text))
+    except InexactAmount as error:
+        raise ValueError(str(error)) from None
+
+
 def _network(text: str) -> str:
     network = ip_network(text)
     if network.version == 6 and network.network_address.ipv4_mapped is not None:
@@ -57,6 +64,12 @@ def stated(body: BaseModel, *names: str) -> dict[str, Callable[[object], object]
 
 
 Weight = Annotated[int, Field(ge=1, le=1000)]
+PinnedAdapters = Annotated[int, Field(ge=0, le=1000)]
+"""How many of an organization's fine-tuned models stay in the memory of replicas: those that its aliases name, then
+those that went live last."""
+PriceMultiplier = Annotated[str, Field(max_length=32), AfterValidator(_multiplier)]
+"""By what prices on the rate cards are multiplied, such as `"0.8"`: from 0 to 10, with up to four decimals."""
+TierName = Literal["flex", "priority"]
 ModelPattern = Annotated[str, Field(max_length=MAX_MODEL_LENGTH, pattern=MODEL_PATTERN)]
 Models = Annotated[list[ModelPattern], Field(max_length=MAX_PATTERNS)]
 Addresses = Annotated[list[Annotated[str, AfterValidator(_network)]], Field(min_length=1, max_length=MAX_NETWORKS)]
@@ -111,6 +124,37 @@ class LimitsView(RateLimitsView):
         return changes
 
 
+class LocalShareView(StrictBody):
+    """What each gateway process may grant an organization while Redis is away.
+
+    `percent` is of each limit on requests, tokens and concurrency. The requests may cost `spend_dollars` in all, until
+    Redis knows of them and lets the organization go on: so a budget is never overdrawn by more than that for each
+    process.
+    """
+
+    percent: Annotated[int, Field(ge=1, le=100)]
+    spend_dollars: Annotated[str, AfterValidator(_dollars)]
+
+    @classmethod
+    def of(cls, share: LocalShare) -> Self:
+        return cls(percent=share.percent, spend_dollars=to_dollars(share.spend))
+
+    @staticmethod
+    def share_of(view: "LocalShareView | None") -> LocalShare | None:
+        return None if view is None else LocalShare(view.percent, from_dollars(view.spend_dollars))
+
+
+def _local_share_view(value: object) -> object:
+    return LocalShareView.of(value) if isinstance(value, LocalShare) else value
+
+
+class PlanTier(StrictBody):
+    """What a plan grants to requests of a service tier. Without a multiplier of its own they cost what others do."""
+
+    weight: Weight
+    price_multiplier: PriceMultiplier | None = None
+
+
 def _limits_view(value: object) -> object:
     return LimitsView.of(value) if isinstance(value, Limits) else value
 
@@ -120,6 +164,7 @@ def _rate_limits_view(value: object) -> object:
 
 
 LimitsField = Annotated[LimitsView, BeforeValidator(_limits_view)]
+LocalShareField = Annotated[LocalShareView, BeforeValidator(_local_share_view)]
 RateLimitsField = Annotated[RateLimitsView, BeforeValidator(_rate_limits_view)]
 
 

@@ -1,51 +1,99 @@
 """Plans as the API takes and shows them, and what holds for models in a project, in OpenAI's shapes."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field
 
 from tokenyard.core.ids import PlanId
+from tokenyard.core.principal import Limits
 from tokenyard.tenancy.plans.combination import WEIGHT
 from tokenyard.tenancy.plans.rules import (
     LimitsField,
     LimitsView,
+    LocalShareField,
+    LocalShareView,
     Models,
+    PinnedAdapters,
+    PlanTier,
+    PriceMultiplier,
     RateLimitsView,
     Rules,
     StrictBody,
+    TierName,
     Weight,
     stated,
 )
 from tokenyard.tenancy.views import RowView
 from tokenyard.web.pages import Identified
 
+_STATED = ("name", "weight", "models", "price_multiplier", "pinned_adapters")
 PlanName = Annotated[str, Field(max_length=40, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 
 
 class NewPlan(StrictBody):
-    """`POST /admin/plans`; models go by their names, or by the beginning of them and a `*`, and null is all."""
+    """`POST /admin/plans`; models go by their names, or by the beginning of them and a `*`, and null is all.
+
+    `service_tiers` are those that requests may ask for, besides `default`. Without a `local_share` nothing is served
+    while Redis is away.
+    """
 
     name: PlanName
     weight: Weight = WEIGHT
     limits: LimitsView = LimitsView()
     models: Models | None = None
+    price_multiplier: PriceMultiplier = "1"
+    service_tiers: Annotated[dict[TierName, PlanTier], Field(default_factory=dict)]
+    local_share: LocalShareView | None = None
+    pinned_adapters: PinnedAdapters = 0
+
+    def stated(self) -> Mapping[str, object]:
+        """Return what the plan's row is to hold."""
+        tiers = {name: tier.model_dump() for name, tier in self.service_tiers.items()}
+        values = {name: getattr(self, name) for name in _STATED}
+        share = LocalShareView.share_of(self.local_share)
+        return values | {"limits": self.limits.applied_to(Limits()), "service_tiers": tiers, "local_share": share}
 
 
 class PlanChanges(StrictBody):
-    """`PATCH /admin/plans/{plan}`; absent changes nothing, nor does null, which for models is all of them."""
+    """`PATCH /admin/plans/{plan}`; absent changes nothing, nor does null, which for models is all of them.
+
+    A `local_share` that is null ends. Of `service_tiers` those that are named change, and one that is null ends. Prices
+    change 15 minutes later.
+    """
 
     name: PlanName | None = None
     weight: Weight | None = None
     limits: LimitsView | None = None
     models: Models | None = None
+    price_multiplier: PriceMultiplier | None = None
+    service_tiers: dict[TierName, PlanTier | None] | None = None
+    local_share: LocalShareView | None = None
+    pinned_adapters: PinnedAdapters | None = None
 
     def rules(self) -> Rules:
-        """Return what the body names of weight and models."""
-        return stated(self, "models") | (stated(self, "weight") if self.weight is not None else {})
+        """Return what the body names, but for name and limits."""
+        given = [name for name in ("weight", "price_multiplier", "pinned_adapters") if getattr(self, name) is not None]
+        rules: dict[str, Any] = stated(self, "models", *given)
+        if "local_share" in self.model_fields_set:
+            share = LocalShareView.share_of(self.local_share)
+            rules["local_share"] = lambda _old: share
+        return rules if self.service_tiers is None else {**rules, "service_tiers": self._applied_to}
+
+    def _applied_to(self, old: Mapping[str, object]) -> dict[str, object]:
+        tiers = dict(old)
+        for name, tier in (self.service_tiers or {}).items():
+            tiers.pop(name, None)
+            if tier is not None:
+                tiers[name] = tier.model_dump()
+        return tiers
 
 
 class PlanView(RowView):
-    """What organizations on it have where they state nothing of their own."""
+    """What organizations on it have where they state nothing of their own.
+
+    The multipliers come into force at `prices_from_ms` (unix milliseconds).
+    """
 
     id: PlanId
     object: Literal["plan"] = "plan"
@@ -53,6 +101,11 @@ class PlanView(RowView):
     weight: int
     limits: LimitsField
     models: list[str] | None
+    price_multiplier: str
+    service_tiers: dict[str, PlanTier]
+    prices_from_ms: int
+    local_share: LocalShareField | None
+    pinned_adapters: int
     created_at: int
 
 

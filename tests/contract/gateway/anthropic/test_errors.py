@@ -17,7 +17,8 @@ from support.servers.asgi import running
 from tokenyard.core.budgets import wallet
 from tokenyard.gateway.endpoints.anthropic.unpaid_replies import errors_at
 from tokenyard.metering.events import Outcome
-from tokenyard.web.http_protocol import BoundedConfig, HttpBounds
+from tokenyard.web.edge.bounds import HttpBounds
+from tokenyard.web.edge.http_protocol import BoundedConfig
 
 MESSAGES = "/v1/messages"
 
@@ -83,7 +84,7 @@ async def test_an_unknown_model(client: AsyncAnthropic) -> None:
         ({"messages": [{"role": "tool", "content": "x"}]}, "'messages[0].role'"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]},
-            "'messages[0].content[0].type'",
+            "'messages[0].content[0].source",
         ),
         ({"messages": [{"role": "user", "content": [{"type": "document"}]}]}, "'messages[0].content[0].type'"),
         (

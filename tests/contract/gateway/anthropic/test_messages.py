@@ -2,15 +2,19 @@
 
 import asyncio
 
+import anthropic
+import msgspec
 import pytest
 from anthropic import Anthropic, AsyncAnthropic
-from anthropic.types import MessageParam, TextBlock
+from anthropic.types import Base64ImageSourceParam, MessageParam, TextBlock
 from openai import AsyncOpenAI
 from pydantic import BaseModel
 
 from support.anthropic_client import HI
 from support.fakes.gateway_ports import BASE
 from support.gateway_stack import HELLO, KEY, GatewayStack, until
+from support.request_bodies import image, image_data
+from tokenyard.core.models import ImagesSpec
 from tokenyard.core.usage import TokenUsage
 from tokenyard.metering.events import Outcome
 
@@ -107,6 +111,28 @@ async def test_everything_that_is_taken(gateway: GatewayStack, client: AsyncAnth
     assert not set(sent) & {"metadata", "service_tier", "thinking", "user", "safety_identifier", "stop"}
 
 
+async def test_an_image_is_shown_to_a_model_that_sees(gateway: GatewayStack, client: AsyncAnthropic) -> None:
+    source: Base64ImageSourceParam = {"type": "base64", "media_type": "image/png", "data": image_data()}
+    seen: list[MessageParam] = [
+        {"role": "user", "content": [{"type": "image", "source": source}, {"type": "text", "text": "What is this?"}]}
+    ]
+    with pytest.raises(anthropic.BadRequestError, match="does not take images"):
+        await client.messages.create(model=BASE.id, max_tokens=30, messages=seen)
+    gateway.models.base = msgspec.structs.replace(BASE, images=ImagesSpec(tokens=100))
+    await client.messages.create(model=BASE.id, max_tokens=30, messages=seen)
+    (sent,) = gateway.server.log
+    assert sent.body["messages"] == [
+        {
+            "role": "user",
+            "content": [
+                {"type": "image_url", "image_url": {"url": image()}},
+                {"type": "text", "text": "What is this?"},
+            ],
+        }
+    ]
+    await gateway.settled()
+
+
 async def test_what_was_said_goes_back(gateway: GatewayStack, client: AsyncAnthropic) -> None:
     """An answer is given back as the client holds it, whole or from a stream."""
     gateway.server.behaviour.tokens = 2
@@ -145,14 +171,14 @@ async def test_a_message_costs_what_a_chat_does(gateway: GatewayStack, client: A
         if stream:
             assert [chunk async for chunk in answer]  # type: ignore[union-attr]
     await gateway.settled(1)
-    before = int((await gateway.budget())[b"pending"])
+    before = (await gateway.budget()).pending
     message = await client.messages.create(model=BASE.id, messages=HI, max_tokens=5, stream=stream)
     if stream:
         assert [event async for event in message]  # type: ignore[union-attr]
     chat, asked = await gateway.settled(2)
     assert asked.usage == chat.usage == TokenUsage(4, 5, 2)
     assert asked.outcome is chat.outcome is Outcome.COMPLETED
-    assert int((await gateway.budget())[b"pending"]) == 2 * before > 0
+    assert (await gateway.budget()).pending == 2 * before > 0
 
 
 def _ask(url: str) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,10 +19,13 @@ from aiohttp import ClientSession
 from redis.asyncio import Redis
 from transformers import AutoModel, AutoTokenizer
 
+from support.fuzz.attack import Attack
+from support.fuzz.bodies import POOLED
+from support.fuzz.cases import fuzz_case
 from support.gateway_stack import KEY, OTHER_KEY, GatewayStack, gateway_stack
 from support.replica_caller import ReplicaCaller, claims
-from tokenyard.catalog.base_models import BaseModels
-from tokenyard.core.models import read_model_spec
+from tokenyard.catalog.base_models.base_models import BaseModels
+from tokenyard.core.model_files.reading import read_model_spec
 from tokenyard.core.replica import Replica
 from tokenyard.core.usage import MeterClaims, TokenUsage
 from tokenyard.metering.events import Outcome
@@ -37,6 +41,8 @@ TEXTS = [
     "Interest rates rose by a quarter of a point, " * 12,
     "x",
 ]
+CASES = int(os.environ.get("FUZZ_CASES", "120")) // 2
+CLIENTS = 4
 LONG = ["sea " * 100] * 700  # more than one organization alone may have waiting here
 LONG_TOKENS = 102
 Vectors = Any
@@ -194,6 +200,20 @@ async def test_who_has_as_much_inside_as_it_may_is_told_when_to_come_back(
         assert (response.status, error["code"]) == (429, "slow_down")
         assert int(response.headers["retry-after"]) >= 1
         assert len((await _post(gateway, EMBEDDINGS, key=OTHER_KEY, input="one short text"))["data"]) == 1
+
+
+async def test_whatever_is_sent_is_answered_or_refused(gateway: GatewayStack, embedder: ReplicaCaller) -> None:
+    before = await _computed(embedder)
+    cases = (fuzz_case(seed, MODEL, dict.fromkeys(POOLED, 1)) for seed in range(CASES))
+    async with ClientSession() as session:
+        attack = Attack(session, gateway.url, KEY, cases)
+        await attack.run(CLIENTS)
+    assert len(attack.answers) == CASES
+    assert [str(answer) for answer in attack.answers if answer.problem] == []
+    served = [answer for answer in attack.answers if answer.status == 200]
+    assert min(len(served), len(attack.answers) - len(served)) > CASES / 10
+    assert await _computed(embedder) > before
+    await embedder.idle()
 
 
 async def test_who_leaves_is_charged_for_the_texts_that_were_computed(embedder: ReplicaCaller) -> None:

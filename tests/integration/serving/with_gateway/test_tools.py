@@ -10,7 +10,7 @@ from openai import AsyncOpenAI
 
 from support.gateway_stack import KEY, GatewayStack
 from support.replica_caller import MODEL, ReplicaCaller
-from tokenyard.catalog.base_models import BaseModels
+from tokenyard.catalog.base_models.base_models import BaseModels
 from tokenyard.core.models import ModelSpec
 from tokenyard.core.usage import TokenUsage
 from tokenyard.gateway.endpoints.table import CHAT

@@ -7,11 +7,14 @@ import pytest
 from msgspec.structs import replace
 
 from support.fakes.gateway_ports import BASE
+from support.request_bodies import image, image_data
 from tokenyard.core.errors import InvalidRequest
+from tokenyard.core.models import BaseModel, ImagesSpec
 from tokenyard.gateway.endpoints.anthropic.messages import MessagesBody
 from tokenyard.gateway.endpoints.chat import ChatBody
 from tokenyard.gateway.endpoints.table import CHAT, MESSAGES
 
+SEEING = replace(BASE, images=ImagesSpec(tokens=100))
 USE = {"type": "tool_use", "id": "t1", "name": "f", "input": {"a": [1, 2]}}
 RESULT = {"type": "tool_result", "tool_use_id": "t1", "content": "done"}
 TOOL = {"name": "f", "input_schema": {"type": "object"}}
@@ -101,6 +104,54 @@ def test_it_is_read_as_the_same_chat_would_be() -> None:
     assert body.prompts(BASE) == chat.prompts(BASE)
     assert (body.wanted_tokens, body.choices) == (chat.wanted_tokens, chat.choices)
     assert body.sent(BASE, 5) == chat.sent(BASE, 5)
+
+
+def shown(**source: str) -> dict[str, Any]:
+    return {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": image_data(), **source}}
+
+
+def test_images_are_parts_of_what_a_user_says() -> None:
+    body = read(
+        messages=[{"role": "user", "content": [text("a"), shown(), text("b")]}, {"role": "user", "content": "c"}]
+    )
+    body.check_model(SEEING)
+    parts = [text("a"), {"type": "image_url", "image_url": {"url": image()}}, text("b"), text("c")]
+    assert body.sent(SEEING, 5)["messages"] == [{"role": "user", "content": parts}]
+    bound = read(messages=[{"role": "user", "content": [text("a"), text("b"), text("c")]}]).prompts(SEEING)[0].bound
+    assert body.prompts(SEEING)[0].bound == bound + 100 - len("\n\n")
+
+
+@pytest.mark.parametrize(
+    ("block", "model", "code"),
+    [
+        (shown(), BASE, "unsupported_parameter"),
+        (shown(data="AAAA"), SEEING, "invalid_image"),
+        (shown(data=image_data(size=(5000, 5000))), SEEING, "image_too_large"),
+    ],
+    ids=["not taken", "none", "too large"],
+)
+def test_an_image_that_is_not_taken_is_the_messages_fault(block: object, model: BaseModel, code: str) -> None:
+    body = read(system="s", messages=[{"role": "user", "content": [block]}])
+    with pytest.raises(InvalidRequest) as refused:
+        body.check_model(model)
+    assert (refused.value.param, refused.value.code) == ("messages", code)
+    assert "messages[" not in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "source", [{"type": "url", "url": "https://example.com/a.png"}, {"type": "file", "file_id": "file_1"}]
+)
+def test_no_address_of_an_image_is_taken(source: object) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        read(messages=[{"role": "user", "content": [{"type": "image", "source": source}]}])
+    assert refused.value.param == "messages[0].content[0].source.type"
+
+
+@pytest.mark.parametrize("role", ["assistant", "system"])
+def test_only_a_user_shows_images(role: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        read(messages=[{"role": role, "content": [shown()]}])
+    assert refused.value.param == "messages[0].content[0]"
 
 
 def test_a_model_without_tools_takes_none() -> None:

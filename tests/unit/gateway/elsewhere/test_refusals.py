@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from tokenyard.core.models import ServerSource
+from tokenyard.core.model_files.sources import ServerSource
 from tokenyard.gateway.elsewhere.back_off import BackOff
 from tokenyard.gateway.elsewhere.errors import private_words, refusal_told, status_told
 

@@ -8,8 +8,9 @@ import pytest
 from support.fakes.gateway_ports import BASE
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import OrganizationId
-from tokenyard.core.models import ModelTask, SamplingDefaults, ServerSource
-from tokenyard.gateway.elsewhere.taken import body_elsewhere, check_taken, hashed_end_user
+from tokenyard.core.model_files.sources import ServerSource
+from tokenyard.core.models import ModelTask, SamplingDefaults
+from tokenyard.gateway.elsewhere.taken import body_elsewhere, check_taken, check_tier, hashed_end_user
 from tokenyard.gateway.endpoints.table import CHAT, COMPLETIONS, ENDPOINTS, MESSAGES
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -116,3 +117,12 @@ def test_a_begun_answer_is_continued_by_vllm_alone() -> None:
         check_taken(MESSAGES, body, BASE, SERVER)
     assert refused.value.param == "messages"
     check_taken(MESSAGES, body, BASE, msgspec.structs.replace(SERVER, vllm=True))
+
+
+@pytest.mark.parametrize("tier", ["flex", "priority", "fast"])
+def test_it_has_no_service_tiers(tier: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        check_tier(_chat(service_tier=tier))
+    assert (refused.value.param, refused.value.code) == ("service_tier", "unsupported_value")
+    for served in ("auto", "default", None):
+        check_tier(_chat(service_tier=served))

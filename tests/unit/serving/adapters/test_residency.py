@@ -1,6 +1,7 @@
 """Which adapters are in memory: loaded once, never dropped under a request, room made by the least used."""
 
 import asyncio
+from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tokenyard.core.errors import Conflict, InvalidRequest, ModelNotFound, Unava
 from tokenyard.core.ids import AdapterId
 from tokenyard_deployments.serving.adapters import rejected
 from tokenyard_deployments.serving.adapters import residency as module
+from tokenyard_deployments.serving.adapters.disk_cache import CacheFull
 from tokenyard_deployments.serving.adapters.files import AdapterRejected
 from tokenyard_deployments.serving.adapters.residency import Residency
 
@@ -26,10 +28,16 @@ class Engine:
         self.go.set()
         self.let_go = asyncio.Event()
         self.let_go.set()
+        self.leaving = 0
+        self.most_at_once = 0
+        self.loading = 0
 
     async def load_adapter(self, name: str, folder: Path) -> None:
         self.loads += 1
+        self.loading += 1
+        self.most_at_once = max(self.most_at_once, self.loading)
         await self.go.wait()
+        self.loading -= 1
         if "broken" in name:
             raise AdapterRejected(name)
         assert folder.is_dir(), f"{name} was deleted before it was loaded"  # noqa: ASYNC240
@@ -38,8 +46,10 @@ class Engine:
         self.most = max(self.most, len(self.held))
 
     async def unload_adapter(self, name: str) -> None:
+        self.leaving += 1
         await self.let_go.wait()
         await asyncio.sleep(0)
+        self.leaving -= 1
         del self.held[name]
 
     def step(self) -> None:
@@ -48,28 +58,46 @@ class Engine:
             assert folder.is_dir(), f"{name} was deleted while the engine held it"
 
 
+class Copy:
+    """On the disk as long as anybody holds it."""
+
+    def __init__(self, source: "Source", name: str) -> None:
+        self._source = source
+        self._name = name
+        self.folder = source.root / name
+        self.folder.mkdir(exist_ok=True)
+        source.held[name] += 1
+
+    def release(self) -> None:
+        self._source.held[self._name] -= 1
+        if not self._source.held[self._name]:
+            self.folder.rmdir()
+
+
 class Source:
-    """Every adapter is there, except those named lost; a copy that is on the disk is used again."""
+    """Every adapter is there, except those named lost; what nobody holds is deleted at once, as the disk's bound may.
+
+    Of those named large, only so many as `room` fit.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.fetched: list[str] = []
+        self.held = Counter[str]()
+        self.room = 0
 
-    async def fetch(self, adapter: AdapterRef) -> Path:
+    async def fetch(self, adapter: AdapterRef) -> Copy:
         self.fetched.append(adapter.name)
         await asyncio.sleep(0)
         if "lost" in adapter.name:
             raise ConnectionError("the blob store is away")
         if "damaged" in adapter.name:
             raise AdapterRejected(adapter.name)
-        folder = self.root / adapter.name
-        folder.mkdir(exist_ok=True)
+        if "large" in adapter.name and sum("large" in name for name in self.folders) >= self.room:
+            raise CacheFull("no room")
+        copy = Copy(self, adapter.name)
         await asyncio.sleep(0)
-        return folder
-
-    async def delete(self, path: Path) -> None:
-        await asyncio.sleep(0)
-        path.rmdir()  # noqa: ASYNC240
+        return copy
 
     @property
     def folders(self) -> set[str]:
@@ -302,3 +330,130 @@ async def test_only_so_many_wait_for_a_load(engine: Engine, source: Source) -> N
     engine.go.set()
     async with asyncio.timeout(1):
         await asyncio.gather(other, *(task for task in waiting if task not in refused))
+
+
+async def test_a_load_is_not_taken_away_from_those_that_waited_for_it(engine: Engine, source: Source) -> None:
+    """With one place, each load is one request's: none is loaded, thrown out unused, and loaded again."""
+    residency = Residency(engine, source, capacity=1)
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(use(residency, f"adapter-{number}") for number in range(30)))
+    assert engine.loads == 30
+    assert source.held.total() == 1
+
+
+async def test_who_leaves_while_it_waits_holds_no_place(engine: Engine, source: Source) -> None:
+    residency = Residency(engine, source, capacity=1)
+    for turns in range(40):
+        engine.go.clear()
+        left = asyncio.create_task(use(residency, f"left-{turns}"))
+        await settle()
+        engine.go.set()
+        for _ in range(turns % 8):
+            await asyncio.sleep(0)
+        left.cancel()
+        async with asyncio.timeout(1):
+            await use(residency, f"other-{turns}")
+    await settle()
+    assert residency.in_use == 0
+
+
+async def test_room_is_given_in_the_order_in_which_it_was_asked_for(engine: Engine, source: Source) -> None:
+    residency = Residency(engine, source, capacity=1)
+    order: list[str] = []
+
+    async def one(name: str) -> None:
+        async with residency.using(ref(name)):
+            order.append(name)
+            await asyncio.sleep(0.001)
+
+    names = [f"adapter-{number:02}" for number in range(20)]
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(one(name) for name in names))
+    assert order == names
+
+
+async def test_a_pinned_adapter_makes_room_for_nobody(engine: Engine, source: Source) -> None:
+    residency = Residency(engine, source, capacity=4)
+    residency.pin(["a", "b", "c"])
+    assert residency.pinned == ("a", "b"), "at most half of the room"
+    for name in ("a", "b", *(f"other-{number}" for number in range(10))):
+        await use(residency, name)
+    assert {"a", "b"} < set(residency.names)
+    residency.pin([])
+    for number in range(4):
+        await use(residency, f"more-{number}")
+    assert not {"a", "b"} & set(residency.names)
+
+
+async def test_where_the_disk_is_full_an_idle_one_leaves_memory_for_the_next(engine: Engine, source: Source) -> None:
+    residency, source.room = Residency(engine, source, capacity=8), 1
+    await use(residency, "large-1")
+    await use(residency, "large-2")
+    async with residency.using(ref("large-2")):
+        with pytest.raises(Unavailable):
+            await use(residency, "large-3")
+
+
+async def test_it_is_known_how_often_each_is_asked_for(engine: Engine, source: Source) -> None:
+    now = [0.0]
+    residency = Residency(engine, source, capacity=2, now=lambda: now[0])
+    for name in ("a", "a", "a", "b"):
+        await use(residency, name)
+    await residency.load(ref("c"))  # which no request did
+    rates = residency.rates.all()
+    assert set(rates) == {"a", "b"}
+    assert rates["a"] == pytest.approx(3 * rates["b"])
+    now[0] += 3600
+    assert residency.rates.all() == {}
+
+
+async def test_what_the_engine_may_still_take_stays_on_the_disk(
+    engine: Engine, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LOAD_TIMEOUT_S", 0.05)
+    residency = Residency(engine, source, capacity=2)
+    engine.go.clear()
+    with pytest.raises(Unavailable):
+        await use(residency, "slow")
+    engine.go.set()
+    with pytest.raises(AdapterRejected):
+        await use(residency, "broken")
+    assert source.folders == {"slow"}
+
+
+async def test_as_many_leave_at_once_as_wait_and_some_are_loaded_at_once(engine: Engine, source: Source) -> None:
+    """Each takes the engine a step: one after another, a burst on cold adapters would wait for many."""
+    residency = Residency(engine, source, capacity=8)
+    for number in range(8):
+        await use(residency, f"old-{number}")
+    engine.let_go.clear()
+    waiting = [asyncio.create_task(use(residency, f"new-{number}")) for number in range(6)]
+    await settle()
+    assert engine.leaving == 6
+    assert engine.loads == 8
+    engine.go.clear()
+    engine.let_go.set()
+    await settle()
+    assert engine.loading == module.LOADS_AT_ONCE
+    engine.go.set()
+    async with asyncio.timeout(1):
+        await asyncio.gather(*waiting)
+    assert engine.most <= 8
+    assert engine.most_at_once == module.LOADS_AT_ONCE
+    assert {"old-6", "old-7"} < set(residency.names)
+
+
+async def test_an_adapter_that_does_not_leave_keeps_its_place(engine: Engine, source: Source) -> None:
+    residency = Residency(engine, source, capacity=1)
+    await use(residency, "a")
+
+    async def fail(name: str) -> None:
+        raise ConnectionError(name)
+
+    engine.unload_adapter, unload = fail, engine.unload_adapter  # type: ignore[method-assign]
+    with pytest.raises(ConnectionError):
+        await residency.unload("a")
+    await use(residency, "a")
+    engine.unload_adapter = unload  # type: ignore[method-assign]
+    await use(residency, "b")
+    assert set(engine.held) == {"b"}

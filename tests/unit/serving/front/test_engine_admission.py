@@ -11,7 +11,7 @@ import pytest
 from support.fakes.clock import FrozenClock
 from tokenyard.core.errors import RateLimited, TokenyardError, Unavailable
 from tokenyard.core.ids import OrganizationId
-from tokenyard.core.models import read_model_spec
+from tokenyard.core.model_files.reading import read_model_spec
 from tokenyard_deployments.serving.front.admission import MAX_RETRY_S, EngineAdmission, EngineBounds
 from tokenyard_deployments.serving.front.request_body import Load
 

@@ -11,10 +11,21 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from support.adapters.adapter_source import EveryAdapter
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.errors import TokenyardError
 from tokenyard.core.ids import AdapterId, OrganizationId
-from tokenyard.core.replica import CANARY_PATH, STATS_PATH, CanaryRequest, ReplicaState
+from tokenyard.core.replica import (
+    CANARY_PATH,
+    PINS_PATH,
+    STATS_PATH,
+    USES_PATH,
+    AdapterUses,
+    CanaryRequest,
+    PinnedAdapters,
+    ReplicaLoad,
+    ReplicaState,
+)
 from tokenyard_deployments.serving.adapters.residency import Residency
 from tokenyard_deployments.serving.front.admission import EngineAdmission, EngineBounds
 from tokenyard_deployments.serving.front.errors import error_response
@@ -45,14 +56,6 @@ class Engine:
         self.unloaded.append(name)
 
 
-class Source:
-    async def fetch(self, adapter: AdapterRef) -> Path:
-        return Path(adapter.name)
-
-    async def delete(self, path: Path) -> None:
-        return
-
-
 class RequestProgress:
     made = 0
     running = 0
@@ -70,7 +73,7 @@ def engine() -> Engine:
 
 @pytest.fixture
 def residency(engine: Engine) -> Residency:
-    return Residency(engine, Source(), 2)
+    return Residency(engine, EveryAdapter(), 2)
 
 
 @pytest.fixture
@@ -81,9 +84,11 @@ def admission() -> EngineAdmission:
 @pytest.fixture
 async def client(engine: Engine, residency: Residency, admission: EngineAdmission) -> AsyncIterator[httpx.AsyncClient]:
     app = FastAPI()
-    app.include_router(
-        internal_router(replica="r", model="m", capacity=2, engine=engine, admission=admission, residency=residency)
-    )
+
+    def load() -> ReplicaLoad:
+        return ReplicaLoad(admission.sequences, slots=2, waiting_tokens=7)
+
+    app.include_router(internal_router(replica="r", model="m", engine=engine, load=load, residency=residency))
 
     async def render(_request: Request, error: Exception) -> Response:
         assert isinstance(error, TokenyardError)
@@ -125,6 +130,22 @@ async def test_the_state_tells_what_is_inside(client: httpx.AsyncClient, admissi
                 admission.enter(OrganizationId(f"org_{sequences}"), Load(sequences, 1, 1), RequestProgress())
             )
         state = msgspec.json.decode((await client.get(STATS_PATH)).content, type=ReplicaState)
-        assert (state.running, state.waiting, state.slots) == (2, 3, 2)
+        assert (state.running, state.waiting, state.slots, state.waiting_tokens) == (2, 3, 2, 7)
     state = msgspec.json.decode((await client.get(STATS_PATH)).content, type=ReplicaState)
     assert (state.running, state.waiting) == (0, 0)
+
+
+async def test_it_tells_what_it_is_asked_for_and_keeps_what_is_pinned(
+    client: httpx.AsyncClient, residency: Residency, engine: Engine
+) -> None:
+    for name in ("a", "b", "b"):
+        async with residency.using(ref(name)):
+            pass
+    pins = PinnedAdapters(("a", "more than half of the room"))
+    said = await client.post(PINS_PATH, content=msgspec.json.encode(pins))
+    assert msgspec.json.decode(said.content, type=PinnedAdapters).names == ("a",)
+    await residency.load(ref("c"))
+    assert engine.unloaded == ["b"], "though it was used last"
+    uses = msgspec.json.decode((await client.get(USES_PATH)).content, type=AdapterUses)
+    assert uses.pinned == ("a",)
+    assert uses.rates["b"] == pytest.approx(2 * uses.rates["a"], rel=0.01)

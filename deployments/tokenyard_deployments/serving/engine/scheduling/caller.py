@@ -6,7 +6,7 @@ Both go with the request as `trace_headers`, which vLLM carries to its engine fo
 from dataclasses import dataclass
 from typing import Any
 
-from tokenyard.core.usage import MeterClaims
+from tokenyard.core.usage import DEFAULT_TIER, MeterClaims
 
 _ORGANIZATION = "tokenyard-organization"
 _WEIGHT = "tokenyard-weight"
@@ -14,7 +14,10 @@ _WEIGHT = "tokenyard-weight"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`adapter` is vLLM's number of the LoRA adapter, None for the base model."""
+    """`adapter` is vLLM's number of the LoRA adapter, None for the base model.
+
+    Each service tier of an organization is served as if it were one of its own: with its own weight, and its own turn.
+    """
 
     organization: str
     weight: int
@@ -24,7 +27,8 @@ class Caller:
 def tell_caller(request: Any, claims: MeterClaims) -> None:
     """Write into vLLM's `EngineCoreRequest` whose it is."""
     headers = dict(request.trace_headers or {})
-    request.trace_headers = headers | {_ORGANIZATION: claims.organization, _WEIGHT: str(claims.weight)}
+    organization = claims.organization if claims.tier == DEFAULT_TIER else f"{claims.organization}/{claims.tier}"
+    request.trace_headers = headers | {_ORGANIZATION: organization, _WEIGHT: str(claims.weight)}
 
 
 def take_caller(request: Any) -> Caller:

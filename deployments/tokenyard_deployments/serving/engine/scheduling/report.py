@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram
@@ -13,7 +14,8 @@ from tokenyard_deployments.serving.engine.scheduling.service import WeightedServ
 from tokenyard_deployments.serving.engine.scheduling.waiting_line import WaitingLine
 
 _KEY = "tokenyard"
-REPORT_EVERY_S = 0.5
+REPORT_EVERY_S = 0.1
+"""Gateways choose replicas by it."""
 MAX_FIRST_TOKENS = 4096
 _TTFT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 
@@ -33,24 +35,37 @@ class ReportWriter:
         """Note that the step under way generates the first token of `request`."""
         self._first_tokens.append(request)
 
-    def attach(self, stats: Any, line: WaitingLine[Request], running: list[Request], service: WeightedService) -> None:
-        """Write into vLLM's `SchedulerStats` of the step that is done."""
+    def attach(
+        self,
+        stats: Any,
+        line: WaitingLine[Request],
+        running: list[Request],
+        service: WeightedService,
+        resident: Mapping[str, int],
+    ) -> None:
+        """Write into vLLM's `SchedulerStats` of the step that is done.
+
+        `resident` tells of some that wait how many of their tokens are computed already.
+        """
         now = time.time()
         self._waits += [(one.caller.weight, now - one.arrival_time) for one in self._first_tokens]
         self._first_tokens.clear()
-        if now < self._due:
+        if now < self._due and (running or len(line)):  # without them there is no next step to tell it after
             return
         self._due = now + REPORT_EVERY_S
-        waiting, busy = Counter[int](), Counter[int]()
+        waiting, busy, unfinished = Counter[int](), Counter[int](), 0
         for request in line:
             waiting[request.caller.weight] += prefill_left(request)
+            unfinished -= resident.get(request.request_id, 0)
         for request in running:
             busy[request.caller.weight] += request.num_tokens
+            unfinished += prefill_left(request) if request.is_prefill_chunk else 0
         backlogged = [service.of(one) for one in line.organizations]
         stats.ec_connector_stats = {
             _KEY: {
                 "waiting_tokens": list(waiting.items()),
                 "running_tokens": list(busy.items()),
+                "prompt_tokens_left": unfinished + waiting.total(),
                 "organizations": len({one.caller.organization for one in running} | set(line.organizations)),
                 "gap": max(backlogged) - min(backlogged) if backlogged else 0.0,
                 "waits": self._waits[-MAX_FIRST_TOKENS:],
@@ -68,6 +83,8 @@ class FairnessMetrics:
         require(processor, "update_scheduler_stats")
         self._vllm_update = processor.update_scheduler_stats
         processor.update_scheduler_stats = self._update
+        self.waiting_tokens = 0
+        """Of all prompts inside the engine, those that are yet to be computed."""
         by_weight = ["weight"]
         self._waiting = Gauge(
             "tokenyard_waiting_tokens", "Prompt tokens that wait to be computed.", by_weight, registry=registry
@@ -99,6 +116,7 @@ class FairnessMetrics:
         self._vllm_update(stats)
 
     def _show(self, report: dict[str, Any]) -> None:
+        self.waiting_tokens = report["prompt_tokens_left"]
         for gauge, name in ((self._waiting, "waiting_tokens"), (self._running, "running_tokens")):
             gauge.clear()
             for weight, tokens in report[name]:

@@ -79,7 +79,7 @@ class FairScheduling(Scheduler):  # type: ignore[misc]
     def make_stats(self, *args: Any, **kwargs: Any) -> Any:
         stats = super().make_stats(*args, **kwargs)
         if stats is not None:
-            self._reports.attach(stats, self._line, self.running, self._service)
+            self._reports.attach(stats, self._line, self.running, self._service, self._resident)
         return stats
 
     def _begin_step(self) -> None:

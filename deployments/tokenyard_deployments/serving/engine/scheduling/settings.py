@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from tokenyard.core.models import FairnessSpec
+from tokenyard.core.model_files.accelerators import FairnessSpec
 
 SCHEDULER = "tokenyard_deployments.serving.engine.scheduling.scheduler.fair_scheduler"
 _KEY = "tokenyard_fairness"

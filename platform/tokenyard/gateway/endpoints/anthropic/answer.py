@@ -54,7 +54,9 @@ _INPUT = msgspec.json.Decoder(Json)
 
 
 class MessageAnswer(Answer):
-    """One message. A stop sequence is told where the model server tells it in `stop_reason`, as vLLM does."""
+    """One message. A stop sequence is told where the model server tells it in `stop_reason`, as our replicas do; one
+    elsewhere is read in OpenAI's own fields, which do not tell it from the end of a turn.
+    """
 
     translated = True
 

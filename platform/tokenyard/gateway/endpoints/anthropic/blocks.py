@@ -17,12 +17,42 @@ class CacheControl(msgspec.Struct, forbid_unknown_fields=True):
     ttl: Literal["5m", "1h"] | None = None
 
 
-class TextBlock(msgspec.Struct, tag_field="type", tag="text", forbid_unknown_fields=True):
-    """A text."""
+class Text(msgspec.Struct):
+    """A text, wherever it stands."""
 
     text: str
     cache_control: CacheControl | None = None
     citations: None = None
+
+
+class TextBlock(Text, tag_field="type", tag="text", forbid_unknown_fields=True):
+    """A text among other blocks."""
+
+
+class TextAlone(Text, kw_only=True, forbid_unknown_fields=True):
+    """A text where nothing else may stand."""
+
+    # A tag would be no more than a hint where there are no others.
+    type: Literal["text"]
+
+
+class Base64Image(msgspec.Struct, tag_field="type", tag="base64", forbid_unknown_fields=True):
+    """The image itself: no address is ever fetched."""
+
+    media_type: Literal["image/jpeg", "image/png", "image/gif", "image/webp"]
+    data: str
+
+
+class ImageBlock(msgspec.Struct, tag_field="type", tag="image", forbid_unknown_fields=True):
+    """An image that a user shows, for models that take some."""
+
+    source: Base64Image
+    cache_control: CacheControl | None = None
+    transformations: None = None
+
+
+class DirectCaller(msgspec.Struct, tag_field="type", tag="direct", forbid_unknown_fields=True):
+    """The model itself."""
 
 
 class ToolUseBlock(msgspec.Struct, tag_field="type", tag="tool_use", forbid_unknown_fields=True):
@@ -32,22 +62,26 @@ class ToolUseBlock(msgspec.Struct, tag_field="type", tag="tool_use", forbid_unkn
     name: str
     input: Json
     cache_control: CacheControl | None = None
+    caller: DirectCaller | None = None
+    toolset_name: None = None
 
 
 class ToolResultBlock(msgspec.Struct, tag_field="type", tag="tool_result", forbid_unknown_fields=True):
     """What came of a tool that was called. With `is_error` the model reads `Error: ` before it."""
 
     tool_use_id: str
-    content: str | Annotated[list[TextBlock], Meta(max_length=MAX_PARTS)] | None = None
+    content: str | Annotated[list[TextAlone], Meta(max_length=MAX_PARTS)] | None = None
     is_error: bool | None = None
     cache_control: CacheControl | None = None
+    toolset_name: None = None
 
 
-Block = TextBlock | ToolUseBlock | ToolResultBlock
+Block = TextBlock | ImageBlock | ToolUseBlock | ToolResultBlock
 
 
 class InputMessage(msgspec.Struct, forbid_unknown_fields=True):
-    """A string is one block of text. An assistant says texts and uses tools, a user says texts and has their results.
+    """A string is one block of text. An assistant says texts and uses tools, a user says texts, shows images and has
+    the results of tools.
 
     What one role says in several messages in a row is one message. An assistant's at the end is continued.
     """
@@ -59,7 +93,8 @@ class InputMessage(msgspec.Struct, forbid_unknown_fields=True):
 class CustomTool(msgspec.Struct, forbid_unknown_fields=True):
     """A tool of the client's own; `input_schema` is a JSON schema.
 
-    With `strict` its input follows the schema; that is the default where a tool has to be used.
+    With `strict` its input follows the schema; that is the default where a tool has to be used. The model alone calls
+    it, it is offered from the beginning, and its input is told as it comes.
     """
 
     name: str
@@ -68,6 +103,10 @@ class CustomTool(msgspec.Struct, forbid_unknown_fields=True):
     type: Literal["custom"] | None = None
     strict: bool | None = None
     cache_control: CacheControl | None = None
+    allowed_callers: Annotated[list[Literal["direct"]], Meta(max_length=1)] | None = None
+    defer_loading: Literal[False] | None = None
+    eager_input_streaming: Literal[True] | None = None
+    input_examples: None = None
 
 
 class AutoChoice(msgspec.Struct, tag_field="type", tag="auto", forbid_unknown_fields=True):
@@ -106,9 +145,10 @@ class AdaptiveThinking(msgspec.Struct, tag_field="type", tag="adaptive", forbid_
     display: Literal["omitted"] | None = None
 
 
-class JsonOutput(msgspec.Struct, tag_field="type", tag="json_schema", forbid_unknown_fields=True):
+class JsonOutput(msgspec.Struct, forbid_unknown_fields=True):
     """JSON after a schema."""
 
+    type: Literal["json_schema"]
     schema: Json
 
 

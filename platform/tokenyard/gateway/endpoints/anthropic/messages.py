@@ -1,7 +1,8 @@
 """`POST /v1/messages`: its body, and how it is asked of a server of chat completions."""
 
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta
@@ -21,7 +22,7 @@ from tokenyard.gateway.endpoints.anthropic.blocks import (
     NoneChoice,
     OutputConfig,
     RequestMetadata,
-    TextBlock,
+    TextAlone,
     ToolUseChoice,
 )
 from tokenyard.gateway.endpoints.anthropic.conversation import chat_messages
@@ -35,9 +36,10 @@ from tokenyard.gateway.endpoints.chat_messages import (
     JsonSchemaFormat,
     ToolChoice,
 )
-from tokenyard.gateway.endpoints.invalid_body import Json, bounded, invalid, unsupported
+from tokenyard.gateway.endpoints.invalid_body import Json, blamed_on, bounded, invalid, unsupported
 
 _CONTINUED: Json = {"continue_final_message": True, "add_generation_prompt": False}
+_MESSAGES = "messages"
 
 _Stop = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARS)]
 
@@ -48,7 +50,8 @@ class ConversationBody(PaidBody, kw_only=True, forbid_unknown_fields=True, omit_
     messages: Annotated[list[InputMessage], Meta(min_length=1, max_length=MAX_MESSAGES)]
     cache_control: CacheControl | None = None
     output_config: OutputConfig | None = None
-    system: str | Annotated[list[TextBlock], Meta(max_length=MAX_PARTS)] | None = None
+    speed: Literal["standard"] | None = None
+    system: str | Annotated[list[TextAlone], Meta(max_length=MAX_PARTS)] | None = None
     thinking: DisabledThinking | AdaptiveThinking | None = None
     tool_choice: ToolUseChoice | None = None
     tools: Annotated[list[CustomTool], Meta(max_length=MAX_TOOLS)] | None = None
@@ -72,14 +75,17 @@ class ConversationBody(PaidBody, kw_only=True, forbid_unknown_fields=True, omit_
     def check(self) -> None:
         if self.output_config is not None and self.output_config.format is not None:
             bounded("output_config", self.output_config.format.schema)
-        self.chat.check()
-        if self.chat.messages[-1].tool_calls:
+        chat = self.chat
+        with blamed_on(_MESSAGES):
+            chat.check()
+        if chat.messages[-1].tool_calls:
             raise invalid(f"messages[{len(self.messages) - 1}]", "a 'tool_use' waits for its 'tool_result'.")
 
     def check_model(self, model: BaseModel) -> None:
         if isinstance(self.thinking, DisabledThinking) and model.reasons:
             raise unsupported("thinking", "how much this model thinks cannot be chosen.")
-        self.chat.check_model(model)
+        with blamed_on(_MESSAGES):
+            self.chat.check_model(model)
 
     def prompts(self, model: BaseModel) -> list[Prompt]:
         return self.chat.prompts(model)
@@ -88,6 +94,15 @@ class ConversationBody(PaidBody, kw_only=True, forbid_unknown_fields=True, omit_
 class MessagesBody(ConversationBody, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """A conversation to answer, as Anthropic's Messages API takes it."""
 
+    refused: ClassVar[Mapping[str, str]] = {
+        "container": "no code is run here.",
+        "diagnostics": "why a cache did not help is not told.",
+        "inference_geo": "where a model runs cannot be chosen.",
+    }
+
+    container: None = None
+    diagnostics: None = None
+    inference_geo: None = None
     max_tokens: MaxTokens
     metadata: RequestMetadata | None = None
     service_tier: Literal["auto", "standard_only"] | None = None

@@ -22,6 +22,7 @@ class _Model(msgspec.Struct):
 
 class _Models(msgspec.Struct):
     data: list[_Model]
+    has_more: bool = False
 
 
 class AnthropicModel(msgspec.Struct, tag_field="type", tag="model"):
@@ -34,12 +35,12 @@ class AnthropicModel(msgspec.Struct, tag_field="type", tag="model"):
 
 
 class AnthropicModels(msgspec.Struct):
-    """Anthropic's list of models. There are no more pages than one."""
+    """A page of Anthropic's list of models."""
 
     data: list[AnthropicModel]
     first_id: str | None
     last_id: str | None
-    has_more: bool = False
+    has_more: bool
 
 
 def errors_at(url: bytes) -> ErrorShape:
@@ -89,7 +90,7 @@ class _Translated:
         if _of_messages(self._path):
             return self._body
         if self._path == MODELS_PATH:
-            return msgspec.json.encode(_listed(msgspec.json.decode(self._body, type=_Models).data))
+            return msgspec.json.encode(_listed(msgspec.json.decode(self._body, type=_Models)))
         return msgspec.json.encode(_model(msgspec.json.decode(self._body, type=_Model)))
 
 
@@ -105,9 +106,10 @@ def _of_messages(path: str) -> bool:
     return path == MESSAGES_PATH or path.startswith(MESSAGES_PATH + "/")
 
 
-def _listed(models: list[_Model]) -> AnthropicModels:
-    ids = [model.id for model in models]
-    return AnthropicModels([_model(model) for model in models], ids[0] if ids else None, ids[-1] if ids else None)
+def _listed(page: _Models) -> AnthropicModels:
+    models = [_model(model) for model in page.data]
+    first, last = (models[0].id, models[-1].id) if models else (None, None)
+    return AnthropicModels(models, first, last, page.has_more)
 
 
 def _model(model: _Model) -> AnthropicModel:

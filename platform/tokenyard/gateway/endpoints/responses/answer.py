@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -39,14 +40,18 @@ _COMPLETION = msgspec.json.Decoder(_WholeChat)
 
 
 class ResponseAnswer(Answer):
-    """Gives the response itself, or its events. Where it is stored, `items` are what was given for it."""
+    """Gives the response itself, or its events. Where it is stored, `items` are what was given for it.
+
+    Who streams a response that is made in the background is told first that it waits; the events go on from there.
+    """
 
     translated = True
 
-    def __init__(self, response: Response, items: Sequence[Item] | None) -> None:
+    def __init__(self, response: Response, items: Sequence[Item] | None, *, stream: bool) -> None:
         super().__init__(include_usage=True)
         self._response = response
         self._items = items
+        self._stream = stream
         self._writer = OutputWriter(response.id)
         self._begun = False
         self._finish_reason: str | None = None
@@ -68,11 +73,18 @@ class ResponseAnswer(Answer):
     def told(self, chunk: Json, frame: bytes) -> bytes:
         return encoded(self._told(chunk))
 
-    def _told(self, chunk: Json) -> Iterator[ResponseEvent]:
+    def _begin(self) -> Iterator[ResponseEvent]:
         if not self._begun:
             self._begun = True
-            yield self._writer.event("response.created", response=self._response)
-            yield self._writer.event("response.in_progress", response=self._response)
+            yield from islice(self._writer.begin(self._response), self._waited, None)
+
+    @property
+    def _waited(self) -> int:
+        """How many events tell that the response waits."""
+        return 2 if self._response.background else 0
+
+    def _told(self, chunk: Json) -> Iterator[ResponseEvent]:
+        yield from self._begin()
         if chunk.get("usage"):
             self._note_reasoning(chunk["usage"])
         for choice in chunk.get("choices") or ():
@@ -92,38 +104,41 @@ class ResponseAnswer(Answer):
 
     def _end(self) -> Iterator[ResponseEvent]:
         reason = _INCOMPLETE.get(self._finish_reason or "")
-        status: Literal["incomplete", "completed"] = "completed" if reason is None else "incomplete"
-        yield from self._writer.close(status)
         self._ended = True
         self._response = replace(
             self._response,
-            status=status,
+            status="completed" if reason is None else "incomplete",
             output=self._writer.items,
             usage=ResponseUsage.of(self.usage, self._reasoning_tokens),
             incomplete_details=None if reason is None else IncompleteDetails(reason),
             completed_at=int(time.time()) if reason is None else None,
         )
-        yield self._writer.event(f"response.{status}", response=self._response)
+        return self._writer.end(self._response)
 
     def failed(self, error: TokenyardError) -> bytes:
-        self._ended = True
         return encoded(self._fail(error))
 
     def _fail(self, error: TokenyardError) -> Iterator[ResponseEvent]:
-        yield from self._writer.close("incomplete")
+        yield from self._begin()
+        self._ended = True
         failure = ResponseFailure.of(error)
         self._response = replace(self._response, status="failed", output=self._writer.items, error=failure)
-        yield self._writer.event("response.failed", response=self._response)
+        yield from self._writer.end(self._response)
 
     def queued(self) -> tuple[bytes, KeptAnswer]:
-        self._response = replace(self._response, status="queued")
-        return msgspec.json.encode(self._response), self._kept(self._items or ())
+        waits = islice(OutputWriter(self._response.id).begin(self._response), self._waited)
+        queued = replace(self._response, status="queued")
+        return encoded(waits) if self._stream else msgspec.json.encode(queued), self._kept(queued, self._items or ())
+
+    def so_far(self) -> KeptAnswer | None:
+        if self._items is None or self._ended or not self._writer.deltas:
+            return None
+        return self._kept(replace(self._response, output=self._writer.so_far()), self._items)
 
     def kept(self) -> KeptAnswer | None:
-        return None if self._items is None or not self._ended else self._kept(self._items)
+        return None if self._items is None or not self._ended else self._kept(self._response, self._items)
 
-    def _kept(self, items: Sequence[Item]) -> KeptAnswer:
-        response = self._response
+    def _kept(self, response: Response, items: Sequence[Item]) -> KeptAnswer:
         return KeptAnswer(
             kind="response",
             id=response.id,
@@ -134,6 +149,7 @@ class ResponseAnswer(Answer):
             input=as_kept(items, response.id),
             output=msgspec.to_builtins(response),
             background=response.background,
+            deltas=msgspec.to_builtins(self._writer.deltas),
         )
 
     def _note_reasoning(self, usage: Json) -> None:

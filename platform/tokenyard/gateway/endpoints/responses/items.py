@@ -9,7 +9,15 @@ from msgspec import Meta
 
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.gateway.endpoints.body import Ignored
-from tokenyard.gateway.endpoints.chat_messages import CalledFunction, ChatMessage, RefusalPart, TextPart, ToolCall
+from tokenyard.gateway.endpoints.chat_messages import (
+    CalledFunction,
+    ChatMessage,
+    ImagePart,
+    ImageUrl,
+    RefusalPart,
+    TextPart,
+    ToolCall,
+)
 from tokenyard.gateway.endpoints.invalid_body import Json, invalid, invalid_body, missing
 
 MAX_ITEMS = 4096
@@ -35,7 +43,16 @@ class OutputTextPart(msgspec.Struct, tag_field="type", tag="output_text", forbid
     logprobs: Ignored = None
 
 
-MessagePart = InputTextPart | OutputTextPart | RefusalPart
+class InputImagePart(msgspec.Struct, tag_field="type", tag="input_image", forbid_unknown_fields=True):
+    """An image for models that take some, itself and not its address, in what a user says: as a chat has it."""
+
+    image_url: str
+    detail: Literal["auto"] | None = None
+    file_id: None = None
+    prompt_cache_breakpoint: Ignored = None
+
+
+MessagePart = InputTextPart | OutputTextPart | RefusalPart | InputImagePart
 _Parts = Annotated[list[MessagePart], Meta(max_length=MAX_PARTS)]
 Role = Literal["user", "assistant", "system", "developer"]
 
@@ -62,11 +79,20 @@ class FunctionCallItem(msgspec.Struct, tag_field="type", tag="function_call", fo
     namespace: None = None
 
 
+class ReturnedText(msgspec.Struct, forbid_unknown_fields=True):
+    """A text that a function returned."""
+
+    # A tag would be no more than a hint where there are no others.
+    type: Literal["input_text"]
+    text: str
+    prompt_cache_breakpoint: Ignored = None
+
+
 class FunctionCallOutputItem(msgspec.Struct, tag_field="type", tag="function_call_output", forbid_unknown_fields=True):
     """What the called function returned."""
 
     call_id: ItemId
-    output: str | Annotated[list[InputTextPart], Meta(max_length=MAX_PARTS)]
+    output: str | Annotated[list[ReturnedText], Meta(max_length=MAX_PARTS)]
     id: ItemId | None = None
     status: Status | None = None
     caller: None = None
@@ -105,7 +131,7 @@ UNTYPED: tuple[type[msgspec.Struct], ...] = (MessageItem, ItemReference)
 """Those whose `type` may be left out."""
 INPUT_TYPES: tuple[type[msgspec.Struct], ...] = (
     *(MessageItem, FunctionCallItem, FunctionCallOutputItem, ReasoningItem, ItemReference),
-    *(InputTextPart, OutputTextPart, RefusalPart),
+    *(InputTextPart, OutputTextPart, RefusalPart, InputImagePart, ReturnedText),
 )
 
 
@@ -174,11 +200,11 @@ def _resource(prefix: str, item: Item, response: str, place: int) -> Json:
 def _listed_parts(item: MessageItem) -> list[Json]:
     parts: Sequence[MessagePart] = item.content if isinstance(item.content, list) else [InputTextPart(item.content)]
     if item.role != "assistant":
-        return [_input_text(_text(part)) for part in parts]
+        return [_input_image(part) if isinstance(part, InputImagePart) else _input_text(_text(part)) for part in parts]
     return [
         {"type": "refusal", "refusal": part.refusal}
         if isinstance(part, RefusalPart)
-        else {"type": "output_text", "text": part.text, "annotations": [], "logprobs": []}
+        else {"type": "output_text", "text": _text(part), "annotations": [], "logprobs": []}
         for part in parts
     ]
 
@@ -187,8 +213,17 @@ def _input_text(text: str) -> Json:
     return {"type": "input_text", "text": text}
 
 
-def _text(part: MessagePart) -> str:
-    return part.refusal if isinstance(part, RefusalPart) else part.text
+def _input_image(part: InputImagePart) -> Json:
+    return {"type": "input_image", "detail": "auto", "image_url": part.image_url}
+
+
+def _text(part: MessagePart | ReturnedText) -> str:
+    match part:
+        case RefusalPart():
+            return part.refusal
+        case InputImagePart():
+            return ""
+    return part.text
 
 
 def as_messages(instructions: str | None, items: Iterable[Item]) -> list[ChatMessage]:
@@ -225,10 +260,14 @@ def _messages(items: Iterable[Item]) -> Iterator[ChatMessage]:
         yield turn
 
 
-def _content(content: str | Sequence[MessagePart]) -> Any:
+def _content(content: str | Sequence[MessagePart | ReturnedText]) -> Any:
     if isinstance(content, str):
         return content
     # One text is the same to a model whether it came as a text or as the only part, and so is none.
-    if len(content) < 2:
+    if not content or (len(content) == 1 and not isinstance(content[0], InputImagePart)):
         return "".join(_text(part) for part in content)
-    return [TextPart(_text(part)) for part in content]
+    return [_chat_part(part) for part in content]
+
+
+def _chat_part(part: MessagePart | ReturnedText) -> TextPart | ImagePart:
+    return ImagePart(ImageUrl(part.image_url)) if isinstance(part, InputImagePart) else TextPart(_text(part))

@@ -7,8 +7,9 @@ from msgspec import UNSET, Meta, UnsetType
 
 from tokenyard.core.errors import TokenyardError
 from tokenyard.core.usage import TokenUsage
+from tokenyard.gateway.endpoints.body import ServedTier
 from tokenyard.gateway.endpoints.chat import ChosenTokenLogprob, TokenLogprob
-from tokenyard.gateway.endpoints.chat_messages import JsonObjectFormat, TextFormat
+from tokenyard.gateway.endpoints.chat_messages import MAX_CALLS, JsonObjectFormat, TextFormat
 from tokenyard.gateway.endpoints.invalid_body import Json
 
 ResponseStatus = Literal["completed", "failed", "in_progress", "cancelled", "queued", "incomplete"]
@@ -129,9 +130,10 @@ class ResponseReasoning(msgspec.Struct, forbid_unknown_fields=True, omit_default
     mode: None = None
 
 
-class ResponseTool(msgspec.Struct, tag_field="type", tag="function", forbid_unknown_fields=True):
+class ResponseTool(msgspec.Struct, forbid_unknown_fields=True):
     """A function that the model may call; `parameters` is a JSON schema."""
 
+    type: Literal["function"]
     name: Annotated[str, Meta(pattern="^[a-zA-Z0-9_.-]{1,128}$")]
     parameters: Json | None = None
     description: str | None = None
@@ -145,6 +147,19 @@ class ResponseToolChoice(msgspec.Struct, tag_field="type", tag="function", forbi
     """The one function that the model must call."""
 
     name: str
+
+
+class AllowedResponseTool(msgspec.Struct, tag_field="type", tag="function", forbid_unknown_fields=True):
+    """One of those that the model may call."""
+
+    name: str
+
+
+class ResponseAllowedTools(msgspec.Struct, tag_field="type", tag="allowed_tools", forbid_unknown_fields=True):
+    """Offers the model some of `tools` alone, and says whether it must call one."""
+
+    mode: Literal["auto", "required"]
+    tools: Annotated[list[AllowedResponseTool], Meta(min_length=1, max_length=MAX_CALLS)]
 
 
 class ReturnedTool(msgspec.Struct, tag_field="type", tag="function"):
@@ -178,16 +193,27 @@ class Response(msgspec.Struct):
     prompt_cache_key: str | None = None
     reasoning: ResponseReasoning | None = None
     safety_identifier: str | None = None
-    service_tier: Literal["default"] = "default"
+    service_tier: ServedTier = "default"
     temperature: float | None = None
     text: ResponseText = msgspec.field(default_factory=lambda: ResponseText(TextFormat(), "medium"))
-    tool_choice: Literal["none", "auto", "required"] | ResponseToolChoice = "auto"
+    tool_choice: Literal["none", "auto", "required"] | ResponseToolChoice | ResponseAllowedTools = "auto"
     tools: list[ReturnedTool] = []
     top_logprobs: int = 0
     top_p: float | None = None
-    truncation: Literal["disabled"] = "disabled"
+    truncation: Literal["auto", "disabled"] = "disabled"
     user: str | UnsetType = UNSET
     object: Literal["response"] = "response"
+
+
+class Deltas(msgspec.Struct, array_like=True):
+    """Deltas of one item in a row: the characters of each, and its log probabilities where there are some.
+
+    With what was said, these make up the events of a stream, at a few bytes a delta.
+    """
+
+    place: int
+    sizes: list[int]
+    logprobs: list[int] = []
 
 
 class EventLogprob(msgspec.Struct):

@@ -1,0 +1,1 @@
+"""Adapters on a CPU, in place of what vLLM has there."""

@@ -1,0 +1,1 @@
+"""The lives of adapters: how they come, and how they end."""

@@ -1,0 +1,1 @@
+"""Names of an organization's own for models, with their history."""
