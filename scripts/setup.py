@@ -6,6 +6,7 @@ GPU build. Everything pip says goes to `build/setup.log`.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -15,13 +16,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 LOG = ROOT / "build" / "setup.log"
+LOCK = ROOT / "build" / "setup.lock"
 STAMP = VENV / "tokenyard-setup.json"
 
 OLDEST, TOO_NEW = (3, 11), (3, 14)
@@ -41,24 +44,41 @@ class SetupFailed(Exception):
 def main() -> int:
     """Bring `.venv` up to date; return the exit status."""
     use_a_new_enough_python()
-    accelerator = os.environ.get("ACCELERATOR", "cpu")
     try:
-        lock = lock_of(accelerator)
-        wanted = {"dependencies": digest(lock, Path(__file__)), "project": digest(ROOT / "pyproject.toml")}
-        done = read_stamp()
-        if done == wanted:
-            return 0
-        if done.get("dependencies") != wanted["dependencies"]:
-            STAMP.unlink(missing_ok=True)
-            check_machine(accelerator)
-            make_venv()
-            install_dependencies(accelerator, lock)
-        install_project()
+        with only_one():
+            bring_up_to_date(os.environ.get("ACCELERATOR", "cpu"))
     except SetupFailed as failure:
         print(f"setup: {failure}", file=sys.stderr)
         return 1
-    STAMP.write_text(json.dumps(wanted))
     return 0
+
+
+@contextmanager
+def only_one() -> Iterator[None]:
+    """Wait while another setup works on the same `.venv`."""
+    LOCK.parent.mkdir(exist_ok=True)
+    with LOCK.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("setup: waiting for another one in this folder ...", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def bring_up_to_date(accelerator: str) -> None:
+    lock = lock_of(accelerator)
+    wanted = {"dependencies": digest(lock, Path(__file__)), "project": digest(ROOT / "pyproject.toml")}
+    done = read_stamp()
+    if done == wanted:
+        return
+    if done.get("dependencies") != wanted["dependencies"]:
+        STAMP.unlink(missing_ok=True)
+        check_machine(accelerator)
+        make_venv()
+        install_dependencies(accelerator, lock)
+    install_project()
+    STAMP.write_text(json.dumps(wanted))
 
 
 def use_a_new_enough_python() -> None:

@@ -8,7 +8,7 @@ from openai import AsyncOpenAI
 from support.fakes.admission_requests import KEY as KEY_ID
 from support.fakes.admission_requests import ORGANIZATION, PROJECT
 from support.fakes.gateway_ports import BASE
-from support.gateway_stack import HELLO, KEY, GatewayStack, until
+from support.gateway_stack import HELLO, KEY, GatewayStack
 from tokenyard.core.usage import TokenUsage
 from tokenyard.metering.events import Outcome
 
@@ -30,7 +30,7 @@ async def test_a_whole_answer(gateway: GatewayStack, client: AsyncOpenAI) -> Non
     assert settled.claims.organization == ORGANIZATION
     assert settled.claims.project == PROJECT
     assert settled.claims.key == KEY_ID
-    await until(gateway.no_holds)
+    await gateway.nothing_is_held()
     assert (await gateway.budget()).pending == 4 * 100 + 3 * 1000
 
 

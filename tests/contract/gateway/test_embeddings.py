@@ -13,7 +13,7 @@ from openai.types import CreateEmbeddingResponse
 
 from support.fakes.gateway_ports import BASE, EMBEDDER
 from support.fakes.model_server import Behaviour
-from support.gateway_stack import CHAT, HELLO, KEY, GatewayStack, until
+from support.gateway_stack import CHAT, HELLO, KEY, GatewayStack
 from support.openai_schema import ApiDescription, check_openai_schema, check_openai_type
 from tokenyard.core.replica import Replica
 from tokenyard.core.usage import TokenUsage
@@ -55,7 +55,7 @@ async def test_texts_are_embedded_and_charged_by_their_tokens(gateway: GatewaySt
     (settled,) = await gateway.settled()
     assert (settled.outcome, settled.usage) == (Outcome.COMPLETED, TokenUsage(7, 0))
     assert settled.claims.endpoint == EMBEDDINGS
-    await until(gateway.no_holds)
+    await gateway.nothing_is_held()
     assert (await gateway.budget()).pending == 7 * 100
 
 
@@ -130,7 +130,7 @@ async def test_what_the_engine_refuses_costs_nothing(gateway: GatewayStack, clie
     assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "input")
     (settled,) = await gateway.settled()
     assert (settled.outcome, settled.usage) == (Outcome.FAILED, TokenUsage(0, 0))
-    await until(gateway.no_holds)
+    await gateway.nothing_is_held()
     assert (await gateway.budget()).pending == 0
 
 

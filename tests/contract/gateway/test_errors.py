@@ -150,7 +150,7 @@ async def test_a_spent_budget_is_not_tried_again(gateway: GatewayStack, client: 
     assert refused.value.response.headers["x-should-retry"] == "false"
     assert refused.value.response.request.headers["x-stainless-retry-count"] == "0"
     assert gateway.server.log == []
-    await until(gateway.no_holds)
+    await gateway.nothing_is_held()
 
 
 async def test_an_overloaded_server_is_tried_again(gateway: GatewayStack, client: AsyncOpenAI) -> None:

@@ -8,7 +8,7 @@ from openai import AsyncOpenAI
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from support.fakes.gateway_ports import BASE
-from support.gateway_stack import HELLO, KEY, GatewayStack, until
+from support.gateway_stack import HELLO, KEY, GatewayStack
 from support.openai_errors import error_of
 from tokenyard.metering.events import Outcome
 
@@ -122,7 +122,7 @@ async def test_a_reply_that_is_not_kept_is_never_run_again(gateway: GatewayStack
     assert refused.value.status_code == 410
     assert error_of(refused.value)["code"] == "idempotent_reply_gone"
     assert len(gateway.server.log) == 1, "nor does the client try again"
-    await until(gateway.no_holds)
+    await gateway.nothing_is_held()
     (settled,) = await gateway.settled(1)
     assert settled.outcome is Outcome.COMPLETED
 

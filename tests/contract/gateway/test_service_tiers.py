@@ -9,7 +9,7 @@ from aiohttp import ClientSession
 
 from support.fakes.admission_requests import ORGANIZATION
 from support.fakes.gateway_ports import BASE
-from support.gateway_stack import HELLO, KEY, GatewayStack, until
+from support.gateway_stack import HELLO, KEY, GatewayStack
 from tokenyard.core.budgets import wallet
 from tokenyard.core.model_files.sources import ServerSource
 from tokenyard.core.money import Multiplier, PriceStep
@@ -81,7 +81,7 @@ async def test_what_is_settled_and_claimed_is_the_plan_s_price(
         assert await gateway.status(session, chat(tier)) == 200
     (settled,) = await gateway.settled()
     assert settled.claims.price == price
-    await until(gateway.no_holds)
+    await gateway.nothing_is_held()
     assert (await gateway.budget()).pending == 4 * rates[0] + 3 * rates[1]
 
 

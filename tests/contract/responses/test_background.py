@@ -53,7 +53,7 @@ async def test_a_response_is_made_after_its_client_was_answered(stand: AnswersSt
     assert found.output_text.startswith("word1 ")
     (settled,) = await stand.gateway.settled()
     assert (settled.outcome, settled.usage) == (Outcome.COMPLETED, TokenUsage(4, 8))
-    await until(stand.gateway.no_holds)
+    await stand.gateway.nothing_is_held()
     again = await stand.client.responses.cancel(made.id)
     assert again.to_dict() == found.to_dict()
     await stand.client.responses.create(model=BASE.id, input="and now?", previous_response_id=made.id)
@@ -82,7 +82,7 @@ async def test_a_cancelled_response_ends_and_costs_what_was_made(stand: AnswersS
     await _is_aborted(stand)
     (settled,) = await stand.gateway.settled()
     assert settled.outcome is Outcome.CLIENT_LEFT  # so that the replica's report is what is charged
-    await until(stand.gateway.no_holds)
+    await stand.gateway.nothing_is_held()
     await until(lambda: _in_flight(stand) == 0)
     assert (await stand.client.responses.cancel(made.id)).to_dict() == cancelled.to_dict()
     assert (await stand.client.responses.retrieve(made.id)).status == "cancelled"

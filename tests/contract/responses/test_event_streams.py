@@ -110,7 +110,7 @@ async def test_a_background_response_is_streamed(stand: AnswersStand) -> None:
     assert await _replayed(stand, found.id) == told
     (settled,) = await stand.gateway.settled()
     assert (settled.outcome, settled.usage.completion_tokens) == (Outcome.COMPLETED, 2)
-    await until(stand.gateway.no_holds)
+    await stand.gateway.nothing_is_held()
 
 
 async def test_who_left_comes_back_to_where_it_was(stand: AnswersStand) -> None:
@@ -129,7 +129,7 @@ async def test_who_left_comes_back_to_where_it_was(stand: AnswersStand) -> None:
     assert await _all(again) == [], "of what was cancelled there is no last event"
     (settled,) = await stand.gateway.settled()
     assert (settled.outcome, settled.usage) == (Outcome.CLIENT_LEFT, TokenUsage(1, 3))
-    await until(stand.gateway.no_holds)
+    await stand.gateway.nothing_is_held()
 
 
 async def test_any_process_tells_what_is_being_made(stand: AnswersStand, redis: Redis, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from support.answers_stand import AnswersStand, answers_stand
 from support.fakes.gateway_ports import BASE
 from support.fakes.scripted_server import PROMPT_TOKENS, ScriptedServer, called, said
-from support.gateway_stack import HELLO, until
+from support.gateway_stack import HELLO
 from support.openai_errors import error_of
 from tokenyard.core.usage import TokenUsage
 from tokenyard.metering.events import Outcome
@@ -353,7 +353,7 @@ async def test_a_client_that_leaves_is_charged_and_nothing_is_kept(stand: Answer
     (settled,) = await stand.gateway.settled()
     assert settled.outcome is Outcome.CLIENT_LEFT
     assert settled.usage == TokenUsage(1, 3)
-    await until(stand.gateway.no_holds)
+    await stand.gateway.nothing_is_held()
     assert await stand.kept() == 0
 
 

@@ -36,7 +36,7 @@ async def test_leaving_in_a_stream(gateway: GatewayStack, frames: int) -> None:
     assert settled.outcome is Outcome.CLIENT_LEFT
     assert frames <= settled.usage.completion_tokens <= sent.completion_tokens < 100
     assert settled.usage.prompt_tokens == sent.prompt_tokens
-    await until(gateway.no_holds)
+    await gateway.nothing_is_held()
 
 
 async def test_leaving_before_the_first_token(gateway: GatewayStack) -> None:
@@ -70,7 +70,7 @@ async def test_leaving_while_a_whole_answer_is_made(gateway: GatewayStack) -> No
         (settled,) = await gateway.settled()
         assert settled.outcome is Outcome.CLIENT_LEFT
         await until(lambda: gateway.server.log[0].aborted)
-        await until(gateway.no_holds)
+        await gateway.nothing_is_held()
         figures = await gateway.budget()
         assert figures.held == 0
         assert figures.pending >= 900 * 1_000, "at the rate of the test model"

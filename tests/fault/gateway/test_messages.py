@@ -34,7 +34,7 @@ async def test_leaving_in_a_stream(gateway: GatewayStack, client: AsyncAnthropic
     await until(lambda: gateway.server.log[0].aborted)
     assert settled.outcome is Outcome.CLIENT_LEFT
     assert 1 <= settled.usage.completion_tokens <= gateway.server.log[0].completion_tokens < 100
-    await until(gateway.no_holds)
+    await gateway.nothing_is_held()
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ async def test_a_stream_that_fails_ends_in_an_error(
     (settled,) = await gateway.settled()
     assert settled.outcome is Outcome.REPLICA_LOST
     assert settled.usage == TokenUsage(4, 3) == gateway.server.log[0].usage
-    await until(gateway.no_holds)
+    await gateway.nothing_is_held()
 
 
 async def _read(stream: AsyncStream[RawMessageStreamEvent], seen: list[str]) -> None:

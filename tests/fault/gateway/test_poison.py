@@ -39,7 +39,7 @@ async def pair(redis: Redis, tmp_path: Path) -> AsyncIterator[GatewayStack]:
 async def _free_of_charge(gateway: GatewayStack) -> None:
     (settled,) = await gateway.settled()
     assert (settled.outcome, settled.usage) == (Outcome.FAILED, TokenUsage(0, 0))
-    await until(gateway.no_holds)
+    await gateway.nothing_is_held()
     assert (await gateway.budget()).pending == 0
 
 

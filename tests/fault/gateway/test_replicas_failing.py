@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from support.fakes.gateway_ports import BASE
 from support.fakes.model_server import Behaviour
-from support.gateway_stack import HELLO, KEY, GatewayStack, gateway_stack, until
+from support.gateway_stack import HELLO, KEY, GatewayStack, gateway_stack
 from tokenyard.core.replica import Replica
 from tokenyard.core.usage import TokenUsage
 from tokenyard.metering.events import Outcome
@@ -48,7 +48,7 @@ async def test_lost_in_the_middle_of_a_stream(gateway: GatewayStack, tokens: int
     assert settled.outcome is Outcome.REPLICA_LOST
     assert settled.usage == TokenUsage(4, tokens) == gateway.server.log[0].usage
     assert gateway.replicas.ejected == ["replica-0"]
-    await until(gateway.no_holds)
+    await gateway.nothing_is_held()
 
 
 async def test_the_openai_client_sees_an_error(gateway: GatewayStack) -> None:
@@ -149,7 +149,7 @@ async def test_all_replicas_fail(pair: GatewayStack, body: dict[str, object]) ->
     assert answer["error"]["code"] == "upstream_failed"
     (settled,) = await pair.settled()
     assert settled.outcome is Outcome.FAILED
-    await until(pair.no_holds)
+    await pair.nothing_is_held()
     assert (await pair.budget()).pending == 0
 
 

@@ -12,7 +12,7 @@ from support.elsewhere_stack import FALLBACK, SOLD, ElsewhereStack, elsewhere_st
 from support.fakes.admission_requests import ORGANIZATION
 from support.fakes.model_server import Behaviour
 from support.fakes.server_elsewhere import Elsewhere
-from support.gateway_stack import HELLO, until
+from support.gateway_stack import HELLO
 from tokenyard.core.adapters import AdapterRef
 from tokenyard.core.ids import AdapterId
 from tokenyard.core.models import WakingBounds
@@ -65,7 +65,7 @@ async def test_where_no_replica_can_be_asked(
     assert (settled.outcome, settled.usage) == (Outcome.COMPLETED, TokenUsage(7, 8, 2))
     assert (claims.server, claims.model, claims.base_model, claims.price) == (FALLBACK, SOLD, SOLD, f"test/{SOLD}")
     assert claims.attempt.endswith(f".{1 + len(dead)}")
-    await until(backed.gateway.no_holds)
+    await backed.gateway.nothing_is_held()
 
 
 async def test_a_model_that_sleeps_is_woken_and_nobody_waits_for_it(backed: ElsewhereStack) -> None:
@@ -132,4 +132,4 @@ async def test_where_it_fails_too_the_client_hears_of_ours(backed: ElsewhereStac
     assert (status, orjson.loads(text)["error"]["code"]) == (503, "server_is_overloaded")
     (settled,) = await backed.gateway.settled()
     assert settled.outcome is Outcome.FAILED
-    await until(backed.gateway.no_holds)
+    await backed.gateway.nothing_is_held()

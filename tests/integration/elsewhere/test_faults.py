@@ -34,13 +34,13 @@ async def _answer(stack: ElsewhereStack, body: dict[str, object]) -> tuple[int, 
 async def _charged_nothing(stack: ElsewhereStack) -> None:
     (settled,) = await stack.gateway.settled()
     assert settled.outcome is Outcome.FAILED
-    await until(stack.gateway.no_holds)
+    await stack.gateway.nothing_is_held()
     assert (await stack.gateway.budget()).pending == 0
 
 
 async def _settled(stack: ElsewhereStack) -> Settled:
     (settled,) = await stack.gateway.settled()
-    await until(stack.gateway.no_holds)
+    await stack.gateway.nothing_is_held()
     return settled
 
 

@@ -70,7 +70,7 @@ async def test_leaving_before_the_answer(gateway: GatewayStack, body: dict[str, 
     assert settled.outcome is Outcome.COMPLETED
     assert settled.usage == gateway.server.log[0].usage
     assert not gateway.server.log[0].aborted
-    await until(gateway.no_holds)
+    await gateway.nothing_is_held()
 
 
 async def test_leaving_in_a_stream_and_going_on(gateway: GatewayStack) -> None:

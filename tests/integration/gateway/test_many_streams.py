@@ -5,7 +5,7 @@ import asyncio
 from aiohttp import ClientSession, TCPConnector
 
 from support.fakes.gateway_ports import BASE
-from support.gateway_stack import HELLO, GatewayStack, until
+from support.gateway_stack import HELLO, GatewayStack
 from tokenyard.metering.events import Outcome
 
 STREAMS = 100
@@ -29,4 +29,4 @@ async def test_many_streams(gateway: GatewayStack) -> None:
     assert {event.outcome for event in events} == {Outcome.COMPLETED}
     sent = {entry.claims.attempt: entry.usage for entry in gateway.server.log}
     assert {event.claims.attempt: event.usage for event in events} == sent
-    await until(gateway.no_holds)
+    await gateway.nothing_is_held()

@@ -171,7 +171,7 @@ async def test_a_spent_budget_is_not_tried_again(gateway: GatewayStack, client: 
         await _ask(client.with_options(max_retries=3))
     assert error_of(refused.value)["error"]["type"] == "billing_error"
     assert refused.value.response.request.headers["x-stainless-retry-count"] == "0"
-    await until(gateway.no_holds)
+    await gateway.nothing_is_held()
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -202,7 +202,7 @@ async def _fails(gateway: GatewayStack, client: AsyncAnthropic, told: tuple[int,
     assert (refused.value.status_code, error_of(refused.value)["error"]["type"]) == told
     (settled,) = await gateway.settled()
     assert settled.outcome is Outcome.FAILED
-    await until(gateway.no_holds)
+    await gateway.nothing_is_held()
 
 
 async def test_wrong_addresses(gateway: GatewayStack) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from support.anthropic_client import HI
 from support.fakes.gateway_ports import BASE
-from support.gateway_stack import HELLO, KEY, GatewayStack, until
+from support.gateway_stack import HELLO, KEY, GatewayStack
 from support.request_bodies import image, image_data
 from tokenyard.core.models import ImagesSpec
 from tokenyard.core.usage import TokenUsage
@@ -48,7 +48,7 @@ async def test_a_whole_answer(gateway: GatewayStack, client: AsyncAnthropic) -> 
     assert settled.usage == TokenUsage(4, 8, 3)
     assert settled.claims.attempt == f"{request}.1"
     assert settled.claims.endpoint == "/v1/messages"
-    await until(gateway.no_holds)
+    await gateway.nothing_is_held()
 
 
 async def test_a_stream(gateway: GatewayStack, client: AsyncAnthropic) -> None:
