@@ -1,8 +1,6 @@
 """Keeps a process's prices as SQL has them, and serves on from memory while SQL is down."""
 
-import asyncio
 import json
-import logging
 from collections.abc import Sequence
 from typing import Self
 
@@ -11,21 +9,17 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.storage import change_feed
-from tokenyard.storage.change_feed import Listener
+from tokenyard.storage.change_feed import PublishedReader
 from tokenyard.storage.database import Database
-from tokenyard.storage.read_cache import DATABASE_DOWN
 from tokenyard.storage.transactional_outbox import Handler
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.pricing.rate_cards import read_stored_card
 from tokenyard_billing.tables import RateCardRow
 
-_LOG = logging.getLogger(__name__)
-
 TOPIC = "prices"
 """The outbox's topic of a published card, and the change feed's kind."""
 RELOAD_S = 30.0
 RETRY_S = 1.0
-LOAD_LIMIT_S = 10.0
 
 
 async def read_new_cards(session: AsyncSession, prices: PriceList) -> None:
@@ -42,55 +36,27 @@ async def read_new_cards(session: AsyncSession, prices: PriceList) -> None:
 
 
 class PriceBook:
-    """`prices` for the length of a process. Used as `async with`: reads the cards, then follows what is published."""
+    """`prices` for the length of a process. Used as `async with`: reads the cards, then follows what is published.
+
+    Where the database is down it goes on trying: until then every look at a price is refused. A card that was changed
+    in the database raises `InvalidRateCard`.
+    """
 
     def __init__(self, database: Database) -> None:
         self.prices = PriceList()
         self._database = database
-        self._told = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._reader = PublishedReader(TOPIC, self._read, lambda: RELOAD_S if self.prices.cards else RETRY_S)
+        self.listeners = self._reader.listeners
 
     async def __aenter__(self) -> Self:
-        """Read the cards, or go on trying where the database is down: until then every look at a price is refused.
-
-        Raises:
-            InvalidRateCard: a card was changed in the database.
-        """
-        try:
-            await self._read()
-        except DATABASE_DOWN as error:
-            _LOG.warning("the rate cards cannot be read yet: %r", error)
-        self._task = asyncio.create_task(self._follow(), name="rate cards")
+        await self._reader.__aenter__()
         return self
 
-    async def __aexit__(self, *_raised: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None
-
-    def listeners(self) -> dict[str, Listener]:
-        """Return what the change feed must call."""
-        return {TOPIC: self._changed}
-
-    async def _changed(self, _version: str | None) -> None:
-        self._told.set()
-
-    async def _follow(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(RELOAD_S if self.prices.cards else RETRY_S):
-                    await self._told.wait()
-            except TimeoutError:  # what a lost push would have told
-                pass
-            self._told.clear()
-            try:
-                await self._read()
-            except Exception as error:  # the process serves on, and tries again
-                _LOG.warning("the rate cards cannot be read, those in memory serve on: %r", error)
+    async def __aexit__(self, *raised: object) -> None:
+        await self._reader.__aexit__(*raised)
 
     async def _read(self) -> None:
-        async with asyncio.timeout(LOAD_LIMIT_S), self._database.reading() as session:
+        async with self._database.reading() as session:
             await read_new_cards(session, self.prices)
 
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from tokenyard.storage.read_cache import DATABASE_DOWN
 from tokenyard.web.loops import is_cancelled
 
 _LOG = logging.getLogger(__name__)
@@ -17,6 +18,7 @@ LENGTH = 10_000
 BATCH = 100
 BLOCK_MS = 1_000  # shorter than a command's time limit
 RETRY_S = 0.2
+READ_LIMIT_S = 10.0
 
 Listener = Callable[[str | None], Awaitable[None]]
 """Is given the subject that changed; None: anything may have changed, because the feed was out of reach."""
@@ -85,6 +87,59 @@ class ChangeFeed:
     async def _read_after(self, last: EntryId) -> list[tuple[EntryId, dict[bytes, bytes]]]:
         reply: Any = await self._redis.xread({STREAM: f"{last[0]}-{last[1]}"}, count=BATCH, block=BLOCK_MS)
         return [(_entry_id(identity), fields) for _, entries in reply or () for identity, fields in entries]
+
+
+class PublishedReader:
+    """Used as `async with`: reads what SQL has, again whenever that was published, and from time to time in any case.
+
+    `read` reads it into memory, which serves on while it cannot. `listeners` are the change feed's to call.
+    """
+
+    def __init__(self, kind: str, read: Callable[[], Awaitable[None]], every_s: Callable[[], float]) -> None:
+        """Take `every_s`, which says in how many seconds to read again though nothing was told: a push may be lost."""
+        self._kind = kind
+        self._read = read
+        self._every_s = every_s
+        self._told = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Read once, or go on trying where the database is down; what else `read` raises is raised."""
+        try:
+            await self._read_in_time()
+        except DATABASE_DOWN as error:
+            _LOG.warning("%s cannot be read yet: %r", self._kind, error)
+        self._task = asyncio.create_task(self._follow(), name=f"reading {self._kind}")
+        return self
+
+    async def __aexit__(self, *_raised: object) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+
+    def listeners(self) -> Mapping[str, Listener]:
+        return {self._kind: self._changed}
+
+    async def _changed(self, _subject: str | None) -> None:
+        self._told.set()
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._every_s()):
+                    await self._told.wait()
+            except TimeoutError:
+                pass
+            self._told.clear()
+            try:
+                await self._read_in_time()
+            except Exception as error:  # the process serves on, and tries again
+                _LOG.warning("%s cannot be read, those in memory serve on: %r", self._kind, error)
+
+    async def _read_in_time(self) -> None:
+        async with asyncio.timeout(READ_LIMIT_S):
+            await self._read()
 
 
 def _entry_id(identity: bytes) -> EntryId:

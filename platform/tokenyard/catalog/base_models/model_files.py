@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack
 from typing import Self
 
 from redis.asyncio import Redis
@@ -14,16 +15,14 @@ from tokenyard.catalog.tables import ModelFilesRow
 from tokenyard.core.model_files.reading import read_model_spec
 from tokenyard.core.models import InvalidModelSpec, ModelSpec
 from tokenyard.storage import change_feed
-from tokenyard.storage.change_feed import Listener
+from tokenyard.storage.change_feed import PublishedReader
 from tokenyard.storage.database import Database
-from tokenyard.storage.read_cache import DATABASE_DOWN
 
 _LOG = logging.getLogger(__name__)
 
 TOPIC = "model_files"
 """The outbox's topic of a published set, and the change feed's kind."""
 RELOAD_S = 30.0
-LOAD_LIMIT_S = 10.0
 
 
 def read_specs(files: Iterable[str]) -> list[ModelSpec]:
@@ -47,8 +46,8 @@ class ModelFiles:
         self._bases = bases
         self._own_files = own_files
         self._revision = 0
-        self._told = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._reader = PublishedReader(TOPIC, self._read, lambda: RELOAD_S)
+        self.listeners = self._reader.listeners
 
     async def __aenter__(self) -> Self:
         """Read the models.
@@ -56,43 +55,18 @@ class ModelFiles:
         Raises:
             InvalidModelSpec: no set was published, or SQL is down, and the installation's own files are not right.
         """
-        try:
-            await self._read()
-        except DATABASE_DOWN as error:
-            _LOG.warning("the published model files cannot be read yet: %r", error)
-        if not self._revision:
-            self._bases.replace(await asyncio.to_thread(self._own_files))
-        self._task = asyncio.create_task(self._follow(), name="model files")
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._reader)
+            if not self._revision:
+                self._bases.replace(await asyncio.to_thread(self._own_files))
+            stack.pop_all()
         return self
 
-    async def __aexit__(self, *_raised: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-            self._task = None
-
-    def listeners(self) -> Mapping[str, Listener]:
-        """Return what the change feed must call."""
-        return {TOPIC: self._changed}
-
-    async def _changed(self, _revision: str | None) -> None:
-        self._told.set()
-
-    async def _follow(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(RELOAD_S):
-                    await self._told.wait()
-            except TimeoutError:  # what a lost push would have told
-                pass
-            self._told.clear()
-            try:
-                await self._read()
-            except Exception as error:  # the process serves on, and tries again
-                _LOG.warning("the published model files cannot be read, those in memory serve on: %r", error)
+    async def __aexit__(self, *raised: object) -> None:
+        await self._reader.__aexit__(*raised)
 
     async def _read(self) -> None:
-        async with asyncio.timeout(LOAD_LIMIT_S), self._database.reading() as session:
+        async with self._database.reading() as session:
             row = await newest_set(session)
         if row is None or row.revision == self._revision:
             return
