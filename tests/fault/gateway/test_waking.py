@@ -130,7 +130,8 @@ async def test_one_organization_never_fills_the_queue(model: Sleeping) -> None:
     assert await model.ask(model.tenant("org_fourth")) == (503, "15")
     model.wake()
     assert {status for status, _ in await asyncio.gather(*waiting)} == {200}
-    refused, *_ = [one for one in await model.gateway.events() if one.outcome is Outcome.FAILED]
+    found = await model.gateway.settled(3)
+    (refused,) = [one for one in found if one.outcome is Outcome.FAILED]
     assert refused.usage.total_tokens == 0
     await model.nothing_is_held()
 
@@ -142,7 +143,7 @@ async def test_a_client_that_leaves_frees_its_place(model: Sleeping) -> None:
     request.cancel()
     await until(lambda: model.waiting == 0)
     await model.nothing_is_held()
-    (*_, left) = await model.gateway.events()
+    (*_, left) = await model.gateway.settled(2)
     assert (left.outcome, left.usage.total_tokens) == (Outcome.FAILED, 0)
     request = await model.waits()
     model.wake()

@@ -117,7 +117,7 @@ async def test_what_does_not_fit_after_all_gives_everything_back(gateway: Gatewa
         for _ in range(3):
             refused = await gateway.post(session, {**ASK, "max_tokens": 2048 - 413})
             assert refused.status == 400
-        await gateway.nothing_is_held()
+            await gateway.nothing_is_held()
         assert (await gateway.post(session, {**ASK, "max_tokens": 2048 - 414})).status == 200
     settled = await gateway.settled(4)
     assert [one.outcome for one in settled] == [*[Outcome.FAILED] * 3, Outcome.COMPLETED]

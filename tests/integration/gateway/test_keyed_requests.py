@@ -229,6 +229,7 @@ async def test_concurrency_counts_those_that_left(gateway: GatewayStack) -> None
         response, data = await _ask(gateway, session, ASK, idempotency_key="another")
         assert response.status == 429, data
         await _had(gateway, session, ASK)
+        await gateway.nothing_is_held()
         assert (await _ask(gateway, session, ASK, idempotency_key="another"))[0].status == 200
 
 
