@@ -4,7 +4,7 @@ from enum import StrEnum
 from typing import Literal, cast
 
 JobStatus = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
-"""OpenAI's words; its schema leaves out `paused`, which its own pause answers."""
+"""OpenAI's words, and `paused`, for which the enumeration of its schema has none."""
 
 
 class JobState(StrEnum):
