@@ -1,5 +1,7 @@
 """The tokens of steps: whatever the rows, the batch and the workers are, nothing is counted twice or left out."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ def test_all_steps_together_are_every_row_once_an_epoch(rows: list[int], batch: 
     sums = [tokens.upto(step) for step in range(epochs * tokens.steps_per_epoch + 1)]
     assert sums[0] == 0
     assert sums[-1] == epochs * sum(rows)
-    assert all(before < after for before, after in zip(sums, sums[1:], strict=False))
+    assert all(before < after for before, after in pairwise(sums))
     assert sums[:: tokens.steps_per_epoch] == [epoch * sum(rows) for epoch in range(epochs + 1)]
 
 
