@@ -14,6 +14,7 @@ from tokenyard.finetune.methods.adapter import ADAPTER, check_adapter_upload
 from tokenyard.finetune.methods.dataset import check_upload
 from tokenyard.finetune.operator_routes import operator_job_router
 from tokenyard.finetune.operator_store import JobOperatorStore, files_in_use
+from tokenyard.finetune.pausing import JobPausing
 from tokenyard.finetune.ports import OrganizationSlugs, TrainableModels, TrainingReservations
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.store import JobStore
@@ -66,8 +67,9 @@ def file_and_job_routers(
         quota=quota,
         clock=clock,
     )
+    pausing = JobPausing(jobs, policy, clock)
     return [
         file_router(files, uploads, blobs),
-        job_router(jobs, creation),
-        operator_job_router(JobOperatorStore(database, clock), jobs),
+        job_router(jobs, creation, pausing),
+        operator_job_router(JobOperatorStore(database, clock), jobs, pausing),
     ]

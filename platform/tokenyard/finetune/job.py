@@ -51,6 +51,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     adapter: AdapterId | None = None
     digest: str | None = None
     attempt: int = 0
+    lost_attempts: int = 0
     submitted: bool = False
     events_taken: int = 0
     resume_url: str | None = None
@@ -79,6 +80,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 _PROGRESS = (
     *("state", "outcome", "finished_at", "admitted_at_ms", "trained_tokens", "adapter", "digest", "attempt"),
+    "lost_attempts",
     *("submitted", "events_taken", "resume_url", "deadline_ms", "waits_for", "slot", "idempotency_key"),
 )
 _FIXED = (

@@ -16,8 +16,8 @@ from tokenyard.storage.paging import part_of_list
 
 LEASE_MS = 30_000
 MAX_QUEUE = 1000
-# A queued job is taken up by the scheduler, not by a lease.
-_WORKED_ON = UNFINISHED - {JobState.QUEUED}
+# A queued job is taken up by the scheduler; a paused one only when it was paused for too long.
+_WORKED_ON = UNFINISHED - {JobState.QUEUED, JobState.PAUSED}
 
 
 class JobOperatorStore:
@@ -32,7 +32,7 @@ class JobOperatorStore:
         now = self._clock.now_ms()
         due = (
             select(JobRow.id)
-            .where(JobRow.state.in_(_WORKED_ON), JobRow.lease_until_ms <= now)
+            .where(or_(JobRow.state.in_(_WORKED_ON), _paused_too_long(now)), JobRow.lease_until_ms <= now)
             .order_by(JobRow.lease_until_ms)
             .limit(limit)
         )
@@ -101,9 +101,7 @@ class JobOperatorStore:
             training = await session.scalars(select(JobRow).where(JobRow.slot.is_not(None)))
             queue = await session.scalars(queued.order_by(JobRow.created_at_ms, JobRow.id).limit(MAX_QUEUE))
             now_ms = self._clock.now_ms()
-            for job, progress in decide(
-                policy, [job_of(row) for row in training], [job_of(row) for row in queue], now_ms
-            ):
+            for job, progress in decide(policy, [job_of(row) for row in training], [job_of(row) for row in queue]):
                 if progress.job != job:
                     await save(session, job, progress, now=now_ms // 1000)
 
@@ -134,6 +132,10 @@ def files_in_use() -> Subquery:
         JobRow.state.in_(UNFINISHED), JobRow.validation_file.is_not(None)
     )
     return training.union_all(validation).subquery()
+
+
+def _paused_too_long(now_ms: int) -> ColumnElement[bool]:
+    return and_(JobRow.state == JobState.PAUSED, JobRow.deadline_ms <= now_ms)
 
 
 def _has_status(status: JobStatus) -> ColumnElement[bool]:

@@ -16,7 +16,11 @@ _GRACE_S = 60.0
 
 @dataclass(frozen=True)
 class TrainingPolicy:
-    """Bounds of fine-tuning. `resources.timeout_s` bounds one attempt, waiting for room in the cluster included."""
+    """Bounds of fine-tuning. `resources.timeout_s` bounds one attempt, from when its workers have room.
+
+    A run that does not end within `pausing_timeout_s` of being asked to pause is stopped; a job that is paused longer
+    than `paused_limit_s` is cancelled.
+    """
 
     max_running: int = 1
     max_running_per_organization: int = 1
@@ -24,16 +28,20 @@ class TrainingPolicy:
     max_attempts: int = 3
     validation_timeout_s: float = 3600.0
     checking_timeout_s: float = 1800.0
+    pausing_timeout_s: float = 120.0
+    paused_limit_s: float = 7 * 86_400.0
     resources: TrainingResources = field(default_factory=TrainingResources)
 
+    def paused_deadline_ms(self, now_ms: int) -> int:
+        """Return when a job that is paused now is cancelled."""
+        return now_ms + int(self.paused_limit_s * 1000)
+
     def attempt_deadline_ms(self, now_ms: int) -> int:
-        """Return when an attempt that starts now must have ended."""
+        """Return when an attempt whose workers have room since now must have ended."""
         return now_ms + int((self.resources.timeout_s + _GRACE_S) * 1000)
 
 
-def decide(
-    policy: TrainingPolicy, training: Sequence[Job], queue: Sequence[Job], now_ms: int
-) -> Iterator[tuple[Job, JobProgress]]:
+def decide(policy: TrainingPolicy, training: Sequence[Job], queue: Sequence[Job]) -> Iterator[tuple[Job, JobProgress]]:
     """Yield each queued job with its progress: first come first served starts, the others say what they wait for.
 
     `training` are the jobs that hold a slot.
@@ -44,7 +52,7 @@ def decide(
         free = sorted(set(range(policy.max_running)) - {other.slot for other in busy})
         own = sum(other.organization == job.organization for other in busy)
         if free and own < policy.max_running_per_organization:
-            started = _started(job, free[0], policy.attempt_deadline_ms(now_ms))
+            started = _started(job, free[0])
             busy.append(started.job)
             yield job, started
         else:
@@ -52,11 +60,12 @@ def decide(
             ahead += 1
 
 
-def _started(job: Job, slot: int, deadline_ms: int) -> JobProgress:
+def _started(job: Job, slot: int) -> JobProgress:
     after = msgspec.structs.replace(
-        job, state=JobState.RUNNING, slot=slot, attempt=1, waits_for=None, deadline_ms=deadline_ms
+        job, state=JobState.RUNNING, slot=slot, attempt=job.attempt + 1, waits_for=None, deadline_ms=None
     )
-    return JobProgress(after, (Note(message="Fine-tuning job started", source="started"),))
+    message = "Fine-tuning job started" if after.attempt == 1 else "Fine-tuning job goes on"
+    return JobProgress(after, (Note(message=message, source=f"started {after.attempt}"),))
 
 
 def _missing(*, ahead: int, busy: int, own_limit: bool) -> str:
