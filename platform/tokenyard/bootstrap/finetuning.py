@@ -14,7 +14,7 @@ from tokenyard.finetune.methods.adapter import ADAPTER, check_adapter_upload
 from tokenyard.finetune.methods.dataset import check_upload
 from tokenyard.finetune.operator_routes import operator_job_router
 from tokenyard.finetune.operator_store import JobOperatorStore, files_in_use
-from tokenyard.finetune.ports import OrganizationSlugs, TrainableModels, TrainingReservations
+from tokenyard.finetune.ports import OrganizationSlugs, TrainableModels, TrainingPlans, TrainingReservations
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.store import JobStore
 from tokenyard.finetune.tenant_routes import job_router
@@ -32,9 +32,12 @@ UPLOAD_RULES = {
 def training_policy(settings: Settings) -> TrainingPolicy:
     """Return the policy that gateway and worker share."""
     return TrainingPolicy(
+        max_running=settings.effective_training_max_running,
+        autoscaled=settings.training_autoscaled,
+        max_running_per_organization=settings.training_max_running_per_organization,
         resources=TrainingResources(
             cpus=settings.training_num_cpus, gpus=settings.training_num_gpus, timeout_s=settings.training_timeout_s
-        )
+        ),
     )
 
 
@@ -47,6 +50,7 @@ def file_and_job_routers(
     prices: PriceLookup,
     reservations: TrainingReservations,
     organizations: OrganizationSlugs,
+    plans: TrainingPlans,
     policy: TrainingPolicy,
     max_upload_bytes: int,
     quota: StorageQuota,
@@ -62,6 +66,7 @@ def file_and_job_routers(
         prices=prices,
         reservations=reservations,
         organizations=organizations,
+        plans=plans,
         policy=policy,
         quota=quota,
         clock=clock,

@@ -225,6 +225,7 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
             prices=foundation.prices,
             reservations=foundation.reservations,
             organizations=foundation.tenancy_operator,
+            plans=foundation.tenancy_operator,
             policy=training_policy(settings),
             max_upload_bytes=settings.max_upload_bytes,
             quota=foundation.quota,

@@ -25,7 +25,7 @@ from tokenyard.core.ids import FileId, OrganizationId, new_job_id
 from tokenyard.core.models import BaseModel, ModelTask
 from tokenyard.core.money import Price, PriceLookup, training_cost
 from tokenyard.core.principal import Principal
-from tokenyard.core.training import Hyperparameters, LoraSettings
+from tokenyard.core.training import Hyperparameters, LoraSettings, TrainingLimits
 from tokenyard.core.usage import DEFAULT_TIER
 from tokenyard.finetune.job import Job, JobError
 from tokenyard.finetune.job_request import MAX_SEED, JobRequest
@@ -36,6 +36,7 @@ from tokenyard.finetune.ports import (
     TrainableModels,
     TrainingFile,
     TrainingFiles,
+    TrainingPlans,
     TrainingReservations,
 )
 from tokenyard.finetune.progress import JobChanged, JobProgress, Note, fail
@@ -70,6 +71,7 @@ class JobCreation:
         prices: PriceLookup,
         reservations: TrainingReservations,
         organizations: OrganizationSlugs,
+        plans: TrainingPlans,
         policy: TrainingPolicy,
         quota: StorageQuota,
         clock: Clock,
@@ -82,6 +84,7 @@ class JobCreation:
         self._prices = prices
         self._reservations = reservations
         self._organizations = organizations
+        self._plans = plans
         self._policy = policy
         self._quota = quota
         self._clock = clock
@@ -106,7 +109,9 @@ class JobCreation:
         if earlier is not None:
             return earlier
         job = await self._new_job(principal, request, idempotency_key)
-        if await self._jobs.begin(organization, job):
+        limits = (await self._plans.training_terms([organization]))[organization].limits
+        _check_day(limits, job)
+        if await self._jobs.begin(organization, job, max_unfinished=limits.unfinished):
             return await self._paid_for(job)
         earlier = await self._earlier(organization, request, idempotency_key)  # it began at the same moment
         if earlier is None:
@@ -252,6 +257,16 @@ class JobCreation:
         note = Note(message=error.message, level="error")
         with contextlib.suppress(JobChanged):  # the worker has ended it already
             await self._jobs.update(job.organization, job, JobProgress(fail(job, error).job, (note,)))
+
+
+def _check_day(limits: TrainingLimits, job: Job) -> None:
+    """Refuse a job that could never start."""
+    if limits.tokens_per_day is not None and job.reserved_tokens > limits.tokens_per_day:
+        raise InvalidRequest(
+            f"The job may train up to {job.reserved_tokens} tokens; your plan has {limits.tokens_per_day} a day.",
+            code="training_tokens_limit_exceeded",
+            param="training_file",
+        )
 
 
 def _still_creating() -> Conflict:

@@ -13,6 +13,8 @@ from tokenyard.finetune.ports import (
     CanaryReplicas,
     TrainableModels,
     TrainingFiles,
+    TrainingNodes,
+    TrainingPlans,
     TrainingRuns,
 )
 from tokenyard.finetune.reconciling.reconciler import JobReconciler
@@ -46,6 +48,8 @@ def finetune_loops(
     files: TrainingFiles,
     models: TrainableModels,
     runs: TrainingRuns,
+    nodes: TrainingNodes,
+    plans: TrainingPlans,
     adapters: AdapterLives,
     replicas: CanaryReplicas,
     canary: CanaryClient,
@@ -69,7 +73,7 @@ def finetune_loops(
     }
     reconciler = JobReconciler(store=store, steps=steps, owner=owner, clock=clock)
     return [
-        Loop("schedule training", partial(store.schedule, policy), SCHEDULE_INTERVAL_S),
+        Loop("schedule training", partial(store.schedule, policy, plans, nodes), SCHEDULE_INTERVAL_S),
         Loop("reconcile training", reconciler.step, RECONCILE_INTERVAL_S, max_backoff_s=RECONCILE_BACKOFF_S),
         _folder_loop(store, blobs, clock, folders_kept_ms),
     ]

@@ -10,7 +10,7 @@ from tokenyard.core.ids import AdapterId, ApiKeyId, FileId, JobId, OrganizationI
 from tokenyard.core.models import BaseModel
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.replica import Replica
-from tokenyard.core.training import RunStatus
+from tokenyard.core.training import RunStatus, TrainingTerms
 from tokenyard.finetune.methods.method import Json
 from tokenyard.storage.database import Fence
 
@@ -79,6 +79,25 @@ class TrainingRuns(Protocol):
     async def status(self, submission_id: str) -> RunStatus | None: ...
 
     async def stop(self, submission_id: str) -> None: ...
+
+
+class TrainingNodes(Protocol):
+    """The machines of the training cluster (Ray)."""
+
+    async def free(self) -> Sequence[Mapping[str, float]] | None:
+        """Return what of its resources each machine has free, by their names; None where the cluster does not say.
+
+        Raises Unavailable where it does not answer. What was just given out may still be among it for `NODES_LAG_S`.
+        """
+        ...
+
+
+class TrainingPlans(Protocol):
+    """What plans say of training (tenancy)."""
+
+    async def training_terms(
+        self, organizations: Collection[OrganizationId]
+    ) -> Mapping[OrganizationId, TrainingTerms]: ...
 
 
 class AdapterLives(Protocol):

@@ -2,7 +2,7 @@
 
 import hashlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -40,11 +40,16 @@ class TrainingCluster:
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
         self.down = False
+        self.nodes: list[dict[str, float]] | None = None
         self.runs: dict[str, RunStatus] = {}
         self.specs: dict[str, TrainingSpec] = {}
         self.entrypoints: dict[str, str] = {}
         self.submissions: list[str] = []
         self.stops: list[str] = []
+
+    async def free(self) -> Sequence[Mapping[str, float]] | None:
+        self._answer()
+        return self.nodes
 
     async def submit(self, submission_id: str, entrypoint: str, *, metadata: Mapping[str, str]) -> None:
         self._answer()

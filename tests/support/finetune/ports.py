@@ -1,6 +1,6 @@
 """What fine-tuning needs from catalog, billing and tenancy, in memory, with the same promises."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -10,6 +10,7 @@ from tokenyard.core.errors import BudgetInUse, QuotaExceeded
 from tokenyard.core.ids import AdapterId, ApiKeyId, JobId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.models import BaseModel, ModelTask
 from tokenyard.core.money import NanoDollars, Price
+from tokenyard.core.training import TrainingTerms
 from tokenyard.storage.database import Database, Fence
 
 SMALL_MODEL = BaseModel(
@@ -74,6 +75,16 @@ class MemoryReservations:
         if others + amount + self.in_use > self.wallet:
             raise BudgetInUse("Please try again when other requests have ended.", retry_after_s=1)
         self.open[job] = amount
+
+
+class FixedTerms:
+    """What plans say of training: for everybody what was said of them, or what holds without a plan."""
+
+    def __init__(self) -> None:
+        self.said: dict[OrganizationId, TrainingTerms] = {}
+
+    async def training_terms(self, organizations: Collection[OrganizationId]) -> Mapping[OrganizationId, TrainingTerms]:
+        return {organization: self.said.get(organization, TrainingTerms()) for organization in organizations}
 
 
 class SlugOfId:

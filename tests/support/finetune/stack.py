@@ -14,6 +14,7 @@ from support.finetune.cluster import TrainingCluster
 from support.finetune.ports import (
     FixedModels,
     FixedPrices,
+    FixedTerms,
     MemoryAdapterCatalog,
     MemoryReservations,
     SlugOfId,
@@ -63,6 +64,7 @@ class FinetuneStack:
         self.cluster = TrainingCluster(self.blobs)
         self.replicas = AdapterReplicas(self.blobs)
         self.catalog = MemoryAdapterCatalog(self.database)
+        self.plans = FixedTerms()
         self.reservations = MemoryReservations()
         self.quota = self.quota_of(1_000_000_000)
         self.files = FileStore(self.database, self.clock, files_in_use)
@@ -83,6 +85,7 @@ class FinetuneStack:
             "prices": FixedPrices(),
             "reservations": self.reservations,
             "organizations": SlugOfId(),
+            "plans": self.plans,
             "policy": self.policy,
             "quota": self.quota,
             "clock": self.clock,
@@ -99,6 +102,8 @@ class FinetuneStack:
             "files": self.files,
             "models": FixedModels(),
             "runs": self.cluster,
+            "nodes": self.cluster,
+            "plans": self.plans,
             "adapters": self.catalog,
             "replicas": self.replicas,
             "canary": self.replicas,

@@ -15,6 +15,7 @@ from tokenyard.finetune.progress import JobProgress, Note, fail, wait_for
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.states import JobOutcome, JobState
 from tokenyard.finetune.steps.attempt_files import AttemptFiles
+from tokenyard.finetune.steps.step_progress import steps_after
 
 _CLUSTER_AWAY = "the training cluster, which does not answer"
 _NO_ROOM = "room in the training cluster"
@@ -171,7 +172,10 @@ def _with_events(job: Job, events: Sequence[TrainingEvent]) -> JobProgress:
         )
         for event in events
     )
-    return JobProgress(msgspec.structs.replace(job, events_taken=events[-1].seq) if events else job, notes)
+    if not events:
+        return JobProgress(job)
+    after = msgspec.structs.replace(job, events_taken=events[-1].seq, steps=steps_after(job.steps, events))
+    return JobProgress(after, notes)
 
 
 def _billable_tokens(job: Job, result: TrainingResult | None) -> int:
