@@ -24,6 +24,7 @@ from tokenyard.finetune.steps.attempt_files import AttemptFiles
 from tokenyard.finetune.steps.attempts import Attempts
 from tokenyard.finetune.steps.canary import CanaryCheck
 from tokenyard.finetune.steps.publishing import Publishing
+from tokenyard.finetune.steps.result_file import ResultFile
 from tokenyard.finetune.steps.settlement import JobSettlement
 from tokenyard.finetune.steps.taking_in import TakingIn
 from tokenyard.finetune.steps.validation import JobValidation
@@ -64,12 +65,13 @@ def finetune_loops(
     attempts = Attempts(files=AttemptFiles(blobs, files), runs=runs, models=models, policy=policy, clock=clock)
     publishing = Publishing(blobs=blobs, adapters=adapters, canary=CanaryCheck(replicas, canary), models=models)
     taking_in = TakingIn(files=files, blobs=blobs, models=models, policy=policy, clock=clock)
+    settlement = JobSettlement(adapters=adapters, clock=clock)
     steps = {
         JobState.VALIDATING: JobValidation(files, blobs, taking_in).advance,
         JobState.RUNNING: attempts.advance,
         JobState.STOPPING: attempts.stop,
         JobState.CHECKING: publishing.advance,
-        JobState.SETTLING: JobSettlement(adapters=adapters, clock=clock).advance,
+        JobState.SETTLING: ResultFile(settlement.advance, store, files, blobs).advance,
     }
     reconciler = JobReconciler(store=store, steps=steps, owner=owner, clock=clock)
     return [

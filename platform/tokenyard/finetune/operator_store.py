@@ -14,7 +14,7 @@ from tokenyard.finetune.ports import TrainingNodes, TrainingPlans
 from tokenyard.finetune.progress import JobProgress, save
 from tokenyard.finetune.scheduling import DAY_MS, Standing, TrainingPolicy, decide
 from tokenyard.finetune.states import FINISHED, UNFINISHED, JobOutcome, JobState, JobStatus, outward
-from tokenyard.finetune.tables import JobRow
+from tokenyard.finetune.tables import EventRow, JobRow
 from tokenyard.storage.database import Database, advisory_lock
 from tokenyard.storage.paging import part_of_list
 
@@ -76,6 +76,12 @@ class JobOperatorStore:
         """Write a job's progress; `JobChanged` means that somebody else changed it since it was read."""
         async with self._database.transaction() as session:
             return await save(session, before, progress, now=self._clock.now_ms() // 1000)
+
+    async def metrics(self, job: JobId) -> list[Mapping[str, object]]:
+        """Return what the steps of a job measured, in the order in which they were told."""
+        query = select(EventRow.data).where(EventRow.job == job, EventRow.type == "metrics").order_by(EventRow.number)
+        async with self._database.reading() as session:
+            return list(await session.scalars(query))
 
     async def with_folders(self, *, ended_before_s: int, limit: int) -> list[tuple[OrganizationId, JobId]]:
         """Return jobs that ended before then and whose folder of attempts may still be there, first ended first."""

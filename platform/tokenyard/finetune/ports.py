@@ -39,6 +39,23 @@ class TrainingFiles(Protocol):
 
     def path(self, organization: OrganizationId, file: FileId) -> str: ...
 
+    async def enter(
+        self,
+        session: AsyncSession,
+        *,
+        organization: OrganizationId,
+        project: ProjectId,
+        file: FileId,
+        filename: str,
+        purpose: str,
+        size: int,
+    ) -> None:
+        """Enter a file whose `size` bytes are there, as part of the caller's transaction.
+
+        It counts as stored, and nothing refuses it.
+        """
+        ...
+
 
 class TrainableModels(Protocol):
     """The served base models (catalog)."""

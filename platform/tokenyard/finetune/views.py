@@ -94,7 +94,7 @@ class JobView(Identified):
             status=job.status,
             training_file=job.training_file,
             validation_file=job.validation_file,
-            result_files=[],
+            result_files=[] if job.result_file is None else [job.result_file],
             trained_tokens=job.trained_tokens if job.finished_at is not None else None,
             error=_error(job) if job.status == "failed" else None,
             hyperparameters=hyperparameters,
