@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     retired_adapters_days: int = Field(default=0, ge=0)
     job_folders_days: int = Field(default=1, ge=1)
 
+    # May their owners take the files of fine-tuned models along?
+    adapter_downloads: bool = True
+
     training_num_cpus: float = 1.0
     training_num_gpus: float = 0.0
     training_timeout_s: int = 3600

@@ -9,12 +9,19 @@ from tokenyard.files.ports import PurposeRule
 from tokenyard.files.store import FileStore
 from tokenyard.files.tenant_routes import file_router
 from tokenyard.files.uploads import Uploads
+from tokenyard.finetune.adapter_routes import adapter_router
 from tokenyard.finetune.creation import JobCreation
 from tokenyard.finetune.methods.adapter import ADAPTER, check_adapter_upload
 from tokenyard.finetune.methods.dataset import check_upload
 from tokenyard.finetune.operator_routes import operator_job_router
 from tokenyard.finetune.operator_store import JobOperatorStore, files_in_use
-from tokenyard.finetune.ports import OrganizationSlugs, TrainableModels, TrainingPlans, TrainingReservations
+from tokenyard.finetune.ports import (
+    LiveAdapters,
+    OrganizationSlugs,
+    TrainableModels,
+    TrainingPlans,
+    TrainingReservations,
+)
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.store import JobStore
 from tokenyard.finetune.tenant_routes import job_router
@@ -54,10 +61,13 @@ def file_and_job_routers(
     policy: TrainingPolicy,
     max_upload_bytes: int,
     quota: StorageQuota,
+    adapters: LiveAdapters,
+    adapter_downloads: bool = True,
 ) -> list[APIRouter]:
     """Return the routes of files and jobs for tenants, and of jobs for the operator."""
     files = FileStore(database, clock, files_in_use)
     jobs = JobStore(database, clock, files, max_unfinished=policy.max_unfinished_per_organization)
+    operator_store = JobOperatorStore(database, clock)
     uploads = Uploads(files, blobs, UPLOAD_RULES, max_bytes=max_upload_bytes, quota=quota)
     creation = JobCreation(
         jobs=jobs,
@@ -69,10 +79,12 @@ def file_and_job_routers(
         plans=plans,
         policy=policy,
         quota=quota,
+        past=operator_store.past_training,
         clock=clock,
     )
     return [
         file_router(files, uploads, blobs),
         job_router(jobs, creation),
-        operator_job_router(JobOperatorStore(database, clock), jobs),
+        adapter_router(jobs, adapters, blobs, allowed=adapter_downloads),
+        operator_job_router(operator_store, jobs),
     ]

@@ -229,6 +229,8 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
             policy=training_policy(settings),
             max_upload_bytes=settings.max_upload_bytes,
             quota=foundation.quota,
+            adapters=foundation.catalog_store,
+            adapter_downloads=settings.adapter_downloads,
         ),
         response_router(foundation.answers, ResponseStreams(foundation.answers, ResponseReplay)),
         chat_completion_router(foundation.answers),

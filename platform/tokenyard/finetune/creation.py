@@ -27,6 +27,7 @@ from tokenyard.core.money import Price, PriceLookup, training_cost
 from tokenyard.core.principal import Principal
 from tokenyard.core.training import Hyperparameters, LoraSettings, TrainingLimits
 from tokenyard.core.usage import DEFAULT_TIER
+from tokenyard.finetune.estimate import Estimate, Past, machine_kind, steps_of
 from tokenyard.finetune.job import Job, JobError
 from tokenyard.finetune.job_request import MAX_SEED, JobRequest
 from tokenyard.finetune.methods.adapter import ADAPTER
@@ -55,6 +56,7 @@ class _Work(NamedTuple):
     """What a job is to do, and the most tokens that it may train on."""
 
     tokens: int
+    steps: int = 0
     hyperparameters: Hyperparameters | None = None
     lora: LoraSettings | None = None
 
@@ -74,6 +76,7 @@ class JobCreation:
         plans: TrainingPlans,
         policy: TrainingPolicy,
         quota: StorageQuota,
+        past: Past,
         clock: Clock,
         earlier_wait_s: float = EARLIER_WAIT_S,
     ) -> None:
@@ -87,6 +90,7 @@ class JobCreation:
         self._plans = plans
         self._policy = policy
         self._quota = quota
+        self._past = past
         self._clock = clock
         self._earlier_wait_s = earlier_wait_s
 
@@ -108,7 +112,7 @@ class JobCreation:
         earlier = await self._earlier(organization, request, idempotency_key)
         if earlier is not None:
             return earlier
-        job = await self._new_job(principal, request, idempotency_key)
+        job = (await self._planned(principal, request, idempotency_key)).job
         limits = (await self._plans.training_terms([organization]))[organization].limits
         _check_day(limits, job)
         if await self._jobs.begin(organization, job, max_unfinished=limits.unfinished):
@@ -117,6 +121,22 @@ class JobCreation:
         if earlier is None:
             raise _still_creating()
         return earlier
+
+    async def estimate(self, principal: Principal, request: JobRequest) -> Estimate:
+        """Return what the job of a request would take; raises what creating it would, but for money and limits."""
+        request.check()
+        planned = await self._planned(principal, request, None)
+        job = planned.job
+        past = await self._past(job.model, job.method, machine_kind(self._policy.resources))
+        if past is None or job.hyperparameters is None:
+            return planned
+        tokens = min(job.reserved_tokens, round(job.reserved_tokens * past.tokens_of_bound))
+        return msgspec.structs.replace(
+            planned,
+            expected_tokens=tokens,
+            expected_cost=training_cost(planned.price, tokens),
+            seconds=tokens / past.tokens_per_s,
+        )
 
     async def _earlier(self, organization: OrganizationId, request: JobRequest, key: str | None) -> Job | None:
         """Return the job that was created under `key`, once that is done; None where there is none."""
@@ -136,7 +156,7 @@ class JobCreation:
             raise _still_creating() from None
         return None
 
-    async def _new_job(self, principal: Principal, request: JobRequest, idempotency_key: str | None) -> Job:
+    async def _planned(self, principal: Principal, request: JobRequest, idempotency_key: str | None) -> Estimate:
         now_ms = self._clock.now_ms()
         model, listed = self._model_and_price(request.model, now_ms)
         principal.check_model(model.id)
@@ -146,7 +166,7 @@ class JobCreation:
             if request.adapter is None
             else self._taking_in(principal, request, model)
         )
-        return Job(
+        job = Job(
             id=new_job_id(),
             organization=principal.organization,
             project=principal.project,
@@ -169,6 +189,7 @@ class JobCreation:
             idempotency_key=idempotency_key,
             request_digest=None if idempotency_key is None else request.digest,
         )
+        return Estimate(job=job, price=price, steps=work.steps)
 
     async def _training(self, principal: Principal, request: JobRequest, model: BaseModel) -> _Work:
         # What it makes must find room; how large that is, its rank and layers decide.
@@ -180,7 +201,7 @@ class JobCreation:
         tokens = hyperparameters.n_epochs * summary.token_bound(
             template_tokens=model.template_tokens, template_tokens_per_message=model.template_tokens_per_message
         )
-        return _Work(tokens, hyperparameters)
+        return _Work(tokens, steps_of(hyperparameters, summary.rows), hyperparameters)
 
     async def _taking_in(self, principal: Principal, request: JobRequest, model: BaseModel) -> _Work:
         """Take in an adapter: nothing is trained, so nothing is paid for but what is asked of it later."""

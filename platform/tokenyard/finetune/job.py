@@ -83,6 +83,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     waits_for: str | None = None
     slot: int | None = None
     started_at_ms: int | None = None
+    machine: str | None = None
     steps: StepProgress | None = None
     result_file: FileId | None = None
     fair: FairTags | None = None
@@ -119,7 +120,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 _PROGRESS = (
     *("state", "outcome", "finished_at", "admitted_at_ms", "trained_tokens", "adapter", "digest", "attempt"),
     *("submitted", "events_taken", "resume_url", "deadline_ms", "waits_for", "slot", "idempotency_key"),
-    *("started_at_ms", "result_file"),
+    *("started_at_ms", "machine", "result_file"),
 )
 _FIXED = (
     *("id", "organization", "project", "key", "organization_slug", "created_at_ms", "model", "suffix", "seed"),

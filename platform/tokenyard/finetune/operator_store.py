@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.ids import JobId, OrganizationId
+from tokenyard.finetune.estimate import PastTraining, past_training
 from tokenyard.finetune.fair_share import NO_TAGS
 from tokenyard.finetune.job import Job, job_of
 from tokenyard.finetune.ports import TrainingNodes, TrainingPlans
@@ -20,6 +21,7 @@ from tokenyard.storage.paging import part_of_list
 
 LEASE_MS = 30_000
 MAX_QUEUE = 1000
+PAST_JOBS = 20
 # A queued job is taken up by the scheduler, not by a lease.
 _WORKED_ON = UNFINISHED - {JobState.QUEUED}
 
@@ -82,6 +84,14 @@ class JobOperatorStore:
         query = select(EventRow.data).where(EventRow.job == job, EventRow.type == "metrics").order_by(EventRow.number)
         async with self._database.reading() as session:
             return list(await session.scalars(query))
+
+    async def past_training(self, model: str, method: str, machine: str) -> PastTraining | None:
+        """Return what the last jobs of a kind tell, whosever they were."""
+        alike = JobRow.model == model, JobRow.method == method, JobRow.machine == machine
+        query = select(JobRow).where(*alike, JobRow.state == JobState.SUCCEEDED)
+        async with self._database.reading() as session:
+            rows = await session.scalars(query.order_by(JobRow.started_at_ms.desc()).limit(PAST_JOBS))
+            return past_training([job_of(row) for row in rows])
 
     async def with_folders(self, *, ended_before_s: int, limit: int) -> list[tuple[OrganizationId, JobId]]:
         """Return jobs that ended before then and whose folder of attempts may still be there, first ended first."""

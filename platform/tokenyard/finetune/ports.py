@@ -144,6 +144,14 @@ class AdapterLives(Protocol):
     async def fail(self, organization: OrganizationId, adapter: AdapterId, reason: str) -> None: ...
 
 
+class LiveAdapters(Protocol):
+    """Where models are that may be called (catalog)."""
+
+    async def path(self, organization: OrganizationId, adapter: AdapterId) -> str | None:
+        """Return the folder of its files in the blob store; None where it is not live."""
+        ...
+
+
 class CanaryReplicas(Protocol):
     """The replicas of a base model that may get requests (catalog)."""
 

@@ -10,6 +10,7 @@ import msgspec
 
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.training import TrainingResources, TrainingTerms
+from tokenyard.finetune.estimate import machine_kind
 from tokenyard.finetune.fair_share import FairShare
 from tokenyard.finetune.job import Job
 from tokenyard.finetune.progress import JobProgress, Note
@@ -113,6 +114,7 @@ def decide(
             attempt=1,
             waits_for=None,
             started_at_ms=now_ms,
+            machine=machine_kind(policy.resources),
             deadline_ms=policy.attempt_deadline_ms(now_ms),
             fair=share.start(job, queues.terms(job.organization).weight, weights),
         )

@@ -14,8 +14,8 @@ class JobRow(Base):
     every change and fences writers. `slot` is held while the job trains. `lease_until_ms` is also the earliest time of
     the next look. `attempt`, `submitted` and `events_taken` are about the newest attempt; `digest` is its adapter's.
     `lora` is of an adapter that the job takes in as it is, without training; such a job has no `hyperparameters`.
-    `request_digest` is of the body that was sent with `idempotency_key`. `fair` are `job.FairTags` and
-    `steps` is a `job.StepProgress`. `result_file` is there once the job has ended after some steps.
+    `request_digest` is of the body that was sent with `idempotency_key`. `fair` are `job.FairTags`, `steps` a
+    `job.StepProgress`, `machine` an `estimate.machine_kind`. `result_file` is there once a job that made steps ended.
     """
 
     __tablename__ = "finetune_jobs"
@@ -67,6 +67,7 @@ class JobRow(Base):
     waits_for: Mapped[str | None] = mapped_column(Text)
     folder_deleted_ms: Mapped[UnixMs | None]
     started_at_ms: Mapped[UnixMs | None]
+    machine: Mapped[str | None] = mapped_column(String(64))
     steps: Mapped[Json | None]
     result_file: Mapped[Id | None]
 

@@ -9,7 +9,7 @@ from tokenyard.core.principal import KeyScope, Principal
 from tokenyard.finetune.creation import JobCreation
 from tokenyard.finetune.job_request import JobRequest
 from tokenyard.finetune.store import JobStore
-from tokenyard.finetune.views import CheckpointView, EventView, JobView
+from tokenyard.finetune.views import CheckpointView, EstimateView, EventView, JobView
 from tokenyard.web.auth import TenantWith
 from tokenyard.web.pages import After, Page, PageSize, PlainPage
 from tokenyard.web.queries import METADATA_QUERY, metadata_filter
@@ -28,6 +28,11 @@ def job_router(jobs: JobStore, creation: JobCreation) -> APIRouter:
     async def create_job(body: JobRequest, tenant: FreshTenant, idempotency_key: IdempotencyKey = None) -> JobView:
         """Create a job; sent again with the same `Idempotency-Key`, it is the same job, paid for once."""
         return JobView.of(await creation.create(tenant, body, idempotency_key))
+
+    @router.post("/estimate")
+    async def estimate_job(body: JobRequest, tenant: Tenant) -> EstimateView:
+        """Say what the job of this body would take, and create nothing."""
+        return EstimateView.of(await creation.estimate(tenant, body))
 
     @router.get("", openapi_extra={"parameters": [METADATA_QUERY]})
     async def list_jobs(

@@ -84,10 +84,10 @@ class TrainingCluster:
         """Lose a run with the node that it ran on."""
         del self.runs[submission]
 
-    async def tell(self, submission: str, *messages: str, first: int = 1) -> None:
-        """Write events, numbered from `first`."""
+    async def tell(self, submission: str, *messages: str, first: int = 1, total: int | None = None) -> None:
+        """Write events of steps, numbered from `first`, each a second after the last."""
         for seq, message in enumerate(messages, first):
-            data = {"step": seq, "train_loss": 1.0 / seq}
+            data = {"step": seq, "train_loss": 1.0 / seq} | ({} if total is None else {"total_steps": total})
             event = TrainingEvent(
                 seq=seq, created_at=STARTED_AT + seq, level="info", message=message, type="metrics", data=data
             )

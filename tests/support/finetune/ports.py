@@ -103,6 +103,11 @@ class MemoryAdapterCatalog:
         self.paths: dict[AdapterId, tuple[str, str]] = {}
         self.names: dict[AdapterId, FineTunedName] = {}
 
+    async def path(self, organization: OrganizationId, adapter: AdapterId) -> str | None:
+        folder = self.paths.get(adapter, ("", ""))[0]
+        mine = folder.startswith(f"adapters/{organization}/")
+        return folder if mine and self.lives[adapter][-1] == "live" else None
+
     async def register(
         self,
         organization: OrganizationId,

@@ -88,6 +88,7 @@ class FinetuneStack:
             "plans": self.plans,
             "policy": self.policy,
             "quota": self.quota,
+            "past": self.operator.past_training,
             "clock": self.clock,
         }
         return JobCreation(**{**parts, **replaced})

@@ -16,6 +16,7 @@ def upgrade() -> None:
     op.add_column("finetune_jobs", sa.Column("started_at_ms", sa.BigInteger()))
     for name in ("fair", "steps"):
         op.add_column("finetune_jobs", sa.Column(name, _JSON))
+    op.add_column("finetune_jobs", sa.Column("machine", sa.String(64)))
     op.add_column("finetune_jobs", sa.Column("result_file", sa.String(96)))
     op.create_index("ix_finetune_jobs_started", "finetune_jobs", ["started_at_ms"])
     op.execute("UPDATE finetune_jobs SET started_at_ms = created_at_ms WHERE slot IS NOT NULL")
