@@ -9,7 +9,6 @@ from tokenyard.files.ports import PurposeRule
 from tokenyard.files.store import FileStore
 from tokenyard.files.tenant_routes import file_router
 from tokenyard.files.uploads import Uploads
-from tokenyard.finetune.adapter_routes import adapter_router
 from tokenyard.finetune.creation import JobCreation
 from tokenyard.finetune.methods.adapter import ADAPTER, check_adapter_upload
 from tokenyard.finetune.methods.dataset import check_upload
@@ -22,6 +21,7 @@ from tokenyard.finetune.ports import (
     TrainingPlans,
     TrainingReservations,
 )
+from tokenyard.finetune.results.adapter_routes import adapter_router
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.store import JobStore
 from tokenyard.finetune.tenant_routes import job_router

@@ -85,9 +85,9 @@ class FileStore:
 
     async def enter(
         self,
+        organization: OrganizationId,
         session: AsyncSession,
         *,
-        organization: OrganizationId,
         project: ProjectId,
         file: FileId,
         filename: str,

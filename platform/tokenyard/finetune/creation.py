@@ -27,11 +27,11 @@ from tokenyard.core.money import Price, PriceLookup, training_cost
 from tokenyard.core.principal import Principal
 from tokenyard.core.training import Hyperparameters, LoraSettings, TrainingLimits
 from tokenyard.core.usage import DEFAULT_TIER
-from tokenyard.finetune.estimate import Estimate, Past, machine_kind, steps_of
 from tokenyard.finetune.job import Job, JobError
 from tokenyard.finetune.job_request import MAX_SEED, JobRequest
 from tokenyard.finetune.methods.adapter import ADAPTER
 from tokenyard.finetune.methods.dataset import DatasetSummary
+from tokenyard.finetune.planning.estimate import Estimate, Past, machine_kind, steps_of
 from tokenyard.finetune.ports import (
     OrganizationSlugs,
     TrainableModels,

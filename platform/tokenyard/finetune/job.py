@@ -31,7 +31,7 @@ class StepProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FairTags(msgspec.Struct, frozen=True, kw_only=True):
-    """The virtual times of `fair_share`: when it came into the queue, with what tag it started, and when.
+    """The virtual times of `planning.fair_share`: when it came into the queue, with what tag it started, and when.
 
     `weight` was its organization's as it started, `weights` that of all who waited or trained.
     """

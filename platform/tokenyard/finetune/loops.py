@@ -18,13 +18,13 @@ from tokenyard.finetune.ports import (
     TrainingRuns,
 )
 from tokenyard.finetune.reconciling.reconciler import JobReconciler
+from tokenyard.finetune.results.result_file import ResultFile
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.states import JobState
 from tokenyard.finetune.steps.attempt_files import AttemptFiles
 from tokenyard.finetune.steps.attempts import Attempts
 from tokenyard.finetune.steps.canary import CanaryCheck
 from tokenyard.finetune.steps.publishing import Publishing
-from tokenyard.finetune.steps.result_file import ResultFile
 from tokenyard.finetune.steps.settlement import JobSettlement
 from tokenyard.finetune.steps.taking_in import TakingIn
 from tokenyard.finetune.steps.validation import JobValidation

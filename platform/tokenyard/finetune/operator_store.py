@@ -8,9 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.ids import JobId, OrganizationId
-from tokenyard.finetune.estimate import PastTraining, past_training
-from tokenyard.finetune.fair_share import NO_TAGS
 from tokenyard.finetune.job import Job, job_of
+from tokenyard.finetune.planning.estimate import PastTraining, past_training
+from tokenyard.finetune.planning.fair_share import NO_TAGS
 from tokenyard.finetune.ports import TrainingNodes, TrainingPlans
 from tokenyard.finetune.progress import JobProgress, save
 from tokenyard.finetune.scheduling import DAY_MS, Standing, TrainingPolicy, decide

@@ -41,9 +41,9 @@ class TrainingFiles(Protocol):
 
     async def enter(
         self,
+        organization: OrganizationId,
         session: AsyncSession,
         *,
-        organization: OrganizationId,
         project: ProjectId,
         file: FileId,
         filename: str,

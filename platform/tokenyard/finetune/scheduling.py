@@ -10,9 +10,9 @@ import msgspec
 
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.training import TrainingResources, TrainingTerms
-from tokenyard.finetune.estimate import machine_kind
-from tokenyard.finetune.fair_share import FairShare
 from tokenyard.finetune.job import Job
+from tokenyard.finetune.planning.estimate import machine_kind
+from tokenyard.finetune.planning.fair_share import FairShare
 from tokenyard.finetune.progress import JobProgress, Note
 from tokenyard.finetune.states import TRAINING, JobState
 

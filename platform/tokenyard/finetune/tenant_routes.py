@@ -30,7 +30,7 @@ def job_router(jobs: JobStore, creation: JobCreation) -> APIRouter:
         return JobView.of(await creation.create(tenant, body, idempotency_key))
 
     @router.post("/estimate")
-    async def estimate_job(body: JobRequest, tenant: Tenant) -> EstimateView:
+    async def estimate_job(body: JobRequest, tenant: FreshTenant) -> EstimateView:
         """Say what the job of this body would take, and create nothing."""
         return EstimateView.of(await creation.estimate(tenant, body))
 

@@ -6,9 +6,9 @@ from typing import Literal
 from pydantic import BaseModel
 
 from tokenyard.core.money import to_dollars, training_cost
-from tokenyard.finetune.estimate import Estimate, finish_of
 from tokenyard.finetune.job import Job
 from tokenyard.finetune.methods.method import Json
+from tokenyard.finetune.planning.estimate import Estimate, finish_of
 from tokenyard.finetune.states import JobState, JobStatus
 from tokenyard.finetune.tables import CheckpointRow
 from tokenyard.web.pages import Identified

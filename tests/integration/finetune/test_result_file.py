@@ -93,7 +93,7 @@ async def test_a_death_before_the_end_is_saved_leaves_one_file(
     await stack.cluster.fail(f"{job.id}-1", "diverged", "The loss is no number.")
     with monkeypatch.context() as broken:
 
-        async def dies(_session: object, **_file: object) -> None:
+        async def dies(*_where: object, **_file: object) -> None:
             raise Unavailable("the process is gone")
 
         broken.setattr(stack.files, "enter", dies)

@@ -11,8 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tokenyard.core.ids import ApiKeyId, FileId, JobId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.training import Hyperparameters, TrainingTerms
-from tokenyard.finetune.fair_share import SCALE
 from tokenyard.finetune.job import Job
+from tokenyard.finetune.planning.fair_share import SCALE
 from tokenyard.finetune.scheduling import Standing, TrainingPolicy, decide
 from tokenyard.finetune.states import JobOutcome, JobState
 

@@ -55,7 +55,7 @@ class ResultFile:
         await self._blobs.write(self._files.path(job.organization, file), content)
         enter = partial(
             self._files.enter,
-            organization=job.organization,
+            job.organization,
             project=job.project,
             file=file,
             filename=FILENAME,
