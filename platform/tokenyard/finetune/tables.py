@@ -15,7 +15,8 @@ class JobRow(Base):
     the next look. `attempt`, `submitted` and `events_taken` are about the newest attempt; `digest` is its adapter's.
     `lora` is of an adapter that the job takes in as it is, without training; such a job has no `hyperparameters`.
     `request_digest` is of the body that was sent with `idempotency_key`. `fair` are `job.FairTags`, `steps` a
-    `job.StepProgress`, `machine` a `planning.estimate.machine_kind`. `result_file` is there once a job that made steps ended.
+    `job.StepProgress`, `machine` is what `planning.estimate` calls the cluster's. `result_file` is there once a job
+    that made steps has ended.
     """
 
     __tablename__ = "finetune_jobs"
