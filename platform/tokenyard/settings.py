@@ -4,9 +4,9 @@ import hashlib
 import hmac
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 _PACKAGE = Path(__file__).parent
@@ -82,9 +82,17 @@ class Settings(BaseSettings):
     retired_adapters_days: int = Field(default=0, ge=0)
     job_folders_days: int = Field(default=1, ge=1)
 
+    # May their owners take the files of fine-tuned models along?
+    adapter_downloads: bool = True
+
     training_num_cpus: float = 1.0
     training_num_gpus: float = 0.0
     training_timeout_s: int = 3600
+    # At most so many jobs at once; "auto": as the cluster has room. One that grows with what is submitted is asked for
+    # no room, so it needs a number.
+    training_max_running: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    training_autoscaled: bool = False
+    training_max_running_per_organization: int = Field(default=3, ge=1)
 
     @field_validator("models", "trusted_proxies", "plain_http_servers", mode="before")
     @classmethod
@@ -113,6 +121,19 @@ class Settings(BaseSettings):
     def effective_models_path(self) -> Path:
         """The folder that holds each base model's files in a folder of its id."""
         return Path(self.models_path) if self.models_path else self.data_dir.absolute() / "models"
+
+    @property
+    def effective_training_max_running(self) -> int | None:
+        """None is no bound. A Ray of our own has logical CPUs, which say nothing of what the machine can bear."""
+        if self.training_max_running != "auto":
+            return self.training_max_running
+        return None if self.ray_url else 1
+
+    @model_validator(mode="after")
+    def _bounded_where_it_grows(self) -> Self:
+        if self.training_autoscaled and self.training_max_running == "auto":
+            raise ValueError("training_autoscaled needs a number as training_max_running")
+        return self
 
     @property
     def effective_ray_url(self) -> str:

@@ -15,7 +15,14 @@ from tokenyard.finetune.methods.dataset import check_upload
 from tokenyard.finetune.operator_routes import operator_job_router
 from tokenyard.finetune.operator_store import JobOperatorStore, files_in_use
 from tokenyard.finetune.pausing import JobPausing
-from tokenyard.finetune.ports import OrganizationSlugs, TrainableModels, TrainingReservations
+from tokenyard.finetune.ports import (
+    LiveAdapters,
+    OrganizationSlugs,
+    TrainableModels,
+    TrainingPlans,
+    TrainingReservations,
+)
+from tokenyard.finetune.results.adapter_routes import adapter_router
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.store import JobStore
 from tokenyard.finetune.tenant_routes import job_router
@@ -33,9 +40,12 @@ UPLOAD_RULES = {
 def training_policy(settings: Settings) -> TrainingPolicy:
     """Return the policy that gateway and worker share."""
     return TrainingPolicy(
+        max_running=settings.effective_training_max_running,
+        autoscaled=settings.training_autoscaled,
+        max_running_per_organization=settings.training_max_running_per_organization,
         resources=TrainingResources(
             cpus=settings.training_num_cpus, gpus=settings.training_num_gpus, timeout_s=settings.training_timeout_s
-        )
+        ),
     )
 
 
@@ -48,13 +58,17 @@ def file_and_job_routers(
     prices: PriceLookup,
     reservations: TrainingReservations,
     organizations: OrganizationSlugs,
+    plans: TrainingPlans,
     policy: TrainingPolicy,
     max_upload_bytes: int,
     quota: StorageQuota,
+    adapters: LiveAdapters,
+    adapter_downloads: bool = True,
 ) -> list[APIRouter]:
     """Return the routes of files and jobs for tenants, and of jobs for the operator."""
     files = FileStore(database, clock, files_in_use)
     jobs = JobStore(database, clock, files, max_unfinished=policy.max_unfinished_per_organization)
+    operator_store = JobOperatorStore(database, clock)
     uploads = Uploads(files, blobs, UPLOAD_RULES, max_bytes=max_upload_bytes, quota=quota)
     creation = JobCreation(
         jobs=jobs,
@@ -63,13 +77,16 @@ def file_and_job_routers(
         prices=prices,
         reservations=reservations,
         organizations=organizations,
+        plans=plans,
         policy=policy,
         quota=quota,
+        past=operator_store.past_training,
         clock=clock,
     )
     pausing = JobPausing(jobs, policy, clock)
     return [
         file_router(files, uploads, blobs),
         job_router(jobs, creation, pausing),
-        operator_job_router(JobOperatorStore(database, clock), jobs, pausing),
+        adapter_router(jobs, adapters, blobs, allowed=adapter_downloads),
+        operator_job_router(operator_store, jobs, pausing),
     ]

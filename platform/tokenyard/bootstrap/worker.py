@@ -19,6 +19,7 @@ from tokenyard.catalog.loops import catalog_loops
 from tokenyard.catalog.replicas.prometheus_routes import prometheus_router
 from tokenyard.catalog.replicas.registry import ReplicaRegistry
 from tokenyard.clients.ray_jobs import RayJobs
+from tokenyard.clients.ray_nodes import RayNodes
 from tokenyard.clients.ray_serve import RayServe
 from tokenyard.clients.replica import ReplicaClient
 from tokenyard.files.loops import cleaning_loop
@@ -75,7 +76,7 @@ def _model_loops(
     name: str,
     serve: RayServe,
     replicas: ReplicaClient,
-    jobs: RayJobs,
+    training: tuple[RayJobs, RayNodes],
 ) -> list[Loop]:
     database, clock, bases = foundation.database, foundation.clock, foundation.base_models
     files = FileStore(database, clock, files_in_use)
@@ -100,7 +101,9 @@ def _model_loops(
             clock=clock,
             files=files,
             models=bases,
-            runs=jobs,
+            runs=training[0],
+            nodes=training[1],
+            plans=foundation.tenancy_operator,
             adapters=foundation.adapters,
             replicas=ReplicaRegistry(foundation.redis),
             canary=replicas,
@@ -127,6 +130,7 @@ async def work(settings: Settings) -> None:
         http = await stack.enter_async_context(aiohttp.ClientSession())
         jobs = RayJobs(http, settings.effective_ray_url, settings.ray_token_file)
         token = settings.ray_token_file.read_text().strip()
+        nodes = await stack.enter_async_context(RayNodes(settings.effective_ray_url, token))
         serve = await stack.enter_async_context(RayServe(settings.effective_ray_url, token))
         replicas = await stack.enter_async_context(ReplicaClient(settings.derived_secret("replica-bearer").hex()))
         billing = _billing(foundation, name, registry)
@@ -138,7 +142,7 @@ async def work(settings: Settings) -> None:
             *billing.loops(),
             alerts.loop(),
             *_money_loops(foundation),
-            *_model_loops(foundation, name, serve, replicas, jobs),
+            *_model_loops(foundation, name, serve, replicas, (jobs, nodes)),
         ]
         running = asyncio.create_task(run_loops(loops, lambda loop: failures.labels(loop).inc()))
         try:

@@ -170,6 +170,13 @@ class CatalogStore:
         async with self._database.reading() as session:
             return Adapter.of(await own_adapter(session, organization, adapter))
 
+    async def path(self, organization: OrganizationId, adapter: AdapterId) -> str | None:
+        """Return the folder of a live adapter's files in the blob store; None where it is not live."""
+        live = AdapterRow.id == adapter, AdapterRow.state == AdapterState.LIVE
+        query = select(AdapterRow.path).where(AdapterRow.organization == organization, *live)
+        async with self._database.reading() as session:
+            return await session.scalar(query)
+
 
 def note_state(
     session: AsyncSession,

@@ -10,7 +10,14 @@ import typer
 
 from tokenyard.cli.command import CommandFailed, CommandRun, platform_command, set_signature
 from tokenyard.cli.output import CommandOutput, described, moment, table
-from tokenyard.clients.platform_api.shapes import LimitsInfo, LocalShareInfo, PlanInfo, ProjectInfo, TierInfo
+from tokenyard.clients.platform_api.shapes import (
+    LimitsInfo,
+    LocalShareInfo,
+    PlanInfo,
+    ProjectInfo,
+    TierInfo,
+    TrainingLimitsInfo,
+)
 
 organizations = typer.Typer(help="Organizations: the tenants.", no_args_is_help=True)
 projects = typer.Typer(help="Projects of an organization.", no_args_is_help=True)
@@ -39,6 +46,12 @@ Share = Annotated[
 Pinned = Annotated[
     int | None,
     typer.Option("--pinned-adapters", help="So many fine-tuned models of an organization stay in memory; 0 is none."),
+]
+TrainingLimitOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--training-limit", help="Of an organization's fine-tuning: running, unfinished or tokens_per_day, =N or =none."
+    ),
 ]
 Name = Annotated[str, typer.Argument(help="What people call it.")]
 
@@ -79,6 +92,17 @@ def tier_changes(given: list[str] | None) -> dict[str, TierInfo | None]:
         own = {"price_multiplier": multiplier} if multiplier else {}
         changes[name] = None if terms == NO_LIMIT else TierInfo.model_validate({"weight": int(weight), **own})
     return changes
+
+
+def training_limits(given: list[str]) -> TrainingLimitsInfo:
+    """Return the limits of fine-tuning as the options give them; `none` takes a limit away."""
+    changes: dict[str, int | None] = {}
+    for text in given:
+        name, _, number = text.partition("=")
+        if name not in TrainingLimitsInfo.model_fields or not (number == NO_LIMIT or number.isdecimal()):
+            raise CommandFailed(f"--training-limit is {text!r}; it must be like running=2 or tokens_per_day=none.")
+        changes[name] = None if number == NO_LIMIT else int(number)
+    return TrainingLimitsInfo.model_validate(changes)
 
 
 def local_share(given: str) -> LocalShareInfo | None:
@@ -168,6 +192,7 @@ async def create_plan(
     service_tier: Tiers = None,
     share: Share = None,
     pinned: Pinned = None,
+    training: TrainingLimitOptions = None,
     changes: LimitsInfo,
 ) -> CommandOutput:
     """Make a plan; without models it is for all of them."""
@@ -180,6 +205,7 @@ async def create_plan(
         service_tiers=tier_changes(service_tier),
         local_share=None if share is None else local_share(share),
         pinned_adapters=pinned or 0,
+        training=training_limits(training or []),
     )
     return described(await run.api.create_plan(plan))
 
@@ -212,6 +238,7 @@ async def change_plan(
     service_tier: Tiers = None,
     share: Share = None,
     pinned: Pinned = None,
+    training: TrainingLimitOptions = None,
     changes: LimitsInfo,
 ) -> CommandOutput:
     """Change what is given for every organization on the plan: prices in 15 minutes, all else at once.
@@ -224,6 +251,7 @@ async def change_plan(
         "price_multiplier": price_multiplier,
         "service_tiers": tier_changes(service_tier) or None,
         "pinned_adapters": pinned,
+        "training": training_limits(training) if training else None,
         "limits": changes if changes.model_fields_set else None,
     }
     stated = {name: value for name, value in given.items() if value is not None}

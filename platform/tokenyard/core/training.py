@@ -64,6 +64,25 @@ class TrainingResources(msgspec.Struct, frozen=True, kw_only=True):
     resume_share: float = 0.05
 
 
+class TrainingLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plan says of fine-tuning; None is the installation's own bound, and for tokens none.
+
+    `running` and `unfinished` count an organization's jobs. `tokens_per_day` are those of its jobs that started within
+    a day: what they trained, or may yet.
+    """
+
+    running: int | None = None
+    unfinished: int | None = None
+    tokens_per_day: int | None = None
+
+
+class TrainingTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """What an organization has of training: `weight` is its share where several wait."""
+
+    weight: int = 1
+    limits: TrainingLimits = TrainingLimits()
+
+
 class TrainingSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt at one job. URLs are fsspec URLs; `base_model_path` is a local folder on every training machine.
 

@@ -83,6 +83,31 @@ class FileStore:
             await quota.take(session, organization, file.bytes, param="file")
             await session.execute(statement)
 
+    async def enter(
+        self,
+        organization: OrganizationId,
+        session: AsyncSession,
+        *,
+        project: ProjectId,
+        file: FileId,
+        filename: str,
+        purpose: str,
+        size: int,
+    ) -> None:
+        """Enter a file of the platform's own making, whose bytes are there, as part of the caller's transaction."""
+        session.add(
+            FileRow(
+                id=file,
+                organization=organization,
+                project=project,
+                filename=filename,
+                purpose=purpose,
+                state=FileState.PROCESSED,
+                bytes=size,
+                created_at_ms=self._clock.now_ms(),
+            )
+        )
+
     async def get(self, organization: OrganizationId, file: FileId, session: AsyncSession | None = None) -> StoredFile:
         """Return a file, as part of the caller's transaction where a session is given."""
         statement = select(FileRow).where(FileRow.id == file, *self._visible(organization))

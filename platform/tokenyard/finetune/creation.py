@@ -25,17 +25,19 @@ from tokenyard.core.ids import FileId, OrganizationId, new_job_id
 from tokenyard.core.models import BaseModel, ModelTask
 from tokenyard.core.money import Price, PriceLookup, training_cost
 from tokenyard.core.principal import Principal
-from tokenyard.core.training import Hyperparameters, LoraSettings
+from tokenyard.core.training import Hyperparameters, LoraSettings, TrainingLimits
 from tokenyard.core.usage import DEFAULT_TIER
 from tokenyard.finetune.job import Job, JobError
 from tokenyard.finetune.job_request import MAX_SEED, JobRequest
 from tokenyard.finetune.methods.adapter import ADAPTER
 from tokenyard.finetune.methods.dataset import DatasetSummary
+from tokenyard.finetune.planning.estimate import Estimate, Past, machine_kind, steps_of
 from tokenyard.finetune.ports import (
     OrganizationSlugs,
     TrainableModels,
     TrainingFile,
     TrainingFiles,
+    TrainingPlans,
     TrainingReservations,
 )
 from tokenyard.finetune.progress import JobChanged, JobProgress, Note, fail
@@ -54,6 +56,7 @@ class _Work(NamedTuple):
     """What a job is to do, and the most tokens that it may train on."""
 
     tokens: int
+    steps: int = 0
     hyperparameters: Hyperparameters | None = None
     lora: LoraSettings | None = None
 
@@ -70,8 +73,10 @@ class JobCreation:
         prices: PriceLookup,
         reservations: TrainingReservations,
         organizations: OrganizationSlugs,
+        plans: TrainingPlans,
         policy: TrainingPolicy,
         quota: StorageQuota,
+        past: Past,
         clock: Clock,
         earlier_wait_s: float = EARLIER_WAIT_S,
     ) -> None:
@@ -82,8 +87,10 @@ class JobCreation:
         self._prices = prices
         self._reservations = reservations
         self._organizations = organizations
+        self._plans = plans
         self._policy = policy
         self._quota = quota
+        self._past = past
         self._clock = clock
         self._earlier_wait_s = earlier_wait_s
 
@@ -105,13 +112,31 @@ class JobCreation:
         earlier = await self._earlier(organization, request, idempotency_key)
         if earlier is not None:
             return earlier
-        job = await self._new_job(principal, request, idempotency_key)
-        if await self._jobs.begin(organization, job):
+        job = (await self._planned(principal, request, idempotency_key)).job
+        limits = (await self._plans.training_terms([organization]))[organization].limits
+        _check_day(limits, job)
+        if await self._jobs.begin(organization, job, max_unfinished=limits.unfinished):
             return await self._paid_for(job)
         earlier = await self._earlier(organization, request, idempotency_key)  # it began at the same moment
         if earlier is None:
             raise _still_creating()
         return earlier
+
+    async def estimate(self, principal: Principal, request: JobRequest) -> Estimate:
+        """Return what the job of a request would take; raises what creating it would, but for money and limits."""
+        request.check()
+        planned = await self._planned(principal, request, None)
+        job = planned.job
+        past = await self._past(job.model, job.method, machine_kind(self._policy.resources))
+        if past is None or job.hyperparameters is None:
+            return planned
+        tokens = min(job.reserved_tokens, round(job.reserved_tokens * past.tokens_of_bound))
+        return msgspec.structs.replace(
+            planned,
+            expected_tokens=tokens,
+            expected_cost=training_cost(planned.price, tokens),
+            seconds=tokens / past.tokens_per_s,
+        )
 
     async def _earlier(self, organization: OrganizationId, request: JobRequest, key: str | None) -> Job | None:
         """Return the job that was created under `key`, once that is done; None where there is none."""
@@ -131,7 +156,7 @@ class JobCreation:
             raise _still_creating() from None
         return None
 
-    async def _new_job(self, principal: Principal, request: JobRequest, idempotency_key: str | None) -> Job:
+    async def _planned(self, principal: Principal, request: JobRequest, idempotency_key: str | None) -> Estimate:
         now_ms = self._clock.now_ms()
         model, listed = self._model_and_price(request.model, now_ms)
         principal.check_model(model.id)
@@ -141,7 +166,7 @@ class JobCreation:
             if request.adapter is None
             else self._taking_in(principal, request, model)
         )
-        return Job(
+        job = Job(
             id=new_job_id(),
             organization=principal.organization,
             project=principal.project,
@@ -164,6 +189,7 @@ class JobCreation:
             idempotency_key=idempotency_key,
             request_digest=None if idempotency_key is None else request.digest,
         )
+        return Estimate(job=job, price=price, steps=work.steps)
 
     async def _training(self, principal: Principal, request: JobRequest, model: BaseModel) -> _Work:
         # What it makes must find room; how large that is, its rank and layers decide.
@@ -175,7 +201,7 @@ class JobCreation:
         tokens = hyperparameters.n_epochs * summary.token_bound(
             template_tokens=model.template_tokens, template_tokens_per_message=model.template_tokens_per_message
         )
-        return _Work(tokens, hyperparameters)
+        return _Work(tokens, steps_of(hyperparameters, summary.rows), hyperparameters)
 
     async def _taking_in(self, principal: Principal, request: JobRequest, model: BaseModel) -> _Work:
         """Take in an adapter: nothing is trained, so nothing is paid for but what is asked of it later."""
@@ -252,6 +278,16 @@ class JobCreation:
         note = Note(message=error.message, level="error")
         with contextlib.suppress(JobChanged):  # the worker has ended it already
             await self._jobs.update(job.organization, job, JobProgress(fail(job, error).job, (note,)))
+
+
+def _check_day(limits: TrainingLimits, job: Job) -> None:
+    """Refuse a job that could never start."""
+    if limits.tokens_per_day is not None and job.reserved_tokens > limits.tokens_per_day:
+        raise InvalidRequest(
+            f"The job may train up to {job.reserved_tokens} tokens; your plan has {limits.tokens_per_day} a day.",
+            code="training_tokens_limit_exceeded",
+            param="training_file",
+        )
 
 
 def _still_creating() -> Conflict:

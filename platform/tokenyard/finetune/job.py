@@ -18,6 +18,31 @@ class JobError(msgspec.Struct, frozen=True):
     param: str | None = None
 
 
+class StepProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far training has come, as the events of its newest attempt say: which step was told first, which last, of how
+    many, and when (unix seconds).
+    """
+
+    first: int
+    first_at: int
+    last: int
+    last_at: int
+    total: int
+
+
+class FairTags(msgspec.Struct, frozen=True, kw_only=True):
+    """The virtual times of `planning.fair_share`: when it came into the queue, with what tag it started, and when.
+
+    `weight` was its organization's as it started, `weights` that of all who waited or trained.
+    """
+
+    arrived: int
+    start: int = 0
+    time: int = 0
+    weight: int = 1
+    weights: int = 1
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about a job. See `tables.JobRow` for the fields that the worker keeps its progress in."""
 
@@ -58,6 +83,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     deadline_ms: int | None = None
     waits_for: str | None = None
     slot: int | None = None
+    started_at_ms: int | None = None
+    machine: str | None = None
+    steps: StepProgress | None = None
+    result_file: FileId | None = None
+    fair: FairTags | None = None
     version: int = 0
 
     @property
@@ -71,6 +101,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return files if self.validation_file is None else files | {"validation_file": self.validation_file}
 
     @property
+    def share_tokens(self) -> int:
+        """The tokens that count in its organization's share: those it may train while it does, then those it did.
+
+        A failed job is not paid for, but the others waited for the steps that it made.
+        """
+        if self.outcome is JobOutcome.FAILED:
+            return self.reserved_tokens * self.steps.last // max(1, self.steps.total) if self.steps is not None else 0
+        return self.reserved_tokens if self.trained_tokens is None else self.trained_tokens
+
+    @property
     def model_name(self) -> FineTunedName | None:
         """The name of its model, known once it has an adapter."""
         if self.adapter is None:
@@ -82,6 +122,7 @@ _PROGRESS = (
     *("state", "outcome", "finished_at", "admitted_at_ms", "trained_tokens", "adapter", "digest", "attempt"),
     "lost_attempts",
     *("submitted", "events_taken", "resume_url", "deadline_ms", "waits_for", "slot", "idempotency_key"),
+    *("started_at_ms", "machine", "result_file"),
 )
 _FIXED = (
     *("id", "organization", "project", "key", "organization_slug", "created_at_ms", "model", "suffix", "seed"),
@@ -92,7 +133,7 @@ _FIXED = (
 def progress_columns(job: Job) -> dict[str, object]:
     """Return the columns that change in a job's life."""
     columns: dict[str, object] = {name: getattr(job, name) for name in _PROGRESS}
-    return columns | {"error": msgspec.to_builtins(job.error)}
+    return columns | {name: msgspec.to_builtins(getattr(job, name)) for name in ("error", "steps", "fair")}
 
 
 def row_of(job: Job, *, lease_until_ms: int) -> JobRow:
@@ -110,5 +151,5 @@ def row_of(job: Job, *, lease_until_ms: int) -> JobRow:
 
 
 def job_of(row: JobRow) -> Job:
-    found = {name: getattr(row, name) for name in (*_FIXED, *_PROGRESS, "error", "lora", "version")}
+    found = {name: getattr(row, name) for name in (*_FIXED, *_PROGRESS, "error", "lora", "steps", "fair", "version")}
     return msgspec.convert(found | {"metadata": row.details, "hyperparameters": row.hyperparameters or None}, Job)

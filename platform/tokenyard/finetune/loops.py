@@ -13,9 +13,12 @@ from tokenyard.finetune.ports import (
     CanaryReplicas,
     TrainableModels,
     TrainingFiles,
+    TrainingNodes,
+    TrainingPlans,
     TrainingRuns,
 )
 from tokenyard.finetune.reconciling.reconciler import JobReconciler
+from tokenyard.finetune.results.result_file import ResultFile
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.states import JobState
 from tokenyard.finetune.steps.attempt_files import AttemptFiles
@@ -46,6 +49,8 @@ def finetune_loops(
     files: TrainingFiles,
     models: TrainableModels,
     runs: TrainingRuns,
+    nodes: TrainingNodes,
+    plans: TrainingPlans,
     adapters: AdapterLives,
     replicas: CanaryReplicas,
     canary: CanaryClient,
@@ -60,6 +65,7 @@ def finetune_loops(
     attempts = Attempts(files=AttemptFiles(blobs, files), runs=runs, models=models, policy=policy, clock=clock)
     publishing = Publishing(blobs=blobs, adapters=adapters, canary=CanaryCheck(replicas, canary), models=models)
     taking_in = TakingIn(files=files, blobs=blobs, models=models, policy=policy, clock=clock)
+    settlement = JobSettlement(adapters=adapters, clock=clock)
     steps = {
         JobState.VALIDATING: JobValidation(files, blobs, taking_in).advance,
         JobState.RUNNING: attempts.advance,
@@ -68,11 +74,11 @@ def finetune_loops(
         JobState.PAUSED: attempts.give_up_paused,
         JobState.STOPPING: attempts.stop,
         JobState.CHECKING: publishing.advance,
-        JobState.SETTLING: JobSettlement(adapters=adapters, clock=clock).advance,
+        JobState.SETTLING: ResultFile(settlement.advance, store, files, blobs).advance,
     }
     reconciler = JobReconciler(store=store, steps=steps, owner=owner, clock=clock)
     return [
-        Loop("schedule training", partial(store.schedule, policy), SCHEDULE_INTERVAL_S),
+        Loop("schedule training", partial(store.schedule, policy, plans, nodes), SCHEDULE_INTERVAL_S),
         Loop("reconcile training", reconciler.step, RECONCILE_INTERVAL_S, max_backoff_s=RECONCILE_BACKOFF_S),
         _folder_loop(store, blobs, clock, folders_kept_ms),
     ]

@@ -1,21 +1,27 @@
 """Jobs of all organizations: for the worker's loops and the operator's routes."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy import ColumnElement, Subquery, and_, or_, select, update
+from sqlalchemy import ColumnElement, Select, Subquery, and_, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.clock import Clock
+from tokenyard.core.errors import Unavailable
 from tokenyard.core.ids import JobId, OrganizationId
 from tokenyard.finetune.job import Job, job_of
+from tokenyard.finetune.planning.estimate import PastTraining, past_training
+from tokenyard.finetune.planning.fair_share import NO_TAGS
+from tokenyard.finetune.ports import TrainingNodes, TrainingPlans
 from tokenyard.finetune.progress import JobProgress, save
-from tokenyard.finetune.scheduling import TrainingPolicy, decide
+from tokenyard.finetune.scheduling import DAY_MS, Standing, TrainingPolicy, decide
 from tokenyard.finetune.states import FINISHED, UNFINISHED, JobOutcome, JobState, JobStatus, outward
-from tokenyard.finetune.tables import JobRow
+from tokenyard.finetune.tables import EventRow, JobRow
 from tokenyard.storage.database import Database, advisory_lock
 from tokenyard.storage.paging import part_of_list
 
 LEASE_MS = 30_000
 MAX_QUEUE = 1000
+PAST_JOBS = 20
 # A queued job is taken up by the scheduler; a paused one only when it was paused for too long.
 _WORKED_ON = UNFINISHED - {JobState.QUEUED, JobState.PAUSED}
 
@@ -73,6 +79,20 @@ class JobOperatorStore:
         async with self._database.transaction() as session:
             return await save(session, before, progress, now=self._clock.now_ms() // 1000)
 
+    async def metrics(self, job: JobId) -> list[Mapping[str, object]]:
+        """Return what the steps of a job measured, in the order in which they were told."""
+        query = select(EventRow.data).where(EventRow.job == job, EventRow.type == "metrics").order_by(EventRow.number)
+        async with self._database.reading() as session:
+            return list(await session.scalars(query))
+
+    async def past_training(self, model: str, method: str, machine: str) -> PastTraining | None:
+        """Return what the last jobs of a kind tell, whosever they were."""
+        alike = JobRow.model == model, JobRow.method == method, JobRow.machine == machine
+        query = select(JobRow).where(*alike, JobRow.state == JobState.SUCCEEDED)
+        async with self._database.reading() as session:
+            rows = await session.scalars(query.order_by(JobRow.started_at_ms.desc()).limit(PAST_JOBS))
+            return past_training([job_of(row) for row in rows])
+
     async def with_folders(self, *, ended_before_s: int, limit: int) -> list[tuple[OrganizationId, JobId]]:
         """Return jobs that ended before then and whose folder of attempts may still be there, first ended first."""
         query = (
@@ -90,18 +110,26 @@ class JobOperatorStore:
         async with self._database.transaction() as session:
             await session.execute(noted)
 
-    async def schedule(self, policy: TrainingPolicy) -> None:
+    async def schedule(self, policy: TrainingPolicy, plans: TrainingPlans, nodes: TrainingNodes) -> None:
         """Start the jobs that may train now. One transaction at a time decides, so the bounds hold over all workers."""
         queued = select(JobRow).where(JobRow.state == JobState.QUEUED)
         async with self._database.reading() as session:  # with nothing queued, the write lock is not taken
-            if await session.scalar(queued.limit(1)) is None:
-                return
+            waiting = {OrganizationId(one) for one in await session.scalars(_organizations_of(queued))}
+        if not waiting:
+            return
+        terms = await plans.training_terms(waiting)
+        try:
+            free: Sequence[Mapping[str, float]] | Unavailable | None = await nodes.free()
+        except Unavailable as away:
+            free = away
         async with self._database.transaction() as session:
             await advisory_lock(session, "finetune:schedule")
-            training = await session.scalars(select(JobRow).where(JobRow.slot.is_not(None)))
-            queue = await session.scalars(queued.order_by(JobRow.created_at_ms, JobRow.id).limit(MAX_QUEUE))
             now_ms = self._clock.now_ms()
-            for job, progress in decide(policy, [job_of(row) for row in training], [job_of(row) for row in queue]):
+            standing = Standing(await _started(session, now_ms), terms)
+            slots = None if isinstance(free, Unavailable) else policy.free_slots(standing.training, free, now_ms)
+            of_known = queued.where(JobRow.organization.in_(waiting))
+            rows = await session.scalars(of_known.order_by(JobRow.created_at_ms, JobRow.id).limit(MAX_QUEUE))
+            for job, progress in decide(policy, standing._replace(free=slots), [job_of(row) for row in rows], now_ms):
                 if progress.job != job:
                     await save(session, job, progress, now=now_ms // 1000)
 
@@ -123,6 +151,19 @@ class JobOperatorStore:
             last = None if after is None else await session.get(JobRow, after)
             part = part_of_list(statement, JobRow.created_at_ms, JobRow.id, after=last, limit=limit)
             return [job_of(row) for row in await session.scalars(part)]
+
+
+def _organizations_of(jobs: Select[JobRow]) -> Select[str]:
+    return jobs.with_only_columns(JobRow.organization).distinct()
+
+
+async def _started(session: AsyncSession, now_ms: int) -> list[Job]:
+    recent = or_(JobRow.slot.is_not(None), JobRow.started_at_ms > now_ms - DAY_MS)
+    started = [job_of(row) for row in await session.scalars(select(JobRow).where(recent))]
+    if not started:
+        last = select(JobRow).where(JobRow.started_at_ms.is_not(None)).order_by(JobRow.started_at_ms.desc()).limit(1)
+        started = [job_of(row) for row in await session.scalars(last)]
+    return sorted(started, key=lambda job: (job.started_at_ms, (job.fair or NO_TAGS).time))
 
 
 def files_in_use() -> Subquery:

@@ -10,7 +10,7 @@ from tokenyard.core.ids import AdapterId, ApiKeyId, FileId, JobId, OrganizationI
 from tokenyard.core.models import BaseModel
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.replica import Replica
-from tokenyard.core.training import RunStatus
+from tokenyard.core.training import RunStatus, TrainingTerms
 from tokenyard.finetune.methods.method import Json
 from tokenyard.storage.database import Fence
 
@@ -38,6 +38,23 @@ class TrainingFiles(Protocol):
         ...
 
     def path(self, organization: OrganizationId, file: FileId) -> str: ...
+
+    async def enter(
+        self,
+        organization: OrganizationId,
+        session: AsyncSession,
+        *,
+        project: ProjectId,
+        file: FileId,
+        filename: str,
+        purpose: str,
+        size: int,
+    ) -> None:
+        """Enter a file whose `size` bytes are there, as part of the caller's transaction.
+
+        It counts as stored, and nothing refuses it.
+        """
+        ...
 
 
 class TrainableModels(Protocol):
@@ -81,6 +98,25 @@ class TrainingRuns(Protocol):
     async def stop(self, submission_id: str) -> None: ...
 
 
+class TrainingNodes(Protocol):
+    """The machines of the training cluster (Ray)."""
+
+    async def free(self) -> Sequence[Mapping[str, float]] | None:
+        """Return what of its resources each machine has free, by their names; None where the cluster does not say.
+
+        Raises Unavailable where it does not answer. What was just given out may still be among it for `NODES_LAG_S`.
+        """
+        ...
+
+
+class TrainingPlans(Protocol):
+    """What plans say of training (tenancy)."""
+
+    async def training_terms(
+        self, organizations: Collection[OrganizationId]
+    ) -> Mapping[OrganizationId, TrainingTerms]: ...
+
+
 class AdapterLives(Protocol):
     """The life of adapters: checking, live, retired (catalog). Every call may be repeated.
 
@@ -106,6 +142,14 @@ class AdapterLives(Protocol):
     async def promote(self, organization: OrganizationId, adapter: AdapterId, *, fence: Fence) -> None: ...
 
     async def fail(self, organization: OrganizationId, adapter: AdapterId, reason: str) -> None: ...
+
+
+class LiveAdapters(Protocol):
+    """Where models are that may be called (catalog)."""
+
+    async def path(self, organization: OrganizationId, adapter: AdapterId) -> str | None:
+        """Return the folder of its files in the blob store; None where it is not live."""
+        ...
 
 
 class CanaryReplicas(Protocol):

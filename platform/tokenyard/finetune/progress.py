@@ -36,7 +36,8 @@ class Note(msgspec.Struct, frozen=True, kw_only=True):
 class JobProgress(msgspec.Struct, frozen=True):
     """The job as it is now to be, and what there is to tell.
 
-    `usage` is what the ledger charges it by: on its way as soon as the progress is saved. `undo` takes back what the
+    `usage` is what the ledger charges it by: on its way as soon as the progress is saved. `also` is written in the same
+    transaction. `undo` takes back what the
     step did outside where somebody else has changed the job meanwhile, so that this progress cannot be saved; it is
     given the job as it is now.
     """
@@ -45,6 +46,7 @@ class JobProgress(msgspec.Struct, frozen=True):
     notes: tuple[Note, ...] = ()
     checkpoints: tuple[TrainingCheckpoint, ...] = ()
     usage: TrainingFinished | None = None
+    also: Callable[[AsyncSession], Awaitable[None]] | None = None
     undo: Callable[[Job | None], Awaitable[None]] | None = None
 
     def then(self, later: "JobProgress") -> "JobProgress":
@@ -132,6 +134,8 @@ async def save(
         raise JobChanged(before.id)
     await _add_events(session, saved, progress.notes, now)
     await _add_checkpoints(session, saved, progress.checkpoints)
+    if progress.also is not None:
+        await progress.also(session)
     if progress.usage is not None:
         await write_message(session, USAGE_TOPIC, encode_event(progress.usage), now * 1000)
     return saved

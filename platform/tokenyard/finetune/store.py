@@ -41,10 +41,11 @@ class JobStore:
             row = await session.scalar(_of_key(organization, idempotency_key))
             return None if row is None else job_of(row)
 
-    async def begin(self, organization: OrganizationId, job: Job) -> bool:
+    async def begin(self, organization: OrganizationId, job: Job, *, max_unfinished: int | None = None) -> bool:
         """Write a job in the state `creating`, which nobody sees, before its money is reserved.
 
-        Return False, and write nothing, where its idempotency key is another job's.
+        Return False, and write nothing, where its idempotency key is another job's. `max_unfinished` replaces the
+        installation's own bound.
 
         Raises:
             NotFound: a file is not there.
@@ -62,7 +63,7 @@ class JobStore:
                 .select_from(JobRow)
                 .where(JobRow.organization == organization, JobRow.state.in_(UNFINISHED))
             )
-            if (unfinished or 0) >= self._max_unfinished:
+            if (unfinished or 0) >= (self._max_unfinished if max_unfinished is None else max_unfinished):
                 raise RateLimited(
                     f"You have {unfinished} unfinished fine-tuning jobs, which is the limit. Wait for one to end.",
                     retry_after_s=60,

@@ -15,7 +15,9 @@ class JobRow(Base):
     the next look. `attempt`, `submitted` and `events_taken` are about the newest attempt; `digest` is its adapter's.
     `lost_attempts` are those that broke off, not those that were paused.
     `lora` is of an adapter that the job takes in as it is, without training; such a job has no `hyperparameters`.
-    `request_digest` is of the body that was sent with `idempotency_key`.
+    `request_digest` is of the body that was sent with `idempotency_key`. `fair` are `job.FairTags`, `steps` a
+    `job.StepProgress`, `machine` is what `planning.estimate` calls the cluster's. `result_file` is there once a job
+    that made steps has ended.
     """
 
     __tablename__ = "finetune_jobs"
@@ -24,6 +26,7 @@ class JobRow(Base):
         Index("ix_finetune_jobs_folders", "folder_deleted_ms", "state", "finished_at"),
         Index("ix_finetune_jobs_due", "state", "lease_until_ms"),
         Index("ix_finetune_jobs_idempotency", "organization", "idempotency_key", unique=True),
+        Index("ix_finetune_jobs_started", "started_at_ms"),
     )
 
     id: Mapped[Id] = mapped_column(primary_key=True)
@@ -66,7 +69,12 @@ class JobRow(Base):
     digest: Mapped[str | None] = mapped_column(String(64))
     waits_for: Mapped[str | None] = mapped_column(Text)
     folder_deleted_ms: Mapped[UnixMs | None]
+    started_at_ms: Mapped[UnixMs | None]
+    machine: Mapped[str | None] = mapped_column(String(64))
+    steps: Mapped[Json | None]
+    result_file: Mapped[Id | None]
 
+    fair: Mapped[Json | None]
     slot: Mapped[int | None] = mapped_column(Integer, unique=True)
     version: Mapped[int] = mapped_column(Integer)
     lease_owner: Mapped[str | None] = mapped_column(String(64))

@@ -10,7 +10,7 @@ from tokenyard.finetune.creation import JobCreation
 from tokenyard.finetune.job_request import JobRequest
 from tokenyard.finetune.pausing import JobPausing
 from tokenyard.finetune.store import JobStore
-from tokenyard.finetune.views import CheckpointView, EventView, JobView
+from tokenyard.finetune.views import CheckpointView, EstimateView, EventView, JobView
 from tokenyard.web.auth import TenantWith
 from tokenyard.web.pages import After, Page, PageSize, PlainPage
 from tokenyard.web.queries import METADATA_QUERY, metadata_filter
@@ -29,6 +29,11 @@ def job_router(jobs: JobStore, creation: JobCreation, pausing: JobPausing) -> AP
     async def create_job(body: JobRequest, tenant: FreshTenant, idempotency_key: IdempotencyKey = None) -> JobView:
         """Create a job; sent again with the same `Idempotency-Key`, it is the same job, paid for once."""
         return JobView.of(await creation.create(tenant, body, idempotency_key))
+
+    @router.post("/estimate")
+    async def estimate_job(body: JobRequest, tenant: FreshTenant) -> EstimateView:
+        """Say what the job of this body would take, and create nothing."""
+        return EstimateView.of(await creation.estimate(tenant, body))
 
     @router.get("", openapi_extra={"parameters": [METADATA_QUERY]})
     async def list_jobs(

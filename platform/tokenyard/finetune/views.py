@@ -1,11 +1,14 @@
 """Jobs, their events and checkpoints as the API shows them."""
 
+from math import ceil
 from typing import Literal
 
 from pydantic import BaseModel
 
+from tokenyard.core.money import to_dollars, training_cost
 from tokenyard.finetune.job import Job
 from tokenyard.finetune.methods.method import Json
+from tokenyard.finetune.planning.estimate import Estimate, finish_of
 from tokenyard.finetune.states import JobState, JobStatus
 from tokenyard.finetune.tables import CheckpointRow
 from tokenyard.web.pages import Identified
@@ -94,14 +97,52 @@ class JobView(Identified):
             status=job.status,
             training_file=job.training_file,
             validation_file=job.validation_file,
-            result_files=[],
+            result_files=[] if job.result_file is None else [job.result_file],
             trained_tokens=job.trained_tokens if job.finished_at is not None else None,
             error=_error(job) if job.status == "failed" else None,
             hyperparameters=hyperparameters,
             method=method,
             seed=job.seed,
             integrations=[],
+            estimated_finish=finish_of(job),
             metadata=job.metadata or None,
+        )
+
+
+class EstimateView(BaseModel):
+    """What a job would take. OpenAI's API has no counterpart.
+
+    `max_tokens` and `max_cost_dollars` are what its creation would reserve, and it never costs more. What is expected
+    follows from earlier jobs of the model on the same kind of machine, and null is not known; `expected_seconds` are
+    those of training, without any waiting.
+    """
+
+    object: Literal["fine_tuning.job.estimate"] = "fine_tuning.job.estimate"
+    model: str
+    hyperparameters: HyperparametersView | NoHyperparametersView
+    method: MethodView | AdapterMethodView
+    steps: int
+    max_tokens: int
+    max_cost_dollars: str
+    expected_tokens: int | None
+    expected_cost_dollars: str | None
+    expected_seconds: int | None
+    price_per_million_tokens_dollars: str
+
+    @classmethod
+    def of(cls, estimate: Estimate) -> "EstimateView":
+        hyperparameters, method = _work(estimate.job)
+        return cls(
+            model=estimate.job.model,
+            hyperparameters=hyperparameters,
+            method=method,
+            steps=estimate.steps,
+            max_tokens=estimate.job.reserved_tokens,
+            max_cost_dollars=to_dollars(estimate.job.reserved_amount),
+            expected_tokens=estimate.expected_tokens,
+            expected_cost_dollars=None if estimate.expected_cost is None else to_dollars(estimate.expected_cost),
+            expected_seconds=None if estimate.seconds is None else ceil(estimate.seconds),
+            price_per_million_tokens_dollars=to_dollars(training_cost(estimate.price, 1_000_000)),
         )
 
 
@@ -158,6 +199,13 @@ class EventView(Identified, from_attributes=True):
     message: str
     type: str
     data: Json
+
+
+class AdapterFileView(Identified):
+    """A file of a model that a job made; its `id` is its name."""
+
+    object: Literal["fine_tuning.job.adapter_file"] = "fine_tuning.job.adapter_file"
+    bytes: int
 
 
 class CheckpointView(Identified):

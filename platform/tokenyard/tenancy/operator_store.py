@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+import msgspec
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -13,12 +14,13 @@ from tokenyard.core.errors import Conflict, NotFound
 from tokenyard.core.ids import ApiKeyId, OrganizationId, new_organization_id, new_project_id
 from tokenyard.core.money import NanoDollars, PriceStep
 from tokenyard.core.principal import Limits, Role
+from tokenyard.core.training import TrainingLimits, TrainingTerms
 from tokenyard.storage.database import Database, advisory_lock
 from tokenyard.storage.paging import part_of_list
 from tokenyard.storage.transactional_outbox import OutboxMessage
 from tokenyard.tenancy.changes import OperatorKeyEnded, write_change
 from tokenyard.tenancy.keys import Credential
-from tokenyard.tenancy.plans.combination import NO_LIMITS, credential_of, effective_limits
+from tokenyard.tenancy.plans.combination import NO_LIMITS, credential_of, effective_limits, effective_weight
 from tokenyard.tenancy.plans.operator_store import plan_of
 from tokenyard.tenancy.plans.prices import in_force, price_steps, publish_first_plan, publish_move
 from tokenyard.tenancy.plans.rules import Rules
@@ -212,6 +214,14 @@ class TenancyOperatorStore:
         async with self._database.reading() as session:
             return {OrganizationId(organization): count for organization, count in await session.execute(query)}
 
+    async def training_terms(self, organizations: Collection[OrganizationId]) -> Mapping[OrganizationId, TrainingTerms]:
+        """Return what each of them has of training."""
+        query = select(OrganizationRow, PlanRow).outerjoin(PlanRow, PlanRow.id == OrganizationRow.plan_id)
+        async with self._database.reading() as session:
+            rows = await session.execute(query.where(OrganizationRow.id.in_(organizations)))
+            found = {OrganizationId(row.id): _training_terms(row, plan) for row, plan in rows}
+        return {organization: found.get(organization, TrainingTerms()) for organization in organizations}
+
     async def alert_rules(
         self, scopes: Mapping[OrganizationId, Collection[str]]
     ) -> Mapping[OrganizationId, AlertRules]:
@@ -278,3 +288,10 @@ async def _organization(session: AsyncSession, reference: str, *, to_change: boo
     if row is None:
         raise NotFound(f"No such organization: `{reference}`.")
     return row
+
+
+def _training_terms(organization: OrganizationRow, plan: PlanRow | None) -> TrainingTerms:
+    return TrainingTerms(
+        weight=effective_weight(organization.weight, plan),
+        limits=TrainingLimits() if plan is None else msgspec.convert(plan.training, TrainingLimits),
+    )

@@ -26,7 +26,7 @@ _KEY_RULES = ("limits", "models", "model_limits", "scopes", "addresses", "expire
 _UNSTATED: tuple[object, ...] = (None, NO_LIMITS, {})
 MAX_KEYS = 1_000
 """Keys of an organization that are neither revoked nor expired."""
-_NOT_IN_PRINCIPAL = {"name", "alert_percents", "pinned_adapters"}
+_NOT_IN_PRINCIPAL = {"name", "alert_percents", "pinned_adapters", "training"}
 
 
 class TenancyStore:

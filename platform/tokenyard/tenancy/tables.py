@@ -97,6 +97,8 @@ class PlanRow(Base):
     service_tiers: Mapped[Json]
     # So many of an organization's fine-tuned models stay in the memory of replicas.
     pinned_adapters: Mapped[int] = mapped_column(default=0)
+    # `TrainingLimits`: those that are set.
+    training: Mapped[Json] = mapped_column(default=dict)
     prices_from_ms: Mapped[UnixMs]
     created_at: Mapped[UnixSeconds] = mapped_column("created")
 

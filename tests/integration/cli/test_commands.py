@@ -82,6 +82,9 @@ def test_plans(acme: dict[str, Any]) -> None:
     shared = answer("plan", "change", "pro", "--local-share", "20:5")["local_share"]
     assert shared == {"percent": 20, "spend_dollars": "5.00"}
     assert answer("plan", "change", "pro", "--local-share", "none")["local_share"] is None
+    bounded = answer("plan", "change", "pro", "--training-limit", "running=2", "--training-limit", "unfinished=none")
+    assert bounded["training"] == {"running": 2, "unfinished": None, "tokens_per_day": None}
+    assert "like running=2" in run("plan", "change", "pro", "--training-limit", "walking=2", expect=1).stderr
     assert "like 20:5.00" in run("plan", "change", "pro", "--local-share", "20", expect=1).stderr
     assert answer("org", "plan", "acme-corp", "pro")["plan_id"] == made["id"]
     assert "pro" in run("plan", "list").output

@@ -128,9 +128,11 @@ def _control_plane(stack: FinetuneStack, redis: Redis) -> tuple[FastAPI, ApiKeys
         prices=FixedPrices(),
         reservations=MemoryReservations(),
         organizations=operator_store,
+        plans=operator_store,
         policy=POLICY,
         max_upload_bytes=1_000_000,
         quota=stack.quota_of(10_000_000),
+        adapters=stack.catalog,
     ):
         app.include_router(router)
     return app, keys, organizations

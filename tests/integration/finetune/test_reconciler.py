@@ -9,9 +9,9 @@ import pytest
 
 from support.finetune.rows import rows
 from support.finetune.stack import FinetuneStack, principal
-from tokenyard.core.errors import InvalidRequest
+from tokenyard.core.errors import InvalidRequest, RateLimited
 from tokenyard.core.ids import AdapterId, new_job_id
-from tokenyard.core.training import RunState
+from tokenyard.core.training import RunState, TrainingLimits, TrainingTerms
 from tokenyard.finetune.job import Job, JobError
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.states import JobState
@@ -102,23 +102,87 @@ async def test_one_job_trains_at_a_time_and_the_others_say_what_they_wait_for(st
     await stack.rounds(3)
     states = [(await stack.job(job.id)).state for job in (first, second, third)]
     assert states == [JobState.RUNNING, JobState.QUEUED, JobState.QUEUED]
-    assert (await stack.messages(second))[-1] == "The job is waiting for a training slot: 1 in use"
-    assert (await stack.messages(third))[-1] == (
-        "The job is waiting for a training slot: 1 in use and 1 in the queue before it"
-    )
+    for waiting in (second, third):
+        assert (await stack.messages(waiting))[-1] == "The job is waiting for room in the training cluster"
     await stack.cluster.succeed(f"{first.id}-1", tokens=1)
     await stack.rounds(3)
     states = [(await stack.job(job.id)).state for job in (first, second, third)]
     assert states == [JobState.SUCCEEDED, JobState.RUNNING, JobState.QUEUED]
+    told = [message for message in await stack.messages(third) if "waiting" in message]
+    assert len(told) == 1, "a queue that moves adds no event"
 
 
-async def test_one_organization_does_not_take_every_slot(database: Database, tmp_path: Path) -> None:
-    stack = FinetuneStack(database, tmp_path, TrainingPolicy(max_running=2))
-    mine = [await stack.create() for _ in range(2)]
+async def test_who_came_late_with_one_job_waits_for_one_of_many(stack: FinetuneStack) -> None:
+    mine = []
+    for _ in range(3):
+        mine.append(await stack.create())
+        stack.clock.advance(1)
+    await stack.rounds(2)
     theirs = await stack.create(principal("rival"))
+    await stack.rounds(2)
+    await stack.cluster.succeed(f"{mine[0].id}-1", tokens=100)
     await stack.rounds(3)
-    assert sorted([(await stack.job(job.id)).state for job in mine]) == [JobState.QUEUED, JobState.RUNNING]
-    assert (await stack.job(theirs.id)).state is JobState.RUNNING
+    states = [(await stack.job(job.id)).state for job in (*mine, theirs)]
+    assert states == [JobState.SUCCEEDED, JobState.QUEUED, JobState.QUEUED, JobState.RUNNING]
+
+
+async def test_jobs_train_side_by_side_as_the_cluster_has_room(database: Database, tmp_path: Path) -> None:
+    stack = FinetuneStack(database, tmp_path, TrainingPolicy(max_running=None))
+    stack.cluster.nodes = [{"CPU": 2.0, "memory": 1e9}, {"CPU": 0.5}]
+    jobs = []
+    for name in ("acme", "acme", "rival", "third"):
+        jobs.append(await stack.create(principal(name)))
+        stack.clock.advance(1)
+    await stack.rounds(3)
+    states = [(await stack.job(job.id)).state for job in jobs]
+    assert states == [JobState.RUNNING, JobState.QUEUED, JobState.RUNNING, JobState.QUEUED]
+    assert len(stack.cluster.submissions) == 2, "what has no room is not in the cluster's own queue"
+    stack.cluster.nodes[1]["CPU"] = 1.0
+    await stack.rounds(3)
+    assert [(await stack.job(job.id)).state for job in jobs].count(JobState.RUNNING) == 3
+    assert (await stack.job(jobs[1].id)).deadline_ms is None, "waiting is no part of the time that it may take"
+
+
+async def test_nothing_starts_in_a_cluster_that_does_not_answer(stack: FinetuneStack) -> None:
+    stack.cluster.down = True
+    job = await stack.create()
+    await stack.rounds(3)
+    assert (await stack.messages(job))[-1] == "The job is waiting for the training cluster, which does not answer"
+    stack.cluster.down = False
+    await stack.rounds(2)
+    assert (await stack.job(job.id)).state is JobState.RUNNING
+
+
+async def test_a_plan_bounds_jobs_and_tokens(database: Database, tmp_path: Path) -> None:
+    stack = FinetuneStack(database, tmp_path, TrainingPolicy(max_running=None))
+    stack.cluster.nodes = [{"CPU": 8.0}]
+    acme = principal().organization
+    limits = TrainingLimits(running=1, unfinished=3)
+    stack.plans.said[acme] = TrainingTerms(limits=limits)
+    jobs = []
+    for _ in range(3):
+        jobs.append(await stack.create())
+        stack.clock.advance(1)
+    with pytest.raises(RateLimited):
+        await stack.create()
+    await stack.rounds(3)
+    assert [(await stack.job(job.id)).state for job in jobs].count(JobState.RUNNING) == 1
+    waiting = (await stack.messages(jobs[2]))[-1]
+    assert waiting == "The job is waiting for another job of your organization to finish training"
+    reserved = jobs[0].reserved_tokens
+    stack.plans.said[acme] = TrainingTerms(limits=TrainingLimits(tokens_per_day=2 * reserved))
+    await stack.rounds(3)
+    assert [(await stack.job(job.id)).state for job in jobs].count(JobState.RUNNING) == 2
+    assert (await stack.messages(jobs[2]))[-1].endswith("as many tokens as it may")
+    await stack.cluster.succeed(f"{jobs[0].id}-1", tokens=1)
+    await stack.rounds(3)
+    assert (await stack.job(jobs[2].id)).state is JobState.QUEUED, "one token more than a day's"
+    await stack.cluster.succeed(f"{jobs[1].id}-1", tokens=1)
+    await stack.rounds(3)
+    assert (await stack.job(jobs[2].id)).state is JobState.RUNNING, "what was not trained is given back"
+    stack.plans.said[acme] = TrainingTerms(limits=TrainingLimits(tokens_per_day=reserved - 1))
+    with pytest.raises(InvalidRequest, match="a day"):
+        await stack.create()
 
 
 async def test_a_lost_attempt_goes_on_from_the_last_checkpoint_until_the_third_is_lost(stack: FinetuneStack) -> None:

@@ -10,6 +10,7 @@ from tokenyard.core.errors import PermissionDenied
 from tokenyard.core.ids import OrganizationId, PlanId, new_organization_id
 from tokenyard.core.money import PRICE_LEAD_MS, from_dollars
 from tokenyard.core.principal import Limits, LocalShare
+from tokenyard.core.training import TrainingLimits, TrainingTerms
 from tokenyard.limits.revisions import RedisRevisions
 from tokenyard.tenancy.changes import AT_ONCE, PlanRevised, TenancyCarrier
 
@@ -125,6 +126,25 @@ async def test_a_plan_may_keep_fine_tuned_models_in_memory(tenancy: Tenancy) -> 
     entries = (await tenancy.as_operator("GET", "/admin/audit_logs")).json()["data"]
     noted = [(entry["before"], entry["details"]) for entry in entries if entry["type"] == "plan.updated"]
     assert ({"pinned_adapters": 0}, {"pinned_adapters": 3}) in noted
+
+
+async def test_a_plan_may_bound_training(tenancy: Tenancy) -> None:
+    made = (await tenancy.as_operator("POST", PLANS, {**PRO, "training": {"running": 2}})).json()
+    assert made["training"] == {"running": 2, "unfinished": None, "tokens_per_day": None}
+    organization, _ = await tenancy.new_tenant("acme")
+    other, _ = await tenancy.new_tenant("umbra")
+    await tenancy.as_operator("PATCH", ACME, {"plan": "pro"})
+    terms = await tenancy.operator_store.training_terms([organization.id, other.id])
+    assert terms[organization.id] == TrainingTerms(weight=made["weight"], limits=TrainingLimits(running=2))
+    assert terms[other.id] == TrainingTerms()
+    change = {"training": {"running": None, "tokens_per_day": 10**9}}
+    changed = (await tenancy.as_operator("PATCH", f"{PLANS}/pro", change)).json()
+    assert changed["training"] == {"running": None, "unfinished": None, "tokens_per_day": 10**9}
+    for wrong in ({"running": -1}, {"running": "2"}, {"unfinished": 1.5}, {"walking": 1}, 3):
+        assert (await tenancy.as_operator("PATCH", f"{PLANS}/pro", {"training": wrong})).status_code == 400
+    entries = (await tenancy.as_operator("GET", "/admin/audit_logs")).json()["data"]
+    noted = [(entry["before"], entry["details"]) for entry in entries if entry["type"] == "plan.updated"]
+    assert noted == [({"training": {"running": 2}}, {"training": {"tokens_per_day": 10**9}})]
 
 
 async def test_no_organization_states_a_local_share(tenancy: Tenancy) -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -46,11 +46,16 @@ class TrainingCluster:
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
         self.down = False
+        self.nodes: list[dict[str, float]] | None = None
         self.runs: dict[str, RunStatus] = {}
         self.specs: dict[str, TrainingSpec] = {}
         self.entrypoints: dict[str, str] = {}
         self.submissions: list[str] = []
         self.stops: list[str] = []
+
+    async def free(self) -> Sequence[Mapping[str, float]] | None:
+        self._answer()
+        return self.nodes
 
     async def submit(self, submission_id: str, entrypoint: str, *, metadata: Mapping[str, str]) -> None:
         self._answer()
@@ -85,10 +90,10 @@ class TrainingCluster:
         """Lose a run with the node that it ran on."""
         del self.runs[submission]
 
-    async def tell(self, submission: str, *messages: str, first: int = 1) -> None:
-        """Write events, numbered from `first`."""
+    async def tell(self, submission: str, *messages: str, first: int = 1, total: int | None = None) -> None:
+        """Write events of steps, numbered from `first`, each a second after the last."""
         for seq, message in enumerate(messages, first):
-            data = {"step": seq, "train_loss": 1.0 / seq}
+            data = {"step": seq, "train_loss": 1.0 / seq} | ({} if total is None else {"total_steps": total})
             event = TrainingEvent(
                 seq=seq, created_at=STARTED_AT + seq, level="info", message=message, type="metrics", data=data
             )

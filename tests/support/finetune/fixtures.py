@@ -10,7 +10,14 @@ from fastapi import FastAPI
 from openai import AsyncOpenAI
 
 from support.fakes.authenticator import FixedAuthenticator
-from support.finetune.ports import FixedModels, FixedPrices, MemoryReservations, SlugOfId
+from support.finetune.ports import (
+    FixedModels,
+    FixedPrices,
+    FixedTerms,
+    MemoryAdapterCatalog,
+    MemoryReservations,
+    SlugOfId,
+)
 from support.finetune.stack import FinetuneStack, principal
 from support.servers.asgi import running
 from tokenyard.bootstrap.finetuning import file_and_job_routers
@@ -69,9 +76,11 @@ async def platform(database: Database, tmp_path: Path) -> AsyncIterator[Platform
         prices=FixedPrices(without=["unpriced"]),
         reservations=reservations,
         organizations=SlugOfId(),
+        plans=FixedTerms(),
         policy=TrainingPolicy(max_unfinished_per_organization=3),
         max_upload_bytes=MAX_UPLOAD_BYTES,
         quota=StorageQuota(database, FILES_QUOTA_BYTES, file_bytes, adapter_bytes),
+        adapters=MemoryAdapterCatalog(database),
     ):
         app.include_router(router)
     async with running(app) as url:

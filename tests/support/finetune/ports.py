@@ -1,6 +1,6 @@
 """What fine-tuning needs from catalog, billing and tenancy, in memory, with the same promises."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -10,6 +10,7 @@ from tokenyard.core.errors import BudgetInUse, QuotaExceeded
 from tokenyard.core.ids import AdapterId, ApiKeyId, JobId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.models import BaseModel, ModelTask
 from tokenyard.core.money import NanoDollars, Price
+from tokenyard.core.training import TrainingTerms
 from tokenyard.storage.database import Database, Fence
 
 SMALL_MODEL = BaseModel(
@@ -76,6 +77,16 @@ class MemoryReservations:
         self.open[job] = amount
 
 
+class FixedTerms:
+    """What plans say of training: for everybody what was said of them, or what holds without a plan."""
+
+    def __init__(self) -> None:
+        self.said: dict[OrganizationId, TrainingTerms] = {}
+
+    async def training_terms(self, organizations: Collection[OrganizationId]) -> Mapping[OrganizationId, TrainingTerms]:
+        return {organization: self.said.get(organization, TrainingTerms()) for organization in organizations}
+
+
 class SlugOfId:
     """Every organization's slug is the end of its id."""
 
@@ -91,6 +102,11 @@ class MemoryAdapterCatalog:
         self.lives: dict[AdapterId, list[str]] = {}
         self.paths: dict[AdapterId, tuple[str, str]] = {}
         self.names: dict[AdapterId, FineTunedName] = {}
+
+    async def path(self, organization: OrganizationId, adapter: AdapterId) -> str | None:
+        folder = self.paths.get(adapter, ("", ""))[0]
+        mine = folder.startswith(f"adapters/{organization}/")
+        return folder if mine and self.lives[adapter][-1] == "live" else None
 
     async def register(
         self,

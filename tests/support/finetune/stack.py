@@ -14,6 +14,7 @@ from support.finetune.cluster import TrainingCluster
 from support.finetune.ports import (
     FixedModels,
     FixedPrices,
+    FixedTerms,
     MemoryAdapterCatalog,
     MemoryReservations,
     SlugOfId,
@@ -64,6 +65,7 @@ class FinetuneStack:
         self.cluster = TrainingCluster(self.blobs)
         self.replicas = AdapterReplicas(self.blobs)
         self.catalog = MemoryAdapterCatalog(self.database)
+        self.plans = FixedTerms()
         self.reservations = MemoryReservations()
         self.quota = self.quota_of(1_000_000_000)
         self.files = FileStore(self.database, self.clock, files_in_use)
@@ -85,8 +87,10 @@ class FinetuneStack:
             "prices": FixedPrices(),
             "reservations": self.reservations,
             "organizations": SlugOfId(),
+            "plans": self.plans,
             "policy": self.policy,
             "quota": self.quota,
+            "past": self.operator.past_training,
             "clock": self.clock,
         }
         return JobCreation(**{**parts, **replaced})
@@ -101,6 +105,8 @@ class FinetuneStack:
             "files": self.files,
             "models": FixedModels(),
             "runs": self.cluster,
+            "nodes": self.cluster,
+            "plans": self.plans,
             "adapters": self.catalog,
             "replicas": self.replicas,
             "canary": self.replicas,

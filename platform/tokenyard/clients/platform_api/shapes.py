@@ -60,6 +60,14 @@ class TierInfo(ApiObject):
     price_multiplier: str | None = None
 
 
+class TrainingLimitsInfo(ApiObject):
+    """What a plan says of fine-tuning; None is the installation's own bound."""
+
+    running: int | None = None
+    unfinished: int | None = None
+    tokens_per_day: int | None = None
+
+
 class PlanInfo(ApiObject):
     """A plan; as a body its changes. `models` None is all of them; a tier or a local share that is None ends."""
 
@@ -72,6 +80,7 @@ class PlanInfo(ApiObject):
     price_multiplier: str = "1"
     service_tiers: dict[str, TierInfo | None] = {}
     pinned_adapters: int = 0
+    training: TrainingLimitsInfo = TrainingLimitsInfo()
     prices_from_ms: int = 0
 
 

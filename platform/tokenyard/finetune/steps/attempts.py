@@ -24,6 +24,7 @@ from tokenyard.finetune.progress import JobProgress, Note, cancelled, fail, paus
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.states import JobOutcome, JobState
 from tokenyard.finetune.steps.attempt_files import MAX_EVENTS_AT_ONCE, AttemptFiles
+from tokenyard.finetune.steps.step_progress import steps_after
 
 _CLUSTER_AWAY = "the training cluster, which does not answer"
 _NO_ROOM = "room in the training cluster"
@@ -252,7 +253,8 @@ def _with_events(job: Job, events: Sequence[TrainingEvent]) -> JobProgress:
     checkpoints = tuple(event.checkpoint for event in events if event.checkpoint is not None)
     # A checkpoint is listed under the name of the model, which has it from then on.
     adapter = job.adapter or (new_adapter_id() if checkpoints else None)
-    after = msgspec.structs.replace(job, events_taken=events[-1].seq, adapter=adapter)
+    steps = steps_after(job.steps, events)
+    after = msgspec.structs.replace(job, events_taken=events[-1].seq, adapter=adapter, steps=steps)
     return JobProgress(after, tuple(_note(job, event) for event in events), checkpoints)
 
 

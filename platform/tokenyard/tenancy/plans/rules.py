@@ -144,6 +144,23 @@ class LocalShareView(StrictBody):
         return None if view is None else LocalShare(view.percent, from_dollars(view.spend_dollars))
 
 
+class TrainingLimitsView(StrictBody):
+    """What a plan says of fine-tuning; null is the installation's own bound, and for tokens none.
+
+    `running` and `unfinished` are jobs of an organization at once, `tokens_per_day` of its jobs that started within a
+    day.
+    """
+
+    running: Annotated[int, Field(ge=0, le=1000)] | None = None
+    unfinished: Annotated[int, Field(ge=0, le=100_000)] | None = None
+    tokens_per_day: _Limit | None = None
+
+    def applied_to(self, old: Mapping[str, object]) -> dict[str, object]:
+        """Return what is stored of the limits, with the fields that a body names; the others stay."""
+        changed = {**old, **{name: getattr(self, name) for name in self.model_fields_set}}
+        return {name: value for name, value in changed.items() if value is not None}
+
+
 def _local_share_view(value: object) -> object:
     return LocalShareView.of(value) if isinstance(value, LocalShare) else value
 

@@ -21,6 +21,7 @@ from tokenyard.tenancy.plans.rules import (
     Rules,
     StrictBody,
     TierName,
+    TrainingLimitsView,
     Weight,
     stated,
 )
@@ -46,13 +47,15 @@ class NewPlan(StrictBody):
     service_tiers: Annotated[dict[TierName, PlanTier], Field(default_factory=dict)]
     local_share: LocalShareView | None = None
     pinned_adapters: PinnedAdapters = 0
+    training: TrainingLimitsView = TrainingLimitsView()
 
     def stated(self) -> Mapping[str, object]:
         """Return what the plan's row is to hold."""
         tiers = {name: tier.model_dump() for name, tier in self.service_tiers.items()}
         values = {name: getattr(self, name) for name in _STATED}
         share = LocalShareView.share_of(self.local_share)
-        return values | {"limits": self.limits.applied_to(Limits()), "service_tiers": tiers, "local_share": share}
+        values |= {"limits": self.limits.applied_to(Limits()), "training": self.training.applied_to({})}
+        return values | {"service_tiers": tiers, "local_share": share}
 
 
 class PlanChanges(StrictBody):
@@ -70,6 +73,7 @@ class PlanChanges(StrictBody):
     service_tiers: dict[TierName, PlanTier | None] | None = None
     local_share: LocalShareView | None = None
     pinned_adapters: PinnedAdapters | None = None
+    training: TrainingLimitsView | None = None
 
     def rules(self) -> Rules:
         """Return what the body names, but for name and limits."""
@@ -78,6 +82,8 @@ class PlanChanges(StrictBody):
         if "local_share" in self.model_fields_set:
             share = LocalShareView.share_of(self.local_share)
             rules["local_share"] = lambda _old: share
+        if self.training is not None:
+            rules["training"] = self.training.applied_to
         return rules if self.service_tiers is None else {**rules, "service_tiers": self._applied_to}
 
     def _applied_to(self, old: Mapping[str, object]) -> dict[str, object]:
@@ -106,6 +112,7 @@ class PlanView(RowView):
     prices_from_ms: int
     local_share: LocalShareField | None
     pinned_adapters: int
+    training: TrainingLimitsView
     created_at: int
 
 
