@@ -50,6 +50,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     trained_tokens: int | None = None
     adapter: AdapterId | None = None
     digest: str | None = None
+    check_run: int = 1
     attempt: int = 0
     submitted: bool = False
     events_taken: int = 0
@@ -80,6 +81,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 _PROGRESS = (
     *("state", "outcome", "finished_at", "admitted_at_ms", "trained_tokens", "adapter", "digest", "attempt"),
     *("submitted", "events_taken", "resume_url", "deadline_ms", "waits_for", "slot", "idempotency_key"),
+    "check_run",
 )
 _FIXED = (
     *("id", "organization", "project", "key", "organization_slug", "created_at_ms", "model", "suffix", "seed"),

@@ -6,6 +6,7 @@ from functools import partial
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.training import attempts_folder
+from tokenyard.finetune.job import Job
 from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.finetune.ports import (
     AdapterLives,
@@ -15,12 +16,14 @@ from tokenyard.finetune.ports import (
     TrainingFiles,
     TrainingRuns,
 )
+from tokenyard.finetune.progress import JobProgress
 from tokenyard.finetune.reconciling.reconciler import JobReconciler
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.states import JobState
 from tokenyard.finetune.steps.attempt_files import AttemptFiles
 from tokenyard.finetune.steps.attempts import Attempts
 from tokenyard.finetune.steps.canary import CanaryCheck
+from tokenyard.finetune.steps.check_files import CheckFiles
 from tokenyard.finetune.steps.publishing import Publishing
 from tokenyard.finetune.steps.settlement import JobSettlement
 from tokenyard.finetune.steps.taking_in import TakingIn
@@ -60,10 +63,17 @@ def finetune_loops(
     attempts = Attempts(files=AttemptFiles(blobs, files), runs=runs, models=models, policy=policy, clock=clock)
     publishing = Publishing(blobs=blobs, adapters=adapters, canary=CanaryCheck(replicas, canary), models=models)
     taking_in = TakingIn(files=files, blobs=blobs, models=models, policy=policy, clock=clock)
+    validation = JobValidation(
+        files=CheckFiles(blobs, files), runs=runs, models=models, taking_in=taking_in, policy=policy, clock=clock
+    )
+
+    async def stop(job: Job) -> JobProgress:
+        return await (attempts if job.attempt else validation).stop(job)
+
     steps = {
-        JobState.VALIDATING: JobValidation(files, blobs, taking_in).advance,
+        JobState.VALIDATING: validation.advance,
         JobState.RUNNING: attempts.advance,
-        JobState.STOPPING: attempts.stop,
+        JobState.STOPPING: stop,
         JobState.CHECKING: publishing.advance,
         JobState.SETTLING: JobSettlement(adapters=adapters, clock=clock).advance,
     }

@@ -13,6 +13,7 @@ class JobRow(Base):
     `state` is a `states.JobState`; `outcome` is the end it is heading for once that is decided. `version` grows with
     every change and fences writers. `slot` is held while the job trains. `lease_until_ms` is also the earliest time of
     the next look. `attempt`, `submitted` and `events_taken` are about the newest attempt; `digest` is its adapter's.
+    Before the first attempt, `check_run` is the run that checks the files, and `submitted` is about that.
     `lora` is of an adapter that the job takes in as it is, without training; such a job has no `hyperparameters`.
     `request_digest` is of the body that was sent with `idempotency_key`.
     """
@@ -56,6 +57,7 @@ class JobRow(Base):
     error: Mapped[Json | None]
     trained_tokens: Mapped[Count | None]
     adapter: Mapped[Id | None]
+    check_run: Mapped[int] = mapped_column(Integer)
     attempt: Mapped[int] = mapped_column(Integer)
     submitted: Mapped[bool]
     events_taken: Mapped[int] = mapped_column(Integer)

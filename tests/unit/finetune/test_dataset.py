@@ -5,9 +5,8 @@ import json
 import pytest
 
 from support.finetune.rows import rows
-from tokenyard.core.datasets.lines import MAX_LINE_BYTES
+from tokenyard.core.datasets.lines import MAX_LINE_BYTES, MAX_PROBLEMS
 from tokenyard.finetune.methods.dataset import (
-    MAX_PROBLEMS,
     DatasetReader,
     DatasetSummary,
     InvalidDataset,

@@ -9,6 +9,7 @@ from tokenyard.core.chat_rows import RowProblem
 
 MAX_LINE_BYTES = 1024 * 1024
 MAX_ROWS = 1_000_000
+MAX_PROBLEMS = 10  # after so many, a file is read no further
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _WIDE_BYTE_ORDER_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _DECODER = msgspec.json.Decoder()

@@ -6,12 +6,10 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 import msgspec
 
 from tokenyard.core.chat_rows import RowProblem
-from tokenyard.core.datasets.lines import Line, LineProblem, LineReader
+from tokenyard.core.datasets.lines import MAX_PROBLEMS, Line, LineProblem, LineReader
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.finetune.methods import METHODS
 from tokenyard.finetune.methods.method import FineTuneMethod, Json
-
-MAX_PROBLEMS = 10
 
 
 class DatasetSummary(msgspec.Struct, frozen=True):
