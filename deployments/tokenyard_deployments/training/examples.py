@@ -57,10 +57,7 @@ def encoded(rows: Iterable[ChatRow], tokenizer: Any, max_seq_length: int) -> Ite
     """Render and tokenize row by row, cut at `max_seq_length`; what cannot be learnt raises `TrainingFailed`."""
     has_lesson = False
     for number, row in enumerate(rows, start=1):
-        try:
-            example = example_of(row, tokenizer, max_seq_length)
-        except RowProblem as error:
-            raise TrainingFailed("invalid_training_file", f"line {number}: {error}") from None
+        example = encode_row(number, row, tokenizer, max_seq_length)
         has_lesson = has_lesson or example.has_lesson
         yield example
     if not has_lesson:
@@ -70,6 +67,14 @@ def encoded(rows: Iterable[ChatRow], tokenizer: Any, max_seq_length: int) -> Ite
 def encode(rows: Iterable[ChatRow], tokenizer: Any, max_seq_length: int) -> list[Example]:
     """Return all examples of a few rows; see `encoded`."""
     return list(encoded(rows, tokenizer, max_seq_length))
+
+
+def encode_row(number: int, row: ChatRow, tokenizer: Any, max_seq_length: int) -> Example:
+    """Render and tokenize line `number`, or raise `TrainingFailed` where the template cannot show it."""
+    try:
+        return example_of(row, tokenizer, max_seq_length)
+    except RowProblem as problem:
+        raise TrainingFailed("invalid_training_file", f"line {number}: {problem}") from None
 
 
 def nothing_to_learn(max_seq_length: int) -> str:

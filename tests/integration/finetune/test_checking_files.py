@@ -11,9 +11,9 @@ from tokenyard.core.datasets.checking import (
     DATA_REPORT,
     CheckError,
     CheckResult,
+    DataFinding,
     DataReport,
     FileReport,
-    Finding,
     TokenLengths,
 )
 from tokenyard.core.training import RunState, attempts_folder
@@ -48,8 +48,8 @@ async def test_the_report_is_kept_and_its_figures_are_events(held: FinetuneStack
         max_seq_length=2048,
         files={"training_file": FileReport(rows=20, tokens=210, learnt=60, lengths=LENGTHS)},
         findings=(
-            Finding(code="cut", file="training_file", count=3, message="3 rows are cut", lines=(4, 5)),
-            Finding(code="leaked", file="validation_file", count=1, message="1 row is not held out", lines=(2,)),
+            DataFinding(code="cut", file="training_file", count=3, message="3 rows are cut", lines=(4, 5)),
+            DataFinding(code="leaked", file="validation_file", count=1, message="1 row is not held out", lines=(2,)),
         ),
     )
     await held.cluster.end_check(run, CheckResult(report=report))

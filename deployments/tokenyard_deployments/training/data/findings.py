@@ -8,7 +8,7 @@ from hashlib import blake2b
 import msgspec
 
 from tokenyard.core.chat_rows import ChatRow, RowMessage
-from tokenyard.core.datasets.checking import MAX_LINES_NAMED, FileReport, Finding, TokenLengths
+from tokenyard.core.datasets.checking import MAX_LINES_NAMED, DataFinding, FileReport, TokenLengths
 from tokenyard_deployments.training.data.personal_data import kinds_in
 from tokenyard_deployments.training.examples import IGNORED, Example
 
@@ -92,21 +92,23 @@ class FileNotes:
     def report(self) -> FileReport:
         return FileReport(rows=self.count, tokens=self.tokens, learnt=self.learnt, lengths=_lengths(self._lengths))
 
-    def findings(self, max_seq_length: int) -> Iterator[Finding]:
+    def findings(self, max_seq_length: int) -> Iterator[DataFinding]:
         """Yield what was found, gravest first."""
         for code, said in _SAID.items():
             lines = self._found[code]
             if lines.count:
-                yield self._finding(code, lines, said.format(rows=_rows(lines.count), tokens=max_seq_length))
+                verbs = {many: one if lines.count == 1 else many for many, one in _VERBS.items()}
+                message = said.format(rows=_rows(lines.count), tokens=max_seq_length, **verbs)
+                yield self._finding(code, lines, message)
         for kind, lines in sorted(self._personal.items()):
             what = f"Suspected personal data or secrets in {_rows(lines.count)}: {kind}"
             yield self._finding("personal_data", lines, what)
         yield from self._imbalance()
 
-    def _finding(self, code: str, lines: LinesFound, message: str) -> Finding:
-        return Finding(code=code, file=self._file, count=lines.count, message=message, lines=tuple(lines.first))
+    def _finding(self, code: str, lines: LinesFound, message: str) -> DataFinding:
+        return DataFinding(code=code, file=self._file, count=lines.count, message=message, lines=tuple(lines.first))
 
-    def _imbalance(self) -> Iterator[Finding]:
+    def _imbalance(self) -> Iterator[DataFinding]:
         classes = self._classes.most_common()
         of_classes = sum(count for _, count in classes)
         if len(classes) > MAX_CLASSES or self.count < MIN_ROWS_OF_CLASSES or of_classes < DOMINANT_SHARE * self.count:
@@ -118,7 +120,7 @@ class FileNotes:
         if len(classes) > 1:
             said += f", the rarest of {len(classes)} in {fewest}"
         lines = tuple(dict.fromkeys((self._class_lines[most], self._class_lines[least])))
-        yield Finding(
+        yield DataFinding(
             code="class_imbalance",
             file=self._file,
             count=len(lines),
@@ -129,12 +131,13 @@ class FileNotes:
 
 _SAID = {
     "nothing_learnt": "In {rows} nothing is left to learn within {tokens} tokens: the answer begins later",
-    "cut": "{rows} are longer than {tokens} tokens and are cut",
-    "leaked": "{rows} stand in the training file, too: what they measure is memory",
-    "leaked_question": "{rows} ask what the training file asks",
-    "duplicate": "{rows} repeat an earlier one",
+    "cut": "{rows} {are} longer than {tokens} tokens and {are} cut",
+    "leaked": "{rows} {are} in the training file, too, and {measure} memory",
+    "leaked_question": "{rows} {ask} what the training file asks",
+    "duplicate": "{rows} {repeat} an earlier one",
     "empty_answer": "In {rows} an answer shows nothing",
 }
+_VERBS = {"are": "is", "measure": "measures", "ask": "asks", "repeat": "repeats"}
 
 
 def row_key(messages: Sequence[RowMessage]) -> bytes:

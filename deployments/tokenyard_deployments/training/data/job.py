@@ -3,9 +3,9 @@
 import logging
 import os
 import resource
-import signal
 import sys
-from types import FrameType
+import threading
+import time
 
 import fsspec
 import msgspec
@@ -13,9 +13,10 @@ import msgspec
 from tokenyard.core.datasets.checking import CheckError, CheckLimits, CheckResult, CheckSpec
 from tokenyard.core.training import RESULT_FILE
 from tokenyard_deployments.training.attempt import AttemptFolder
-from tokenyard_deployments.training.failures import AttemptStopped
 
 _LOG = logging.getLogger(__name__)
+_LOOK_S = 0.1
+_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 # One core is enough, and threads take memory.
 _ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
@@ -26,10 +27,40 @@ def main(arguments: list[str]) -> int:
     with fsspec.open(arguments[0], "rb") as file:
         spec = msgspec.json.decode(file.read(), type=CheckSpec)
     os.environ.update(_ENVIRONMENT)
-    _keep_within(spec.limits)
-    result = _result(spec)
-    AttemptFolder(spec.output_url).write(RESULT_FILE, msgspec.json.encode(result))
-    return 0 if result.error is None else 1
+    os.nice(max(0, spec.limits.nice - os.nice(0)))
+    run = CheckRun(spec)
+    threading.Thread(target=run.watch, args=(spec.limits,), name="bounds", daemon=True).start()
+    return run.end(_result(spec))
+
+
+class CheckRun:
+    """Writes one result, whichever comes first: the check's, or that it broke its bounds."""
+
+    def __init__(self, spec: CheckSpec) -> None:
+        self._spec = spec
+        self._ending = threading.Lock()
+
+    def end(self, result: CheckResult) -> int:
+        """Write the result; return the exit status."""
+        self._ending.acquire()  # never released: there is one end
+        AttemptFolder(self._spec.output_url).write(RESULT_FILE, msgspec.json.encode(result))
+        return 0 if result.error is None else 1
+
+    def watch(self, limits: CheckLimits) -> None:
+        """End the process where it takes too much time or memory, also in the midst of a library's own code."""
+        deadline = time.monotonic() + limits.timeout_s
+        while (broken := _broken_bound(limits, deadline)) is None:
+            time.sleep(_LOOK_S)
+        os._exit(self.end(broken))
+
+
+def _broken_bound(limits: CheckLimits, deadline: float) -> CheckResult | None:
+    if time.monotonic() > deadline:
+        minutes = f"{limits.timeout_s / 60:g} minutes"
+        return _broken_off("validation_timeout", f"The files could not be checked within {minutes}.")
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RSS_UNIT > limits.memory_bytes:
+        return _broken_off("validation_out_of_memory", "Checking the files took more memory than is allowed.")
+    return None
 
 
 def _result(spec: CheckSpec) -> CheckResult:
@@ -43,11 +74,6 @@ def _result(spec: CheckSpec) -> CheckResult:
         return CheckResult(report=check_files(spec, tokenizer))
     except FileRefused as refused:
         return CheckResult(error=refused.error)
-    except AttemptStopped:
-        minutes = f"{spec.limits.timeout_s / 60:g} minutes"
-        return _broken_off("validation_timeout", f"The files could not be checked within {minutes}.")
-    except MemoryError:
-        return _broken_off("validation_out_of_memory", "Checking the files took more memory than is allowed.")
     except Exception:
         _LOG.exception("check %d of %s broke off", spec.run, spec.job)
         return _broken_off("validation_interrupted", "Checking the files broke off because of a fault of the platform.")
@@ -55,16 +81,6 @@ def _result(spec: CheckSpec) -> CheckResult:
 
 def _broken_off(code: str, message: str) -> CheckResult:
     return CheckResult(error=CheckError(code, message, retryable=True))
-
-
-def _keep_within(limits: CheckLimits) -> None:
-    def stop(number: int, _: FrameType | None) -> None:
-        raise AttemptStopped(timed_out=True)
-
-    os.nice(max(0, limits.nice - os.nice(0)))
-    resource.setrlimit(resource.RLIMIT_DATA, (limits.memory_bytes, limits.memory_bytes))
-    signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, limits.timeout_s)
 
 
 if __name__ == "__main__":

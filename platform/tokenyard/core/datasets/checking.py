@@ -14,10 +14,10 @@ MAX_LINES_NAMED = 20
 
 
 class CheckLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds of one run. `memory_bytes` is what its process may allocate, libraries included."""
+    """Bounds of one run. `memory_bytes` is what its process may keep resident, libraries included."""
 
     timeout_s: float
-    memory_bytes: int = 4 << 30
+    memory_bytes: int = 2 << 30
     nice: int = 15
 
 
@@ -55,7 +55,7 @@ class FileReport(msgspec.Struct, frozen=True, kw_only=True):
     lengths: TokenLengths
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class DataFinding(msgspec.Struct, frozen=True, kw_only=True):
     """Something that its tenant should look at; it stops nothing. `lines` are the first of `count`."""
 
     code: str
@@ -78,7 +78,7 @@ class DataReport(msgspec.Struct, frozen=True, kw_only=True):
     checked_at: int
     max_seq_length: int
     files: dict[str, FileReport]
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[DataFinding, ...] = ()
 
 
 class CheckError(msgspec.Struct, frozen=True):
