@@ -101,6 +101,7 @@ def _model_loops(
             files=files,
             models=bases,
             runs=jobs,
+            reservations=foundation.reservations,
             adapters=foundation.adapters,
             replicas=ReplicaRegistry(foundation.redis),
             canary=replicas,

@@ -81,11 +81,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 _PROGRESS = (
     *("state", "outcome", "finished_at", "admitted_at_ms", "trained_tokens", "adapter", "digest", "attempt"),
     *("submitted", "events_taken", "resume_url", "deadline_ms", "waits_for", "slot", "idempotency_key"),
+    *("reserved_tokens", "reserved_amount"),
     "check_run",
 )
 _FIXED = (
     *("id", "organization", "project", "key", "organization_slug", "created_at_ms", "model", "suffix", "seed"),
-    *("training_file", "validation_file", "method", "price", "reserved_tokens", "reserved_amount", "request_digest"),
+    *("training_file", "validation_file", "method", "price", "request_digest"),
 )
 
 

@@ -14,6 +14,7 @@ from tokenyard.finetune.ports import (
     CanaryReplicas,
     TrainableModels,
     TrainingFiles,
+    TrainingReservations,
     TrainingRuns,
 )
 from tokenyard.finetune.progress import JobProgress
@@ -49,6 +50,7 @@ def finetune_loops(
     files: TrainingFiles,
     models: TrainableModels,
     runs: TrainingRuns,
+    reservations: TrainingReservations,
     adapters: AdapterLives,
     replicas: CanaryReplicas,
     canary: CanaryClient,
@@ -64,7 +66,13 @@ def finetune_loops(
     publishing = Publishing(blobs=blobs, adapters=adapters, canary=CanaryCheck(replicas, canary), models=models)
     taking_in = TakingIn(files=files, blobs=blobs, models=models, policy=policy, clock=clock)
     validation = JobValidation(
-        files=CheckFiles(blobs, files), runs=runs, models=models, taking_in=taking_in, policy=policy, clock=clock
+        files=CheckFiles(blobs, files),
+        runs=runs,
+        reservations=reservations,
+        models=models,
+        taking_in=taking_in,
+        policy=policy,
+        clock=clock,
     )
 
     async def stop(job: Job) -> JobProgress:

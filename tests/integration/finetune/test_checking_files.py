@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import msgspec
 import pytest
 
+from support.finetune.ports import TRAINING_RATE
 from support.finetune.rows import rows
 from support.finetune.stack import FinetuneStack, principal
 from tokenyard.core.datasets.checking import (
@@ -64,6 +65,10 @@ async def test_the_report_is_kept_and_its_figures_are_events(held: FinetuneStack
         "The validation file: 1 row is not held out (line 2)",
         "Files validated, moving job to queued state",
     ]
+    queued = await held.job(job.id)
+    assert job.hyperparameters is not None
+    assert queued.reserved_tokens == job.hyperparameters.n_epochs * 210 < job.reserved_tokens
+    assert queued.reserved_amount == TRAINING_RATE * queued.reserved_tokens == held.reservations.open[job.id]
     events = await held.jobs.events(job.organization, job.id, limit=4, after=None)
     assert [event.level for event in events] == ["info", "warn", "warn", "info"]
     assert events[3].data == {"rows": 20, "tokens": 210, "learnt_tokens": 60}
@@ -151,6 +156,17 @@ async def test_a_check_without_room_waits_and_its_time_begins_when_it_runs(held:
     await held.cluster.check(run)
     await held.rounds(2)
     assert (await held.job(job.id)).state is JobState.RUNNING
+
+
+async def test_a_count_above_the_bound_sets_nothing_more_aside(held: FinetuneStack) -> None:
+    job = await held.create()
+    await held.round()
+    many = FileReport(rows=20, tokens=job.reserved_tokens + 1, learnt=60, lengths=LENGTHS)
+    report = DataReport(job=job.id, checked_at=1, max_seq_length=2048, files={"training_file": many})
+    await held.cluster.end_check(f"{job.id}-check-1", CheckResult(report=report))
+    await held.round()
+    assert (await held.job(job.id)).reserved_tokens == job.reserved_tokens
+    assert held.reservations.open[job.id] == job.reserved_amount
 
 
 async def test_cancelling_stops_the_check_and_costs_nothing(held: FinetuneStack) -> None:

@@ -75,6 +75,9 @@ class MemoryReservations:
             raise BudgetInUse("Please try again when other requests have ended.", retry_after_s=1)
         self.open[job] = amount
 
+    async def lower(self, organization: OrganizationId, job: JobId, amount: NanoDollars) -> None:
+        self.open[job] = min(self.open[job], amount)
+
 
 class SlugOfId:
     """Every organization's slug is the end of its id."""

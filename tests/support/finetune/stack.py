@@ -99,6 +99,7 @@ class FinetuneStack:
             "files": self.files,
             "models": FixedModels(),
             "runs": self.cluster,
+            "reservations": self.reservations,
             "adapters": self.catalog,
             "replicas": self.replicas,
             "canary": self.replicas,

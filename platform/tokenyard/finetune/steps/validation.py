@@ -8,9 +8,10 @@ import msgspec
 from tokenyard.core.clock import Clock
 from tokenyard.core.datasets.checking import CheckLimits, CheckResult, DataReport, check_id
 from tokenyard.core.errors import Unavailable
+from tokenyard.core.money import NanoDollars
 from tokenyard.core.training import RunState
 from tokenyard.finetune.job import Job, JobError
-from tokenyard.finetune.ports import TrainableModels, TrainingRuns
+from tokenyard.finetune.ports import TrainableModels, TrainingReservations, TrainingRuns
 from tokenyard.finetune.progress import JobProgress, Note, fail, wait_for
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.states import JobState
@@ -30,6 +31,7 @@ class JobValidation:
         *,
         files: CheckFiles,
         runs: TrainingRuns,
+        reservations: TrainingReservations,
         models: TrainableModels,
         taking_in: TakingIn,
         policy: TrainingPolicy,
@@ -37,6 +39,7 @@ class JobValidation:
     ) -> None:
         self._files = files
         self._runs = runs
+        self._reservations = reservations
         self._models = models
         self._taking_in = taking_in
         self._policy = policy
@@ -105,9 +108,20 @@ class JobValidation:
         if result.report is None:
             return self._try_again(job, "broke off")
         await self._files.keep(job, result.report)
-        after = msgspec.structs.replace(job, state=JobState.QUEUED, submitted=False, deadline_ms=None, waits_for=None)
+        exact = await self._reserve_exactly(job, result.report)
+        after = msgspec.structs.replace(exact, state=JobState.QUEUED, submitted=False, deadline_ms=None, waits_for=None)
         queued = Note(message="Files validated, moving job to queued state", source="validated")
         return JobProgress(after, (*_notes(result.report), queued))
+
+    async def _reserve_exactly(self, job: Job, report: DataReport) -> Job:
+        """Give back what the bound of the upload set aside too much: now the tokens are counted."""
+        assert job.hyperparameters is not None, "only what trains is checked"
+        tokens = job.hyperparameters.n_epochs * report.files["training_file"].tokens
+        if tokens >= job.reserved_tokens:
+            return job
+        amount = NanoDollars(job.reserved_amount // job.reserved_tokens * tokens)  # a whole rate for each token
+        await self._reservations.lower(job.organization, job.id, amount)
+        return msgspec.structs.replace(job, reserved_tokens=tokens, reserved_amount=amount)
 
     def _try_again(self, job: Job, what: str, error: JobError | None = None) -> JobProgress:
         if job.check_run >= self._policy.max_attempts:
