@@ -16,7 +16,10 @@ _GRACE_S = 60.0
 
 @dataclass(frozen=True)
 class TrainingPolicy:
-    """Bounds of fine-tuning. `resources.timeout_s` bounds one attempt, waiting for room in the cluster included."""
+    """Bounds of fine-tuning. `resources.timeout_s` bounds one attempt, waiting for room in the cluster included.
+
+    `validation_timeout_s` bounds one check of a job's files, from when it runs; `max_attempts` is for checks, too.
+    """
 
     max_running: int = 1
     max_running_per_organization: int = 1

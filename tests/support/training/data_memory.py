@@ -54,7 +54,7 @@ def main(base_model: str, rows: str, scratch: str) -> None:
         method="supervised",
         base_model_path=base_model,
         max_seq_length=CONTEXT,
-        files={"training_file": url, "validation_file": url},
+        files={"training_file": url},
         output_url=f"file://{scratch}",
         limits=CheckLimits(timeout_s=1.0),
     )

@@ -9,7 +9,7 @@ from datasets import Dataset, concatenate_datasets
 
 from tokenyard_deployments.training.examples import Example
 
-BATCH_TOKENS = 1 << 20
+BATCH_TOKENS = 1 << 18
 SHARD_TOKENS = 1 << 26
 _SCHEMA = pa.schema([("input_ids", pa.list_(pa.int32())), ("labels", pa.list_(pa.int32())), ("cut", pa.int32())])
 _COLUMNS = ("input_ids", "labels")
