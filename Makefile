@@ -73,9 +73,10 @@ test-installations: setup
 
 test-faults: setup clients ## every fault, and the long form of what `make test` does for a minute
 	MONEY_MACHINE_RUNS=300 MONEY_MACHINE_STEPS=60 MONEY_EVERY_STEP=1 FUZZ_CASES=1200 FAILOVERS=6 \
-	GENERATED_REQUESTS=10000 \
+	GENERATED_REQUESTS=10000 DATA_MEMORY_MIB=512 \
 	$(PYTEST) --durations=10 --timeout=3600 tests/fault tests/property/billing/test_money_machine.py \
-		tests/e2e/test_fuzz.py tests/contract/clients/test_schemathesis.py
+		tests/e2e/test_fuzz.py tests/contract/clients/test_schemathesis.py \
+		tests/integration/training/data/test_memory.py
 
 format: setup ## rewrite the sources as ruff would
 	$(BIN)/ruff check --fix-only --quiet $(SOURCES)

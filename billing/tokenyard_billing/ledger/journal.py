@@ -68,6 +68,12 @@ def money_reserved(organization: OrganizationId, amount: NanoDollars, *, referen
     return Posting(organization, "reserve", reference, entries)
 
 
+def reservation_lowered(organization: OrganizationId, amount: NanoDollars, *, reference: str) -> Posting:
+    """Give back `amount` of what was set aside for a training job: it will not cost so much."""
+    entries = ((AccountName.WALLET, +amount), (AccountName.RESERVED, -amount))
+    return Posting(organization, "lower_reservation", reference, entries)
+
+
 def reservation_closed(
     organization: OrganizationId, *, reserved: NanoDollars, cost: NanoDollars, reference: str
 ) -> Posting | None:

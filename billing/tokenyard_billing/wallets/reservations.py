@@ -93,6 +93,26 @@ class JobReservations:
             await self._abandon(organization, job)
             raise
 
+    async def lower(self, organization: OrganizationId, job: JobId, amount: NanoDollars) -> None:
+        """Keep only `amount` aside for `job` where it is less than now. Again, or after the job's charge: nothing."""
+        async with self._database.transaction() as session:
+            is_open = Reservation.job == job, Reservation.state == ReservationState.OPEN
+            row = await session.scalar(select(Reservation).where(*is_open).with_for_update())
+            if row is None or row.organization != organization or not 0 <= amount < row.amount:
+                return
+            excess = NanoDollars(row.amount - amount)
+            await journal.post(
+                session, [journal.reservation_lowered(organization, excess, reference=job)], self._clock.now_ms()
+            )
+            spending = SpendingChanges()
+            spending.add(_scopes(row), row.reserved_at_ms, reserved=-excess)
+            await spending.write(session)
+            row.amount = amount
+            changes = BudgetChanges(organization)
+            changes.add(_budgets(row))
+            messages = await write_changes(session, [changes], self._clock.now_ms())
+        await self._outbox.try_to_carry(messages)
+
     async def tidy(self) -> None:
         """Abandon what was left half done: its process died before the ledger had it."""
         query = select(Reservation.organization, Reservation.job).where(
@@ -115,7 +135,7 @@ class JobReservations:
             changes = BudgetChanges(organization, released=[job])
             if row.amount:
                 await self._move(session, row)
-                changes.add([wallet(organization), *(monthly(scope, row.reserved_at_ms) for scope in _scopes(row))])
+                changes.add(_budgets(row))
             messages = await write_changes(session, [changes], self._clock.now_ms())
         await self._outbox.try_to_carry(messages)
 
@@ -138,6 +158,11 @@ class JobReservations:
             changes = [] if gone is None else [BudgetChanges(organization, released=[job])]
             messages = await write_changes(session, changes, self._clock.now_ms())
         await self._outbox.try_to_carry(messages)
+
+
+def _budgets(row: Reservation) -> list[str]:
+    months = (monthly(scope, row.reserved_at_ms) for scope in _scopes(row))
+    return [wallet(OrganizationId(row.organization)), *months]
 
 
 def _scopes(row: Reservation) -> tuple[str, str, str]:

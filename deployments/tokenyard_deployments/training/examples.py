@@ -8,19 +8,21 @@ from typing import Any
 import fsspec
 import msgspec
 
-from tokenyard.core.chat_rows import ChatRow
+from tokenyard.core.chat_rows import ChatRow, RowProblem, check_chat_row
+from tokenyard.core.datasets.lines import Line, LineProblem, LineReader
 from tokenyard_deployments.training.chat import Json, served_messages, served_tools
 from tokenyard_deployments.training.failures import TrainingFailed
 
-_ROW = msgspec.json.Decoder(ChatRow)
 IGNORED = -100  # the label of a token that is not learnt
+_CHUNK_BYTES = 1 << 20
 
 
 class Example(msgspec.Struct, frozen=True):
-    """One row. `labels` is `input_ids` where the token is learnt, else IGNORED."""
+    """One row. `labels` is `input_ids` where the token is learnt, else IGNORED; `cut` tokens did not fit."""
 
     input_ids: list[int]
     labels: list[int]
+    cut: int = 0
 
     @property
     def has_lesson(self) -> bool:
@@ -28,76 +30,101 @@ class Example(msgspec.Struct, frozen=True):
         return any(label != IGNORED for label in self.labels[1:])
 
 
-def read_rows(url: str) -> Iterator[ChatRow]:
-    """Yield the rows of a JSONL file that was checked when uploaded, or raise `TrainingFailed` where it is gone."""
+def read_lines(url: str) -> Iterator[Line | LineProblem]:
+    """Yield the lines of a JSONL file, or raise `TrainingFailed` where it is gone."""
+    lines = LineReader()
     try:
         with fsspec.open(url, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield _row(number, line)
+            while chunk := file.read(_CHUNK_BYTES):
+                yield from lines.feed(chunk)
     except FileNotFoundError:
         raise TrainingFailed("file_not_found", "The training or validation file does not exist any more.") from None
+    yield from lines.finish()
+
+
+def read_rows(url: str) -> Iterator[ChatRow]:
+    """Yield the rows of a file that was checked before; one that breaks a rule raises `TrainingFailed`."""
+    for line in read_lines(url):
+        if isinstance(line, LineProblem):
+            raise TrainingFailed("invalid_training_file", str(line))
+        try:
+            yield check_chat_row(line.row)
+        except RowProblem as problem:
+            raise TrainingFailed("invalid_training_file", f"line {line.number}: {problem}") from None
+
+
+def encoded(rows: Iterable[ChatRow], tokenizer: Any, max_seq_length: int) -> Iterator[Example]:
+    """Render and tokenize row by row, cut at `max_seq_length`; what cannot be learnt raises `TrainingFailed`."""
+    has_lesson = False
+    for number, row in enumerate(rows, start=1):
+        example = encode_row(number, row, tokenizer, max_seq_length)
+        has_lesson = has_lesson or example.has_lesson
+        yield example
+    if not has_lesson:
+        raise TrainingFailed("invalid_training_file", nothing_to_learn(max_seq_length))
 
 
 def encode(rows: Iterable[ChatRow], tokenizer: Any, max_seq_length: int) -> list[Example]:
-    """Render and tokenize every row, cut at `max_seq_length`, or raise `TrainingFailed` where nothing can be learnt."""
-    examples = []
-    for number, row in enumerate(rows, start=1):
-        try:
-            examples.append(_example(row, tokenizer, max_seq_length))
-        except _UnusableRow as error:
-            raise TrainingFailed("invalid_training_file", f"line {number}: {error}") from None
-    if not any(example.has_lesson for example in examples):
-        message = f"In no row is there anything to learn within the first {max_seq_length} tokens."
-        raise TrainingFailed("invalid_training_file", message)
-    return examples
+    """Return all examples of a few rows; see `encoded`."""
+    return list(encoded(rows, tokenizer, max_seq_length))
 
 
-def count_tokens(examples: Sequence[Example]) -> int:
+def encode_row(number: int, row: ChatRow, tokenizer: Any, max_seq_length: int) -> Example:
+    """Render and tokenize line `number`, or raise `TrainingFailed` where the template cannot show it."""
+    try:
+        return example_of(row, tokenizer, max_seq_length)
+    except RowProblem as problem:
+        raise TrainingFailed("invalid_training_file", f"line {number}: {problem}") from None
+
+
+def nothing_to_learn(max_seq_length: int) -> str:
+    return f"In no row is there anything to learn within the first {max_seq_length} tokens."
+
+
+def count_tokens(examples: Iterable[Example]) -> int:
     """Return what one epoch adds to `trained_tokens`: every token of every rendered row, as cut."""
     return sum(len(example.input_ids) for example in examples)
 
 
-class _UnusableRow(ValueError):
-    """What is wrong with a row, as a sentence."""
-
-
-def _row(number: int, line: bytes) -> ChatRow:
-    try:
-        return _ROW.decode(line)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise TrainingFailed("invalid_training_file", f"line {number}: {error}") from None
-
-
-def _example(row: ChatRow, tokenizer: Any, max_seq_length: int) -> Example:
-    text, spans = _render(row, tokenizer)
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids: list[int] = encoded["input_ids"][:max_seq_length]
-    offsets: list[tuple[int, int]] = encoded["offset_mapping"][:max_seq_length]
-    labels = [
-        token if any(start <= begin and end <= stop for start, stop in spans) and end > begin else IGNORED
-        for token, (begin, end) in zip(ids, offsets, strict=True)
-    ]
-    return Example(ids, labels)
-
-
-def _render(row: ChatRow, tokenizer: Any) -> tuple[str, list[tuple[int, int]]]:
-    """Return the whole conversation and where in it the learnt text stands, end-of-turn mark included."""
+def example_of(row: ChatRow, tokenizer: Any, max_seq_length: int) -> Example:
+    """Render a row as serving does, and tokenize it; one that this model's template cannot show raises `RowProblem`."""
     template = _Template(tokenizer, row)
     text = template.rendered(len(row.messages))
     _check_shown(text, row)
-    spans = []
+    tokens = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    ids: list[int] = tokens["input_ids"][:max_seq_length]
+    offsets: list[tuple[int, int]] = tokens["offset_mapping"][:max_seq_length]
+    end = max((stop for _, stop in offsets), default=0)
+    spans = list(_learnt_spans(template, text, row, end))
+    return Example(ids, _labels(ids, offsets, spans), len(tokens["input_ids"]) - len(ids))
+
+
+def _labels(ids: Sequence[int], offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[int]:
+    """Both are in the order of the text, so that one walk is enough."""
+    labels, place = [], 0
+    for token, (begin, end) in zip(ids, offsets, strict=True):
+        while place < len(spans) and spans[place][1] <= begin:
+            place += 1
+        inside = place < len(spans) and spans[place][0] <= begin < end <= spans[place][1]
+        labels.append(token if inside else IGNORED)
+    return labels
+
+
+def _learnt_spans(template: "_Template", text: str, row: ChatRow, end: int) -> Iterator[tuple[int, int]]:
+    """Yield where the learnt text stands before `end`, end-of-turn marks included.
+
+    What is cut is not rendered turn by turn, so that a row of very many turns takes no longer than what is kept of it.
+    """
     for index, message in enumerate(row.messages):
         if message.role != "assistant" or message.weight == 0:
             continue
-        if index == 0:
-            raise _UnusableRow("the first message must not be from the assistant")
         before = template.rendered(index, opened=True)
+        if len(before) >= end:
+            return
         upto = template.rendered(index + 1)
         if not (text.startswith(upto.rstrip()) and upto.startswith(before)):
-            raise _UnusableRow("this model's chat template changes earlier turns, so only a last answer can be learnt")
-        spans.append((len(before), len(upto.rstrip())))
-    return text, spans
+            raise RowProblem("this model's chat template changes earlier turns, so only a last answer can be learnt")
+        yield len(before), len(upto.rstrip())
 
 
 class _Template:
@@ -128,7 +155,7 @@ def _showing() -> Iterator[None]:
     try:
         yield
     except Exception:  # a template is a program of its own, and raises what it likes
-        raise _UnusableRow("this model's chat template cannot show these messages") from None
+        raise RowProblem("this model's chat template cannot show these messages") from None
 
 
 def _check_shown(text: str, row: ChatRow) -> None:
@@ -137,4 +164,4 @@ def _check_shown(text: str, row: ChatRow) -> None:
     said = "\n".join(message.content or "" for message in row.messages)
     for name in {*calls, *(tool.function.name for tool in row.tools or ())}:
         if text.count(name) - said.count(name) < max(1, calls[name]):
-            raise _UnusableRow("this model's chat template does not show tools")
+            raise RowProblem("this model's chat template does not show tools")

@@ -104,6 +104,7 @@ def _model_loops(
             runs=training[0],
             nodes=training[1],
             plans=foundation.tenancy_operator,
+            reservations=foundation.reservations,
             adapters=foundation.adapters,
             replicas=ReplicaRegistry(foundation.redis),
             canary=replicas,

@@ -1,7 +1,8 @@
 """Creates a job: files, model and price are right, and the worst case is paid for, or nothing is left behind.
 
 The worst case is `epochs x` the bound of the dataset's tokens: UTF-8 bytes of its text plus what the chat template
-adds at most. No tokenizer makes more tokens than bytes, so a job never costs more than was reserved.
+adds at most. No tokenizer makes more tokens than bytes, so a job never costs more than was reserved. Once its files
+are checked and counted, only what they cost stays reserved.
 """
 
 import asyncio

@@ -75,6 +75,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     trained_tokens: int | None = None
     adapter: AdapterId | None = None
     digest: str | None = None
+    check_run: int = 1
     attempt: int = 0
     lost_attempts: int = 0
     submitted: bool = False
@@ -123,10 +124,12 @@ _PROGRESS = (
     "lost_attempts",
     *("submitted", "events_taken", "resume_url", "deadline_ms", "waits_for", "slot", "idempotency_key"),
     *("started_at_ms", "machine", "result_file"),
+    *("reserved_tokens", "reserved_amount"),
+    "check_run",
 )
 _FIXED = (
     *("id", "organization", "project", "key", "organization_slug", "created_at_ms", "model", "suffix", "seed"),
-    *("training_file", "validation_file", "method", "price", "reserved_tokens", "reserved_amount", "request_digest"),
+    *("training_file", "validation_file", "method", "price", "request_digest"),
 )
 
 

@@ -6,6 +6,7 @@ from functools import partial
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.training import attempts_folder
+from tokenyard.finetune.job import Job
 from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.finetune.ports import (
     AdapterLives,
@@ -15,8 +16,10 @@ from tokenyard.finetune.ports import (
     TrainingFiles,
     TrainingNodes,
     TrainingPlans,
+    TrainingReservations,
     TrainingRuns,
 )
+from tokenyard.finetune.progress import JobProgress
 from tokenyard.finetune.reconciling.reconciler import JobReconciler
 from tokenyard.finetune.results.result_file import ResultFile
 from tokenyard.finetune.scheduling import TrainingPolicy
@@ -24,6 +27,7 @@ from tokenyard.finetune.states import JobState
 from tokenyard.finetune.steps.attempt_files import AttemptFiles
 from tokenyard.finetune.steps.attempts import Attempts
 from tokenyard.finetune.steps.canary import CanaryCheck
+from tokenyard.finetune.steps.check_files import CheckFiles
 from tokenyard.finetune.steps.publishing import Publishing
 from tokenyard.finetune.steps.settlement import JobSettlement
 from tokenyard.finetune.steps.taking_in import TakingIn
@@ -51,6 +55,7 @@ def finetune_loops(
     runs: TrainingRuns,
     nodes: TrainingNodes,
     plans: TrainingPlans,
+    reservations: TrainingReservations,
     adapters: AdapterLives,
     replicas: CanaryReplicas,
     canary: CanaryClient,
@@ -66,13 +71,26 @@ def finetune_loops(
     publishing = Publishing(blobs=blobs, adapters=adapters, canary=CanaryCheck(replicas, canary), models=models)
     taking_in = TakingIn(files=files, blobs=blobs, models=models, policy=policy, clock=clock)
     settlement = JobSettlement(adapters=adapters, clock=clock)
+    validation = JobValidation(
+        files=CheckFiles(blobs, files),
+        runs=runs,
+        reservations=reservations,
+        models=models,
+        taking_in=taking_in,
+        policy=policy,
+        clock=clock,
+    )
+
+    async def stop(job: Job) -> JobProgress:
+        return await (attempts if job.attempt else validation).stop(job)
+
     steps = {
-        JobState.VALIDATING: JobValidation(files, blobs, taking_in).advance,
+        JobState.VALIDATING: validation.advance,
         JobState.RUNNING: attempts.advance,
         JobState.PAUSING: attempts.pause,
         JobState.RESUMING: attempts.pause,
         JobState.PAUSED: attempts.give_up_paused,
-        JobState.STOPPING: attempts.stop,
+        JobState.STOPPING: stop,
         JobState.CHECKING: publishing.advance,
         JobState.SETTLING: ResultFile(settlement.advance, store, files, blobs).advance,
     }

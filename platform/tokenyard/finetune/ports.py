@@ -81,6 +81,10 @@ class TrainingReservations(Protocol):
         self, organization: OrganizationId, project: ProjectId, key: ApiKeyId, job: JobId, amount: NanoDollars
     ) -> None: ...
 
+    async def lower(self, organization: OrganizationId, job: JobId, amount: NanoDollars) -> None:
+        """Keep only `amount` aside where that is less than now; may be repeated."""
+        ...
+
 
 class OrganizationSlugs(Protocol):
     """The part of a model's name that stands for its organization (tenancy)."""

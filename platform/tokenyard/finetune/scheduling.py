@@ -41,7 +41,8 @@ class TrainingPolicy:
     so makes room for what it is given. The bounds of an organization hold where its plan states no others.
     `resources.timeout_s` bounds one attempt, from when its workers have room. A run that does not end within
     `pausing_timeout_s` of being asked to pause is stopped; a job that is paused longer than `paused_limit_s` is
-    cancelled.
+    cancelled. `validation_timeout_s` bounds one check of a job's files, from when it runs; `max_attempts` is for
+    checks, too.
     """
 
     max_running: int | None = 1

@@ -83,6 +83,7 @@ def _mortal_worker(stack: FinetuneStack, countdown: Countdown) -> Sequence[Loop]
         database=Mortal(stack.database, countdown),
         blobs=Mortal(stack.blobs, countdown),
         runs=Mortal(stack.cluster, countdown),
+        reservations=Mortal(stack.reservations, countdown),
         adapters=Mortal(stack.catalog, countdown),
         canary=Mortal(stack.replicas, countdown),
     )
@@ -141,6 +142,7 @@ async def _check(stack: FinetuneStack, job: Any, scenario: str) -> None:
     assert len(messages) == len(set(messages)), "every event is there once"
     live = [adapter for adapter, life in stack.catalog.lives.items() if life[-1] == "live"]
     assert live == ([] if scenario == "cancel" else [end.adapter])
+    assert stack.reservations.open[job.id] == end.reserved_amount
     if scenario == "brought":
         assert (stack.cluster.submissions, end.trained_tokens) == ([], 0)
     if scenario in ("lost", "paused"):

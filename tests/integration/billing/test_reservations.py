@@ -1,5 +1,6 @@
 """A job's money is set aside, charged by its tokens, and the rest comes back: with admission's own holds."""
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -32,6 +33,8 @@ from tokenyard.limits.reservation_holds import ReservationHolds
 from tokenyard.limits.sweeper import Sweeper
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
+from tokenyard_billing.proof.checks.reservations import check_reservations
+from tokenyard_billing.proof.checks.spending import check_spending
 from tokenyard_billing.tables import Reservation
 from tokenyard_billing.wallets.budgets import SqlBudgets
 from tokenyard_billing.wallets.reservations import JobReservations
@@ -83,6 +86,45 @@ async def test_reserve_charge_and_return(database: Database, redis: Redis) -> No
     assert (await live_budget(redis, ACME))["ledger"] == CREDIT - cost
     assert await journal_sum(database) == 0
     assert [row.state for row in await rows(database, Reservation)] == ["charged"]
+
+
+async def test_what_was_set_aside_too_much_comes_back_before_the_charge(database: Database, redis: Redis) -> None:
+    stand = await Stand(database, redis, FixedLimits({KEY: 5_000_000})).open(redis)
+    await stand.reserve(4_000_000)
+    for amount in (3_000_000, 3_000_000, 3_500_000, -1):
+        await stand.reservations.lower(ACME, JOB, NanoDollars(amount))
+    await stand.reservations.lower(OrganizationId("org_other"), JOB, NanoDollars(1))
+    assert await balance(database, ACME) == CREDIT - 3_000_000
+    assert await balance(database, ACME, "reserved") == 3_000_000
+    assert (await live_budget(redis, ACME))["ledger"] == CREDIT - 3_000_000
+    name = monthly(KEY, CLOCK.now_ms())
+    assert (await live_budget(redis, ACME, name))["ledger"] == -3_000_000
+    async with database.reading() as session:
+        assert await check_reservations(session, CLOCK.now_ms()) == []
+        assert await check_spending(session) == []
+
+    await stand.reserve(2_000_000, JobId("ftjob-2"))
+    for job in (JOB, JobId("ftjob-2")):
+        await send(redis, trained(job, 1_000))
+    await worker(database, redis).consumer.step()
+    await stand.reservations.lower(ACME, JOB, NanoDollars(0))
+    assert await balance(database, ACME) == CREDIT - 2_000 * RATE.training
+    assert await balance(database, ACME, "reserved") == 0
+    assert await journal_sum(database) == 0
+    async with database.reading() as session:
+        assert await check_spending(session) == []
+
+
+@pytest.mark.parametrize("first", ["lower", "charge"])
+async def test_a_charge_beside_it_leaves_the_books_right(database: Database, redis: Redis, first: str) -> None:
+    stand = await Stand(database, redis).open(redis)
+    await stand.reserve(4_000_000)
+    await send(redis, trained(JOB, 1_000))
+    both = [worker(database, redis).consumer.step(), stand.reservations.lower(ACME, JOB, NanoDollars(3_000_000))]
+    await asyncio.gather(*(both if first == "charge" else reversed(both)))
+    assert await balance(database, ACME) == CREDIT - 1_000 * RATE.training
+    assert await balance(database, ACME, "reserved") == 0
+    assert await journal_sum(database) == 0
 
 
 async def test_a_failed_job_gets_all_of_it_back(database: Database, redis: Redis) -> None:

@@ -11,6 +11,13 @@ def test_every_method_that_the_api_offers_can_be_trained() -> None:
     assert {method.name for method in OFFERED} == set(METHODS)
 
 
+def test_every_method_that_the_api_offers_can_be_checked() -> None:
+    pytest.importorskip("transformers")
+    from tokenyard_deployments.training.data.check import CHATS  # noqa: PLC0415
+
+    assert {method.name for method in OFFERED} == set(CHATS)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_has_its_file(name: str) -> None:
     pytest.importorskip("trl")

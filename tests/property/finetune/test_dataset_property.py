@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenyard.finetune.methods.dataset import DatasetReader, DatasetSummary, InvalidDataset, LineProblem
+from tokenyard.core.datasets.lines import LineProblem
+from tokenyard.finetune.methods.dataset import DatasetReader, DatasetSummary, InvalidDataset
 
 Row = dict[str, list[dict[str, str]]]
 

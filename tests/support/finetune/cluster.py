@@ -7,6 +7,14 @@ from typing import Any
 
 import msgspec
 
+from tokenyard.core.datasets.checking import (
+    CheckError,
+    CheckResult,
+    CheckSpec,
+    DataReport,
+    FileReport,
+    TokenLengths,
+)
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.training import (
     ADAPTER_CONFIG,
@@ -32,6 +40,8 @@ from tokenyard.core.training import (
     event_file,
     step_folder,
 )
+from tokenyard.finetune.methods.dataset import InvalidDataset, check_dataset
+from tokenyard.finetune.steps.check_files import ENTRYPOINT as CHECK
 from tokenyard.storage.blobs import BlobStore
 
 STARTED_AT = 1_750_000_000
@@ -41,12 +51,17 @@ _CHECKPOINT = TrainingCheckpoint(
 
 
 class TrainingCluster:
-    """Answers as Ray's Jobs API does. `down` makes it unreachable."""
+    """Answers as Ray's Jobs API does. `down` makes it unreachable.
+
+    Files are checked by the rules of rows, at once or with `holds_checks` when a test says so; a token is a byte.
+    """
 
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
         self.down = False
         self.nodes: list[dict[str, float]] | None = None
+        self.holds_checks = False
+        self.checks: dict[str, CheckSpec] = {}
         self.runs: dict[str, RunStatus] = {}
         self.specs: dict[str, TrainingSpec] = {}
         self.entrypoints: dict[str, str] = {}
@@ -63,6 +78,12 @@ class TrainingCluster:
             return
         url = shlex.split(entrypoint)[-1]
         spec = await self._blobs.read(url.removeprefix(f"{self._blobs.url}/"))
+        if entrypoint.startswith(CHECK):
+            self.checks[submission_id] = msgspec.json.decode(spec, type=CheckSpec)
+            self.runs[submission_id] = RunStatus(RunState.RUNNING)
+            if not self.holds_checks:
+                await self.check(submission_id)
+            return
         self.specs[submission_id] = msgspec.json.decode(spec, type=TrainingSpec)
         self.entrypoints[submission_id] = entrypoint
         self.submissions.append(submission_id)
@@ -81,6 +102,35 @@ class TrainingCluster:
     def _answer(self) -> None:
         if self.down:
             raise Unavailable("the cluster is away")
+
+    async def check(self, submission: str) -> None:
+        """End a check of files."""
+        result = await self._checked(self.checks[submission])
+        await self.end_check(submission, result)
+        self.set_state(submission, RunState.SUCCEEDED if result.error is None else RunState.FAILED)
+
+    async def end_check(self, submission: str, result: CheckResult) -> None:
+        """Write what a check has to say."""
+        folder = self._path(self.checks[submission].output_url)
+        await self._blobs.write(f"{folder}/{RESULT_FILE}", msgspec.json.encode(result))
+
+    async def _checked(self, spec: CheckSpec) -> CheckResult:
+        files = {}
+        for file, url in spec.files.items():
+            try:
+                found = await check_dataset(self._blobs.read_stream(self._path(url)))
+            except (InvalidDataset, FileNotFoundError) as error:
+                return CheckResult(error=CheckError(f"invalid_{file}", f"The {file} cannot be used: {error}", file))
+            tokens = found.text_tokens
+            lengths = TokenLengths(
+                shortest=tokens, median=tokens, p90=tokens, p99=tokens, longest=tokens, rows_up_to={}
+            )
+            files[file] = FileReport(rows=found.rows, tokens=tokens, learnt=1, lengths=lengths)
+        report = DataReport(job=spec.job, checked_at=STARTED_AT, max_seq_length=spec.max_seq_length, files=files)
+        return CheckResult(report=report)
+
+    def _path(self, url: str) -> str:
+        return url.removeprefix(f"{self._blobs.url}/")
 
     def set_state(self, submission: str, state: RunState) -> None:
         """Change what the cluster says of a run."""

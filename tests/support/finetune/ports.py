@@ -76,6 +76,9 @@ class MemoryReservations:
             raise BudgetInUse("Please try again when other requests have ended.", retry_after_s=1)
         self.open[job] = amount
 
+    async def lower(self, organization: OrganizationId, job: JobId, amount: NanoDollars) -> None:
+        self.open[job] = min(self.open[job], amount)
+
 
 class FixedTerms:
     """What plans say of training: for everybody what was said of them, or what holds without a plan."""

@@ -107,6 +107,7 @@ class FinetuneStack:
             "runs": self.cluster,
             "nodes": self.cluster,
             "plans": self.plans,
+            "reservations": self.reservations,
             "adapters": self.catalog,
             "replicas": self.replicas,
             "canary": self.replicas,

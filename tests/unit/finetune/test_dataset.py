@@ -5,9 +5,8 @@ import json
 import pytest
 
 from support.finetune.rows import rows
+from tokenyard.core.datasets.lines import MAX_LINE_BYTES, MAX_PROBLEMS
 from tokenyard.finetune.methods.dataset import (
-    MAX_LINE_BYTES,
-    MAX_PROBLEMS,
     DatasetReader,
     DatasetSummary,
     InvalidDataset,
@@ -49,7 +48,7 @@ def _problems(data: bytes) -> list[str]:
     "row",
     [
         {"messages": [USER, ANSWER]},
-        {"messages": [ANSWER]},
+        {"messages": [{**ANSWER, "weight": 0}, USER, ANSWER]},
         {"messages": [{"role": "system", "content": ""}, USER, ANSWER]},
         {"messages": [{"role": "developer", "content": "Be kind."}, USER, {**ANSWER, "name": "bot"}]},
         {"messages": [USER, {**ANSWER, "weight": 0}, USER, {**ANSWER, "weight": 1}]},
@@ -82,7 +81,11 @@ def test_a_row_that_can_be_learned_from_is_taken(row: object) -> None:
         ({"messages": [USER, {**ANSWER, "weight": True}]}, "messages[1].weight must be 0 or 1"),
         ({"messages": [USER, {**ANSWER, "weight": 0}]}, "nothing to learn from"),
         ({"messages": [USER]}, "no assistant message"),
-        ({"messages": [ANSWER, USER]}, "the last message must be from the assistant, not 'user'"),
+        ({"messages": [ANSWER]}, "the first message must not be from the assistant"),
+        (
+            {"messages": [{**ANSWER, "weight": 0}, USER, ANSWER, USER]},
+            "the last message must be from the assistant, not 'user'",
+        ),
         ({"messages": [USER, {**ANSWER, "tool_calls": []}]}, "tool_calls must be a list"),
         (talk({**CALL, "function": 1}), "messages[1].tool_calls[0].function: Expected `object`, got `int`"),
         (talk(CALL, {**CALL, "function": {"name": "look"}}), "messages[1].tool_calls[1].function: Object missing"),
@@ -120,6 +123,9 @@ def test_what_is_wrong_with_a_row_is_said(row: object, said: str) -> None:
         (b"\xef\xbb\xbf" + rows(1), "line 1: begins with a byte order mark"),
         (rows(1) + b"\n" + rows(1), "line 2: the line is empty"),
         (b"[" * 100_000, "line 1: not JSON"),
+        ('{"messages": []}'.encode("utf-16"), "line 1: not UTF-8 but UTF-16"),
+        (rows(2).replace(b"\n", b"\r"), "line 1: a carriage return stands inside"),
+        (rows(1) + b"\x00\x01\x02\x7fELF", "line 2: not JSON"),
         (b"x" * (MAX_LINE_BYTES + 1) + b"\n" + rows(1), f"line 1: longer than {MAX_LINE_BYTES} bytes"),
     ],
 )
@@ -133,7 +139,7 @@ def test_the_first_ten_problems_are_enough() -> None:
     assert [problem.partition(":")[0] for problem in problems] == [f"line {n}" for n in range(2, 2 + MAX_PROBLEMS)]
 
 
-@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\n\n  \n"])
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\r", b"\n\n  \n"])
 def test_how_the_file_ends_does_not_matter(end: bytes) -> None:
     assert _check(rows(3).rstrip(b"\n") + end).rows == 3
 

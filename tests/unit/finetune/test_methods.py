@@ -5,8 +5,9 @@ import json
 import pytest
 
 from support.finetune.rows import rows
+from tokenyard.core.chat_rows import RowProblem
 from tokenyard.finetune.methods.dataset import DatasetReader, DatasetSummary, InvalidDataset
-from tokenyard.finetune.methods.method import RowProblem, RowSize
+from tokenyard.finetune.methods.method import RowSize
 from tokenyard.finetune.methods.supervised import Supervised
 
 

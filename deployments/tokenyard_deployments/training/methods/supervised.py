@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 from trl import SFTConfig, SFTTrainer
 
 from tokenyard.core.training import BASE_LEARNING_RATE, TrainingSpec
 from tokenyard_deployments.training.attempt import AttemptFolder, DatasetCounts
+from tokenyard_deployments.training.data.shards import StoredExamples, store
 from tokenyard_deployments.training.evaluation.held_out import evaluate
-from tokenyard_deployments.training.examples import Example, count_tokens, encode, read_rows
+from tokenyard_deployments.training.examples import Example, encoded, read_rows
 from tokenyard_deployments.training.failures import TrainingFailed
 from tokenyard_deployments.training.machine import base_dtype, micro_batch
 from tokenyard_deployments.training.methods import TrainingWorker
@@ -28,16 +28,18 @@ def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
     writes = worker.rank == 0
     folder = AttemptFolder(spec.output_url)
     tokenizer = AutoTokenizer.from_pretrained(spec.base_model_path)
-    training = encode(read_rows(spec.training_url), tokenizer, spec.max_seq_length)
-    validation = encode(read_rows(spec.validation_url), tokenizer, spec.max_seq_length) if spec.validation_url else []
-    model = _model(spec)
-    if writes:
-        _begin(spec, folder, model, training, validation)
     with tempfile.TemporaryDirectory(prefix="tokenyard-train-") as scratch:
+        training = _stored(spec.training_url, spec, tokenizer, Path(scratch) / "training")
+        validation = (
+            _stored(spec.validation_url, spec, tokenizer, Path(scratch) / "validation") if spec.validation_url else ()
+        )
+        model = _model(spec)
+        if writes:
+            _begin(spec, folder, model, training, validation)
         trainer = SFTTrainer(
             model=model,
             args=_settings(spec, scratch, training, worker.workers),
-            train_dataset=_dataset(training),
+            train_dataset=training.dataset,
             processing_class=tokenizer,
             callbacks=[
                 TrainingReporter(folder, validation, writes=writes, on_epoch=worker.on_epoch),
@@ -46,6 +48,10 @@ def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
         )
         checkpoint = resume(spec, folder, Path(scratch) / "resume", report=writes)
         worker.prepare(trainer).train(resume_from_checkpoint=checkpoint)
+
+
+def _stored(url: str, spec: TrainingSpec, tokenizer: Any, folder: Path) -> StoredExamples:
+    return store(encoded(read_rows(url), tokenizer, spec.max_seq_length), folder)
 
 
 def _model(spec: TrainingSpec) -> Any:
@@ -72,29 +78,26 @@ def _model(spec: TrainingSpec) -> Any:
 
 
 def _begin(
-    spec: TrainingSpec, folder: AttemptFolder, model: Any, training: Sequence[Example], validation: Sequence[Example]
+    spec: TrainingSpec, folder: AttemptFolder, model: Any, training: StoredExamples, validation: Sequence[Example]
 ) -> None:
-    tokens = count_tokens(training)
-    longest = max(len(example.input_ids) for example in training)
     folder.add_event(
-        f"Training on {len(training)} rows of {tokens} tokens for {spec.hyperparameters.n_epochs} epochs; "
-        f"the longest row has {longest} tokens"
+        f"Training on {len(training)} rows of {training.tokens} tokens for {spec.hyperparameters.n_epochs} epochs; "
+        f"the longest row has {training.longest} tokens"
     )
-    idle = sum(not example.has_lesson for example in training)
-    if idle:
-        folder.add_event(f"In {idle} rows nothing is left to learn after cutting them", level="warn")
+    if training.without_lesson:
+        folder.add_event(f"In {training.without_lesson} rows nothing is left to learn after cutting them", level="warn")
     base_loss = None
     if validation:
         with model.disable_adapter():
             base_loss = evaluate(model, validation).loss
         folder.add_event(f"Validation loss of the base model={base_loss:.2f}")
-    folder.write_counts(DatasetCounts(tokens, base_loss))
+    folder.write_counts(DatasetCounts(training.tokens, base_loss))
 
 
-def _settings(spec: TrainingSpec, scratch: str, training: Sequence[Example], workers: int) -> SFTConfig:
+def _settings(spec: TrainingSpec, scratch: str, training: StoredExamples, workers: int) -> SFTConfig:
     wanted, gpu = spec.hyperparameters, spec.resources.gpus > 0
     rows = max(1, wanted.batch_size // workers)
-    micro = micro_batch(rows, max(len(example.input_ids) for example in training), gpu=gpu)
+    micro = micro_batch(rows, training.longest, gpu=gpu)
     steps = wanted.n_epochs * -(-len(training) // (rows * workers))
     return SFTConfig(
         output_dir=f"{scratch}/out",
@@ -123,7 +126,3 @@ def _settings(spec: TrainingSpec, scratch: str, training: Sequence[Example], wor
         disable_tqdm=True,
         dataloader_pin_memory=gpu,
     )
-
-
-def _dataset(examples: Sequence[Example]) -> Dataset:
-    return Dataset.from_list([{"input_ids": example.input_ids, "labels": example.labels} for example in examples])

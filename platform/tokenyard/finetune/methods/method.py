@@ -7,10 +7,6 @@ from tokenyard.core.training import Hyperparameters
 Json = dict[str, object]
 
 
-class RowProblem(ValueError):
-    """What is wrong with a row of a training file, as a sentence without its line number."""
-
-
 class RowSize(NamedTuple):
     """`text_tokens` bounds the tokens of a row's text from above, without the chat template."""
 

@@ -1,40 +1,171 @@
-"""The first step of a job: its files are read again, whole, before anything is spent on them."""
+"""The first step of a job: before anything is spent on its files, a run in the training cluster checks them whole."""
+
+from collections.abc import Iterator
+from functools import partial
 
 import msgspec
 
-from tokenyard.core.ids import FileId
+from tokenyard.core.clock import Clock
+from tokenyard.core.datasets.checking import CheckLimits, CheckResult, DataReport, check_id
+from tokenyard.core.errors import Unavailable
+from tokenyard.core.money import NanoDollars
+from tokenyard.core.training import RunState
 from tokenyard.finetune.job import Job, JobError
-from tokenyard.finetune.methods.dataset import InvalidDataset, check_dataset
-from tokenyard.finetune.ports import TrainingFiles
-from tokenyard.finetune.progress import JobProgress, Note, fail
+from tokenyard.finetune.ports import TrainableModels, TrainingReservations, TrainingRuns
+from tokenyard.finetune.progress import JobProgress, Note, fail, wait_for
+from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.states import JobState
+from tokenyard.finetune.steps.check_files import CheckFiles
 from tokenyard.finetune.steps.taking_in import TakingIn
-from tokenyard.storage.blobs import BlobStore
+
+_CLUSTER_AWAY = "the training cluster, which does not answer"
+_NO_ROOM = "room in the training cluster"
+_GRACE_S = 60.0  # a run ends itself at its limit and says so
 
 
 class JobValidation:
     """`validating_files` -> `queued`, or failed with the lines that are wrong; who brings an adapter trains nothing."""
 
-    def __init__(self, files: TrainingFiles, blobs: BlobStore, taking_in: TakingIn) -> None:
+    def __init__(
+        self,
+        *,
+        files: CheckFiles,
+        runs: TrainingRuns,
+        reservations: TrainingReservations,
+        models: TrainableModels,
+        taking_in: TakingIn,
+        policy: TrainingPolicy,
+        clock: Clock,
+    ) -> None:
         self._files = files
-        self._blobs = blobs
+        self._runs = runs
+        self._reservations = reservations
+        self._models = models
         self._taking_in = taking_in
+        self._policy = policy
+        self._clock = clock
 
     async def advance(self, job: Job) -> JobProgress:
         if job.lora is not None:
             return await self._taking_in.advance(job)
-        for param, file in job.files.items():
-            error = await self._problem(job, file, param)
-            if error is not None:
-                return fail(job, error)
-        after = msgspec.structs.replace(job, state=JobState.QUEUED, deadline_ms=None)
-        return JobProgress(after, (Note(message="Files validated, moving job to queued state", source="validated"),))
-
-    async def _problem(self, job: Job, file: FileId, param: str) -> JobError | None:
         try:
-            await check_dataset(self._blobs.read_stream(self._files.path(job.organization, file)))
-        except FileNotFoundError:
-            return JobError(f"invalid_{param}", f"The file {file} is gone.", param)
-        except InvalidDataset as error:
-            return JobError(f"invalid_{param}", f"The file {file} cannot be used: {error}", param)
-        return None
+            return await self._follow(job)
+        except Unavailable:
+            return _waiting(job, _CLUSTER_AWAY)
+
+    async def stop(self, job: Job) -> JobProgress:
+        """Go on stopping the check of a job whose end is decided; once nothing runs, it can be settled."""
+        try:
+            if job.submitted and await self._stop_run(job):
+                return JobProgress(job)
+        except Unavailable:
+            return _waiting(job, _CLUSTER_AWAY)
+        return JobProgress(msgspec.structs.replace(job, state=JobState.SETTLING, trained_tokens=0, waits_for=None))
+
+    async def _follow(self, job: Job) -> JobProgress:
+        result = await self._files.result(job)
+        if result is not None:
+            return await self._ended(job, result)
+        if not job.submitted:
+            started = await self._submit(job)
+            result = await self._files.result(job)
+            return started if result is None else started.then(await self._ended(started.job, result))
+        status = await self._runs.status(check_id(job.id, job.check_run))
+        if status is not None and status.state is RunState.PENDING:
+            return _waiting(job, _NO_ROOM)
+        if status is not None and status.state is RunState.RUNNING:
+            return await self._running(job)
+        result = await self._files.result(job)  # written since we looked for it
+        return self._try_again(job, "was lost") if result is None else await self._ended(job, result)
+
+    async def _submit(self, job: Job) -> JobProgress:
+        model = self._models.get(job.model)
+        if model is None:
+            return fail(job, JobError("model_not_found", f"The model {job.model} is not served any more."))
+        limits = CheckLimits(timeout_s=self._policy.validation_timeout_s)
+        entrypoint = await self._files.write_spec(job, model, limits)
+        metadata = {"job": job.id, "organization": job.organization, "check": str(job.check_run)}
+        await self._runs.submit(check_id(job.id, job.check_run), entrypoint, metadata=metadata)
+        after = msgspec.structs.replace(job, submitted=True, deadline_ms=None, waits_for=None)
+        return JobProgress(after, undo=partial(self._stop_if_unwanted, job))
+
+    async def _running(self, job: Job) -> JobProgress:
+        now_ms = self._clock.now_ms()
+        if job.deadline_ms is None:  # only from when it runs
+            deadline_ms = now_ms + int((self._policy.validation_timeout_s + _GRACE_S) * 1000)
+            return JobProgress(msgspec.structs.replace(job, deadline_ms=deadline_ms, waits_for=None))
+        if now_ms > job.deadline_ms:
+            await self._stop_run(job)
+            return self._try_again(job, "took too long")
+        return wait_for(job, None)
+
+    async def _ended(self, job: Job, result: CheckResult) -> JobProgress:
+        error = result.error
+        if error is not None and not error.retryable:
+            return fail(job, JobError(error.code, error.message, error.param))
+        if error is not None:
+            return self._try_again(job, "broke off", JobError(error.code, error.message))
+        if result.report is None:
+            return self._try_again(job, "broke off")
+        await self._files.keep(job, result.report)
+        exact = await self._reserve_exactly(job, result.report)
+        after = msgspec.structs.replace(exact, state=JobState.QUEUED, submitted=False, deadline_ms=None, waits_for=None)
+        queued = Note(message="Files validated, moving job to queued state", source="validated")
+        return JobProgress(after, (*_notes(result.report), queued))
+
+    async def _reserve_exactly(self, job: Job, report: DataReport) -> Job:
+        """Give back what the bound of the upload set aside too much: now the tokens are counted."""
+        assert job.hyperparameters is not None, "only what trains is checked"
+        tokens = job.hyperparameters.n_epochs * report.files["training_file"].tokens
+        if tokens >= job.reserved_tokens:
+            return job
+        amount = NanoDollars(job.reserved_amount // job.reserved_tokens * tokens)  # a whole rate for each token
+        await self._reservations.lower(job.organization, job.id, amount)
+        return msgspec.structs.replace(job, reserved_tokens=tokens, reserved_amount=amount)
+
+    def _try_again(self, job: Job, what: str, error: JobError | None = None) -> JobProgress:
+        if job.check_run >= self._policy.max_attempts:
+            message = f"The files could not be checked: the check {what} {job.check_run} times."
+            return fail(job, error or JobError("validation_failed", message))
+        after = msgspec.structs.replace(
+            job, check_run=job.check_run + 1, submitted=False, deadline_ms=None, waits_for=None
+        )
+        return JobProgress(after, (Note(message=f"The check of the files {what}; starting it again", level="warn"),))
+
+    async def _stop_if_unwanted(self, job: Job, now: Job | None) -> None:
+        """End what was just started where the job has moved on: nothing would look after it."""
+        if now is None or now.state is not JobState.VALIDATING or now.check_run != job.check_run:
+            await self._stop_run(job)
+
+    async def _stop_run(self, job: Job) -> bool:
+        """Ask the check to stop; tell whether it ran."""
+        run = check_id(job.id, job.check_run)
+        status = await self._runs.status(run)
+        active = status is not None and status.state.is_active
+        if active:
+            await self._runs.stop(run)
+        return active
+
+
+def _waiting(job: Job, what: str) -> JobProgress:
+    """Wait for what the job cannot change: that does not count against its time."""
+    return wait_for(msgspec.structs.replace(job, deadline_ms=None), what)
+
+
+def _notes(report: DataReport) -> Iterator[Note]:
+    for file, found in report.files.items():
+        lengths = found.lengths
+        figures = {"rows": found.rows, "tokens": found.tokens, "learnt_tokens": found.learnt}
+        message = (
+            f"The {_named(file)} has {found.rows} rows of {found.tokens} tokens, {found.learnt} of them learnt; half "
+            f"of the rows have up to {lengths.median} tokens, the longest {lengths.longest}"
+        )
+        yield Note(message=message, data=figures, source=f"checked:{file}")
+    for number, finding in enumerate(report.findings):
+        data = {"code": finding.code, "count": finding.count, "lines": finding.lines}
+        message = f"The {_named(finding.file)}: {finding}"
+        yield Note(message=message, level="warn", data=data, source=f"found:{number}")
+
+
+def _named(file: str) -> str:
+    return file.replace("_", " ")

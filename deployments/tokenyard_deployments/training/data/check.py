@@ -1,0 +1,84 @@
+"""Checks a job's files as training will read them: every row by its rules and through the base model's template."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from tokenyard.core.chat_rows import ChatRow, RowProblem, check_chat_row
+from tokenyard.core.datasets.checking import CheckError, CheckSpec, DataReport
+from tokenyard.core.datasets.lines import MAX_PROBLEMS, Line, LineProblem
+from tokenyard_deployments.training.data.findings import FileNotes
+from tokenyard_deployments.training.examples import example_of, nothing_to_learn, read_lines
+from tokenyard_deployments.training.failures import TrainingFailed
+
+TRAINING_FILE = "training_file"
+
+Chats = Callable[[object], Sequence[ChatRow]]
+"""Checks one decoded row by its method's rules and returns the chats that are learnt from it."""
+
+CHATS: Mapping[str, Chats] = {"supervised": lambda row: (check_chat_row(row),)}
+"""By method."""
+
+
+class FileRefused(Exception):
+    """A file cannot be used, for a reason that can be told."""
+
+    def __init__(self, error: CheckError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+def check_files(spec: CheckSpec, tokenizer: Any) -> DataReport:
+    """Return what is in the files; the first that cannot be used raises `FileRefused`, which names its wrong lines."""
+    notes: dict[str, FileNotes] = {}
+    for file in sorted(spec.files, key=lambda name: name != TRAINING_FILE):
+        notes[file] = _FileCheck(spec, file, tokenizer).notes(notes.get(TRAINING_FILE))
+    return DataReport(
+        job=spec.job,
+        checked_at=int(time.time()),
+        max_seq_length=spec.max_seq_length,
+        files={file: found.report() for file, found in notes.items()},
+        findings=tuple(one for found in notes.values() for one in found.findings(spec.max_seq_length)),
+    )
+
+
+class _FileCheck:
+    """Reads one file."""
+
+    def __init__(self, spec: CheckSpec, file: str, tokenizer: Any) -> None:
+        self._spec = spec
+        self._file = file
+        self._tokenizer = tokenizer
+        self._chats = CHATS[spec.method]
+        self._notes = FileNotes(file)
+
+    def notes(self, trained: FileNotes | None) -> FileNotes:
+        """Read it whole; `trained` is what was found in the training file, where this is another."""
+        problems = []
+        try:
+            for line in read_lines(self._spec.files[self._file]):
+                problem = line if isinstance(line, LineProblem) else self._take(line, trained)
+                if problem is not None:
+                    problems.append(problem)
+                if len(problems) == MAX_PROBLEMS:
+                    break
+        except TrainingFailed as gone:
+            raise self._refused(gone.error.message) from gone
+        if problems:
+            raise self._refused("; ".join(map(str, problems)))
+        if not self._notes.has_lesson:
+            raise self._refused(nothing_to_learn(self._spec.max_seq_length))
+        return self._notes
+
+    def _take(self, line: Line, trained: FileNotes | None) -> LineProblem | None:
+        try:
+            for chat in self._chats(line.row):
+                example = example_of(chat, self._tokenizer, self._spec.max_seq_length)
+                self._notes.add(line.number, chat, example, trained)
+        except RowProblem as problem:
+            return LineProblem(line.number, str(problem))
+        return None
+
+    def _refused(self, why: str) -> FileRefused:
+        message = f"The {self._file.replace('_', ' ')} cannot be used: {why}"
+        return FileRefused(CheckError(f"invalid_{self._file}", message, self._file))

@@ -1,0 +1,1 @@
+"""Training files: their lines, and what a check of them finds."""
