@@ -41,16 +41,19 @@ def read_rows(url: str) -> Iterator[ChatRow]:
 
 def encode(rows: Iterable[ChatRow], tokenizer: Any, max_seq_length: int) -> list[Example]:
     """Render and tokenize every row, cut at `max_seq_length`, or raise `TrainingFailed` where nothing can be learnt."""
-    examples = []
-    for number, row in enumerate(rows, start=1):
-        try:
-            examples.append(_example(row, tokenizer, max_seq_length))
-        except _UnusableRow as error:
-            raise TrainingFailed("invalid_training_file", f"line {number}: {error}") from None
+    examples = [encode_row(number, row, tokenizer, max_seq_length) for number, row in enumerate(rows, start=1)]
     if not any(example.has_lesson for example in examples):
         message = f"In no row is there anything to learn within the first {max_seq_length} tokens."
         raise TrainingFailed("invalid_training_file", message)
     return examples
+
+
+def encode_row(number: int, row: ChatRow, tokenizer: Any, max_seq_length: int) -> Example:
+    """Render and tokenize line `number`, or raise `TrainingFailed` where the template cannot show it."""
+    try:
+        return _example(row, tokenizer, max_seq_length)
+    except _UnusableRow as error:
+        raise TrainingFailed("invalid_training_file", f"line {number}: {error}") from None
 
 
 def count_tokens(examples: Sequence[Example]) -> int:

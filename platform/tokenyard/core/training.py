@@ -24,15 +24,17 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 MANIFEST_FILE = "manifest.json"
 
-BASE_LEARNING_RATE = 4e-4  # what a learning_rate_multiplier of 1 means
+BASE_LEARNING_RATES: Mapping[str, float] = {"supervised": 4e-4, "dpo": 1e-4}
+"""What a learning_rate_multiplier of 1 means to each method."""
 
 
-class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
-    """OpenAI's three, with every "auto" resolved. `batch_size` is rows a step over all workers."""
+class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """OpenAI's, with every "auto" resolved. `batch_size` is rows a step over all workers; `beta` is of DPO alone."""
 
     n_epochs: int
     batch_size: int
     learning_rate_multiplier: float
+    beta: float | None = None
 
 
 class LoraSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +85,9 @@ class TrainingEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the job's story; `seq` counts from 1 in each attempt, `created_at` is unix seconds.
 
     `data` of a `metrics` event has `step`, `total_steps`, `epoch`, `train_loss`, `train_mean_token_accuracy`, and at
-    the end of an epoch `full_valid_loss` and `full_valid_mean_token_accuracy` where there is a validation file.
+    the end of an epoch `full_valid_loss` and `full_valid_mean_token_accuracy` where there is a validation file. With
+    DPO the accuracy is of the preferred answers, and there are `train_reward_accuracy`, `train_reward_margin`,
+    `train_reward_preferred`, `train_reward_non_preferred`, and of the validation file the first two of them.
     """
 
     seq: int
@@ -125,6 +129,7 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
 
     `trained_tokens` is, over every row that was trained on, the tokens of the whole rendered conversation (cut at
     `max_seq_length`), once for each epoch; epochs taken over from an earlier attempt count, work done twice does not.
+    A row of DPO is two conversations, each with its prompt: the prompt's tokens count twice.
     `metrics` has `train_loss`, `train_mean_token_accuracy` and, with a validation file, `valid_loss`,
     `valid_mean_token_accuracy`, `base_valid_loss`. `adapter` is relative to the attempt's folder.
     """

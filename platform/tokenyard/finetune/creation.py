@@ -1,7 +1,8 @@
 """Creates a job: files, model and price are right, and the worst case is paid for, or nothing is left behind.
 
 The worst case is `epochs x` the bound of the dataset's tokens: UTF-8 bytes of its text plus what the chat template
-adds at most. No tokenizer makes more tokens than bytes, so a job never costs more than was reserved.
+adds at most. No tokenizer makes more tokens than bytes, so a job never costs more than was reserved. A row of DPO is
+two conversations, each with what both answers follow.
 """
 
 import asyncio
@@ -29,6 +30,7 @@ from tokenyard.core.training import Hyperparameters, LoraSettings
 from tokenyard.core.usage import DEFAULT_TIER
 from tokenyard.finetune.job import Job, JobError
 from tokenyard.finetune.job_request import MAX_SEED, JobRequest
+from tokenyard.finetune.methods import METHODS
 from tokenyard.finetune.methods.adapter import ADAPTER
 from tokenyard.finetune.methods.dataset import DatasetSummary
 from tokenyard.finetune.ports import (
@@ -172,8 +174,10 @@ class JobCreation:
         if request.validation_file is not None:
             await self._dataset(principal, request, request.validation_file, "validation_file")
         hyperparameters = request.settings.resolved(summary.rows)
+        conversations = next(one.conversations for one in METHODS if one.name == summary.method)
         tokens = hyperparameters.n_epochs * summary.token_bound(
-            template_tokens=model.template_tokens, template_tokens_per_message=model.template_tokens_per_message
+            template_tokens=conversations * model.template_tokens,
+            template_tokens_per_message=model.template_tokens_per_message,
         )
         return _Work(tokens, hyperparameters)
 

@@ -9,8 +9,10 @@ from pydantic import BaseModel, Field
 from tokenyard.core.adapters import valid_suffix
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.finetune.methods.adapter import AdapterSettings
+from tokenyard.finetune.methods.dpo import DpoSettings
+from tokenyard.finetune.methods.hyperparameters import RequestedHyperparameters
 from tokenyard.finetune.methods.method import Json, MethodSettings
-from tokenyard.finetune.methods.supervised import RequestedHyperparameters, SupervisedSettings
+from tokenyard.finetune.methods.supervised import SupervisedSettings
 from tokenyard.web.request_guard import NO_NUL
 
 MAX_SEED = 2_147_483_647
@@ -18,6 +20,7 @@ MAX_METADATA = 16
 MAX_METADATA_KEY = 64
 MAX_METADATA_VALUE = 512
 DEFAULT_SUFFIX = "custom"
+_METHODS = ("supervised", "dpo", "adapter", "reinforcement")
 
 
 class MethodRequest(BaseModel, extra="forbid"):
@@ -25,8 +28,8 @@ class MethodRequest(BaseModel, extra="forbid"):
 
     type: Literal["supervised", "dpo", "reinforcement", "adapter"]
     supervised: SupervisedSettings | None = None
+    dpo: DpoSettings | None = None
     adapter: AdapterSettings | None = None
-    dpo: Json | None = None
     reinforcement: Json | None = None
 
 
@@ -87,18 +90,19 @@ class JobRequest(BaseModel, extra="forbid"):
         """Return what training is set to, wherever the client said so."""
         if self.method is None:
             return SupervisedSettings(hyperparameters=self.hyperparameters)
+        if self.method.type == "dpo":
+            return self.method.dpo or DpoSettings()
         return self.method.supervised or SupervisedSettings()
 
 
 def _check_method(method: MethodRequest) -> None:
-    if method.type in ("dpo", "reinforcement"):
+    if method.type == "reinforcement":
         raise InvalidRequest(
-            f"The method '{method.type}' is not available; use 'supervised' or 'adapter'.",
+            "The method 'reinforcement' is not available; use 'supervised', 'dpo' or 'adapter'.",
             code="method_not_available",
             param="method.type",
         )
-    other = method.adapter if method.type == "supervised" else method.supervised
-    if any(settings is not None for settings in (other, method.dpo, method.reinforcement)):
+    if any(getattr(method, other) is not None for other in _METHODS if other != method.type):
         raise InvalidRequest(f"Only method.{method.type} fits the method '{method.type}'.", param="method")
     if method.type == "adapter" and method.adapter is None:
         raise InvalidRequest("Missing required field `method.adapter`.", param="method.adapter")

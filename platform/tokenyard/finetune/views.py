@@ -33,15 +33,30 @@ class MethodSettingsView(BaseModel):
     hyperparameters: HyperparametersView
 
 
+class DpoHyperparametersView(HyperparametersView):
+    beta: float
+
+
+class DpoSettingsView(BaseModel):
+    hyperparameters: DpoHyperparametersView
+
+
 class MethodView(BaseModel):
     """OpenAI's method object: the settings stand under the method's name."""
 
-    type: str
+    type: Literal["supervised"] = "supervised"
     supervised: MethodSettingsView
 
 
+class DpoMethodView(BaseModel):
+    """The method that learns from preferences."""
+
+    type: Literal["dpo"] = "dpo"
+    dpo: DpoSettingsView
+
+
 class NoHyperparametersView(BaseModel):
-    """Of a job that trains nothing."""
+    """OpenAI shows them in this place for supervised fine-tuning only."""
 
 
 class LoraView(BaseModel, from_attributes=True):
@@ -75,7 +90,7 @@ class JobView(Identified):
     trained_tokens: int | None
     error: JobErrorView | None
     hyperparameters: HyperparametersView | NoHyperparametersView
-    method: MethodView | AdapterMethodView
+    method: MethodView | DpoMethodView | AdapterMethodView
     seed: int
     estimated_finish: int | None = None
     integrations: list[Json]
@@ -138,11 +153,16 @@ class OperatorJobView(JobView):
         )
 
 
-def _work(job: Job) -> tuple[HyperparametersView | NoHyperparametersView, MethodView | AdapterMethodView]:
+def _work(
+    job: Job,
+) -> tuple[HyperparametersView | NoHyperparametersView, MethodView | DpoMethodView | AdapterMethodView]:
     if job.lora is not None:
         return NoHyperparametersView(), AdapterMethodView(adapter=LoraView.model_validate(job.lora))
+    if job.method == "dpo":
+        settings = DpoSettingsView(hyperparameters=DpoHyperparametersView.model_validate(job.hyperparameters))
+        return NoHyperparametersView(), DpoMethodView(dpo=settings)
     hyperparameters = HyperparametersView.model_validate(job.hyperparameters)
-    return hyperparameters, MethodView(type=job.method, supervised=MethodSettingsView(hyperparameters=hyperparameters))
+    return hyperparameters, MethodView(supervised=MethodSettingsView(hyperparameters=hyperparameters))
 
 
 def _error(job: Job) -> JobErrorView | None:

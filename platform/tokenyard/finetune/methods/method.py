@@ -19,10 +19,14 @@ class RowSize(NamedTuple):
 
 
 class FineTuneMethod(Protocol):
-    """The rules of one method's training files. `row_field` is the field by which its rows are known."""
+    """The rules of one method's training files.
+
+    `row_field` is the field by which its rows are known; `conversations` is how many of them a row is to the model.
+    """
 
     name: str
     row_field: str
+    conversations: int
 
     def check_row(self, row: object) -> RowSize:
         """Check one row and measure it; a broken rule raises `RowProblem`."""

@@ -1,0 +1,60 @@
+"""What every method tells its trainer, and where it goes on from."""
+
+from pathlib import Path
+from typing import Any
+
+from tokenyard.core.training import BASE_LEARNING_RATES, TrainingSpec
+from tokenyard_deployments.training.attempt import AttemptFolder
+from tokenyard_deployments.training.machine import micro_batch
+
+_WARMUP = 0.05  # part of all steps
+
+
+def trainer_arguments(
+    spec: TrainingSpec, scratch: str, *, rows: int, longest: int, workers: int, sequences: int = 1
+) -> dict[str, Any]:
+    """Return the arguments of transformers' trainer for `rows` rows, the longest of `longest` tokens.
+
+    One row is `sequences` sequences in memory.
+    """
+    wanted, gpu = spec.hyperparameters, spec.resources.gpus > 0
+    share = max(1, wanted.batch_size // workers)
+    micro = micro_batch(share, longest * sequences, gpu=gpu)
+    steps = wanted.n_epochs * -(-rows // (share * workers))
+    return {
+        "output_dir": f"{scratch}/out",
+        "num_train_epochs": wanted.n_epochs,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": share // micro,
+        "learning_rate": BASE_LEARNING_RATES[spec.method] * wanted.learning_rate_multiplier,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": max(1, round(steps * _WARMUP)),
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "seed": spec.seed,
+        "data_seed": spec.seed,
+        "max_length": None,
+        "gradient_checkpointing": gpu,
+        "use_cpu": not gpu,
+        "bf16": gpu,
+        "fp16": False,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "save_strategy": "epoch",
+        "save_total_limit": 1,
+        "eval_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": gpu,
+    }
+
+
+def resume(spec: TrainingSpec, folder: AttemptFolder, target: Path, *, report: bool) -> str | None:
+    """Bring the newest checkpoint of the attempt; None where there is none."""
+    found = folder.checkpoints()
+    if not found:
+        return None
+    folder.download(found[-1].path, target)
+    if report:
+        folder.add_event(f"Going on after epoch {found[-1].epoch} of {spec.hyperparameters.n_epochs}")
+    return str(target)

@@ -1,0 +1,91 @@
+"""Direct preference optimization: TRL's trainer; the reference is the base with the adapter switched off."""
+
+import math
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from datasets import Dataset
+from transformers import AutoTokenizer
+from trl import DPOConfig, DPOTrainer
+
+from tokenyard.core.training import TrainingSpec
+from tokenyard_deployments.training.attempt import AttemptFolder, DatasetCounts
+from tokenyard_deployments.training.evaluation.preferences import LogProbs, answer_log_probs, evaluate_preferences
+from tokenyard_deployments.training.failures import TrainingFailed
+from tokenyard_deployments.training.methods import TrainingWorker
+from tokenyard_deployments.training.methods.arguments import resume, trainer_arguments
+from tokenyard_deployments.training.methods.lora import base_model, checked_modules, lora_config
+from tokenyard_deployments.training.preferences import Pair, Pairs, encode_preferences, read_preferences
+from tokenyard_deployments.training.reporting import Measure, TrainingReporter
+
+_START_LOSS = math.log(2)  # of a model that has not moved from its reference
+
+
+class _PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
+    """Takes rows that are tokens already, rendered as serving renders them."""
+
+    def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
+        return dataset
+
+
+def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
+    """Train, as `TrainingMethod` says."""
+    writes = worker.rank == 0
+    folder = AttemptFolder(spec.output_url)
+    tokenizer = AutoTokenizer.from_pretrained(spec.base_model_path)
+    encoded = partial(encode_preferences, tokenizer=tokenizer, max_seq_length=spec.max_seq_length)
+    training = encoded(read_preferences(spec.training_url))
+    validation = encoded(read_preferences(spec.validation_url)).pairs if spec.validation_url else []
+    if writes:
+        _begin(spec, folder, training, validation)
+    with tempfile.TemporaryDirectory(prefix="tokenyard-train-") as scratch:
+        trainer = _trainer(spec, scratch, training.pairs, tokenizer, worker)
+        measure = _measure(spec, trainer.model, validation) if writes and validation else None
+        trainer.add_callback(TrainingReporter(folder, measure, writes=writes, on_epoch=worker.on_epoch))
+        checkpoint = resume(spec, folder, Path(scratch) / "resume", report=writes)
+        worker.prepare(trainer).train(resume_from_checkpoint=checkpoint)
+
+
+def _begin(spec: TrainingSpec, folder: AttemptFolder, training: Pairs, validation: Sequence[Pair]) -> None:
+    pairs = training.pairs
+    tokens, longest = sum(pair.tokens for pair in pairs), max(pair.longest for pair in pairs)
+    folder.add_event(
+        f"Training on {len(pairs)} pairs of answers, {tokens} tokens with their prompts, for "
+        f"{spec.hyperparameters.n_epochs} epochs; the longest has {longest} tokens"
+    )
+    if training.left_out:
+        message = f"{training.left_out} rows are left out, because an answer is cut off whole"
+        folder.add_event(message, level="warn")
+    folder.write_counts(DatasetCounts(tokens, _START_LOSS if validation else None))
+
+
+def _trainer(
+    spec: TrainingSpec, scratch: str, pairs: Sequence[Pair], tokenizer: Any, worker: TrainingWorker
+) -> DPOTrainer:
+    longest = max(pair.longest for pair in pairs)
+    arguments = trainer_arguments(spec, scratch, rows=len(pairs), longest=longest, workers=worker.workers, sequences=2)
+    base = base_model(spec)
+    with checked_modules():
+        return _PreferenceTrainer(
+            model=base,
+            peft_config=lora_config(spec),
+            args=DPOConfig(**arguments, beta=_beta(spec)),
+            train_dataset=Dataset.from_list([msgspec.structs.asdict(pair) for pair in pairs]),
+            processing_class=tokenizer,
+        )
+
+
+def _measure(spec: TrainingSpec, model: Any, pairs: Sequence[Pair]) -> Measure:
+    """Return what measures a model against what `model` is now."""
+    reference: LogProbs = answer_log_probs(model, pairs)
+    return partial(evaluate_preferences, pairs=pairs, reference=reference, beta=_beta(spec))
+
+
+def _beta(spec: TrainingSpec) -> float:
+    if spec.hyperparameters.beta is None:
+        raise TrainingFailed("invalid_hyperparameters", "The method 'dpo' needs a beta.")
+    return spec.hyperparameters.beta
