@@ -1,18 +1,19 @@
-"""Turns chat rows into tokens and says which of them are learnt: those of assistant messages of weight 1."""
+"""Turns rows into tokens and says which of them are learnt: of chats, those of assistant messages of weight 1."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import fsspec
 import msgspec
 
-from tokenyard.core.chat_rows import ChatRow
+from tokenyard.core.chat_rows import ChatRow, CompletionRow, TextRow, TrainingRow
 from tokenyard_deployments.training.chat import Json, served_messages, served_tools
 from tokenyard_deployments.training.failures import TrainingFailed
 
-_ROW = msgspec.json.Decoder(ChatRow)
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_KINDS: Mapping[str, type[TrainingRow]] = {"prompt": CompletionRow, "text": TextRow}
 IGNORED = -100  # the label of a token that is not learnt
 
 
@@ -28,7 +29,7 @@ class Example(msgspec.Struct, frozen=True):
         return any(label != IGNORED for label in self.labels[1:])
 
 
-def read_rows(url: str) -> Iterator[ChatRow]:
+def read_rows(url: str) -> Iterator[TrainingRow]:
     """Yield the rows of a JSONL file that was checked when uploaded, or raise `TrainingFailed` where it is gone."""
     try:
         with fsspec.open(url, "rb") as file:
@@ -39,9 +40,20 @@ def read_rows(url: str) -> Iterator[ChatRow]:
         raise TrainingFailed("file_not_found", "The training or validation file does not exist any more.") from None
 
 
-def encode(rows: Iterable[ChatRow], tokenizer: Any, max_seq_length: int) -> list[Example]:
-    """Render and tokenize every row, cut at `max_seq_length`, or raise `TrainingFailed` where nothing can be learnt."""
-    examples = [encode_row(number, row, tokenizer, max_seq_length) for number, row in enumerate(rows, start=1)]
+def encode(rows: Iterable[TrainingRow], tokenizer: Any, max_seq_length: int) -> list[Example]:
+    """Render and tokenize every row, or raise `TrainingFailed` where nothing can be learnt.
+
+    A row is cut at `max_seq_length`; plain text that is longer becomes several examples.
+    """
+    examples: list[Example] = []
+    for number, row in enumerate(rows, start=1):
+        match row:
+            case ChatRow():
+                examples.append(encode_row(number, row, tokenizer, max_seq_length))
+            case CompletionRow():
+                examples.append(_completion(row, tokenizer, max_seq_length))
+            case TextRow():
+                examples += _parts(row, tokenizer, max_seq_length)
     if not any(example.has_lesson for example in examples):
         message = f"In no row is there anything to learn within the first {max_seq_length} tokens."
         raise TrainingFailed("invalid_training_file", message)
@@ -65,11 +77,34 @@ class _UnusableRow(ValueError):
     """What is wrong with a row, as a sentence."""
 
 
-def _row(number: int, line: bytes) -> ChatRow:
+def _row(number: int, line: bytes) -> TrainingRow:
     try:
-        return _ROW.decode(line)
+        fields = _FIELDS.decode(line)
+        kind: type[TrainingRow] = next((kind for field, kind in _KINDS.items() if field in fields), ChatRow)
+        row: TrainingRow = msgspec.json.decode(line, type=kind)
+        return row
     except (msgspec.MsgspecError, RecursionError) as error:
         raise TrainingFailed("invalid_training_file", f"line {number}: {error}") from None
+
+
+def _completion(row: CompletionRow, tokenizer: Any, max_seq_length: int) -> Example:
+    """Join the tokens that serving makes of the prompt with those of its completion and the end of the text."""
+    prompt: list[int] = tokenizer(row.prompt)["input_ids"]
+    answer: list[int] = tokenizer(row.completion, add_special_tokens=False)["input_ids"] + _end(tokenizer)
+    ids, labels = prompt + answer, [IGNORED] * len(prompt) + answer
+    return Example(ids[:max_seq_length], labels[:max_seq_length])
+
+
+def _parts(row: TextRow, tokenizer: Any, max_seq_length: int) -> Iterator[Example]:
+    ids: list[int] = tokenizer(row.text)["input_ids"] + _end(tokenizer)
+    for begin in range(0, len(ids), max_seq_length):
+        part = ids[begin : begin + max_seq_length]
+        yield Example(part, part)
+
+
+def _end(tokenizer: Any) -> list[int]:
+    """Return the mark of a text's end, where the model has one."""
+    return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
 
 
 def _example(row: ChatRow, tokenizer: Any, max_seq_length: int) -> Example:

@@ -6,12 +6,20 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from types import FrameType
 
 from tokenyard.core.adapters import AdapterNotAllowed
-from tokenyard.core.training import ADAPTER_FOLDER, TrainingError, TrainingResult, TrainingSpec, TrainingStatus
+from tokenyard.core.training import (
+    ADAPTER_FOLDER,
+    TrainingCheckpoint,
+    TrainingError,
+    TrainingResult,
+    TrainingSpec,
+    TrainingStatus,
+    best_checkpoint,
+)
 from tokenyard_deployments.training.attempt import AttemptFolder, read_spec
 from tokenyard_deployments.training.export import export_adapter
 from tokenyard_deployments.training.failures import AttemptStopped, TrainingFailed, interrupted
@@ -72,18 +80,24 @@ class Attempt:
         checkpoints = self._folder.checkpoints()
         if not checkpoints:
             raise TrainingFailed("training_interrupted", "Training ended without a checkpoint.", retryable=True)
+        chosen = self._chosen(checkpoints)
         try:
             metrics = self._metrics()
             check_losses(metrics.get("valid_loss"), metrics.get("base_valid_loss"))
-            digest = export_adapter(self._spec, self._folder, checkpoints[-1])
+            digest = export_adapter(self._spec, self._folder, chosen)
         except AdapterNotAllowed as refusal:
             raise TrainingFailed(refusal.code, refusal.message) from refusal
         self._folder.add_event("The adapter passed its checks")
         return digest
 
+    def _chosen(self, checkpoints: Sequence[TrainingCheckpoint]) -> TrainingCheckpoint:
+        """Return the checkpoint that becomes the model."""
+        early = self._spec.hyperparameters.early_stopping_patience is not None
+        return best_checkpoint(checkpoints) if early else checkpoints[-1]
+
     def _metrics(self) -> dict[str, float]:
         counts, checkpoints = self._folder.counts(), self._folder.checkpoints()
-        metrics = dict(checkpoints[-1].metrics) if checkpoints else {}
+        metrics = dict(self._chosen(checkpoints).metrics) if checkpoints else {}
         metrics.pop("step", None)
         if counts is not None and counts.base_valid_loss is not None:
             metrics["base_valid_loss"] = counts.base_valid_loss

@@ -6,7 +6,7 @@ from typing import Any
 import fsspec
 import msgspec
 
-from tokenyard.core.preference_rows import PreferenceRow
+from tokenyard.core.chat_rows import PreferenceRow
 from tokenyard_deployments.training.examples import IGNORED, Example, encode_row
 from tokenyard_deployments.training.failures import TrainingFailed
 

@@ -14,8 +14,9 @@ from tokenyard.finetune.methods.adapter import ADAPTER, check_adapter_upload
 from tokenyard.finetune.methods.dataset import check_upload
 from tokenyard.finetune.operator_routes import operator_job_router
 from tokenyard.finetune.operator_store import JobOperatorStore, files_in_use
-from tokenyard.finetune.ports import OrganizationSlugs, TrainableModels, TrainingReservations
+from tokenyard.finetune.ports import OrganizationSlugs, OwnAdapters, TrainableModels, TrainingReservations
 from tokenyard.finetune.scheduling import TrainingPolicy
+from tokenyard.finetune.steps.starting import StartingPoints
 from tokenyard.finetune.store import JobStore
 from tokenyard.finetune.tenant_routes import job_router
 from tokenyard.settings import Settings
@@ -44,6 +45,7 @@ def file_and_job_routers(
     blobs: BlobStore,
     clock: Clock,
     models: TrainableModels,
+    adapters: OwnAdapters,
     prices: PriceLookup,
     reservations: TrainingReservations,
     organizations: OrganizationSlugs,
@@ -64,6 +66,7 @@ def file_and_job_routers(
         organizations=organizations,
         policy=policy,
         quota=quota,
+        starts=StartingPoints(adapters, blobs, models),
         clock=clock,
     )
     return [

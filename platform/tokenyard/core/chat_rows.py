@@ -1,4 +1,4 @@
-"""A row of a training file of chats, typed: upload checks it, training renders it.
+"""A row of a training file, typed: upload checks it, training renders it.
 
 Both drop the same unknown fields of tools and calls that serving drops.
 """
@@ -61,3 +61,44 @@ class ChatRow(msgspec.Struct, frozen=True):
 
     messages: list[RowMessage]
     tools: list[RowTool] | None = None
+
+
+class PreferenceInput(msgspec.Struct, frozen=True):
+    """What both answers follow."""
+
+    messages: list[RowMessage]
+    tools: list[RowTool] | None = None
+
+
+class PreferenceRow(msgspec.Struct, frozen=True):
+    """One conversation and two ways to go on with it, each one message of the assistant."""
+
+    input: PreferenceInput
+    preferred_output: list[RowMessage]
+    non_preferred_output: list[RowMessage]
+
+    def chats(self) -> tuple[ChatRow, ChatRow]:
+        """Return it as two conversations of which only the answers are learnt: the preferred one first."""
+        before = [msgspec.structs.replace(message, weight=0) for message in self.input.messages]
+        preferred, other = (
+            ChatRow([*before, *answer], self.input.tools)
+            for answer in (self.preferred_output, self.non_preferred_output)
+        )
+        return preferred, other
+
+
+class CompletionRow(msgspec.Struct, frozen=True):
+    """A text and how it goes on, without a chat template; only what goes on is learnt."""
+
+    prompt: str
+    completion: str
+
+
+class TextRow(msgspec.Struct, frozen=True):
+    """Plain text, all of which is learnt."""
+
+    text: str
+
+
+TrainingRow = ChatRow | CompletionRow | TextRow
+"""What supervised fine-tuning learns from."""

@@ -5,13 +5,13 @@ and, written last, `result.json` (out). Nothing else passes between the two.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Literal
 
 import msgspec
 
-from tokenyard.core.adapters import LINEAR_LAYERS, AdapterNotAllowed
+from tokenyard.core.adapters import LINEAR_LAYERS, AdapterNotAllowed, AdapterRef
 from tokenyard.core.ids import JobId, OrganizationId
 
 SPEC_FILE = "spec.json"
@@ -28,19 +28,41 @@ BASE_LEARNING_RATES: Mapping[str, float] = {"supervised": 4e-4, "dpo": 1e-4}
 """What a learning_rate_multiplier of 1 means to each method."""
 
 
+Schedule = Literal["linear", "cosine", "constant"]
+
+
 class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """OpenAI's, with every "auto" resolved. `batch_size` is rows a step over all workers; `beta` is of DPO alone."""
+    """OpenAI's, with every "auto" resolved, and those of ours that were asked for.
+
+    `batch_size` is rows a step over all workers; `beta` is of DPO alone. `warmup_ratio` is a part of all steps.
+    `early_stopping_patience` is how many epochs may pass without a lower validation loss; with it, the adapter of the
+    epoch with the lowest is kept. None stands for the default of training.
+    """
 
     n_epochs: int
     batch_size: int
     learning_rate_multiplier: float
     beta: float | None = None
+    warmup_ratio: float | None = None
+    lr_scheduler_type: Schedule | None = None
+    weight_decay: float | None = None
+    max_grad_norm: float | None = None
+    early_stopping_patience: int | None = None
 
 
 class LoraSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What an adapter is. `start` is the fine-tuned model with whose weights it begins; None: with random ones.
+
+    What it adds to a layer is scaled by `alpha / rank`, and with `use_rslora` by `alpha / sqrt(rank)`. `dropout` is of
+    training alone.
+    """
+
     rank: int = 8
     alpha: int = 16
     target_modules: tuple[str, ...] = LINEAR_LAYERS
+    use_rslora: bool = False
+    dropout: float = 0.0
+    start: AdapterRef | None = None
 
 
 class TrainingResources(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +83,7 @@ class TrainingSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt at one job. URLs are fsspec URLs; `base_model_path` is a local folder on every training machine.
 
     `resume_url` is the output folder of an earlier attempt: training goes on from its last checkpoint, if it has one.
+    Otherwise it begins with the adapter in the folder `start_url`, or where there is none, with random weights.
     """
 
     job: JobId
@@ -77,6 +100,7 @@ class TrainingSpec(msgspec.Struct, frozen=True, kw_only=True):
     max_lora_rank: int
     validation_url: str | None = None
     resume_url: str | None = None
+    start_url: str | None = None
     lora: LoraSettings = LoraSettings()
     resources: TrainingResources = TrainingResources()
 
@@ -122,6 +146,11 @@ class TrainingCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     created_at: int
     path: str
     metrics: dict[str, float]
+
+
+def best_checkpoint(checkpoints: Sequence[TrainingCheckpoint]) -> TrainingCheckpoint:
+    """Return the one with the lowest validation loss, the earlier of two; there must be one."""
+    return min(checkpoints, key=lambda checkpoint: checkpoint.metrics["valid_loss"])
 
 
 class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,7 +210,10 @@ def attempts_folder(organization: OrganizationId, job: JobId) -> str:
 
 
 def job_folder(organization: OrganizationId, job: JobId, attempt: int) -> str:
-    """Return the folder of one attempt; 0 is for an adapter that is taken in without training."""
+    """Return the folder of one attempt; 0 is for an adapter from before all of them.
+
+    That is one that is taken in without training, or one with which training begins.
+    """
     return f"{attempts_folder(organization, job)}/{attempt}"
 
 

@@ -9,9 +9,9 @@ from pydantic import BaseModel, Field
 from tokenyard.core.adapters import valid_suffix
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.finetune.methods.adapter import AdapterSettings
-from tokenyard.finetune.methods.dpo import DpoSettings
+from tokenyard.finetune.methods.dpo import DpoHyperparameters, DpoSettings
 from tokenyard.finetune.methods.hyperparameters import RequestedHyperparameters
-from tokenyard.finetune.methods.method import Json, MethodSettings
+from tokenyard.finetune.methods.method import Json
 from tokenyard.finetune.methods.supervised import SupervisedSettings
 from tokenyard.web.request_guard import NO_NUL
 
@@ -20,7 +20,6 @@ MAX_METADATA = 16
 MAX_METADATA_KEY = 64
 MAX_METADATA_VALUE = 512
 DEFAULT_SUFFIX = "custom"
-_METHODS = ("supervised", "dpo", "adapter", "reinforcement")
 
 
 class MethodRequest(BaseModel, extra="forbid"):
@@ -54,6 +53,10 @@ class JobRequest(BaseModel, extra="forbid"):
             raise InvalidRequest(
                 "Give hyperparameters either in `method` or in `hyperparameters`, not in both.", param="hyperparameters"
             )
+        if self.validation_file is None and self.hyperparameters_asked.early_stopping_patience is not None:
+            raise InvalidRequest(
+                "Stopping early needs a validation_file.", param=f"{self.hyperparameters_place}.early_stopping_patience"
+            )
         if self.adapter is not None and self.validation_file is not None:
             raise InvalidRequest("Nothing is trained, so there is nothing to validate.", param="validation_file")
         if self.integrations:
@@ -86,13 +89,18 @@ class JobRequest(BaseModel, extra="forbid"):
         return None if self.method is None else self.method.adapter
 
     @property
-    def settings(self) -> MethodSettings:
-        """Return what training is set to, wherever the client said so."""
+    def hyperparameters_asked(self) -> RequestedHyperparameters:
+        """What training is set to, wherever the client said so."""
         if self.method is None:
-            return SupervisedSettings(hyperparameters=self.hyperparameters)
+            return self.hyperparameters or RequestedHyperparameters()
         if self.method.type == "dpo":
-            return self.method.dpo or DpoSettings()
-        return self.method.supervised or SupervisedSettings()
+            return (self.method.dpo or DpoSettings()).hyperparameters or DpoHyperparameters()
+        return (self.method.supervised or SupervisedSettings()).hyperparameters or RequestedHyperparameters()
+
+    @property
+    def hyperparameters_place(self) -> str:
+        """The field of the request in which they stand."""
+        return "hyperparameters" if self.method is None else f"method.{self.method.type}.hyperparameters"
 
 
 def _check_method(method: MethodRequest) -> None:
@@ -102,7 +110,9 @@ def _check_method(method: MethodRequest) -> None:
             code="method_not_available",
             param="method.type",
         )
-    if any(getattr(method, other) is not None for other in _METHODS if other != method.type):
+    given = {"supervised": method.supervised, "dpo": method.dpo, "adapter": method.adapter}
+    others = [method.reinforcement, *(settings for name, settings in given.items() if name != method.type)]
+    if any(settings is not None for settings in others):
         raise InvalidRequest(f"Only method.{method.type} fits the method '{method.type}'.", param="method")
     if method.type == "adapter" and method.adapter is None:
         raise InvalidRequest("Missing required field `method.adapter`.", param="method.adapter")

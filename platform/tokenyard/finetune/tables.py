@@ -13,7 +13,8 @@ class JobRow(Base):
     `state` is a `states.JobState`; `outcome` is the end it is heading for once that is decided. `version` grows with
     every change and fences writers. `slot` is held while the job trains. `lease_until_ms` is also the earliest time of
     the next look. `attempt`, `submitted` and `events_taken` are about the newest attempt; `digest` is its adapter's.
-    `lora` is of an adapter that the job takes in as it is, without training; such a job has no `hyperparameters`.
+    `lora` is what its adapter is, None in jobs from before that was noted; one that takes in an adapter as it is,
+    without training, has no `hyperparameters`.
     `request_digest` is of the body that was sent with `idempotency_key`.
     """
 

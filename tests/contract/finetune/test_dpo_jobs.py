@@ -30,9 +30,8 @@ async def upload(client: openai.AsyncOpenAI, data: bytes) -> str:
 
 
 async def create(platform: Platform, file: str, method: Any) -> FineTuningJob:
-    return await platform.acme.fine_tuning.jobs.create(
-        model="small-model", training_file=file, method={"type": "dpo", **method}
-    )
+    whole: Any = {"type": "dpo", **method}
+    return await platform.acme.fine_tuning.jobs.create(model="small-model", training_file=file, method=whole)
 
 
 async def test_the_worst_case_holds_both_answers_each_with_its_prompt(platform: Platform) -> None:

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 
 from support.fakes.tiny_model import save_tiny_model
 from support.finetune.training_specs import spec_of, train, write_rows
-from tokenyard.core.preference_rows import PreferenceRow
+from tokenyard.core.chat_rows import PreferenceRow
 from tokenyard.core.training import ADAPTER_WEIGHTS, TrainingEvent
 from tokenyard.finetune.methods.dpo import Dpo
 from tokenyard_deployments.training.attempt import AttemptFolder

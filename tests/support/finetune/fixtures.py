@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from openai import AsyncOpenAI
 
 from support.fakes.authenticator import FixedAuthenticator
-from support.finetune.ports import FixedModels, FixedPrices, MemoryReservations, SlugOfId
+from support.finetune.ports import FixedModels, FixedPrices, MemoryAdapterCatalog, MemoryReservations, SlugOfId
 from support.finetune.stack import FinetuneStack, principal
 from support.servers.asgi import running
 from tokenyard.bootstrap.finetuning import file_and_job_routers
@@ -66,6 +66,7 @@ async def platform(database: Database, tmp_path: Path) -> AsyncIterator[Platform
         blobs=blobs,
         clock=SystemClock(),
         models=FixedModels(),
+        adapters=MemoryAdapterCatalog(database),
         prices=FixedPrices(without=["unpriced"]),
         reservations=reservations,
         organizations=SlugOfId(),

@@ -34,6 +34,7 @@ from tokenyard.finetune.job_request import JobRequest
 from tokenyard.finetune.loops import finetune_loops
 from tokenyard.finetune.operator_store import LEASE_MS, JobOperatorStore, files_in_use
 from tokenyard.finetune.scheduling import TrainingPolicy
+from tokenyard.finetune.steps.starting import StartingPoints
 from tokenyard.finetune.store import JobStore
 from tokenyard.metering.events import TrainingFinished, decode_event
 from tokenyard.metering.stream import USAGE_TOPIC
@@ -85,6 +86,7 @@ class FinetuneStack:
             "organizations": SlugOfId(),
             "policy": self.policy,
             "quota": self.quota,
+            "starts": StartingPoints(self.catalog, self.blobs, FixedModels()),
             "clock": self.clock,
         }
         return JobCreation(**{**parts, **replaced})

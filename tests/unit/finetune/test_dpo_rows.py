@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tokenyard.core.preference_rows import PreferenceRow
+from tokenyard.core.chat_rows import PreferenceRow
 from tokenyard.finetune.methods.dpo import Dpo
 from tokenyard.finetune.methods.method import RowProblem, RowSize
 from tokenyard.finetune.methods.supervised import Supervised

@@ -1,13 +1,16 @@
 """What every method tells its trainer, and where it goes on from."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenyard.core.training import BASE_LEARNING_RATES, TrainingSpec
+from tokenyard.core.training import BASE_LEARNING_RATES, Schedule, TrainingSpec
 from tokenyard_deployments.training.attempt import AttemptFolder
 from tokenyard_deployments.training.machine import micro_batch
 
 _WARMUP = 0.05  # part of all steps
+_SCHEDULES: Mapping[Schedule, str] = {"linear": "linear", "cosine": "cosine", "constant": "constant_with_warmup"}
+"""Ours, and what transformers calls them: its plain "constant" would leave the warm-up out."""
 
 
 def trainer_arguments(
@@ -21,16 +24,17 @@ def trainer_arguments(
     share = max(1, wanted.batch_size // workers)
     micro = micro_batch(share, longest * sequences, gpu=gpu)
     steps = wanted.n_epochs * -(-rows // (share * workers))
+    warmup = _WARMUP if wanted.warmup_ratio is None else wanted.warmup_ratio
     return {
         "output_dir": f"{scratch}/out",
         "num_train_epochs": wanted.n_epochs,
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": share // micro,
         "learning_rate": BASE_LEARNING_RATES[spec.method] * wanted.learning_rate_multiplier,
-        "lr_scheduler_type": "linear",
-        "warmup_steps": max(1, round(steps * _WARMUP)),
-        "weight_decay": 0.0,
-        "max_grad_norm": 1.0,
+        "lr_scheduler_type": _SCHEDULES[wanted.lr_scheduler_type or "linear"],
+        "warmup_steps": max(1, round(steps * warmup)) if warmup else 0,
+        "weight_decay": wanted.weight_decay or 0.0,
+        "max_grad_norm": 1.0 if wanted.max_grad_norm is None else wanted.max_grad_norm,
         "seed": spec.seed,
         "data_seed": spec.seed,
         "max_length": None,

@@ -1,4 +1,8 @@
-"""Direct preference optimization: TRL's trainer; the reference is the base with the adapter switched off."""
+"""Direct preference optimization: TRL's trainer, without a second model in memory.
+
+The reference is the base with the adapter switched off, or where training begins with the adapter of a fine-tuned
+model, a frozen copy of that.
+"""
 
 import math
 import tempfile
@@ -18,11 +22,13 @@ from tokenyard_deployments.training.evaluation.preferences import LogProbs, answ
 from tokenyard_deployments.training.failures import TrainingFailed
 from tokenyard_deployments.training.methods import TrainingWorker
 from tokenyard_deployments.training.methods.arguments import resume, trainer_arguments
-from tokenyard_deployments.training.methods.lora import base_model, checked_modules, lora_config
+from tokenyard_deployments.training.methods.early_stopping import early_stopping
+from tokenyard_deployments.training.methods.lora import adapted_model
 from tokenyard_deployments.training.preferences import Pair, Pairs, encode_preferences, read_preferences
 from tokenyard_deployments.training.reporting import Measure, TrainingReporter
 
 _START_LOSS = math.log(2)  # of a model that has not moved from its reference
+_REFERENCE = "ref"  # TRL's name of it
 
 
 class _PreferenceTrainer(DPOTrainer):  # type: ignore[misc]
@@ -46,6 +52,8 @@ def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
         trainer = _trainer(spec, scratch, training.pairs, tokenizer, worker)
         measure = _measure(spec, trainer.model, validation) if writes and validation else None
         trainer.add_callback(TrainingReporter(folder, measure, writes=writes, on_epoch=worker.on_epoch))
+        for callback in early_stopping(spec, folder, writes=writes):
+            trainer.add_callback(callback)
         checkpoint = resume(spec, folder, Path(scratch) / "resume", report=writes)
         worker.prepare(trainer).train(resume_from_checkpoint=checkpoint)
 
@@ -68,15 +76,18 @@ def _trainer(
 ) -> DPOTrainer:
     longest = max(pair.longest for pair in pairs)
     arguments = trainer_arguments(spec, scratch, rows=len(pairs), longest=longest, workers=worker.workers, sequences=2)
-    base = base_model(spec)
-    with checked_modules():
-        return _PreferenceTrainer(
-            model=base,
-            peft_config=lora_config(spec),
-            args=DPOConfig(**arguments, beta=_beta(spec)),
-            train_dataset=Dataset.from_list([msgspec.structs.asdict(pair) for pair in pairs]),
-            processing_class=tokenizer,
-        )
+    model = adapted_model(spec)
+    trainer = _PreferenceTrainer(
+        model=model,
+        # Dropout is that of the adapter alone: TRL would switch it off with that of the base.
+        args=DPOConfig(**arguments, beta=_beta(spec), disable_dropout=not spec.lora.dropout),
+        train_dataset=Dataset.from_list([msgspec.structs.asdict(pair) for pair in pairs]),
+        processing_class=tokenizer,
+    )
+    if spec.start_url is None:
+        # TRL keeps a copy of any adapter as the reference; a new one changes nothing yet, so its copy is the base.
+        model.delete_adapter(_REFERENCE)
+    return trainer
 
 
 def _measure(spec: TrainingSpec, model: Any, pairs: Sequence[Pair]) -> Measure:

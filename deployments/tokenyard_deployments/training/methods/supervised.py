@@ -16,6 +16,7 @@ from tokenyard_deployments.training.evaluation.held_out import evaluate
 from tokenyard_deployments.training.examples import Example, count_tokens, encode, read_rows
 from tokenyard_deployments.training.methods import TrainingWorker
 from tokenyard_deployments.training.methods.arguments import resume, trainer_arguments
+from tokenyard_deployments.training.methods.early_stopping import early_stopping
 from tokenyard_deployments.training.methods.lora import adapted_model
 from tokenyard_deployments.training.reporting import TrainingReporter
 
@@ -39,7 +40,10 @@ def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
             args=SFTConfig(**arguments, dataset_kwargs={"skip_prepare_dataset": True}),
             train_dataset=_dataset(training),
             processing_class=tokenizer,
-            callbacks=[TrainingReporter(folder, measure, writes=writes, on_epoch=worker.on_epoch)],
+            callbacks=[
+                TrainingReporter(folder, measure, writes=writes, on_epoch=worker.on_epoch),
+                *early_stopping(spec, folder, writes=writes),
+            ],
         )
         checkpoint = resume(spec, folder, Path(scratch) / "resume", report=writes)
         worker.prepare(trainer).train(resume_from_checkpoint=checkpoint)

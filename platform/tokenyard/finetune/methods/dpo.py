@@ -39,9 +39,6 @@ class DpoSettings(BaseModel, extra="forbid"):
 
     hyperparameters: DpoHyperparameters | None = None
 
-    def resolved(self, rows: int) -> Hyperparameters:
-        return (self.hyperparameters or DpoHyperparameters()).resolved(rows)
-
 
 class Dpo:
     """Learns to prefer one answer to another.

@@ -7,7 +7,6 @@ import msgspec
 from pydantic import BaseModel
 
 from tokenyard.core.chat_rows import ChatRow
-from tokenyard.core.training import Hyperparameters
 from tokenyard.finetune.methods.hyperparameters import RequestedHyperparameters
 from tokenyard.finetune.methods.method import Json, RowProblem, RowSize
 
@@ -28,9 +27,6 @@ class SupervisedSettings(BaseModel, extra="forbid"):
     """How supervised fine-tuning is set."""
 
     hyperparameters: RequestedHyperparameters | None = None
-
-    def resolved(self, rows: int) -> Hyperparameters:
-        return (self.hyperparameters or RequestedHyperparameters()).resolved(rows)
 
 
 class Supervised:

@@ -8,6 +8,7 @@ from tokenyard.finetune.methods.dataset import InvalidDataset, check_dataset
 from tokenyard.finetune.ports import TrainingFiles
 from tokenyard.finetune.progress import JobProgress, Note, fail
 from tokenyard.finetune.states import JobState
+from tokenyard.finetune.steps.starting import StartLost, copy_start
 from tokenyard.finetune.steps.taking_in import TakingIn
 from tokenyard.storage.blobs import BlobStore
 
@@ -21,12 +22,17 @@ class JobValidation:
         self._taking_in = taking_in
 
     async def advance(self, job: Job) -> JobProgress:
-        if job.lora is not None:
+        if job.takes_in:
             return await self._taking_in.advance(job)
         for param, file in job.files.items():
             error = await self._problem(job, file, param)
             if error is not None:
                 return fail(job, error)
+        if job.starts_from is not None:
+            try:
+                await copy_start(self._blobs, job, job.starts_from)
+            except StartLost as lost:
+                return fail(job, JobError("model_not_found", str(lost), "model"))
         after = msgspec.structs.replace(job, state=JobState.QUEUED, deadline_ms=None)
         return JobProgress(after, (Note(message="Files validated, moving job to queued state", source="validated"),))
 
