@@ -42,17 +42,6 @@ def number_up_to(highest: float) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-def _never(reason: str) -> BeforeValidator:
-    """Take only what asks for nothing."""
-
-    def check(value: object) -> object:
-        if value is None or value is False:
-            return value
-        raise PydanticCustomError("not_available", reason)
-
-    return BeforeValidator(check)
-
-
 class RequestedHyperparameters(BaseModel, extra="forbid"):
     """OpenAI's three come first; the others are ours, under the names that PEFT and transformers use."""
 
@@ -64,14 +53,14 @@ class RequestedHyperparameters(BaseModel, extra="forbid"):
     alpha: Annotated[int | str, count_up_to(MAX_ALPHA)] = "auto"
     target_modules: list[str] | None = Field(default=None, min_length=1, max_length=32)
     use_rslora: bool | None = None
-    use_dora: Annotated[bool | None, _never("adapters with DoRA cannot be served: vLLM does not know them")] = None
+    use_dora: bool | None = None
     dropout: float | None = Field(default=None, ge=0, lt=1, strict=True)
     warmup_ratio: float | None = Field(default=None, ge=0, lt=1, strict=True)
     lr_scheduler_type: Schedule | None = None
     weight_decay: float | None = Field(default=None, ge=0, le=1, strict=True)
     max_grad_norm: float | None = Field(default=None, gt=0, le=1000, strict=True)
     early_stopping_patience: int | None = Field(default=None, ge=1, le=MAX_EPOCHS, strict=True)
-    packing: Annotated[bool | None, _never("rows are not packed: each is trained on alone")] = None
+    packing: bool | None = None
 
     def resolved(self, rows: int) -> Hyperparameters:
         """Return them with every "auto" decided: small datasets get many epochs and large ones few."""
@@ -91,8 +80,9 @@ class RequestedHyperparameters(BaseModel, extra="forbid"):
         """Return what the adapter will be: as asked for, else as the one that it starts from is, else by default.
 
         `where` is the field of the request that these stand in. Raises `InvalidRequest` where replicas would not take
-        such an adapter, or the one that it starts from is another.
+        such an adapter, the one that it starts from is another, or something is asked for that there is not.
         """
+        self._check_offered(where)
         lora = self._continued(start, where) if start is not None else self._new(rules)
         config = {
             "peft_type": "LORA",
@@ -106,6 +96,14 @@ class RequestedHyperparameters(BaseModel, extra="forbid"):
             param = "model" if start is not None else f"{where}.{_FIELD_OF.get(refused.code, 'rank')}"
             raise InvalidRequest(refused.message, code=refused.code, param=param) from refused
         return lora
+
+    def _check_offered(self, where: str) -> None:
+        if self.use_dora:
+            message = "Adapters with DoRA cannot be served: vLLM does not know them."
+            raise InvalidRequest(message, code="adapter_unsupported", param=f"{where}.use_dora")
+        if self.packing:
+            message = "Rows are not packed: each is trained on alone."
+            raise InvalidRequest(message, code="packing_not_available", param=f"{where}.packing")
 
     def _new(self, rules: AdapterRules) -> LoraSettings:
         plain = LoraSettings()
