@@ -1,9 +1,11 @@
-"""Preferences are learnt: by a tiny model here, with everything around it real but Ray."""
+"""Preferences are learnt, by a tiny model."""
 
 import math
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
 
@@ -12,10 +14,13 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
+from integration.training import test_ray_job as ray_job
 from support.fakes.tiny_model import save_tiny_model
 from support.finetune.training_specs import spec_of, train, write_rows
+from support.ray_cluster.private_ray import Cluster
+from tokenyard.clients.ray_jobs import RayJobs
 from tokenyard.core.chat_rows import PreferenceRow
-from tokenyard.core.training import ADAPTER_WEIGHTS, TrainingEvent
+from tokenyard.core.training import ADAPTER_WEIGHTS, RunState, TrainingEvent, submission_id
 from tokenyard.finetune.methods.dpo import Dpo
 from tokenyard_deployments.training.attempt import AttemptFolder
 from tokenyard_deployments.training.failures import TrainingFailed
@@ -133,3 +138,31 @@ def test_a_token_over_the_end_of_the_prompt_belongs_to_the_answer(base: Path) ->
         "abx|",
         "ax|",
     ]
+
+
+@pytest.fixture
+async def jobs(cluster: Cluster) -> AsyncIterator[RayJobs]:
+    async with aiohttp.ClientSession() as session:
+        yield RayJobs(session, cluster.url, cluster.token_file)
+
+
+@pytest.mark.timeout(600)
+async def test_in_ray_too_and_the_best_epoch_is_published(jobs: RayJobs, base: Path, tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "pairs.jsonl", [pair(f"Say {n}", f"Blue {n}", f"Red {n}") for n in range(4)])
+    wanted = ray_job.spec_of("ftjob-dpo", 1, tmp_path, base, file, epochs=40)
+    hyperparameters = msgspec.structs.replace(
+        wanted.hyperparameters, beta=2.0, learning_rate_multiplier=100.0, early_stopping_patience=1
+    )
+    wanted = msgspec.structs.replace(wanted, method="dpo", hyperparameters=hyperparameters)
+    folder = await ray_job.start(jobs, wanted)
+    ended = await ray_job.end_of(jobs, wanted)
+    assert ended is RunState.SUCCEEDED, await jobs.logs(submission_id(wanted.job, wanted.attempt))
+    result = ray_job.result_of(folder)
+    ray_job.check_published(folder, result)
+    best = min(result.checkpoints, key=lambda checkpoint: checkpoint.metrics["valid_loss"])
+    assert (folder / "adapter" / ADAPTER_WEIGHTS).read_bytes() == (folder / best.path / ADAPTER_WEIGHTS).read_bytes()
+    assert result.metrics["valid_loss"] == best.metrics["valid_loss"] < result.metrics["base_valid_loss"]
+    assert result.metrics["valid_reward_margin"] > 0
+    prompt = len("|user\nSay 1|\n|assistant\n")
+    tokens = 2 * prompt + len("Blue 1|") + len("Red 1|")
+    assert result.trained_tokens == len(result.checkpoints) * 4 * tokens

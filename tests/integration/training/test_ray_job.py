@@ -15,7 +15,6 @@ import psutil
 import pytest
 
 from support.fakes.tiny_model import save_tiny_model
-from support.finetune.rows import preference_rows
 from support.ray_cluster.private_ray import Cluster
 from tokenyard.clients.ray_jobs import RayJobs
 from tokenyard.core.errors import Unavailable
@@ -200,28 +199,6 @@ def check_layout(folder: Path) -> None:
     top = {"spec.json", "result.json", "summary.json", "events", "checkpoints", "adapter"}
     assert {file.name for file in folder.iterdir()} == top
     assert [file.parent.name for file in folder.glob("checkpoints/*/optimizer.pt")] == [f"step-{2 * EPOCHS:08d}"]
-
-
-async def test_preferences_are_learnt_until_they_are_and_the_best_epoch_is_published(
-    jobs: RayJobs, base_model: Path, tmp_path: Path
-) -> None:
-    file = tmp_path / "pairs.jsonl"
-    file.write_bytes(b"".join(preference_rows(1, better=f"Blue {n}", worse=f"Red {n}") for n in range(ROWS)))
-    plain = spec_of("ftjob-dpo", 1, tmp_path, base_model, file, epochs=40)
-    hyperparameters = msgspec.structs.replace(
-        plain.hyperparameters, beta=2.0, learning_rate_multiplier=100.0, early_stopping_patience=1
-    )
-    spec = msgspec.structs.replace(plain, method="dpo", hyperparameters=hyperparameters)
-    folder = await start(jobs, spec)
-    assert await end_of(jobs, spec) is RunState.SUCCEEDED, await jobs.logs(submission_id(spec.job, 1))
-    result = result_of(folder)
-    check_published(folder, result)
-    best = min(result.checkpoints, key=lambda checkpoint: checkpoint.metrics["valid_loss"])
-    assert (folder / "adapter" / ADAPTER_WEIGHTS).read_bytes() == (folder / best.path / ADAPTER_WEIGHTS).read_bytes()
-    assert result.metrics["valid_loss"] == best.metrics["valid_loss"] < result.metrics["base_valid_loss"]
-    assert result.metrics["valid_reward_margin"] > 0
-    prompt, blue, red = 1 + len("user\nWhich colour is the sky?") + 2 + 1 + len("assistant\n"), 7, 6
-    assert result.trained_tokens == len(result.checkpoints) * ROWS * (2 * prompt + blue + red)
 
 
 async def test_stopped_and_failing(
