@@ -1,20 +1,23 @@
-"""Turns chat rows into tokens and says which of them are learnt: those of assistant messages of weight 1."""
+"""Turns rows into tokens and says which of them are learnt: of chats, those of assistant messages of weight 1."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 import msgspec
 
-from tokenyard.core.chat_rows import ChatRow, RowProblem, check_chat_row
+from tokenyard.core.chat_rows import ChatRow, RowProblem
 from tokenyard.core.datasets.lines import Line, LineProblem, LineReader
+from tokenyard.core.datasets.text_rows import CompletionRow, TextRow, TrainingRow, check_training_row
 from tokenyard_deployments.training.chat import Json, served_messages, served_tools
 from tokenyard_deployments.training.failures import TrainingFailed
 
 IGNORED = -100  # the label of a token that is not learnt
 _CHUNK_BYTES = 1 << 20
+
+Row = TypeVar("Row")
 
 
 class Example(msgspec.Struct, frozen=True):
@@ -42,37 +45,37 @@ def read_lines(url: str) -> Iterator[Line | LineProblem]:
     yield from lines.finish()
 
 
-def read_rows(url: str) -> Iterator[ChatRow]:
+def read_rows(url: str, check: Callable[[object], Row] = check_training_row) -> Iterator[Row]:
     """Yield the rows of a file that was checked before; one that breaks a rule raises `TrainingFailed`."""
     for line in read_lines(url):
         if isinstance(line, LineProblem):
             raise TrainingFailed("invalid_training_file", str(line))
         try:
-            yield check_chat_row(line.row)
+            yield check(line.row)
         except RowProblem as problem:
             raise TrainingFailed("invalid_training_file", f"line {line.number}: {problem}") from None
 
 
-def encoded(rows: Iterable[ChatRow], tokenizer: Any, max_seq_length: int) -> Iterator[Example]:
+def encoded(rows: Iterable[TrainingRow], tokenizer: Any, max_seq_length: int) -> Iterator[Example]:
     """Render and tokenize row by row, cut at `max_seq_length`; what cannot be learnt raises `TrainingFailed`."""
     has_lesson = False
     for number, row in enumerate(rows, start=1):
-        example = encode_row(number, row, tokenizer, max_seq_length)
-        has_lesson = has_lesson or example.has_lesson
-        yield example
+        for example in encode_row(number, row, tokenizer, max_seq_length):
+            has_lesson = has_lesson or example.has_lesson
+            yield example
     if not has_lesson:
         raise TrainingFailed("invalid_training_file", nothing_to_learn(max_seq_length))
 
 
-def encode(rows: Iterable[ChatRow], tokenizer: Any, max_seq_length: int) -> list[Example]:
+def encode(rows: Iterable[TrainingRow], tokenizer: Any, max_seq_length: int) -> list[Example]:
     """Return all examples of a few rows; see `encoded`."""
     return list(encoded(rows, tokenizer, max_seq_length))
 
 
-def encode_row(number: int, row: ChatRow, tokenizer: Any, max_seq_length: int) -> Example:
+def encode_row(number: int, row: TrainingRow, tokenizer: Any, max_seq_length: int) -> Sequence[Example]:
     """Render and tokenize line `number`, or raise `TrainingFailed` where the template cannot show it."""
     try:
-        return example_of(row, tokenizer, max_seq_length)
+        return examples_of(row, tokenizer, max_seq_length)
     except RowProblem as problem:
         raise TrainingFailed("invalid_training_file", f"line {number}: {problem}") from None
 
@@ -84,6 +87,39 @@ def nothing_to_learn(max_seq_length: int) -> str:
 def count_tokens(examples: Iterable[Example]) -> int:
     """Return what one epoch adds to `trained_tokens`: every token of every rendered row, as cut."""
     return sum(len(example.input_ids) for example in examples)
+
+
+def examples_of(row: TrainingRow, tokenizer: Any, max_seq_length: int) -> Sequence[Example]:
+    """Return a row's tokens: one example, or of text that is longer than one may be, several.
+
+    A chat that this model's template cannot show raises `RowProblem`.
+    """
+    match row:
+        case CompletionRow():
+            return (_completion(row, tokenizer, max_seq_length),)
+        case TextRow():
+            return tuple(_parts(row, tokenizer, max_seq_length))
+    return (example_of(row, tokenizer, max_seq_length),)
+
+
+def _completion(row: CompletionRow, tokenizer: Any, max_seq_length: int) -> Example:
+    """Join the tokens that serving makes of the prompt with those of its completion and the end of the text."""
+    prompt: list[int] = tokenizer(row.prompt)["input_ids"]
+    answer: list[int] = tokenizer(row.completion, add_special_tokens=False)["input_ids"] + _end(tokenizer)
+    ids, labels = prompt + answer, [IGNORED] * len(prompt) + answer
+    return Example(ids[:max_seq_length], labels[:max_seq_length], max(0, len(ids) - max_seq_length))
+
+
+def _parts(row: TextRow, tokenizer: Any, max_seq_length: int) -> Iterator[Example]:
+    ids: list[int] = tokenizer(row.text)["input_ids"] + _end(tokenizer)
+    for begin in range(0, len(ids), max_seq_length):
+        part = ids[begin : begin + max_seq_length]
+        yield Example(part, part)
+
+
+def _end(tokenizer: Any) -> list[int]:
+    """Return the mark of a text's end, where the model has one."""
+    return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
 
 
 def example_of(row: ChatRow, tokenizer: Any, max_seq_length: int) -> Example:

@@ -16,10 +16,12 @@ from tokenyard.core.training import (
     INTERRUPTED,
     RESUME_FOLDER,
     ResumePoint,
+    TrainingCheckpoint,
     TrainingError,
     TrainingResult,
     TrainingSpec,
     TrainingStatus,
+    best_checkpoint,
     step_folder,
 )
 from tokenyard_deployments.training.attempt import AttemptFolder, read_spec
@@ -70,6 +72,9 @@ class Attempt:
     def _train(self) -> None:
         resources = self._spec.resources
         wanted = f"{resources.gpus:g} GPU" if resources.gpus else f"{resources.cpus:g} CPU"
+        _, point = self._newest()
+        if point is not None and point.is_last:
+            return  # only what comes after training was lost
         self._folder.add_event(f"Waiting for a training worker with {wanted}")
         try:
             _in_thread(lambda: fit(self._spec))
@@ -78,11 +83,11 @@ class Attempt:
             self._folder = AttemptFolder(self._spec.output_url)  # the worker has added events
 
     def _is_through(self) -> bool:
-        """Tell whether every step was trained, and not only those before a pause."""
+        """Tell whether training came to its end, and not only to a pause."""
         _, point = self._newest()
         if point is None:
             raise TrainingFailed(INTERRUPTED, "Training ended without a checkpoint.", retryable=True)
-        return point.step_number >= point.total_steps
+        return point.is_last
 
     def _export(self) -> str:
         source, point = self._newest()
@@ -90,7 +95,8 @@ class Attempt:
         try:
             metrics = self._metrics()
             check_losses(metrics.get("valid_loss"), metrics.get("base_valid_loss"))
-            path = step_folder(RESUME_FOLDER, point.step_number)
+            chosen = self._chosen(source)
+            path = step_folder(RESUME_FOLDER, point.step_number) if chosen is None else chosen.path
             digest = export_adapter(self._spec, self._folder, source, path)
         except AdapterNotAllowed as refusal:
             raise TrainingFailed(refusal.code, refusal.message) from refusal
@@ -105,10 +111,17 @@ class Attempt:
             return earlier, earlier.resume_point()
         return self._folder, point
 
+    def _chosen(self, source: AttemptFolder) -> TrainingCheckpoint | None:
+        """Return the checkpoint that becomes the model where that is not simply what the last step left."""
+        found = source.checkpoints()
+        early = self._spec.hyperparameters.early_stopping_patience is not None
+        return best_checkpoint(found) if early and found else None
+
     def _metrics(self) -> dict[str, float]:
         source, _ = self._newest()
-        counts, checkpoints = self._folder.counts(), source.checkpoints()
-        metrics = dict(checkpoints[-1].metrics) if checkpoints else {}
+        counts, checkpoints = self._folder.counts() or source.counts(), source.checkpoints()
+        chosen = self._chosen(source) or (checkpoints[-1] if checkpoints else None)
+        metrics = dict(chosen.metrics) if chosen is not None else {}
         metrics.pop("step", None)
         if counts is not None and counts.base_valid_loss is not None:
             metrics["base_valid_loss"] = counts.base_valid_loss

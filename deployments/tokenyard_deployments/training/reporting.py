@@ -2,19 +2,34 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import msgspec
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from tokenyard.core.training import CHECKPOINTS_FOLDER, TrainingCheckpoint, step_folder
 from tokenyard_deployments.training.attempt import AttemptFolder
-from tokenyard_deployments.training.evaluation.held_out import evaluate
-from tokenyard_deployments.training.examples import Example
+from tokenyard_deployments.training.evaluation.held_out import Evaluation
+from tokenyard_deployments.training.evaluation.preferences import PreferenceEvaluation
 from tokenyard_deployments.training.failures import diverged
 from tokenyard_deployments.training.resuming import ends_epoch, is_finite
+
+_REWARDS = {
+    "rewards/accuracies": "train_reward_accuracy",
+    "rewards/margins": "train_reward_margin",
+    "rewards/chosen": "train_reward_preferred",
+    "rewards/rejected": "train_reward_non_preferred",
+}
+"""TRL's names of what a step on preferences measures, and ours."""
+
+
+class Measure(Protocol):
+    """Measures a model on held-out rows."""
+
+    def __call__(self, model: Any) -> Evaluation | PreferenceEvaluation: ...
 
 
 class TrainingReporter(TrainerCallback):  # type: ignore[misc]
@@ -23,13 +38,13 @@ class TrainingReporter(TrainerCallback):  # type: ignore[misc]
     def __init__(
         self,
         folder: AttemptFolder,
-        validation: Sequence[Example],
+        measure: Measure | None,
         *,
         writes: bool,
         on_epoch: Callable[[dict[str, float]], None],
     ) -> None:
         self._folder = folder
-        self._validation = validation
+        self._measure = measure
         self._writes = writes
         self._on_epoch = on_epoch
         self._valid: dict[str, float] = {}
@@ -51,11 +66,11 @@ class TrainingReporter(TrainerCallback):  # type: ignore[misc]
             return  # the trainer also calls so where it stops
         if not is_finite(model):
             raise diverged()
-        if self._validation and self._writes:
-            measured = evaluate(model, self._validation)
+        if self._measure is not None and self._writes:
+            measured = self._measure(model)
             if not math.isfinite(measured.loss):
                 raise diverged()
-            self._valid = {"valid_loss": measured.loss, "valid_mean_token_accuracy": measured.mean_token_accuracy}
+            self._valid = {f"valid_{name}": value for name, value in msgspec.structs.asdict(measured).items()}
             # The names that OpenAI uses for a measure over the whole validation file.
             self._valid |= {f"full_{name}": value for name, value in self._valid.items()}
 
@@ -84,8 +99,8 @@ class TrainingReporter(TrainerCallback):  # type: ignore[misc]
 
 
 def step_metrics(logs: dict[str, Any]) -> dict[str, float]:
-    """Return a step's log under OpenAI's names."""
+    """Return a step's log under OpenAI's names, and what OpenAI has no name for under ours."""
     found = {"train_loss": float(logs["loss"])} if "loss" in logs else {}
     if "mean_token_accuracy" in logs:
         found["train_mean_token_accuracy"] = float(logs["mean_token_accuracy"])
-    return found
+    return found | {ours: float(logs[theirs]) for theirs, ours in _REWARDS.items() if theirs in logs}

@@ -81,6 +81,7 @@ class ResumePoints(TrainerCallback):  # type: ignore[misc]
                 total_steps=state.max_steps,
                 trained_tokens=self._tokens.upto(step),
                 created_at=int(time.time()),
+                ended_early=control.should_training_stop and self._decision is _Decision.GO_ON,
             )
             self._folder.save_resume_point(source, point)
             self._pace.saved()

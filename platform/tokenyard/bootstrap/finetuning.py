@@ -18,12 +18,14 @@ from tokenyard.finetune.pausing import JobPausing
 from tokenyard.finetune.ports import (
     LiveAdapters,
     OrganizationSlugs,
+    OwnAdapters,
     TrainableModels,
     TrainingPlans,
     TrainingReservations,
 )
 from tokenyard.finetune.results.adapter_routes import adapter_router
 from tokenyard.finetune.scheduling import TrainingPolicy
+from tokenyard.finetune.steps.starting import StartingPoints
 from tokenyard.finetune.store import JobStore
 from tokenyard.finetune.tenant_routes import job_router
 from tokenyard.settings import Settings
@@ -55,6 +57,7 @@ def file_and_job_routers(
     blobs: BlobStore,
     clock: Clock,
     models: TrainableModels,
+    own_models: OwnAdapters,
     prices: PriceLookup,
     reservations: TrainingReservations,
     organizations: OrganizationSlugs,
@@ -81,6 +84,7 @@ def file_and_job_routers(
         policy=policy,
         quota=quota,
         past=operator_store.past_training,
+        starts=StartingPoints(own_models, blobs, models),
         clock=clock,
     )
     pausing = JobPausing(jobs, policy, clock)

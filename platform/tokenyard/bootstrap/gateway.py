@@ -222,6 +222,7 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
             blobs=foundation.blobs,
             clock=clock,
             models=bases,
+            own_models=foundation.models,
             prices=foundation.prices,
             reservations=foundation.reservations,
             organizations=foundation.tenancy_operator,

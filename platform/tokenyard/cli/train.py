@@ -6,6 +6,7 @@ cancel the job, unless `--detach` was given.
 """
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -129,7 +130,7 @@ def _outcome(job: JobInfo) -> int:
 def _main(
     *,
     training_file: Annotated[str, typer.Option(help="A JSONL file here, or the id of an uploaded one (file-...).")],
-    model: Annotated[str, typer.Option(help="The base model.")],
+    model: Annotated[str, typer.Option(help="The base model, or an own fine-tuned one to train further.")],
     organization: Annotated[str | None, typer.Option(help="Id or slug; the operator says whose job it is.")] = None,
     project: Annotated[str | None, typer.Option(help="The operator says which; default: the default project.")] = None,
     suffix: Annotated[str | None, typer.Option(help="Part of the new model's name: a-z, 0-9 and '-'.")] = None,
@@ -137,12 +138,19 @@ def _main(
     n_epochs: Annotated[int | None, typer.Option(help="Passes over the file; default: auto.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows a step; default: auto.")] = None,
     learning_rate_multiplier: Annotated[float | None, typer.Option(help="Default: auto.")] = None,
+    method: Annotated[str, typer.Option(help="supervised, or dpo for rows of preferences.")] = "supervised",
+    hyperparameter: Annotated[
+        list[str] | None, typer.Option(help="Any other one as NAME=VALUE, such as beta=0.2 or rank=16.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="For the same result again.")] = None,
     base_url: Annotated[str, typer.Option(envvar="TOKENYARD_URL", help="The gateway.")] = "http://127.0.0.1:8000",
     detach: Annotated[bool, typer.Option("--detach", help="Ctrl-C and SIGTERM leave the job running.")] = False,
 ) -> None:
     """Fine-tune a model and follow the job. The key is TOKENYARD_API_KEY, or the operator's TOKENYARD_ADMIN_KEY."""
-    wanted = {"n_epochs": n_epochs, "batch_size": batch_size, "learning_rate_multiplier": learning_rate_multiplier}
+    named = {"n_epochs": n_epochs, "batch_size": batch_size, "learning_rate_multiplier": learning_rate_multiplier}
+    wanted = dict(_hyperparameter(one) for one in hyperparameter or ()) | {
+        name: value for name, value in named.items() if value is not None
+    }
 
     async def train(api: TenantApi) -> int:
         job = await api.create_job(
@@ -151,12 +159,24 @@ def _main(
             validation_file=await file_id(api, validation_file) if validation_file else None,
             suffix=suffix,
             seed=seed,
-            hyperparameters={name: value for name, value in wanted.items() if value is not None},
+            method=method,
+            hyperparameters=wanted,
         )
         write(f"Job {job.id}: {model}, {job.hyperparameters}")
         return await _follow(api, job.id, detach=detach)
 
     _exit_with(_as_tenant(train, base_url.rstrip("/").removesuffix("/v1"), organization, project))
+
+
+def _hyperparameter(given: str) -> tuple[str, object]:
+    """Read `NAME=VALUE`, where the value is JSON or else text."""
+    name, equals, value = given.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"{given!r} is not NAME=VALUE.")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 async def _as_tenant(

@@ -20,7 +20,6 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _UNSUPPORTED = (
     *(
         "use_dora",
-        "use_rslora",
         "use_qalora",
         "use_bdlora",
         "lora_bias",

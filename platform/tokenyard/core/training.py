@@ -6,13 +6,13 @@ between the two.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Literal
 
 import msgspec
 
-from tokenyard.core.adapters import LINEAR_LAYERS, AdapterNotAllowed
+from tokenyard.core.adapters import LINEAR_LAYERS, AdapterNotAllowed, AdapterRef
 from tokenyard.core.ids import JobId, OrganizationId
 
 SPEC_FILE = "spec.json"
@@ -29,21 +29,45 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 MANIFEST_FILE = "manifest.json"
 
-BASE_LEARNING_RATE = 4e-4  # what a learning_rate_multiplier of 1 means
+BASE_LEARNING_RATES: Mapping[str, float] = {"supervised": 4e-4, "dpo": 1e-4}
+"""What a learning_rate_multiplier of 1 means to each method."""
 
 
-class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True):
-    """OpenAI's three, with every "auto" resolved. `batch_size` is rows a step over all workers."""
+Schedule = Literal["linear", "cosine", "constant"]
+
+
+class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """OpenAI's, with every "auto" resolved, and those of ours that were asked for.
+
+    `batch_size` is rows a step over all workers; `beta` is of DPO alone. `warmup_ratio` is a part of all steps.
+    `early_stopping_patience` is how many epochs may pass without a lower validation loss; with it, the adapter of the
+    epoch with the lowest is kept. None stands for the default of training.
+    """
 
     n_epochs: int
     batch_size: int
     learning_rate_multiplier: float
+    beta: float | None = None
+    warmup_ratio: float | None = None
+    lr_scheduler_type: Schedule | None = None
+    weight_decay: float | None = None
+    max_grad_norm: float | None = None
+    early_stopping_patience: int | None = None
 
 
 class LoraSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What an adapter is. `start` is the fine-tuned model with whose weights it begins; None: with random ones.
+
+    What it adds to a layer is scaled by `alpha / rank`, and with `use_rslora` by `alpha / sqrt(rank)`. `dropout` is of
+    training alone.
+    """
+
     rank: int = 8
     alpha: int = 16
     target_modules: tuple[str, ...] = LINEAR_LAYERS
+    use_rslora: bool = False
+    dropout: float = 0.0
+    start: AdapterRef | None = None
 
 
 class TrainingResources(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +111,7 @@ class TrainingSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt at one job. URLs are fsspec URLs; `base_model_path` is a local folder on every training machine.
 
     `resume_url` is the output folder of an earlier attempt: training goes on from its last resume point.
+    Otherwise it begins with the adapter in the folder `start_url`, or where there is none, with random weights.
     """
 
     job: JobId
@@ -103,6 +128,7 @@ class TrainingSpec(msgspec.Struct, frozen=True, kw_only=True):
     max_lora_rank: int
     validation_url: str | None = None
     resume_url: str | None = None
+    start_url: str | None = None
     lora: LoraSettings = LoraSettings()
     resources: TrainingResources = TrainingResources()
 
@@ -127,13 +153,21 @@ class ResumePoint(msgspec.Struct, frozen=True, kw_only=True):
     total_steps: int
     trained_tokens: int
     created_at: int
+    ended_early: bool = False
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no more steps follow."""
+        return self.ended_early or self.step_number >= self.total_steps
 
 
 class TrainingEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the job's story; `seq` counts from 1 in each attempt, `created_at` is unix seconds.
 
     `data` of a `metrics` event has `step`, `total_steps`, `epoch`, `train_loss`, `train_mean_token_accuracy`, and at
-    the end of an epoch `full_valid_loss` and `full_valid_mean_token_accuracy` where there is a validation file.
+    the end of an epoch `full_valid_loss` and `full_valid_mean_token_accuracy` where there is a validation file. With
+    DPO the accuracy is of the preferred answers, and there are `train_reward_accuracy`, `train_reward_margin`,
+    `train_reward_preferred`, `train_reward_non_preferred`, and of the validation file the first two of them.
     `checkpoint` is one that is whole since just now.
     """
 
@@ -167,12 +201,18 @@ class TrainingError(msgspec.Struct, frozen=True):
     retryable: bool = False
 
 
+def best_checkpoint(checkpoints: Sequence[TrainingCheckpoint]) -> TrainingCheckpoint:
+    """Return the one with the lowest validation loss, the earlier of two; there must be one."""
+    return min(checkpoints, key=lambda checkpoint: checkpoint.metrics["valid_loss"])
+
+
 class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
     """The end of an attempt.
 
     `trained_tokens` is, over every row that was trained on, the tokens of the whole rendered conversation (cut at
     `max_seq_length`), once for each epoch, up to the last resume point: what earlier attempts trained counts, work
     done twice does not. `checkpoints` are this attempt's.
+    A row of DPO is two conversations, each with its prompt: the prompt's tokens count twice.
     `metrics` has `train_loss`, `train_mean_token_accuracy` and, with a validation file, `valid_loss`,
     `valid_mean_token_accuracy`, `base_valid_loss`. `adapter` is relative to the attempt's folder.
     """
@@ -224,7 +264,10 @@ def attempts_folder(organization: OrganizationId, job: JobId) -> str:
 
 
 def job_folder(organization: OrganizationId, job: JobId, attempt: int) -> str:
-    """Return the folder of one attempt; 0 is for an adapter that is taken in without training."""
+    """Return the folder of one attempt; 0 is for an adapter from before all of them.
+
+    That is one that is taken in without training, or one with which training begins.
+    """
     return f"{attempts_folder(organization, job)}/{attempt}"
 
 

@@ -2,7 +2,8 @@
 
 The worst case is `epochs x` the bound of the dataset's tokens: UTF-8 bytes of its text plus what the chat template
 adds at most. No tokenizer makes more tokens than bytes, so a job never costs more than was reserved. Once its files
-are checked and counted, only what they cost stays reserved.
+are checked and counted, only what they cost stays reserved. A row of DPO is two conversations, each with what both
+answers follow.
 """
 
 import asyncio
@@ -30,6 +31,7 @@ from tokenyard.core.training import Hyperparameters, LoraSettings, TrainingLimit
 from tokenyard.core.usage import DEFAULT_TIER
 from tokenyard.finetune.job import Job, JobError
 from tokenyard.finetune.job_request import MAX_SEED, JobRequest
+from tokenyard.finetune.methods import METHODS
 from tokenyard.finetune.methods.adapter import ADAPTER
 from tokenyard.finetune.methods.dataset import DatasetSummary
 from tokenyard.finetune.planning.estimate import Estimate, Past, machine_kind, steps_of
@@ -44,6 +46,7 @@ from tokenyard.finetune.ports import (
 from tokenyard.finetune.progress import JobChanged, JobProgress, Note, fail
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.states import JobState
+from tokenyard.finetune.steps.starting import StartingPoint, StartingPoints
 from tokenyard.finetune.store import JobStore
 from tokenyard.storage.quota import StorageQuota
 
@@ -78,6 +81,7 @@ class JobCreation:
         policy: TrainingPolicy,
         quota: StorageQuota,
         past: Past,
+        starts: StartingPoints,
         clock: Clock,
         earlier_wait_s: float = EARLIER_WAIT_S,
     ) -> None:
@@ -92,6 +96,7 @@ class JobCreation:
         self._policy = policy
         self._quota = quota
         self._past = past
+        self._starts = starts
         self._clock = clock
         self._earlier_wait_s = earlier_wait_s
 
@@ -101,8 +106,8 @@ class JobCreation:
         Raises:
             InvalidRequest: a field is wrong, a file is not a training file, or the key was used for another request.
             Conflict: the job of this key is still being created.
-            ModelNotFound: there is no such base model.
-            PermissionDenied: the caller may not use the base model.
+            ModelNotFound: there is no such base model, and no such fine-tuned model of the organization.
+            PermissionDenied: the caller may not use the model.
             QuotaExceeded: the worst case is not covered, or there is no room for what the job makes.
             BudgetInUse: it is not covered now; nothing is left behind.
             RateLimited: too many unfinished jobs.
@@ -159,11 +164,12 @@ class JobCreation:
 
     async def _planned(self, principal: Principal, request: JobRequest, idempotency_key: str | None) -> Estimate:
         now_ms = self._clock.now_ms()
-        model, listed = self._model_and_price(request.model, now_ms)
-        principal.check_model(model.id)
+        start = await self._start(principal, request)
+        model, listed = self._model_and_price(request.model if start is None else start.base, now_ms)
+        principal.check_model(request.model)
         price = principal.price_of(listed, DEFAULT_TIER, now_ms)
         work = await (
-            self._training(principal, request, model)
+            self._training(principal, request, model, start)
             if request.adapter is None
             else self._taking_in(principal, request, model)
         )
@@ -192,17 +198,36 @@ class JobCreation:
         )
         return Estimate(job=job, price=price, steps=work.steps)
 
-    async def _training(self, principal: Principal, request: JobRequest, model: BaseModel) -> _Work:
+    async def _start(self, principal: Principal, request: JobRequest) -> StartingPoint | None:
+        """Return the own fine-tuned model that is to be trained further; None where it is a base model."""
+        if not request.model.startswith("ft:"):
+            return None
+        start = await self._starts.find(principal.organization, request.model)
+        if start is None:
+            raise _not_trainable(request.model)
+        if request.adapter is not None:
+            raise InvalidRequest("An adapter is taken in for a base model, not for a fine-tuned one.", param="model")
+        return start
+
+    async def _training(
+        self, principal: Principal, request: JobRequest, model: BaseModel, start: StartingPoint | None
+    ) -> _Work:
         # What it makes must find room; how large that is, its rank and layers decide.
         await self._quota.check(principal.organization, 1, param="training_file")
         summary = await self._dataset(principal, request, request.training_file, "training_file")
         if request.validation_file is not None:
             await self._dataset(principal, request, request.validation_file, "validation_file")
-        hyperparameters = request.settings.resolved(summary.rows)
-        tokens = hyperparameters.n_epochs * summary.token_bound(
-            template_tokens=model.template_tokens, template_tokens_per_message=model.template_tokens_per_message
+        asked = request.hyperparameters_asked
+        hyperparameters = asked.resolved(summary.rows)
+        lora = asked.lora(
+            self._models.rules(model.id), None if start is None else start.lora, where=request.hyperparameters_place
         )
-        return _Work(tokens, steps_of(hyperparameters, summary.rows), hyperparameters)
+        conversations = next(one.conversations for one in METHODS if one.name == summary.method)
+        tokens = hyperparameters.n_epochs * summary.token_bound(
+            template_tokens=conversations * model.template_tokens,
+            template_tokens_per_message=model.template_tokens_per_message,
+        )
+        return _Work(tokens, steps_of(hyperparameters, summary.rows), hyperparameters, lora)
 
     async def _taking_in(self, principal: Principal, request: JobRequest, model: BaseModel) -> _Work:
         """Take in an adapter: nothing is trained, so nothing is paid for but what is asked of it later."""
@@ -216,13 +241,11 @@ class JobCreation:
         return _Work(tokens=0, lora=request.adapter.lora(self._models.rules(model.id)))
 
     def _model_and_price(self, name: str, at_ms: int) -> tuple[BaseModel, Price]:
-        if name.startswith("ft:"):
-            raise InvalidRequest("Training a fine-tuned model further is not available.", param="model")
         model = self._models.get(name)
         if model is not None and model.task is not ModelTask.CHAT:
             raise InvalidRequest(f"The model `{name}` makes embeddings. It cannot be fine-tuned.", param="model")
         if model is None or model.max_lora_rank == 0:
-            raise ModelNotFound(f"The model `{name}` does not exist or cannot be fine-tuned.", param="model")
+            raise _not_trainable(name)
         price = self._prices.price(name, fine_tuned=False, at_ms=at_ms)
         # The result could not go live without a price of its own, so training it would only cost.
         if price is None or self._prices.price(name, fine_tuned=True, at_ms=at_ms) is None:
@@ -265,7 +288,7 @@ class JobCreation:
         notes = (
             Note(message=f"Created fine-tuning job: {job.id}", source="created"),
             Note(
-                message=f"Validating {'training' if job.lora is None else 'adapter'} file: {job.training_file}",
+                message=f"Validating {'adapter' if job.takes_in else 'training'} file: {job.training_file}",
                 source="validating",
             ),
         )
@@ -289,6 +312,10 @@ def _check_day(limits: TrainingLimits, job: Job) -> None:
             code="training_tokens_limit_exceeded",
             param="training_file",
         )
+
+
+def _not_trainable(name: str) -> ModelNotFound:
+    return ModelNotFound(f"The model `{name}` does not exist or cannot be fine-tuned.", param="model")
 
 
 def _still_creating() -> Conflict:

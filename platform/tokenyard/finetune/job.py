@@ -2,7 +2,7 @@
 
 import msgspec
 
-from tokenyard.core.adapters import FineTunedName
+from tokenyard.core.adapters import AdapterRef, FineTunedName
 from tokenyard.core.ids import AdapterId, ApiKeyId, FileId, JobId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.training import Hyperparameters, LoraSettings
@@ -94,6 +94,16 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def status(self) -> JobStatus:
         return outward(self.state, self.outcome)
+
+    @property
+    def starts_from(self) -> AdapterRef | None:
+        """The fine-tuned model with whose weights training begins."""
+        return None if self.lora is None else self.lora.start
+
+    @property
+    def takes_in(self) -> bool:
+        """Whether it trains nothing and takes in an adapter as it is."""
+        return self.hyperparameters is None
 
     @property
     def files(self) -> dict[str, FileId]:

@@ -9,8 +9,10 @@ from pydantic import BaseModel, Field
 from tokenyard.core.adapters import valid_suffix
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.finetune.methods.adapter import AdapterSettings
-from tokenyard.finetune.methods.method import Json, MethodSettings
-from tokenyard.finetune.methods.supervised import RequestedHyperparameters, SupervisedSettings
+from tokenyard.finetune.methods.dpo import DpoHyperparameters, DpoSettings
+from tokenyard.finetune.methods.hyperparameters import RequestedHyperparameters
+from tokenyard.finetune.methods.method import Json
+from tokenyard.finetune.methods.supervised import SupervisedSettings
 from tokenyard.web.request_guard import NO_NUL
 
 MAX_SEED = 2_147_483_647
@@ -25,8 +27,8 @@ class MethodRequest(BaseModel, extra="forbid"):
 
     type: Literal["supervised", "dpo", "reinforcement", "adapter"]
     supervised: SupervisedSettings | None = None
+    dpo: DpoSettings | None = None
     adapter: AdapterSettings | None = None
-    dpo: Json | None = None
     reinforcement: Json | None = None
 
 
@@ -50,6 +52,10 @@ class JobRequest(BaseModel, extra="forbid"):
         if self.method is not None and self.hyperparameters is not None:
             raise InvalidRequest(
                 "Give hyperparameters either in `method` or in `hyperparameters`, not in both.", param="hyperparameters"
+            )
+        if self.validation_file is None and self.hyperparameters_asked.early_stopping_patience is not None:
+            raise InvalidRequest(
+                "Stopping early needs a validation_file.", param=f"{self.hyperparameters_place}.early_stopping_patience"
             )
         if self.adapter is not None and self.validation_file is not None:
             raise InvalidRequest("Nothing is trained, so there is nothing to validate.", param="validation_file")
@@ -83,22 +89,30 @@ class JobRequest(BaseModel, extra="forbid"):
         return None if self.method is None else self.method.adapter
 
     @property
-    def settings(self) -> MethodSettings:
-        """Return what training is set to, wherever the client said so."""
+    def hyperparameters_asked(self) -> RequestedHyperparameters:
+        """What training is set to, wherever the client said so."""
         if self.method is None:
-            return SupervisedSettings(hyperparameters=self.hyperparameters)
-        return self.method.supervised or SupervisedSettings()
+            return self.hyperparameters or RequestedHyperparameters()
+        if self.method.type == "dpo":
+            return (self.method.dpo or DpoSettings()).hyperparameters or DpoHyperparameters()
+        return (self.method.supervised or SupervisedSettings()).hyperparameters or RequestedHyperparameters()
+
+    @property
+    def hyperparameters_place(self) -> str:
+        """The field of the request in which they stand."""
+        return "hyperparameters" if self.method is None else f"method.{self.method.type}.hyperparameters"
 
 
 def _check_method(method: MethodRequest) -> None:
-    if method.type in ("dpo", "reinforcement"):
+    if method.type == "reinforcement":
         raise InvalidRequest(
-            f"The method '{method.type}' is not available; use 'supervised' or 'adapter'.",
+            "The method 'reinforcement' is not available; use 'supervised', 'dpo' or 'adapter'.",
             code="method_not_available",
             param="method.type",
         )
-    other = method.adapter if method.type == "supervised" else method.supervised
-    if any(settings is not None for settings in (other, method.dpo, method.reinforcement)):
+    given = {"supervised": method.supervised, "dpo": method.dpo, "adapter": method.adapter}
+    others = [method.reinforcement, *(settings for name, settings in given.items() if name != method.type)]
+    if any(settings is not None for settings in others):
         raise InvalidRequest(f"Only method.{method.type} fits the method '{method.type}'.", param="method")
     if method.type == "adapter" and method.adapter is None:
         raise InvalidRequest("Missing required field `method.adapter`.", param="method.adapter")

@@ -73,6 +73,7 @@ def finetune_loops(
     settlement = JobSettlement(adapters=adapters, clock=clock)
     validation = JobValidation(
         files=CheckFiles(blobs, files),
+        blobs=blobs,
         runs=runs,
         reservations=reservations,
         models=models,

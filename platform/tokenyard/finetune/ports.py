@@ -71,6 +71,24 @@ class TrainableModels(Protocol):
         ...
 
 
+class OwnAdapter(Protocol):
+    """A fine-tuned model that may be called."""
+
+    @property
+    def base(self) -> str: ...
+
+    @property
+    def ref(self) -> AdapterRef: ...
+
+
+class OwnAdapters(Protocol):
+    """The fine-tuned models of an organization (catalog)."""
+
+    async def own_adapter(self, organization: OrganizationId, name: str) -> OwnAdapter | None:
+        """Return the live one called exactly `name`; None also where it is another's."""
+        ...
+
+
 class TrainingReservations(Protocol):
     """Sets money aside for a job, once (billing); its `TrainingFinished` event closes it.
 

@@ -15,7 +15,8 @@ class JobRow(Base):
     the next look. `attempt`, `submitted` and `events_taken` are about the newest attempt; `digest` is its adapter's.
     `lost_attempts` are those that broke off, not those that were paused.
     Before the first attempt, `check_run` is the run that checks the files, and `submitted` is about that.
-    `lora` is of an adapter that the job takes in as it is, without training; such a job has no `hyperparameters`.
+    `lora` is what its adapter is, None in jobs from before that was noted; one that takes in an adapter as it is,
+    without training, has no `hyperparameters`.
     `request_digest` is of the body that was sent with `idempotency_key`. `fair` are `job.FairTags`, `steps` a
     `job.StepProgress`, `machine` is what `planning.estimate` calls the cluster's. `result_file` is there once a job
     that made steps has ended.

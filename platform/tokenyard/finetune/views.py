@@ -1,17 +1,22 @@
 """Jobs, their events and checkpoints as the API shows them."""
 
 from math import ceil
-from typing import Literal
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel
+import msgspec
+from pydantic import BaseModel, Field
 
 from tokenyard.core.money import to_dollars, training_cost
+from tokenyard.core.training import LoraSettings, Schedule
 from tokenyard.finetune.job import Job
 from tokenyard.finetune.methods.method import Json
 from tokenyard.finetune.planning.estimate import Estimate, finish_of
 from tokenyard.finetune.states import JobState, JobStatus
 from tokenyard.finetune.tables import CheckpointRow
 from tokenyard.web.pages import Identified
+
+_Value = TypeVar("_Value")
+OnlyIfSet = Annotated[_Value | None, Field(exclude_if=lambda value: value is None)]
 
 
 class JobErrorView(BaseModel, from_attributes=True):
@@ -23,11 +28,21 @@ class JobErrorView(BaseModel, from_attributes=True):
 
 
 class HyperparametersView(BaseModel, from_attributes=True):
-    """What was asked for, with every "auto" decided."""
+    """OpenAI's, with every "auto" decided, and those of ours that are not the defaults."""
 
     n_epochs: int
     batch_size: int
     learning_rate_multiplier: float
+    rank: OnlyIfSet[int] = None
+    alpha: OnlyIfSet[int] = None
+    target_modules: OnlyIfSet[list[str]] = None
+    use_rslora: OnlyIfSet[bool] = None
+    dropout: OnlyIfSet[float] = None
+    warmup_ratio: OnlyIfSet[float] = None
+    lr_scheduler_type: OnlyIfSet[Schedule] = None
+    weight_decay: OnlyIfSet[float] = None
+    max_grad_norm: OnlyIfSet[float] = None
+    early_stopping_patience: OnlyIfSet[int] = None
 
 
 class MethodSettingsView(BaseModel):
@@ -36,15 +51,30 @@ class MethodSettingsView(BaseModel):
     hyperparameters: HyperparametersView
 
 
+class DpoHyperparametersView(HyperparametersView):
+    beta: float
+
+
+class DpoSettingsView(BaseModel):
+    hyperparameters: DpoHyperparametersView
+
+
 class MethodView(BaseModel):
     """OpenAI's method object: the settings stand under the method's name."""
 
-    type: str
+    type: Literal["supervised"] = "supervised"
     supervised: MethodSettingsView
 
 
+class DpoMethodView(BaseModel):
+    """The method that learns from preferences."""
+
+    type: Literal["dpo"] = "dpo"
+    dpo: DpoSettingsView
+
+
 class NoHyperparametersView(BaseModel):
-    """Of a job that trains nothing."""
+    """OpenAI shows them in this place for supervised fine-tuning only."""
 
 
 class LoraView(BaseModel, from_attributes=True):
@@ -53,6 +83,7 @@ class LoraView(BaseModel, from_attributes=True):
     rank: int
     alpha: int
     target_modules: list[str]
+    use_rslora: bool
 
 
 class AdapterMethodView(BaseModel):
@@ -78,7 +109,7 @@ class JobView(Identified):
     trained_tokens: int | None
     error: JobErrorView | None
     hyperparameters: HyperparametersView | NoHyperparametersView
-    method: MethodView | AdapterMethodView
+    method: MethodView | DpoMethodView | AdapterMethodView
     seed: int
     estimated_finish: int | None = None
     integrations: list[Json]
@@ -91,7 +122,7 @@ class JobView(Identified):
             id=job.id,
             created_at=job.created_at_ms // 1000,
             finished_at=job.finished_at,
-            model=job.model,
+            model=job.model if job.starts_from is None else job.starts_from.name,
             fine_tuned_model=str(job.model_name) if job.state is JobState.SUCCEEDED else None,
             organization_id=job.organization,
             status=job.status,
@@ -179,11 +210,24 @@ class OperatorJobView(JobView):
         )
 
 
-def _work(job: Job) -> tuple[HyperparametersView | NoHyperparametersView, MethodView | AdapterMethodView]:
-    if job.lora is not None:
+def _work(
+    job: Job,
+) -> tuple[HyperparametersView | NoHyperparametersView, MethodView | DpoMethodView | AdapterMethodView]:
+    if job.takes_in:
         return NoHyperparametersView(), AdapterMethodView(adapter=LoraView.model_validate(job.lora))
-    hyperparameters = HyperparametersView.model_validate(job.hyperparameters)
-    return hyperparameters, MethodView(type=job.method, supervised=MethodSettingsView(hyperparameters=hyperparameters))
+    if job.method == "dpo":
+        settings = DpoSettingsView(hyperparameters=DpoHyperparametersView.model_validate(_all_settings(job)))
+        return NoHyperparametersView(), DpoMethodView(dpo=settings)
+    hyperparameters = HyperparametersView.model_validate(_all_settings(job))
+    return hyperparameters, MethodView(supervised=MethodSettingsView(hyperparameters=hyperparameters))
+
+
+def _all_settings(job: Job) -> Json:
+    """Return how training and its adapter are set, as far as that differs from the defaults."""
+    lora, plain = job.lora or LoraSettings(), LoraSettings()
+    names = ("rank", "alpha", "target_modules", "use_rslora", "dropout")
+    asked = {name: getattr(lora, name) for name in names if getattr(lora, name) != getattr(plain, name)}
+    return {**msgspec.to_builtins(job.hyperparameters), **asked}
 
 
 def _error(job: Job) -> JobErrorView | None:

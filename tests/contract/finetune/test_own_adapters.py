@@ -52,7 +52,10 @@ async def test_one_upload_and_one_call(platform: Platform) -> None:
     assert job.trained_tokens is None
     assert platform.reservations.open == {job.id: 0}
     sent = job.to_dict()
-    assert sent["method"] == {"type": "adapter", "adapter": {"rank": 4, "alpha": 8, "target_modules": ["q_proj"]}}
+    assert sent["method"] == {
+        "type": "adapter",
+        "adapter": {"rank": 4, "alpha": 8, "target_modules": ["q_proj"], "use_rslora": False},
+    }
     assert sent["hyperparameters"] == {}
     assert await platform.acme.fine_tuning.jobs.retrieve(job.id) == job
     assert [found.id async for found in await platform.acme.fine_tuning.jobs.list()] == [job.id]
@@ -132,7 +135,6 @@ async def test_only_safetensors_files_are_taken(platform: Platform) -> None:
         ({"target_modules": ["lm_head"]}, "module_not_allowed"),
         ({"target_modules": "all-linear"}, "module_not_allowed"),
         ({"use_dora": True}, "adapter_unsupported"),
-        ({"use_rslora": True}, "adapter_unsupported"),
         ({"init_lora_weights": "pissa"}, "adapter_unsupported"),
         ({"peft_type": "IA3"}, "adapter_unsupported"),
         ({"lora_alpha": 1e300}, "alpha_not_allowed"),

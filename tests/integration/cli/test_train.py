@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from redis.asyncio import Redis
 
 from support.finetune.ports import FixedModels, FixedPrices, MemoryReservations
-from support.finetune.rows import rows
+from support.finetune.rows import preference_rows, rows
 from support.finetune.stack import POLICY, FinetuneStack
 from support.servers.asgi import running
 from support.tenancy_stand import tenancy_outbox
@@ -125,6 +125,7 @@ def _control_plane(stack: FinetuneStack, redis: Redis) -> tuple[FastAPI, ApiKeys
         blobs=stack.blobs,
         clock=stack.clock,
         models=FixedModels(),
+        own_models=stack.catalog,
         prices=FixedPrices(),
         reservations=MemoryReservations(),
         organizations=operator_store,
@@ -170,6 +171,27 @@ async def test_a_tenant_hears_why_its_job_failed(plane: ControlPlane) -> None:
     output = await plane.output_of(command)
     assert command.returncode == 1
     assert output.splitlines()[-1] == "The job failed: The loss is not a number any more."
+
+
+async def test_preferences_and_any_other_setting(plane: ControlPlane) -> None:
+    plane.dataset.write_bytes(preference_rows(12))
+    more = ("beta=0.5", "lr_scheduler_type=cosine", 'target_modules=["q_proj", "v_proj"]')
+    given = [part for one in more for part in ("--hyperparameter", one)]
+    command = await plane.command("--method", "dpo", "--n-epochs", "2", *given, TOKENYARD_API_KEY=plane.tenant_key)
+    submission = await plane.submitted()
+    spec = plane.stack.cluster.specs[submission]
+    assert (spec.method, spec.lora.target_modules) == ("dpo", ("q_proj", "v_proj"))
+    wanted = spec.hyperparameters
+    assert (wanted.n_epochs, wanted.beta, wanted.lr_scheduler_type) == (2, 0.5, "cosine")
+    await plane.stack.cluster.succeed(submission, tokens=12)
+    assert "Succeeded" in await plane.output_of(command)
+
+
+async def test_a_setting_that_is_not_one_is_refused_by_name(plane: ControlPlane) -> None:
+    for given, said in (("rank", "is not NAME=VALUE"), ("rank=99", "The rank must be 1 to 16")):
+        command = await plane.command("--hyperparameter", given, TOKENYARD_API_KEY=plane.tenant_key)
+        assert said in await plane.output_of(command)
+        assert command.returncode != 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -13,9 +13,9 @@ def test_every_method_that_the_api_offers_can_be_trained() -> None:
 
 def test_every_method_that_the_api_offers_can_be_checked() -> None:
     pytest.importorskip("transformers")
-    from tokenyard_deployments.training.data.check import CHATS  # noqa: PLC0415
+    from tokenyard_deployments.training.data.check import LESSONS  # noqa: PLC0415
 
-    assert {method.name for method in OFFERED} == set(CHATS)
+    assert {method.name for method in OFFERED} == set(LESSONS)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -24,7 +24,7 @@ def test_a_method_has_its_file(name: str) -> None:
     assert training_method(name).__module__ == f"tokenyard_deployments.training.methods.{name}"
 
 
-@pytest.mark.parametrize("name", ["dpo", "..machine", ""])
+@pytest.mark.parametrize("name", ["reinforcement", "..machine", ""])
 def test_any_other_name_fails_the_attempt(name: str) -> None:
     with pytest.raises(TrainingFailed) as failed:
         training_method(name)

@@ -16,7 +16,7 @@ STATE = SimpleNamespace(global_step=3, max_steps=8, epoch=1.5)
 
 def reporter(folder: Path, *, writes: bool = True) -> TrainingReporter:
     return TrainingReporter(
-        AttemptFolder(f"file://{folder}/attempt"), [], writes=writes, on_epoch=lambda _metrics: None
+        AttemptFolder(f"file://{folder}/attempt"), None, writes=writes, on_epoch=lambda _metrics: None
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from support.finetune.adapter_files import lora_config
 from tokenyard.core.datasets.checking import (
     CheckError,
     CheckResult,
@@ -186,10 +187,15 @@ class TrainingCluster:
     ) -> None:
         """End a run with an adapter whose manifest and hashes are true."""
         spec = self.specs[submission]
-        contents = {ADAPTER_WEIGHTS: submission.encode() * 100, ADAPTER_CONFIG: b'{"r": 8}'}
+        contents = {ADAPTER_WEIGHTS: submission.encode() * 100, ADAPTER_CONFIG: lora_config(rank=rank)}
         files = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
         manifest = AdapterManifest(
-            files=files, digest=adapter_digest(files), base_model=spec.base_model, rank=rank, target_modules=("q_proj",)
+            files=files,
+            digest=adapter_digest(files),
+            base_model=spec.base_model,
+            rank=rank,
+            target_modules=("q_proj",),
+            base_content_hash="c" * 64,  # as in `ports.SMALL_MODEL`
         )
         for name, content in contents.items():
             await self._write(submission, f"{ADAPTER_FOLDER}/{name}", content)

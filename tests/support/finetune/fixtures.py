@@ -73,6 +73,7 @@ async def platform(database: Database, tmp_path: Path) -> AsyncIterator[Platform
         blobs=blobs,
         clock=SystemClock(),
         models=FixedModels(),
+        own_models=MemoryAdapterCatalog(database),
         prices=FixedPrices(without=["unpriced"]),
         reservations=reservations,
         organizations=SlugOfId(),

@@ -1,11 +1,12 @@
 """What fine-tuning needs from catalog, billing and tenancy, in memory, with the same promises."""
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from support.finetune.adapter_files import base_weights, read_shapes
-from tokenyard.core.adapters import AdapterRules, BaseShapes, FineTunedName
+from tokenyard.core.adapters import AdapterRef, AdapterRules, BaseShapes, FineTunedName
 from tokenyard.core.errors import BudgetInUse, QuotaExceeded
 from tokenyard.core.ids import AdapterId, ApiKeyId, JobId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.models import BaseModel, ModelTask
@@ -97,6 +98,11 @@ class SlugOfId:
         return organization.removeprefix("org_").lower()
 
 
+class OwnModel(NamedTuple):
+    base: str
+    ref: AdapterRef
+
+
 class MemoryAdapterCatalog:
     """The life of each adapter, as a list of what happened to it."""
 
@@ -105,6 +111,7 @@ class MemoryAdapterCatalog:
         self.lives: dict[AdapterId, list[str]] = {}
         self.paths: dict[AdapterId, tuple[str, str]] = {}
         self.names: dict[AdapterId, FineTunedName] = {}
+        self.owners: dict[AdapterId, OrganizationId] = {}
 
     async def path(self, organization: OrganizationId, adapter: AdapterId) -> str | None:
         folder = self.paths.get(adapter, ("", ""))[0]
@@ -127,6 +134,7 @@ class MemoryAdapterCatalog:
         async with self._database.transaction() as session:
             await fence(session)
         self.names[name.id] = name
+        self.owners[name.id] = organization
         self.paths[name.id] = (path, digest)
         self._next(name.id, "checking")
 
@@ -138,6 +146,13 @@ class MemoryAdapterCatalog:
     async def fail(self, organization: OrganizationId, adapter: AdapterId, reason: str) -> None:
         if adapter in self.lives:
             self._next(adapter, "retired")
+
+    async def own_adapter(self, organization: OrganizationId, name: str) -> OwnModel | None:
+        for adapter, found in self.names.items():
+            if str(found) == name and self.owners[adapter] == organization and self.lives[adapter][-1] == "live":
+                path, digest = self.paths[adapter]
+                return OwnModel(found.base, AdapterRef(adapter, name, path, digest))
+        return None
 
     def _next(self, adapter: AdapterId, state: str) -> None:
         life = self.lives.setdefault(adapter, [])

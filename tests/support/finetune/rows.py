@@ -12,3 +12,13 @@ def rows(count: int, *, answer: str = "Blue.") -> bytes:
         ]
     }
     return (json.dumps(row) + "\n").encode() * count
+
+
+def preference_rows(count: int, *, better: str = "Blue.", worse: str = "Who knows?") -> bytes:
+    """Return a training file of preferences with `count` rows."""
+    row = {
+        "input": {"messages": [{"role": "user", "content": "Which colour is the sky?"}]},
+        "preferred_output": [{"role": "assistant", "content": better}],
+        "non_preferred_output": [{"role": "assistant", "content": worse}],
+    }
+    return (json.dumps(row) + "\n").encode() * count

@@ -36,6 +36,7 @@ from tokenyard.finetune.loops import finetune_loops
 from tokenyard.finetune.operator_store import LEASE_MS, JobOperatorStore, files_in_use
 from tokenyard.finetune.pausing import JobPausing
 from tokenyard.finetune.scheduling import TrainingPolicy
+from tokenyard.finetune.steps.starting import StartingPoints
 from tokenyard.finetune.store import JobStore
 from tokenyard.metering.events import TrainingFinished, decode_event
 from tokenyard.metering.stream import USAGE_TOPIC
@@ -91,6 +92,7 @@ class FinetuneStack:
             "policy": self.policy,
             "quota": self.quota,
             "past": self.operator.past_training,
+            "starts": StartingPoints(self.catalog, self.blobs, FixedModels()),
             "clock": self.clock,
         }
         return JobCreation(**{**parts, **replaced})

@@ -29,7 +29,6 @@ def test_a_good_adapter_passes_with_its_rank() -> None:
         ({"target_modules": []}, "module_not_allowed"),
         ({"target_modules": ["q_proj", ["v_proj"]]}, "module_not_allowed"),
         ({"peft_type": "IA3"}, "adapter_unsupported"),
-        ({"use_rslora": True}, "adapter_unsupported"),
         ({"alpha_pattern": {"q_proj": 1}}, "adapter_unsupported"),
     ],
 )

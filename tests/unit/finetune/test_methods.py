@@ -16,6 +16,7 @@ class Preferences:
 
     name = "preferences"
     row_field = "better"
+    conversations = 2
 
     def check_row(self, row: object) -> RowSize:
         if not isinstance(row, dict) or set(row) != {"better", "worse"}:

@@ -22,7 +22,7 @@ def row(question: str, answer: str) -> ChatRow:
 def notes_of(*rows: ChatRow, file: str = "training_file", trained: FileNotes | None = None) -> FileNotes:
     notes = FileNotes(file)
     for line, one in enumerate(rows, start=1):
-        notes.add(line, one, LEARNT, trained)
+        notes.add(line, [one], [LEARNT], learns=True, trained=trained)
     return notes
 
 
@@ -52,7 +52,8 @@ def test_held_out_rows_that_are_trained_on() -> None:
 def test_lengths() -> None:
     notes = FileNotes("training_file")
     for line in range(1, 101):
-        notes.add(line, row(str(line), "x"), Example([0] * line, [1] * line, cut=900 if line == 100 else 0), None)
+        example = Example([0] * line, [1] * line, cut=900 if line == 100 else 0)
+        notes.add(line, [row(str(line), "x")], [example], learns=True, trained=None)
     lengths = notes.report().lengths
     assert (lengths.shortest, lengths.median, lengths.p90, lengths.p99, lengths.longest) == (1, 50, 90, 99, 1000)
     assert lengths.rows_up_to == {"1": 1, "2": 1, "4": 2, "8": 4, "16": 8, "32": 16, "64": 32, "128": 35, "1024": 1}
@@ -62,7 +63,8 @@ def test_lengths() -> None:
 def test_rows_that_teach_nothing_are_named_up_to_a_bound() -> None:
     notes = FileNotes("training_file")
     for line in range(1, 51):
-        notes.add(line, row(str(line), str(line)), Example([1, 2], [1, IGNORED], cut=5), None)
+        example = Example([1, 2], [1, IGNORED], cut=5)
+        notes.add(line, [row(str(line), str(line))], [example], learns=False, trained=None)
     [found] = notes.findings(2)
     assert (found.code, found.count, len(found.lines)) == ("nothing_learnt", 50, MAX_LINES_NAMED)
     assert str(found).endswith("19, 20, ...)")

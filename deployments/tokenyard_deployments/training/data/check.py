@@ -1,22 +1,34 @@
 """Checks a job's files as training will read them: every row by its rules and through the base model's template."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from tokenyard.core.chat_rows import ChatRow, RowProblem, check_chat_row
+from tokenyard.core.chat_rows import ChatRow, RowProblem
 from tokenyard.core.datasets.checking import CheckError, CheckSpec, DataReport
 from tokenyard.core.datasets.lines import MAX_PROBLEMS, Line, LineProblem
+from tokenyard.core.datasets.preference_rows import check_preference_row
+from tokenyard.core.datasets.text_rows import TrainingRow, check_training_row
 from tokenyard_deployments.training.data.findings import FileNotes
-from tokenyard_deployments.training.examples import example_of, nothing_to_learn, read_lines
+from tokenyard_deployments.training.examples import examples_of, nothing_to_learn, read_lines
 from tokenyard_deployments.training.failures import TrainingFailed
 
 TRAINING_FILE = "training_file"
 
-Chats = Callable[[object], Sequence[ChatRow]]
-"""Checks one decoded row by its method's rules and returns the chats that are learnt from it."""
 
-CHATS: Mapping[str, Chats] = {"supervised": lambda row: (check_chat_row(row),)}
+class Lessons(NamedTuple):
+    """`of` checks one decoded row by its method's rules and returns what is learnt from it: `needed` says how much
+    of that must be left after cutting, any of it or all.
+    """
+
+    of: Callable[[object], Sequence[TrainingRow]]
+    needed: Callable[[Iterable[bool]], bool]
+
+
+LESSONS: Mapping[str, Lessons] = {
+    "supervised": Lessons(lambda row: (check_training_row(row),), any),
+    "dpo": Lessons(lambda row: check_preference_row(row).chats(), all),
+}
 """By method."""
 
 
@@ -49,7 +61,7 @@ class _FileCheck:
         self._spec = spec
         self._file = file
         self._tokenizer = tokenizer
-        self._chats = CHATS[spec.method]
+        self._lessons = LESSONS[spec.method]
         self._notes = FileNotes(file)
 
     def notes(self, trained: FileNotes | None) -> FileNotes:
@@ -72,11 +84,13 @@ class _FileCheck:
 
     def _take(self, line: Line, trained: FileNotes | None) -> LineProblem | None:
         try:
-            for chat in self._chats(line.row):
-                example = example_of(chat, self._tokenizer, self._spec.max_seq_length)
-                self._notes.add(line.number, chat, example, trained)
+            rows = self._lessons.of(line.row)
+            examples = [one for row in rows for one in examples_of(row, self._tokenizer, self._spec.max_seq_length)]
         except RowProblem as problem:
             return LineProblem(line.number, str(problem))
+        learns = self._lessons.needed(example.has_lesson for example in examples)
+        chats = [row if isinstance(row, ChatRow) else row.as_chat() for row in rows]
+        self._notes.add(line.number, chats, examples, learns=learns, trained=trained)
         return None
 
     def _refused(self, why: str) -> FileRefused:

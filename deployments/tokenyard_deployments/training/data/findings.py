@@ -25,8 +25,12 @@ class LinesFound:
     def __init__(self) -> None:
         self.count = 0
         self.first: list[int] = []
+        self._last = 0
 
     def add(self, line: int) -> None:
+        if line == self._last:
+            return
+        self._last = line
         self.count += 1
         if len(self.first) < MAX_LINES_NAMED:
             self.first.append(line)
@@ -48,16 +52,32 @@ class FileNotes:
         self.tokens = 0
         self.learnt = 0
 
-    def add(self, line: int, row: ChatRow, example: Example, trained: "FileNotes | None") -> None:
-        """Take one row in; `trained` is the training file's, where this one is for validation."""
+    def add(
+        self,
+        line: int,
+        chats: Sequence[ChatRow],
+        examples: Sequence[Example],
+        *,
+        learns: bool,
+        trained: "FileNotes | None",
+    ) -> None:
+        """Take one row in, which is `chats` to a reader and `examples` to the model.
+
+        `learns` says whether there is something to learn; `trained` is the training file's, where this one is for
+        validation.
+        """
         self.count += 1
-        self._measure(line, example)
+        self._measure(line, examples, learns)
+        for chat in chats:
+            self._note(line, chat, trained)
+
+    def _note(self, line: int, row: ChatRow, trained: "FileNotes | None") -> None:
         key, question = row_key(row.messages), row_key(row.messages[:-1])
         if key in self.rows:
             self._found["duplicate"].add(line)
         if trained is not None and key in trained.rows:
             self._found["leaked"].add(line)
-        elif trained is not None and question in trained.questions:
+        elif trained is not None and len(row.messages) > 1 and question in trained.questions:
             self._found["leaked_question"].add(line)
         self.rows.add(key)
         self.questions.add(question)
@@ -67,14 +87,15 @@ class FileNotes:
             self._personal[kind].add(line)
         self._classify(line, row.messages[-1])
 
-    def _measure(self, line: int, example: Example) -> None:
-        learnt = sum(label != IGNORED for label in example.labels)
-        self._lengths[len(example.input_ids) + example.cut] += 1
-        self.tokens += len(example.input_ids)
-        self.learnt += learnt
-        if not example.has_lesson:
+    def _measure(self, line: int, examples: Sequence[Example], learns: bool) -> None:
+        tokens = sum(len(example.input_ids) for example in examples)
+        cut = sum(example.cut for example in examples)
+        self._lengths[tokens + cut] += 1
+        self.tokens += tokens
+        self.learnt += sum(label != IGNORED for example in examples for label in example.labels)
+        if not learns:
             self._found["nothing_learnt"].add(line)
-        elif example.cut:
+        elif cut:
             self._found["cut"].add(line)
 
     def _classify(self, line: int, answer: RowMessage) -> None:

@@ -2,25 +2,24 @@
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
-from tokenyard.core.training import BASE_LEARNING_RATE, TrainingSpec
+from tokenyard.core.training import TrainingSpec
 from tokenyard_deployments.training.attempt import AttemptFolder, DatasetCounts
 from tokenyard_deployments.training.data.shards import StoredExamples, store
 from tokenyard_deployments.training.evaluation.held_out import evaluate
 from tokenyard_deployments.training.examples import Example, encoded, read_rows
-from tokenyard_deployments.training.failures import TrainingFailed
-from tokenyard_deployments.training.machine import base_dtype, micro_batch
 from tokenyard_deployments.training.methods import TrainingWorker
+from tokenyard_deployments.training.methods.arguments import trainer_arguments
+from tokenyard_deployments.training.methods.early_stopping import early_stopping
+from tokenyard_deployments.training.methods.lora import adapted_model
 from tokenyard_deployments.training.reporting import TrainingReporter
 from tokenyard_deployments.training.resuming import ResumePoints, resume
-
-_WARMUP = 0.05  # part of all steps
 
 
 def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
@@ -33,16 +32,20 @@ def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
         validation = (
             _stored(spec.validation_url, spec, tokenizer, Path(scratch) / "validation") if spec.validation_url else ()
         )
-        model = _model(spec)
+        model = adapted_model(spec)
         if writes:
             _begin(spec, folder, model, training, validation)
+        rows, longest = len(training), training.longest
+        arguments = trainer_arguments(spec, scratch, rows=rows, longest=longest, workers=worker.workers)
+        measure = partial(evaluate, examples=validation) if validation else None
         trainer = SFTTrainer(
             model=model,
-            args=_settings(spec, scratch, training, worker.workers),
+            args=SFTConfig(**arguments, dataset_kwargs={"skip_prepare_dataset": True}),
             train_dataset=training.dataset,
             processing_class=tokenizer,
             callbacks=[
-                TrainingReporter(folder, validation, writes=writes, on_epoch=worker.on_epoch),
+                TrainingReporter(folder, measure, writes=writes, on_epoch=worker.on_epoch),
+                *early_stopping(spec, folder, writes=writes),
                 ResumePoints(spec, folder, worker, [len(example.input_ids) for example in training]),
             ],
         )
@@ -52,29 +55,6 @@ def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
 
 def _stored(url: str, spec: TrainingSpec, tokenizer: Any, folder: Path) -> StoredExamples:
     return store(encoded(read_rows(url), tokenizer, spec.max_seq_length), folder)
-
-
-def _model(spec: TrainingSpec) -> Any:
-    base = AutoModelForCausalLM.from_pretrained(
-        spec.base_model_path,
-        dtype=base_dtype(spec.resources),
-        device_map={"": "cuda"} if spec.resources.gpus and spec.resources.num_workers == 1 else None,
-        trust_remote_code=False,
-        use_safetensors=True,
-    )
-    set_seed(spec.seed)  # the adapter starts from random weights
-    lora = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=spec.lora.rank,
-        lora_alpha=spec.lora.alpha,
-        target_modules=list(spec.lora.target_modules),
-        lora_dropout=0.0,
-        bias="none",
-    )
-    try:
-        return get_peft_model(base, lora)
-    except ValueError:
-        raise TrainingFailed("invalid_target_modules", "The base model has none of the layers to train.") from None
 
 
 def _begin(
@@ -92,37 +72,3 @@ def _begin(
             base_loss = evaluate(model, validation).loss
         folder.add_event(f"Validation loss of the base model={base_loss:.2f}")
     folder.write_counts(DatasetCounts(training.tokens, base_loss))
-
-
-def _settings(spec: TrainingSpec, scratch: str, training: StoredExamples, workers: int) -> SFTConfig:
-    wanted, gpu = spec.hyperparameters, spec.resources.gpus > 0
-    rows = max(1, wanted.batch_size // workers)
-    micro = micro_batch(rows, training.longest, gpu=gpu)
-    steps = wanted.n_epochs * -(-len(training) // (rows * workers))
-    return SFTConfig(
-        output_dir=f"{scratch}/out",
-        num_train_epochs=wanted.n_epochs,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=rows // micro,
-        learning_rate=BASE_LEARNING_RATE * wanted.learning_rate_multiplier,
-        lr_scheduler_type="linear",
-        warmup_steps=max(1, round(steps * _WARMUP)),
-        weight_decay=0.0,
-        max_grad_norm=1.0,
-        seed=spec.seed,
-        data_seed=spec.seed,
-        max_length=None,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        gradient_checkpointing=gpu,
-        use_cpu=not gpu,
-        bf16=gpu,
-        fp16=False,
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        save_strategy="epoch",
-        save_total_limit=1,
-        eval_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        dataloader_pin_memory=gpu,
-    )

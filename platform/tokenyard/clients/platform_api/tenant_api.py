@@ -32,13 +32,14 @@ class TenantApi(ApiCaller):
         suffix: str | None,
         seed: int | None,
         hyperparameters: Json,
+        method: str = "supervised",
     ) -> JobInfo:
-        """Create a job of the supervised method; the files are ids."""
+        """Create a job; the files are ids."""
         optional = {"validation_file": validation_file, "suffix": suffix, "seed": seed}
         body: Json = {
             "model": model,
             "training_file": training_file,
-            "method": {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+            "method": {"type": method, method: {"hyperparameters": hyperparameters}},
         } | {name: value for name, value in optional.items() if value is not None}
         return await self.call(JobInfo, "POST", _JOBS, body=body)
 

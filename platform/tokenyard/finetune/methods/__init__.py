@@ -1,6 +1,8 @@
-"""The fine-tuning methods, one a file."""
+"""The fine-tuning methods, each with the rows that it learns from."""
 
+from tokenyard.finetune.methods.completions import Completions, PlainText
+from tokenyard.finetune.methods.dpo import Dpo
 from tokenyard.finetune.methods.method import FineTuneMethod
 from tokenyard.finetune.methods.supervised import Supervised
 
-METHODS: tuple[FineTuneMethod, ...] = (Supervised(),)
+METHODS: tuple[FineTuneMethod, ...] = (Supervised(), Completions(), PlainText(), Dpo())

@@ -31,7 +31,12 @@ class AdapterSettings(BaseModel, extra="forbid"):
         alpha, modules = self.config["lora_alpha"], self.config["target_modules"]
         assert isinstance(alpha, int), "the rules say so"
         assert isinstance(modules, list), "the rules say so"
-        return LoraSettings(rank=rank, alpha=alpha, target_modules=tuple(sorted(set(modules))))
+        return LoraSettings(
+            rank=rank,
+            alpha=alpha,
+            target_modules=tuple(sorted(set(modules))),
+            use_rslora=bool(self.config.get("use_rslora")),
+        )
 
 
 async def check_weights(check: WeightsCheck, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

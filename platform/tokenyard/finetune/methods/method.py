@@ -2,8 +2,6 @@
 
 from typing import NamedTuple, Protocol
 
-from tokenyard.core.training import Hyperparameters
-
 Json = dict[str, object]
 
 
@@ -15,19 +13,15 @@ class RowSize(NamedTuple):
 
 
 class FineTuneMethod(Protocol):
-    """The rules of one method's training files. `row_field` is the field by which its rows are known."""
+    """The rules of one kind of training files; a method may have several.
+
+    `row_field` is the field by which its rows are known; `conversations` is how many of them a row is to the model.
+    """
 
     name: str
     row_field: str
+    conversations: int
 
     def check_row(self, row: object) -> RowSize:
         """Check one row and measure it; a broken rule raises `RowProblem`."""
-        ...
-
-
-class MethodSettings(Protocol):
-    """What a client sets for a method."""
-
-    def resolved(self, rows: int) -> Hyperparameters:
-        """Return the hyperparameters with every "auto" decided for a dataset of `rows`."""
         ...

@@ -1,45 +1,13 @@
 """Supervised fine-tuning on chats: `{"messages": [...], "tools"?: [...], "parallel_tool_calls"?: bool}` a row."""
 
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from pydantic import BaseModel, BeforeValidator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel
 
 from tokenyard.core.chat_rows import check_chat_row
-from tokenyard.core.training import Hyperparameters
+from tokenyard.finetune.methods.hyperparameters import RequestedHyperparameters
 from tokenyard.finetune.methods.method import Json, RowSize
-
-MAX_EPOCHS = 50
-MAX_BATCH_SIZE = 256
-MAX_MULTIPLIER = 100
-
-
-def _count_up_to(highest: int) -> BeforeValidator:
-    def check(value: object) -> object:
-        if value == "auto":
-            return value
-        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= highest:
-            return value
-        raise PydanticCustomError("auto_or_count", f'must be "auto" or a whole number from 1 to {highest}')
-
-    return BeforeValidator(check)
-
-
-def _check_multiplier(value: object) -> object:
-    if value == "auto":
-        return value
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value <= MAX_MULTIPLIER:
-        return value
-    raise PydanticCustomError("auto_or_positive", f'must be "auto" or a number above 0, up to {MAX_MULTIPLIER}')
-
-
-class RequestedHyperparameters(BaseModel, extra="forbid"):
-    """Each is a number or "auto"."""
-
-    n_epochs: Annotated[int | str, _count_up_to(MAX_EPOCHS)] = "auto"
-    batch_size: Annotated[int | str, _count_up_to(MAX_BATCH_SIZE)] = "auto"
-    learning_rate_multiplier: Annotated[float | str, BeforeValidator(_check_multiplier)] = "auto"
 
 
 class SupervisedSettings(BaseModel, extra="forbid"):
@@ -47,22 +15,13 @@ class SupervisedSettings(BaseModel, extra="forbid"):
 
     hyperparameters: RequestedHyperparameters | None = None
 
-    def resolved(self, rows: int) -> Hyperparameters:
-        """Return the hyperparameters; "auto" gives small datasets many epochs and large ones few."""
-        asked = self.hyperparameters or RequestedHyperparameters()
-        epochs, batch, multiplier = asked.n_epochs, asked.batch_size, asked.learning_rate_multiplier
-        return Hyperparameters(
-            n_epochs=max(1, min(10, round(300 / max(1, rows)))) if epochs == "auto" else int(epochs),
-            batch_size=max(1, min(32, rows // 10)) if batch == "auto" else int(batch),
-            learning_rate_multiplier=1.0 if multiplier == "auto" else float(multiplier),
-        )
-
 
 class Supervised:
     """Learns the assistant messages of weight 1, which is the default."""
 
     name = "supervised"
     row_field = "messages"
+    conversations = 1
 
     def check_row(self, row: object) -> RowSize:
         messages = check_chat_row(row).messages

@@ -105,7 +105,7 @@ class JobReconciler:
         if job.state is JobState.CREATING:
             return fail(job, JobError("not_created", "Creating the job was interrupted."))
         overdue = job.deadline_ms is not None and self._clock.now_ms() > job.deadline_ms
-        brings_adapter = job.state is JobState.VALIDATING and job.lora is not None
+        brings_adapter = job.state is JobState.VALIDATING and job.takes_in
         if overdue and (brings_adapter or job.state is JobState.CHECKING):
             waited = f" It waited for {job.waits_for}." if job.waits_for else ""
             return fail(job, JobError("timeout", f"The step {job.state} took too long.{waited}"))

@@ -26,6 +26,7 @@ from tokenyard.core.training import (
 )
 from tokenyard.finetune.job import Job
 from tokenyard.finetune.ports import TrainingFiles
+from tokenyard.finetune.steps.starting import start_folder
 from tokenyard.storage.blobs import BlobStore
 
 _LOG = logging.getLogger(__name__)
@@ -61,7 +62,9 @@ class AttemptFiles:
             seed=job.seed,
             max_seq_length=model.context_length,
             max_lora_rank=rules.max_rank,
-            lora=LoraSettings(rank=min(LoraSettings().rank, rules.max_rank), target_modules=rules.target_modules),
+            start_url=None if job.starts_from is None else self._blobs.url_of(start_folder(job)),
+            lora=job.lora
+            or LoraSettings(rank=min(LoraSettings().rank, rules.max_rank), target_modules=rules.target_modules),
             resources=resources,
         )
         path = f"{folder}/{SPEC_FILE}"

@@ -96,6 +96,7 @@ def _config(base_model: str, lora: LoraSettings) -> bytes:
         "r": lora.rank,
         "lora_alpha": lora.alpha,
         "target_modules": lora.target_modules,
+        "use_rslora": lora.use_rslora,
         "bias": "none",
         "inference_mode": True,
     }

@@ -16,7 +16,9 @@ from tokenyard.finetune.progress import JobProgress, Note, fail, wait_for
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.states import JobState
 from tokenyard.finetune.steps.check_files import CheckFiles
+from tokenyard.finetune.steps.starting import StartLost, copy_start
 from tokenyard.finetune.steps.taking_in import TakingIn
+from tokenyard.storage.blobs import BlobStore
 
 _CLUSTER_AWAY = "the training cluster, which does not answer"
 _NO_ROOM = "room in the training cluster"
@@ -30,6 +32,7 @@ class JobValidation:
         self,
         *,
         files: CheckFiles,
+        blobs: BlobStore,
         runs: TrainingRuns,
         reservations: TrainingReservations,
         models: TrainableModels,
@@ -38,6 +41,7 @@ class JobValidation:
         clock: Clock,
     ) -> None:
         self._files = files
+        self._blobs = blobs
         self._runs = runs
         self._reservations = reservations
         self._models = models
@@ -46,7 +50,7 @@ class JobValidation:
         self._clock = clock
 
     async def advance(self, job: Job) -> JobProgress:
-        if job.lora is not None:
+        if job.takes_in:
             return await self._taking_in.advance(job)
         try:
             return await self._follow(job)
@@ -107,6 +111,11 @@ class JobValidation:
             return self._try_again(job, "broke off", JobError(error.code, error.message))
         if result.report is None:
             return self._try_again(job, "broke off")
+        if job.starts_from is not None:
+            try:
+                await copy_start(self._blobs, job, job.starts_from)
+            except StartLost as lost:
+                return fail(job, JobError("model_not_found", str(lost), "model"))
         await self._files.keep(job, result.report)
         exact = await self._reserve_exactly(job, result.report)
         after = msgspec.structs.replace(exact, state=JobState.QUEUED, submitted=False, deadline_ms=None, waits_for=None)

@@ -1,0 +1,51 @@
+"""Direct preference optimization on pairs of answers, one pair a row."""
+
+from typing import Annotated
+
+import msgspec
+from pydantic import BaseModel
+
+from tokenyard.core.datasets.preference_rows import as_chats, check_preference_row
+from tokenyard.core.training import Hyperparameters
+from tokenyard.finetune.methods.hyperparameters import RequestedHyperparameters, number_up_to
+from tokenyard.finetune.methods.method import RowSize
+from tokenyard.finetune.methods.supervised import text_token_bound
+
+MAX_BETA = 2
+AUTO_BETA = 0.1
+
+
+class DpoHyperparameters(RequestedHyperparameters, extra="forbid"):
+    """The greater `beta` is, the nearer the model stays to what it was."""
+
+    beta: Annotated[float | str, number_up_to(MAX_BETA)] = "auto"
+
+    def resolved(self, rows: int) -> Hyperparameters:
+        beta = AUTO_BETA if self.beta == "auto" else float(self.beta)
+        return msgspec.structs.replace(super().resolved(rows), beta=beta)
+
+
+class DpoSettings(BaseModel, extra="forbid"):
+    """How direct preference optimization is set."""
+
+    hyperparameters: DpoHyperparameters | None = None
+
+
+class Dpo:
+    """Learns to prefer one answer to another.
+
+    A row counts as the two conversations that it stands for, so the tokens of what both answers follow count twice.
+    """
+
+    name = "dpo"
+    row_field = "input"
+    conversations = 2
+
+    def check_row(self, row: object) -> RowSize:
+        check_preference_row(row)
+        assert isinstance(row, dict), "it is checked"
+        chats = as_chats(row)
+        return RowSize(
+            sum(len(chat["messages"]) for chat in chats),
+            sum(map(text_token_bound, chats)),
+        )
