@@ -45,7 +45,12 @@ def read_lines(url: str) -> Iterator[Line | LineProblem]:
     yield from lines.finish()
 
 
-def read_rows(url: str, check: Callable[[object], Row] = check_training_row) -> Iterator[Row]:
+def read_rows(url: str) -> Iterator[TrainingRow]:
+    """Yield the rows of supervised fine-tuning, as `checked_rows` does."""
+    return checked_rows(url, check_training_row)
+
+
+def checked_rows(url: str, check: Callable[[object], Row]) -> Iterator[Row]:
     """Yield the rows of a file that was checked before; one that breaks a rule raises `TrainingFailed`."""
     for line in read_lines(url):
         if isinstance(line, LineProblem):

@@ -52,11 +52,11 @@ class Attempt:
         status, error, digest = TrainingStatus.FAILED, None, None
         try:
             self._train()
-            if self._is_through():
+            if self._is_paused():
+                status = TrainingStatus.PAUSED
+            else:
                 digest = self._export()
                 status = TrainingStatus.SUCCEEDED
-            else:
-                status = TrainingStatus.PAUSED
         except AttemptStopped:
             status = TrainingStatus.CANCELLED
         except TrainingFailed as failure:
@@ -82,16 +82,15 @@ class Attempt:
             disconnect()
             self._folder = AttemptFolder(self._spec.output_url)  # the worker has added events
 
-    def _is_through(self) -> bool:
-        """Tell whether training came to its end, and not only to a pause."""
+    def _is_paused(self) -> bool:
+        """Tell whether training ended before its last step because it was asked to pause."""
         _, point = self._newest()
-        if point is None:
-            raise TrainingFailed(INTERRUPTED, "Training ended without a checkpoint.", retryable=True)
-        return point.is_last
+        return point is not None and not point.is_last and self._folder.is_to_pause()
 
     def _export(self) -> str:
         source, point = self._newest()
-        assert point is not None, "what is through has a point"
+        if point is None:
+            raise TrainingFailed(INTERRUPTED, "Training ended without a checkpoint.", retryable=True)
         try:
             metrics = self._metrics()
             check_losses(metrics.get("valid_loss"), metrics.get("base_valid_loss"))

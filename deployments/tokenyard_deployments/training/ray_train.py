@@ -48,14 +48,14 @@ def fit(spec: TrainingSpec) -> None:
     try:
         trainer.fit()
     except WorkerGroupError as error:
-        if any(_ran_out_of_memory(one) for one in error.worker_failures.values()):
+        if any(ran_out_of_memory(one) for one in error.worker_failures.values()):
             raise killed_for_memory() from error
         raise
     finally:
         folder.remove(_RAY_FOLDER)
 
 
-def _ran_out_of_memory(error: BaseException) -> bool:
+def ran_out_of_memory(error: BaseException) -> bool:
     """Tell whether Ray's watch over memory ended a worker. It says so in a type, or in the words of an actor's death.
 
     A worker that the kernel kills looks to Ray like one that crashed.

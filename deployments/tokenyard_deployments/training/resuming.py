@@ -54,7 +54,8 @@ class ResumePoints(TrainerCallback):  # type: ignore[misc]
         if state.global_step == state.max_steps:
             return  # the epoch's end saves it
         self._decision = self._agreed(self._decided())
-        control.should_training_stop = self._decision > _Decision.SAVE
+        if self._decision > _Decision.SAVE:
+            control.should_training_stop = True
         if self._decision is not _Decision.GO_ON and not ends_epoch(state):
             if not is_finite(model):
                 raise diverged()

@@ -187,7 +187,7 @@ def test_prices_are_published_from_a_file(acme: dict[str, Any], tmp_path: Path) 
 
 @pytest.mark.parametrize(
     "command",
-    [("jobs", "show", "ftjob-none"), ("jobs", "cancel", "ftjob-none"), ("jobs", "events", "ftjob-none")],
+    [("jobs", name, "ftjob-none") for name in ("show", "cancel", "pause", "resume", "events")],
     ids=" ".join,
 )
 def test_an_unknown_job_has_its_own_exit_code(acme: dict[str, Any], command: Sequence[str]) -> None:

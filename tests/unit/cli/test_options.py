@@ -27,7 +27,7 @@ COMMANDS = (
     *(("project", name) for name in ("create", "list", "limits")),
     *(("key", name) for name in ("create", "list", "limits", "revoke")),
     *(("models", name) for name in ("list", "pull", "check")),
-    *(("jobs", name) for name in ("list", "show", "cancel", "events")),
+    *(("jobs", name) for name in ("list", "show", "cancel", "pause", "resume", "events")),
     *(("credit", name) for name in ("grant", "list")),
 )
 

@@ -20,7 +20,7 @@ from tokenyard.core.datasets.preference_rows import check_preference_row
 from tokenyard.core.training import TrainingSpec
 from tokenyard_deployments.training.attempt import AttemptFolder, DatasetCounts
 from tokenyard_deployments.training.evaluation.preferences import LogProbs, answer_log_probs, evaluate_preferences
-from tokenyard_deployments.training.examples import read_rows
+from tokenyard_deployments.training.examples import checked_rows
 from tokenyard_deployments.training.failures import TrainingFailed
 from tokenyard_deployments.training.methods import TrainingWorker
 from tokenyard_deployments.training.methods.arguments import trainer_arguments
@@ -47,8 +47,8 @@ def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
     folder = AttemptFolder(spec.output_url)
     tokenizer = AutoTokenizer.from_pretrained(spec.base_model_path)
     encoded = partial(encode_preferences, tokenizer=tokenizer, max_seq_length=spec.max_seq_length)
-    training = encoded(read_rows(spec.training_url, check_preference_row))
-    validation = encoded(read_rows(spec.validation_url, check_preference_row)).pairs if spec.validation_url else []
+    training = encoded(checked_rows(spec.training_url, check_preference_row))
+    validation = encoded(checked_rows(spec.validation_url, check_preference_row)).pairs if spec.validation_url else []
     if writes:
         _begin(spec, folder, training, validation)
     with tempfile.TemporaryDirectory(prefix="tokenyard-train-") as scratch:

@@ -98,7 +98,8 @@ class Attempts:
     async def _under_way(self, job: Job, status: RunStatus) -> JobProgress:
         if status.state is RunState.PENDING:
             return wait_for(job, _NO_ROOM)
-        return wait_for(self._timed(job) if await self._files.has_begun(job) else job, None)
+        has_room = job.deadline_ms is not None or await self._files.has_begun(job)
+        return wait_for(self._timed(job) if has_room else job, None)
 
     def _timed(self, job: Job) -> Job:
         """Let the attempt's time run from now on, if it does not run yet."""
