@@ -1,6 +1,5 @@
 """The attempt's folder as the training side sees it: on a local disk or an object store (fsspec)."""
 
-import tempfile
 import time
 from pathlib import Path
 from typing import Literal
@@ -11,23 +10,30 @@ import msgspec
 from tokenyard.core.training import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
+    BEGUN_FILE,
     CHECKPOINTS_FOLDER,
     EVENTS_FOLDER,
+    PAUSE_FILE,
     RESULT_FILE,
+    RESUME_FOLDER,
+    RESUME_POINT_FILE,
+    ResumePoint,
     TrainingCheckpoint,
     TrainingError,
     TrainingEvent,
     TrainingResult,
     TrainingSpec,
     event_file,
+    step_folder,
 )
 
 _SUMMARY = "summary.json"
 _CHECKPOINT = "checkpoint.json"  # written last: the checkpoint is whole when it is there
 _UPLOADING = "uploading"
 _FAILURE = "failure.json"
-_KEPT = (ADAPTER_WEIGHTS, ADAPTER_CONFIG, "trainer_state.json")
-_RESUME_STATE = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "training_args.bin")
+_ADAPTER = (ADAPTER_WEIGHTS, ADAPTER_CONFIG)
+_RESUME_STATE = (*_ADAPTER, "trainer_state.json", "optimizer.pt", "scheduler.pt")
+_RANDOM_STATES = "rng_state*.pth"  # one for each worker
 
 
 class DatasetCounts(msgspec.Struct, frozen=True):
@@ -55,6 +61,7 @@ class AttemptFolder:
         *,
         level: Literal["info", "warn", "error"] = "info",
         metrics: dict[str, int | float] | None = None,
+        checkpoint: TrainingCheckpoint | None = None,
     ) -> None:
         """Add an event; with `metrics` it is one of type `metrics`."""
         self._seq += 1
@@ -65,6 +72,7 @@ class AttemptFolder:
             message=message,
             type="message" if metrics is None else "metrics",
             data=metrics or {},
+            checkpoint=checkpoint,
         )
         self.write(event_file(self._seq), msgspec.json.encode(event))
 
@@ -84,25 +92,42 @@ class AttemptFolder:
         return data
 
     def save_checkpoint(self, source: Path, checkpoint: TrainingCheckpoint) -> None:
-        """Put a trainer's checkpoint up; only the newest one keeps what is needed to go on from it."""
-        earlier = self.checkpoints()
-        target = f"{self.root}/{checkpoint.path}"
+        """Put up the adapter of a trainer's checkpoint."""
         self.remove(checkpoint.path)
-        self.fs.makedirs(target, exist_ok=True)
-        for file in (source / name for name in (*_KEPT, *_RESUME_STATE)):
-            if file.is_file():
-                self.fs.put_file(str(file), f"{target}/{file.name}")
+        self._put(checkpoint.path, [source / name for name in _ADAPTER])
         self.write(f"{checkpoint.path}/{_CHECKPOINT}", msgspec.json.encode(checkpoint))
-        for old in earlier:
-            for name in _RESUME_STATE:
-                self.remove(f"{old.path}/{name}")
 
-    def copy_checkpoints(self, earlier: "AttemptFolder") -> None:
-        """Copy an earlier attempt's checkpoints, so that this one goes on from there and reports all of them."""
-        for checkpoint in earlier.checkpoints():
-            with tempfile.TemporaryDirectory(prefix="tokenyard-checkpoint-") as scratch:
-                earlier.download(checkpoint.path, Path(scratch))
-                self.save_checkpoint(Path(scratch), checkpoint)
+    def save_random_state(self, source: Path, step: int) -> None:
+        """Put up what only this worker has of a resume point, before the first one puts up the rest."""
+        self._put(step_folder(RESUME_FOLDER, step), sorted(source.glob(_RANDOM_STATES)))
+
+    def save_resume_point(self, source: Path, point: ResumePoint) -> None:
+        """Put up all that is needed to go on from a trainer's checkpoint; then drop the points before it."""
+        folder = step_folder(RESUME_FOLDER, point.step_number)
+        self._put(folder, [*(source / name for name in _RESUME_STATE), *sorted(source.glob(_RANDOM_STATES))])
+        self.write(f"{folder}/{RESUME_POINT_FILE}", msgspec.json.encode(point))
+        for name in self._names(RESUME_FOLDER):
+            earlier = f"{RESUME_FOLDER}/{name}"
+            if earlier != folder:
+                self.remove(f"{earlier}/{RESUME_POINT_FILE}")  # first, so that what is half gone is no point
+                self.remove(earlier)
+
+    def resume_point(self) -> ResumePoint | None:
+        """Return the last one that is whole."""
+        for name in reversed(self._names(RESUME_FOLDER)):
+            data = self.read(f"{RESUME_FOLDER}/{name}/{RESUME_POINT_FILE}")
+            if data is not None:
+                return msgspec.json.decode(data, type=ResumePoint)
+        return None
+
+    def begin(self) -> None:
+        """Tell that the workers have room, and training takes time from now on."""
+        self.write(BEGUN_FILE, b"{}")
+
+    def is_to_pause(self) -> bool:
+        """Tell whether the attempt was asked to end at its next step."""
+        self.fs.invalidate_cache()
+        return bool(self.fs.exists(f"{self.root}/{PAUSE_FILE}"))
 
     def checkpoints(self) -> list[TrainingCheckpoint]:
         """Return the whole checkpoints, in order."""
@@ -117,6 +142,12 @@ class AttemptFolder:
         target.mkdir(parents=True, exist_ok=True)
         for name in self._names(path):
             self.fs.get_file(f"{self.root}/{path}/{name}", str(target / name))
+
+    def _put(self, folder: str, files: list[Path]) -> None:
+        self.fs.makedirs(f"{self.root}/{folder}", exist_ok=True)
+        for file in files:
+            if file.is_file():
+                self.fs.put_file(str(file), f"{self.root}/{folder}/{file.name}")
 
     def upload(self, source: Path, path: str) -> None:
         self.fs.makedirs(_parent(f"{self.root}/{path}"), exist_ok=True)

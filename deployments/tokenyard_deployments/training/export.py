@@ -1,4 +1,4 @@
-"""Puts the last checkpoint's adapter through the gate and into the attempt's folder: manifest last."""
+"""Puts the trained adapter through the gate and into the attempt's folder: manifest last."""
 
 import hashlib
 import json
@@ -15,7 +15,6 @@ from tokenyard.core.training import (
     ADAPTER_WEIGHTS,
     MANIFEST_FILE,
     AdapterManifest,
-    TrainingCheckpoint,
     TrainingSpec,
     adapter_digest,
 )
@@ -25,11 +24,15 @@ from tokenyard_deployments.training.attempt import AttemptFolder
 from tokenyard_deployments.training.gate import check_adapter
 
 
-def export_adapter(spec: TrainingSpec, folder: AttemptFolder, checkpoint: TrainingCheckpoint) -> str:
-    """Make a checkpoint's adapter the attempt's result, or raise `AdapterNotAllowed`; return its digest."""
+def export_adapter(spec: TrainingSpec, folder: AttemptFolder, source: AttemptFolder, path: str) -> str:
+    """Make the adapter at `path` of `source` the result of `folder`; return its digest.
+
+    Raises:
+        AdapterNotAllowed: it does not keep the rules.
+    """
     with tempfile.TemporaryDirectory(prefix="tokenyard-adapter-") as scratch:
         whole, adapter = Path(scratch) / "checkpoint", Path(scratch) / "adapter"
-        folder.download(checkpoint.path, whole)
+        source.download(path, whole)
         adapter.mkdir()
         shutil.copy(whole / ADAPTER_WEIGHTS, adapter)
         _write_config(whole / ADAPTER_CONFIG, adapter / ADAPTER_CONFIG, spec.base_model)

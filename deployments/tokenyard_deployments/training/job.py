@@ -11,7 +11,17 @@ from concurrent.futures import Future
 from types import FrameType
 
 from tokenyard.core.adapters import AdapterNotAllowed
-from tokenyard.core.training import ADAPTER_FOLDER, TrainingError, TrainingResult, TrainingSpec, TrainingStatus
+from tokenyard.core.training import (
+    ADAPTER_FOLDER,
+    INTERRUPTED,
+    RESUME_FOLDER,
+    ResumePoint,
+    TrainingError,
+    TrainingResult,
+    TrainingSpec,
+    TrainingStatus,
+    step_folder,
+)
 from tokenyard_deployments.training.attempt import AttemptFolder, read_spec
 from tokenyard_deployments.training.export import export_adapter
 from tokenyard_deployments.training.failures import AttemptStopped, TrainingFailed, interrupted
@@ -25,7 +35,7 @@ def main(arguments: list[str]) -> int:
     """Run the attempt; exit 0 only where it succeeded. The result file says the same in more words."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     spec = read_spec(arguments[0])
-    _stop_on_signals(spec.resources.timeout_s)
+    _stop_on_signals()
     return 0 if Attempt(spec).run() is TrainingStatus.SUCCEEDED else 1
 
 
@@ -40,12 +50,13 @@ class Attempt:
         status, error, digest = TrainingStatus.FAILED, None, None
         try:
             self._train()
-            digest = self._export()
-            status = TrainingStatus.SUCCEEDED
-        except AttemptStopped as stop:
-            status, error = (
-                (TrainingStatus.FAILED, self._timeout_error()) if stop.timed_out else (TrainingStatus.CANCELLED, None)
-            )
+            if self._is_through():
+                digest = self._export()
+                status = TrainingStatus.SUCCEEDED
+            else:
+                status = TrainingStatus.PAUSED
+        except AttemptStopped:
+            status = TrainingStatus.CANCELLED
         except TrainingFailed as failure:
             error = failure.error
         except Exception:
@@ -57,8 +68,6 @@ class Attempt:
         return status
 
     def _train(self) -> None:
-        if self._spec.resume_url:
-            self._folder.copy_checkpoints(AttemptFolder(self._spec.resume_url))
         resources = self._spec.resources
         wanted = f"{resources.gpus:g} GPU" if resources.gpus else f"{resources.cpus:g} CPU"
         self._folder.add_event(f"Waiting for a training worker with {wanted}")
@@ -68,51 +77,56 @@ class Attempt:
             disconnect()
             self._folder = AttemptFolder(self._spec.output_url)  # the worker has added events
 
+    def _is_through(self) -> bool:
+        """Tell whether every step was trained, and not only those before a pause."""
+        _, point = self._newest()
+        if point is None:
+            raise TrainingFailed(INTERRUPTED, "Training ended without a checkpoint.", retryable=True)
+        return point.step_number >= point.total_steps
+
     def _export(self) -> str:
-        checkpoints = self._folder.checkpoints()
-        if not checkpoints:
-            raise TrainingFailed("training_interrupted", "Training ended without a checkpoint.", retryable=True)
+        source, point = self._newest()
+        assert point is not None, "what is through has a point"
         try:
             metrics = self._metrics()
             check_losses(metrics.get("valid_loss"), metrics.get("base_valid_loss"))
-            digest = export_adapter(self._spec, self._folder, checkpoints[-1])
+            path = step_folder(RESUME_FOLDER, point.step_number)
+            digest = export_adapter(self._spec, self._folder, source, path)
         except AdapterNotAllowed as refusal:
             raise TrainingFailed(refusal.code, refusal.message) from refusal
         self._folder.add_event("The adapter passed its checks")
         return digest
 
+    def _newest(self) -> tuple[AttemptFolder, ResumePoint | None]:
+        """Return where the last resume point stands: before the attempt's own first one, that which it began from."""
+        point = self._folder.resume_point()
+        if point is None and self._spec.resume_url is not None:
+            earlier = AttemptFolder(self._spec.resume_url)
+            return earlier, earlier.resume_point()
+        return self._folder, point
+
     def _metrics(self) -> dict[str, float]:
-        counts, checkpoints = self._folder.counts(), self._folder.checkpoints()
+        source, _ = self._newest()
+        counts, checkpoints = self._folder.counts(), source.checkpoints()
         metrics = dict(checkpoints[-1].metrics) if checkpoints else {}
         metrics.pop("step", None)
         if counts is not None and counts.base_valid_loss is not None:
             metrics["base_valid_loss"] = counts.base_valid_loss
         return metrics
 
-    def _trained_tokens(self) -> int:
-        """Whole epochs only, as only these left something behind."""
-        counts, checkpoints = self._folder.counts(), self._folder.checkpoints()
-        return counts.tokens_per_epoch * checkpoints[-1].epoch if counts and checkpoints else 0
-
-    def _timeout_error(self) -> TrainingError:
-        limit = f"{self._spec.resources.timeout_s / 60:g} minutes"
-        if self._folder.counts() is None:
-            return TrainingError("training_timeout", f"No machine was free for training within {limit}.")
-        return TrainingError("training_timeout", f"Training did not end within the {limit} that are allowed.")
-
     def _write_result(self, status: TrainingStatus, error: TrainingError | None, digest: str | None) -> None:
-        checkpoints = self._folder.checkpoints()
+        _, point = self._newest()
         if error is not None:
             self._folder.add_event(error.message, level="error")
         result = TrainingResult(
             job=self._spec.job,
             attempt=self._spec.attempt,
             status=status,
-            trained_tokens=self._trained_tokens(),
+            trained_tokens=point.trained_tokens if point is not None else 0,
             started_at=self._started_at,
             finished_at=int(time.time()),
             metrics=self._metrics(),
-            checkpoints=tuple(checkpoints),
+            checkpoints=tuple(self._folder.checkpoints()),
             adapter=ADAPTER_FOLDER if digest else None,
             digest=digest,
             error=error,
@@ -135,17 +149,16 @@ def _in_thread(work: Callable[[], None]) -> None:
     outcome.result()
 
 
-def _stop_on_signals(timeout_s: float) -> None:
-    def stop(number: int, _: FrameType | None) -> None:
-        raise AttemptStopped(timed_out=number == signal.SIGALRM)
+def _stop_on_signals() -> None:
+    def stop(_number: int, _: FrameType | None) -> None:
+        raise AttemptStopped
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
+    for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    signal.setitimer(signal.ITIMER_REAL, timeout_s)
 
 
 def _ignore_signals() -> None:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
+    for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
 

@@ -5,17 +5,19 @@ import ray
 import ray.train
 import torch
 from pyarrow.fs import FSSpecHandler, PyFileSystem  # type: ignore[import-untyped]
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.exceptions import OutOfMemoryError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.huggingface.transformers import prepare_trainer
 from ray.train.torch import TorchTrainer
 
 from tokenyard.core.training import TrainingSpec, submission_id
 from tokenyard_deployments.training.attempt import AttemptFolder
-from tokenyard_deployments.training.failures import TrainingFailed, out_of_memory
+from tokenyard_deployments.training.failures import TrainingFailed, killed_for_memory, out_of_memory
 from tokenyard_deployments.training.machine import limit_process, worker_environment
 from tokenyard_deployments.training.methods import TrainingWorker, training_method
 
 _RAY_FOLDER = "ray"
+_LOW_MEMORY = "running low on memory"
 
 
 def fit(spec: TrainingSpec) -> None:
@@ -23,6 +25,7 @@ def fit(spec: TrainingSpec) -> None:
 
     Raises:
         ray.train.TrainingFailedError: a worker failed; it may have written why into the attempt's folder.
+        TrainingFailed: Ray ended a worker because its machine ran out of memory.
     """
     folder = AttemptFolder(spec.output_url)
     resources = spec.resources
@@ -44,8 +47,21 @@ def fit(spec: TrainingSpec) -> None:
     )
     try:
         trainer.fit()
+    except WorkerGroupError as error:
+        if any(_ran_out_of_memory(one) for one in error.worker_failures.values()):
+            raise killed_for_memory() from error
+        raise
     finally:
         folder.remove(_RAY_FOLDER)
+
+
+def _ran_out_of_memory(error: BaseException) -> bool:
+    """Tell whether Ray's watch over memory ended a worker. It says so in a type, or in the words of an actor's death.
+
+    A worker that the kernel kills looks to Ray like one that crashed.
+    """
+    death = getattr(error, "health_check_failure", error)
+    return isinstance(death, OutOfMemoryError) or _LOW_MEMORY in str(death)
 
 
 def disconnect() -> None:
@@ -57,6 +73,8 @@ def _run_worker(config: dict[str, bytes]) -> None:
     spec = msgspec.json.decode(config["spec"], type=TrainingSpec)
     limit_process(spec.resources)
     context = ray.train.get_context()
+    if context.get_world_rank() == 0:
+        AttemptFolder(spec.output_url).begin()
     try:
         worker = TrainingWorker(
             context.get_world_rank(), context.get_world_size(), on_epoch=ray.train.report, prepare=prepare_trainer

@@ -9,11 +9,12 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from tokenyard.core.training import CHECKPOINTS_FOLDER, TrainingCheckpoint
+from tokenyard.core.training import CHECKPOINTS_FOLDER, TrainingCheckpoint, step_folder
 from tokenyard_deployments.training.attempt import AttemptFolder
 from tokenyard_deployments.training.evaluation.held_out import evaluate
 from tokenyard_deployments.training.examples import Example
 from tokenyard_deployments.training.failures import diverged
+from tokenyard_deployments.training.resuming import ends_epoch, is_finite
 
 
 class TrainingReporter(TrainerCallback):  # type: ignore[misc]
@@ -46,7 +47,9 @@ class TrainingReporter(TrainerCallback):  # type: ignore[misc]
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Measure on the held-out rows, before the checkpoint is written, which must be one to go on from."""
-        if not _is_finite(model):
+        if not ends_epoch(state):
+            return  # the trainer also calls so where it stops
+        if not is_finite(model):
             raise diverged()
         if self._validation and self._writes:
             measured = evaluate(model, self._validation)
@@ -57,32 +60,27 @@ class TrainingReporter(TrainerCallback):  # type: ignore[misc]
             self._valid |= {f"full_{name}": value for name, value in self._valid.items()}
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if not ends_epoch(state):
+            return
         last: dict[str, Any] = next((logs for logs in reversed(state.log_history) if "loss" in logs), {})
         metrics = {"step": float(state.global_step), **step_metrics(last), **self._valid}
         if self._writes:
             self._save(args.output_dir, round(float(state.epoch)), state.global_step, metrics)
-            if self._valid:
-                message = f"Epoch {round(float(state.epoch))}: validation loss={self._valid['valid_loss']:.2f}"
-                self._folder.add_event(
-                    message, metrics={**metrics, "step": state.global_step, "epoch": float(state.epoch)}
-                )
         self._on_epoch(metrics)
 
     def _save(self, output_dir: str, epoch: int, step: int, metrics: dict[str, float]) -> None:
-        source = get_last_checkpoint(output_dir)
         checkpoint = TrainingCheckpoint(
             step_number=step,
             epoch=epoch,
             created_at=int(time.time()),
-            path=f"{CHECKPOINTS_FOLDER}/step-{step:08d}",
+            path=step_folder(CHECKPOINTS_FOLDER, step),
             metrics=metrics,
         )
-        self._folder.save_checkpoint(Path(source), checkpoint)
-
-
-def _is_finite(model: Any) -> bool:
-    """Tell whether what is trained are numbers: a step's loss is of the weights before it."""
-    return all(bool(weight.isfinite().all()) for weight in model.parameters() if weight.requires_grad)
+        self._folder.save_checkpoint(Path(get_last_checkpoint(output_dir)), checkpoint)
+        if self._valid:
+            message = f"Epoch {epoch}: validation loss={self._valid['valid_loss']:.2f}"
+            self._folder.add_event(message, metrics={**metrics, "step": step, "epoch": float(epoch)})
+        self._folder.add_event(f"Checkpoint created at step {step}", checkpoint=checkpoint)
 
 
 def step_metrics(logs: dict[str, Any]) -> dict[str, float]:

@@ -14,6 +14,7 @@ from tokenyard.finetune.methods.adapter import ADAPTER, check_adapter_upload
 from tokenyard.finetune.methods.dataset import check_upload
 from tokenyard.finetune.operator_routes import operator_job_router
 from tokenyard.finetune.operator_store import JobOperatorStore, files_in_use
+from tokenyard.finetune.pausing import JobPausing
 from tokenyard.finetune.ports import (
     LiveAdapters,
     OrganizationSlugs,
@@ -83,10 +84,11 @@ def file_and_job_routers(
         past=operator_store.past_training,
         clock=clock,
     )
+    pausing = JobPausing(jobs, policy, clock)
     return [
         file_router(files, uploads, blobs),
-        job_router(jobs, creation),
+        job_router(jobs, creation, pausing),
         adapter_router(jobs, adapters, blobs, allowed=adapter_downloads),
         ray_jobs_router(jobs, creation),
-        operator_job_router(operator_store, jobs),
+        operator_job_router(operator_store, jobs, pausing),
     ]

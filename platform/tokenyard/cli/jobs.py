@@ -50,6 +50,20 @@ async def cancel(run: CommandRun, job: JobIdArgument) -> CommandOutput:
     return CommandOutput(found, f"{job} is {found.status}.")
 
 
+@platform_command(jobs, "pause")
+async def pause(run: CommandRun, job: JobIdArgument) -> CommandOutput:
+    """Let a job rest after its next step."""
+    found = await run.api.pause_job(job)
+    return CommandOutput(found, f"{job} is {found.status}.")
+
+
+@platform_command(jobs, "resume")
+async def resume(run: CommandRun, job: JobIdArgument) -> CommandOutput:
+    """Let a paused job go on."""
+    found = await run.api.resume_job(job)
+    return CommandOutput(found, f"{job} is {found.status}.")
+
+
 @platform_command(jobs, "events")
 async def events(
     run: CommandRun,

@@ -1,7 +1,8 @@
 """What the control plane and a training job tell each other, as JSON files in the attempt's folder.
 
-`jobs/<organization>/<job>/<attempt>/` holds `spec.json` (in), `events/<seq>.json`, `checkpoints/step-<n>/`, `adapter/`
-and, written last, `result.json` (out). Nothing else passes between the two.
+`jobs/<organization>/<job>/<attempt>/` holds `spec.json` and `pause` (in), `begun`, `events/<seq>.json`,
+`checkpoints/step-<n>/`, `resume/step-<n>/`, `adapter/` and, written last, `result.json` (out). Nothing else passes
+between the two.
 """
 
 import hashlib
@@ -18,6 +19,10 @@ SPEC_FILE = "spec.json"
 RESULT_FILE = "result.json"
 EVENTS_FOLDER = "events"
 CHECKPOINTS_FOLDER = "checkpoints"
+RESUME_FOLDER = "resume"
+RESUME_POINT_FILE = "point.json"
+BEGUN_FILE = "begun"
+PAUSE_FILE = "pause"
 ADAPTER_FOLDER = "adapter"
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -44,7 +49,9 @@ class LoraSettings(msgspec.Struct, frozen=True, kw_only=True):
 class TrainingResources(msgspec.Struct, frozen=True, kw_only=True):
     """What the job asks Ray for. `cpus` and `gpus` are per worker; `threads` 0 means every core of the machine.
 
-    `nice` puts training below serving on a shared machine; `timeout_s` bounds the whole attempt, waiting included.
+    `nice` puts training below serving on a shared machine; `timeout_s` bounds an attempt from when its workers have
+    room. A point to go on from is saved when `resume_interval_s` have passed since the last one, and saving takes no
+    more than `resume_share` of the time.
     """
 
     num_workers: int = 1
@@ -53,6 +60,8 @@ class TrainingResources(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 0
     nice: int = 15
     timeout_s: float = 3600.0
+    resume_interval_s: float = 15.0
+    resume_share: float = 0.05
 
 
 class TrainingLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +86,7 @@ class TrainingTerms(msgspec.Struct, frozen=True, kw_only=True):
 class TrainingSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One attempt at one job. URLs are fsspec URLs; `base_model_path` is a local folder on every training machine.
 
-    `resume_url` is the output folder of an earlier attempt: training goes on from its last checkpoint, if it has one.
+    `resume_url` is the output folder of an earlier attempt: training goes on from its last resume point.
     """
 
     job: JobId
@@ -98,37 +107,6 @@ class TrainingSpec(msgspec.Struct, frozen=True, kw_only=True):
     resources: TrainingResources = TrainingResources()
 
 
-class TrainingEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the job's story; `seq` counts from 1 in each attempt, `created_at` is unix seconds.
-
-    `data` of a `metrics` event has `step`, `total_steps`, `epoch`, `train_loss`, `train_mean_token_accuracy`, and at
-    the end of an epoch `full_valid_loss` and `full_valid_mean_token_accuracy` where there is a validation file.
-    """
-
-    seq: int
-    created_at: int
-    level: Literal["info", "warn", "error"]
-    message: str
-    type: Literal["message", "metrics"] = "message"
-    data: dict[str, int | float] = msgspec.field(default_factory=dict)
-
-
-class TrainingStatus(StrEnum):
-    """How an attempt ended. One that was killed leaves no result at all."""
-
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"  # by a signal; the attempt cannot know whose it was
-
-
-class TrainingError(msgspec.Struct, frozen=True):
-    """Why an attempt failed, in words for the tenant; `code` is stable. `retryable` means the data is not to blame."""
-
-    code: str
-    message: str
-    retryable: bool = False
-
-
 class TrainingCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     """One epoch's end; `path` is relative to the attempt's folder and holds an adapter's files."""
 
@@ -139,11 +117,62 @@ class TrainingCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float]
 
 
+class ResumePoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Where training goes on from after `step_number` of `total_steps`; its folder is whole when this file is there.
+
+    `trained_tokens` are those of every row of every step up to it, as cut, in this attempt and in those before it.
+    """
+
+    step_number: int
+    total_steps: int
+    trained_tokens: int
+    created_at: int
+
+
+class TrainingEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of the job's story; `seq` counts from 1 in each attempt, `created_at` is unix seconds.
+
+    `data` of a `metrics` event has `step`, `total_steps`, `epoch`, `train_loss`, `train_mean_token_accuracy`, and at
+    the end of an epoch `full_valid_loss` and `full_valid_mean_token_accuracy` where there is a validation file.
+    `checkpoint` is one that is whole since just now.
+    """
+
+    seq: int
+    created_at: int
+    level: Literal["info", "warn", "error"]
+    message: str
+    type: Literal["message", "metrics"] = "message"
+    data: dict[str, int | float] = msgspec.field(default_factory=dict)
+    checkpoint: TrainingCheckpoint | None = None
+
+
+class TrainingStatus(StrEnum):
+    """How an attempt ended. One that was killed leaves no result at all."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"  # by a signal; the attempt cannot know whose it was
+    PAUSED = "paused"  # as it was asked to, with a resume point of its last step
+
+
+INTERRUPTED = "training_interrupted"
+"""The code of an error that says no more than that something broke."""
+
+
+class TrainingError(msgspec.Struct, frozen=True):
+    """Why an attempt failed, in words for the tenant; `code` is stable. `retryable` means the data is not to blame."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+
 class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
     """The end of an attempt.
 
     `trained_tokens` is, over every row that was trained on, the tokens of the whole rendered conversation (cut at
-    `max_seq_length`), once for each epoch; epochs taken over from an earlier attempt count, work done twice does not.
+    `max_seq_length`), once for each epoch, up to the last resume point: what earlier attempts trained counts, work
+    done twice does not. `checkpoints` are this attempt's.
     `metrics` has `train_loss`, `train_mean_token_accuracy` and, with a validation file, `valid_loss`,
     `valid_mean_token_accuracy`, `base_valid_loss`. `adapter` is relative to the attempt's folder.
     """
@@ -202,6 +231,11 @@ def job_folder(organization: OrganizationId, job: JobId, attempt: int) -> str:
 def submission_id(job: JobId, attempt: int) -> str:
     """Return the id under which Ray knows the attempt."""
     return f"{job}-{attempt}"
+
+
+def step_folder(parent: str, step: int) -> str:
+    """Return the folder of a step under `parent`; names sort as the numbers do."""
+    return f"{parent}/step-{step:08d}"
 
 
 def event_file(seq: int) -> str:

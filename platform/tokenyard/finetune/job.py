@@ -76,6 +76,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     adapter: AdapterId | None = None
     digest: str | None = None
     attempt: int = 0
+    lost_attempts: int = 0
     submitted: bool = False
     events_taken: int = 0
     resume_url: str | None = None
@@ -103,9 +104,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     def share_tokens(self) -> int:
         """The tokens that count in its organization's share: those it may train while it does, then those it did.
 
-        A failed job is not paid for, but the others waited for the steps that it made.
+        A failed job is not paid for, but the others waited for the steps that it made; so they did of a paused one.
         """
-        if self.outcome is JobOutcome.FAILED:
+        if self.outcome is JobOutcome.FAILED or self.state is JobState.PAUSED:
             return self.reserved_tokens * self.steps.last // max(1, self.steps.total) if self.steps is not None else 0
         return self.reserved_tokens if self.trained_tokens is None else self.trained_tokens
 
@@ -119,6 +120,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 _PROGRESS = (
     *("state", "outcome", "finished_at", "admitted_at_ms", "trained_tokens", "adapter", "digest", "attempt"),
+    "lost_attempts",
     *("submitted", "events_taken", "resume_url", "deadline_ms", "waits_for", "slot", "idempotency_key"),
     *("started_at_ms", "machine", "result_file"),
 )

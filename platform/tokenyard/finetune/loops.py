@@ -69,6 +69,9 @@ def finetune_loops(
     steps = {
         JobState.VALIDATING: JobValidation(files, blobs, taking_in).advance,
         JobState.RUNNING: attempts.advance,
+        JobState.PAUSING: attempts.pause,
+        JobState.RESUMING: attempts.pause,
+        JobState.PAUSED: attempts.give_up_paused,
         JobState.STOPPING: attempts.stop,
         JobState.CHECKING: publishing.advance,
         JobState.SETTLING: ResultFile(settlement.advance, store, files, blobs).advance,

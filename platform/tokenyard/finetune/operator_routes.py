@@ -8,6 +8,7 @@ from tokenyard.core.errors import NotFound
 from tokenyard.core.ids import JobId, OrganizationId
 from tokenyard.finetune.job import Job
 from tokenyard.finetune.operator_store import JobOperatorStore
+from tokenyard.finetune.pausing import JobPausing
 from tokenyard.finetune.states import JobStatus
 from tokenyard.finetune.store import JobStore
 from tokenyard.finetune.views import EventView, OperatorJobView
@@ -17,7 +18,7 @@ from tokenyard.web.pages import After, Page
 _Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
-def operator_job_router(jobs: JobOperatorStore, owned: JobStore) -> APIRouter:
+def operator_job_router(jobs: JobOperatorStore, owned: JobStore, pausing: JobPausing) -> APIRouter:
     router = APIRouter(prefix="/admin/jobs", tags=["operator"])
 
     @router.get("")
@@ -40,6 +41,16 @@ def operator_job_router(jobs: JobOperatorStore, owned: JobStore) -> APIRouter:
     async def cancel_any_job(job: str, _operator: CurrentOperator) -> OperatorJobView:
         found = await _find(jobs, job)
         return OperatorJobView.of(await owned.cancel(found.organization, found.id))
+
+    @router.post("/{job}/pause")
+    async def pause_any_job(job: str, _operator: CurrentOperator) -> OperatorJobView:
+        found = await _find(jobs, job)
+        return OperatorJobView.of(await pausing.pause(found.organization, found.id))
+
+    @router.post("/{job}/resume")
+    async def resume_any_job(job: str, _operator: CurrentOperator) -> OperatorJobView:
+        found = await _find(jobs, job)
+        return OperatorJobView.of(await pausing.resume(found.organization, found.id))
 
     @router.get("/{job}/events")
     async def list_any_jobs_events(

@@ -22,8 +22,8 @@ from tokenyard.storage.paging import part_of_list
 LEASE_MS = 30_000
 MAX_QUEUE = 1000
 PAST_JOBS = 20
-# A queued job is taken up by the scheduler, not by a lease.
-_WORKED_ON = UNFINISHED - {JobState.QUEUED}
+# A queued job is taken up by the scheduler; a paused one only when it was paused for too long.
+_WORKED_ON = UNFINISHED - {JobState.QUEUED, JobState.PAUSED}
 
 
 class JobOperatorStore:
@@ -38,7 +38,7 @@ class JobOperatorStore:
         now = self._clock.now_ms()
         due = (
             select(JobRow.id)
-            .where(JobRow.state.in_(_WORKED_ON), JobRow.lease_until_ms <= now)
+            .where(or_(JobRow.state.in_(_WORKED_ON), _paused_too_long(now)), JobRow.lease_until_ms <= now)
             .order_by(JobRow.lease_until_ms)
             .limit(limit)
         )
@@ -158,8 +158,9 @@ def _organizations_of(jobs: Select[JobRow]) -> Select[str]:
 
 
 async def _started(session: AsyncSession, now_ms: int) -> list[Job]:
-    recent = or_(JobRow.slot.is_not(None), JobRow.started_at_ms > now_ms - DAY_MS)
-    started = [job_of(row) for row in await session.scalars(select(JobRow).where(recent))]
+    # One that was paused and waits again has its turn still to come.
+    recent = or_(JobRow.slot.is_not(None), JobRow.started_at_ms > now_ms - DAY_MS), JobRow.state != JobState.QUEUED
+    started = [job_of(row) for row in await session.scalars(select(JobRow).where(*recent))]
     if not started:
         last = select(JobRow).where(JobRow.started_at_ms.is_not(None)).order_by(JobRow.started_at_ms.desc()).limit(1)
         started = [job_of(row) for row in await session.scalars(last)]
@@ -173,6 +174,10 @@ def files_in_use() -> Subquery:
         JobRow.state.in_(UNFINISHED), JobRow.validation_file.is_not(None)
     )
     return training.union_all(validation).subquery()
+
+
+def _paused_too_long(now_ms: int) -> ColumnElement[bool]:
+    return and_(JobRow.state == JobState.PAUSED, JobRow.deadline_ms <= now_ms)
 
 
 def _has_status(status: JobStatus) -> ColumnElement[bool]:

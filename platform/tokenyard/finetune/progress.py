@@ -50,8 +50,10 @@ class JobProgress(msgspec.Struct, frozen=True):
     undo: Callable[[Job | None], Awaitable[None]] | None = None
 
     def then(self, later: "JobProgress") -> "JobProgress":
-        """Return `later`, which began with this one's job, with this one's notes before its own."""
-        return msgspec.structs.replace(later, notes=(*self.notes, *later.notes))
+        """Return `later`, which began with this one's job, with this one's notes and checkpoints before its own."""
+        return msgspec.structs.replace(
+            later, notes=(*self.notes, *later.notes), checkpoints=(*self.checkpoints, *later.checkpoints)
+        )
 
 
 def fail(job: Job, error: JobError) -> JobProgress:
@@ -68,6 +70,20 @@ def fail(job: Job, error: JobError) -> JobProgress:
         idempotency_key=None if job.state is JobState.CREATING else job.idempotency_key,
     )
     return JobProgress(after)
+
+
+def paused(job: Job, deadline_ms: int, after: str = "") -> JobProgress:
+    """Let a job rest of which nothing runs; it is cancelled at `deadline_ms`."""
+    resting = msgspec.structs.replace(job, state=JobState.PAUSED, deadline_ms=deadline_ms, waits_for=None)
+    return JobProgress(resting, (Note(message=f"The fine-tuning job is paused{after}"),))
+
+
+def cancelled(job: Job, now: int, why: str = "") -> JobProgress:
+    """Decide at `now`, in unix seconds, that the job's model will never be."""
+    after = msgspec.structs.replace(
+        job, state=JobState.STOPPING, outcome=JobOutcome.CANCELLED, finished_at=now, waits_for=None
+    )
+    return JobProgress(after, (Note(message=f"The fine-tuning job was cancelled{why}", source="cancelled"),))
 
 
 def wait_for(job: Job, what: str | None) -> JobProgress:
@@ -159,6 +175,7 @@ async def _add_checkpoints(session: AsyncSession, job: Job, checkpoints: Sequenc
     known = set(await session.scalars(select(CheckpointRow.step_number).where(CheckpointRow.job == job.id)))
     for checkpoint in checkpoints:
         if checkpoint.step_number not in known:
+            known.add(checkpoint.step_number)
             session.add(
                 CheckpointRow(
                     id=f"ftckpt_{random_text()}",

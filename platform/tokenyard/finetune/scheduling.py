@@ -39,7 +39,9 @@ class TrainingPolicy:
 
     At most `max_running` jobs train at once, and no more than the cluster has room for, unless it is `autoscaled` and
     so makes room for what it is given. The bounds of an organization hold where its plan states no others.
-    `resources.timeout_s` bounds one attempt, waiting in the cluster included, but not in our queue.
+    `resources.timeout_s` bounds one attempt, from when its workers have room. A run that does not end within
+    `pausing_timeout_s` of being asked to pause is stopped; a job that is paused longer than `paused_limit_s` is
+    cancelled.
     """
 
     max_running: int | None = 1
@@ -49,10 +51,16 @@ class TrainingPolicy:
     max_attempts: int = 3
     validation_timeout_s: float = 3600.0
     checking_timeout_s: float = 1800.0
+    pausing_timeout_s: float = 120.0
+    paused_limit_s: float = 7 * 86_400.0
     resources: TrainingResources = field(default_factory=TrainingResources)
 
+    def paused_deadline_ms(self, now_ms: int) -> int:
+        """Return when a job that is paused now is cancelled."""
+        return now_ms + int(self.paused_limit_s * 1000)
+
     def attempt_deadline_ms(self, now_ms: int) -> int:
-        """Return when an attempt that starts now must have ended."""
+        """Return when an attempt whose workers have room since now must have ended."""
         return now_ms + int((self.resources.timeout_s + _GRACE_S) * 1000)
 
     def free_slots(self, training: Sequence[Job], nodes: Sequence[Mapping[str, float]] | None, now_ms: int) -> int:
@@ -111,14 +119,17 @@ def decide(
             job,
             state=JobState.RUNNING,
             slot=next(slots),
-            attempt=1,
+            attempt=job.attempt + 1,
             waits_for=None,
+            deadline_ms=None,
+            steps=None,
             started_at_ms=now_ms,
             machine=machine_kind(policy.resources),
-            deadline_ms=policy.attempt_deadline_ms(now_ms),
             fair=share.start(job, queues.terms(job.organization).weight, weights),
         )
-        yield before[job.id], JobProgress(after, (Note(message="Fine-tuning job started", source="started"),))
+        message = "Fine-tuning job started" if after.attempt == 1 else "Fine-tuning job goes on"
+        note = Note(message=message, source=f"started {after.attempt}")
+        yield before[job.id], JobProgress(after, (note,))
     for jobs in queues.waiting.values():
         for job in jobs:
             missing = Waiting.CLUSTER if standing.free is None else Waiting.ROOM

@@ -3,8 +3,8 @@
 from enum import StrEnum
 from typing import Literal, cast
 
-JobStatus = Literal["validating_files", "queued", "running", "succeeded", "failed", "cancelled"]
-"""OpenAI's words."""
+JobStatus = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
+"""OpenAI's words, and `paused`, for which the enumeration of its schema has none."""
 
 
 class JobState(StrEnum):
@@ -14,6 +14,9 @@ class JobState(StrEnum):
     VALIDATING = "validating_files"
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSING = "pausing"  # training was asked to end at its next step
+    RESUMING = "resuming"  # resumed before it had paused; it goes into the queue where others pause
+    PAUSED = "paused"  # nothing runs; it goes on when it is resumed
     CHECKING = "checking"  # trained or taken in; the adapter is published and proven on a replica
     STOPPING = "stopping"  # the outcome is decided, but training may still run
     SETTLING = "settling"  # nothing runs any more; the usage event is not acknowledged yet
@@ -36,9 +39,18 @@ class IllegalTransition(RuntimeError):
 
 _NEXT: dict[JobState, frozenset[JobState]] = {
     JobState.CREATING: frozenset((JobState.VALIDATING, JobState.SETTLING)),
-    JobState.VALIDATING: frozenset((JobState.QUEUED, JobState.CHECKING, JobState.STOPPING, JobState.SETTLING)),
-    JobState.QUEUED: frozenset((JobState.RUNNING, JobState.STOPPING, JobState.SETTLING)),
-    JobState.RUNNING: frozenset((JobState.CHECKING, JobState.STOPPING, JobState.SETTLING)),
+    JobState.VALIDATING: frozenset(
+        (JobState.QUEUED, JobState.PAUSED, JobState.CHECKING, JobState.STOPPING, JobState.SETTLING)
+    ),
+    JobState.QUEUED: frozenset((JobState.RUNNING, JobState.PAUSED, JobState.STOPPING, JobState.SETTLING)),
+    JobState.RUNNING: frozenset((JobState.PAUSING, JobState.CHECKING, JobState.STOPPING, JobState.SETTLING)),
+    JobState.PAUSING: frozenset(
+        (JobState.RESUMING, JobState.PAUSED, JobState.CHECKING, JobState.STOPPING, JobState.SETTLING)
+    ),
+    JobState.RESUMING: frozenset(
+        (JobState.PAUSING, JobState.QUEUED, JobState.CHECKING, JobState.STOPPING, JobState.SETTLING)
+    ),
+    JobState.PAUSED: frozenset((JobState.VALIDATING, JobState.QUEUED, JobState.STOPPING)),
     JobState.CHECKING: frozenset((JobState.STOPPING, JobState.SETTLING)),
     JobState.STOPPING: frozenset((JobState.SETTLING,)),
     JobState.SETTLING: frozenset((JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)),
@@ -46,12 +58,22 @@ _NEXT: dict[JobState, frozenset[JobState]] = {
     JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),
 }
-_OUTWARD_RUNNING = frozenset((JobState.RUNNING, JobState.CHECKING, JobState.STOPPING, JobState.SETTLING))
+_OUTWARD_RUNNING = frozenset(
+    (
+        *(JobState.RUNNING, JobState.PAUSING, JobState.RESUMING),
+        *(JobState.CHECKING, JobState.STOPPING, JobState.SETTLING),
+    )
+)
 
 FINISHED = frozenset((JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED))
 UNFINISHED = frozenset(JobState) - FINISHED
-CANCELLABLE = frozenset((JobState.VALIDATING, JobState.QUEUED, JobState.RUNNING, JobState.CHECKING))
-TRAINING = frozenset((JobState.RUNNING, JobState.STOPPING))
+CANCELLABLE = frozenset(
+    (
+        *(JobState.VALIDATING, JobState.QUEUED, JobState.RUNNING),
+        *(JobState.PAUSING, JobState.RESUMING, JobState.PAUSED, JobState.CHECKING),
+    )
+)
+TRAINING = frozenset((JobState.RUNNING, JobState.PAUSING, JobState.RESUMING, JobState.STOPPING))
 """States in which something may run in Ray, so that a slot is held."""
 
 

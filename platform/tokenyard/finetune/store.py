@@ -1,9 +1,8 @@
-"""Fine-tuning jobs of one organization: create, look at, cancel."""
+"""Fine-tuning jobs of one organization: create, look at, change, cancel."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-import msgspec
 from sqlalchemy import Select, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
@@ -13,7 +12,7 @@ from tokenyard.core.errors import InvalidRequest, NotFound, RateLimited
 from tokenyard.core.ids import JobId, OrganizationId
 from tokenyard.finetune.job import Job, job_of, row_of
 from tokenyard.finetune.ports import TrainingFiles
-from tokenyard.finetune.progress import JobProgress, Note, save
+from tokenyard.finetune.progress import JobProgress, cancelled, save
 from tokenyard.finetune.states import CANCELLABLE, UNFINISHED, JobOutcome, JobState
 from tokenyard.finetune.tables import CheckpointRow, EventRow, JobRow
 from tokenyard.storage.database import Database, organization_lock
@@ -110,19 +109,28 @@ class JobStore:
 
     async def cancel(self, organization: OrganizationId, job: JobId) -> Job:
         """Decide that the job's model will never be; again is fine. A job that has ended raises `InvalidRequest`."""
-        now = self._clock.now_ms() // 1000
-        async with self._database.transaction() as session:
-            # Locked, so that a worker's step comes before or after it, never between what is read and what is written.
-            found = await _find(session, organization, job, to_change=True)
+
+        def to_cancel(found: Job) -> JobProgress:
             if found.outcome is JobOutcome.CANCELLED:
-                return found
+                return JobProgress(found)
             if found.state not in CANCELLABLE:
                 raise InvalidRequest(f"The job {job} has already ended.", code="job_not_cancellable")
-            after = msgspec.structs.replace(
-                found, state=JobState.STOPPING, outcome=JobOutcome.CANCELLED, finished_at=now, waits_for=None
-            )
-            note = Note(message="The fine-tuning job was cancelled", source="cancelled")
-            return await save(session, found, JobProgress(after, (note,)), now=now)
+            return cancelled(found, self._clock.now_ms() // 1000)
+
+        return await self.change(organization, job, to_cancel)
+
+    async def change(self, organization: OrganizationId, job: JobId, decide: Callable[[Job], JobProgress]) -> Job:
+        """Save what `decide` makes of the job, which may be the job as it is; what it raises leaves all as it was.
+
+        The job is locked, so that a worker's step comes before or after it, never between what is read and written.
+        """
+        now_ms = self._clock.now_ms()
+        async with self._database.transaction() as session:
+            found = await _find(session, organization, job, to_change=True)
+            progress = decide(found)
+            if progress.job == found:
+                return found
+            return await save(session, found, progress, now=now_ms // 1000)
 
     async def events(
         self, organization: OrganizationId, job: JobId, *, limit: int, after: str | None

@@ -13,6 +13,7 @@ class JobRow(Base):
     `state` is a `states.JobState`; `outcome` is the end it is heading for once that is decided. `version` grows with
     every change and fences writers. `slot` is held while the job trains. `lease_until_ms` is also the earliest time of
     the next look. `attempt`, `submitted` and `events_taken` are about the newest attempt; `digest` is its adapter's.
+    `lost_attempts` are those that broke off, not those that were paused.
     `lora` is of an adapter that the job takes in as it is, without training; such a job has no `hyperparameters`.
     `request_digest` is of the body that was sent with `idempotency_key`. `fair` are `job.FairTags`, `steps` a
     `job.StepProgress`, `machine` is what `planning.estimate` calls the cluster's. `result_file` is there once a job
@@ -60,6 +61,7 @@ class JobRow(Base):
     trained_tokens: Mapped[Count | None]
     adapter: Mapped[Id | None]
     attempt: Mapped[int] = mapped_column(Integer)
+    lost_attempts: Mapped[int] = mapped_column(Integer)
     submitted: Mapped[bool]
     events_taken: Mapped[int] = mapped_column(Integer)
     resume_url: Mapped[str | None] = mapped_column(String(512))

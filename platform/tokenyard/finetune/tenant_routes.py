@@ -8,6 +8,7 @@ from tokenyard.core.ids import JobId
 from tokenyard.core.principal import KeyScope, Principal
 from tokenyard.finetune.creation import JobCreation
 from tokenyard.finetune.job_request import JobRequest
+from tokenyard.finetune.pausing import JobPausing
 from tokenyard.finetune.store import JobStore
 from tokenyard.finetune.views import CheckpointView, EstimateView, EventView, JobView
 from tokenyard.web.auth import TenantWith
@@ -21,7 +22,7 @@ IdempotencyKey = Annotated[
 ]
 
 
-def job_router(jobs: JobStore, creation: JobCreation) -> APIRouter:
+def job_router(jobs: JobStore, creation: JobCreation, pausing: JobPausing) -> APIRouter:
     router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 
     @router.post("")
@@ -50,6 +51,16 @@ def job_router(jobs: JobStore, creation: JobCreation) -> APIRouter:
     @router.post("/{job}/cancel")
     async def cancel_job(job: str, tenant: FreshTenant) -> JobView:
         return JobView.of(await jobs.cancel(tenant.organization, JobId(job)))
+
+    @router.post("/{job}/pause")
+    async def pause_job(job: str, tenant: FreshTenant) -> JobView:
+        """Let a job rest: at once where it does not train yet, else with its next step."""
+        return JobView.of(await pausing.pause(tenant.organization, JobId(job)))
+
+    @router.post("/{job}/resume")
+    async def resume_job(job: str, tenant: FreshTenant) -> JobView:
+        """Let a paused job go on, from the step that it came to, when it is its turn."""
+        return JobView.of(await pausing.resume(tenant.organization, JobId(job)))
 
     @router.get("/{job}/events")
     async def list_events(job: str, tenant: Tenant, limit: PageSize = 20, after: After = None) -> PlainPage[EventView]:

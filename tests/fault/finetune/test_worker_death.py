@@ -112,14 +112,22 @@ async def _world(stack: FinetuneStack, job: Any, scenario: str) -> None:
     """Do what the cluster and the tenant do meanwhile."""
     for run in [name for name, status in stack.cluster.runs.items() if status.state.is_active]:
         if scenario == "lost" and run.endswith("-1"):
-            await stack.cluster.checkpoint(run, 5)
+            await stack.cluster.train(run, 5, tokens=50)
             stack.cluster.forget(run)
+        elif scenario == "paused" and run.endswith("-1"):
+            await stack.cluster.begin(run)
+            await stack.cluster.train(run, 5, tokens=50)
+            await stack.pausing.pause(job.organization, job.id)
+            if await stack.cluster.has_to_pause(run):
+                await stack.cluster.pause(run, tokens=50)
         elif scenario == "cancel":
             await stack.cluster.tell(run, "Step 1")
             await stack.jobs.cancel(job.organization, job.id)
         else:
             await stack.cluster.tell(run, "Step 1", "Step 2")
             await stack.cluster.succeed(run, tokens=400)
+    if (await stack.job(job.id)).state is JobState.PAUSED:
+        await stack.pausing.resume(job.organization, job.id)
 
 
 async def _check(stack: FinetuneStack, job: Any, scenario: str) -> None:
@@ -135,7 +143,7 @@ async def _check(stack: FinetuneStack, job: Any, scenario: str) -> None:
     assert live == ([] if scenario == "cancel" else [end.adapter])
     if scenario == "brought":
         assert (stack.cluster.submissions, end.trained_tokens) == ([], 0)
-    if scenario == "lost":
+    if scenario in ("lost", "paused"):
         assert stack.cluster.submissions == [f"{job.id}-1", f"{job.id}-2"]
         assert stack.cluster.specs[f"{job.id}-2"].resume_url is not None
 
@@ -147,7 +155,7 @@ def _is_death(error: BaseException) -> bool:
 
 
 # The longer stories share most of their points with the plain one, so only some of theirs are tried.
-@pytest.mark.parametrize(("scenario", "every"), [("plain", 1), ("lost", 3), ("cancel", 2), ("brought", 1)])
+@pytest.mark.parametrize(("scenario", "every"), [("plain", 1), ("lost", 3), ("cancel", 2), ("paused", 3), ("brought", 1)])
 async def test_any_point_of_death_leads_to_the_same_end(
     tmp_path: Path, empty_sqlite: Path, scenario: str, every: int
 ) -> None:

@@ -188,7 +188,7 @@ async def test_a_plan_bounds_jobs_and_tokens(database: Database, tmp_path: Path)
 async def test_a_lost_attempt_goes_on_from_the_last_checkpoint_until_the_third_is_lost(stack: FinetuneStack) -> None:
     job = await stack.create()
     await stack.rounds(2)
-    await stack.cluster.checkpoint(f"{job.id}-1", 10)
+    await stack.cluster.train(f"{job.id}-1", 10, tokens=77)
     stack.cluster.forget(f"{job.id}-1")
     await stack.rounds(2)
     second = stack.cluster.specs[f"{job.id}-2"]
@@ -200,10 +200,11 @@ async def test_a_lost_attempt_goes_on_from_the_last_checkpoint_until_the_third_i
     await stack.cluster.fail(f"{job.id}-3", "node_lost", "The node went away.", retryable=True)
     await stack.rounds(3)
     failed = await stack.job(job.id)
-    assert (failed.status, error_of(failed).code) == ("failed", "training_failed")
+    assert (failed.status, error_of(failed).code) == ("failed", "node_lost")
+    assert error_of(failed).message == "Training broke off 3 times; the last attempt is over. The node went away."
     assert len(stack.cluster.submissions) == 3
     assert [event.trained_tokens for event in await stack.charges()] == [0]
-    assert "Training was lost; starting attempt 2 from its last checkpoint" in await stack.messages(failed)
+    assert "Training was lost; starting attempt 2 from step 10 of 100" in await stack.messages(failed)
 
 
 async def test_an_error_of_the_data_is_not_tried_again(stack: FinetuneStack) -> None:
@@ -312,11 +313,29 @@ async def test_a_run_that_two_workers_start_goes_on(stack: FinetuneStack, monkey
 async def test_training_that_takes_too_long_is_stopped(stack: FinetuneStack) -> None:
     job = await stack.create()
     await stack.rounds(2)
+    await stack.cluster.begin(f"{job.id}-1")
+    await stack.rounds(1)
     stack.clock.advance(700)
     await stack.rounds(3)
     failed = await stack.job(job.id)
     assert (failed.status, error_of(failed).code) == ("failed", "training_timeout")
     assert stack.cluster.stops == [f"{job.id}-1"]
+
+
+async def test_waiting_for_room_takes_none_of_the_time_to_train(stack: FinetuneStack) -> None:
+    job = await stack.create()
+    await stack.rounds(2)
+    run = f"{job.id}-1"
+    for state in (RunState.PENDING, RunState.RUNNING):  # in Ray's queue, and then for a worker
+        stack.cluster.set_state(run, state)
+        await stack.rounds(1)
+        stack.clock.advance(10_000)
+    await stack.cluster.begin(run)
+    await stack.rounds(1)
+    stack.clock.advance(599)
+    await stack.cluster.succeed(run, tokens=5)
+    await stack.rounds(2)
+    assert (await stack.job(job.id)).status == "succeeded"
 
 
 async def test_a_cluster_that_is_away_is_waited_for(stack: FinetuneStack) -> None:
@@ -353,7 +372,7 @@ async def test_a_signal_that_nobody_of_us_sent_is_a_lost_attempt(stack: Finetune
     job = await stack.create()
     await stack.rounds(2)
     run = f"{job.id}-1"
-    await stack.cluster.checkpoint(run, 10)
+    await stack.cluster.train(run, 10, tokens=77)
     await stack.cluster.stopped_after(run, tokens=77)
     await stack.rounds(2)
     assert (await stack.job(job.id)).attempt == 1, "Ray still has to say why it ended"
@@ -375,6 +394,7 @@ async def test_a_stopped_attempt_whose_end_ray_never_sees_runs_out_of_time(stack
     job = await stack.create()
     await stack.rounds(2)
     await stack.cluster.stopped_after(f"{job.id}-1", tokens=77)
+    await stack.rounds(1)
     stack.clock.advance(700)
     await stack.rounds(3)
     failed = await stack.job(job.id)

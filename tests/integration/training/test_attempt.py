@@ -10,6 +10,7 @@ from tokenyard.core.ids import JobId
 from tokenyard.core.training import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
+    ResumePoint,
     TrainingCheckpoint,
     TrainingEvent,
     TrainingResources,
@@ -52,14 +53,36 @@ def test_events_count_on_where_another_process_left_off(tmp_path: Path) -> None:
     ]
 
 
-def test_only_the_newest_checkpoint_can_be_gone_on_from(tmp_path: Path) -> None:
+def point(step: int) -> ResumePoint:
+    return ResumePoint(step_number=step, total_steps=9, trained_tokens=step * 100, created_at=1)
+
+
+def test_a_checkpoint_is_an_adapter_and_nothing_else(tmp_path: Path) -> None:
     folder = AttemptFolder(f"file://{tmp_path}/attempt")
     for epoch in (1, 2):
         folder.save_checkpoint(trained(tmp_path / "local"), checkpoint(epoch))
     assert [one.epoch for one in folder.checkpoints()] == [1, 2]
     files = {path.name: {file.name for file in path.iterdir()} for path in (tmp_path / "attempt/checkpoints").iterdir()}
-    bare = {ADAPTER_WEIGHTS, ADAPTER_CONFIG, "trainer_state.json", "checkpoint.json"}
-    assert files == {"step-10": bare, "step-20": bare | {"optimizer.pt", "rng_state.pth"}}
+    bare = {ADAPTER_WEIGHTS, ADAPTER_CONFIG, "checkpoint.json"}
+    assert files == {"step-10": bare, "step-20": bare}
+
+
+def test_only_the_last_resume_point_is_kept(tmp_path: Path) -> None:
+    folder = AttemptFolder(f"file://{tmp_path}/attempt")
+    assert folder.resume_point() is None
+    for step in (3, 4):
+        folder.save_resume_point(trained(tmp_path / "local"), point(step))
+    assert folder.resume_point() == point(4)
+    [kept] = (tmp_path / "attempt/resume").iterdir()
+    state = {"trainer_state.json", "optimizer.pt", "rng_state.pth", "point.json"}
+    assert {file.name for file in kept.iterdir()} == {ADAPTER_WEIGHTS, ADAPTER_CONFIG, *state}
+
+
+def test_a_resume_point_that_is_not_whole_is_none(tmp_path: Path) -> None:
+    folder = AttemptFolder(f"file://{tmp_path}/attempt")
+    folder.save_resume_point(trained(tmp_path / "local"), point(3))
+    trained(tmp_path / "attempt/resume/step-00000004")
+    assert folder.resume_point() == point(3)
 
 
 def test_a_checkpoint_that_is_not_whole_is_none(tmp_path: Path) -> None:
@@ -69,16 +92,6 @@ def test_a_checkpoint_that_is_not_whole_is_none(tmp_path: Path) -> None:
     folder.save_checkpoint(trained(tmp_path / "local"), checkpoint(1))  # the same step again, whole this time
     assert [one.epoch for one in folder.checkpoints()] == [1]
     assert not (half / "README.md").exists()
-
-
-def test_taking_over_keeps_all_that_the_earlier_attempt_had(tmp_path: Path) -> None:
-    first, second = (AttemptFolder(f"file://{tmp_path}/{number}") for number in (1, 2))
-    for epoch in (1, 2, 3):
-        first.save_checkpoint(trained(tmp_path / "local"), checkpoint(epoch))
-    second.copy_checkpoints(first)
-    assert second.checkpoints() == first.checkpoints()
-    assert (tmp_path / "2/checkpoints/step-30/optimizer.pt").exists()
-    second.copy_checkpoints(AttemptFolder(f"file://{tmp_path}/never-begun"))
 
 
 def test_the_result_ends_it(tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def spec_of(job: str, attempt: int, folder: Path, base_model: Path, dataset: Pat
         seed=3,
         max_seq_length=256,
         max_lora_rank=16,
-        resources=TrainingResources(threads=1, timeout_s=LIMIT_S),
+        resources=TrainingResources(threads=1, timeout_s=LIMIT_S, resume_interval_s=0.0, resume_share=1.0),
     )
 
 
@@ -123,11 +123,11 @@ async def end_of(jobs: RayJobs, spec: TrainingSpec) -> RunState:
     return status.state
 
 
-async def first_checkpoint(folder: Path) -> None:
+async def first_point(folder: Path) -> None:
     async def there() -> bool:
-        return any(folder.glob("checkpoints/*/checkpoint.json"))  # noqa: ASYNC240
+        return any(folder.glob("resume/*/point.json"))  # noqa: ASYNC240
 
-    await until(there, "a checkpoint")
+    await until(there, "a point to go on from")
 
 
 def drivers(spec: TrainingSpec) -> list[psutil.Process]:
@@ -135,12 +135,13 @@ def drivers(spec: TrainingSpec) -> list[psutil.Process]:
     return [one for one in psutil.process_iter(["cmdline"]) if (one.info["cmdline"] or [""])[-1] == wanted]
 
 
-def workers(cluster: Cluster) -> list[str]:
-    names = []
+def workers(cluster: Cluster) -> list[psutil.Process]:
+    found = []
     for process in psutil.Process(cluster.pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            names.append(" ".join(process.cmdline()))
-    return [name for name in names if "RayTrainWorker" in name]
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
 
 
 def result_of(folder: Path) -> TrainingResult:
@@ -151,34 +152,55 @@ def events_of(folder: Path) -> list[TrainingEvent]:
     return [msgspec.json.decode(file.read_bytes(), type=TrainingEvent) for file in sorted(folder.glob("events/*.json"))]
 
 
-async def test_killed_then_resumed_then_published(
-    jobs: RayJobs, base_model: Path, dataset: Path, tmp_path: Path
+async def test_killed_and_resumed_it_is_published_as_if_nothing_had_been(
+    cluster: Cluster, jobs: RayJobs, base_model: Path, dataset: Path, tmp_path: Path
 ) -> None:
+    whole = spec_of("ftjob-whole", 1, tmp_path, base_model, dataset, epochs=EPOCHS)
+    whole_folder = await start(jobs, whole)
     first = spec_of("ftjob-resumed", 1, tmp_path, base_model, dataset, epochs=EPOCHS)
     folder = await start(jobs, first)
     await start_again_is_nothing(jobs, first)
-    await first_checkpoint(folder)
+    await first_point(folder)
     for process in drivers(first):
         os.kill(process.pid, signal.SIGKILL)
     assert await end_of(jobs, first) is RunState.FAILED
     assert not (folder / "result.json").exists()
+    assert await end_of(jobs, whole) is RunState.SUCCEEDED
 
     second = spec_of("ftjob-resumed", 2, tmp_path, base_model, dataset, epochs=EPOCHS)
     folder = await start(jobs, second)
-    assert await end_of(jobs, second) is RunState.SUCCEEDED, await jobs.logs(submission_id(second.job, 2))
+    await first_point(folder)
+    for process in workers(cluster):
+        process.kill()
+    assert await end_of(jobs, second) is RunState.FAILED
+    lost = result_of(folder)
+    assert lost.error is not None
+    assert (lost.error.code, lost.error.retryable) == ("training_interrupted", True)
 
-    result, events = result_of(folder), events_of(folder)
+    third = spec_of("ftjob-resumed", 3, tmp_path, base_model, dataset, epochs=EPOCHS)
+    folder = await start(jobs, third)
+    assert await end_of(jobs, third) is RunState.SUCCEEDED, await jobs.logs(submission_id(third.job, 3))
+    result, expected = result_of(folder), result_of(whole_folder)
     assert result.status is TrainingStatus.SUCCEEDED
-    assert result.trained_tokens == EPOCHS * ROWS * TOKENS_PER_ROW
-    assert [checkpoint.epoch for checkpoint in result.checkpoints] == list(range(1, EPOCHS + 1))
+    assert result.digest == expected.digest
+    assert result.trained_tokens == expected.trained_tokens == EPOCHS * ROWS * TOKENS_PER_ROW
+    assert [checkpoint.epoch for checkpoint in expected.checkpoints] == list(range(1, EPOCHS + 1))
+    assert result.metrics == expected.metrics
     assert result.metrics["valid_loss"] < result.metrics["base_valid_loss"]
-    assert [event.seq for event in events] == list(range(1, len(events) + 1))
-    assert any(event.message.startswith("Going on after epoch ") for event in events)
-    steps = [int(event.data["step"]) for event in events if "total_steps" in event.data]
-    assert steps == list(range(steps[0], 2 * EPOCHS + 1))
-    assert steps[0] > 1
+    check_story(events_of(folder))
     check_published(folder, result)
     check_layout(folder)
+
+
+def check_story(events: list[TrainingEvent]) -> None:
+    """Tell that the attempt did the rest of the steps, each once, and told of each checkpoint when it was whole."""
+    assert [event.seq for event in events] == list(range(1, len(events) + 1))
+    assert any(event.message.startswith("Going on after step ") for event in events)
+    steps = [int(event.data["step"]) for event in events if "total_steps" in event.data]
+    assert steps == list(range(steps[0], 2 * EPOCHS + 1))
+    assert steps[0] > 2
+    told = [event.checkpoint.epoch for event in events if event.checkpoint is not None]
+    assert told == list(range(told[0], EPOCHS + 1))
 
 
 async def start_again_is_nothing(jobs: RayJobs, spec: TrainingSpec) -> None:
@@ -195,10 +217,10 @@ def check_published(folder: Path, result: TrainingResult) -> None:
 
 
 def check_layout(folder: Path) -> None:
-    """Nothing half-done is left, and only the last checkpoint keeps the optimizer."""
-    top = {"spec.json", "result.json", "summary.json", "events", "checkpoints", "adapter"}
+    """Nothing half-done is left, and the optimizer of the last step only."""
+    top = {"spec.json", "begun", "result.json", "summary.json", "events", "checkpoints", "resume", "adapter"}
     assert {file.name for file in folder.iterdir()} == top
-    assert [file.parent.name for file in folder.glob("checkpoints/*/optimizer.pt")] == [f"step-{2 * EPOCHS:08d}"]
+    assert [file.parent.name for file in folder.glob("*/*/optimizer.pt")] == [f"step-{2 * EPOCHS:08d}"]
 
 
 async def test_stopped_and_failing(
@@ -207,14 +229,16 @@ async def test_stopped_and_failing(
     stopped = spec_of("ftjob-stopped", 1, tmp_path, base_model, dataset, epochs=5000)
     failing = spec_of("ftjob-failing", 1, tmp_path, base_model, tmp_path / "deleted.jsonl", epochs=1)
     stopped_folder, failing_folder = await start(jobs, stopped), await start(jobs, failing)
-    await first_checkpoint(stopped_folder)
+    await first_point(stopped_folder)
     await jobs.stop(submission_id(stopped.job, 1))
     assert await end_of(jobs, stopped) is RunState.STOPPED
     result = result_of(stopped_folder)
     assert result.status is TrainingStatus.CANCELLED
     assert result.error is None
     assert result.adapter is None
-    assert result.trained_tokens == result.checkpoints[-1].epoch * ROWS * TOKENS_PER_ROW
+    [kept] = stopped_folder.glob("resume/*/point.json")
+    steps = json.loads(kept.read_bytes())["step_number"]
+    assert result.trained_tokens == steps * (ROWS // 2) * TOKENS_PER_ROW > 0
 
     assert await end_of(jobs, failing) is RunState.FAILED
     result = result_of(failing_folder)
@@ -228,6 +252,22 @@ async def test_stopped_and_failing(
         return not workers(cluster)
 
     await until(no_worker_left, "Ray ends the workers of jobs that are over")
+
+
+async def test_asked_to_pause_it_ends_with_its_next_step(
+    jobs: RayJobs, base_model: Path, dataset: Path, tmp_path: Path
+) -> None:
+    spec = spec_of("ftjob-paused", 1, tmp_path, base_model, dataset, epochs=5000)
+    folder = await start(jobs, spec)
+    await first_point(folder)
+    (folder / "pause").write_bytes(b"{}")
+    assert await end_of(jobs, spec) is RunState.FAILED  # only one that succeeded exits with 0
+    result = result_of(folder)
+    assert (result.status, result.error, result.digest) == (TrainingStatus.PAUSED, None, None)
+    [point] = folder.glob("resume/*/point.json")
+    steps = json.loads(point.read_bytes())["step_number"]
+    assert result.trained_tokens == steps * (ROWS // 2) * TOKENS_PER_ROW
+    assert [int(event.data["step"]) for event in events_of(folder) if "total_steps" in event.data][-1] == steps
 
 
 async def test_a_training_that_diverges_says_so(jobs: RayJobs, dataset: Path, tmp_path: Path) -> None:
@@ -247,7 +287,7 @@ async def test_a_signal_of_the_nodes_is_no_stop_for_ray(
     """A drained node sends what Ray's stop sends: the attempt cannot tell them apart, Ray's own word does."""
     spec = spec_of("ftjob-drained", 1, tmp_path, base_model, dataset, epochs=5000)
     folder = await start(jobs, spec)
-    await first_checkpoint(folder)
+    await first_point(folder)
     [driver] = [one for one in drivers(spec) if one.name().startswith("python")]
     driver.send_signal(signal.SIGTERM)
     assert await end_of(jobs, spec) is RunState.FAILED

@@ -12,9 +12,14 @@ from tokenyard.core.training import (
     ADAPTER_CONFIG,
     ADAPTER_FOLDER,
     ADAPTER_WEIGHTS,
+    BEGUN_FILE,
     MANIFEST_FILE,
+    PAUSE_FILE,
     RESULT_FILE,
+    RESUME_FOLDER,
+    RESUME_POINT_FILE,
     AdapterManifest,
+    ResumePoint,
     RunState,
     RunStatus,
     TrainingCheckpoint,
@@ -25,6 +30,7 @@ from tokenyard.core.training import (
     TrainingStatus,
     adapter_digest,
     event_file,
+    step_folder,
 )
 from tokenyard.storage.blobs import BlobStore
 
@@ -93,9 +99,37 @@ class TrainingCluster:
             )
             await self._write(submission, event_file(seq), msgspec.json.encode(event))
 
-    async def checkpoint(self, submission: str, step: int) -> None:
-        """Write a checkpoint's folder."""
-        await self._write(submission, f"checkpoints/step-{step}/{ADAPTER_CONFIG}", b"{}")
+    async def begin(self, submission: str) -> None:
+        """Give a run's workers room."""
+        await self._write(submission, BEGUN_FILE, b"{}")
+
+    async def has_to_pause(self, submission: str) -> bool:
+        folder = self.specs[submission].output_url.removeprefix(f"{self._blobs.url}/")
+        return await self._blobs.exists(f"{folder}/{PAUSE_FILE}")
+
+    async def train(self, submission: str, step: int, *, tokens: int, total_steps: int = 100) -> None:
+        """Leave a resume point, and only that one."""
+        spec = self.specs[submission]
+        await self._blobs.delete(f"{spec.output_url.removeprefix(f'{self._blobs.url}/')}/{RESUME_FOLDER}")
+        point = ResumePoint(
+            step_number=step, total_steps=total_steps, trained_tokens=tokens, created_at=STARTED_AT + step
+        )
+        await self._write(
+            submission, f"{step_folder(RESUME_FOLDER, step)}/{RESUME_POINT_FILE}", msgspec.json.encode(point)
+        )
+
+    async def checkpoint(self, submission: str, step: int, *, seq: int) -> None:
+        """Tell of a checkpoint, as event number `seq`."""
+        told = msgspec.structs.replace(_CHECKPOINT, step_number=step, path=step_folder("checkpoints", step))
+        event = TrainingEvent(
+            seq=seq, created_at=STARTED_AT, level="info", message=f"Checkpoint created at step {step}", checkpoint=told
+        )
+        await self._write(submission, event_file(seq), msgspec.json.encode(event))
+
+    async def pause(self, submission: str, *, tokens: int) -> None:
+        """End a run as one that was asked to pause."""
+        await self._end(submission, TrainingStatus.PAUSED, tokens=tokens)
+        self.set_state(submission, RunState.SUCCEEDED)
 
     async def succeed(
         self, submission: str, *, tokens: int, rank: int = 8, checkpoint: TrainingCheckpoint = _CHECKPOINT

@@ -34,6 +34,7 @@ from tokenyard.finetune.job import Job
 from tokenyard.finetune.job_request import JobRequest
 from tokenyard.finetune.loops import finetune_loops
 from tokenyard.finetune.operator_store import LEASE_MS, JobOperatorStore, files_in_use
+from tokenyard.finetune.pausing import JobPausing
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.store import JobStore
 from tokenyard.metering.events import TrainingFinished, decode_event
@@ -70,6 +71,7 @@ class FinetuneStack:
         self.files = FileStore(self.database, self.clock, files_in_use)
         self.jobs = JobStore(self.database, self.clock, self.files, max_unfinished=20)
         self.operator = JobOperatorStore(self.database, self.clock)
+        self.pausing = JobPausing(self.jobs, self.policy, self.clock)
         self.creation = self.new_creation()
         self.worker = self.new_worker()
 

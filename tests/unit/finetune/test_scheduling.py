@@ -56,7 +56,7 @@ def test_the_free_slots_go_round_organizations() -> None:
     decided = list(decide(policy, standing, queue, NOW_MS))
     assert running(decided) == [("ftjob-2", 0), ("ftjob-4", 2)]
     ran = [progress.job for _, progress in decided if progress.job.slot is not None]
-    assert {one.deadline_ms for one in ran} == {NOW_MS + 660_000}
+    assert {one.deadline_ms for one in ran} == {None}, "waiting for room takes none of its time"
     waiting = [(p.job.id, p.job.waits_for) for _, p in decided if p.job.state is JobState.QUEUED]
     assert sorted(waiting) == [(f"ftjob-{n}", "room in the training cluster") for n in (1, 3, 5)]
 
@@ -75,6 +75,17 @@ def test_the_past_of_who_was_idle_does_not_count() -> None:
     queue = [job(3, "a"), job(4, "b")]
     decided = decide(TrainingPolicy(), Standing([past, later], free=1), queue, NOW_MS)
     assert running(decided) == [("ftjob-3", 0)]
+
+
+def test_a_job_that_was_paused_comes_anew() -> None:
+    later = started(2, "b", slot=None, trained_tokens=1, fair=FairTags(arrived=10**9, start=10**9, time=10**9))
+    resumed = started(1, "a", slot=None, state=JobState.QUEUED, attempt=1)
+    [(_, waits)] = decide(TrainingPolicy(), Standing([later]), [resumed], NOW_MS)
+    assert waits.job.fair is not None
+    assert waits.job.fair.arrived >= 10**9, "it saves nothing up while it is paused"
+    [(_, again)] = decide(TrainingPolicy(), Standing([later], free=1), [waits.job], NOW_MS)
+    assert (again.job.attempt, again.job.fair and again.job.fair.arrived) == (2, waits.job.fair.arrived)
+    assert [note.message for note in again.notes] == ["Fine-tuning job goes on"]
 
 
 def test_a_failed_job_counts_for_the_steps_that_it_made() -> None:

@@ -12,6 +12,9 @@ from tokenyard.finetune.states import IllegalTransition, JobOutcome, JobState, c
         (JobState.VALIDATING, None, "validating_files"),
         (JobState.QUEUED, None, "queued"),
         (JobState.RUNNING, None, "running"),
+        (JobState.PAUSING, None, "running"),
+        (JobState.RESUMING, None, "running"),
+        (JobState.PAUSED, None, "paused"),
         (JobState.CHECKING, None, "running"),
         (JobState.STOPPING, JobOutcome.FAILED, "running"),
         (JobState.STOPPING, JobOutcome.CANCELLED, "cancelled"),
@@ -34,6 +37,10 @@ def test_the_outward_status(state: JobState, outcome: JobOutcome | None, status:
         (JobState.RUNNING, JobState.SETTLING, JobOutcome.SUCCEEDED),  # past the gate
         (JobState.CHECKING, JobState.STOPPING, JobOutcome.SUCCEEDED),
         (JobState.RUNNING, JobState.STOPPING, None),
+        (JobState.RUNNING, JobState.PAUSED, None),  # past the end of its run
+        (JobState.PAUSED, JobState.RUNNING, None),  # past the queue
+        (JobState.PAUSING, JobState.RUNNING, None),
+        (JobState.CHECKING, JobState.PAUSED, None),
         (JobState.VALIDATING, JobState.QUEUED, JobOutcome.FAILED),
         (JobState.SETTLING, JobState.SUCCEEDED, JobOutcome.CANCELLED),
         (JobState.CHECKING, JobState.SUCCEEDED, JobOutcome.SUCCEEDED),  # past the usage event

@@ -18,6 +18,7 @@ from tokenyard_deployments.training.failures import TrainingFailed
 from tokenyard_deployments.training.machine import base_dtype, micro_batch
 from tokenyard_deployments.training.methods import TrainingWorker
 from tokenyard_deployments.training.reporting import TrainingReporter
+from tokenyard_deployments.training.resuming import ResumePoints, resume
 
 _WARMUP = 0.05  # part of all steps
 
@@ -38,9 +39,12 @@ def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
             args=_settings(spec, scratch, training, worker.workers),
             train_dataset=_dataset(training),
             processing_class=tokenizer,
-            callbacks=[TrainingReporter(folder, validation, writes=writes, on_epoch=worker.on_epoch)],
+            callbacks=[
+                TrainingReporter(folder, validation, writes=writes, on_epoch=worker.on_epoch),
+                ResumePoints(spec, folder, worker, [len(example.input_ids) for example in training]),
+            ],
         )
-        checkpoint = _resume(spec, folder, Path(scratch) / "resume", report=writes)
+        checkpoint = resume(spec, folder, Path(scratch) / "resume", report=writes)
         worker.prepare(trainer).train(resume_from_checkpoint=checkpoint)
 
 
@@ -123,14 +127,3 @@ def _settings(spec: TrainingSpec, scratch: str, training: Sequence[Example], wor
 
 def _dataset(examples: Sequence[Example]) -> Dataset:
     return Dataset.from_list([{"input_ids": example.input_ids, "labels": example.labels} for example in examples])
-
-
-def _resume(spec: TrainingSpec, folder: AttemptFolder, target: Path, *, report: bool) -> str | None:
-    """Bring the newest checkpoint of the attempt; None where there is none."""
-    found = folder.checkpoints()
-    if not found:
-        return None
-    folder.download(found[-1].path, target)
-    if report:
-        folder.add_event(f"Going on after epoch {found[-1].epoch} of {spec.hyperparameters.n_epochs}")
-    return str(target)

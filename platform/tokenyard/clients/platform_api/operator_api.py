@@ -157,6 +157,12 @@ class OperatorApi(ApiCaller):
     async def cancel_job(self, job: str) -> JobInfo:
         return await self.call(JobInfo, "POST", f"{_JOBS}/{quote(job, safe='')}/cancel")
 
+    async def pause_job(self, job: str) -> JobInfo:
+        return await self.call(JobInfo, "POST", f"{_JOBS}/{quote(job, safe='')}/pause")
+
+    async def resume_job(self, job: str) -> JobInfo:
+        return await self.call(JobInfo, "POST", f"{_JOBS}/{quote(job, safe='')}/resume")
+
     def job_events(self, job: str) -> AsyncIterator[EventInfo]:
         """Yield a job's events, newest first."""
         return self.every(EventInfo, f"{_JOBS}/{quote(job, safe='')}/events")

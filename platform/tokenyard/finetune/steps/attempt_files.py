@@ -8,11 +8,15 @@ import msgspec
 from tokenyard.core.adapters import AdapterRules
 from tokenyard.core.models import BaseModel
 from tokenyard.core.training import (
-    CHECKPOINTS_FOLDER,
+    BEGUN_FILE,
     EVENTS_FOLDER,
+    PAUSE_FILE,
     RESULT_FILE,
+    RESUME_FOLDER,
+    RESUME_POINT_FILE,
     SPEC_FILE,
     LoraSettings,
+    ResumePoint,
     TrainingEvent,
     TrainingResources,
     TrainingResult,
@@ -28,6 +32,7 @@ _LOG = logging.getLogger(__name__)
 ENTRYPOINT = "python -m tokenyard_deployments.training.job"
 MAX_EVENTS_AT_ONCE = 500
 _EVENT = msgspec.json.Decoder(TrainingEvent)
+_POINT = msgspec.json.Decoder(ResumePoint)
 _RESULT = msgspec.json.Decoder(TrainingResult)
 
 
@@ -89,16 +94,44 @@ class AttemptFiles:
 
     async def has_started(self, job: Job) -> bool:
         """Tell whether the current attempt left any sign of life: its folder must not be used again."""
-        folder = _folder(job)
-        signs = (EVENTS_FOLDER, CHECKPOINTS_FOLDER)
-        return any([await self._blobs.names(f"{folder}/{sign}") for sign in signs])
+        return bool(await self._blobs.names(f"{_folder(job)}/{EVENTS_FOLDER}")) or await self.has_begun(job)
 
-    async def last_with_checkpoint(self, job: Job) -> str | None:
-        """Return the URL of the newest attempt's folder that holds a checkpoint."""
+    async def has_begun(self, job: Job) -> bool:
+        """Tell whether the current attempt's workers have room."""
+        return await self._blobs.exists(f"{_folder(job)}/{BEGUN_FILE}")
+
+    async def ask_to_pause(self, job: Job) -> None:
+        """Ask the current attempt to end with its next step."""
+        await self._blobs.write(f"{_folder(job)}/{PAUSE_FILE}", b"{}")
+
+    async def newest_point(self, job: Job) -> tuple[str, ResumePoint] | None:
+        """Return the job's last whole resume point and the URL of its attempt's folder.
+
+        It is not always the newest attempt's: one that ends before its first point leaves none.
+        """
+        found = None
         for attempt in range(job.attempt, 0, -1):
             folder = job_folder(job.organization, job.id, attempt)
-            if await self._blobs.names(f"{folder}/{CHECKPOINTS_FOLDER}"):
-                return self._blobs.url_of(folder)
+            point = await self._point(f"{folder}/{RESUME_FOLDER}")
+            if point is not None and (found is None or point.step_number > found[1].step_number):
+                found = self._blobs.url_of(folder), point
+        return found
+
+    async def drop_points(self, job: Job) -> None:
+        """Delete the resume points of earlier attempts, but for that which the job goes on from."""
+        for attempt in range(1, job.attempt):
+            folder = job_folder(job.organization, job.id, attempt)
+            if self._blobs.url_of(folder) != job.resume_url:
+                await self._blobs.delete(f"{folder}/{RESUME_FOLDER}")
+
+    async def _point(self, folder: str) -> ResumePoint | None:
+        for name in reversed(await self._blobs.names(folder)):
+            try:
+                return _POINT.decode(await self._blobs.read(f"{folder}/{name}/{RESUME_POINT_FILE}"))
+            except FileNotFoundError:  # half there, or half gone
+                continue
+            except msgspec.MsgspecError as error:
+                _LOG.error("the resume point %s/%s is malformed: %s", folder, name, error)
         return None
 
 

@@ -1,6 +1,6 @@
-"""Runs a job's training in the cluster: submits attempts, follows them, replaces lost ones, stops them."""
+"""Runs a job's training in the cluster: submits attempts, follows, pauses and stops them, replaces lost ones."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
 import msgspec
@@ -8,13 +8,22 @@ import msgspec
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.ids import new_adapter_id
-from tokenyard.core.training import RunState, RunStatus, TrainingEvent, TrainingResult, TrainingStatus, submission_id
+from tokenyard.core.training import (
+    INTERRUPTED,
+    RunState,
+    RunStatus,
+    TrainingError,
+    TrainingEvent,
+    TrainingResult,
+    TrainingStatus,
+    submission_id,
+)
 from tokenyard.finetune.job import Job, JobError
 from tokenyard.finetune.ports import TrainableModels, TrainingRuns
-from tokenyard.finetune.progress import JobProgress, Note, fail, wait_for
+from tokenyard.finetune.progress import JobProgress, Note, cancelled, fail, paused, wait_for
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.states import JobOutcome, JobState
-from tokenyard.finetune.steps.attempt_files import AttemptFiles
+from tokenyard.finetune.steps.attempt_files import MAX_EVENTS_AT_ONCE, AttemptFiles
 from tokenyard.finetune.steps.step_progress import steps_after
 
 _CLUSTER_AWAY = "the training cluster, which does not answer"
@@ -25,7 +34,7 @@ _TIMED_OUT = JobError("training_timeout", "Training took longer than is allowed.
 
 
 class Attempts:
-    """`running` -> `checking`, or failed; `stopping` -> `settling`."""
+    """`running` -> `checking`, or failed; `pausing` -> `paused`; `resuming` -> `queued`; `stopping` -> `settling`."""
 
     def __init__(
         self, *, files: AttemptFiles, runs: TrainingRuns, models: TrainableModels, policy: TrainingPolicy, clock: Clock
@@ -37,29 +46,39 @@ class Attempts:
         self._clock = clock
 
     async def advance(self, job: Job) -> JobProgress:
-        result = await self._files.result(job)  # before the events: it is written after the last of them
-        seen = _with_events(job, await self._files.events(job))
-        try:
-            step = await (self._follow(seen.job) if result is None else self._ended(seen.job, result))
-        except Unavailable:
-            step = wait_for(seen.job, _CLUSTER_AWAY)
-        return seen.then(step)
+        return await self._seen(job, lambda seen, result: self._ended(seen, result) if result else self._follow(seen))
+
+    async def pause(self, job: Job) -> JobProgress:
+        """Go on ending a run that is to go on later; one that was trained to its end meanwhile is not held up."""
+        return await self._seen(job, self._pausing)
+
+    async def give_up_paused(self, job: Job) -> JobProgress:
+        """End a job that was paused for longer than it may be."""
+        if not self._is_overdue(job):
+            return JobProgress(job)
+        days = f"{self._policy.paused_limit_s / 86_400:g}"
+        return cancelled(job, self._clock.now_ms() // 1000, f": it was paused for more than {days} days")
 
     async def stop(self, job: Job) -> JobProgress:
         """Go on stopping a job whose end is decided; once nothing runs, it can be settled."""
-        seen, result = JobProgress(job), None
-        if job.attempt > 0:
-            try:
-                if await self._stop_run(job):
-                    return seen
-            except Unavailable:
-                return wait_for(job, _CLUSTER_AWAY)
-            result = await self._files.result(job)
-            seen = _with_events(job, await self._files.events(job))
-        after = msgspec.structs.replace(seen.job, state=JobState.SETTLING, waits_for=None)
-        if job.outcome is JobOutcome.CANCELLED:
-            after = msgspec.structs.replace(after, trained_tokens=_billable_tokens(job, result))
-        return seen.then(JobProgress(after, checkpoints=result.checkpoints if result is not None else ()))
+        if job.attempt == 0:
+            return JobProgress(_settling(job))
+        return await self._seen(job, self._stopping)
+
+    async def _seen(
+        self, job: Job, then: Callable[[Job, TrainingResult | None], Awaitable[JobProgress]]
+    ) -> JobProgress:
+        """Take in what the attempt has told, then what follows from how it ended, if it has."""
+        result = await self._files.result(job)  # before the events: it is written after the last of them
+        events = await self._files.events(job)
+        seen = _with_events(job, events)
+        if len(events) == MAX_EVENTS_AT_ONCE:  # there may be more, which would be lost with the attempt
+            return seen
+        try:
+            step = await then(seen.job, result)
+        except Unavailable:
+            step = wait_for(seen.job, _CLUSTER_AWAY)
+        return seen.then(step)
 
     async def _follow(self, job: Job) -> JobProgress:
         """Look at a run that has not said how it ended."""
@@ -69,12 +88,67 @@ class Attempts:
         if not job.submitted:
             return await self._submit(job, status)
         if status is not None and status.state.is_active:
-            return wait_for(job, _NO_ROOM if status.state is RunState.PENDING else None)
-        if await self._files.result(job) is not None:  # written since we looked for it: the next look takes it
+            return await self._under_way(job, status)
+        if not await self._is_told(job, None):
             return JobProgress(job)
         if status is not None and status.state is RunState.STOPPED:
             return fail(job, _STOPPED)
         return await self._try_again(job, _LOST)
+
+    async def _under_way(self, job: Job, status: RunStatus) -> JobProgress:
+        if status.state is RunState.PENDING:
+            return wait_for(job, _NO_ROOM)
+        return wait_for(self._timed(job) if await self._files.has_begun(job) else job, None)
+
+    def _timed(self, job: Job) -> Job:
+        """Let the attempt's time run from now on, if it does not run yet."""
+        if job.deadline_ms is not None:
+            return job
+        return msgspec.structs.replace(job, deadline_ms=self._policy.attempt_deadline_ms(self._clock.now_ms()))
+
+    async def _pausing(self, job: Job, result: TrainingResult | None) -> JobProgress:
+        if result is not None and (decided := self._decided(job, result)) is not None:
+            return decided
+        submission = submission_id(job.id, job.attempt)
+        status = await self._runs.status(submission)
+        if status is None or not status.state.is_active:
+            return await self._rest(job) if await self._is_told(job, result) else JobProgress(job)
+        if result is not None or self._is_overdue(job) or not await self._files.has_begun(job):
+            await self._runs.stop(submission)  # nothing is lost, or it had its time
+            return JobProgress(job)
+        if job.deadline_ms is not None:
+            return JobProgress(job)
+        await self._files.ask_to_pause(job)
+        deadline_ms = self._clock.now_ms() + int(self._policy.pausing_timeout_s * 1000)
+        return JobProgress(msgspec.structs.replace(job, deadline_ms=deadline_ms))
+
+    async def _is_told(self, job: Job, result: TrainingResult | None) -> bool:
+        """Tell whether a run that is over left no result but `result`: one written since is taken by the next look."""
+        return result is not None or await self._files.result(job) is None
+
+    async def _rest(self, job: Job) -> JobProgress:
+        newest = await self._files.newest_point(job)
+        resting = msgspec.structs.replace(
+            job, submitted=False, events_taken=0, resume_url=newest[0] if newest else None, waits_for=None
+        )
+        if job.state is JobState.RESUMING:
+            return JobProgress(msgspec.structs.replace(resting, state=JobState.QUEUED, deadline_ms=None))
+        after = f" after step {newest[1].step_number} of {newest[1].total_steps}" if newest else ""
+        return paused(resting, self._policy.paused_deadline_ms(self._clock.now_ms()), after)
+
+    async def _stopping(self, job: Job, result: TrainingResult | None) -> JobProgress:
+        if await self._stop_run(job) or not await self._is_told(job, result):
+            return JobProgress(job)
+        after = _settling(job)
+        if job.outcome is JobOutcome.CANCELLED:
+            after = msgspec.structs.replace(after, trained_tokens=await self._trained_tokens(job, result))
+        return JobProgress(after, checkpoints=result.checkpoints if result is not None else ())
+
+    async def _trained_tokens(self, job: Job, result: TrainingResult | None) -> int:
+        """Return the tokens of all steps of which something is left, never more than was reserved for the job."""
+        newest = await self._files.newest_point(job)
+        told = result.trained_tokens if result is not None else 0
+        return min(max(told, newest[1].trained_tokens if newest else 0), job.reserved_tokens)
 
     async def _submit(self, job: Job, status: RunStatus | None) -> JobProgress:
         submission = submission_id(job.id, job.attempt)
@@ -84,6 +158,7 @@ class Attempts:
             model = self._models.get(job.model)
             if model is None:
                 return fail(job, JobError("model_not_found", f"The model {job.model} is not served any more."))
+            await self._files.drop_points(job)
             entrypoint = await self._files.write_spec(job, model, self._models.rules(model.id), self._policy.resources)
             metadata = {"job": job.id, "organization": job.organization, "attempt": str(job.attempt)}
             await self._runs.submit(submission, entrypoint, metadata=metadata)
@@ -95,13 +170,20 @@ class Attempts:
             await self._runs.stop(submission_id(job.id, job.attempt))
 
     async def _ended(self, job: Job, result: TrainingResult) -> JobProgress:
-        if result.status is TrainingStatus.SUCCEEDED:
-            return self._trained(job, result)
+        decided = self._decided(job, result)
+        if decided is not None:
+            return decided
         if result.status is TrainingStatus.CANCELLED:
             return await self._signalled(job)
-        if result.error is None or result.error.retryable:
-            return await self._try_again(job, "Training broke off")
-        return fail(job, JobError(result.error.code, result.error.message))
+        return await self._try_again(job, "Training broke off", result.error)
+
+    def _decided(self, job: Job, result: TrainingResult) -> JobProgress | None:
+        """Return what follows from a result after which nothing is tried again; None for any other."""
+        if result.status is TrainingStatus.SUCCEEDED:
+            return self._trained(job, result)
+        if result.error is not None and not result.error.retryable:
+            return fail(job, JobError(result.error.code, result.error.message))
+        return None
 
     async def _signalled(self, job: Job) -> JobProgress:
         """Find out who ended an attempt that we still want. Ray calls only those stopped that somebody stopped by it;
@@ -112,7 +194,7 @@ class Attempts:
             return fail(job, _STOPPED)
         if status is None or not status.state.is_active:
             return await self._try_again(job, _LOST)
-        return fail(job, _TIMED_OUT) if self._is_overdue(job) else JobProgress(job)
+        return fail(job, _TIMED_OUT) if self._is_overdue(job) else JobProgress(self._timed(job))
 
     def _is_overdue(self, job: Job) -> bool:
         return job.deadline_ms is not None and self._clock.now_ms() > job.deadline_ms
@@ -121,32 +203,37 @@ class Attempts:
         after = msgspec.structs.replace(
             job,
             state=JobState.CHECKING,
-            adapter=new_adapter_id(),
+            adapter=job.adapter or new_adapter_id(),
             digest=result.digest,
-            trained_tokens=_billable_tokens(job, result),
+            trained_tokens=min(result.trained_tokens, job.reserved_tokens),
             waits_for=None,
             deadline_ms=self._clock.now_ms() + int(self._policy.checking_timeout_s * 1000),
         )
         note = Note(message=f"Trained on {after.trained_tokens} tokens; checking the model", source="trained")
         return JobProgress(after, (note,), result.checkpoints)
 
-    async def _try_again(self, job: Job, what: str) -> JobProgress:
-        if job.attempt >= self._policy.max_attempts:
-            message = f"{what} {job.attempt} times; the last attempt is over."
-            return fail(job, JobError("training_failed", message))
+    async def _try_again(self, job: Job, what: str, error: TrainingError | None = None) -> JobProgress:
+        """Replace an attempt that was lost; `error` is what it could still say."""
+        lost = job.lost_attempts + 1
+        if lost >= self._policy.max_attempts:
+            message = f"{what} {lost} times; the last attempt is over."
+            if error is None or error.code == INTERRUPTED:
+                return fail(job, JobError("training_failed", message))
+            return fail(job, JobError(error.code, f"{message} {error.message}"))
         if await self._stop_run(job):  # it said that it failed, but has not ended yet
             return JobProgress(job)
-        resume_url = await self._files.last_with_checkpoint(job)
+        newest = await self._files.newest_point(job)
         after = msgspec.structs.replace(
             job,
             attempt=job.attempt + 1,
+            lost_attempts=lost,
             submitted=False,
             events_taken=0,
-            resume_url=resume_url,
+            resume_url=newest[0] if newest else None,
             waits_for=None,
-            deadline_ms=self._policy.attempt_deadline_ms(self._clock.now_ms()),
+            deadline_ms=None,
         )
-        start = "its last checkpoint" if resume_url else "the beginning"
+        start = f"step {newest[1].step_number} of {newest[1].total_steps}" if newest else "the beginning"
         message = f"{what}; starting attempt {after.attempt} from {start}"
         return JobProgress(after, (Note(message=message, level="warn"),))
 
@@ -161,23 +248,29 @@ class Attempts:
 
 
 def _with_events(job: Job, events: Sequence[TrainingEvent]) -> JobProgress:
-    notes = tuple(
-        Note(
-            message=event.message,
-            level=event.level,
-            type=event.type,
-            data=event.data,
-            source=f"{job.attempt}:{event.seq}",
-            created_at=event.created_at,
-        )
-        for event in events
-    )
     if not events:
         return JobProgress(job)
-    after = msgspec.structs.replace(job, events_taken=events[-1].seq, steps=steps_after(job.steps, events))
-    return JobProgress(after, notes)
+    checkpoints = tuple(event.checkpoint for event in events if event.checkpoint is not None)
+    # A checkpoint is listed under the name of the model, which has it from then on.
+    adapter = job.adapter or (new_adapter_id() if checkpoints else None)
+    steps = steps_after(job.steps, events)
+    after = msgspec.structs.replace(job, events_taken=events[-1].seq, adapter=adapter, steps=steps)
+    return JobProgress(after, tuple(_note(job, event) for event in events), checkpoints)
 
 
-def _billable_tokens(job: Job, result: TrainingResult | None) -> int:
-    """Return what a job trained on, never more than was reserved for it."""
-    return min(result.trained_tokens, job.reserved_tokens) if result is not None else 0
+def _note(job: Job, event: TrainingEvent) -> Note:
+    source = f"{job.attempt}:{event.seq}"
+    if "total_steps" in event.data:  # a step that another attempt does again is told once
+        source = f"step:{event.data['step']}"
+    return Note(
+        message=event.message,
+        level=event.level,
+        type=event.type,
+        data=event.data,
+        source=source,
+        created_at=event.created_at,
+    )
+
+
+def _settling(job: Job) -> Job:
+    return msgspec.structs.replace(job, state=JobState.SETTLING, waits_for=None)

@@ -1,7 +1,8 @@
 """The last step of a job: its end and its usage event are saved together, so no job ends without its charge.
 
-Who pays: a job that succeeds pays for every token it trained on; one that its tenant cancels pays for the tokens that
-its training reported when it stopped, or nothing where it reported none; one that fails pays nothing.
+Who pays: a job that succeeds pays for every token it trained on; one that is cancelled, by its tenant or because it was
+paused for too long, pays for the steps of which a resume point is left, to the token; one that fails pays nothing,
+whoever is to blame: neither a fault of the platform nor a model that the gate refuses is worth anything to anybody.
 """
 
 import msgspec
