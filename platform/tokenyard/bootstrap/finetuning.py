@@ -22,8 +22,8 @@ from tokenyard.finetune.ports import (
     TrainingPlans,
     TrainingReservations,
 )
-from tokenyard.finetune.ray_jobs.routes import ray_jobs_router
-from tokenyard.finetune.results.adapter_routes import adapter_router
+from tokenyard.finetune.ray_jobs.tenant_routes import ray_jobs_router
+from tokenyard.finetune.results.tenant_routes import adapter_router
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.store import JobStore
 from tokenyard.finetune.tenant_routes import job_router

@@ -66,6 +66,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
     idempotency_key: str | None = None
     request_digest: str | None = None
+    bound_tokens: int | None = None
 
     state: JobState = JobState.CREATING
     outcome: JobOutcome | None = None
@@ -127,6 +128,7 @@ _PROGRESS = (
 _FIXED = (
     *("id", "organization", "project", "key", "organization_slug", "created_at_ms", "model", "suffix", "seed"),
     *("training_file", "validation_file", "method", "price", "reserved_tokens", "reserved_amount", "request_digest"),
+    "bound_tokens",
 )
 
 

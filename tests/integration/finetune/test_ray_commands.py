@@ -15,7 +15,7 @@ from support.finetune.rows import rows
 from support.finetune.stack import FinetuneStack, principal
 from support.servers.asgi import running
 from tokenyard.core.ids import JobId
-from tokenyard.finetune.ray_jobs.routes import ray_jobs_router
+from tokenyard.finetune.ray_jobs.tenant_routes import ray_jobs_router
 from tokenyard.web.errors import install_error_handlers
 
 pytestmark = pytest.mark.timeout(300)
