@@ -36,6 +36,8 @@ SCOPES = {
     "/v1/chat/completions": KeyScope.INFERENCE,
     "/v1/files": KeyScope.FILES,
     "/v1/fine_tuning": KeyScope.FINE_TUNING,
+    "/api/version": KeyScope.FINE_TUNING,
+    "/api/jobs": KeyScope.FINE_TUNING,
     "/v1/models": KeyScope.FINE_TUNING,
     "/v1/model_aliases": KeyScope.FINE_TUNING,
     "/v1/organization/usage": KeyScope.BILLING,

@@ -23,7 +23,8 @@ from tokenyard.finetune.ports import (
     TrainingPlans,
     TrainingReservations,
 )
-from tokenyard.finetune.results.adapter_routes import adapter_router
+from tokenyard.finetune.ray_jobs.tenant_routes import ray_jobs_router
+from tokenyard.finetune.results.tenant_routes import adapter_router
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.steps.starting import StartingPoints
 from tokenyard.finetune.store import JobStore
@@ -92,5 +93,6 @@ def file_and_job_routers(
         file_router(files, uploads, blobs),
         job_router(jobs, creation, pausing),
         adapter_router(jobs, adapters, blobs, allowed=adapter_downloads),
+        ray_jobs_router(jobs, creation),
         operator_job_router(operator_store, jobs, pausing),
     ]

@@ -191,6 +191,7 @@ class JobCreation:
             metadata=request.metadata or {},
             price=price.id,
             reserved_tokens=work.tokens,
+            bound_tokens=work.tokens,
             reserved_amount=training_cost(price, work.tokens),
             admitted_at_ms=now_ms,
             idempotency_key=idempotency_key,

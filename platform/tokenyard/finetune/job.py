@@ -66,6 +66,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
     idempotency_key: str | None = None
     request_digest: str | None = None
+    bound_tokens: int | None = None
 
     state: JobState = JobState.CREATING
     outcome: JobOutcome | None = None
@@ -115,9 +116,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     def share_tokens(self) -> int:
         """The tokens that count in its organization's share: those it may train while it does, then those it did.
 
-        A failed job is not paid for, but the others waited for the steps that it made.
+        A failed job is not paid for, but the others waited for the steps that it made; so they did of a paused one.
         """
-        if self.outcome is JobOutcome.FAILED:
+        if self.outcome is JobOutcome.FAILED or self.state is JobState.PAUSED:
             return self.reserved_tokens * self.steps.last // max(1, self.steps.total) if self.steps is not None else 0
         return self.reserved_tokens if self.trained_tokens is None else self.trained_tokens
 
@@ -139,7 +140,7 @@ _PROGRESS = (
 )
 _FIXED = (
     *("id", "organization", "project", "key", "organization_slug", "created_at_ms", "model", "suffix", "seed"),
-    *("training_file", "validation_file", "method", "price", "request_digest"),
+    *("training_file", "validation_file", "method", "price", "bound_tokens", "request_digest"),
 )
 
 

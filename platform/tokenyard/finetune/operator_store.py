@@ -158,8 +158,9 @@ def _organizations_of(jobs: Select[JobRow]) -> Select[str]:
 
 
 async def _started(session: AsyncSession, now_ms: int) -> list[Job]:
-    recent = or_(JobRow.slot.is_not(None), JobRow.started_at_ms > now_ms - DAY_MS)
-    started = [job_of(row) for row in await session.scalars(select(JobRow).where(recent))]
+    # One that was paused and waits again has its turn still to come.
+    recent = or_(JobRow.slot.is_not(None), JobRow.started_at_ms > now_ms - DAY_MS), JobRow.state != JobState.QUEUED
+    started = [job_of(row) for row in await session.scalars(select(JobRow).where(*recent))]
     if not started:
         last = select(JobRow).where(JobRow.started_at_ms.is_not(None)).order_by(JobRow.started_at_ms.desc()).limit(1)
         started = [job_of(row) for row in await session.scalars(last)]

@@ -122,13 +122,15 @@ def decide(
             slot=next(slots),
             attempt=job.attempt + 1,
             waits_for=None,
+            deadline_ms=None,
+            steps=None,
             started_at_ms=now_ms,
             machine=machine_kind(policy.resources),
-            deadline_ms=None,
             fair=share.start(job, queues.terms(job.organization).weight, weights),
         )
         message = "Fine-tuning job started" if after.attempt == 1 else "Fine-tuning job goes on"
-        yield before[job.id], JobProgress(after, (Note(message=message, source=f"started {after.attempt}"),))
+        note = Note(message=message, source=f"started {after.attempt}")
+        yield before[job.id], JobProgress(after, (note,))
     for jobs in queues.waiting.values():
         for job in jobs:
             missing = Waiting.CLUSTER if standing.free is None else Waiting.ROOM

@@ -55,6 +55,7 @@ class JobRow(Base):
     price: Mapped[Id]
     reserved_tokens: Mapped[Count]
     reserved_amount: Mapped[Nano]
+    bound_tokens: Mapped[Count | None]  # what was known of the tokens before they were counted
     admitted_at_ms: Mapped[UnixMs]
 
     state: Mapped[str] = mapped_column(String(24))

@@ -15,7 +15,7 @@ from support.finetune.stack import FinetuneStack, principal
 from support.servers.asgi import running
 from tokenyard.core.ids import JobId
 from tokenyard.files.tenant_routes import file_router
-from tokenyard.finetune.results.adapter_routes import adapter_router
+from tokenyard.finetune.results.tenant_routes import adapter_router
 from tokenyard.finetune.tenant_routes import job_router
 from tokenyard.web.errors import install_error_handlers
 

@@ -77,6 +77,17 @@ def test_the_past_of_who_was_idle_does_not_count() -> None:
     assert running(decided) == [("ftjob-3", 0)]
 
 
+def test_a_job_that_was_paused_comes_anew() -> None:
+    later = started(2, "b", slot=None, trained_tokens=1, fair=FairTags(arrived=10**9, start=10**9, time=10**9))
+    resumed = started(1, "a", slot=None, state=JobState.QUEUED, attempt=1)
+    [(_, waits)] = decide(TrainingPolicy(), Standing([later]), [resumed], NOW_MS)
+    assert waits.job.fair is not None
+    assert waits.job.fair.arrived >= 10**9, "it saves nothing up while it is paused"
+    [(_, again)] = decide(TrainingPolicy(), Standing([later], free=1), [waits.job], NOW_MS)
+    assert (again.job.attempt, again.job.fair and again.job.fair.arrived) == (2, waits.job.fair.arrived)
+    assert [note.message for note in again.notes] == ["Fine-tuning job goes on"]
+
+
 def test_a_failed_job_counts_for_the_steps_that_it_made() -> None:
     steps = StepProgress(first=1, first_at=0, last=3, last_at=9, total=4)
     failed = started(1, "a", slot=None, outcome=JobOutcome.FAILED, trained_tokens=0, reserved_tokens=400)

@@ -50,7 +50,7 @@ def past_training(jobs: Sequence[Job]) -> PastTraining | None:
             continue
         share = (steps.last - steps.first) / max(1, steps.total)
         speeds.append(tokens * share / (steps.last_at - steps.first_at))
-        parts.append(tokens / max(1, job.reserved_tokens))
+        parts.append(tokens / max(1, job.bound_tokens or job.reserved_tokens))
     return PastTraining(median(speeds), median(parts)) if speeds else None
 
 

@@ -40,7 +40,13 @@ class FairShare:
     def arrived(self, queue: Sequence[Job]) -> list[Job]:
         """Return the jobs of the queue with the time at which each was seen in it first."""
         now = FairTags(arrived=self._now)
-        return [job if job.fair is not None else msgspec.structs.replace(job, fair=now) for job in queue]
+        # One that has started before was paused, and comes anew.
+        return [
+            msgspec.structs.replace(job, fair=now, started_at_ms=None)
+            if job.fair is None or job.started_at_ms is not None
+            else job
+            for job in queue
+        ]
 
     def tag(self, job: Job) -> int:
         """Return the tag of a job that has arrived and is the next of its organization."""

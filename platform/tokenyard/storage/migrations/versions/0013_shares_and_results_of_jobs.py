@@ -13,7 +13,8 @@ _JSON = sa.JSON().with_variant(JSONB(), "postgresql")
 
 
 def upgrade() -> None:
-    op.add_column("finetune_jobs", sa.Column("started_at_ms", sa.BigInteger()))
+    for name in ("started_at_ms", "bound_tokens"):
+        op.add_column("finetune_jobs", sa.Column(name, sa.BigInteger()))
     for name in ("fair", "steps"):
         op.add_column("finetune_jobs", sa.Column(name, _JSON))
     op.add_column("finetune_jobs", sa.Column("machine", sa.String(64)))
