@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 from datasets import Dataset
+from peft.tuners.lora import LoraLayer
 from transformers import AutoTokenizer
 from trl import DPOConfig, DPOTrainer
 
@@ -83,14 +84,17 @@ def _trainer(
     model = adapted_model(spec)
     trainer = _PreferenceTrainer(
         model=model,
-        # Dropout is that of the adapter alone: TRL would switch it off with that of the base.
-        args=DPOConfig(**arguments, beta=_beta(spec), disable_dropout=not spec.lora.dropout),
+        args=DPOConfig(**arguments, beta=_beta(spec)),
         train_dataset=Dataset.from_list([msgspec.structs.asdict(pair) for pair in pairs]),
         processing_class=tokenizer,
     )
     if spec.start_url is None:
         # TRL keeps a copy of any adapter as the reference; a new one changes nothing yet, so its copy is the base.
         model.delete_adapter(_REFERENCE)
+    if spec.lora.dropout:  # TRL has switched off all there is; of the adapter that is trained it was asked for
+        for layer in model.modules():
+            if isinstance(layer, LoraLayer):
+                layer.lora_dropout[model.active_adapter].p = spec.lora.dropout
     return trainer
 
 

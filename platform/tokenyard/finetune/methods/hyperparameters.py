@@ -49,8 +49,8 @@ class RequestedHyperparameters(BaseModel, extra="forbid"):
     batch_size: Annotated[int | str, count_up_to(MAX_BATCH_SIZE)] = "auto"
     learning_rate_multiplier: Annotated[float | str, number_up_to(MAX_MULTIPLIER)] = "auto"
 
-    rank: Annotated[int | str, count_up_to(MAX_RANK)] = "auto"
-    alpha: Annotated[int | str, count_up_to(MAX_ALPHA)] = "auto"
+    rank: Annotated[int | str | None, count_up_to(MAX_RANK)] = None
+    alpha: Annotated[int | str | None, count_up_to(MAX_ALPHA)] = None
     target_modules: list[str] | None = Field(default=None, min_length=1, max_length=32)
     use_rslora: bool | None = None
     use_dora: bool | None = None
@@ -107,12 +107,12 @@ class RequestedHyperparameters(BaseModel, extra="forbid"):
 
     def _new(self, rules: AdapterRules) -> LoraSettings:
         plain = LoraSettings()
-        rank = min(plain.rank, rules.max_rank) if self.rank == "auto" else int(self.rank)
-        alpha = (plain.alpha if self.rank == "auto" else 2 * rank) if self.alpha == "auto" else int(self.alpha)
+        rank = self.rank if isinstance(self.rank, int) else min(plain.rank, rules.max_rank)
+        auto_alpha = 2 * rank if isinstance(self.rank, int) else plain.alpha
         modules = rules.target_modules if self.target_modules is None else tuple(sorted(set(self.target_modules)))
         return LoraSettings(
             rank=rank,
-            alpha=alpha,
+            alpha=self.alpha if isinstance(self.alpha, int) else auto_alpha,
             target_modules=modules,
             use_rslora=self.use_rslora or False,
             dropout=self.dropout or 0.0,
