@@ -5,7 +5,6 @@ It is `{"input": {"messages": [...], "tools"?: [...], "parallel_tool_calls"?: bo
 """
 
 import re
-from typing import Any
 
 import msgspec
 
@@ -57,12 +56,6 @@ def check_preference_row(row: object) -> PreferenceRow:
     if preferred == other:
         raise RowProblem("both outputs are the same, so there is nothing to prefer")
     return msgspec.convert(row, PreferenceRow)
-
-
-def as_chats(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a checked row as the rows of its two conversations."""
-    before = row["input"]
-    return [{**before, "messages": [*before["messages"], *row[output]]} for output in OUTPUTS]
 
 
 def _input_messages(before: Json) -> list[object]:

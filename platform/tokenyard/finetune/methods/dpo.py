@@ -1,11 +1,11 @@
 """Direct preference optimization on pairs of answers, one pair a row."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from pydantic import BaseModel
 
-from tokenyard.core.datasets.preference_rows import as_chats, check_preference_row
+from tokenyard.core.datasets.preference_rows import OUTPUTS, check_preference_row
 from tokenyard.core.training import Hyperparameters
 from tokenyard.finetune.methods.hyperparameters import RequestedHyperparameters, number_up_to
 from tokenyard.finetune.methods.method import RowSize
@@ -44,8 +44,14 @@ class Dpo:
     def check_row(self, row: object) -> RowSize:
         check_preference_row(row)
         assert isinstance(row, dict), "it is checked"
-        chats = as_chats(row)
+        chats = _chats(row)
         return RowSize(
             sum(len(chat["messages"]) for chat in chats),
             sum(map(text_token_bound, chats)),
         )
+
+
+def _chats(row: dict[str, Any]) -> list[Any]:
+    """Return a checked row as the rows of its two conversations."""
+    before = row["input"]
+    return [{**before, "messages": [*before["messages"], *row[output]]} for output in OUTPUTS]
