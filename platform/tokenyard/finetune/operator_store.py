@@ -115,9 +115,11 @@ class JobOperatorStore:
         queued = select(JobRow).where(JobRow.state == JobState.QUEUED)
         async with self._database.reading() as session:  # with nothing queued, the write lock is not taken
             waiting = {OrganizationId(one) for one in await session.scalars(_organizations_of(queued))}
-        if not waiting:
-            return
-        terms = await plans.training_terms(waiting)
+            if not waiting:
+                return
+            holding = _organizations_of(select(JobRow).where(JobRow.slot.is_not(None)))
+            busy = waiting | {OrganizationId(one) for one in await session.scalars(holding)}
+        terms = await plans.training_terms(busy)
         try:
             free: Sequence[Mapping[str, float]] | Unavailable | None = await nodes.free()
         except Unavailable as away:
@@ -159,12 +161,13 @@ def _organizations_of(jobs: Select[JobRow]) -> Select[str]:
 
 async def _started(session: AsyncSession, now_ms: int) -> list[Job]:
     # One that was paused and waits again has its turn still to come.
-    recent = or_(JobRow.slot.is_not(None), JobRow.started_at_ms > now_ms - DAY_MS), JobRow.state != JobState.QUEUED
-    started = [job_of(row) for row in await session.scalars(select(JobRow).where(*recent))]
+    begun = select(JobRow).where(JobRow.state != JobState.QUEUED)
+    recent = begun.where(or_(JobRow.slot.is_not(None), JobRow.started_at_ms > now_ms - DAY_MS))
+    started = [job_of(row) for row in await session.scalars(recent)]
     if not started:
-        last = select(JobRow).where(JobRow.started_at_ms.is_not(None)).order_by(JobRow.started_at_ms.desc()).limit(1)
+        last = begun.where(JobRow.started_at_ms.is_not(None)).order_by(JobRow.started_at_ms.desc()).limit(1)
         started = [job_of(row) for row in await session.scalars(last)]
-    return sorted(started, key=lambda job: (job.started_at_ms, (job.fair or NO_TAGS).time))
+    return sorted(started, key=lambda job: (job.started_at_ms or 0, (job.fair or NO_TAGS).time))
 
 
 def files_in_use() -> Subquery:
