@@ -33,9 +33,10 @@ async def test_a_worker_that_stops_hands_over_at_once(database: Database) -> Non
 
 async def test_who_lost_the_lease_commits_nothing(database: Database, redis: Redis) -> None:
     clock = FrozenClock()
-    old, new = (worker(database, redis, name=name, clock=clock) for name in ("old", "new"))
+    hour_ms = 3_600_000  # leases are renewed by real time: this long, that the old one does not look in between
+    old, new = (worker(database, redis, name=name, clock=clock, lease_ms=hour_ms) for name in ("old", "new"))
     await old.consumer.step()
-    clock.advance(LEASE_MS / 1000 + 1)
+    clock.advance(hour_ms / 1000 + 1)
     await new.consumer.step()
     assert bucket_of(ACME) in new.leases.held
     await send(redis, settled(claims("req_a"), usage(10, 5)))
