@@ -63,7 +63,7 @@ async def test_a_paused_job_gives_its_slot_away_and_goes_on_from_its_step(stack:
     resting = await stack.job(job.id)
     assert (resting.status, resting.slot, resting.outcome) == ("paused", None, None)
     assert await state(stack, waiting) is JobState.RUNNING
-    assert stack.reservations.open[job.id] == job.reserved_amount
+    assert stack.reservations.open[job.id] == resting.reserved_amount
     assert await stack.charges() == []
     assert stack.cluster.stops == []
 
