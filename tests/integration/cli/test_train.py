@@ -14,7 +14,7 @@ import pytest
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
-from support.finetune.ports import FixedModels, FixedPrices, MemoryReservations
+from support.finetune.ports import FixedModels, FixedPrices
 from support.finetune.rows import preference_rows, rows
 from support.finetune.stack import POLICY, FinetuneStack
 from support.servers.asgi import running
@@ -127,7 +127,7 @@ def _control_plane(stack: FinetuneStack, redis: Redis) -> tuple[FastAPI, ApiKeys
         models=FixedModels(),
         own_models=stack.catalog,
         prices=FixedPrices(),
-        reservations=MemoryReservations(),
+        reservations=stack.reservations,
         organizations=operator_store,
         plans=operator_store,
         policy=POLICY,
@@ -152,13 +152,13 @@ async def test_the_operator_trains_for_an_organization_and_leaves_no_key(plane: 
     assert (wanted.n_epochs, wanted.batch_size, wanted.learning_rate_multiplier) == (2, 3, 1.5)
     assert spec.validation_url is not None
     await plane.stack.cluster.tell(submission, *[f"Step {step}/150" for step in range(1, 151)])
-    await plane.stack.cluster.succeed(submission, tokens=1234)
+    await plane.stack.cluster.succeed(submission, tokens=600)
     output = await plane.output_of(command)
     assert command.returncode == 0, output
     told = [line.rpartition("  ")[2] for line in output.splitlines() if "Step " in line]
     assert told == [f"Step {step}/150" for step in range(1, 151)]  # all of them, over several pages, in order
     assert "Succeeded: ft:small-model:acme:sky:" in output
-    assert "(1234 trained tokens)" in output
+    assert "(600 trained tokens)" in output
     async with ApiConnection(plane.url) as connection:
         left = [key async for key in OperatorApi(connection, plane.admin_key).keys("acme")]
     assert [key.name for key in left if key.revoked_at is None] == ["first"]

@@ -171,7 +171,7 @@ async def test_a_plan_bounds_jobs_and_tokens(database: Database, tmp_path: Path)
     assert [(await stack.job(job.id)).state for job in jobs].count(JobState.RUNNING) == 1
     waiting = (await stack.messages(jobs[2]))[-1]
     assert waiting == "The job is waiting for another job of your organization to finish training"
-    reserved = jobs[0].reserved_tokens
+    reserved = (await stack.job(jobs[0].id)).reserved_tokens
     stack.plans.said[acme] = TrainingTerms(limits=TrainingLimits(tokens_per_day=2 * reserved))
     await stack.rounds(3)
     assert [(await stack.job(job.id)).state for job in jobs].count(JobState.RUNNING) == 2
