@@ -113,6 +113,7 @@ async def _world(stack: FinetuneStack, job: Any, scenario: str) -> None:
     """Do what the cluster and the tenant do meanwhile."""
     for run in [name for name, status in stack.cluster.runs.items() if status.state.is_active]:
         if scenario == "lost" and run.endswith("-1"):
+            await stack.cluster.begin(run)
             await stack.cluster.train(run, 5, tokens=50)
             stack.cluster.forget(run)
         elif scenario == "paused" and run.endswith("-1"):

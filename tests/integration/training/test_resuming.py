@@ -55,7 +55,7 @@ def base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows of many lengths, some of which are cut."""
     file = tmp_path_factory.mktemp("rows") / "rows.jsonl"
-    file.write_text("".join(json.dumps(row("x" * (2 * n), str(n))) + "\n" for n in range(ROWS)))
+    file.write_text("".join(json.dumps(row("x" * (2 * n + 1), str(n))) + "\n" for n in range(ROWS)))
     return file
 
 
