@@ -15,9 +15,10 @@ KEY_PREFIX = "ray-job:"
 """Of the idempotency keys that stand for submission ids."""
 
 RayStatus = Literal["PENDING", "RUNNING", "STOPPED", "SUCCEEDED", "FAILED"]
-_STATUS: Mapping[JobStatus, RayStatus] = {
+STATUS: Mapping[JobStatus, RayStatus] = {
     "validating_files": "PENDING",
     "queued": "PENDING",
+    "paused": "PENDING",
     "running": "RUNNING",
     "succeeded": "SUCCEEDED",
     "failed": "FAILED",
@@ -65,7 +66,7 @@ class RayJobView(BaseModel):
         failed = job.status == "failed" and job.error is not None
         return cls(
             submission_id=submission_of(job),
-            status=_STATUS[job.status],
+            status=STATUS[job.status],
             entrypoint=f"{COMMAND} --model {job.model} --training-file {job.training_file}",
             message=job.error.message if failed and job.error is not None else f"The job {job.id} is {job.status}.",
             error_type=job.error.code if failed and job.error is not None else None,
