@@ -51,7 +51,7 @@ class MoneyBooks:
                 left = state.ledger - sum(cost for one, cost in taken if name in one.claims.budgets)
                 if tenant.project in name:
                     continue  # where a limit is new, what was let in before it is not held on it
-                # An hour of a fine-tune is not let in, so nothing holds it back, and Redis hears of its charge afterwards.
+                # An hour of a fine-tune is not let in, so nothing holds it back; Redis hears of its charge afterwards.
                 left += self._hosted(tenant, name, charged)
                 self._check_spent(name, left, in_force)
                 if name in in_redis:
