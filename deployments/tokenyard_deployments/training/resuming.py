@@ -82,10 +82,15 @@ class ResumePoints(TrainerCallback):  # type: ignore[misc]
                 total_steps=state.max_steps,
                 trained_tokens=self._tokens.upto(step),
                 created_at=int(time.time()),
-                ended_early=control.should_training_stop and self._decision is _Decision.GO_ON,
+                ended_early=self._ends_early(state, control),
             )
             self._folder.save_resume_point(source, point)
             self._pace.saved()
+
+    def _ends_early(self, state: Any, control: Any) -> bool:
+        """Tell whether somebody else ends training before its last step, and not only this attempt."""
+        stops = control.should_training_stop and self._decision in (_Decision.GO_ON, _Decision.SAVE)
+        return bool(stops and state.global_step < state.max_steps)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self._decision is _Decision.TIME_OUT:
