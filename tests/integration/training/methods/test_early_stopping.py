@@ -25,7 +25,7 @@ def rows(answer: str) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def spec(tmp_path: Path) -> TrainingSpec:
-    """Of rows that teach more than what is held out, whose loss falls at first, and rises where they are known by heart."""
+    """Of rows that teach more than what is held out, whose loss falls at first, and rises once they are known."""
     held_out = write_rows(tmp_path / "held_out.jsonl", rows("yes"))
     return spec_of(
         save_tiny_model(tmp_path / "base"),
