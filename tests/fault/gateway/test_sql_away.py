@@ -39,8 +39,13 @@ BODIES: dict[str, dict[str, object]] = {
     "POST /v1/model_aliases": {"alias": "best", "model": "smollm2-135m-instruct"},
     "POST /v1/chat/completions/{completion}": {"metadata": {"a": "b"}},
     "POST /v1/fine_tuning/jobs": {"model": "smollm2-135m-instruct", "training_file": "file-1"},
+    "POST /v1/fine_tuning/jobs/estimate": {"model": "smollm2-135m-instruct", "training_file": "file-1"},
+    "POST /api/jobs/": {"entrypoint": "tokenyard-train --model smollm2-135m-instruct --training-file file-1"},
 }
-WITHOUT_SQL = {"GET /health", "HEAD /health", "GET /ready", "HEAD /ready", "GET /metrics", "GET /openapi.json"}
+WITHOUT_SQL = {
+    *("GET /health", "HEAD /health", "GET /ready", "HEAD /ready", "GET /metrics", "GET /openapi.json"),
+    "GET /api/version",
+}
 
 
 @pytest.fixture
