@@ -48,13 +48,7 @@ def answer_log_probs(model: Any, pairs: Sequence[Pair]) -> LogProbs:
     model.eval()
     try:
         with torch.no_grad():
-            return [
-                (
-                    _log_prob(model, pair.prompt_ids, pair.chosen_ids),
-                    _log_prob(model, pair.prompt_ids, pair.rejected_ids),
-                )
-                for pair in pairs
-            ]
+            return [_log_probs(model, pair) for pair in pairs]
     finally:
         model.train(was_training)
 

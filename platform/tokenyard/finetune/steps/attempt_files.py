@@ -1,7 +1,6 @@
 """The folder through which the worker and a training attempt talk: a spec in, events and a result out."""
 
 import logging
-import shlex
 
 import msgspec
 
@@ -11,10 +10,8 @@ from tokenyard.core.training import (
     BEGUN_FILE,
     EVENTS_FOLDER,
     PAUSE_FILE,
-    RESULT_FILE,
     RESUME_FOLDER,
     RESUME_POINT_FILE,
-    SPEC_FILE,
     LoraSettings,
     ResumePoint,
     TrainingEvent,
@@ -26,6 +23,7 @@ from tokenyard.core.training import (
 )
 from tokenyard.finetune.job import Job
 from tokenyard.finetune.ports import TrainingFiles
+from tokenyard.finetune.steps.runs import file_urls, read_result, write_spec
 from tokenyard.finetune.steps.starting import start_folder
 from tokenyard.storage.blobs import BlobStore
 
@@ -46,7 +44,7 @@ class AttemptFiles:
         """Write the current attempt's spec; return the command that runs it. Nothing in it is a tenant's text."""
         assert job.hyperparameters is not None, "only what trains is submitted"
         folder = _folder(job)
-        urls = {name: self._blobs.url_of(self._files.path(job.organization, file)) for name, file in job.files.items()}
+        urls = file_urls(self._blobs, self._files, job)
         spec = TrainingSpec(
             job=job.id,
             attempt=job.attempt,
@@ -67,9 +65,7 @@ class AttemptFiles:
             or LoraSettings(rank=min(LoraSettings().rank, rules.max_rank), target_modules=rules.target_modules),
             resources=resources,
         )
-        path = f"{folder}/{SPEC_FILE}"
-        await self._blobs.write(path, msgspec.json.encode(spec))
-        return f"{ENTRYPOINT} {shlex.quote(self._blobs.url_of(path))}"
+        return await write_spec(self._blobs, folder, spec, ENTRYPOINT)
 
     async def events(self, job: Job) -> list[TrainingEvent]:
         """Return the current attempt's events that were not taken yet, oldest first, a bounded number."""
@@ -87,13 +83,7 @@ class AttemptFiles:
 
     async def result(self, job: Job) -> TrainingResult | None:
         """Return how the current attempt ended; None where it did not say so, or nothing that can be read."""
-        try:
-            return _RESULT.decode(await self._blobs.read(f"{_folder(job)}/{RESULT_FILE}"))
-        except FileNotFoundError:
-            return None
-        except msgspec.MsgspecError as error:
-            _LOG.error("the result of attempt %d of %s is malformed: %s", job.attempt, job.id, error)
-            return None
+        return await read_result(self._blobs, _folder(job), _RESULT)
 
     async def has_started(self, job: Job) -> bool:
         """Tell whether the current attempt left any sign of life: its folder must not be used again."""

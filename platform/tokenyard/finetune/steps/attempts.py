@@ -24,10 +24,9 @@ from tokenyard.finetune.progress import JobProgress, Note, cancelled, fail, paus
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.states import JobOutcome, JobState
 from tokenyard.finetune.steps.attempt_files import MAX_EVENTS_AT_ONCE, AttemptFiles
+from tokenyard.finetune.steps.runs import CLUSTER_AWAY, NO_ROOM, stop_run
 from tokenyard.finetune.steps.step_progress import steps_after
 
-_CLUSTER_AWAY = "the training cluster, which does not answer"
-_NO_ROOM = "room in the training cluster"
 _LOST = "Training was lost"
 _STOPPED = JobError("training_stopped", "Training was stopped by the operator.")
 _TIMED_OUT = JobError("training_timeout", "Training took longer than is allowed.")
@@ -77,7 +76,7 @@ class Attempts:
         try:
             step = await then(seen.job, result)
         except Unavailable:
-            step = wait_for(seen.job, _CLUSTER_AWAY)
+            step = wait_for(seen.job, CLUSTER_AWAY)
         return seen.then(step)
 
     async def _follow(self, job: Job) -> JobProgress:
@@ -97,7 +96,7 @@ class Attempts:
 
     async def _under_way(self, job: Job, status: RunStatus) -> JobProgress:
         if status.state is RunState.PENDING:
-            return wait_for(job, _NO_ROOM)
+            return wait_for(job, NO_ROOM)
         has_room = job.deadline_ms is not None or await self._files.has_begun(job)
         return wait_for(self._timed(job) if has_room else job, None)
 
@@ -239,13 +238,7 @@ class Attempts:
         return JobProgress(after, (Note(message=message, level="warn"),))
 
     async def _stop_run(self, job: Job) -> bool:
-        """Ask the attempt's run to stop; tell whether there was one."""
-        submission = submission_id(job.id, job.attempt)
-        status = await self._runs.status(submission)
-        active = status is not None and status.state.is_active
-        if active:
-            await self._runs.stop(submission)
-        return active
+        return await stop_run(self._runs, submission_id(job.id, job.attempt))
 
 
 def _with_events(job: Job, events: Sequence[TrainingEvent]) -> JobProgress:

@@ -1,8 +1,5 @@
 """The folder through which the worker and a check of a job's files talk, and the report that stays of it."""
 
-import logging
-import shlex
-
 import msgspec
 
 from tokenyard.core.datasets.checking import (
@@ -14,12 +11,12 @@ from tokenyard.core.datasets.checking import (
     check_folder,
 )
 from tokenyard.core.models import BaseModel
-from tokenyard.core.training import RESULT_FILE, SPEC_FILE, attempts_folder
+from tokenyard.core.training import attempts_folder
 from tokenyard.finetune.job import Job
 from tokenyard.finetune.ports import TrainingFiles
+from tokenyard.finetune.steps.runs import file_urls, read_result, write_spec
 from tokenyard.storage.blobs import BlobStore
 
-_LOG = logging.getLogger(__name__)
 ENTRYPOINT = "python -m tokenyard_deployments.training.data.job"
 _RESULT = msgspec.json.Decoder(CheckResult)
 
@@ -39,25 +36,15 @@ class CheckFiles:
             method=job.method,
             base_model_path=model.path,
             max_seq_length=model.context_length,
-            files={
-                name: self._blobs.url_of(self._files.path(job.organization, file)) for name, file in job.files.items()
-            },
+            files=file_urls(self._blobs, self._files, job),
             output_url=self._blobs.url_of(folder),
             limits=limits,
         )
-        path = f"{folder}/{SPEC_FILE}"
-        await self._blobs.write(path, msgspec.json.encode(spec))
-        return f"{ENTRYPOINT} {shlex.quote(self._blobs.url_of(path))}"
+        return await write_spec(self._blobs, folder, spec, ENTRYPOINT)
 
     async def result(self, job: Job) -> CheckResult | None:
         """Return how the current run ended; None where it did not say so, or nothing that can be read."""
-        try:
-            return _RESULT.decode(await self._blobs.read(f"{_folder(job)}/{RESULT_FILE}"))
-        except FileNotFoundError:
-            return None
-        except msgspec.MsgspecError as error:
-            _LOG.error("the result of check %d of %s is malformed: %s", job.check_run, job.id, error)
-            return None
+        return await read_result(self._blobs, _folder(job), _RESULT)
 
     async def keep(self, job: Job, report: DataReport) -> None:
         """Leave the report where people look for it, written to be read."""

@@ -16,12 +16,11 @@ from tokenyard.finetune.progress import JobProgress, Note, fail, wait_for
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.states import JobState
 from tokenyard.finetune.steps.check_files import CheckFiles
+from tokenyard.finetune.steps.runs import CLUSTER_AWAY, NO_ROOM, stop_run
 from tokenyard.finetune.steps.starting import StartLost, copy_start
 from tokenyard.finetune.steps.taking_in import TakingIn
 from tokenyard.storage.blobs import BlobStore
 
-_CLUSTER_AWAY = "the training cluster, which does not answer"
-_NO_ROOM = "room in the training cluster"
 _GRACE_S = 60.0  # a run ends itself at its limit and says so
 
 
@@ -55,7 +54,7 @@ class JobValidation:
         try:
             return await self._follow(job)
         except Unavailable:
-            return _waiting(job, _CLUSTER_AWAY)
+            return _waiting(job, CLUSTER_AWAY)
 
     async def stop(self, job: Job) -> JobProgress:
         """Go on stopping the check of a job whose end is decided; once nothing runs, it can be settled."""
@@ -63,7 +62,7 @@ class JobValidation:
             if job.submitted and await self._stop_run(job):
                 return JobProgress(job)
         except Unavailable:
-            return _waiting(job, _CLUSTER_AWAY)
+            return _waiting(job, CLUSTER_AWAY)
         return JobProgress(msgspec.structs.replace(job, state=JobState.SETTLING, trained_tokens=0, waits_for=None))
 
     async def _follow(self, job: Job) -> JobProgress:
@@ -76,7 +75,7 @@ class JobValidation:
             return started if result is None else started.then(await self._ended(started.job, result))
         status = await self._runs.status(check_id(job.id, job.check_run))
         if status is not None and status.state is RunState.PENDING:
-            return _waiting(job, _NO_ROOM)
+            return _waiting(job, NO_ROOM)
         if status is not None and status.state is RunState.RUNNING:
             return await self._running(job)
         result = await self._files.result(job)  # written since we looked for it
@@ -147,13 +146,7 @@ class JobValidation:
             await self._stop_run(job)
 
     async def _stop_run(self, job: Job) -> bool:
-        """Ask the check to stop; tell whether it ran."""
-        run = check_id(job.id, job.check_run)
-        status = await self._runs.status(run)
-        active = status is not None and status.state.is_active
-        if active:
-            await self._runs.stop(run)
-        return active
+        return await stop_run(self._runs, check_id(job.id, job.check_run))
 
 
 def _waiting(job: Job, what: str) -> JobProgress:
