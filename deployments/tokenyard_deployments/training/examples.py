@@ -72,11 +72,6 @@ def encoded(rows: Iterable[TrainingRow], tokenizer: Any, max_seq_length: int) ->
         raise TrainingFailed("invalid_training_file", nothing_to_learn(max_seq_length))
 
 
-def encode(rows: Iterable[TrainingRow], tokenizer: Any, max_seq_length: int) -> list[Example]:
-    """Return all examples of a few rows; see `encoded`."""
-    return list(encoded(rows, tokenizer, max_seq_length))
-
-
 def encode_row(number: int, row: TrainingRow, tokenizer: Any, max_seq_length: int) -> Sequence[Example]:
     """Render and tokenize line `number`, or raise `TrainingFailed` where the template cannot show it."""
     try:
@@ -87,11 +82,6 @@ def encode_row(number: int, row: TrainingRow, tokenizer: Any, max_seq_length: in
 
 def nothing_to_learn(max_seq_length: int) -> str:
     return f"In no row is there anything to learn within the first {max_seq_length} tokens."
-
-
-def count_tokens(examples: Iterable[Example]) -> int:
-    """Return what one epoch adds to `trained_tokens`: every token of every rendered row, as cut."""
-    return sum(len(example.input_ids) for example in examples)
 
 
 def examples_of(row: TrainingRow, tokenizer: Any, max_seq_length: int) -> Sequence[Example]:

@@ -10,9 +10,10 @@ pytest.importorskip("transformers")
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from support.finetune.encoding import count_tokens, encode
 from tokenyard.core.chat_rows import ChatRow
 from tokenyard.finetune.methods.supervised import text_token_bound
-from tokenyard_deployments.training.examples import IGNORED, Example, count_tokens, encode, read_rows
+from tokenyard_deployments.training.examples import IGNORED, Example, read_rows
 from tokenyard_deployments.training.failures import TrainingFailed
 
 CHATML = (

@@ -21,10 +21,11 @@ from vllm.renderers.online_renderer import OnlineRenderer
 
 from support.fakes.gateway_ports import BASE
 from support.fakes.tiny_model import save_tiny_model
+from support.finetune.encoding import encode
 from tokenyard.core.chat_rows import ChatRow
 from tokenyard.gateway.endpoints.chat import ChatBody
 from tokenyard_deployments.base_models.fetch import pull, shipped_specs, source_of
-from tokenyard_deployments.training.examples import IGNORED, Example, encode
+from tokenyard_deployments.training.examples import IGNORED, Example
 from tokenyard_deployments.training.failures import TrainingFailed
 
 ROOT = Path(__file__).parents[3]

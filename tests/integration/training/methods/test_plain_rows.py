@@ -10,10 +10,11 @@ from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer
 
 from support.fakes.tiny_model import save_tiny_model
+from support.finetune.encoding import count_tokens, encode
 from support.finetune.training_specs import spec_of, train, write_rows
 from tokenyard.core.datasets.text_rows import CompletionRow, TextRow
 from tokenyard.finetune.methods.completions import Completions, PlainText
-from tokenyard_deployments.training.examples import IGNORED, count_tokens, encode, read_rows
+from tokenyard_deployments.training.examples import IGNORED, read_rows
 
 COMPLETIONS = [{"prompt": f"{n} plus {n} is ", "completion": str(n + n)} for n in range(8)]
 TEXTS = [{"text": f"The {n} little pigs went to market. " * 8} for n in range(4)]
