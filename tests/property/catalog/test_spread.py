@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping
+from random import Random
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,3 +95,20 @@ def test_a_larger_replica_takes_a_larger_part() -> None:
     parts = spread(demands, {"small": (), "large": ()}, {"small": 32, "large": 96})
     assert 24 <= len(parts["small"]) <= 32
     assert len(parts["small"]) + len(parts["large"]) == 120, "what fits somewhere is somewhere"
+
+
+@given(st.integers(2, 4), st.integers(1, 5), st.lists(st.integers(0, 3), max_size=12), st.integers(0, 5), st.randoms())
+def test_a_place_that_is_free_is_found(replicas: int, room: int, where: list[int], unheld: int, random: Random) -> None:
+    """However those that are there came to lie, and although nothing is pushed out for those that are not."""
+    held: dict[str, list[str]] = {f"replica-{number}": [] for number in range(replicas)}
+    count = min(len(where) + unheld, replicas * room)
+    demands = [Demand(f"adapter-{number}-{random.getrandbits(32)}") for number in range(count)]
+    for demand, number in zip(demands, where, strict=False):
+        if len(holder := held[f"replica-{number % replicas}"]) < room:
+            holder.append(demand.name)
+    random.shuffle(demands)
+    for _ in range(3):
+        for replica, names in spread_evenly(demands, held, room).items():
+            missing = [name for name in names if name not in held[replica]]
+            held[replica] += missing[: room - len(held[replica])]
+    assert {name for names in held.values() for name in names} == {demand.name for demand in demands}

@@ -23,11 +23,12 @@ class Demand(NamedTuple):
 
 
 class _Part:
-    """What one replica is given."""
+    """What one replica is given; `free` counts the places that nothing is in and that nothing is to be loaded into."""
 
-    def __init__(self) -> None:
+    def __init__(self, free: int) -> None:
         self.names: list[str] = []
         self.rate = 0.0
+        self.free = free
 
 
 def spread(
@@ -36,10 +37,11 @@ def spread(
     """Return for each replica in `held` which adapters it is to have, the most important ones first.
 
     `demands` come in the order of importance; `held` says what each replica holds, which it keeps rather than another
-    begins to. A replica is given at most its `room`, and about the part of all that it is of all rooms; what fits
-    nowhere is nobody's.
+    begins to. What a replica does not hold goes to one that has a free place rather than to one that would have to
+    push something out. A replica is given at most its `room`, and about the part of all that it is of all rooms; what
+    fits nowhere is nobody's.
     """
-    parts = {replica: _Part() for replica in held}
+    parts = {replica: _Part(room[replica] - len(names)) for replica, names in held.items()}
     places = sum(room[replica] for replica in parts)
     if not places:
         return {replica: [] for replica in parts}
@@ -52,11 +54,13 @@ def spread(
         rate = demand.rate / copies[demand.name]
         order = _order(demand.name, held)
         fitting = [one for one in order if len(parts[one].names) < most[one]]
-        # A stable sort: those that would get too much work come last, the least busy of them first.
+        # Stable sorts: those that would get too much work come last, the least busy of them first.
+        fitting.sort(key=lambda one: demand.name not in held[one] and parts[one].free <= 0)
         fitting.sort(key=lambda one: max(0.0, parts[one].rate + rate - highest_rate))
         for replica in fitting[: copies[demand.name]]:
             parts[replica].names.append(demand.name)
             parts[replica].rate += rate
+            parts[replica].free -= demand.name not in held[replica]
     return {replica: part.names for replica, part in parts.items()}
 
 
