@@ -48,9 +48,7 @@ check: setup ## what to run before each commit, under 90 s; PostgreSQL and forei
 
 test: setup ## every test: real databases, the real stack, a real browser
 	@$(MAKE) --no-print-directory -j lint types clients
-	@$(MAKE) --no-print-directory test-most
-	@$(MAKE) --no-print-directory test-engines
-	@$(MAKE) --no-print-directory test-installations
+	@$(MAKE) --no-print-directory --keep-going -j1 test-most test-engines test-installations
 
 coverage: setup ## every test, and which branches they reach
 	@rm -rf build/coverage
