@@ -11,13 +11,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tokenyard.core.errors import InvalidRequest, PayloadTooLarge, RateLimited, Unavailable
 from tokenyard.web.client_address import address_of, network_of
 from tokenyard.web.errors import RefusedRequest, error_response
-from tokenyard.web.token_buckets import Patience
+from tokenyard.web.network_pace import Allowance, NetworkPace
 
 MAX_BODY_BYTES = 1024 * 1024
 BODIES_BYTES, BODIES_OF_ONE_BYTES = 32 * MAX_BODY_BYTES, 8 * MAX_BODY_BYTES
 # Of the event loop's time, for what a network asks of the control plane: 300 requests in a second, or 30 kB that were
-# wrong, of which each byte may take that long: all that is wrong with a body is found before the first is told.
-SHARE, BURST_S, REQUEST_S, BYTE_S = 0.03, 0.1, 0.0001, 1e-6
+# wrong, of which each byte may take that long: all that is wrong with a body is found before the first is told. All
+# networks that ask for much have as much as three of them.
+EACH, TOGETHER, REQUEST_S, BYTE_S = Allowance(0.03, 0.1), Allowance(0.1, 0.3), 0.0001, 1e-6
 NO_NUL = r"^[^\x00]*$"
 """The pattern of texts in bodies that reach SQL: PostgreSQL cannot even be asked for a text with a NUL."""
 
@@ -32,15 +33,15 @@ class RequestGuard:
         self._app = app
         self._streaming = frozenset(streaming_paths)
         self._bodies = _Bodies()
-        self._patience = Patience(SHARE, BURST_S)
+        self._pace = NetworkPace(EACH, TOGETHER)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         network = network_of(address_of(scope))
-        self._patience.took(network, REQUEST_S)
-        if wait_s := self._patience.wait_s(network):
+        self._pace.took(network, REQUEST_S)
+        if wait_s := self._pace.wait_s(network):
             await asyncio.sleep(wait_s)
         streaming = scope["path"] in self._streaming
         try:
@@ -55,7 +56,7 @@ class RequestGuard:
 
             async def answer(message: Message) -> None:
                 if message["type"] == "http.response.start" and message["status"] >= HTTPStatus.BAD_REQUEST:
-                    self._patience.took(network, body.held * BYTE_S)
+                    self._pace.took(network, body.held * BYTE_S)
                 await send(message)
 
             await self._app(scope, _bounded(receive, body.came), answer)

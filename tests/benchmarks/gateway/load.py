@@ -2,14 +2,18 @@
 
 It runs as its own process (`python load.py <url> <connections> <seconds> <rate, or 0> <header=value>... < body`),
 because a client that shares the server's core measures itself. Prints JSON: requests a second, their statuses, and
-quantiles of their latencies. At a rate, what a request waits for its turn to be sent is no part of its latency.
+quantiles of their latencies. At a rate, requests come by chance as those of many independent clients do (exponential
+gaps): connections that all kept one beat would send in bursts. What a request waits for its turn to be sent is no part
+of its latency.
 """
 
 import asyncio
 import json
+import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
@@ -26,21 +30,27 @@ class Tally:
 
 
 class Connection(asyncio.Protocol):
-    """Sends the next request as soon as the last answer is complete."""
+    """Sends the next request when it is its turn and the last answer is complete."""
 
     def __init__(
-        self, request: bytes, tally: Tally, deadline: float, every_s: float, done: asyncio.Future[None]
+        self, request: bytes, tally: Tally, deadline: float, gap_s: Callable[[], float], done: asyncio.Future[None]
     ) -> None:
         self._request = request
         self._tally = tally
         self._deadline = deadline
-        self._every_s = every_s
+        self._gap_s = gap_s
         self._done = done
-        self._started = 0.0
+        self._turn = self._started = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its class
-        self._send()
+        self._turn = time.perf_counter()
+        self._wait_for_turn()
+
+    def _wait_for_turn(self) -> None:
+        self._turn += self._gap_s()
+        pause_s = max(0.0, self._turn - time.perf_counter())
+        asyncio.get_running_loop().call_later(pause_s, self._send)
 
     def _send(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
@@ -57,8 +67,7 @@ class Connection(asyncio.Protocol):
         if now >= self._deadline:
             self._transport.close()
         else:
-            pause_s = max(0.0, self._started + self._every_s - now)
-            asyncio.get_running_loop().call_later(pause_s, self._send)
+            self._wait_for_turn()
 
     def connection_lost(self, _error: Exception | None) -> None:
         if time.perf_counter() < self._deadline:
@@ -78,13 +87,13 @@ async def run(
     request = ("\r\n".join(lines) + "\r\n\r\n").encode() + body
     loop = asyncio.get_running_loop()
     tally = Tally()
-    every_s = connections / rate if rate else 0.0
+    gap_s = partial(random.Random(1).expovariate, rate / connections) if rate else float  # float() is no gap
     started = time.perf_counter()
     ends: list[asyncio.Future[None]] = []
     for _ in range(connections):
         done: asyncio.Future[None] = loop.create_future()
         ends.append(done)
-        made = partial(Connection, request, tally, started + seconds, every_s, done)
+        made = partial(Connection, request, tally, started + seconds, gap_s, done)
         await loop.create_connection(made, parts.hostname or "127.0.0.1", parts.port or 80)
     await asyncio.wait_for(asyncio.gather(*ends), seconds + 30)
     elapsed = time.perf_counter() - started

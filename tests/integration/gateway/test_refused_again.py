@@ -5,13 +5,16 @@ import gc
 from pathlib import Path
 
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientSession, TCPConnector
 from redis.asyncio import Redis
 
 from support.fakes.gateway_ports import BASE
 from support.gateway_stack import HELLO, KEY, OTHER_KEY, GatewayStack, gateway_stack, until
 from tokenyard.core.errors import InvalidRequest
+from tokenyard.core.principal import Role
 from tokenyard.gateway.path import inference
+from tokenyard.tenancy.keys import new_secret
+from tokenyard.web.network_pace import Allowance
 
 BODY: dict[str, object] = {"model": BASE.id, "messages": HELLO}
 WRONG: dict[str, object] = {**BODY, "n": 0}
@@ -49,6 +52,28 @@ async def test_one_refusal_is_told_at_once(redis: Redis, tmp_path: Path, monkeyp
     monkeypatch.setattr(inference, "REFUSAL_S", 0.0)
     async with gateway_stack(redis, tmp_path) as gateway, ClientSession() as session:
         assert await gateway.status(session, WRONG, key=KEY) == 400
+
+
+async def test_strangers_that_ask_for_much_wait_for_each_other(
+    redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inference, "OF_A_STRANGER", Allowance(1.0, 0.1))
+    monkeypatch.setattr(inference, "OF_STRANGERS", Allowance(0.001, 0.1))
+    monkeypatch.setattr(inference, "STRANGER_S", 0.06)
+    made_up = new_secret(Role.TENANT)
+    async with gateway_stack(redis, tmp_path) as gateway:
+        async with _from("127.0.0.8") as one:
+            assert await gateway.status(one, BODY, key=made_up) == 401
+        async with _from("127.0.0.9") as another:
+            refusal = asyncio.create_task(gateway.status(another, BODY, key=made_up))
+            for _ in range(5):
+                assert await gateway.status(another, BODY, key=KEY) == 200
+            assert not refusal.done(), "it took no more than the first, but both together have had what is for them"
+            refusal.cancel()
+
+
+def _from(address: str) -> ClientSession:
+    return ClientSession(connector=TCPConnector(local_addr=(address, 0)))
 
 
 async def test_of_who_wore_us_out_large_bodies_are_not_read_for_a_while(

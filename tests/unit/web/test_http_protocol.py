@@ -13,8 +13,7 @@ from support.gateway_stack import until
 from support.raw_http import raw_connection
 from support.servers.asgi import running
 from tokenyard.web.client_address import TrustedProxies
-from tokenyard.web.edge.bounds import HttpBounds
-from tokenyard.web.edge.connection_pace import BURST_S, SHARE
+from tokenyard.web.edge.bounds import EACH, HttpBounds
 from tokenyard.web.edge.http_protocol import BoundedConfig
 
 GET = b"GET / HTTP/1.1\r\nhost: a\r\n"
@@ -125,7 +124,7 @@ def test_a_network_that_took_more_than_its_share_of_time_waits_with_its_next_con
 async def _waits_with_its_next_connections() -> None:
     app = App()
     async with served(app, HttpBounds(held=2)) as (url, config), AsyncExitStack() as stack:
-        config.pace.took("127.0.0.8", BURST_S + SHARE * 1.0)
+        config.pace.took("127.0.0.8", EACH.burst_s + EACH.share * 1.0)
         held = [await stack.enter_async_context(raw_connection(url, "127.0.0.8")) for _ in range(2)]
         for connection in held:
             await connection.send(GET + b"\r\n")
@@ -149,7 +148,7 @@ async def _is_ended_at_its_time() -> None:
     async with served(app, HttpBounds()) as (url, config), raw_connection(url, "127.0.0.8") as connection:
         await connection.send(GET + b"\r\n")
         assert b" 200 " in await connection.until_answered()
-        config.pace.took("127.0.0.8", BURST_S + SHARE * 0.5)
+        config.pace.took("127.0.0.8", EACH.burst_s + EACH.share * 0.5)
         async with raw_connection(url, "127.0.0.8") as large:
             await large.send(POST % len(PIECE) + PIECE)
             await until(lambda: config.held == 1)

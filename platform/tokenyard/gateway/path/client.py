@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from starlette.types import Message, Receive, Scope, Send
 
 from tokenyard.core.errors import PayloadTooLarge
+from tokenyard.core.ids import OrganizationId
 from tokenyard.web.client_address import address_of, network_of
 from tokenyard.web.edge.leaving import tell_of_leaving
 
@@ -35,9 +36,14 @@ class ClientConnection:
         self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # the first of a name counts
         self.address = address_of(scope)
         self.known_as = network_of(self.address)
+        self.identified = False
         self.started = False
         self.finished = False
         self.status = 0
+
+    def identify(self, organization: OrganizationId) -> None:
+        """Note whose key it has."""
+        self.known_as, self.identified = organization, True
 
     def header(self, name: bytes) -> str | None:
         """Return a request header; `name` is lower case."""

@@ -38,13 +38,16 @@ from tokenyard.gateway.path.telemetry import RequestTelemetry
 from tokenyard.gateway.ports import AdmissionControl, ModelResolver, StoredAnswers
 from tokenyard.web.access_log import AccessLog
 from tokenyard.web.auth import Authenticator, bearer, check_scope
+from tokenyard.web.network_pace import Allowance, NetworkPace
 from tokenyard.web.token_buckets import Patience
 
 # Nginx's number for "the client closed the request": only ever seen in logs and metrics.
 CLIENT_CLOSED_REQUEST = 499
-# Of the event loop's time, for those requests of an organization, or of an address without a good key, that are
-# refused. A refusal counts as somewhat less than it takes, so that there may be a hundred in a second.
+# Of the event loop's time, for those requests of an organization that are refused. A refusal counts as somewhat less
+# than it takes, so that there may be a hundred in a second.
 REFUSED_SHARE, REFUSED_BURST_S, REFUSAL_S = 0.01, 0.05, 0.0001
+# The same for a network without a good key, and for all of those that go on asking: 75 refusals in a second.
+OF_A_STRANGER, OF_STRANGERS, STRANGER_S = Allowance(0.04, 0.01), Allowance(0.03, 0.03), 0.0004
 
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -102,6 +105,7 @@ class Inference:
         self._metrics.count_in_flight(lambda: places.requests)
         self._metrics.count_waiting(lambda: relay.waiting)
         self._refused = Patience(REFUSED_SHARE, REFUSED_BURST_S)
+        self._strangers = NetworkPace(OF_A_STRANGER, OF_STRANGERS)
         self._counter = counter or TokenCounter()
         self._control = admission
         self._ids = RequestIdSource()
@@ -145,13 +149,23 @@ class Inference:
         _forget(error)
         telemetry.refused(error)
         try:
-            if error.status < TokenyardError.status and not client.started:
-                self._refused.took(client.known_as, REFUSAL_S)
-                if wait_s := self._refused.wait_s(client.known_as):
-                    await asyncio.sleep(wait_s)
+            if not client.started and (wait_s := self._told_after_s(error, client)):
+                await asyncio.sleep(wait_s)
             await _send_error(endpoint, error, client, telemetry)
         finally:
             telemetry.ended(client.status)
+
+    def _told_after_s(self, error: TokenyardError, client: ClientConnection) -> float:
+        """Note a refusal; return how long it waits. A failure of ours is told at once, but to nobody we do not know:
+        who makes up enough keys is refused because we are busy with them.
+        """
+        if not client.identified:
+            self._strangers.took(client.known_as, STRANGER_S)
+            return self._strangers.wait_s(client.known_as)
+        if error.status >= TokenyardError.status:
+            return 0.0
+        self._refused.took(client.known_as, REFUSAL_S)
+        return self._refused.wait_s(client.known_as)
 
     async def _serve(
         self, endpoint: Endpoint, method: str, client: ClientConnection, telemetry: RequestTelemetry
@@ -164,7 +178,7 @@ class Inference:
         check_scope(principal, KeyScope.INFERENCE)
         caller = _Caller(principal, secret, client.address)
         telemetry.caller(principal.organization, principal.project, principal.key)
-        client.known_as = principal.organization
+        client.identify(principal.organization)
         with self._places.place(principal.organization) as place:
             raw = await client.body(self._max_request_bytes, place.came)
             body = self._parsed(endpoint, raw, client)

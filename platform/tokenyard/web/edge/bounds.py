@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from tokenyard.web.client_address import TrustedProxies
+from tokenyard.web.network_pace import Allowance
 
 MAX_URL_BYTES = 8 * 1024
 MAX_HEADERS = 100
@@ -12,6 +13,10 @@ MAX_WAITING_REQUESTS = 16
 # as much time as many bytes, so that those of a long body are to be at least some twenty bytes long.
 FRAMING_BYTES, FRAMING_TIMES = 16 * 1024, 1.25
 SLICE_BYTES = 16 * 1024
+# Of one network 100 new connections a second and 500 at once, or fewer that are refused; three times that of all that
+# push.
+EACH, TOGETHER = Allowance(0.01, 0.05), Allowance(0.03, 0.15)
+CONNECTION_S, REFUSAL_S = 0.0001, 0.0004
 
 
 @dataclass(frozen=True)

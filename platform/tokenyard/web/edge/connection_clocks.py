@@ -4,6 +4,8 @@ And lets those wait that go on sending what nobody wants.
 """
 
 import asyncio
+import socket
+import sys
 from itertools import islice
 from typing import Protocol
 
@@ -122,3 +124,9 @@ class UnwantedBytes:
 def _read_on(transport: asyncio.Transport) -> None:
     if not transport.is_closing():
         transport.resume_reading()
+
+
+def end_who_takes_nothing(connection: socket.socket, after_s: float) -> None:
+    """Leave to the kernel what is written and not taken, also where it is too little to pause writing, or we closed."""
+    if sys.platform == "linux" and connection.family in (socket.AF_INET, socket.AF_INET6):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(after_s * 1000))

@@ -5,8 +5,6 @@ takes; connections it counts only in all, and refuses them in plain text.
 """
 
 import asyncio
-import socket
-import sys
 from collections import Counter
 from collections.abc import Callable
 from enum import Enum
@@ -24,21 +22,25 @@ from uvicorn.server import ServerState
 from tokenyard.core.errors import InvalidRequest, TokenyardError, Unavailable
 from tokenyard.web.client_address import network_of
 from tokenyard.web.edge.bounds import (
+    CONNECTION_S,
+    EACH,
     FRAMING_BYTES,
     FRAMING_TIMES,
     MAX_HEADER_BYTES,
     MAX_HEADERS,
     MAX_URL_BYTES,
     MAX_WAITING_REQUESTS,
+    REFUSAL_S,
     SLICE_BYTES,
+    TOGETHER,
     HttpBounds,
 )
-from tokenyard.web.edge.connection_clocks import ConnectionClocks, UnwantedBytes
-from tokenyard.web.edge.connection_pace import CONNECTION_S, REFUSAL_S, ConnectionPace
+from tokenyard.web.edge.connection_clocks import ConnectionClocks, UnwantedBytes, end_who_takes_nothing
 from tokenyard.web.edge.leaving import LEAVING
 from tokenyard.web.edge.refusals import headers_too_large, too_many_connections, with_status, written
 from tokenyard.web.edge.turn_transport import TurnTransport
 from tokenyard.web.errors import OPENAI_ERRORS, ErrorShape
+from tokenyard.web.network_pace import NetworkPace
 
 
 class Expected(Enum):
@@ -86,7 +88,7 @@ class BoundedConfig(uvicorn.Config):
         self.errors_at = errors_at
         self.clocks = ConnectionClocks(stalled_s=bounds.stalled_s)
         self.unwanted = UnwantedBytes(bounds.unwanted_bytes_per_s)
-        self.pace = ConnectionPace()
+        self.pace = NetworkPace(EACH, TOGETHER)
         self.held = 0  # connections that wait before anything of them is read
         self.clients: Counter[str] = Counter()
         about = "Requests and connections refused before they reached the app, by status."
@@ -138,7 +140,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(TurnTransport(transport, self.loop))
-        _end_who_takes_nothing(transport.get_extra_info("socket"), self._bounds.stalled_s)
+        end_who_takes_nothing(transport.get_extra_info("socket"), self._bounds.stalled_s)
         address = self.client[0] if self.client else ""
         self._peer = network_of(address)
         self._behind_proxy = self._bounds.proxies.trust(address)
@@ -391,9 +393,3 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         under_way = self.cycle is not None and not self.cycle.response_complete
         own = self._expects is Expected.BODY and not self.cycle.response_started
         return not self.pipeline and (own or not under_way)
-
-
-def _end_who_takes_nothing(connection: socket.socket, after_s: float) -> None:
-    """Leave to the kernel what is written and not taken, also where it is too little to pause writing, or we closed."""
-    if sys.platform == "linux" and connection.family in (socket.AF_INET, socket.AF_INET6):
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(after_s * 1000))
