@@ -43,6 +43,7 @@ class HyperparametersView(BaseModel, from_attributes=True):
     weight_decay: OnlyIfSet[float] = None
     max_grad_norm: OnlyIfSet[float] = None
     early_stopping_patience: OnlyIfSet[int] = None
+    packing: OnlyIfSet[bool] = None
 
 
 class MethodSettingsView(BaseModel):
