@@ -32,7 +32,7 @@ class Part(NamedTuple):
 
 TRAIN = Part(
     "train.jsonl",
-    200,
+    160,
     """Anna Berg|Tom Okafor|Lucia Moreno|Ben Carter|Yuki Tanaka|Omar Haddad|Grace Lin|Peter Novak|Sofia Rossi|
     Daniel Weber|Nia Mensah|Jack Doyle|Elif Kaya|Marta Silva|Hugo Martin|Ingrid Dahl|Ravi Patel|Chloe Dubois|
     Ivan Petrov|Leila Farsi|Sam Brooks|Amara Eze|Felix Braun|Rosa Vega|Noah Kim|Tara Singh|Oscar Lund|Mei Chen|
