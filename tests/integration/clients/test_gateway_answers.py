@@ -44,7 +44,7 @@ async def test_what_is_refused_is_said(redis: Redis, tmp_path: Path) -> None:
             await answers.ask(question, model=BASE.id, key=ApiKeyId("key_2"), idempotency_key="a", max_tokens=8)
         assert not gone.value.passing
     async with ApiConnection("http://127.0.0.1:9") as nowhere:
-        with pytest.raises(NotAnswered, match="^The gateway does not answer.$") as away:
+        with pytest.raises(NotAnswered, match=r"^The gateway does not answer\.$") as away:
             await GatewayAnswers(nowhere, lend).ask(
                 question, model=BASE.id, key=LENT, idempotency_key="a", max_tokens=8
             )
