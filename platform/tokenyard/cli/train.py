@@ -146,6 +146,9 @@ def _main(
         list[str] | None, typer.Option(help="Any other one as NAME=VALUE, such as beta=0.2 or rank=16.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="For the same result again.")] = None,
+    publish_if_worse: Annotated[
+        bool, typer.Option("--publish-if-worse", help="Also a model that is no better than its base on held-out rows.")
+    ] = False,
     base_url: Annotated[str, typer.Option(envvar="TOKENYARD_URL", help="The gateway.")] = "http://127.0.0.1:8000",
     detach: Annotated[bool, typer.Option("--detach", help="Ctrl-C and SIGTERM leave the job running.")] = False,
 ) -> None:
@@ -164,6 +167,7 @@ def _main(
             seed=seed,
             method=method,
             hyperparameters=wanted,
+            publish_if_worse=publish_if_worse,
         )
         write(f"Job {job.id}: {model}, {job.hyperparameters}")
         return await _follow(api, job.id, detach=detach)

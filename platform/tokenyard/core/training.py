@@ -216,7 +216,9 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
     done twice does not. `checkpoints` are this attempt's.
     A row of DPO is two conversations, each with its prompt: the prompt's tokens count twice.
     `metrics` has `train_loss`, `train_mean_token_accuracy` and, with a validation file, `valid_loss`,
-    `valid_mean_token_accuracy`, `base_valid_loss`. `adapter` is relative to the attempt's folder.
+    `valid_mean_token_accuracy`, and of the base model on the same rows `base_valid_loss` and
+    `base_valid_mean_token_accuracy`; with DPO, the reference stands for the base, and it has no accuracy. `adapter` is
+    relative to the attempt's folder.
     """
 
     job: JobId

@@ -15,6 +15,7 @@ async def test_the_operator_trains_for_an_organization_and_leaves_no_key(plane: 
     command = await plane.train(
         *("--organization", "acme", "--suffix", "sky", "--validation-file", str(plane.dataset)),
         *("--n-epochs", "2", "--batch-size", "3", "--learning-rate-multiplier", "1.5", "--seed", "5"),
+        "--publish-if-worse",
         TOKENYARD_ADMIN_KEY=plane.admin_key,
     )
     submission = await plane.submitted()
@@ -23,6 +24,7 @@ async def test_the_operator_trains_for_an_organization_and_leaves_no_key(plane: 
     wanted = spec.hyperparameters
     assert (wanted.n_epochs, wanted.batch_size, wanted.learning_rate_multiplier) == (2, 3, 1.5)
     assert spec.validation_url is not None
+    assert (await plane.stack.job(spec.job)).publish_if_worse
     await plane.stack.cluster.tell(submission, *[f"Step {step}/150" for step in range(1, 151)])
     await plane.stack.cluster.succeed(submission, tokens=600)
     output = await plane.output_of(command)

@@ -81,9 +81,13 @@ def _begin(
     )
     if training.without_lesson:
         folder.add_event(f"In {training.without_lesson} rows nothing is left to learn after cutting them", level="warn")
-    base_loss = None
+    base = None
     if validation:
         with model.disable_adapter():
-            base_loss = evaluate(model, validation).loss
-        folder.add_event(f"Validation loss of the base model={base_loss:.2f}")
-    folder.write_counts(DatasetCounts(training.tokens, base_loss))
+            base = evaluate(model, validation)
+        folder.add_event(f"Validation loss of the base model={base.loss:.2f}")
+    folder.write_counts(
+        DatasetCounts(training.tokens)
+        if base is None
+        else DatasetCounts(training.tokens, base.loss, base.mean_token_accuracy)
+    )
