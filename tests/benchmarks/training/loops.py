@@ -19,7 +19,7 @@ ROWS, BATCH = 64, 16
 INTERRUPTED_ROWS, INTERRUPTED_BATCH, INTERRUPTED_AFTER = 24, 8, 1
 
 
-class _Watch(TrainerCallback):  # type: ignore[misc]
+class _Stopwatch(TrainerCallback):  # type: ignore[misc]
     """Takes the time of all steps."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ def packing(folder: Path, base_model: Path, *, rounds: int) -> dict[str, float]:
 
 
 def _tokens_per_s(spec: TrainingSpec) -> float:
-    watch = _Watch()
+    watch = _Stopwatch()
     _train(spec, watch)
     point = AttemptFolder(spec.output_url).resume_point()
     assert point is not None

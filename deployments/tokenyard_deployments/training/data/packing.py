@@ -16,7 +16,7 @@ from tokenyard_deployments.training.examples import IGNORED
 _ATTENTION_LENGTH = 1024
 """The length at which a token's attention takes as long as all else that is computed for it, about.
 
-Measured on a CPU with a model of 135M parameters; larger ones can take longer packs, and lose little by short ones.
+A rough figure, of one run on a busy CPU with a model of 135M parameters; it decides about speed alone.
 """
 _PROBE = 6
 _POSITIONS = list(range(_PROBE))

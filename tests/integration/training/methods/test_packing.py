@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 
 from support.fakes.tiny_model import save_tiny_model
 from support.finetune.training_specs import spec_of, train, write_rows
-from support.ray_cluster.small_model import pulled
 from tokenyard.core.training import ADAPTER_WEIGHTS, TrainingEvent
 from tokenyard_deployments.training.attempt import AttemptFolder
 
@@ -64,12 +63,3 @@ def test_a_packed_run_is_the_padded_run(base: Path, tmp_path: Path, rows: list[A
     assert theirs is not None
     assert (ours.step_number, ours.trained_tokens) == (theirs.step_number, theirs.trained_tokens)
     assert furthest(packed, padded) < 0.01
-
-
-def test_on_the_real_model_too(tmp_path: Path) -> None:
-    rows = CHATS[:8]
-    packed, padded = (
-        trained(pulled(), tmp_path / str(packs), rows, packing=packs, n_epochs=2) for packs in (True, False)
-    )
-    assert losses(packed) == pytest.approx(losses(padded), rel=1e-3)
-    assert furthest(packed, padded) < 0.05
