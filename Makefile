@@ -22,7 +22,7 @@ export ACCELERATOR
 
 .DEFAULT_GOAL := help
 .PHONY: help setup clients run test coverage test-quick test-most test-engines test-installations test-faults check \
-	lint types format bench bench-gateway bench-ledger bench-fairness bench-serving lock clean
+	lint types format bench bench-gateway bench-ledger bench-fairness bench-serving bench-training lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,9 @@ bench-serving: setup ## measure serving beside bare vLLM, routing, nodes, adapte
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.routing
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.adapters
 	PYTHONPATH=tests $(BIN)/python -m benchmarks.nodes
+
+bench-training: setup ## measure training beside a bare loop, packing, jobs; figures to build/bench/training.json
+	PYTHONPATH=tests $(BIN)/python -m benchmarks.training
 
 lock: setup ## write requirements/*.lock anew from pyproject.toml (ARGS=--upgrade takes newer versions)
 	$(BIN)/python scripts/lock.py $(ARGS)

@@ -166,7 +166,7 @@ class Settings(BaseSettings):
         """Return a 32-byte secret for one purpose, so that no secret is used for two things.
 
         Purposes in use: `api-key-pepper-1`, `meter`, `cache-salt`, `replica-bearer`, `dashboard-session`,
-        `end-user`, `stored-answers`, `idempotent-replies`.
+        `end-user`, `stored-answers`, `idempotent-replies`, `lent-keys`.
 
         Raises:
             ValueError: no installation secret is set (`TOKENYARD_SECRET`; `tokenyard up` makes one).

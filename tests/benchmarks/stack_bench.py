@@ -32,7 +32,7 @@ STREAMS = 32
 TOKENS = 64
 ROUNDS = 3
 LOAD_IS_NOTICED_S = 10.0  # and torch is loaded
-TRAINING_FILE = Path(__file__).parents[2] / "deployments" / "recipes" / "support-bot" / "train.jsonl"
+TRAINING_FILE = Path(__file__).parents[2] / "deployments" / "recipes" / "tour" / "train.jsonl"
 PROMPT = [{"role": "user", "content": "Tell me a long story about a river and the people who live beside it."}]
 
 

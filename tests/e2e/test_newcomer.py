@@ -70,7 +70,7 @@ def test_the_quickstart_teaches_a_model_and_the_bill_adds_up(tour: "FinishedTour
 def test_an_operators_ray_job_gives_the_same_kind_of_model_and_bill(stack: Stack) -> None:
     """The second door: `ray job submit ... -- tokenyard-train ...` against Ray itself."""
     organization, client = stack.tenant("second-door")
-    training_file = os.path.join(os.path.dirname(__file__), "..", "..", "deployments/recipes/support-bot/train.jsonl")
+    training_file = os.path.join(os.path.dirname(__file__), "..", "..", "deployments/recipes/tour/train.jsonl")
     environment = stack.environment | {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": os.path.join(stack.environment["HOME"], ".ray", "auth_token"),

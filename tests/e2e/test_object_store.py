@@ -11,7 +11,7 @@ from support.servers.object_store import BUCKET, object_store
 from support.servers.whole_stack import MODEL, Stack, eventually, private_environment, start, stop
 
 pytestmark = pytest.mark.timeout(900)
-ROWS = Path(__file__).parents[2] / "deployments" / "recipes" / "support-bot" / "train.jsonl"
+ROWS = Path(__file__).parents[2] / "deployments" / "recipes" / "tour" / "train.jsonl"
 
 
 @pytest.fixture(scope="module")

@@ -41,6 +41,7 @@ class DatasetCounts(msgspec.Struct, frozen=True):
 
     tokens_per_epoch: int
     base_valid_loss: float | None = None
+    base_valid_mean_token_accuracy: float | None = None
 
 
 def read_spec(url: str) -> TrainingSpec:

@@ -27,7 +27,6 @@ from tokenyard.core.training import (
 from tokenyard_deployments.training.attempt import AttemptFolder, read_spec
 from tokenyard_deployments.training.export import export_adapter
 from tokenyard_deployments.training.failures import AttemptStopped, TrainingFailed, interrupted
-from tokenyard_deployments.training.gate import check_losses
 from tokenyard_deployments.training.ray_train import disconnect, fit
 
 _LOG = logging.getLogger(__name__)
@@ -92,8 +91,6 @@ class Attempt:
         if point is None:
             raise TrainingFailed(INTERRUPTED, "Training ended without a checkpoint.", retryable=True)
         try:
-            metrics = self._metrics()
-            check_losses(metrics.get("valid_loss"), metrics.get("base_valid_loss"))
             chosen = self._chosen(source)
             path = step_folder(RESUME_FOLDER, point.step_number) if chosen is None else chosen.path
             digest = export_adapter(self._spec, self._folder, source, path)
@@ -124,6 +121,8 @@ class Attempt:
         metrics.pop("step", None)
         if counts is not None and counts.base_valid_loss is not None:
             metrics["base_valid_loss"] = counts.base_valid_loss
+        if counts is not None and counts.base_valid_mean_token_accuracy is not None:
+            metrics["base_valid_mean_token_accuracy"] = counts.base_valid_mean_token_accuracy
         return metrics
 
     def _write_result(self, status: TrainingStatus, error: TrainingError | None, digest: str | None) -> None:

@@ -1,6 +1,7 @@
 """How training behaves on the machine it shares with serving: priority, threads, number format, batch in memory."""
 
 import os
+from collections.abc import Callable
 
 import torch
 
@@ -47,7 +48,10 @@ def base_dtype(resources: TrainingResources) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def micro_batch(rows: int, longest: int, *, gpu: bool) -> int:
-    """Return the rows of one pass: a divisor of `rows` whose padded tokens fit the memory; the rest accumulates."""
-    bound = _TOKENS_IN_MEMORY["cuda" if gpu else "cpu"] // max(1, longest)
-    return max((size for size in range(1, rows + 1) if rows % size == 0 and size <= bound), default=1)
+def micro_batch(rows: int, tokens_of: Callable[[int], int], *, gpu: bool) -> int:
+    """Return the rows of one pass: a divisor of `rows`, whose tokens fit the memory; the rest accumulates.
+
+    `tokens_of` tells how many tokens so many rows may have in memory.
+    """
+    bound = _TOKENS_IN_MEMORY["cuda" if gpu else "cpu"]
+    return max((size for size in range(1, rows + 1) if rows % size == 0 and tokens_of(size) <= bound), default=1)

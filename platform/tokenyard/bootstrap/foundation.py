@@ -40,6 +40,7 @@ from tokenyard.tenancy.authenticator import KeyAuthenticator
 from tokenyard.tenancy.changes import TOPIC as TENANCY
 from tokenyard.tenancy.changes import TenancyCarrier
 from tokenyard.tenancy.keys import KeyHasher, Pepper
+from tokenyard.tenancy.lent_keys import LentKeys
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.organizations import Organizations
 from tokenyard.tenancy.push import TenancyPush
@@ -91,7 +92,11 @@ class Foundation:
 
     @cached_property
     def authenticator(self) -> KeyAuthenticator:
-        return KeyAuthenticator(self.tenancy_operator, self.hasher, self.clock)
+        return KeyAuthenticator(self.tenancy_operator, self.hasher, self.clock, lent=self.lent_keys)
+
+    @cached_property
+    def lent_keys(self) -> LentKeys:
+        return LentKeys(self.settings.derived_secret("lent-keys"), self.clock)
 
     @cached_property
     def tenancy_push(self) -> TenancyPush:

@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 from contextlib import AsyncExitStack
+from functools import partial
 
 import aiohttp
 import uvicorn
@@ -18,10 +19,13 @@ from tokenyard.bootstrap.logs import log_to_stderr
 from tokenyard.catalog.loops import catalog_loops
 from tokenyard.catalog.replicas.prometheus_routes import prometheus_router
 from tokenyard.catalog.replicas.registry import ReplicaRegistry
+from tokenyard.clients.gateway_answers import GatewayAnswers
+from tokenyard.clients.platform_api.connection import ApiConnection
 from tokenyard.clients.ray_jobs import RayJobs
 from tokenyard.clients.ray_nodes import RayNodes
 from tokenyard.clients.ray_serve import RayServe
 from tokenyard.clients.replica import ReplicaClient
+from tokenyard.core.ids import ApiKeyId
 from tokenyard.files.loops import cleaning_loop
 from tokenyard.files.operator_store import FileOperatorStore
 from tokenyard.files.store import FileStore
@@ -42,6 +46,7 @@ from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.loops import BillingWorker
 
 SHUTDOWN_LIMIT_S = 5
+LENT_S = 60
 
 
 def _billing(foundation: Foundation, name: str, registry: CollectorRegistry) -> BillingWorker:
@@ -76,7 +81,7 @@ def _model_loops(
     name: str,
     serve: RayServe,
     replicas: ReplicaClient,
-    training: tuple[RayJobs, RayNodes],
+    training: tuple[RayJobs, RayNodes, GatewayAnswers],
 ) -> list[Loop]:
     database, clock, bases = foundation.database, foundation.clock, foundation.base_models
     files = FileStore(database, clock, files_in_use)
@@ -108,12 +113,18 @@ def _model_loops(
             adapters=foundation.adapters,
             replicas=ReplicaRegistry(foundation.redis),
             canary=replicas,
+            answers=training[2],
             policy=training_policy(foundation.settings),
             folders_kept_ms=foundation.settings.job_folders_ms,
         ),
         cleaning_loop(FileOperatorStore(database, clock, files_in_use), files, foundation.blobs),
         *answer_loops(foundation.answers_operator),
     ]
+
+
+async def _lent_key(foundation: Foundation, key: ApiKeyId) -> str | None:
+    found = await foundation.tenancy_operator.key_hash(key)
+    return None if found is None else foundation.lent_keys.lend(found, for_s=LENT_S)
 
 
 async def work(settings: Settings) -> None:
@@ -134,6 +145,8 @@ async def work(settings: Settings) -> None:
         nodes = await stack.enter_async_context(RayNodes(settings.effective_ray_url, token))
         serve = await stack.enter_async_context(RayServe(settings.effective_ray_url, token))
         replicas = await stack.enter_async_context(ReplicaClient(settings.derived_secret("replica-bearer").hex()))
+        gateway = await stack.enter_async_context(ApiConnection(settings.effective_api_url))
+        answers = GatewayAnswers(gateway, partial(_lent_key, foundation))
         billing = _billing(foundation, name, registry)
         stack.push_async_callback(billing.stop)
         alerts = BudgetAlerts(
@@ -143,7 +156,7 @@ async def work(settings: Settings) -> None:
             *billing.loops(),
             alerts.loop(),
             *_money_loops(foundation),
-            *_model_loops(foundation, name, serve, replicas, (jobs, nodes)),
+            *_model_loops(foundation, name, serve, replicas, (jobs, nodes, answers)),
         ]
         running = asyncio.create_task(run_loops(loops, lambda loop: failures.labels(loop).inc()))
         try:

@@ -1,7 +1,9 @@
 """Whose key a command acts with: a given one, or one that is made for it and ends with it."""
 
+import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import NamedTuple
 
 from tokenyard.cli.output import write
 from tokenyard.clients.platform_api.connection import ApiConnection, ApiFailed
@@ -45,6 +47,35 @@ async def operator_key(given: str | None, settings: Settings) -> AsyncIterator[s
         await session.__aexit__(None, None, None)
 
 
+class Tenant(NamedTuple):
+    """Connections to the platform, and the key of the tenant that a command acts for."""
+
+    connection: ApiConnection
+    key: str
+
+
+@asynccontextmanager
+async def acting_tenant(
+    url: str, settings: Settings, *, organization: str | None, project: str | None
+) -> AsyncIterator[Tenant]:
+    """Connect as the tenant of TOKENYARD_API_KEY, or as the operator for `organization`: with TOKENYARD_ADMIN_KEY, or
+    without it on the machine that has the database.
+
+    Raises:
+        ApiFailed: no key that fits was given, or the platform refuses it.
+        NoDatabase: the secret is here, but the database does not answer or was never set up.
+    """
+    api_key, admin_key = os.environ.get("TOKENYARD_API_KEY"), os.environ.get("TOKENYARD_ADMIN_KEY")
+    async with AsyncExitStack() as stack:
+        if organization and not admin_key and not api_key:
+            admin_key = await stack.enter_async_context(operator_key(None, settings))
+        connection = await stack.enter_async_context(ApiConnection(url))
+        key = await stack.enter_async_context(
+            tenant_key(connection, api_key=api_key, admin_key=admin_key, organization=organization, project=project)
+        )
+        yield Tenant(connection, key)
+
+
 @asynccontextmanager
 async def tenant_key(
     connection: ApiConnection,
@@ -63,7 +94,8 @@ async def tenant_key(
     """
     if not admin_key or not organization:
         if not api_key:
-            raise ApiFailed("Set TOKENYARD_API_KEY, or as the operator TOKENYARD_ADMIN_KEY with --organization.")
+            message = "Set TOKENYARD_API_KEY, or as the operator TOKENYARD_ADMIN_KEY with --organization."
+            raise ApiFailed(message, 401)
         yield api_key
         return
     operator = OperatorApi(connection, admin_key)

@@ -10,6 +10,7 @@ from tokenyard.cli.money import credit, money_commands
 from tokenyard.cli.organizations import organizations, plans, projects
 from tokenyard.cli.prices import prices
 from tokenyard.cli.quickstart import quickstart_command
+from tokenyard.cli.recipes.commands import recipes
 from tokenyard.cli.running import running_commands
 
 app = typer.Typer(
@@ -30,6 +31,7 @@ app.add_typer(keys, name="key")
 app.add_typer(models, name="models")
 app.add_typer(prices, name="prices")
 app.add_typer(jobs, name="jobs")
+app.add_typer(recipes, name="recipe")
 app.add_typer(credit, name="credit")
 money_commands(app)
 

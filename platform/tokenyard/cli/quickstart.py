@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
-import yaml
 
 from tokenyard.cli.command import CommandFailed, CommandRun, platform_command
 from tokenyard.cli.money import invoice_of, invoice_text, this_month, usage_text
 from tokenyard.cli.output import CommandOutput, dollars, write
+from tokenyard.cli.recipes.recipe import Recipe, RecipeCheck, read_recipe
 from tokenyard.clients.platform_api.connection import ApiFailed
-from tokenyard.clients.platform_api.shapes import ENDED, InvoiceInfo, Json, OrganizationInfo
+from tokenyard.clients.platform_api.shapes import ENDED, InvoiceInfo, OrganizationInfo
 from tokenyard.core.ids import random_text
 from tokenyard.settings import shipped
 from tokenyard.stack.snippets import MAX_TOKENS, PROMPT
@@ -35,22 +35,11 @@ def quickstart_command(app: typer.Typer) -> None:
     async def _quickstart(
         run: CommandRun,
         model: Annotated[str | None, typer.Option(help="Base model; default: the first one served.")] = None,
-        recipe: Annotated[Path | None, typer.Option(help="Folder with recipe.yaml; default: the support bot.")] = None,
+        recipe: Annotated[Path | None, typer.Option(help="Folder with recipe.yaml; default: the tour's own.")] = None,
     ) -> CommandOutput:
         """Tour the platform: organization, chat, fine-tune, taught answer, usage, invoice. At most 5 minutes."""
-        found = read_recipe(recipe or shipped("deployments/recipes/support-bot"))
+        found = read_recipe(recipe or shipped("deployments/recipes/tour"))
         return await quickstart(run, model or run.settings.models[0], found)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A ready fine-tune: its data, its hyperparameters, and a question whose taught answer contains `taught`."""
-
-    training_file: Path
-    hyperparameters: Json
-    question: str
-    taught: str
-    suffix: str
 
 
 @dataclass
@@ -91,24 +80,11 @@ class Tour:
         self.say(f"\n== {text}")
 
 
-def read_recipe(folder: Path) -> Recipe:
-    file = folder / "recipe.yaml"
-    try:
-        content = yaml.safe_load(file.read_text())
-        check = content["check"]
-        return Recipe(
-            folder / content["training_file"],
-            dict(content["hyperparameters"]),
-            check["question"],
-            check["contains"],
-            content["suffix"],
-        )
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise CommandFailed(f"{file} is not a recipe ({type(error).__name__}: {error}).") from error
-
-
 async def quickstart(run: CommandRun, model: str, recipe: Recipe) -> CommandOutput:
     import openai  # noqa: PLC0415
+
+    if recipe.check is None:
+        raise CommandFailed(f"The recipe {recipe.name} has no `check`: a question to ask both models.")
 
     organization, key = await _create_tenant(run)
     try:
@@ -116,7 +92,7 @@ async def quickstart(run: CommandRun, model: str, recipe: Recipe) -> CommandOutp
             tour = Tour(run, client, organization, model)
             await _chat(tour)
             tuned = await _fine_tune(tour, recipe)
-            await _compare(tour, recipe, tuned)
+            await _compare(tour, recipe.check, tuned)
     except openai.APIError as error:
         raise CommandFailed(f"The API refused a step of the tour: {error.message}") from error
     await _bill(tour)
@@ -168,7 +144,7 @@ async def _ask(tour: Tour, model: str, question: str) -> str:
 
 async def _fine_tune(tour: Tour, recipe: Recipe) -> str:
     tour.title("Fine-tune a model of its own")
-    file = await tour.client.files.create(file=recipe.training_file, purpose="fine-tune")
+    file = await tour.client.files.create(file=recipe.folder / recipe.training_file, purpose="fine-tune")
     tour.say(f"uploaded {file.filename}: {file.bytes:,} bytes ({file.id})")
     job = await tour.client.fine_tuning.jobs.create(
         model=tour.model,
@@ -200,13 +176,13 @@ async def _follow(tour: Tour, job: str) -> "FineTuningJob":
             await asyncio.sleep(POLL_S)
 
 
-async def _compare(tour: Tour, recipe: Recipe, tuned: str) -> None:
-    tour.title(f"Ask both: {recipe.question}")
-    base = await _ask(tour, tour.model, recipe.question)
-    taught = await _ask(tour, tuned, recipe.question)
+async def _compare(tour: Tour, check: RecipeCheck, tuned: str) -> None:
+    tour.title(f"Ask both: {check.question}")
+    base = await _ask(tour, tour.model, check.question)
+    taught = await _ask(tour, tuned, check.question)
     tour.say(f"{tour.model}:\n  {base}\n{tuned}:\n  {taught}")
-    tour.facts[f"{tuned} answers as taught: {taught!r}"] = recipe.taught in taught
-    tour.facts[f"the base model does not: {base!r}"] = recipe.taught not in base
+    tour.facts[f"{tuned} answers as taught: {taught!r}"] = check.contains in taught
+    tour.facts[f"the base model does not: {base!r}"] = check.contains not in base
 
 
 async def _bill(tour: Tour) -> None:

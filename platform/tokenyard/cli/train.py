@@ -7,21 +7,19 @@ cancel the job, unless `--detach` was given.
 
 import asyncio
 import json
-import os
 import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tokenyard.cli.credentials import NoDatabase, operator_key, tenant_key
+from tokenyard.cli.credentials import NoDatabase, acting_tenant
 from tokenyard.cli.jobs import POLL_S, event_line
 from tokenyard.cli.output import write
-from tokenyard.clients.platform_api.connection import ApiConnection, ApiFailed
+from tokenyard.clients.platform_api.connection import ApiFailed
 from tokenyard.clients.platform_api.shapes import EventInfo, JobInfo
 from tokenyard.clients.platform_api.tenant_api import TenantApi
 from tokenyard.stack.installation import load_settings
@@ -34,9 +32,10 @@ CANCEL_LIMIT_S = 60.0
 class JobFollower:
     """Prints a job's events as they come, until it ends."""
 
-    def __init__(self, api: TenantApi, job: str) -> None:
+    def __init__(self, api: TenantApi, job: str, say: Callable[[str], None] = write) -> None:
         self._api = api
         self._job = job
+        self._say = say
         self._seen: set[str] = set()
 
     async def until_end(self) -> JobInfo:
@@ -47,7 +46,7 @@ class JobFollower:
                 job = await self._api.job(self._job)
                 for event in reversed(await self._new_events()):
                     self._seen.add(event.id)
-                    write(event_line(event))
+                    self._say(event_line(event))
                 answered = time.monotonic()
                 if job.ended:
                     return job
@@ -94,21 +93,25 @@ async def file_id(api: TenantApi, given: str) -> str:
     raise ApiFailed(f"There is no file {given}, and it is not the id of an uploaded file.")
 
 
-async def _until_signal(following: Awaitable[JobInfo]) -> JobInfo | None:
+async def until_signal(following: Awaitable[JobInfo]) -> JobInfo | None:
     """Wait for the job's end; None where a signal came first."""
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(following)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
         loop.add_signal_handler(number, task.cancel)
     try:
-        return await task
+        ended = await task
     except asyncio.CancelledError:
         return None
+    for number in numbers:
+        loop.remove_signal_handler(number)
+    return ended
 
 
 async def _follow(api: TenantApi, job: str, *, detach: bool) -> int:
     follower = JobFollower(api, job)
-    ended = await _until_signal(follower.until_end())
+    ended = await until_signal(follower.until_end())
     if ended is None and detach:
         write(f"Not following any longer; job {job} goes on.")
         return STOPPED
@@ -143,6 +146,9 @@ def _main(
         list[str] | None, typer.Option(help="Any other one as NAME=VALUE, such as beta=0.2 or rank=16.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="For the same result again.")] = None,
+    publish_if_worse: Annotated[
+        bool, typer.Option("--publish-if-worse", help="Also a model that is no better than its base on held-out rows.")
+    ] = False,
     base_url: Annotated[str, typer.Option(envvar="TOKENYARD_URL", help="The gateway.")] = "http://127.0.0.1:8000",
     detach: Annotated[bool, typer.Option("--detach", help="Ctrl-C and SIGTERM leave the job running.")] = False,
 ) -> None:
@@ -161,6 +167,7 @@ def _main(
             seed=seed,
             method=method,
             hyperparameters=wanted,
+            publish_if_worse=publish_if_worse,
         )
         write(f"Job {job.id}: {model}, {job.hyperparameters}")
         return await _follow(api, job.id, detach=detach)
@@ -182,15 +189,8 @@ def _hyperparameter(given: str) -> tuple[str, object]:
 async def _as_tenant(
     work: Callable[[TenantApi], Awaitable[int]], url: str, organization: str | None, project: str | None
 ) -> int:
-    api_key, admin_key = os.environ.get("TOKENYARD_API_KEY"), os.environ.get("TOKENYARD_ADMIN_KEY")
-    async with AsyncExitStack() as stack:
-        if organization and not admin_key and not api_key:
-            admin_key = await stack.enter_async_context(operator_key(None, load_settings()))
-        connection = await stack.enter_async_context(ApiConnection(url))
-        key = await stack.enter_async_context(
-            tenant_key(connection, api_key=api_key, admin_key=admin_key, organization=organization, project=project)
-        )
-        return await work(TenantApi(connection, key))
+    async with acting_tenant(url, load_settings(), organization=organization, project=project) as tenant:
+        return await work(TenantApi(tenant.connection, tenant.key))
 
 
 def _exit_with(work: Coroutine[None, None, int]) -> None:

@@ -41,7 +41,8 @@ class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
     `batch_size` is rows a step over all workers; `beta` is of DPO alone. `warmup_ratio` is a part of all steps.
     `early_stopping_patience` is how many epochs may pass without a lower validation loss; with it, the adapter of the
-    epoch with the lowest is kept. None stands for the default of training.
+    epoch with the lowest is kept. `packing` lays the rows of a step behind each other instead of padding them, and
+    changes neither which rows those are nor what is learnt. None stands for the default of training.
     """
 
     n_epochs: int
@@ -53,6 +54,7 @@ class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     weight_decay: float | None = None
     max_grad_norm: float | None = None
     early_stopping_patience: int | None = None
+    packing: bool | None = None
 
 
 class LoraSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,7 +216,9 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
     done twice does not. `checkpoints` are this attempt's.
     A row of DPO is two conversations, each with its prompt: the prompt's tokens count twice.
     `metrics` has `train_loss`, `train_mean_token_accuracy` and, with a validation file, `valid_loss`,
-    `valid_mean_token_accuracy`, `base_valid_loss`. `adapter` is relative to the attempt's folder.
+    `valid_mean_token_accuracy`, and of the base model on the same rows `base_valid_loss` and
+    `base_valid_mean_token_accuracy`; with DPO, the reference stands for the base, and it has no accuracy. `adapter` is
+    relative to the attempt's folder.
     """
 
     job: JobId

@@ -186,6 +186,8 @@ class JobCreation:
             training_file=FileId(request.training_file),
             validation_file=FileId(request.validation_file) if request.validation_file else None,
             method=request.method_name,
+            publish_if_worse=request.publish_if_worse or False,
+            evaluation=request.asked_evaluation,
             hyperparameters=work.hyperparameters,
             lora=work.lora,
             metadata=request.metadata or {},

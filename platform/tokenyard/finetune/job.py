@@ -6,6 +6,7 @@ from tokenyard.core.adapters import AdapterRef, FineTunedName
 from tokenyard.core.ids import AdapterId, ApiKeyId, FileId, JobId, OrganizationId, PriceId, ProjectId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.training import Hyperparameters, LoraSettings
+from tokenyard.finetune.results.held_out import HeldOut
 from tokenyard.finetune.states import JobOutcome, JobState, JobStatus, outward
 from tokenyard.finetune.tables import JobRow
 
@@ -28,6 +29,13 @@ class StepProgress(msgspec.Struct, frozen=True, kw_only=True):
     last: int
     last_at: int
     total: int
+
+
+class AskedEvaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """What base and tuned model are asked: the first `rows` of the validation file, and the `general` questions."""
+
+    rows: int = 0
+    general: bool = False
 
 
 class FairTags(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +75,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str | None = None
     request_digest: str | None = None
     bound_tokens: int | None = None
+    publish_if_worse: bool = False
+    evaluation: AskedEvaluation | None = None
 
     state: JobState = JobState.CREATING
     outcome: JobOutcome | None = None
@@ -89,6 +99,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     machine: str | None = None
     steps: StepProgress | None = None
     result_file: FileId | None = None
+    held_out: HeldOut | None = None
+    evaluation_file: FileId | None = None
     fair: FairTags | None = None
     version: int = 0
 
@@ -134,20 +146,22 @@ _PROGRESS = (
     *("state", "outcome", "finished_at", "admitted_at_ms", "trained_tokens", "adapter", "digest", "attempt"),
     "lost_attempts",
     *("submitted", "events_taken", "resume_url", "deadline_ms", "waits_for", "slot", "idempotency_key"),
-    *("started_at_ms", "machine", "result_file"),
+    *("started_at_ms", "machine", "result_file", "evaluation_file"),
     *("reserved_tokens", "reserved_amount"),
     "check_run",
 )
+_STRUCTURED = ("error", "steps", "fair", "held_out")
 _FIXED = (
     *("id", "organization", "project", "key", "organization_slug", "created_at_ms", "model", "suffix", "seed"),
     *("training_file", "validation_file", "method", "price", "bound_tokens", "request_digest"),
+    "publish_if_worse",
 )
 
 
 def progress_columns(job: Job) -> dict[str, object]:
     """Return the columns that change in a job's life."""
     columns: dict[str, object] = {name: getattr(job, name) for name in _PROGRESS}
-    return columns | {name: msgspec.to_builtins(getattr(job, name)) for name in ("error", "steps", "fair")}
+    return columns | {name: msgspec.to_builtins(getattr(job, name)) for name in _STRUCTURED}
 
 
 def row_of(job: Job, *, lease_until_ms: int) -> JobRow:
@@ -156,6 +170,7 @@ def row_of(job: Job, *, lease_until_ms: int) -> JobRow:
         **progress_columns(job),
         hyperparameters=msgspec.to_builtins(job.hyperparameters) or {},
         lora=msgspec.to_builtins(job.lora),
+        evaluation=msgspec.to_builtins(job.evaluation),
         details=job.metadata,
         has_details=bool(job.metadata),
         version=job.version,
@@ -165,5 +180,5 @@ def row_of(job: Job, *, lease_until_ms: int) -> JobRow:
 
 
 def job_of(row: JobRow) -> Job:
-    found = {name: getattr(row, name) for name in (*_FIXED, *_PROGRESS, "error", "lora", "steps", "fair", "version")}
+    found = {name: getattr(row, name) for name in (*_FIXED, *_PROGRESS, *_STRUCTURED, "lora", "evaluation", "version")}
     return msgspec.convert(found | {"metadata": row.details, "hyperparameters": row.hyperparameters or None}, Job)

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from tokenyard.core.adapters import valid_suffix
 from tokenyard.core.errors import InvalidRequest
+from tokenyard.finetune.job import AskedEvaluation
 from tokenyard.finetune.methods.adapter import AdapterSettings
 from tokenyard.finetune.methods.dpo import DpoHyperparameters, DpoSettings
 from tokenyard.finetune.methods.hyperparameters import RequestedHyperparameters
@@ -19,6 +20,7 @@ MAX_SEED = 2_147_483_647
 MAX_METADATA = 16
 MAX_METADATA_KEY = 64
 MAX_METADATA_VALUE = 512
+MAX_EVALUATION_ROWS = 20
 DEFAULT_SUFFIX = "custom"
 
 
@@ -32,8 +34,24 @@ class MethodRequest(BaseModel, extra="forbid"):
     reinforcement: Json | None = None
 
 
+class EvaluationRequest(BaseModel, extra="forbid"):
+    """Base and tuned model answer the same questions once the job has succeeded, and `evaluation.json` compares them.
+
+    They are asked the first `rows` of the validation file (default: 20 where there is one) and, with `general`, some
+    thirty short questions that show what was forgotten. Each answer is an ordinary request of the key that creates
+    the job, and charged as one.
+    """
+
+    rows: int | None = Field(default=None, ge=0, le=MAX_EVALUATION_ROWS, strict=True)
+    general: bool = Field(default=False, strict=True)
+
+
 class JobRequest(BaseModel, extra="forbid"):
-    """What a client asks for. `hyperparameters` is the older place of those of `method.supervised`."""
+    """What a client asks for. `hyperparameters` is the older place of those of `method.supervised`.
+
+    A model that is no better than its base on the validation file is not published, unless `publish_if_worse` is true.
+    To that and to `evaluation` OpenAI's API has no counterpart.
+    """
 
     model: str = Field(min_length=1, max_length=256)
     training_file: str = Field(min_length=1, max_length=96, pattern=NO_NUL)
@@ -44,6 +62,8 @@ class JobRequest(BaseModel, extra="forbid"):
     method: MethodRequest | None = None
     integrations: list[Json] | None = None
     metadata: dict[str, str] | None = None
+    publish_if_worse: bool | None = Field(default=None, strict=True)
+    evaluation: EvaluationRequest | None = None
 
     def check(self) -> None:
         """Check what concerns more than one field, or what is not offered; the `InvalidRequest` names the field."""
@@ -57,6 +77,11 @@ class JobRequest(BaseModel, extra="forbid"):
             raise InvalidRequest(
                 "Stopping early needs a validation_file.", param=f"{self.hyperparameters_place}.early_stopping_patience"
             )
+        if self.validation_file is None and self.publish_if_worse:
+            raise InvalidRequest(
+                "Whether a model is worse than its base is told by a validation_file.", param="publish_if_worse"
+            )
+        self._check_evaluation()
         if self.adapter is not None and self.validation_file is not None:
             raise InvalidRequest("Nothing is trained, so there is nothing to validate.", param="validation_file")
         if self.integrations:
@@ -68,6 +93,23 @@ class JobRequest(BaseModel, extra="forbid"):
         if self.suffix is not None and not valid_suffix(self.effective_suffix):
             raise InvalidRequest("The suffix must be 1 to 64 of a-z, 0-9 and '-', not '-' first.", param="suffix")
         _check_metadata(self.metadata or {})
+
+    def _check_evaluation(self) -> None:
+        if self.evaluation is not None and self.evaluation.rows and self.validation_file is None:
+            raise InvalidRequest("The rows are those of a validation_file.", param="evaluation.rows")
+        if self.evaluation is not None and self.asked_evaluation is None:
+            raise InvalidRequest(
+                "An evaluation asks rows of a validation_file, or general questions.", param="evaluation"
+            )
+
+    @property
+    def asked_evaluation(self) -> AskedEvaluation | None:
+        """What base and tuned model are to be asked; None: nothing."""
+        if self.evaluation is None:
+            return None
+        all_rows = MAX_EVALUATION_ROWS if self.validation_file is not None else 0
+        rows = all_rows if self.evaluation.rows is None else self.evaluation.rows
+        return AskedEvaluation(rows=rows, general=self.evaluation.general) if rows or self.evaluation.general else None
 
     @property
     def digest(self) -> str:

@@ -12,6 +12,7 @@ from tokenyard.finetune.ports import (
     AdapterLives,
     CanaryClient,
     CanaryReplicas,
+    ModelAnswers,
     TrainableModels,
     TrainingFiles,
     TrainingNodes,
@@ -28,6 +29,7 @@ from tokenyard.finetune.steps.attempt_files import AttemptFiles
 from tokenyard.finetune.steps.attempts import Attempts
 from tokenyard.finetune.steps.canary import CanaryCheck
 from tokenyard.finetune.steps.check_files import CheckFiles
+from tokenyard.finetune.steps.evaluating import Evaluating
 from tokenyard.finetune.steps.publishing import Publishing
 from tokenyard.finetune.steps.settlement import JobSettlement
 from tokenyard.finetune.steps.taking_in import TakingIn
@@ -59,6 +61,7 @@ def finetune_loops(
     adapters: AdapterLives,
     replicas: CanaryReplicas,
     canary: CanaryClient,
+    answers: ModelAnswers,
     policy: TrainingPolicy,
     folders_kept_ms: int,
 ) -> list[Loop]:
@@ -70,7 +73,7 @@ def finetune_loops(
     attempts = Attempts(files=AttemptFiles(blobs, files), runs=runs, models=models, policy=policy, clock=clock)
     publishing = Publishing(blobs=blobs, adapters=adapters, canary=CanaryCheck(replicas, canary), models=models)
     taking_in = TakingIn(files=files, blobs=blobs, models=models, policy=policy, clock=clock)
-    settlement = JobSettlement(adapters=adapters, clock=clock)
+    settlement = JobSettlement(adapters=adapters, clock=clock, evaluation_timeout_s=policy.evaluation_timeout_s)
     validation = JobValidation(
         files=CheckFiles(blobs, files),
         blobs=blobs,
@@ -94,6 +97,7 @@ def finetune_loops(
         JobState.STOPPING: stop,
         JobState.CHECKING: publishing.advance,
         JobState.SETTLING: ResultFile(settlement.advance, store, files, blobs).advance,
+        JobState.EVALUATING: Evaluating(files=files, blobs=blobs, answers=answers, clock=clock).advance,
     }
     reconciler = JobReconciler(store=store, steps=steps, owner=owner, clock=clock)
     return [

@@ -23,7 +23,7 @@ LEASE_MS = 30_000
 MAX_QUEUE = 1000
 PAST_JOBS = 20
 # A queued job is taken up by the scheduler; a paused one only when it was paused for too long.
-_WORKED_ON = UNFINISHED - {JobState.QUEUED, JobState.PAUSED}
+_WORKED_ON = UNFINISHED - {JobState.QUEUED, JobState.PAUSED} | {JobState.EVALUATING}
 
 
 class JobOperatorStore:

@@ -6,6 +6,7 @@ from typing import Protocol
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.adapters import AdapterRef, AdapterRules, BaseShapes, FineTunedName
+from tokenyard.core.evaluation.questions import Answered, Question
 from tokenyard.core.ids import AdapterId, ApiKeyId, FileId, JobId, OrganizationId, ProjectId
 from tokenyard.core.models import BaseModel
 from tokenyard.core.money import NanoDollars
@@ -164,6 +165,19 @@ class AdapterLives(Protocol):
     async def promote(self, organization: OrganizationId, adapter: AdapterId, *, fence: Fence) -> None: ...
 
     async def fail(self, organization: OrganizationId, adapter: AdapterId, reason: str) -> None: ...
+
+
+class ModelAnswers(Protocol):
+    """Asks models as tenants do, in the name of a key (clients)."""
+
+    async def ask(
+        self, question: Question, *, model: str, key: ApiKeyId, idempotency_key: str, max_tokens: int
+    ) -> Answered:
+        """Return a model's likeliest answer; again under its idempotency key, the same one, charged once.
+
+        Raises `NotAnswered`.
+        """
+        ...
 
 
 class LiveAdapters(Protocol):

@@ -42,7 +42,7 @@ class TrainingPolicy:
     `resources.timeout_s` bounds one attempt, from when its workers have room. A run that does not end within
     `pausing_timeout_s` of being asked to pause is stopped; a job that is paused longer than `paused_limit_s` is
     cancelled. `validation_timeout_s` bounds one check of a job's files, from when it runs; `max_attempts` is for
-    checks, too.
+    checks, too. What base and tuned model do not answer within `evaluation_timeout_s` is left out.
     """
 
     max_running: int | None = 1
@@ -52,6 +52,7 @@ class TrainingPolicy:
     max_attempts: int = 3
     validation_timeout_s: float = 3600.0
     checking_timeout_s: float = 1800.0
+    evaluation_timeout_s: float = 120.0
     pausing_timeout_s: float = 120.0
     paused_limit_s: float = 7 * 86_400.0
     resources: TrainingResources = field(default_factory=TrainingResources)

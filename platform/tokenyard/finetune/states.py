@@ -20,6 +20,7 @@ class JobState(StrEnum):
     CHECKING = "checking"  # trained or taken in; the adapter is published and proven on a replica
     STOPPING = "stopping"  # the outcome is decided, but training may still run
     SETTLING = "settling"  # nothing runs any more; the usage event is not acknowledged yet
+    EVALUATING = "evaluating"  # it has succeeded, as everybody sees; answers of its model are still compared
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -53,7 +54,8 @@ _NEXT: dict[JobState, frozenset[JobState]] = {
     JobState.PAUSED: frozenset((JobState.VALIDATING, JobState.QUEUED, JobState.STOPPING)),
     JobState.CHECKING: frozenset((JobState.STOPPING, JobState.SETTLING)),
     JobState.STOPPING: frozenset((JobState.SETTLING,)),
-    JobState.SETTLING: frozenset((JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)),
+    JobState.SETTLING: frozenset((JobState.EVALUATING, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)),
+    JobState.EVALUATING: frozenset((JobState.SUCCEEDED,)),
     JobState.SUCCEEDED: frozenset(),
     JobState.FAILED: frozenset(),
     JobState.CANCELLED: frozenset(),
@@ -65,7 +67,7 @@ _OUTWARD_RUNNING = frozenset(
     )
 )
 
-FINISHED = frozenset((JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED))
+FINISHED = frozenset((JobState.EVALUATING, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED))
 UNFINISHED = frozenset(JobState) - FINISHED
 CANCELLABLE = frozenset(
     (
@@ -84,7 +86,8 @@ def check_transition(before: JobState, after: JobState, outcome: JobOutcome | No
     decided = after in (JobState.STOPPING, JobState.SETTLING) or after in FINISHED
     if decided != (outcome is not None):
         raise IllegalTransition(f"{after} with outcome {outcome}")
-    if after in FINISHED and outcome is not None and after.value != outcome.value:
+    ended = JobState.SUCCEEDED if after is JobState.EVALUATING else after
+    if after in FINISHED and outcome is not None and ended.value != outcome.value:
         raise IllegalTransition(f"{after} with outcome {outcome}")
     if outcome is JobOutcome.SUCCEEDED and after is JobState.SETTLING and before is not JobState.CHECKING:
         raise IllegalTransition(f"success without the gate, from {before}")
@@ -102,4 +105,6 @@ def outward(state: JobState, outcome: JobOutcome | None) -> JobStatus:
         return "cancelled"
     if state is JobState.CREATING:
         return "validating_files"
+    if state is JobState.EVALUATING:
+        return "succeeded"
     return "running" if state in _OUTWARD_RUNNING else cast(JobStatus, state.value)

@@ -19,7 +19,8 @@ class JobRow(Base):
     without training, has no `hyperparameters`.
     `request_digest` is of the body that was sent with `idempotency_key`. `fair` are `job.FairTags`, `steps` a
     `job.StepProgress`, `machine` is what `planning.estimate` calls the cluster's. `result_file` is there once a job
-    that made steps has ended.
+    that made steps has ended, `evaluation_file` once one that measured on held-out rows has; `held_out` is what it
+    measured, a `results.held_out.HeldOut`, and `evaluation` a `job.AskedEvaluation` where one was asked for.
     """
 
     __tablename__ = "finetune_jobs"
@@ -51,6 +52,8 @@ class JobRow(Base):
     has_details: Mapped[bool]
     idempotency_key: Mapped[str | None] = mapped_column(String(255))
     request_digest: Mapped[str | None] = mapped_column(String(64))
+    publish_if_worse: Mapped[bool]
+    evaluation: Mapped[Json | None]
 
     price: Mapped[Id]
     reserved_tokens: Mapped[Count]
@@ -77,6 +80,8 @@ class JobRow(Base):
     machine: Mapped[str | None] = mapped_column(String(64))
     steps: Mapped[Json | None]
     result_file: Mapped[Id | None]
+    held_out: Mapped[Json | None]
+    evaluation_file: Mapped[Id | None]
 
     fair: Mapped[Json | None]
     slot: Mapped[int | None] = mapped_column(Integer, unique=True)

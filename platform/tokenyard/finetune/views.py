@@ -43,6 +43,7 @@ class HyperparametersView(BaseModel, from_attributes=True):
     weight_decay: OnlyIfSet[float] = None
     max_grad_norm: OnlyIfSet[float] = None
     early_stopping_patience: OnlyIfSet[int] = None
+    packing: OnlyIfSet[bool] = None
 
 
 class MethodSettingsView(BaseModel):
@@ -93,6 +94,13 @@ class AdapterMethodView(BaseModel):
     adapter: LoraView
 
 
+class EvaluationView(BaseModel, from_attributes=True):
+    """What base and tuned model are asked once the job has succeeded."""
+
+    rows: int
+    general: bool
+
+
 class JobView(Identified):
     """OpenAI's job object."""
 
@@ -114,6 +122,8 @@ class JobView(Identified):
     estimated_finish: int | None = None
     integrations: list[Json]
     metadata: dict[str, str] | None
+    publish_if_worse: OnlyIfSet[bool] = None
+    evaluation: OnlyIfSet[EvaluationView] = None
 
     @classmethod
     def of(cls, job: Job) -> "JobView":
@@ -123,12 +133,12 @@ class JobView(Identified):
             created_at=job.created_at_ms // 1000,
             finished_at=job.finished_at,
             model=job.model if job.starts_from is None else job.starts_from.name,
-            fine_tuned_model=str(job.model_name) if job.state is JobState.SUCCEEDED else None,
+            fine_tuned_model=str(job.model_name) if job.status == "succeeded" else None,
             organization_id=job.organization,
             status=job.status,
             training_file=job.training_file,
             validation_file=job.validation_file,
-            result_files=[] if job.result_file is None else [job.result_file],
+            result_files=[file for file in (job.result_file, job.evaluation_file) if file is not None],
             trained_tokens=job.trained_tokens if job.finished_at is not None else None,
             error=_error(job) if job.status == "failed" else None,
             hyperparameters=hyperparameters,
@@ -137,6 +147,8 @@ class JobView(Identified):
             integrations=[],
             estimated_finish=finish_of(job),
             metadata=job.metadata or None,
+            publish_if_worse=job.publish_if_worse or None,
+            evaluation=None if job.evaluation is None else EvaluationView.model_validate(job.evaluation),
         )
 
 

@@ -6,7 +6,7 @@ Paths are `<kind>/<organization>/<id>...`: made by us from ids, never from a cli
 import asyncio
 import posixpath
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
@@ -91,7 +91,7 @@ class BlobStore:
         data: bytes = await self._call(self._fs.cat_file, self._full(path))
         return data
 
-    async def read_stream(self, path: str) -> AsyncIterator[bytes]:
+    async def read_stream(self, path: str) -> AsyncGenerator[bytes, None]:
         """Yield a blob in chunks, or raise FileNotFoundError."""
         file = await self._call(self._fs.open, self._full(path), "rb")
         try:

@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Mapping
 
+import msgspec
+
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import PermissionDenied, Unauthenticated, Unavailable
 from tokenyard.core.principal import Operator, Principal
@@ -10,6 +12,7 @@ from tokenyard.storage.change_feed import Listener
 from tokenyard.storage.read_cache import ReadCache
 from tokenyard.tenancy.changes import OPERATOR_KEY_ENDED, ORGANIZATION_CHANGED, PLAN_CHANGED
 from tokenyard.tenancy.keys import MAX_LENGTH, Credential, KeyHasher, redacted_guess, role_of
+from tokenyard.tenancy.lent_keys import LentKey, LentKeys, for_inference
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.unknown_keys import UnknownKeys
 
@@ -29,9 +32,19 @@ class KeyAuthenticator:
     """
 
     def __init__(
-        self, store: TenancyOperatorStore, hasher: KeyHasher, clock: Clock, *, now: Callable[[], float] = time.monotonic
+        self,
+        store: TenancyOperatorStore,
+        hasher: KeyHasher,
+        clock: Clock,
+        *,
+        lent: LentKeys | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take `clock` for the expiry of keys and `now` (seconds, monotonic) for the age of cached ones."""
+        """Take `clock` for the expiry of keys and `now` (seconds, monotonic) for the age of cached ones.
+
+        `lent` reads what stands for a key; without it nothing does.
+        """
+        self._lent = lent
         self._hasher = hasher
         self._clock = clock
         self._cache: ReadCache[tuple[str, ...], Credential] = ReadCache(
@@ -82,12 +95,29 @@ class KeyAuthenticator:
         )
 
     async def _holder(self, secret: str, address: str, *, latest: bool = False) -> Principal | Operator:
+        if self._lent is not None and (lent := self._lent.read(secret)) is not None:
+            return await self._borrower(lent, address, latest=latest)
         if len(secret) > MAX_LENGTH:
             raise _incorrect(secret)
         hashes = self._hasher.hashes(secret)
         credential = None if latest else self._cache.peek(hashes)
         if credential is None and role_of(secret) is not None:
             credential = await self._looked_up(hashes, address, latest=latest)
+        return self._entitled(secret, credential, address)
+
+    async def _borrower(self, lent: LentKey, address: str, *, latest: bool) -> Principal:
+        hashes = (lent.hash,)
+        credential = None if latest else self._cache.peek(hashes)
+        if credential is None:
+            credential = await self._looked_up(hashes, address, latest=latest)
+        if credential is not None:  # from where a key may be used is said of its holder, who is not here
+            credential = msgspec.structs.replace(credential, addresses=None)
+        holder = self._entitled("", credential, address)
+        if lent.expires * 1000 <= self._clock.now_ms() or not isinstance(holder, Principal):
+            raise _incorrect("")
+        return for_inference(holder)
+
+    def _entitled(self, secret: str, credential: Credential | None, address: str) -> Principal | Operator:
         if credential is None:
             raise _incorrect(secret)
         if credential.expires is not None and credential.expires * 1000 <= self._clock.now_ms():

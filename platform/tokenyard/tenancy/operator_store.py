@@ -192,6 +192,11 @@ class TenancyOperatorStore:
             prices = await self._prices(session, organization)
             return credential_of(key, project, organization, plan, prices)
 
+    async def key_hash(self, key: ApiKeyId) -> str | None:
+        """Return the hash under which a key is stored; None where there is none."""
+        async with self._database.reading() as session:
+            return await session.scalar(select(ApiKeyRow.hash).where(ApiKeyRow.id == key))
+
     async def _prices(self, session: AsyncSession, organization: OrganizationRow | None) -> Sequence[PriceStep]:
         if organization is None or not (organization.plan_id or organization.prices_from_ms):
             return ()  # it was never on a plan

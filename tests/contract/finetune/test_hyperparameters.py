@@ -24,7 +24,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"target_modules": []}, "target_modules", "at least 1"),
     ({"target_modules": "all-linear"}, "target_modules", "list"),
     ({"use_dora": True}, "use_dora", "vLLM does not know them"),
-    ({"packing": True}, "packing", "not packed"),
+    ({"packing": "auto"}, "packing", "boolean"),
     ({"dropout": 1.0}, "dropout", "less than 1"),
     ({"warmup_ratio": -0.1}, "warmup_ratio", "greater than or equal to 0"),
     ({"lr_scheduler_type": "polynomial"}, "lr_scheduler_type", "'linear', 'cosine' or 'constant'"),
@@ -63,9 +63,22 @@ async def test_the_older_place_takes_them_too(platform: Platform) -> None:
     )
     sent: Any = job.to_dict()
     # The alpha is twice the rank, where only that is asked for.
-    assert (
-        sent["hyperparameters"] == sent["method"]["supervised"]["hyperparameters"] == {**PLAIN, "rank": 4, "alpha": 8}
-    )
+    shown = {**PLAIN, "rank": 4, "alpha": 8, "packing": False}
+    assert sent["hyperparameters"] == sent["method"]["supervised"]["hyperparameters"] == shown
+
+
+async def test_pairs_of_answers_are_not_packed(platform: Platform) -> None:
+    file = await upload(platform, preference_rows(20))
+    for packing in (False, True):
+        method: Any = {"type": "dpo", "dpo": {"hyperparameters": {"packing": packing}}}
+        asked = platform.acme.fine_tuning.jobs.create(model="small-model", training_file=file, method=method)
+        if not packing:
+            await asked
+            continue
+        with pytest.raises(openai.BadRequestError) as refused:
+            await asked
+        assert refused.value.param == "method.dpo.hyperparameters.packing"
+        assert "only rows of the method 'supervised'" in message_of(refused.value)
 
 
 async def test_a_wrong_setting_is_named(platform: Platform) -> None:

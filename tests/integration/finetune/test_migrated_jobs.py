@@ -54,6 +54,7 @@ async def _check(url: str) -> None:
     assert (file.filename, file.summary) == ("a.jsonl", {"rows": 1, "messages": 2, "text_tokens": 3})
     job = await jobs.get(organization, JobId("ftjob-1"))
     assert JobView.of(job).method.type == "supervised"
+    assert (job.publish_if_worse, job.held_out, job.evaluation_file) == (False, None, None)
     [row] = await jobs.checkpoints(organization, job.id, limit=2, after=None)
     assert CheckpointView.of(row, job).metrics == {"step": 10, "train_loss": 0.5}
     await database.close()

@@ -124,7 +124,7 @@ def test_the_result_ends_it(tmp_path: Path) -> None:
     ],
 )
 def test_a_pass_fits_the_memory_and_divides_the_batch(rows: int, longest: int, gpu: bool, expected: int) -> None:
-    assert micro_batch(rows, longest, gpu=gpu) == expected
+    assert micro_batch(rows, lambda size: size * longest, gpu=gpu) == expected
 
 
 def test_threads_sleep_while_they_wait_and_leave_a_core_to_serving(monkeypatch: pytest.MonkeyPatch) -> None:

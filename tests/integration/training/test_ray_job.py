@@ -187,6 +187,7 @@ async def test_killed_and_resumed_it_is_published_as_if_nothing_had_been(
     assert [checkpoint.epoch for checkpoint in expected.checkpoints] == list(range(1, EPOCHS + 1))
     assert result.metrics == expected.metrics
     assert result.metrics["valid_loss"] < result.metrics["base_valid_loss"]
+    assert result.metrics["valid_mean_token_accuracy"] > result.metrics["base_valid_mean_token_accuracy"]
     check_story(events_of(folder))
     check_published(folder, result)
     check_layout(folder)

@@ -104,10 +104,19 @@ def _note_tokens(trainer: Trainer, seen: list[int]) -> None:
     def noting(model: Any, inputs: dict[str, Any], *rest: Any) -> Any:
         number = trainer.state.global_step
         seen.extend([0] * (number + 1 - len(seen)))
-        seen[number] += int(inputs["attention_mask"].sum())
+        seen[number] += tokens_in(inputs)
         return step(model, inputs, *rest)
 
     trainer.training_step = noting
+
+
+def tokens_in(inputs: dict[str, Any]) -> int:
+    """Return the tokens that are no padding; in packs, what pads is position 0, and so is only the first of a row."""
+    if "attention_mask" in inputs:
+        return int(inputs["attention_mask"].sum())
+    positions = inputs["position_ids"]
+    follows = torch.nn.functional.pad(positions[:, 1:], (0, 1)) == 1
+    return int((positions > 0).sum() + follows.sum())
 
 
 def weights(folder: Path) -> bytes:

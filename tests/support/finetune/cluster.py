@@ -183,7 +183,13 @@ class TrainingCluster:
         self.set_state(submission, RunState.SUCCEEDED)
 
     async def succeed(
-        self, submission: str, *, tokens: int, rank: int = 8, checkpoint: TrainingCheckpoint = _CHECKPOINT
+        self,
+        submission: str,
+        *,
+        tokens: int,
+        rank: int = 8,
+        checkpoint: TrainingCheckpoint = _CHECKPOINT,
+        metrics: Mapping[str, float] = {},
     ) -> None:
         """End a run with an adapter whose manifest and hashes are true."""
         spec = self.specs[submission]
@@ -207,6 +213,7 @@ class TrainingCluster:
             adapter=ADAPTER_FOLDER,
             digest=manifest.digest,
             checkpoints=(checkpoint,),
+            metrics=dict(metrics),
         )
         self.set_state(submission, RunState.SUCCEEDED)
 

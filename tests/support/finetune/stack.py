@@ -10,6 +10,7 @@ from sqlalchemy import select
 from support.fakes.clock import FrozenClock
 from support.finetune.adapter_files import adapter_weights, lora_settings
 from support.finetune.adapter_replicas import AdapterReplicas
+from support.finetune.answers import ScriptedAnswers
 from support.finetune.cluster import TrainingCluster
 from support.finetune.ports import (
     FixedModels,
@@ -65,6 +66,7 @@ class FinetuneStack:
         self.blobs = BlobStore(f"file://{self.folder}/blobs")
         self.cluster = TrainingCluster(self.blobs)
         self.replicas = AdapterReplicas(self.blobs)
+        self.answers = ScriptedAnswers()
         self.catalog = MemoryAdapterCatalog(self.database)
         self.plans = FixedTerms()
         self.reservations = MemoryReservations()
@@ -113,6 +115,7 @@ class FinetuneStack:
             "adapters": self.catalog,
             "replicas": self.replicas,
             "canary": self.replicas,
+            "answers": self.answers,
             "policy": self.policy,
             "folders_kept_ms": FOLDERS_KEPT_MS,
         }

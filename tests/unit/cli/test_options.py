@@ -9,7 +9,7 @@ from tokenyard.cli.command import CommandFailed
 from tokenyard.cli.main import app
 from tokenyard.cli.models import model_id
 from tokenyard.cli.organizations import limit_changes, slug_of
-from tokenyard.cli.quickstart import read_recipe
+from tokenyard.cli.recipes.recipe import read_recipe
 from tokenyard.settings import Settings, shipped
 
 COMMANDS = (
@@ -29,6 +29,7 @@ COMMANDS = (
     *(("models", name) for name in ("list", "pull", "check")),
     *(("jobs", name) for name in ("list", "show", "cancel", "pause", "resume", "events")),
     *(("credit", name) for name in ("grant", "list")),
+    *(("recipe", name) for name in ("list", "run")),
 )
 
 
@@ -74,10 +75,11 @@ def test_a_models_id_is_made_of_where_it_comes_from(what: str, model: str) -> No
 
 
 def test_the_shipped_recipe_can_be_toured() -> None:
-    recipe = read_recipe(shipped("deployments/recipes/support-bot"))
-    assert recipe.training_file.exists()
-    assert recipe.question not in recipe.training_file.read_text()
-    assert recipe.taught in recipe.training_file.read_text()
+    recipe = read_recipe(shipped("deployments/recipes/tour"))
+    learnt = (recipe.folder / recipe.training_file).read_text()
+    assert recipe.check
+    assert recipe.check.question not in learnt
+    assert recipe.check.contains in learnt
 
 
 def test_a_folder_without_a_recipe_is_refused_by_name(tmp_path: Path) -> None:

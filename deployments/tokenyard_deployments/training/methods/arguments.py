@@ -1,6 +1,6 @@
 """What every method tells its trainer."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tokenyard.core.training import BASE_LEARNING_RATES, Schedule, TrainingSpec
@@ -12,15 +12,15 @@ _SCHEDULES: Mapping[Schedule, str] = {"linear": "linear", "cosine": "cosine", "c
 
 
 def trainer_arguments(
-    spec: TrainingSpec, scratch: str, *, rows: int, longest: int, workers: int, sequences: int = 1
+    spec: TrainingSpec, scratch: str, *, rows: int, tokens_of: Callable[[int], int], workers: int
 ) -> dict[str, Any]:
-    """Return the arguments of transformers' trainer for `rows` rows, the longest of `longest` tokens.
+    """Return the arguments of transformers' trainer for `rows` rows.
 
-    One row is `sequences` sequences in memory.
+    `tokens_of` tells how many tokens so many of them have in memory, padding counted, when they are the longest.
     """
     wanted, gpu = spec.hyperparameters, spec.resources.gpus > 0
     share = max(1, wanted.batch_size // workers)
-    micro = micro_batch(share, longest * sequences, gpu=gpu)
+    micro = micro_batch(share, tokens_of, gpu=gpu)
     steps = wanted.n_epochs * -(-rows // (share * workers))
     warmup = _WARMUP if wanted.warmup_ratio is None else wanted.warmup_ratio
     return {

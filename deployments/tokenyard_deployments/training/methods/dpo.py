@@ -80,7 +80,9 @@ def _trainer(
     spec: TrainingSpec, scratch: str, pairs: Sequence[Pair], tokenizer: Any, worker: TrainingWorker
 ) -> DPOTrainer:
     longest = max(pair.longest for pair in pairs)
-    arguments = trainer_arguments(spec, scratch, rows=len(pairs), longest=longest, workers=worker.workers, sequences=2)
+    arguments = trainer_arguments(
+        spec, scratch, rows=len(pairs), tokens_of=lambda rows: 2 * rows * longest, workers=worker.workers
+    )
     model = adapted_model(spec)
     trainer = _PreferenceTrainer(
         model=model,

@@ -1,8 +1,9 @@
 """Supervised fine-tuning: TRL's trainer and PEFT's LoRA over the frozen base model."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from trl import SFTConfig, SFTTrainer
 
 from tokenyard.core.training import TrainingSpec
 from tokenyard_deployments.training.attempt import AttemptFolder, DatasetCounts
+from tokenyard_deployments.training.data.packing import PackingCollator, keeps_rows_apart
 from tokenyard_deployments.training.data.shards import StoredExamples, store
 from tokenyard_deployments.training.evaluation.held_out import evaluate
 from tokenyard_deployments.training.examples import Example, encoded, read_rows
@@ -33,10 +35,15 @@ def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
             _stored(spec.validation_url, spec, tokenizer, Path(scratch) / "validation") if spec.validation_url else ()
         )
         model = adapted_model(spec)
+        packs = spec.hyperparameters.packing is not False and keeps_rows_apart(model)
         if writes:
             _begin(spec, folder, model, training, validation)
-        rows, longest = len(training), training.longest
-        arguments = trainer_arguments(spec, scratch, rows=rows, longest=longest, workers=worker.workers)
+            if spec.hyperparameters.packing and not packs:
+                message = "Rows are not packed: to this model, one behind another is not what it is alone"
+                folder.add_event(message, level="warn")
+        row_tokens = [len(example.input_ids) for example in training]
+        tokens_of = _packed_tokens(row_tokens) if packs else lambda rows: rows * training.longest
+        arguments = trainer_arguments(spec, scratch, rows=len(training), tokens_of=tokens_of, workers=worker.workers)
         measure = partial(evaluate, examples=validation) if validation else None
         trainer = SFTTrainer(
             model=model,
@@ -46,15 +53,23 @@ def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
             callbacks=[
                 TrainingReporter(folder, measure, writes=writes, on_epoch=worker.on_epoch),
                 *early_stopping(spec, folder, writes=writes),
-                ResumePoints(spec, folder, worker, [len(example.input_ids) for example in training]),
+                ResumePoints(spec, folder, worker, row_tokens),
             ],
         )
+        if packs:
+            trainer.data_collator = PackingCollator(trainer.data_collator)
         checkpoint = resume(spec, folder, Path(scratch) / "resume", report=writes)
         worker.prepare(trainer).train(resume_from_checkpoint=checkpoint)
 
 
 def _stored(url: str, spec: TrainingSpec, tokenizer: Any, folder: Path) -> StoredExamples:
     return store(encoded(read_rows(url), tokenizer, spec.max_seq_length), folder)
+
+
+def _packed_tokens(row_tokens: Sequence[int]) -> Callable[[int], int]:
+    """Return how many tokens so many rows have when they are the longest, without any padding."""
+    upto = list(accumulate(sorted(row_tokens, reverse=True), initial=0))
+    return lambda rows: upto[min(rows, len(row_tokens))]
 
 
 def _begin(
@@ -66,9 +81,13 @@ def _begin(
     )
     if training.without_lesson:
         folder.add_event(f"In {training.without_lesson} rows nothing is left to learn after cutting them", level="warn")
-    base_loss = None
+    base = None
     if validation:
         with model.disable_adapter():
-            base_loss = evaluate(model, validation).loss
-        folder.add_event(f"Validation loss of the base model={base_loss:.2f}")
-    folder.write_counts(DatasetCounts(training.tokens, base_loss))
+            base = evaluate(model, validation)
+        folder.add_event(f"Validation loss of the base model={base.loss:.2f}")
+    folder.write_counts(
+        DatasetCounts(training.tokens)
+        if base is None
+        else DatasetCounts(training.tokens, base.loss, base.mean_token_accuracy)
+    )

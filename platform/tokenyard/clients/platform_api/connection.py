@@ -49,7 +49,15 @@ class ApiConnection:
             await self._http.close()
 
     async def request(
-        self, method: str, path: str, *, key: str, query: Query, body: Body | None, timeout_s: float | None
+        self,
+        method: str,
+        path: str,
+        *,
+        key: str,
+        query: Query,
+        body: Body | None,
+        timeout_s: float | None,
+        headers: Mapping[str, str] = {},
     ) -> bytes:
         """Return the body of a good answer; any other, or none in time, raises `ApiFailed`."""
         assert self._http is not None, "used outside its block"
@@ -62,7 +70,7 @@ class ApiConnection:
                 method,
                 self.url + path,
                 params={name: value for name, value in query.items() if value is not None},
-                headers={"Authorization": f"Bearer {key}"},
+                headers={"Authorization": f"Bearer {key}", **headers},
                 json=None if form else body,
                 data=body if form else None,
                 timeout=timeout,

@@ -33,6 +33,7 @@ class TenantApi(ApiCaller):
         seed: int | None,
         hyperparameters: Json,
         method: str = "supervised",
+        publish_if_worse: bool = False,
     ) -> JobInfo:
         """Create a job; the files are ids."""
         optional = {"validation_file": validation_file, "suffix": suffix, "seed": seed}
@@ -41,6 +42,8 @@ class TenantApi(ApiCaller):
             "training_file": training_file,
             "method": {"type": method, method: {"hyperparameters": hyperparameters}},
         } | {name: value for name, value in optional.items() if value is not None}
+        if publish_if_worse:
+            body = {**body, "publish_if_worse": True}
         return await self.call(JobInfo, "POST", _JOBS, body=body)
 
     async def job(self, job: str) -> JobInfo:

@@ -6,6 +6,7 @@ import msgspec
 from pydantic import BaseModel
 
 from tokenyard.core.datasets.preference_rows import OUTPUTS, check_preference_row
+from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.training import Hyperparameters
 from tokenyard.finetune.methods.hyperparameters import RequestedHyperparameters, number_up_to
 from tokenyard.finetune.methods.method import RowSize
@@ -23,6 +24,12 @@ class DpoHyperparameters(RequestedHyperparameters, extra="forbid"):
     def resolved(self, rows: int) -> Hyperparameters:
         beta = AUTO_BETA if self.beta == "auto" else float(self.beta)
         return msgspec.structs.replace(super().resolved(rows), beta=beta)
+
+    def check_offered(self, where: str) -> None:
+        super().check_offered(where)
+        if self.packing:
+            message = "Pairs of answers are not packed: only rows of the method 'supervised' are."
+            raise InvalidRequest(message, code="packing_not_available", param=f"{where}.packing")
 
 
 class DpoSettings(BaseModel, extra="forbid"):

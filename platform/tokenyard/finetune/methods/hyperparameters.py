@@ -60,7 +60,7 @@ class RequestedHyperparameters(BaseModel, extra="forbid"):
     weight_decay: float | None = Field(default=None, ge=0, le=1, strict=True)
     max_grad_norm: float | None = Field(default=None, gt=0, le=1000, strict=True)
     early_stopping_patience: int | None = Field(default=None, ge=1, le=MAX_EPOCHS, strict=True)
-    packing: bool | None = None
+    packing: bool | None = Field(default=None, strict=True)
 
     def resolved(self, rows: int) -> Hyperparameters:
         """Return them with every "auto" decided: small datasets get many epochs and large ones few."""
@@ -74,6 +74,7 @@ class RequestedHyperparameters(BaseModel, extra="forbid"):
             weight_decay=self.weight_decay,
             max_grad_norm=self.max_grad_norm,
             early_stopping_patience=self.early_stopping_patience,
+            packing=self.packing,
         )
 
     def lora(self, rules: AdapterRules, start: LoraSettings | None, *, where: str) -> LoraSettings:
@@ -82,7 +83,7 @@ class RequestedHyperparameters(BaseModel, extra="forbid"):
         `where` is the field of the request that these stand in. Raises `InvalidRequest` where replicas would not take
         such an adapter, the one that it starts from is another, or something is asked for that there is not.
         """
-        self._check_offered(where)
+        self.check_offered(where)
         lora = self._continued(start, where) if start is not None else self._new(rules)
         config = {
             "peft_type": "LORA",
@@ -97,13 +98,11 @@ class RequestedHyperparameters(BaseModel, extra="forbid"):
             raise InvalidRequest(refused.message, code=refused.code, param=param) from refused
         return lora
 
-    def _check_offered(self, where: str) -> None:
+    def check_offered(self, where: str) -> None:
+        """Raise `InvalidRequest` where something is asked for that there is not."""
         if self.use_dora:
             message = "Adapters with DoRA cannot be served: vLLM does not know them."
             raise InvalidRequest(message, code="adapter_unsupported", param=f"{where}.use_dora")
-        if self.packing:
-            message = "Rows are not packed: each is trained on alone."
-            raise InvalidRequest(message, code="packing_not_available", param=f"{where}.packing")
 
     def _new(self, rules: AdapterRules) -> LoraSettings:
         plain = LoraSettings()

@@ -11,7 +11,7 @@ from tokenyard.finetune.job_request import JobRequest
 
 COMMAND = "tokenyard-train"
 _HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
-_FIELDS = ("model", "training_file", "validation_file", "suffix", "seed")
+_FIELDS = ("model", "training_file", "validation_file", "suffix", "seed", "publish_if_worse")
 _KEPT = ("entrypoint", "submission_id", "metadata")
 
 
@@ -73,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("seed", "n-epochs", "batch-size"):
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--learning-rate-multiplier", type=float)
+    parser.add_argument("--publish-if-worse", action="store_const", const=True)
     return parser
 
 

@@ -1,9 +1,10 @@
-"""What a job leaves its tenant to read: a line for each step, in the columns of OpenAI's result files."""
+"""What a job leaves its tenant to read: a line for each step, in the columns of OpenAI's result files, and what came
+of it all.
+"""
 
 import csv
 import io
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import partial
 
 import msgspec
 
@@ -12,6 +13,9 @@ from tokenyard.finetune.job import Job
 from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.finetune.ports import TrainingFiles
 from tokenyard.finetune.progress import JobProgress
+from tokenyard.finetune.results.evaluation_file import evaluation_file
+from tokenyard.finetune.results.leaving import LeftFile, LeftFiles
+from tokenyard.finetune.states import JobState
 from tokenyard.storage.blobs import BlobStore
 
 FILENAME = "step_metrics.csv"
@@ -29,8 +33,8 @@ _NO_METRICS = ("total_steps", "epoch")
 
 
 class ResultFile:
-    """Writes the file as a job ends. It gets into the list of files in the transaction that ends the job, and its id
-    follows from the job's: however often this is done again, there is one, and it is there.
+    """Writes the files as a job ends. They get into the list of files in the transaction that ends the job, and their
+    ids follow from the job's: however often this is done again, there is one of each, and it is there.
     """
 
     def __init__(
@@ -42,28 +46,19 @@ class ResultFile:
     ) -> None:
         self._settle = settle
         self._store = store
-        self._files = files
-        self._blobs = blobs
+        self._left = LeftFiles(files, blobs)
 
     async def advance(self, job: Job) -> JobProgress:
-        """Settle the job; where it made steps, with its result file."""
+        """Settle the job; where it made steps or was measured, with its result files."""
         progress = await self._settle(job)
-        metrics = await self._store.metrics(job.id)
-        if not metrics:
-            return progress
-        file, content = result_file_id(job), step_csv(metrics)
-        await self._blobs.write(self._files.path(job.organization, file), content)
-        enter = partial(
-            self._files.enter,
-            job.organization,
-            project=job.project,
-            file=file,
-            filename=FILENAME,
-            purpose="fine-tune-results",
-            size=len(content),
-        )
-        ended = msgspec.structs.replace(progress.job, result_file=file)
-        return msgspec.structs.replace(progress, job=ended, also=enter)
+        ended, left = progress.job, list[LeftFile]()
+        if metrics := await self._store.metrics(job.id):
+            steps = LeftFile(result_file_id(job), FILENAME, step_csv(metrics))
+            ended, left = msgspec.structs.replace(ended, result_file=steps.id), [steps]
+        if job.held_out is not None and ended.state is not JobState.EVALUATING:  # else it is written after that
+            evaluation = evaluation_file(ended)
+            ended, left = msgspec.structs.replace(ended, evaluation_file=evaluation.id), [*left, evaluation]
+        return msgspec.structs.replace(progress, job=ended, also=await self._left.write(job, left) if left else None)
 
 
 def result_file_id(job: Job) -> FileId:

@@ -1,6 +1,6 @@
 """Runs a job's training in the cluster: submits attempts, follows, pauses and stops them, replaces lost ones."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 
 import msgspec
@@ -21,6 +21,7 @@ from tokenyard.core.training import (
 from tokenyard.finetune.job import Job, JobError
 from tokenyard.finetune.ports import TrainableModels, TrainingRuns
 from tokenyard.finetune.progress import JobProgress, Note, cancelled, fail, paused, wait_for
+from tokenyard.finetune.results.held_out import held_out
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.states import JobOutcome, JobState
 from tokenyard.finetune.steps.attempt_files import MAX_EVENTS_AT_ONCE, AttemptFiles
@@ -206,11 +207,11 @@ class Attempts:
             adapter=job.adapter or new_adapter_id(),
             digest=result.digest,
             trained_tokens=min(result.trained_tokens, job.reserved_tokens),
+            held_out=held_out(result.metrics),
             waits_for=None,
             deadline_ms=self._clock.now_ms() + int(self._policy.checking_timeout_s * 1000),
         )
-        note = Note(message=f"Trained on {after.trained_tokens} tokens; checking the model", source="trained")
-        return JobProgress(after, (note,), result.checkpoints)
+        return JobProgress(after, tuple(_end_notes(after)), result.checkpoints)
 
     async def _try_again(self, job: Job, what: str, error: TrainingError | None = None) -> JobProgress:
         """Replace an attempt that was lost; `error` is what it could still say."""
@@ -250,6 +251,13 @@ def _with_events(job: Job, events: Sequence[TrainingEvent]) -> JobProgress:
     steps = steps_after(job.steps, events)
     after = msgspec.structs.replace(job, events_taken=events[-1].seq, adapter=adapter, steps=steps)
     return JobProgress(after, tuple(_note(job, event) for event in events), checkpoints)
+
+
+def _end_notes(job: Job) -> Iterator[Note]:
+    yield Note(message=f"Trained on {job.trained_tokens} tokens; checking the model", source="trained")
+    if (found := job.held_out) is not None:
+        message = f"On the validation file, tuned model against base: {found}"
+        yield Note(message=message, data=msgspec.to_builtins(found), source="held out")
 
 
 def _note(job: Job, event: TrainingEvent) -> Note:

@@ -1,4 +1,7 @@
-"""Publishes an adapter: registered, copied with its hashes checked, manifest last, proven, made live."""
+"""Publishes an adapter that is better than its base, or was asked for all the same.
+
+It is registered, copied with its hashes checked and the manifest last, proven, made live.
+"""
 
 import hashlib
 from collections.abc import AsyncIterator
@@ -17,7 +20,8 @@ from tokenyard.core.training import (
 )
 from tokenyard.finetune.job import Job, JobError
 from tokenyard.finetune.ports import AdapterLives, TrainableModels
-from tokenyard.finetune.progress import JobProgress, fail, unchanged, wait_for
+from tokenyard.finetune.progress import JobProgress, Note, fail, unchanged, wait_for
+from tokenyard.finetune.results.held_out import HeldOut
 from tokenyard.finetune.states import JobOutcome, JobState
 from tokenyard.finetune.steps.canary import CanaryCheck, CanaryFailed, NoReplica
 from tokenyard.storage.blobs import BlobStore
@@ -41,6 +45,8 @@ class Publishing:
         self._models = models
 
     async def advance(self, job: Job) -> JobProgress:
+        if job.held_out is not None and not job.held_out.is_better and not job.publish_if_worse:
+            return _no_better(job, job.held_out)
         try:
             await self._make_live(job)
         except NoReplica as missing:
@@ -52,7 +58,7 @@ class Publishing:
         except (InvalidRequest, Conflict) as refused:
             return fail(job, JobError(_CHECK_FAILED, refused.message))
         after = msgspec.structs.replace(job, state=JobState.SETTLING, outcome=JobOutcome.SUCCEEDED, waits_for=None)
-        return JobProgress(after)
+        return JobProgress(after, _as_asked(job))
 
     async def _make_live(self, job: Job) -> None:
         name = job.model_name
@@ -107,6 +113,24 @@ class Publishing:
         if manifest.rank > model.max_lora_rank:
             raise UnusableAdapter(f"The rank {manifest.rank} is above {model.max_lora_rank}, which replicas take.")
         return manifest
+
+
+def _no_better(job: Job, found: HeldOut) -> JobProgress:
+    """Discard a model that nobody wants; the work on it is done, and paid for."""
+    message = (
+        f"On the validation file the model is no better than its base: {found}. It is not published, and what was "
+        "trained is charged. Check that the two files are of one kind, or train with other hyperparameters; to have "
+        "such a model all the same, create the job with `publish_if_worse`."
+    )
+    refused = fail(job, JobError("no_improvement", message, "validation_file"))
+    return JobProgress(msgspec.structs.replace(refused.job, trained_tokens=job.trained_tokens))
+
+
+def _as_asked(job: Job) -> tuple[Note, ...]:
+    if job.held_out is None or job.held_out.is_better:
+        return ()
+    message = f"The model is no better than its base ({job.held_out}); it is published because that was asked for"
+    return (Note(message=message, level="warn", source="published if worse"),)
 
 
 async def hashed(chunks: AsyncIterator[bytes], digest: "hashlib._Hash") -> AsyncIterator[bytes]:

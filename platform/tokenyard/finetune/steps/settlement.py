@@ -1,8 +1,10 @@
 """The last step of a job: its end and its usage event are saved together, so no job ends without its charge.
 
 Who pays: a job that succeeds pays for every token it trained on; one that is cancelled, by its tenant or because it was
-paused for too long, pays for the steps of which a resume point is left, to the token; one that fails pays nothing,
-whoever is to blame: neither a fault of the platform nor a model that the gate refuses is worth anything to anybody.
+paused for too long, pays for the steps of which a resume point is left, to the token; one that was trained to its end
+and is no better than its base pays for every token, too: its data and settings are the tenant's, and what it measured
+is left. Any other that fails pays nothing, whoever is to blame: neither a fault of the platform nor a model that the
+gate refuses is worth anything to anybody.
 """
 
 import msgspec
@@ -16,10 +18,11 @@ from tokenyard.metering.events import TrainingFinished
 
 
 class JobSettlement:
-    """`settling` -> the end."""
+    """`settling` -> the end, or `evaluating` after it."""
 
-    def __init__(self, *, adapters: AdapterLives, clock: Clock) -> None:
+    def __init__(self, *, adapters: AdapterLives, clock: Clock, evaluation_timeout_s: float) -> None:
         self._adapters = adapters
+        self._evaluation_timeout_s = evaluation_timeout_s
         self._clock = clock
 
     async def advance(self, job: Job) -> JobProgress:
@@ -27,10 +30,12 @@ class JobSettlement:
         assert job.outcome is not None, "a job is settled only after its outcome is decided"
         if job.adapter is not None and job.outcome is not JobOutcome.SUCCEEDED:
             await self._adapters.fail(job.organization, job.adapter, f"the job {job.id} {job.outcome}")
+        now_ms, evaluates = self._clock.now_ms(), job.evaluation is not None and job.outcome is JobOutcome.SUCCEEDED
         after = msgspec.structs.replace(
             job,
-            state=JobState(job.outcome.value),
-            finished_at=job.finished_at or self._clock.now_ms() // 1000,
+            state=JobState.EVALUATING if evaluates else JobState(job.outcome.value),
+            deadline_ms=now_ms + int(self._evaluation_timeout_s * 1000) if evaluates else job.deadline_ms,
+            finished_at=job.finished_at or now_ms // 1000,
             trained_tokens=job.trained_tokens or 0,
         )
         return JobProgress(after, _final_notes(after), usage=_event_of(job))

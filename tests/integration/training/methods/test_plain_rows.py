@@ -67,3 +67,5 @@ def test_they_are_learnt(base: Path, tmp_path: Path, rows: list[dict[str, Any]])
     assert counts is not None
     assert counts.base_valid_loss is not None
     assert counts.base_valid_loss > losses[0] > losses[-1]
+    assert counts.base_valid_mean_token_accuracy is not None
+    assert 0 <= counts.base_valid_mean_token_accuracy < folder.checkpoints()[-1].metrics["valid_mean_token_accuracy"]

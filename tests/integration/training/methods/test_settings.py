@@ -127,7 +127,8 @@ def test_dropout_is_not_switched_off_with_that_of_the_base(base: Path, tmp_path:
 
 def test_how_the_steps_go_is_the_trainers_to_know(base: Path, tmp_path: Path) -> None:
     def arguments(**asked: Any) -> dict[str, Any]:
-        return trainer_arguments(chats(base, tmp_path, n_epochs=10, **asked), "/scratch", rows=40, longest=9, workers=1)
+        spec = chats(base, tmp_path, n_epochs=10, **asked)
+        return trainer_arguments(spec, "/scratch", rows=40, tokens_of=lambda rows: 9 * rows, workers=1)
 
     names = ("lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm")
     assert [arguments()[name] for name in names] == ["linear", 5, 0.0, 1.0]

@@ -1,0 +1,75 @@
+"""Asks models through the gateway, as any client does: what is asked is routed, metered, limited and charged alike."""
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from tokenyard.clients.platform_api.connection import ApiConnection, ApiFailed
+from tokenyard.core.evaluation.questions import Answered, NotAnswered, Question
+from tokenyard.core.ids import ApiKeyId
+
+REQUEST_TIMEOUT_S = 60.0
+# Not every gateway knows a model that was made live just now; what a killed worker asked may still run.
+_PASSING = ("model_not_found", "idempotency_key_in_use")
+_FINAL = ("insufficient_quota",)
+
+Lend = Callable[[ApiKeyId], Awaitable[str | None]]
+"""Gives a bearer that stands for a key; None where there is no such key any more."""
+
+
+class _Message(msgspec.Struct):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    finish_reason: str | None = None
+    message: _Message | None = None
+    text: str | None = None
+
+
+class _Reply(msgspec.Struct):
+    choices: list[_Choice]
+
+
+class GatewayAnswers:
+    """Used inside the block of its connection."""
+
+    def __init__(self, connection: ApiConnection, lend: Lend) -> None:
+        self._connection = connection
+        self._lend = lend
+
+    async def ask(
+        self, question: Question, *, model: str, key: ApiKeyId, idempotency_key: str, max_tokens: int
+    ) -> Answered:
+        """Return a model's likeliest answer, of `max_tokens` tokens at most.
+
+        Asked again under its idempotency key, it is the same answer, charged once. Raises `NotAnswered`.
+        """
+        bearer = await self._lend(key)
+        if bearer is None:
+            raise NotAnswered("The API key that created the job was deleted.")
+        try:
+            content = await self._connection.request(
+                "POST",
+                question.path,
+                key=bearer,
+                query={},
+                body={**question.asked, "model": model, "max_tokens": max_tokens, "temperature": 0},
+                timeout_s=REQUEST_TIMEOUT_S,
+                headers={"Idempotency-Key": idempotency_key},
+            )
+        except ApiFailed as failed:
+            passing = failed.code in _PASSING or (failed.passing and failed.code not in _FINAL)
+            # Where nothing answered, the message names an address of ours.
+            message = str(failed) if failed.status else "The gateway does not answer."
+            raise NotAnswered(message, passing=passing) from failed
+        return _answer(content)
+
+
+def _answer(content: bytes) -> Answered:
+    try:
+        [choice] = msgspec.json.decode(content, type=_Reply).choices
+    except (msgspec.MsgspecError, ValueError):
+        raise NotAnswered("The model's answer is not understood.") from None
+    text = choice.text if choice.message is None else choice.message.content
+    return Answered(text or "", cut=choice.finish_reason == "length")

@@ -1,0 +1,1 @@
+"""What answers are worth: figures of text against text, without a model."""
