@@ -18,7 +18,7 @@ from tokenyard.storage.change_feed import ChangeFeed, Listener
 from tokenyard.storage.database import Database
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard.tenancy.api_keys import BOOTSTRAP, ApiKeys
-from tokenyard.tenancy.authenticator import KeyAuthenticator
+from tokenyard.tenancy.authentication.authenticator import KeyAuthenticator
 from tokenyard.tenancy.changes import TOPIC, TenancyCarrier
 from tokenyard.tenancy.keys import KeyHasher, Pepper
 from tokenyard.tenancy.loops import tenancy_loops

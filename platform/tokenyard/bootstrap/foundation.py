@@ -36,11 +36,11 @@ from tokenyard.storage.quota import StorageQuota
 from tokenyard.storage.redis import connect_redis
 from tokenyard.storage.transactional_outbox import Handler, TransactionalOutbox
 from tokenyard.tenancy.api_keys import ApiKeys
-from tokenyard.tenancy.authenticator import KeyAuthenticator
+from tokenyard.tenancy.authentication.authenticator import KeyAuthenticator
+from tokenyard.tenancy.authentication.lent_keys import LentKeys
 from tokenyard.tenancy.changes import TOPIC as TENANCY
 from tokenyard.tenancy.changes import TenancyCarrier
 from tokenyard.tenancy.keys import KeyHasher, Pepper
-from tokenyard.tenancy.lent_keys import LentKeys
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.organizations import Organizations
 from tokenyard.tenancy.push import TenancyPush

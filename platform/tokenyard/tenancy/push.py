@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tokenyard.storage.transactional_outbox import OutboxMessage, TransactionalOutbox
-from tokenyard.tenancy.authenticator import KeyAuthenticator
+from tokenyard.tenancy.authentication.authenticator import KeyAuthenticator
 from tokenyard.tenancy.changes import OperatorKeyEnded, OrganizationRevised, PlanRevised, read_change
 
 

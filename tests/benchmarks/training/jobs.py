@@ -13,6 +13,7 @@ from openai import OpenAI
 from benchmarks.training.rows import write_rows
 from support.servers.object_store import BUCKET, object_store
 from support.servers.whole_stack import MODEL, Stack, private_environment, start, stop
+from tokenyard.core.ids import JobId, OrganizationId
 from tokenyard.core.training import BEGUN_FILE, RESULT_FILE, TrainingEvent, attempts_folder
 
 ROWS, BATCH, ROUNDS, TENANTS = 24, 4, 3, 3
@@ -128,7 +129,8 @@ def _created(client: OpenAI, file: str, organization: str, blobs: Path) -> Run:
         training_file=file,
         method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1, "batch_size": BATCH}}},
     )
-    return Run(client, job.id, blobs / attempts_folder(organization, job.id) / "1", began)
+    attempts = attempts_folder(OrganizationId(organization), JobId(job.id))
+    return Run(client, job.id, blobs / attempts / "1", began)
 
 
 def _until_ended(runs: list[Run]) -> None:

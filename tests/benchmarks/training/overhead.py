@@ -51,7 +51,8 @@ def _steps(marks: list[float]) -> list[float]:
 
 
 def _sum_of_medians(rounds: list[list[float]]) -> float:
-    return sum(statistics.median(step) for step in zip(*rounds, strict=True))
+    steps: list[tuple[float, ...]] = list(zip(*rounds, strict=True))
+    return sum(statistics.median(step) for step in steps)
 
 
 async def _run(jobs: RayJobs, cluster: Cluster, spec: TrainingSpec) -> None:

@@ -15,9 +15,9 @@ from tokenyard.core.principal import Limits, Role
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
 from tokenyard.tenancy.api_keys import BOOTSTRAP
-from tokenyard.tenancy.authenticator import KeyAuthenticator
+from tokenyard.tenancy.authentication.authenticator import KeyAuthenticator
+from tokenyard.tenancy.authentication.unknown_keys import BURST, NETWORK_BURST, NETWORK_PER_S
 from tokenyard.tenancy.keys import Credential, KeyHasher, Pepper, new_secret
-from tokenyard.tenancy.unknown_keys import BURST, NETWORK_BURST, NETWORK_PER_S
 
 
 @contextmanager

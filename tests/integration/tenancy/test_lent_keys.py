@@ -8,8 +8,8 @@ from tokenyard.core.errors import Unauthenticated
 from tokenyard.core.ids import ApiKeyId
 from tokenyard.core.principal import KeyScope
 from tokenyard.tenancy.api_keys import BOOTSTRAP
-from tokenyard.tenancy.authenticator import KeyAuthenticator
-from tokenyard.tenancy.lent_keys import LentKeys
+from tokenyard.tenancy.authentication.authenticator import KeyAuthenticator
+from tokenyard.tenancy.authentication.lent_keys import LentKeys
 
 SECRET = b"s" * 32
 

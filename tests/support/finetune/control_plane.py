@@ -24,7 +24,7 @@ from tokenyard.core.ids import JobId, OrganizationId
 from tokenyard.finetune.job import Job
 from tokenyard.storage.database import Base, Database
 from tokenyard.tenancy.api_keys import BOOTSTRAP, ApiKeys
-from tokenyard.tenancy.authenticator import KeyAuthenticator
+from tokenyard.tenancy.authentication.authenticator import KeyAuthenticator
 from tokenyard.tenancy.keys import KeyHasher, Pepper
 from tokenyard.tenancy.operator_routes import operator_router as tenancy_router
 from tokenyard.tenancy.operator_store import TenancyOperatorStore

@@ -10,11 +10,11 @@ from tokenyard.core.errors import PermissionDenied, Unauthenticated, Unavailable
 from tokenyard.core.principal import Operator, Principal
 from tokenyard.storage.change_feed import Listener
 from tokenyard.storage.read_cache import ReadCache
+from tokenyard.tenancy.authentication.lent_keys import LentKey, LentKeys, for_inference
+from tokenyard.tenancy.authentication.unknown_keys import UnknownKeys
 from tokenyard.tenancy.changes import OPERATOR_KEY_ENDED, ORGANIZATION_CHANGED, PLAN_CHANGED
 from tokenyard.tenancy.keys import MAX_LENGTH, Credential, KeyHasher, redacted_guess, role_of
-from tokenyard.tenancy.lent_keys import LentKey, LentKeys, for_inference
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
-from tokenyard.tenancy.unknown_keys import UnknownKeys
 
 FRESH_S = 30.0
 STALE_S = 600.0

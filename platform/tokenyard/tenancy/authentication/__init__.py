@@ -1,0 +1,1 @@
+"""Whose key a request carries: looked up, lent, or made up."""
