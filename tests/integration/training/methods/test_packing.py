@@ -40,10 +40,13 @@ def trained(base: Path, folder: Path, rows: list[Any], *, packing: bool, **chang
     return train(spec_of(base, folder, file, method="supervised", packing=packing, **plain | changed))
 
 
-def losses(folder: AttemptFolder) -> list[float]:
+def events(folder: AttemptFolder) -> list[TrainingEvent]:
     files = sorted(Path(folder.root).glob("events/*.json"))
-    events = [msgspec.json.decode(file.read_bytes(), type=TrainingEvent) for file in files]
-    return [event.data["train_loss"] for event in events if event.type == "metrics"]
+    return [msgspec.json.decode(file.read_bytes(), type=TrainingEvent) for file in files]
+
+
+def losses(folder: AttemptFolder) -> list[float]:
+    return [event.data["train_loss"] for event in events(folder) if event.type == "metrics"]
 
 
 def furthest(ours: AttemptFolder, theirs: AttemptFolder) -> float:
@@ -56,6 +59,7 @@ def furthest(ours: AttemptFolder, theirs: AttemptFolder) -> float:
 @pytest.mark.parametrize("rows", [CHATS, PROMPTS, TEXTS], ids=["chats", "completions", "texts"])
 def test_a_packed_run_is_the_padded_run(base: Path, tmp_path: Path, rows: list[Any]) -> None:
     packed, padded = (trained(base, tmp_path / str(packs), rows, packing=packs) for packs in (True, False))
+    assert not [event for event in events(packed) if "not packed" in event.message], "the tiny model takes packs"
     assert losses(packed) == pytest.approx(losses(padded), rel=1e-4)
     assert len(losses(packed)) == 2 * 3
     ours, theirs = packed.resume_point(), padded.resume_point()
