@@ -1,7 +1,6 @@
 """A real replica under Ray Serve, spoken to on its own port: its answers, its adapters, its witness, its front."""
 
 import asyncio
-import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -289,32 +288,24 @@ async def test_what_is_not_known_is_not_served(caller: ReplicaCaller, path: str)
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 async def test_every_answer_says_how_busy_the_replica_is(caller: ReplicaCaller, stream: bool) -> None:
     await caller.idle()
-    over = asyncio.Event()
-
-    async def keep_busy(number: int) -> None:
-        for turn in itertools.count():
-            text = f"{number} {turn} {stream} " + "one two three four " * 170
-            await caller.ask(chat(text, max_tokens=1), claims())
-            if over.is_set():
-                return
-
-    async def told_load() -> ReplicaLoad | None:
+    texts = [f"{number} {stream} " + "one two three four " * 170 for number in range(3)]
+    long = [asyncio.create_task(caller.ask(chat(text, max_tokens=1), claims())) for text in texts]
+    async with asyncio.timeout(30):
+        while not (await caller.control.stats(caller.target)).waiting_tokens:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    loads = []
+    for _ in range(2):
         asked = claims(organization=OrganizationId("org_other"))  # which need not wait for the long prompts
         async with caller.send(chat("Hello", max_tokens=2, stream=stream), asked) as response:
             await response.read()
-        return ReplicaLoad.read(response.headers[LOAD_HEADER].encode())
-
-    long = [asyncio.create_task(keep_busy(number)) for number in range(3)]
-    async with asyncio.timeout(60):
-        while (busy := await told_load()) is None or not busy.waiting_tokens:
-            continue
-    over.set()
-    await asyncio.gather(*long)
-    await caller.idle()
+        loads.append(ReplicaLoad.read(response.headers[LOAD_HEADER].encode()))
+        await asyncio.gather(*long)
+        await caller.idle()
+    busy, idle = loads
+    assert busy is not None
     assert (1 < busy.sequences <= 4, busy.slots) == (True, 4)
-    assert busy.waiting_tokens < 3 * 1024
-    assert await told_load() == ReplicaLoad(1, 4, 0), "the request itself, whose prompt is computed"
-    await caller.idle()
+    assert 0 < busy.waiting_tokens < 3 * 1024
+    assert idle == ReplicaLoad(1, 4, 0), "the request itself, whose prompt is computed"
     assert (await caller.control.stats(caller.target)).waiting_tokens == 0
 
 
