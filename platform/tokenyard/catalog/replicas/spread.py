@@ -54,9 +54,13 @@ def spread(
         rate = demand.rate / copies[demand.name]
         order = _order(demand.name, held)
         fitting = [one for one in order if len(parts[one].names) < most[one]]
-        # Stable sorts: those that would get too much work come last, the least busy of them first.
-        fitting.sort(key=lambda one: demand.name not in held[one] and parts[one].free <= 0)
-        fitting.sort(key=lambda one: max(0.0, parts[one].rate + rate - highest_rate))
+        # A stable sort: those that would get too much work come last, the least busy of them first.
+        fitting.sort(
+            key=lambda one: (
+                max(0.0, parts[one].rate + rate - highest_rate),
+                demand.name not in held[one] and parts[one].free <= 0,
+            )
+        )
         for replica in fitting[: copies[demand.name]]:
             parts[replica].names.append(demand.name)
             parts[replica].rate += rate
