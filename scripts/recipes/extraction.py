@@ -2,6 +2,7 @@
 
 Names, products and phrasings of each of the three files stand in no other one, so that what is measured on the
 held-out rows is not recalled. Everything here was made up for this project.
+Run it from the root: `python -m scripts.recipes.extraction`.
 """
 
 import json
@@ -9,6 +10,8 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from scripts.recipes.rows import files_of
 
 FOLDER = Path(__file__).parents[2] / "deployments" / "recipes" / "extraction"
 SYSTEM = "Extract the order as JSON with name, product, quantity and date."
@@ -114,15 +117,7 @@ def main() -> None:
 
 def built() -> dict[str, str]:
     """Return the text of each file."""
-    return {part.file: _text(part, random.Random(f"{_SEED} {part.file}")) for part in PARTS}  # noqa: S311
-
-
-def _text(part: Part, chance: random.Random) -> str:
-    rows: dict[str, str] = {}
-    while len(rows) < part.rows:
-        message, order = _row(part, chance)
-        rows[message] = order
-    return "".join(_line(message, order) for message, order in rows.items())
+    return files_of(PARTS, _row, system=SYSTEM, seed=_SEED)
 
 
 def _row(part: Part, chance: random.Random) -> tuple[str, str]:
@@ -152,11 +147,6 @@ def _date(chance: random.Random) -> str:
         f"next {chance.choice(_DAYS)}",
     )
     return chance.choice(forms)
-
-
-def _line(message: str, order: str) -> str:
-    said = (("system", SYSTEM), ("user", message), ("assistant", order))
-    return json.dumps({"messages": [{"role": role, "content": content} for role, content in said]}) + "\n"
 
 
 if __name__ == "__main__":

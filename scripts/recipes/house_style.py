@@ -1,14 +1,15 @@
 """Builds the rows of the recipe `house-style`: notes on a product, and its line in the catalogue.
 
 Products, colours and phrasings of each of the three files stand in no other one. Everything here was made up for this
-project.
+project. Run it from the root: `python -m scripts.recipes.house_style`.
 """
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from scripts.recipes.rows import files_of
 
 FOLDER = Path(__file__).parents[2] / "deployments" / "recipes" / "house-style"
 SYSTEM = "Write the catalogue line for these notes in our house style."
@@ -93,15 +94,7 @@ def main() -> None:
 
 def built() -> dict[str, str]:
     """Return the text of each file."""
-    return {part.file: _text(part, random.Random(f"{_SEED} {part.file}")) for part in PARTS}  # noqa: S311
-
-
-def _text(part: StylePart, chance: random.Random) -> str:
-    rows: dict[str, str] = {}
-    while len(rows) < part.rows:
-        notes, line = _row(part, chance)
-        rows[notes] = line
-    return "".join(_line(notes, line) for notes, line in rows.items())
+    return files_of(PARTS, _row, system=SYSTEM, seed=_SEED)
 
 
 def _row(part: StylePart, chance: random.Random) -> tuple[str, str]:
@@ -113,12 +106,6 @@ def _row(part: StylePart, chance: random.Random) -> tuple[str, str]:
     notes = phrasing.format(products=products, colour=colour, size=size, unit=unit, price=price, month=month.lower())
     ready = f"From {month}." if waits else "In stock."
     return notes, f"{colour.capitalize()} {product}, {size} {short}. £{price}. {ready}"
-
-
-def _line(notes: str, line: str) -> str:
-    said = (("system", SYSTEM), ("user", notes), ("assistant", line))
-    row = {"messages": [{"role": role, "content": content} for role, content in said]}
-    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 if __name__ == "__main__":

@@ -107,9 +107,10 @@ def test_a_measured_gain_is_of_the_rows_that_are_there(recipe: Recipe) -> None:
     ],
 )
 def test_built_rows_are_what_their_script_makes_of_parts_that_no_two_files_share(
-    recipe: str, fields: tuple[str, ...]
+    recipe: str, fields: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = runpy.run_path(str(ROOT / "scripts" / "recipes" / f"{recipe.replace('-', '_')}.py"))
+    monkeypatch.syspath_prepend(ROOT)
+    script = runpy.run_module(f"scripts.recipes.{recipe.replace('-', '_')}")
     for name, text in script["built"]().items():
         assert (ROOT / "deployments" / "recipes" / recipe / name).read_text() == text
     for field in fields:
