@@ -8,14 +8,12 @@ BIN := .venv/bin
 PYTEST := $(BIN)/pytest -q
 COVERAGE ?=
 # Coverage costs a third of the time of tests.
-TIMED = $(if $(COVERAGE),COVERAGE_FILE=build/coverage/data.$@) $(PYTEST) --durations=10 \
+TIMED = $(if $(COVERAGE),COVERAGE_FILE=build/coverage/data.$@) $(PYTEST) -m "not long" --durations=10 \
 	$(if $(COVERAGE),--cov --cov-report=)
 # These start engines and whole installations: each list is one process, so that what is started serves many tests, and
 # one after the other, because some of them say how long somebody may wait.
 ENGINES := tests/integration/serving tests/integration/training tests/integration/stack
 INSTALLATIONS := tests/browser tests/e2e
-# Nodes, engines and heads are lost here, minutes each: `make test-faults` runs them.
-LONG := tests/fault/cluster
 SOURCES := platform deployments billing tests scripts
 
 export ACCELERATOR
@@ -46,7 +44,7 @@ types: setup ## mypy, strict
 check: setup ## what to run before each commit, under 90 s; PostgreSQL and foreign clients come with `make test`
 	@$(MAKE) --no-print-directory -j lint types test-quick
 
-test: setup ## every test: real databases, the real stack, a real browser
+test: setup ## real databases, the real stack, a real browser: every test but the long ones
 	@$(MAKE) --no-print-directory -j lint types clients
 	@$(MAKE) --no-print-directory --keep-going -j1 test-most test-engines test-installations
 
@@ -61,7 +59,7 @@ test-quick: setup
 		--ignore tests/contract/clients
 
 test-most: setup
-	$(TIMED) -n $(JOBS) --dist worksteal tests $(patsubst %,--ignore=%,$(ENGINES) $(INSTALLATIONS) $(LONG))
+	$(TIMED) -n $(JOBS) --dist worksteal tests $(patsubst %,--ignore=%,$(ENGINES) $(INSTALLATIONS))
 
 test-engines: setup
 	$(TIMED) $(ENGINES)
@@ -69,7 +67,8 @@ test-engines: setup
 test-installations: setup
 	@chromium=$$($(BIN)/python scripts/chromium.py) && export CHROMIUM="$$chromium" && $(TIMED) $(INSTALLATIONS)
 
-test-faults: setup clients ## every fault, and the long form of what `make test` does for a minute
+test-faults: setup clients ## every fault, the long tests, and the long form of what `make test` does for a minute
+	$(PYTEST) -m long --durations=10 tests/integration tests/e2e
 	MONEY_MACHINE_RUNS=300 MONEY_MACHINE_STEPS=60 MONEY_EVERY_STEP=1 FUZZ_CASES=1200 FAILOVERS=6 \
 	GENERATED_REQUESTS=10000 DATA_MEMORY_MIB=512 \
 	$(PYTEST) --durations=10 --timeout=3600 tests/fault tests/property/billing/test_money_machine.py \

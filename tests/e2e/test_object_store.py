@@ -10,7 +10,7 @@ import pytest
 from support.servers.object_store import BUCKET, object_store
 from support.servers.whole_stack import MODEL, Stack, eventually, private_environment, start, stop
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 ROWS = Path(__file__).parents[2] / "deployments" / "recipes" / "tour" / "train.jsonl"
 
 

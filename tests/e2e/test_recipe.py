@@ -9,7 +9,7 @@ import pytest
 from support.servers.whole_stack import MODEL, Stack
 from tokenyard.settings import shipped
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 RECIPE = f"""
 name: mine
 description: Teaches a name.

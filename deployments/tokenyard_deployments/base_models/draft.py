@@ -41,7 +41,6 @@ def draft_spec(folder: Path, source: ModelSource, content_hash: str) -> ModelSpe
             "cpu": AcceleratorSpec(
                 bundle_per_worker={"CPU": 0.5},
                 engine={
-                    "dtype": "bfloat16",
                     "max_num_seqs": 16,
                     "max_num_batched_tokens": 512,
                     "block_size": 32,

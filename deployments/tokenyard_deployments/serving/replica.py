@@ -29,7 +29,7 @@ from tokenyard_deployments.serving.adapters.metrics import ResidencyMetrics
 from tokenyard_deployments.serving.adapters.published import PublishedAdapters
 from tokenyard_deployments.serving.adapters.residency import Residency
 from tokenyard_deployments.serving.autoscaling import TOKENS
-from tokenyard_deployments.serving.engine.cpus import thread_settings
+from tokenyard_deployments.serving.engine.cpus import dtype_settings, thread_settings
 from tokenyard_deployments.serving.engine.launch import load_ahead, loading
 from tokenyard_deployments.serving.front.admission import EngineAdmission, EngineBounds
 from tokenyard_deployments.serving.front.bearer import RequireBearer
@@ -55,8 +55,9 @@ class ReplicaServer:
         self._phases = StartPhases()
         self._settings = ReplicaSettings.from_environment(os.environ)
         environment = llm_config["runtime_env"]["env_vars"]
+        on_cpu = llm_config["accelerator_config"]["kind"] == "cpu"
         os.environ.update({**self._settings.caches, **environment, **thread_settings(environment)})
-        if llm_config["accelerator_config"]["kind"] == "cpu":
+        if on_cpu:
             load_ahead()
         with loading():
             from ray.serve.llm import LLMConfig  # noqa: PLC0415
@@ -71,6 +72,8 @@ class ReplicaServer:
         self._phases.ended("content")
         self._spec = spec
         engine = llm_config["engine_kwargs"]
+        if on_cpu:
+            engine |= dtype_settings(engine, self._path)
         self._capacity, self._room = int(engine["max_num_seqs"]), int(engine.get("max_cpu_loras", 0))
         self._name = serve.get_replica_context().replica_id.to_full_id_str()
         self.engine = TokenyardEngine(LLMConfig(**llm_config))

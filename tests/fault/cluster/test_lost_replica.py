@@ -21,7 +21,7 @@ from support.ray_cluster.small_model import pulled
 from support.replica_caller import engines
 
 _LOG = logging.getLogger(__name__)
-pytestmark = [pytest.mark.timeout(1200), pytest.mark.asyncio]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200), pytest.mark.asyncio]
 
 LONG = 250
 BEGUN_LIMIT_S, ANSWERED_LIMIT_S = 60.0, 120.0

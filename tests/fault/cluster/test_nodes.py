@@ -16,7 +16,7 @@ from support.ray_cluster.served_platform import NODES, ServedPlatform, served_pl
 from support.ray_cluster.small_model import pulled
 
 _LOG = logging.getLogger(__name__)
-pytestmark = [pytest.mark.timeout(1200), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1200), pytest.mark.asyncio(loop_scope="module")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

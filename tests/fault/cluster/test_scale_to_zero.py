@@ -27,7 +27,7 @@ from tokenyard.settings import Settings
 from tokenyard.stack.installation import environment_of
 
 _LOG = logging.getLogger(__name__)
-pytestmark = [pytest.mark.timeout(900), pytest.mark.asyncio]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900), pytest.mark.asyncio]
 
 SLEEPY = AutoscalingSpec(
     min_replicas=0,

@@ -18,7 +18,7 @@ from tokenyard.core.replica import Replica, ReplicaLost
 from tokenyard.core.usage import MeterClaims
 from tokenyard.metering import header as meter
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.asyncio]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900), pytest.mark.asyncio]
 
 MODEL = "smollm2-135m-instruct"
 CHAT = "/v1/chat/completions"

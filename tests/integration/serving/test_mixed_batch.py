@@ -68,6 +68,7 @@ def test_every_row_of_a_mixed_batch_equals_the_row_alone(base_model: Path, adapt
     assert mixed_up_rows(result) == []
 
 
+@pytest.mark.long
 def test_without_the_plugin_the_same_check_fails(base_model: Path, adapters: list[str]) -> None:
     """The check above sees the fault that it is there for: rows of the base get an adapter."""
     assert 0 in mixed_up_rows(run_engine(base_model, adapters, plugins="none"))

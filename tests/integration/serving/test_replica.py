@@ -285,7 +285,6 @@ async def test_what_is_not_known_is_not_served(caller: ReplicaCaller, path: str)
         assert response.status == 404
 
 
-@pytest.mark.xfail(reason="leans on speed: without AVX512 a CPU computes 50 prompt tokens a second", strict=False)
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 async def test_every_answer_says_how_busy_the_replica_is(caller: ReplicaCaller, stream: bool) -> None:
     await caller.idle()

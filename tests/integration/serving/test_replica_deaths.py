@@ -140,6 +140,7 @@ async def answer_to(
         return response.status, (await response.json()).get("error", {}).get("code")
 
 
+@pytest.mark.long
 async def test_an_engine_that_hangs_ends_its_replica(deployed: "Cluster", serve: RayServe) -> None:
     """Its process is stopped: it lives, and says nothing. Here silence is noticed after 10 s, and a wait ends at 15."""
     target = await answering(serve, deployed.bearer)

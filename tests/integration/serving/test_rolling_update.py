@@ -9,7 +9,7 @@ from support.ray_cluster.gateway_load import GatewayLoad
 from support.ray_cluster.rescaling import SCALING, change_the_model, scale_up_and_down
 from support.ray_cluster.served_platform import served_platform
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.asyncio]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900), pytest.mark.asyncio]
 
 
 @pytest.fixture

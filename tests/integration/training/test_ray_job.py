@@ -255,6 +255,7 @@ async def test_stopped_and_failing(
     await until(no_worker_left, "Ray ends the workers of jobs that are over")
 
 
+@pytest.mark.long
 async def test_asked_to_pause_it_ends_with_its_next_step(
     jobs: RayJobs, base_model: Path, dataset: Path, tmp_path: Path
 ) -> None:
@@ -271,6 +272,7 @@ async def test_asked_to_pause_it_ends_with_its_next_step(
     assert [int(event.data["step"]) for event in events_of(folder) if "total_steps" in event.data][-1] == steps
 
 
+@pytest.mark.long
 async def test_a_training_that_diverges_says_so(jobs: RayJobs, dataset: Path, tmp_path: Path) -> None:
     base_model = save_tiny_model(tmp_path / "base", embedding_scale=1e30)
     spec = spec_of("ftjob-diverging", 1, tmp_path, base_model, dataset, epochs=2)
@@ -282,6 +284,7 @@ async def test_a_training_that_diverges_says_so(jobs: RayJobs, dataset: Path, tm
     assert (result.checkpoints, result.trained_tokens) == ((), 0)
 
 
+@pytest.mark.long
 async def test_a_signal_of_the_nodes_is_no_stop_for_ray(
     jobs: RayJobs, base_model: Path, dataset: Path, tmp_path: Path
 ) -> None:

@@ -1,14 +1,19 @@
-"""How many CPUs a replica computes on."""
+"""How many CPUs a replica computes on, and in which number format they are fast."""
 
+import json
 import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tokenyard_deployments.serving.engine.launch import BIND
 
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+CPU_INFO = Path("/proc/cpuinfo")
 THREADS = "OMP_NUM_THREADS"
+_COMPUTE_BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
+"""What Linux calls the instructions of x86 and, the last, of ARM."""
 
 
 def usable_cpus(quota_file: Path = CGROUP_QUOTA) -> int:
@@ -31,3 +36,16 @@ def thread_settings(environment: Mapping[str, str]) -> dict[str, str]:
     if environment.get(BIND) != "nobind" or THREADS in environment:
         return {}
     return {THREADS: str(usable_cpus()), "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def dtype_settings(engine: Mapping[str, Any], model: Path, cpu_info: Path = CPU_INFO) -> dict[str, str]:
+    """Return what to add to the engine's arguments for the number format in which these CPUs compute `model` fastest.
+
+    One without instructions for bfloat16 takes several times as long with it as with float32, which needs twice the
+    memory (platform/adr/0044). How quantized weights are computed vLLM knows best.
+    """
+    config = json.loads((model / "config.json").read_bytes())
+    if "dtype" in engine or "quantization" in engine or "quantization_config" in config:
+        return {}
+    features = cpu_info.read_text().split()
+    return {"dtype": "float32" if _COMPUTE_BFLOAT16.isdisjoint(features) else "bfloat16"}

@@ -10,7 +10,7 @@ from support.adapters.zipf_load import QUESTION, STRENGTH, wrong_rows, zipf_answ
 from support.replica_caller import MODEL, ReplicaCaller, chat, claims
 from tokenyard.core.ids import OrganizationId
 
-pytestmark = [pytest.mark.timeout(500), pytest.mark.asyncio]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(500), pytest.mark.asyncio]
 
 SEEDS, REQUESTS, AT_ONCE = range(1001, 1061), 60, 4
 

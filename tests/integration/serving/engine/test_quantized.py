@@ -141,6 +141,7 @@ def _arguments(base: Path, spec: ModelSpec, into: Path, bits: int) -> list[str]:
     return [str(file), str(folder), str(adapter)]
 
 
+@pytest.mark.long
 def test_they_answer_with_and_without_an_adapter(base_model: Path, small_spec: ModelSpec, tmp_path: Path) -> None:
     """One process runs one after the other: most of its time is to load vLLM."""
     script = tmp_path / "run.py"

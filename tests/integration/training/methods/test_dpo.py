@@ -144,6 +144,7 @@ async def jobs(cluster: Cluster) -> AsyncIterator[RayJobs]:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.long
 async def test_in_ray_too_and_the_best_epoch_is_published(jobs: RayJobs, base: Path, tmp_path: Path) -> None:
     file = write_rows(tmp_path / "pairs.jsonl", [pair(f"Say {n}", f"Blue {n}", f"Red {n}") for n in range(4)])
     wanted = ray_job.spec_of("ftjob-dpo", 1, tmp_path, base, file, epochs=40)
