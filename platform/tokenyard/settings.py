@@ -68,6 +68,7 @@ class Settings(BaseSettings):
     max_connections: int = 4096
     max_connections_per_address: int = 512
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = ()
+    keep_alive_s: int = 75  # of an idle connection; usual balancers keep theirs for 60
     header_timeout_s: float = 10.0
     upload_grace_s: float = 20.0
     min_upload_bytes_per_s: float = 16 * 1024

@@ -22,6 +22,7 @@ async def serve(settings: Settings) -> None:
             port=settings.dashboard_port,
             log_level="warning",
             server_header=False,
+            timeout_keep_alive=settings.keep_alive_s,
             timeout_graceful_shutdown=SHUTDOWN_LIMIT_S,
         )
         await uvicorn.Server(config).serve()

@@ -288,6 +288,7 @@ def _http_bounds(settings: Settings) -> HttpBounds:
         connections=connections,
         held=min(held, files - 2 * connections),
         connections_of_one=settings.max_connections_per_address,
+        idle_s=settings.keep_alive_s,
         header_s=settings.header_timeout_s,
         upload_s=settings.upload_grace_s,
         upload_bytes_per_s=settings.min_upload_bytes_per_s,

@@ -1,6 +1,7 @@
 """`make bench-training`: prints a table and adds its figures to build/bench/training.json.
 
-`BENCH_PARTS` names some of the parts (`packing`, `overhead`, `resume`, `jobs`, `s3`), `BENCH_ROUNDS` their rounds.
+`BENCH_PARTS` names some of the parts (`packing`, `overhead`, `resume`, `jobs`, `s3`, `recipes`), `BENCH_ROUNDS` their
+rounds.
 """
 
 import asyncio
@@ -9,10 +10,10 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.figures import add_figures
-from benchmarks.training import jobs, loops, overhead
+from benchmarks.training import jobs, loops, overhead, recipes
 from support.ray_cluster.small_model import pulled
 
-PARTS = ("packing", "overhead", "resume", "jobs", "s3")
+PARTS = ("packing", "overhead", "resume", "jobs", "s3", "recipes")
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 
 
@@ -35,7 +36,9 @@ def _measured(part: str, folder: Path) -> dict[str, float]:
             return asyncio.run(overhead.measure(folder, pulled(), rounds=ROUNDS))
         case "jobs":
             return jobs.measure(folder)
-    return jobs.measure_s3(folder)
+        case "s3":
+            return jobs.measure_s3(folder)
+    return recipes.measure(folder)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
-from aiohttp import ClientResponse, ClientSession, ClientTimeout, TCPConnector
+from aiohttp import ClientResponse, ClientSession, ClientTimeout
 from pydantic import SecretStr
 
 from support.fakes.admission_requests import open_buckets
@@ -33,7 +33,6 @@ from tokenyard.stack.installation import environment_of
 MODEL = "smollm2-135m-instruct"
 EMBEDDER = "all-minilm-l6-v2"
 REQUEST_LIMIT_S = 60.0
-IDLE_S = 2.0
 REPORTS_AT_ONCE = 16  # well below the connections of one client of Redis
 
 
@@ -109,11 +108,6 @@ class GatewayFleet:
         return all(set(states.values()) == {"ok"} for states in checks)
 
 
-def _client() -> ClientSession:
-    """Return a client that gives up an idle connection before the server does: else it may write into its end."""
-    return ClientSession(connector=TCPConnector(keepalive_timeout=IDLE_S), timeout=ClientTimeout(REQUEST_LIMIT_S))
-
-
 @asynccontextmanager
 async def running_gateways(
     folder: Path, number: int, *, database_url: str = "", **more: Any
@@ -157,7 +151,7 @@ async def running_gateways(
             server=server,
             server_url=await stack.enter_async_context(running(server)),
             admin_key=admin_key,
-            http=await stack.enter_async_context(_client()),
+            http=await stack.enter_async_context(ClientSession(timeout=ClientTimeout(REQUEST_LIMIT_S))),
         )
         await fleet.prepare_redis()
         await foundation.outbox.step()  # of the rate cards, or it is late when a test takes its time

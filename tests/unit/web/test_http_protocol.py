@@ -81,7 +81,7 @@ async def test_nothing_is_kept_of_connections_that_ended() -> None:
                     await connection.send(request)
                     await asyncio.sleep(0.01)
         await until(lambda: not config.clients)
-        await until(lambda: config.clocks.idle)
+        await until(lambda: config.clocks.idle and not config.idle)
 
 
 @pytest.mark.parametrize(("address", "client"), [("127.0.0.9", "192.0.2.1"), ("127.0.0.8", "127.0.0.8")])
@@ -112,6 +112,33 @@ async def test_who_comes_when_all_are_being_served_is_told_to_come_back() -> Non
             status, headers, body = await late.answer()
         assert (status, headers["retry-after"], body["error"]["code"]) == (503, "1", "server_is_overloaded")
         assert b" 200 " in await connection.until_answered()
+
+
+@pytest.mark.parametrize(
+    ("bounds", "newcomer"),
+    [(HttpBounds(connections=2), "127.0.0.9"), (HttpBounds(connections_of_one=2), "127.0.0.8")],
+    ids=["of all", "of one network"],
+)
+async def test_who_is_idle_for_longest_makes_room(bounds: HttpBounds, newcomer: str) -> None:
+    async with served(App(), bounds) as (url, config), AsyncExitStack() as stack:
+        first, second = [await stack.enter_async_context(raw_connection(url, "127.0.0.8")) for _ in range(2)]
+        for connection in (first, second, first):
+            await connection.send(GET + b"\r\n")
+            assert b" 200 " in await connection.until_answered()
+        assert len(config.idle) == 2
+        late = await stack.enter_async_context(raw_connection(url, newcomer))
+        assert await second.rest() == b""
+        for connection in (first, late):
+            await connection.send(GET + b"\r\n")
+            assert b" 200 " in await connection.until_answered()
+
+
+async def test_an_idle_connection_ends_when_its_time_is_up() -> None:
+    async with served(App(), HttpBounds(idle_s=1)) as (url, config), raw_connection(url) as connection:
+        await connection.send(GET + b"\r\n")
+        assert b" 200 " in await connection.until_answered()
+        assert await connection.rest() == b""
+        await until(lambda: not config.idle)
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])

@@ -23,6 +23,9 @@ CONNECTION_S, REFUSAL_S = 0.0001, 0.0004
 class HttpBounds:
     """Beyond `connections` so many are `held` until it is their turn: to end them would only bring them back.
 
+    A connection may wait `idle_s` for its next request. That is to be longer than what stands before it keeps one: who
+    sends a request as its connection is closed cannot know whether it was served.
+
     `upload_s` is what a body may take however small it is; after that it must come at `upload_bytes_per_s`. All
     bodies together that still come when they were answered are read at `unwanted_bytes_per_s`. Who takes nothing of
     what it is sent for `stalled_s` is disconnected.
@@ -34,6 +37,7 @@ class HttpBounds:
     connections: int = 4096
     held: int = 8192
     connections_of_one: int = 512
+    idle_s: int = 75
     header_s: float = 10.0
     upload_s: float = 20.0
     upload_bytes_per_s: float = 16 * 1024

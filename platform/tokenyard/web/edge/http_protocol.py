@@ -36,6 +36,8 @@ from tokenyard.web.edge.bounds import (
     HttpBounds,
 )
 from tokenyard.web.edge.connection_clocks import ConnectionClocks, UnwantedBytes, end_who_takes_nothing
+from tokenyard.web.edge.framing import wrong_framing
+from tokenyard.web.edge.idle_connections import IdleConnections
 from tokenyard.web.edge.leaving import LEAVING
 from tokenyard.web.edge.refusals import headers_too_large, too_many_connections, with_status, written
 from tokenyard.web.edge.turn_transport import TurnTransport
@@ -82,11 +84,13 @@ class BoundedConfig(uvicorn.Config):
             proxy_headers=False,
             server_header=False,
             date_header=False,
+            timeout_keep_alive=bounds.idle_s,
             timeout_graceful_shutdown=shutdown_s,
         )
         self.bounds = bounds
         self.errors_at = errors_at
         self.clocks = ConnectionClocks(stalled_s=bounds.stalled_s)
+        self.idle = IdleConnections()
         self.unwanted = UnwantedBytes(bounds.unwanted_bytes_per_s)
         self.pace = NetworkPace(EACH, TOGETHER)
         self.held = 0  # connections that wait before anything of them is read
@@ -122,7 +126,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._shared = bounded = cast(BoundedConfig, config)
         self._bounds, self._clocks, self._clients = bounded.bounds, bounded.clocks, bounded.clients
-        self._unwanted, self._pace = bounded.unwanted, bounded.pace
+        self._idle, self._unwanted, self._pace = bounded.idle, bounded.unwanted, bounded.pace
         self._refusals, self._errors_at = bounded.refusals, bounded.errors_at
         self.url = b""
         self._peer = ""
@@ -179,7 +183,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._early = (self._early + data)[: SLICE_BYTES + 1]
 
     def _begin(self) -> None:
-        if not self._behind_proxy and not self._count(self._peer):
+        if not self._behind_proxy and not self._count(self._peer) and not self._count_for_another(self._peer):
             self._refuse(too_many_connections())
         elif len(self.connections) > self._bounds.connections + self._shared.held:
             self._take_the_place_of_another()
@@ -189,7 +193,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _take_the_place_of_another(self) -> None:
         if self._pace.is_pushing(self._peer):
             self.transport.abort()
-        elif self._clocks.end_slowest():
+        elif self._idle.end_longest() or self._clocks.end_slowest():
             self._has_more_to_send()
         else:
             self._refuse(Unavailable("The server has too many connections. Please try again shortly."))
@@ -201,6 +205,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._uncount()
+        self._idle.discard(self)
         self._clocks.forget(self)
         super().connection_lost(exc)
         self._lost = True
@@ -254,6 +259,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._idle.discard(self)
         self._expects, self._received = Expected.HEADERS, 0
         self._has_come()
 
@@ -268,7 +274,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._raise(headers_too_large(MAX_HEADERS, MAX_HEADER_BYTES))
         if len(self.pipeline) >= MAX_WAITING_REQUESTS:
             self._raise(InvalidRequest("Too many requests were sent without waiting for an answer."))
-        self._check_framing()
+        if (wrong := wrong_framing(self.parser.get_http_version(), self.headers)) is not None:
+            self._raise(wrong)
         if self._behind_proxy:
             self._note_client()
         self.scope["extensions"] = {LEAVING: {"tell": self.tell_of_leaving}}
@@ -279,18 +286,6 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             # It is served as if it had not asked; what comes after it may be no HTTP.
             self.cycle.keep_alive = False
-
-    def _check_framing(self) -> None:
-        """Refuse what the parser leaves open, of all that may tell another reader where the request ends, or to whom
-        it goes.
-        """
-        names = [name for name, _ in self.headers]
-        version = self.parser.get_http_version()
-        if version == "1.1":
-            if names.count(b"host") != 1:
-                self._raise(InvalidRequest("An HTTP/1.1 request must have one Host header."))
-        elif version != "1.0" or b"transfer-encoding" in names or names.count(b"host") > 1:
-            self._raise(InvalidRequest("Please send HTTP/1.1 requests."))
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -306,6 +301,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._uncount()
         if self._expects is Expected.NOTHING and not self.pipeline:
             self._expects = Expected.REQUEST
+            if not self.transport.is_closing():
+                self._idle.add(self, self._peer)
         super().on_response_complete()
 
     def pause_writing(self) -> None:
@@ -340,6 +337,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._counted = network
         return True
 
+    def _count_for_another(self, network: str) -> bool:
+        return self._idle.end_longest(network) and self._count(network)
+
     def _uncount(self) -> None:
         if self._counted is None:
             return
@@ -367,6 +367,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         else:
             message = "The request did not arrive in time."
             self._refuse(with_status(InvalidRequest(message), HTTPStatus.REQUEST_TIMEOUT))
+
+    def end_idle(self) -> None:
+        self._uncount()
+        self.transport.close()
 
     def abort(self) -> None:
         self.transport.abort()
