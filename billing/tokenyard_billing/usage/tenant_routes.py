@@ -15,7 +15,7 @@ from tokenyard.core.clock import Clock
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import OrganizationId
 from tokenyard.web.auth import BillingTenant
-from tokenyard.web.queries import list_query
+from tokenyard.web.queries import list_query, list_values
 from tokenyard_billing.pricing.prices import PriceList, rated_lines
 from tokenyard_billing.usage.store import UsageFilter, UsageStore, UsageSum
 from tokenyard_billing.usage.views import BucketPage, CompletionsResult, CostResult
@@ -23,7 +23,6 @@ from tokenyard_billing.usage.windows import WIDTHS_MS, SpanQuery, Window
 
 _BUCKETS = {"1h": (24, 168), "1d": (7, 31)}  # by default, at most
 _COLUMNS = {"project_id": "project", "api_key_id": "key", "model": "model", "user_id": "end_user"}
-_MAX_VALUES = 100
 _LISTS = ("project_ids", "api_key_ids", "models", "user_ids", "group_by")
 _DESCRIBED = {"parameters": [list_query(name, {"type": "string"}) for name in _LISTS]}
 
@@ -46,15 +45,7 @@ class _Which(msgspec.Struct, frozen=True):
 
 
 def _which(request: Request) -> _Which:
-    """Read lists as `name=a&name=b` and as OpenAI's clients write them, `name[]=a&name[]=b`."""
-
-    def read(name: str) -> list[str]:
-        values = request.query_params.getlist(name) + request.query_params.getlist(f"{name}[]")
-        if len(values) > _MAX_VALUES:
-            raise InvalidRequest(f"{name} has more than {_MAX_VALUES} values.", param=name)
-        return values
-
-    return _Which(*map(read, _LISTS))
+    return _Which(*(list_values(request, name) for name in _LISTS))
 
 
 class CompletionsQuery(SpanQuery):

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Depends, Query
 
 from tokenyard.core.principal import Limits
 from tokenyard.tenancy.api_keys import ApiKeys
+from tokenyard.tenancy.audit import AUDIT_QUERY, AuditFilter, audit_filter
 from tokenyard.tenancy.operator_store import PlanChoice, TenancyOperatorStore
 from tokenyard.tenancy.organizations import Organizations
 from tokenyard.tenancy.push import TenancyPush
@@ -196,13 +197,14 @@ def _operator_key_routes(routes: APIRouter, operator_store: TenancyOperatorStore
 
 
 def _audit_routes(routes: APIRouter, operator_store: TenancyOperatorStore) -> None:
-    @routes.get("/audit_logs")
+    @routes.get("/audit_logs", openapi_extra=AUDIT_QUERY)
     async def listing(
         _operator: CurrentOperator,
+        wanted: Annotated[AuditFilter, Depends(audit_filter)],
         organization: Annotated[str | None, Query(max_length=96)] = None,
         after: AuditCursor = None,
         limit: PageSize = 20,
     ) -> Page[AuditEntry]:
         """List who changed what, newest first."""
-        found = await operator_store.audit_log(organization=organization, before=after, limit=limit + 1)
+        found = await operator_store.audit_log(wanted, organization=organization, before=after, limit=limit + 1)
         return Page[AuditEntry].of(found, limit)

@@ -18,6 +18,7 @@ from tokenyard.core.training import TrainingLimits, TrainingTerms
 from tokenyard.storage.database import Database, advisory_lock
 from tokenyard.storage.paging import part_of_list
 from tokenyard.storage.transactional_outbox import OutboxMessage
+from tokenyard.tenancy.audit import EVERY_CHANGE, AuditFilter, read_audit_log
 from tokenyard.tenancy.changes import OperatorKeyEnded, write_change
 from tokenyard.tenancy.keys import Credential
 from tokenyard.tenancy.plans.combination import NO_LIMITS, credential_of, effective_limits, effective_weight
@@ -25,7 +26,7 @@ from tokenyard.tenancy.plans.operator_store import plan_of
 from tokenyard.tenancy.plans.prices import in_force, price_steps, publish_first_plan, publish_move
 from tokenyard.tenancy.plans.rules import Rules
 from tokenyard.tenancy.store import NO_RULES, AuditedChange, LimitsChange, record, revise_for, write_changes
-from tokenyard.tenancy.tables import ApiKeyRow, AuditRow, OrganizationRow, PlanRow, ProjectRow
+from tokenyard.tenancy.tables import ApiKeyRow, OrganizationRow, PlanRow, ProjectRow
 from tokenyard.tenancy.views import AuditEntry, OperatorKeyView, OrganizationView
 
 DEFAULT_PROJECT = "Default project"
@@ -160,15 +161,13 @@ class TenancyOperatorStore:
             record(session, None, actor, "operator_key.deleted", row.id, at=now_ms // 1000)
             return [await write_change(session, OperatorKeyEnded(ApiKeyId(row.id)), now_ms)]
 
-    async def audit_log(self, *, organization: str | None, before: int | None, limit: int) -> list[AuditEntry]:
-        """Return changes, newest first, older than the one with the id `before`; `organization` is a reference."""
-        query = select(AuditRow).order_by(AuditRow.id.desc()).limit(limit)
+    async def audit_log(
+        self, wanted: AuditFilter = EVERY_CHANGE, *, organization: str | None, before: int | None, limit: int
+    ) -> list[AuditEntry]:
+        """Return changes, as `read_audit_log` does; `organization` is a reference."""
         async with self._database.reading() as session:
-            if organization is not None:
-                query = query.where(AuditRow.organization_id == (await _organization(session, organization)).id)
-            if before is not None:
-                query = query.where(AuditRow.id < before)
-            return [AuditEntry.of(row) for row in await session.scalars(query)]
+            owner = None if organization is None else OrganizationId((await _organization(session, organization)).id)
+            return await read_audit_log(session, owner, wanted, before=before, limit=limit)
 
     def _live_operator_key(self) -> ColumnElement[bool]:
         unexpired = or_(ApiKeyRow.expires_at.is_(None), ApiKeyRow.expires_at > self._clock.now_ms() // 1000)

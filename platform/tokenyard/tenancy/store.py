@@ -14,6 +14,7 @@ from tokenyard.core.principal import Limits
 from tokenyard.storage.database import Database
 from tokenyard.storage.paging import part_of_list
 from tokenyard.storage.transactional_outbox import OutboxMessage
+from tokenyard.tenancy.audit import EVERY_CHANGE, AuditFilter, read_audit_log
 from tokenyard.tenancy.changes import OrganizationRevised, write_change
 from tokenyard.tenancy.plans.combination import NO_LIMITS, effective_limits
 from tokenyard.tenancy.plans.rules import Expiry, Rules
@@ -198,13 +199,12 @@ class TenancyStore:
         spends = ((scope, None if limits is None else limits.monthly_spend) for scope, limits in found.items())
         return {scope: spend for scope, spend in spends if spend is not None}
 
-    async def audit_log(self, organization: OrganizationId, *, before: int | None, limit: int) -> list[AuditEntry]:
-        """Return changes of the organization, newest first, older than the one with the id `before`."""
-        query = select(AuditRow).where(AuditRow.organization_id == organization).order_by(AuditRow.id.desc())
-        if before is not None:
-            query = query.where(AuditRow.id < before)
+    async def audit_log(
+        self, organization: OrganizationId, wanted: AuditFilter = EVERY_CHANGE, *, before: int | None, limit: int
+    ) -> list[AuditEntry]:
+        """Return changes of the organization, as `read_audit_log` does."""
         async with self._database.reading() as session:
-            return [AuditEntry.of(row) for row in await session.scalars(query.limit(limit))]
+            return await read_audit_log(session, organization, wanted, before=before, limit=limit)
 
 
 class AuditedChange:

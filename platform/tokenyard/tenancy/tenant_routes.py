@@ -1,11 +1,14 @@
 """Tenant routes in OpenAI's shapes: an organization's own projects and the keys of the caller's project."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
 
 from tokenyard.core.errors import PermissionDenied
 from tokenyard.core.ids import ProjectId
 from tokenyard.core.principal import Limits, Principal
 from tokenyard.tenancy.api_keys import ApiKeys
+from tokenyard.tenancy.audit import AUDIT_QUERY, AuditFilter, audit_filter
 from tokenyard.tenancy.push import TenancyPush
 from tokenyard.tenancy.store import TenancyStore
 from tokenyard.tenancy.views import (
@@ -29,10 +32,16 @@ def tenant_router(store: TenancyStore, keys: ApiKeys, push: TenancyPush) -> APIR
     _project_routes(routes, store)
     _key_routes(routes, store, keys, push)
 
-    @routes.get("/audit_logs")
-    async def audit_log(tenant: CurrentTenant, after: AuditCursor = None, limit: PageSize = 20) -> Page[AuditEntry]:
+    @routes.get("/audit_logs", openapi_extra=AUDIT_QUERY)
+    async def audit_log(
+        tenant: CurrentTenant,
+        wanted: Annotated[AuditFilter, Depends(audit_filter)],
+        after: AuditCursor = None,
+        limit: PageSize = 20,
+    ) -> Page[AuditEntry]:
         """List who changed what in the caller's organization, newest first."""
-        return Page[AuditEntry].of(await store.audit_log(tenant.organization, before=after, limit=limit + 1), limit)
+        found = await store.audit_log(tenant.organization, wanted, before=after, limit=limit + 1)
+        return Page[AuditEntry].of(found, limit)
 
     return routes
 

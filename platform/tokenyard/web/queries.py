@@ -13,6 +13,7 @@ from tokenyard.core.errors import InvalidRequest
 from tokenyard.web.pages import PlainPage
 
 MAX_METADATA = 16
+MAX_LISTED = 100
 # SQLite's JSON paths have no way to write the others.
 _FILTERABLE = re.compile(r'[^"\\\x00-\x1f]{1,64}')
 METADATA_QUERY: dict[str, object] = {
@@ -67,6 +68,14 @@ def list_query(name: str, items: Mapping[str, object], *, description: str = "")
     """Describe a list: `name=a&name=b`, or `name[]=a&name[]=b` as OpenAI's clients write it."""
     schema = {"type": "array", "items": items}
     return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+def list_values(request: Request, name: str) -> list[str]:
+    """Read a list that is written as `list_query` describes; a longer one than we look for raises `InvalidRequest`."""
+    values = request.query_params.getlist(name) + request.query_params.getlist(f"{name}[]")
+    if len(values) > MAX_LISTED:
+        raise InvalidRequest(f"{name} has more than {MAX_LISTED} values.", param=name)
+    return values
 
 
 def metadata_filter(request: Request) -> dict[str, str] | None:
