@@ -188,6 +188,7 @@ class JobCreation:
             method=request.method_name,
             publish_if_worse=request.publish_if_worse or False,
             evaluation=request.asked_evaluation,
+            integrations=request.asked_integrations,
             hyperparameters=work.hyperparameters,
             lora=work.lora,
             metadata=request.metadata or {},

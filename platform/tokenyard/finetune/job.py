@@ -1,5 +1,7 @@
 """A fine-tuning job as a value, and its row."""
 
+from enum import StrEnum
+
 import msgspec
 
 from tokenyard.core.adapters import AdapterRef, FineTunedName
@@ -17,6 +19,12 @@ class JobError(msgspec.Struct, frozen=True):
     code: str
     message: str
     param: str | None = None
+
+
+class Integration(StrEnum):
+    """What else shows how a job went."""
+
+    TENSORBOARD = "tensorboard"  # a file of its events
 
 
 class StepProgress(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +85,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     bound_tokens: int | None = None
     publish_if_worse: bool = False
     evaluation: AskedEvaluation | None = None
+    integrations: tuple[Integration, ...] = ()
 
     state: JobState = JobState.CREATING
     outcome: JobOutcome | None = None
@@ -99,6 +108,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     machine: str | None = None
     steps: StepProgress | None = None
     result_file: FileId | None = None
+    tensorboard_file: FileId | None = None
     held_out: HeldOut | None = None
     evaluation_file: FileId | None = None
     fair: FairTags | None = None
@@ -146,7 +156,7 @@ _PROGRESS = (
     *("state", "outcome", "finished_at", "admitted_at_ms", "trained_tokens", "adapter", "digest", "attempt"),
     "lost_attempts",
     *("submitted", "events_taken", "resume_url", "deadline_ms", "waits_for", "slot", "idempotency_key"),
-    *("started_at_ms", "machine", "result_file", "evaluation_file"),
+    *("started_at_ms", "machine", "result_file", "tensorboard_file", "evaluation_file"),
     *("reserved_tokens", "reserved_amount"),
     "check_run",
 )
@@ -171,6 +181,7 @@ def row_of(job: Job, *, lease_until_ms: int) -> JobRow:
         hyperparameters=msgspec.to_builtins(job.hyperparameters) or {},
         lora=msgspec.to_builtins(job.lora),
         evaluation=msgspec.to_builtins(job.evaluation),
+        integrations=list(job.integrations),
         details=job.metadata,
         has_details=bool(job.metadata),
         version=job.version,
@@ -181,4 +192,5 @@ def row_of(job: Job, *, lease_until_ms: int) -> JobRow:
 
 def job_of(row: JobRow) -> Job:
     found = {name: getattr(row, name) for name in (*_FIXED, *_PROGRESS, *_STRUCTURED, "lora", "evaluation", "version")}
-    return msgspec.convert(found | {"metadata": row.details, "hyperparameters": row.hyperparameters or None}, Job)
+    found |= {"metadata": row.details, "hyperparameters": row.hyperparameters or None}
+    return msgspec.convert(found | {"integrations": row.integrations or ()}, Job)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from tokenyard.core.adapters import valid_suffix
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.finetune.job import AskedEvaluation
+from tokenyard.finetune.job import AskedEvaluation, Integration
 from tokenyard.finetune.methods.adapter import AdapterSettings
 from tokenyard.finetune.methods.dpo import DpoHyperparameters, DpoSettings
 from tokenyard.finetune.methods.hyperparameters import RequestedHyperparameters
@@ -46,6 +46,13 @@ class EvaluationRequest(BaseModel, extra="forbid"):
     general: bool = Field(default=False, strict=True)
 
 
+class IntegrationRequest(BaseModel, extra="forbid"):
+    """OpenAI knows `wandb` alone, with settings of its own."""
+
+    type: Literal["tensorboard", "wandb"]
+    wandb: Json | None = None
+
+
 class JobRequest(BaseModel, extra="forbid"):
     """What a client asks for. `hyperparameters` is the older place of those of `method.supervised`.
 
@@ -60,7 +67,7 @@ class JobRequest(BaseModel, extra="forbid"):
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED)
     hyperparameters: RequestedHyperparameters | None = None
     method: MethodRequest | None = None
-    integrations: list[Json] | None = None
+    integrations: list[IntegrationRequest] | None = Field(default=None, max_length=5)
     metadata: dict[str, str] | None = None
     publish_if_worse: bool | None = Field(default=None, strict=True)
     evaluation: EvaluationRequest | None = None
@@ -84,9 +91,9 @@ class JobRequest(BaseModel, extra="forbid"):
         self._check_evaluation()
         if self.adapter is not None and self.validation_file is not None:
             raise InvalidRequest("Nothing is trained, so there is nothing to validate.", param="validation_file")
-        if self.integrations:
+        if any(one.type == "wandb" for one in self.integrations or ()):
             raise InvalidRequest(
-                "Integrations are not available; leave `integrations` out.",
+                "Weights & Biases is not available here: `tensorboard` leaves a file among `result_files`.",
                 code="integration_not_available",
                 param="integrations",
             )
@@ -110,6 +117,10 @@ class JobRequest(BaseModel, extra="forbid"):
         all_rows = MAX_EVALUATION_ROWS if self.validation_file is not None else 0
         rows = all_rows if self.evaluation.rows is None else self.evaluation.rows
         return AskedEvaluation(rows=rows, general=self.evaluation.general) if rows or self.evaluation.general else None
+
+    @property
+    def asked_integrations(self) -> tuple[Integration, ...]:
+        return tuple(dict.fromkeys(Integration(one.type) for one in self.integrations or ()))
 
     @property
     def digest(self) -> str:

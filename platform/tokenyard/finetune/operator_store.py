@@ -13,6 +13,7 @@ from tokenyard.finetune.planning.estimate import PastTraining, past_training
 from tokenyard.finetune.planning.fair_share import NO_TAGS
 from tokenyard.finetune.ports import TrainingNodes, TrainingPlans
 from tokenyard.finetune.progress import JobProgress, save
+from tokenyard.finetune.results.step_files import StepMetrics
 from tokenyard.finetune.scheduling import DAY_MS, Standing, TrainingPolicy, decide
 from tokenyard.finetune.states import FINISHED, UNFINISHED, JobOutcome, JobState, JobStatus, outward
 from tokenyard.finetune.tables import EventRow, JobRow
@@ -79,11 +80,12 @@ class JobOperatorStore:
         async with self._database.transaction() as session:
             return await save(session, before, progress, now=self._clock.now_ms() // 1000)
 
-    async def metrics(self, job: JobId) -> list[Mapping[str, object]]:
+    async def metrics(self, job: JobId) -> list[StepMetrics]:
         """Return what the steps of a job measured, in the order in which they were told."""
-        query = select(EventRow.data).where(EventRow.job == job, EventRow.type == "metrics").order_by(EventRow.number)
+        of_job = EventRow.job == job, EventRow.type == "metrics"
+        query = select(EventRow.created_at, EventRow.data).where(*of_job).order_by(EventRow.number)
         async with self._database.reading() as session:
-            return list(await session.scalars(query))
+            return [StepMetrics(told_at, data) for told_at, data in await session.execute(query)]
 
     async def past_training(self, model: str, method: str, machine: str) -> PastTraining | None:
         """Return what the last jobs of a kind tell, whosever they were."""

@@ -18,8 +18,9 @@ class JobRow(Base):
     `lora` is what its adapter is, None in jobs from before that was noted; one that takes in an adapter as it is,
     without training, has no `hyperparameters`.
     `request_digest` is of the body that was sent with `idempotency_key`. `fair` are `job.FairTags`, `steps` a
-    `job.StepProgress`, `machine` is what `planning.estimate` calls the cluster's. `result_file` is there once a job
-    that made steps has ended, `evaluation_file` once one that measured on held-out rows has; `held_out` is what it
+    `job.StepProgress`, `machine` is what `planning.estimate` calls the cluster's. `result_file`, and
+    `tensorboard_file` where `integrations` (`job.Integration`s) ask for it, are there once a job that made steps has
+    ended, `evaluation_file` once one that measured on held-out rows has; `held_out` is what it
     measured, a `results.held_out.HeldOut`, and `evaluation` a `job.AskedEvaluation` where one was asked for.
     """
 
@@ -54,6 +55,7 @@ class JobRow(Base):
     request_digest: Mapped[str | None] = mapped_column(String(64))
     publish_if_worse: Mapped[bool]
     evaluation: Mapped[Json | None]
+    integrations: Mapped[Json | None]
 
     price: Mapped[Id]
     reserved_tokens: Mapped[Count]
@@ -80,6 +82,7 @@ class JobRow(Base):
     machine: Mapped[str | None] = mapped_column(String(64))
     steps: Mapped[Json | None]
     result_file: Mapped[Id | None]
+    tensorboard_file: Mapped[Id | None]
     held_out: Mapped[Json | None]
     evaluation_file: Mapped[Id | None]
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from tokenyard.core.money import to_dollars, training_cost
 from tokenyard.core.training import LoraSettings, Schedule
-from tokenyard.finetune.job import Job
+from tokenyard.finetune.job import Integration, Job
 from tokenyard.finetune.methods.method import Json
 from tokenyard.finetune.planning.estimate import Estimate, finish_of
 from tokenyard.finetune.states import JobState, JobStatus
@@ -101,6 +101,10 @@ class EvaluationView(BaseModel, from_attributes=True):
     general: bool
 
 
+class IntegrationView(BaseModel):
+    type: Integration
+
+
 class JobView(Identified):
     """OpenAI's job object."""
 
@@ -120,7 +124,7 @@ class JobView(Identified):
     method: MethodView | DpoMethodView | AdapterMethodView
     seed: int
     estimated_finish: int | None = None
-    integrations: list[Json]
+    integrations: list[IntegrationView]
     metadata: dict[str, str] | None
     publish_if_worse: OnlyIfSet[bool] = None
     evaluation: OnlyIfSet[EvaluationView] = None
@@ -138,13 +142,15 @@ class JobView(Identified):
             status=job.status,
             training_file=job.training_file,
             validation_file=job.validation_file,
-            result_files=[file for file in (job.result_file, job.evaluation_file) if file is not None],
+            result_files=[
+                file for file in (job.result_file, job.tensorboard_file, job.evaluation_file) if file is not None
+            ],
             trained_tokens=job.trained_tokens if job.finished_at is not None else None,
             error=_error(job) if job.status == "failed" else None,
             hyperparameters=hyperparameters,
             method=method,
             seed=job.seed,
-            integrations=[],
+            integrations=[IntegrationView(type=one) for one in job.integrations],
             estimated_finish=finish_of(job),
             metadata=job.metadata or None,
             publish_if_worse=job.publish_if_worse or None,

@@ -3,16 +3,19 @@
 import contextlib
 import csv
 import io
+import struct
+from collections.abc import Iterator
 
 import pytest
+from tensorboardX.proto.event_pb2 import Event
 
 from support.finetune.stack import FinetuneStack, principal
 from tokenyard.core.errors import NotFound, Unavailable
 from tokenyard.core.ids import FileId
-from tokenyard.finetune.job import Job
+from tokenyard.finetune.job import Integration, Job
 from tokenyard.finetune.reconciling.reconciler import AFTER_FAILURE_MS
 from tokenyard.finetune.states import JobState
-from tokenyard.finetune.views import JobView
+from tokenyard.finetune.views import IntegrationView, JobView
 from tokenyard.storage.blobs import BlobStore
 
 
@@ -22,6 +25,17 @@ async def lines_of(stack: FinetuneStack, job: Job) -> list[dict[str, str]]:
     content = await stack.blobs.read(stack.files.path(job.organization, stored.id))
     assert (stored.purpose, stored.filename, stored.bytes) == ("fine-tune-results", "step_metrics.csv", len(content))
     return list(csv.DictReader(io.StringIO(content.decode())))
+
+
+def scalars_of(events: bytes) -> Iterator[tuple[int, str, float]]:
+    """Read TensorBoard's file: records of a length, its checksum, an event, and that one's checksum."""
+    stream = io.BytesIO(events)
+    while length := stream.read(8):
+        stream.read(4)
+        event = Event.FromString(stream.read(*struct.unpack("<Q", length)))
+        stream.read(4)
+        for value in event.summary.value:
+            yield event.step, value.tag, value.simple_value
 
 
 async def steps_that_may_fail(stack: FinetuneStack) -> None:
@@ -127,3 +141,17 @@ async def test_a_job_does_not_end_while_the_store_is_away(
     assert (await stack.job(job.id)).state is JobState.SETTLING
     await stack.rounds(3)
     assert len(await lines_of(stack, await stack.job(job.id))) == 1
+
+
+async def test_tensorboard_gets_each_step_where_it_was_asked_for(stack: FinetuneStack) -> None:
+    job = await stack.create(integrations=[{"type": "tensorboard"}])
+    assert JobView.of(job).integrations == [IntegrationView(type=Integration.TENSORBOARD)]
+    await stack.rounds(2)
+    await stack.cluster.tell(f"{job.id}-1", "Step 1", "Step 2")
+    await stack.cluster.succeed(f"{job.id}-1", tokens=10)
+    await stack.rounds(3)
+    _, file = JobView.of(await stack.job(job.id)).result_files
+    stored = await stack.files.get(job.organization, FileId(file))
+    assert stored.filename == f"events.out.tfevents.{job.created_at_ms // 1000}.{job.id}"
+    events = await stack.blobs.read(stack.files.path(job.organization, stored.id))
+    assert [(step, value) for step, name, value in scalars_of(events) if name == "train/loss"] == [(1, 1.0), (2, 0.5)]
