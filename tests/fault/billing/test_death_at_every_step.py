@@ -297,6 +297,8 @@ def valkey(tmp_path: Path) -> Iterator[Valkey]:
     server.stop()
 
 
+# The same steps on both; on PostgreSQL each takes longer.
+@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgres", marks=pytest.mark.long)], indirect=True)
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
 async def test_death_at_every_step(operation: Operation, database: Database, valkey: Valkey, tmp_path: Path) -> None:
     url = database.engine.url.render_as_string(hide_password=False)

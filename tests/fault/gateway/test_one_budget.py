@@ -30,7 +30,7 @@ TOKENS_PER_MINUTE = 900
 PART_MS, PARTS = 5_000, 12  # of a minute's window
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=[pytest.param("sqlite", marks=pytest.mark.long), "postgres"])
 async def fleet(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[GatewayFleet]:
     (tmp_path / "prices").mkdir()
     write_file(tmp_path / "prices", stated("dear", 0, output=OUTPUT_DOLLARS))

@@ -35,7 +35,7 @@ from tokenyard.storage.database import Database
 
 T = TypeVar("T")
 
-RUNS = int(os.environ.get("MONEY_MACHINE_RUNS", "15"))
+RUNS = int(os.environ.get("MONEY_MACHINE_RUNS", "10"))
 STEPS = int(os.environ.get("MONEY_MACHINE_STEPS", "30"))
 
 FAULTS = st.builds(Plan, st.integers(1, 6) | st.integers(1, 60), st.sampled_from(Fault), st.just(False))
