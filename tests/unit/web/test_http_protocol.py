@@ -133,6 +133,19 @@ async def test_who_is_idle_for_longest_makes_room(bounds: HttpBounds, newcomer: 
             assert b" 200 " in await connection.until_answered()
 
 
+async def test_who_has_been_served_stays_while_others_say_nothing() -> None:
+    async with served(App(), HttpBounds(connections=2)) as (url, _), AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(raw_connection(url))
+        await connection.send(GET + b"\r\n")
+        assert b" 200 " in await connection.until_answered()
+        silent = await stack.enter_async_context(raw_connection(url))
+        await asyncio.sleep(0.1)
+        await stack.enter_async_context(raw_connection(url))
+        assert await silent.rest() == b""
+        await connection.send(GET + b"\r\n")
+        assert b" 200 " in await connection.until_answered()
+
+
 async def test_an_idle_connection_ends_when_its_time_is_up() -> None:
     async with served(App(), HttpBounds(idle_s=1)) as (url, config), raw_connection(url) as connection:
         await connection.send(GET + b"\r\n")

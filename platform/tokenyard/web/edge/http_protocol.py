@@ -193,7 +193,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def _take_the_place_of_another(self) -> None:
         if self._pace.is_pushing(self._peer):
             self.transport.abort()
-        elif self._idle.end_longest() or self._clocks.end_slowest():
+        # Who says nothing goes before who has been served: else a crowd of such would end everybody else.
+        elif self._clocks.end_slowest() or self._idle.end_longest():
             self._has_more_to_send()
         else:
             self._refuse(Unavailable("The server has too many connections. Please try again shortly."))
