@@ -29,7 +29,8 @@ def test_a_job_leaves_what_both_models_answered(stack: Stack) -> None:
 
     def after_its_end() -> FineTuningJob | None:
         found = client.fine_tuning.jobs.retrieve(job.id)
-        return found if found.finished_at else None
+        # The models are asked once the job has succeeded, and the second file comes after that.
+        return found if found.status == "failed" or len(found.result_files) == 2 else None
 
     ended: FineTuningJob = eventually(after_its_end, limit_s=600)
     assert ended.status == "succeeded", ended.error
