@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from scripts.recipes.rows import files_of
+from scripts.recipes.rows import chat, files_of
 
 FOLDER = Path(__file__).parents[2] / "deployments" / "recipes" / "extraction"
 SYSTEM = "Extract the order as JSON with name, product, quantity and date."
@@ -117,10 +117,10 @@ def main() -> None:
 
 def built() -> dict[str, str]:
     """Return the text of each file."""
-    return files_of(PARTS, _row, system=SYSTEM, seed=_SEED)
+    return files_of(PARTS, _lesson, chat(SYSTEM), seed=_SEED)
 
 
-def _row(part: Part, chance: random.Random) -> tuple[str, str]:
+def _lesson(part: Part, chance: random.Random) -> tuple[str, str]:
     dated = chance.random() < 0.8
     count = chance.randint(2, 12) if chance.random() < 0.6 else chance.randint(13, 250)
     spelled = count <= len(_WORDS) and chance.random() < 0.5

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from scripts.recipes.rows import files_of
+from scripts.recipes.rows import chat, files_of
 
 FOLDER = Path(__file__).parents[2] / "deployments" / "recipes" / "house-style"
 SYSTEM = "Write the catalogue line for these notes in our house style."
@@ -94,10 +94,10 @@ def main() -> None:
 
 def built() -> dict[str, str]:
     """Return the text of each file."""
-    return files_of(PARTS, _row, system=SYSTEM, seed=_SEED)
+    return files_of(PARTS, _lesson, chat(SYSTEM), seed=_SEED)
 
 
-def _row(part: StylePart, chance: random.Random) -> tuple[str, str]:
+def _lesson(part: StylePart, chance: random.Random) -> tuple[str, str]:
     products, product = chance.choice(list(part.products.items()))
     unit, short = chance.choice(list(_UNITS.items()))
     colour, month = chance.choice(part.colours), chance.choice(_MONTHS)

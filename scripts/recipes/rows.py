@@ -1,9 +1,11 @@
-"""What the scripts that build a recipe's rows share: files of chats, always the same for the same seed."""
+"""What the scripts that build a recipe's rows share: files of rows, always the same for the same seed."""
 
 import json
 import random
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
+
+Json = dict[str, object]
 
 
 class FilePart(Protocol):
@@ -17,24 +19,34 @@ class FilePart(Protocol):
 
 
 P = TypeVar("P", bound=FilePart)
-Row = Callable[[P, random.Random], tuple[str, str]]
-"""Makes one row of a part by chance: what the user says, and the answer."""
+A = TypeVar("A")
+Lesson = Callable[[P, random.Random], tuple[str, A]]
+"""Makes one lesson of a part by chance: what the user says, and the answer."""
+Row = Callable[[str, A], Json]
+"""Makes of a lesson the row of a training file."""
 
 
-def files_of(parts: Sequence[P], row: Row[P], *, system: str, seed: int) -> dict[str, str]:
+def files_of(parts: Sequence[P], lesson: Lesson[P, A], row: Row[A], *, seed: int) -> dict[str, str]:
     """Return the text of each part's file, without a message twice."""
-    return {part.file: _text(part, row, system, random.Random(f"{seed} {part.file}")) for part in parts}  # noqa: S311
+    return {part.file: text_of(part, lesson, row, seed=seed) for part in parts}
 
 
-def _text(part: P, row: Row[P], system: str, chance: random.Random) -> str:
-    answers: dict[str, str] = {}
+def text_of(part: P, lesson: Lesson[P, A], row: Row[A], *, seed: int) -> str:
+    """Return the text of one part's file."""
+    chance = random.Random(f"{seed} {part.file}")  # noqa: S311
+    answers: dict[str, A] = {}
     while len(answers) < part.rows:
-        message, answer = row(part, chance)
+        message, answer = lesson(part, chance)
         answers[message] = answer
-    return "".join(_line(system, message, answer) for message, answer in answers.items())
+    rows = (row(message, answer) for message, answer in answers.items())
+    return "".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows)
 
 
-def _line(system: str, message: str, answer: str) -> str:
-    said = (("system", system), ("user", message), ("assistant", answer))
-    row = {"messages": [{"role": role, "content": content} for role, content in said]}
-    return json.dumps(row, ensure_ascii=False) + "\n"
+def chat(system: str) -> Row[str]:
+    """Return what makes a chat of a message and its answer."""
+
+    def row(message: str, answer: str) -> Json:
+        said = (("system", system), ("user", message), ("assistant", answer))
+        return {"messages": [{"role": role, "content": content} for role, content in said]}
+
+    return row

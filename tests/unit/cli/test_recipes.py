@@ -22,7 +22,6 @@ from tokenyard.cli.recipes.recipe import (
     shipped_recipes,
 )
 from tokenyard.cli.recipes.running import read_measured
-from tokenyard.core.chat_rows import ChatRow
 
 RECIPES = [recipe for recipe in shipped_recipes() if recipe.test is not None]
 MAX_SHARED = 0.5  # of the held-out question's runs of three words
@@ -37,9 +36,19 @@ test: {file: train.jsonl, judge: exact, max_tokens: 8}
 """
 
 
-def questions(rows: list[ChatRow]) -> Iterator[str]:
-    for row in rows:
-        yield next(message.content or "" for message in reversed(row.messages) if message.role == "user")
+def questions(recipe: Recipe, name: str) -> Iterator[str]:
+    """Yield what the user says last in each row of a file, chat or preference."""
+    for line in (recipe.folder / name).read_text().splitlines():
+        row = json.loads(line)
+        messages = row.get("input", row)["messages"]
+        yield next(message["content"] for message in reversed(messages) if message["role"] == "user")
+
+
+def instructions(recipe: Recipe, name: str) -> Iterator[str]:
+    for line in (recipe.folder / name).read_text().splitlines():
+        row = json.loads(line)
+        first = row.get("input", row)["messages"][0]
+        yield first["content"] if first["role"] == "system" else ""
 
 
 def runs_of_three(text: str) -> set[tuple[str, ...]]:
@@ -47,9 +56,8 @@ def runs_of_three(text: str) -> set[tuple[str, ...]]:
     return {tuple(words[start : start + 3]) for start in range(max(1, len(words) - 2))}
 
 
-def learnt_rows(recipe: Recipe) -> list[ChatRow]:
-    names = [recipe.training_file, *([recipe.validation_file] if recipe.validation_file else ())]
-    return [row for name in names for row in held_out_rows(recipe.folder / name)]
+def learnt_files(recipe: Recipe) -> list[str]:
+    return [recipe.training_file, *([recipe.validation_file] if recipe.validation_file else ())]
 
 
 def of_recipe(recipe: Recipe) -> str:
@@ -57,14 +65,17 @@ def of_recipe(recipe: Recipe) -> str:
 
 
 def test_the_promised_recipes_ship() -> None:
-    assert {"sentiment", "extraction", "support-bot"} <= {recipe.name for recipe in RECIPES}
+    assert {
+        *("sentiment", "extraction", "support-bot", "house-style", "summarization", "translation", "grading"),
+        *("tool-calling", "plain-tone"),
+    } <= {recipe.name for recipe in RECIPES}
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=of_recipe)
 def test_held_out_rows_are_not_near_any_learnt_row(recipe: Recipe) -> None:
     assert recipe.test
-    learnt = [runs_of_three(question) for question in questions(learnt_rows(recipe))]
-    for question in questions(list(held_out_rows(recipe.folder / recipe.test.file))):
+    learnt = [runs_of_three(question) for name in learnt_files(recipe) for question in questions(recipe, name)]
+    for question in questions(recipe, recipe.test.file):
         own = runs_of_three(question)
         nearest = max(len(own & other) / len(own) for other in learnt)
         assert nearest <= MAX_SHARED, question
@@ -73,9 +84,10 @@ def test_held_out_rows_are_not_near_any_learnt_row(recipe: Recipe) -> None:
 @pytest.mark.parametrize("recipe", RECIPES, ids=of_recipe)
 def test_no_row_stands_twice_and_every_row_gives_the_same_instruction(recipe: Recipe) -> None:
     assert recipe.test
-    rows = [*learnt_rows(recipe), *held_out_rows(recipe.folder / recipe.test.file)]
-    assert len(set(questions(rows))) == len(rows)
-    assert len({row.messages[0].content for row in rows if row.messages[0].role == "system"}) <= 1
+    names = [*learnt_files(recipe), recipe.test.file]
+    asked = [question for name in names for question in questions(recipe, name)]
+    assert len(set(asked)) == len(asked)
+    assert len({instruction for name in names for instruction in instructions(recipe, name)}) == 1
     assert recipe.name == recipe.folder.name
 
 
@@ -104,6 +116,11 @@ def test_a_measured_gain_is_of_the_rows_that_are_there(recipe: Recipe) -> None:
     [
         ("extraction", ("names", "products", "dated", "undated")),
         ("house-style", ("products", "colours", "in_stock", "from_month")),
+        ("summarization", ("items", "troubles", "greetings", "stories", "asides", "wishes")),
+        ("tool-calling", ("cities", "artists", "rooms")),
+        ("grading", ("questions", "answers", "excuses")),
+        ("plain-tone", ("tasks", "phrasings")),
+        ("translation", ()),
     ],
 )
 def test_built_rows_are_what_their_script_makes_of_parts_that_no_two_files_share(
@@ -114,7 +131,9 @@ def test_built_rows_are_what_their_script_makes_of_parts_that_no_two_files_share
     for name, text in script["built"]().items():
         assert (ROOT / "deployments" / "recipes" / recipe / name).read_text() == text
     for field in fields:
-        parts = [{one.strip() for one in getattr(part, field)} for part in script["PARTS"]]
+        parts = [
+            {one.strip() if isinstance(one, str) else one for one in getattr(part, field)} for part in script["PARTS"]
+        ]
         assert sum(map(len, parts)) == len(set.union(*parts)), field
 
 
@@ -132,6 +151,10 @@ def test_the_page_of_recipes_has_the_table_of_what_was_measured() -> None:
         ("label", "negative", "Negative, not positive.", False),
         ("label", "negative", "Seronegative", False),
         ("label", "negative", "I cannot say.", False),
+        ("brief", "Wipe it dry.", "Use a cloth and a drop of oil!", False),
+        ("brief", "Wipe it dry.", "Use a soft cloth.", True),
+        ("brief", "Wipe it dry.", "Use it. Wipe it.", False),
+        ("brief", "Wipe it dry.", "Here:\n1. Wipe", False),
         ("json", '{"a": 1, "b": null}', '{"b": null,\n "a": 1}', True),
         ("json", '{"a": 1}', 'Here it is: {"a": 1}', False),
         ("json", '{"a": 1}', '{"a": true}', False),

@@ -7,9 +7,10 @@ from typing import Literal, NamedTuple, cast
 
 from tokenyard.core.chat_rows import RowMessage
 
-JudgeName = Literal["exact", "label", "json", "tool_calls"]
+JudgeName = Literal["exact", "label", "json", "tool_calls", "brief"]
 """`exact`: the same text, whatever its case and its last full stop. `label`: the wanted one of the labels is named, and
-no other. `json`: the answer is JSON, and equal. `tool_calls`: the same functions are called with equal arguments."""
+no other. `json`: the answer is JSON, and equal. `tool_calls`: the same functions are called with equal arguments.
+`brief`: whatever it says, it is one sentence of no more than twice the wanted one's words."""
 
 
 class ModelAnswer(NamedTuple):
@@ -64,11 +65,20 @@ def _tool_calls(_all: Sequence[ModelAnswer]) -> Judge:
     return judge
 
 
+def _brief(_all: Sequence[ModelAnswer]) -> Judge:
+    def judge(wanted: ModelAnswer, given: ModelAnswer) -> bool:
+        sentences = [one for one in re.split(r"[.!?:]+(?:\s+|$)|\n+", given.text) if one.strip()]
+        return len(sentences) == 1 and len(given.text.split()) <= 2 * len(wanted.text.split())
+
+    return judge
+
+
 _JUDGES: Mapping[JudgeName, Callable[[Sequence[ModelAnswer]], Judge]] = {
     "exact": _exact,
     "label": _label,
     "json": _json,
     "tool_calls": _tool_calls,
+    "brief": _brief,
 }
 
 
