@@ -7,6 +7,7 @@ from typing import NamedTuple
 from tokenyard.web.token_buckets import Patience
 
 _ALL = ""
+_MODEST = 16  # who takes less than this part of its share for long does not push
 
 
 class Allowance(NamedTuple):
@@ -26,10 +27,11 @@ class NetworkPace:
         """Take `now` in seconds, monotonic."""
         self._own = Patience(each.share, each.burst_s, now=now)
         self._all = Patience(together.share, together.burst_s, now=now)
-        self._is_much_s = each.burst_s / 2
+        self._modest = Patience(each.share / _MODEST, each.burst_s / 2, now=now)
 
     def took(self, network: str, seconds: float) -> None:
         self._own.took(network, seconds)
+        self._modest.took(network, seconds)
         if self.is_pushing(network):
             self._all.took(_ALL, seconds)
 
@@ -39,5 +41,5 @@ class NetworkPace:
         return max(own, self._all.wait_s(_ALL)) if self.is_pushing(network) else own
 
     def is_pushing(self, network: str) -> bool:
-        """Tell whether a network has taken much of what it may take at once."""
-        return self._own.left_s(network) < self._is_much_s
+        """Tell whether a network has taken much at once, or goes on taking more than a small part of its share."""
+        return self._modest.left_s(network) < 0

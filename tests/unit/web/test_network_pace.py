@@ -34,3 +34,21 @@ def test_many_that_push_together_have_one_share_and_newcomers_do_not_wait_for_th
     for _ in range(1000):
         pace.took(networks[0], 1.0)
     assert pace.wait_s("another") == 0
+
+
+def test_many_that_come_back_when_they_may_again_have_one_share_all_the_same() -> None:
+    clock = FrozenClock()
+    pace = NetworkPace(EACH, TOGETHER, clock)
+    networks = [f"pushing {number}" for number in range(64)]
+    again_at = dict.fromkeys(networks, clock())
+    last_s = 0.0  # taken in the last seconds, when what all had at once is spent
+    for second in range(40):
+        for _ in range(25):
+            clock.advance(0.04)
+            for network in networks:
+                if clock() >= again_at[network]:
+                    pace.took(network, ONE_S)
+                    again_at[network] = clock() + pace.wait_s(network)
+                    last_s += ONE_S if second >= 20 else 0
+    assert last_s / 20 < 3 * TOGETHER.share
+    assert pace.wait_s("another") == 0
