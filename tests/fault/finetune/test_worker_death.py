@@ -170,7 +170,7 @@ def _is_death(error: BaseException) -> bool:
 
 # The longer stories share most of their points with the plain one, so only some of theirs are tried.
 @pytest.mark.parametrize(
-    ("scenario", "every"), [("plain", 1), ("lost", 3), ("cancel", 2), ("paused", 3), ("brought", 1), ("checkpoints", 3)]
+    ("scenario", "every"), [("plain", 1), ("lost", 3), ("cancel", 2), ("paused", 3), ("brought", 1), ("checkpoints", 7)]
 )
 async def test_any_point_of_death_leads_to_the_same_end(
     tmp_path: Path, empty_sqlite: Path, scenario: str, every: int

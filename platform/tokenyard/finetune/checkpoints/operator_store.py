@@ -78,7 +78,7 @@ class CheckpointOperatorStore:
     async def done(self, due: DueCheckpoint, adapter: AdapterId | None, note: Note | None = None) -> None:
         """Write that nothing is left to be done: `adapter` answers for it, or none does.
 
-        Earlier ones that have had their time are due, to be taken out of service. `CheckpointTaken` where it is not ours.
+        Earlier ones that have had their time are due, to be taken out of service. Raises `CheckpointTaken`.
         """
         now_ms = self._clock.now_ms()
         of_job = _of_job(due.job.id).with_for_update()  # in one order: two of a job may be done at the same moment

@@ -21,7 +21,7 @@ from tokenyard.core.training import (
     job_folder,
     step_folder,
 )
-from tokenyard.finetune.checkpoints.operator_store import CheckpointOperatorStore, DueCheckpoint, CheckpointTaken
+from tokenyard.finetune.checkpoints.operator_store import CheckpointOperatorStore, CheckpointTaken, DueCheckpoint
 from tokenyard.finetune.job import Job
 from tokenyard.finetune.ports import AdapterLives, TrainableModels
 from tokenyard.finetune.progress import Note
