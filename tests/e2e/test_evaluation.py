@@ -3,7 +3,9 @@
 import json
 
 import pytest
+from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
+from openai.types.fine_tuning.jobs import FineTuningJobCheckpoint
 
 from support.servers.whole_stack import MODEL, Stack, eventually
 from tokenyard.core.evaluation.general_questions import general_questions
@@ -24,7 +26,7 @@ def test_a_job_leaves_what_both_models_answered(stack: Stack) -> None:
         training_file=training,
         validation_file=validation,
         method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": 4}}},
-        extra_body={"evaluation": {"rows": ROWS, "general": True}},
+        extra_body={"evaluation": {"rows": ROWS, "general": True}, "callable_checkpoints": 2},
     )
 
     def after_its_end() -> FineTuningJob | None:
@@ -51,6 +53,28 @@ def test_a_job_leaves_what_both_models_answered(stack: Stack) -> None:
 
     each = ROWS + len(general_questions())
     assert ended.fine_tuned_model
-    wanted = {MODEL: each, ended.fine_tuned_model: each}
+    first = _call_checkpoints(client, job.id, ended.fine_tuned_model)
+    wanted = {MODEL: each, ended.fine_tuned_model: each + 1, first: 1}
     eventually(lambda: requests() == wanted)
+    invoices = stack.admin("GET", f"/admin/organizations/{organization}/invoices")["data"]
+    lines = [line for invoice in invoices for line in invoice["lines"]]
+    rates = {line["model"]: line["rate"] for line in lines if line["kind"] == "output"}
+    assert rates[first] == rates[ended.fine_tuned_model] != rates[MODEL]
     assert stack.command("reconcile").returncode == 0
+
+
+def _call_checkpoints(client: OpenAI, job: str, model: str) -> str:
+    """Ask both epochs' checkpoints; return the name of the first, since the last one is the model."""
+
+    def both() -> list[FineTuningJobCheckpoint] | None:
+        listed = client.fine_tuning.jobs.checkpoints.list(job).data
+        return listed if all(one.to_dict().get("callable") for one in listed) else None
+
+    listed: list[FineTuningJobCheckpoint] = eventually(both)
+    last, first = listed
+    for checkpoint, answers in ((last, model), (first, first.fine_tuned_model_checkpoint)):
+        reply = client.chat.completions.create(
+            model=checkpoint.fine_tuned_model_checkpoint, messages=[{"role": "user", "content": "Hi"}], max_tokens=4
+        )
+        assert reply.model == answers
+    return first.fine_tuned_model_checkpoint

@@ -1,6 +1,6 @@
 """Tenancy as the gateway wires it, over real SQL and a real Valkey, and other gateway processes beside it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -25,6 +25,8 @@ from tokenyard.tenancy.loops import tenancy_loops
 from tokenyard.tenancy.operator_routes import operator_router
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.organizations import Organizations
+from tokenyard.tenancy.permissions.store import PermissionStore
+from tokenyard.tenancy.permissions.tenant_routes import permission_router
 from tokenyard.tenancy.plans.operator_routes import plans_router
 from tokenyard.tenancy.plans.operator_store import PlanOperatorStore
 from tokenyard.tenancy.plans.tenant_routes import project_models_router
@@ -36,6 +38,16 @@ from tokenyard.web.errors import install_error_handlers
 
 LOST_REDIS = "redis://127.0.0.1:1/0"
 """Nobody listens there."""
+
+
+@dataclass
+class FineTunedModels:
+    """The catalog's fine-tuned models: proper names by every name, for each organization."""
+
+    names: dict[OrganizationId, dict[str, str]] = field(default_factory=dict)
+
+    async def fine_tunes(self, organization: OrganizationId) -> Mapping[str, str]:
+        return self.names.get(organization, {})
 
 
 @dataclass
@@ -102,6 +114,7 @@ class Tenancy:
     billing: BillingEar
     organizations: Organizations
     http: httpx2.AsyncClient
+    fine_tuned: FineTunedModels
     operator_secret: str = ""
     authenticators: list[KeyAuthenticator] = field(default_factory=list)
 
@@ -166,11 +179,13 @@ async def tenancy_stand(database: Database, redis: Redis) -> AsyncIterator[Tenan
     app.include_router(plans_router(PlanOperatorStore(database, clock), push))
     app.include_router(tenant_router(store, keys, push))
     app.include_router(project_models_router(store, push))
+    fine_tuned = FineTunedModels()
+    app.include_router(permission_router(PermissionStore(database, clock), fine_tuned, push))
     transport = httpx2.ASGITransport(app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://gateway") as http:
         made = Tenancy(
             database, redis, clock, store, operator_store, hasher, authenticator, outbox, push, keys, billing,
-            organizations, http,
+            organizations, http, fine_tuned,
         )  # fmt: skip
         _, made.operator_secret = await keys.create_operator(name="operator", actor=BOOTSTRAP)
         made.authenticators.append(authenticator)

@@ -11,6 +11,7 @@ from tokenyard.core.training import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     BEGUN_FILE,
+    CHECKPOINT_FILE,
     CHECKPOINTS_FOLDER,
     EVENTS_FOLDER,
     PAUSE_FILE,
@@ -28,7 +29,6 @@ from tokenyard.core.training import (
 )
 
 _SUMMARY = "summary.json"
-_CHECKPOINT = "checkpoint.json"  # written last: the checkpoint is whole when it is there
 _UPLOADING = "uploading"
 _FAILURE = "failure.json"
 _ADAPTER = (ADAPTER_WEIGHTS, ADAPTER_CONFIG)
@@ -96,7 +96,7 @@ class AttemptFolder:
         """Put up the adapter of a trainer's checkpoint."""
         self.remove(checkpoint.path)
         self._put(checkpoint.path, [source / name for name in _ADAPTER])
-        self.write(f"{checkpoint.path}/{_CHECKPOINT}", msgspec.json.encode(checkpoint))
+        self.write(f"{checkpoint.path}/{CHECKPOINT_FILE}", msgspec.json.encode(checkpoint))
 
     def save_random_state(self, source: Path, step: int) -> None:
         """Put up what only this worker has of a resume point, before the first one puts up the rest."""
@@ -134,7 +134,7 @@ class AttemptFolder:
         """Return the whole checkpoints, in order."""
         found = []
         for name in self._names(CHECKPOINTS_FOLDER):
-            data = self.read(f"{CHECKPOINTS_FOLDER}/{name}/{_CHECKPOINT}")
+            data = self.read(f"{CHECKPOINTS_FOLDER}/{name}/{CHECKPOINT_FILE}")
             if data is not None:
                 found.append(msgspec.json.decode(data, type=TrainingCheckpoint))
         return sorted(found, key=lambda checkpoint: checkpoint.step_number)

@@ -91,7 +91,7 @@ def file_and_job_routers(
     pausing = JobPausing(jobs, policy, clock)
     return [
         file_router(files, uploads, blobs),
-        job_router(jobs, creation, pausing),
+        job_router(jobs, creation, pausing, own_models),
         adapter_router(jobs, adapters, blobs, allowed=adapter_downloads),
         ray_jobs_router(jobs, creation),
         operator_job_router(operator_store, jobs, pausing),

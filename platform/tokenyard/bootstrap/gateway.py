@@ -52,6 +52,8 @@ from tokenyard.responses.tenant_routes import chat_completion_router, response_r
 from tokenyard.settings import Settings
 from tokenyard.storage.change_feed import ChangeFeed
 from tokenyard.tenancy.operator_routes import operator_router as tenancy_operator_router
+from tokenyard.tenancy.permissions.store import PermissionStore
+from tokenyard.tenancy.permissions.tenant_routes import permission_router
 from tokenyard.tenancy.plans.operator_routes import plans_router
 from tokenyard.tenancy.plans.operator_store import PlanOperatorStore
 from tokenyard.tenancy.plans.tenant_routes import project_models_router
@@ -214,6 +216,7 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
         plans_router(PlanOperatorStore(database, clock), foundation.tenancy_push),
         tenancy_router(foundation.tenancy, foundation.api_keys, foundation.tenancy_push),
         project_models_router(foundation.tenancy, foundation.tenancy_push),
+        permission_router(PermissionStore(database, clock), foundation.models, foundation.tenancy_push),
         catalog_router(foundation.adapters, foundation.aliases),
         catalog_operator_router(foundation.catalog_operator, foundation.adapters, bases, foundation.prices, clock),
         model_file_router(_model_file_store(foundation), foundation.outbox),

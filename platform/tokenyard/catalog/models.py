@@ -94,9 +94,19 @@ class ModelCatalog:
         return _details(base, adapter)
 
     async def own_adapter(self, organization: OrganizationId, name: str) -> Adapter | None:
-        """Return the organization's live fine-tune called exactly `name`, as SQL has it now, or None."""
+        """Return the organization's live fine-tune called `name`, which is no alias, as SQL has it now, or None."""
+        return (await self._fine_tunes(organization)).get(name)
+
+    async def fine_tunes(self, organization: OrganizationId) -> dict[str, str]:
+        """Return the names under which the organization's fine-tunes can be called, as SQL has them now.
+
+        Each has its proper name, under which it is charged: that of a last checkpoint is its model's.
+        """
+        return {name: adapter.name for name, adapter in (await self._fine_tunes(organization)).items()}
+
+    async def _fine_tunes(self, organization: OrganizationId) -> dict[str, Adapter]:
         own = await self._cache.latest(organization)
-        return None if own is None else own.adapters.get(name)
+        return {} if own is None else own.fine_tunes
 
     def may_serve(self, adapter: Adapter) -> bool:
         """Tell whether the adapter's base model is served here and has a price for fine-tunes."""

@@ -39,8 +39,8 @@ class CatalogOperatorStore:
     async def to_be_pinned(self, places: Mapping[OrganizationId, int]) -> dict[str, list[str]]:
         """Return which adapters are to stay in memory, by base model, the most important first.
 
-        `places` says how many each organization has: first for those that its aliases name, then for those that went
-        live last. The first one of every organization comes before anybody's second.
+        `places` says how many each organization has: first for those that its aliases name, then for models that went
+        live last, then for checkpoints. The first one of every organization comes before anybody's second.
         """
         found: list[tuple[int, int, str, str]] = []
         owners = sorted(places)
@@ -148,7 +148,7 @@ class CatalogOperatorStore:
 def _ranked(organizations: Sequence[OrganizationId], most: int) -> Select[str, str, str, int, int]:
     """Return a query of the first `most` live adapters of each: organization, base, name, rank, and since when live."""
     named = exists().where(AliasRow.organization == AdapterRow.organization, AliasRow.adapter == AdapterRow.id)
-    order = named.desc(), AdapterRow.live_ms.desc(), AdapterRow.id
+    order = named.desc(), AdapterRow.checkpoint_of.is_not(None), AdapterRow.live_ms.desc(), AdapterRow.id
     rank = func.row_number().over(partition_by=AdapterRow.organization, order_by=order).label("rank")
     ranked = (
         select(AdapterRow.organization, AdapterRow.base, AdapterRow.name, rank, AdapterRow.live_ms)

@@ -1,6 +1,6 @@
 """Adapters of one organization, and all that it may call, as values for the request path."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 from sqlalchemy import ScalarSelect, func, select
@@ -11,7 +11,7 @@ from tokenyard.catalog.aliases.store import delete_aliases_of
 from tokenyard.catalog.changes import WORKER, models_changed
 from tokenyard.catalog.ports import AuditLog
 from tokenyard.catalog.tables import ENDED, AdapterRow, AdapterState, AliasRow, RevisionRow
-from tokenyard.core.adapters import AdapterRef
+from tokenyard.core.adapters import AdapterRef, parse_fine_tuned
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Conflict, NotFound
 from tokenyard.core.ids import AdapterId, ApiKeyId, JobId, OrganizationId, ProjectId
@@ -49,11 +49,20 @@ class Adapter(msgspec.Struct, frozen=True):
 
 
 class OwnModels(msgspec.Struct, frozen=True):
-    """All that one organization may call besides the base models, at one revision."""
+    """All that one organization may call besides the base models, at one revision.
+
+    Among the aliases are the names of checkpoints that are models themselves.
+    """
 
     revision: int
     adapters: Mapping[str, Adapter]
     aliases: Mapping[str, str]
+
+    @property
+    def fine_tunes(self) -> dict[str, Adapter]:
+        """The adapters by every name of theirs: aliases that the organization chose are none."""
+        checkpoints = {name: model for name, model in self.aliases.items() if parse_fine_tuned(name) is not None}
+        return {**self.adapters, **{name: self.adapters[model] for name, model in checkpoints.items()}}
 
 
 class CatalogStore:
@@ -81,11 +90,12 @@ class CatalogStore:
                 .where(AdapterRow.organization == organization, AdapterRow.state == AdapterState.LIVE)
                 .order_by(AdapterRow.created_ms, AdapterRow.id)
             )
+            live = adapters.all()
             aliases = await session.scalars(select(AliasRow).where(AliasRow.organization == organization))
             return OwnModels(
                 revision or 0,
-                {row.name: Adapter.of(row) for row in adapters},
-                {row.alias: row.model for row in aliases},
+                {row.name: Adapter.of(row) for row in live},
+                {row.alias: row.model for row in aliases} | _last_checkpoints(live),
             )
 
     async def add_adapter(
@@ -98,11 +108,14 @@ class CatalogStore:
         base: str,
         size: int,
         actor: ApiKeyId,
+        checkpoint_of: AdapterId | None = None,
+        last_step: int | None = None,
         fence: Fence | None = None,
     ) -> None:
         """Add an adapter that is to be checked; adding the very same one again changes nothing.
 
-        `size`: its bytes. Where the organization has no room for them, `QuotaExceeded` is raised.
+        `size`: its bytes. Where the organization has no room for them, `QuotaExceeded` is raised. One of a checkpoint
+        whose model was deleted raises `Conflict`.
         """
         async with self._database.transaction() as session:
             await organization_lock(session, organization)
@@ -110,6 +123,7 @@ class CatalogStore:
                 await fence(session)
             row = await session.get(AdapterRow, ref.id)
             if row is None:
+                await _check_model(session, checkpoint_of)
                 await self._quota.take(session, organization, size, param="training_file")
                 row = AdapterRow(
                     id=ref.id,
@@ -124,6 +138,8 @@ class CatalogStore:
                     bytes=size,
                     state=AdapterState.CHECKING,
                     created_ms=self._clock.now_ms(),
+                    checkpoint_of=checkpoint_of,
+                    last_step=last_step,
                 )
                 session.add(row)
                 note_state(
@@ -151,19 +167,28 @@ class CatalogStore:
             return [await models_changed(session, organization, row.live_ms)]
 
     async def retire(
-        self, organization: OrganizationId, adapter: AdapterId, *, actor: ApiKeyId, reason: str
+        self,
+        organization: OrganizationId,
+        adapter: AdapterId,
+        *,
+        actor: ApiKeyId,
+        reason: str,
+        with_checkpoints: bool = False,
     ) -> list[OutboxMessage]:
         """Give an adapter no new request any more, with the aliases that name it; doing it again changes nothing."""
         now_ms = self._clock.now_ms()
         async with self._database.transaction() as session:
-            row = await own_adapter(session, organization, adapter, to_change=True)
-            if row.state in ENDED:
-                return []
-            before = AdapterState(row.state)
-            row.state, row.draining_ms, row.reason = AdapterState.DRAINING, now_ms, reason[:1000]
-            note_state(session, row, actor, before, audit=self._audit, at_ms=now_ms, reason=row.reason)
-            await delete_aliases_of(session, row, actor=actor, audit=self._audit, at=now_ms // 1000)
-            return [await models_changed(session, organization, now_ms)]
+            rows = [await own_adapter(session, organization, adapter, to_change=True)]
+            if with_checkpoints:
+                of_it = select(AdapterRow).where(AdapterRow.checkpoint_of == adapter).order_by(AdapterRow.id)
+                rows += await session.scalars(of_it.with_for_update())
+            ending = [row for row in rows if row.state not in ENDED]
+            for row in ending:
+                before = AdapterState(row.state)
+                row.state, row.draining_ms, row.reason = AdapterState.DRAINING, now_ms, reason[:1000]
+                note_state(session, row, actor, before, audit=self._audit, at_ms=now_ms, reason=row.reason)
+                await delete_aliases_of(session, row, actor=actor, audit=self._audit, at=now_ms // 1000)
+            return [await models_changed(session, organization, now_ms)] if ending else []
 
     async def adapter(self, organization: OrganizationId, adapter: AdapterId) -> Adapter:
         """Return one adapter in whatever state."""
@@ -176,6 +201,24 @@ class CatalogStore:
         query = select(AdapterRow.path).where(AdapterRow.organization == organization, *live)
         async with self._database.reading() as session:
             return await session.scalar(query)
+
+
+def _last_checkpoints(live: Iterable[AdapterRow]) -> dict[str, str]:
+    """Return the names of the checkpoints that are models themselves, and of those models."""
+    found = {}
+    for row in live:
+        name = parse_fine_tuned(row.name)
+        if name is not None and row.last_step is not None:
+            found[str(name.at_step(row.last_step))] = row.name
+    return found
+
+
+async def _check_model(session: AsyncSession, checkpoint_of: AdapterId | None) -> None:
+    """Raise `Conflict` where the model of a checkpoint was deleted; it stays as it is until this transaction ends."""
+    model = None if checkpoint_of is None else await session.get(AdapterRow, checkpoint_of, with_for_update=True)
+    # One that never went live has ended because its job has, whose checkpoints stay.
+    if model is not None and model.live_ms is not None and model.state in ENDED:
+        raise Conflict(f"The model `{model.name}` is retired.")
 
 
 def note_state(

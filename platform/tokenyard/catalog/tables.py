@@ -23,7 +23,11 @@ ENDED = (AdapterState.DRAINING, AdapterState.RETIRED)
 
 
 class AdapterRow(Base):
-    """One immutable adapter. `name` is what the public and vLLM call it; `path` is its folder in the blob store."""
+    """One immutable adapter. `name` is what the public and vLLM call it; `path` is its folder in the blob store.
+
+    `checkpoint_of` is the adapter that the one of a checkpoint was on the way to. `last_step` is the step of the
+    checkpoint that is a model itself, so that it needs no adapter of its own.
+    """
 
     __tablename__ = "catalog_adapters"
     __table_args__ = (
@@ -33,6 +37,7 @@ class AdapterRow(Base):
         Index("ix_catalog_adapters_deleting", "state", "files_deleted_ms", "retired_ms"),
         Index("ix_catalog_adapters_hosting", "next_hour_ms"),
         Index("ix_catalog_adapters_pinned", "pinned_ms"),
+        Index("ix_catalog_adapters_checkpoints", "checkpoint_of"),
     )
 
     id: Mapped[Id] = mapped_column(primary_key=True)
@@ -55,6 +60,8 @@ class AdapterRow(Base):
     # Start of the first hour whose hosting is not on its way to the ledger; None before it is live, and once all is.
     next_hour_ms: Mapped[UnixMs | None]
     pinned_ms: Mapped[UnixMs | None]  # since when replicas keep it in memory
+    checkpoint_of: Mapped[Id | None]
+    last_step: Mapped[int | None] = mapped_column(Integer)
 
 
 class AliasRow(Base):

@@ -17,6 +17,8 @@ ENGINE_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 _SUFFIX = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _PATH = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_CHECKPOINT = "ckpt-step-"
+_STEP = re.compile(rf"{_CHECKPOINT}([1-9][0-9]{{0,9}})")
 _UNSUPPORTED = (
     *(
         "use_dora",
@@ -71,22 +73,39 @@ class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FineTunedName(msgspec.Struct, frozen=True):
-    """The public name of a fine-tuned model, `ft:<base>:<organization>:<suffix>:<id>`; `organization` is a slug."""
+    """The public name of a fine-tuned model, `ft:<base>:<organization>:<suffix>:<id>`; `organization` is a slug.
+
+    That of a checkpoint ends in `:ckpt-step-<step>` besides; `id` is that of the model it was to become.
+    """
 
     base: str
     organization: str
     suffix: str
     id: AdapterId
+    step: int | None = None
 
     def __str__(self) -> str:
-        return f"ft:{self.base}:{self.organization}:{self.suffix}:{self.id}"
+        model = f"ft:{self.base}:{self.organization}:{self.suffix}:{self.id}"
+        return model if self.step is None else f"{model}:{_CHECKPOINT}{self.step}"
+
+    @property
+    def adapter(self) -> AdapterId:
+        """The id of the adapter that is called so."""
+        return self.id if self.step is None else AdapterId(f"{self.id}-step-{self.step}")
+
+    def at_step(self, step: int) -> "FineTunedName":
+        """Return the name of the model's checkpoint at a step."""
+        return msgspec.structs.replace(self, step=step)
 
 
 def parse_fine_tuned(name: str) -> FineTunedName | None:
     parts = name.split(":")
-    if len(parts) != 5 or parts[0] != "ft":
+    if len(parts) not in (5, 6) or parts[0] != "ft":
         return None
-    return FineTunedName(parts[1], parts[2], parts[3], AdapterId(parts[4]))
+    if len(parts) == 5:
+        return FineTunedName(parts[1], parts[2], parts[3], AdapterId(parts[4]))
+    found = _STEP.fullmatch(parts[5])
+    return None if found is None else FineTunedName(parts[1], parts[2], parts[3], AdapterId(parts[4]), int(found[1]))
 
 
 def valid_suffix(suffix: str) -> bool:

@@ -19,6 +19,7 @@ SPEC_FILE = "spec.json"
 RESULT_FILE = "result.json"
 EVENTS_FOLDER = "events"
 CHECKPOINTS_FOLDER = "checkpoints"
+CHECKPOINT_FILE = "checkpoint.json"
 RESUME_FOLDER = "resume"
 RESUME_POINT_FILE = "point.json"
 BEGUN_FILE = "begun"
@@ -136,7 +137,10 @@ class TrainingSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainingCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """One epoch's end; `path` is relative to the attempt's folder and holds an adapter's files."""
+    """One epoch's end; `path` is relative to the attempt's folder and holds an adapter's files.
+
+    It is whole when `CHECKPOINT_FILE` is there, too.
+    """
 
     step_number: int
     epoch: int

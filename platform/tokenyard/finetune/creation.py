@@ -166,7 +166,7 @@ class JobCreation:
         now_ms = self._clock.now_ms()
         start = await self._start(principal, request)
         model, listed = self._model_and_price(request.model if start is None else start.base, now_ms)
-        principal.check_model(request.model)
+        principal.check_model(request.model if start is None else start.name)
         price = principal.price_of(listed, DEFAULT_TIER, now_ms)
         work = await (
             self._training(principal, request, model, start)
@@ -189,6 +189,7 @@ class JobCreation:
             publish_if_worse=request.publish_if_worse or False,
             evaluation=request.asked_evaluation,
             integrations=request.asked_integrations,
+            callable_checkpoints=request.callable_checkpoints or 0,
             hyperparameters=work.hyperparameters,
             lora=work.lora,
             metadata=request.metadata or {},

@@ -86,6 +86,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     publish_if_worse: bool = False
     evaluation: AskedEvaluation | None = None
     integrations: tuple[Integration, ...] = ()
+    callable_checkpoints: int = 0
 
     state: JobState = JobState.CREATING
     outcome: JobOutcome | None = None
@@ -151,6 +152,17 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
             return None
         return FineTunedName(self.model, self.organization_slug, self.suffix, self.adapter)
 
+    @property
+    def leaves_checkpoints(self) -> bool:
+        """Whether there are checkpoints that can be called whatever becomes of the job, or are about to be."""
+        return self.callable_checkpoints > 0 and self.adapter is not None
+
+    @property
+    def last_step(self) -> int | None:
+        """The step whose checkpoint is its model itself; None where that is not sure before the end."""
+        stops_early = self.hyperparameters is None or self.hyperparameters.early_stopping_patience is not None
+        return None if stops_early or self.steps is None else self.steps.total
+
 
 _PROGRESS = (
     *("state", "outcome", "finished_at", "admitted_at_ms", "trained_tokens", "adapter", "digest", "attempt"),
@@ -164,7 +176,7 @@ _STRUCTURED = ("error", "steps", "fair", "held_out")
 _FIXED = (
     *("id", "organization", "project", "key", "organization_slug", "created_at_ms", "model", "suffix", "seed"),
     *("training_file", "validation_file", "method", "price", "bound_tokens", "request_digest"),
-    "publish_if_worse",
+    *("publish_if_worse", "callable_checkpoints"),
 )
 
 

@@ -21,6 +21,7 @@ MAX_METADATA = 16
 MAX_METADATA_KEY = 64
 MAX_METADATA_VALUE = 512
 MAX_EVALUATION_ROWS = 20
+MAX_CALLABLE_CHECKPOINTS = 3
 DEFAULT_SUFFIX = "custom"
 
 
@@ -57,7 +58,9 @@ class JobRequest(BaseModel, extra="forbid"):
     """What a client asks for. `hyperparameters` is the older place of those of `method.supervised`.
 
     A model that is no better than its base on the validation file is not published, unless `publish_if_worse` is true.
-    To that and to `evaluation` OpenAI's API has no counterpart.
+    `callable_checkpoints` is how many epochs' checkpoints, the last ones, can be called like the model itself, from
+    their epoch's end on; each is stored and hosted as a model of its own, but for that of the last step, which is the
+    model. To these and to `evaluation` OpenAI's API has no counterpart.
     """
 
     model: str = Field(min_length=1, max_length=256)
@@ -71,6 +74,7 @@ class JobRequest(BaseModel, extra="forbid"):
     metadata: dict[str, str] | None = None
     publish_if_worse: bool | None = Field(default=None, strict=True)
     evaluation: EvaluationRequest | None = None
+    callable_checkpoints: int | None = Field(default=None, ge=0, le=MAX_CALLABLE_CHECKPOINTS, strict=True)
 
     def check(self) -> None:
         """Check what concerns more than one field, or what is not offered; the `InvalidRequest` names the field."""
@@ -91,6 +95,8 @@ class JobRequest(BaseModel, extra="forbid"):
         self._check_evaluation()
         if self.adapter is not None and self.validation_file is not None:
             raise InvalidRequest("Nothing is trained, so there is nothing to validate.", param="validation_file")
+        if self.adapter is not None and self.callable_checkpoints:
+            raise InvalidRequest("Nothing is trained, so there are no checkpoints.", param="callable_checkpoints")
         if any(one.type == "wandb" for one in self.integrations or ()):
             raise InvalidRequest(
                 "Weights & Biases is not available here: `tensorboard` leaves a file among `result_files`.",

@@ -6,6 +6,8 @@ from functools import partial
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.training import attempts_folder
+from tokenyard.finetune.checkpoints.operator_store import CheckpointOperatorStore
+from tokenyard.finetune.checkpoints.publishing import CheckpointPublishing
 from tokenyard.finetune.job import Job
 from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.finetune.ports import (
@@ -30,6 +32,7 @@ from tokenyard.finetune.steps.attempts import Attempts
 from tokenyard.finetune.steps.canary import CanaryCheck
 from tokenyard.finetune.steps.check_files import CheckFiles
 from tokenyard.finetune.steps.evaluating import Evaluating
+from tokenyard.finetune.steps.going_live import GoingLive
 from tokenyard.finetune.steps.publishing import Publishing
 from tokenyard.finetune.steps.settlement import JobSettlement
 from tokenyard.finetune.steps.taking_in import TakingIn
@@ -41,6 +44,7 @@ from tokenyard.web.loops import Loop
 _LOG = logging.getLogger(__name__)
 SCHEDULE_INTERVAL_S = 1.0
 RECONCILE_INTERVAL_S = 0.5
+CHECKPOINTS_INTERVAL_S = 1.0
 FOLDERS_INTERVAL_S = 60.0
 FOLDERS_AT_ONCE = 50
 RECONCILE_BACKOFF_S = 2.0  # a job that fails waits on its own; the others do not wait with it
@@ -65,13 +69,23 @@ def finetune_loops(
     policy: TrainingPolicy,
     folders_kept_ms: int,
 ) -> list[Loop]:
-    """Return the loops: schedule waiting jobs, bring all jobs further, delete what is left of those that ended.
+    """Return the loops: schedule waiting jobs, bring all further, and checkpoints; delete what is left of ended ones.
 
     No two workers share `owner`.
     """
     store = JobOperatorStore(database, clock)
     attempts = Attempts(files=AttemptFiles(blobs, files), runs=runs, models=models, policy=policy, clock=clock)
-    publishing = Publishing(blobs=blobs, adapters=adapters, canary=CanaryCheck(replicas, canary), models=models)
+    going_live = GoingLive(blobs=blobs, adapters=adapters, canary=CanaryCheck(replicas, canary), models=models)
+    checkpoints = CheckpointPublishing(
+        store=CheckpointOperatorStore(database, clock),
+        blobs=blobs,
+        models=models,
+        adapters=adapters,
+        going_live=going_live,
+        policy=policy,
+        clock=clock,
+        owner=owner,
+    )
     taking_in = TakingIn(files=files, blobs=blobs, models=models, policy=policy, clock=clock)
     settlement = JobSettlement(adapters=adapters, clock=clock, evaluation_timeout_s=policy.evaluation_timeout_s)
     validation = JobValidation(
@@ -95,7 +109,7 @@ def finetune_loops(
         JobState.RESUMING: attempts.pause,
         JobState.PAUSED: attempts.give_up_paused,
         JobState.STOPPING: stop,
-        JobState.CHECKING: publishing.advance,
+        JobState.CHECKING: Publishing(going_live).advance,
         JobState.SETTLING: ResultFile(settlement.advance, store, files, blobs).advance,
         JobState.EVALUATING: Evaluating(files=files, blobs=blobs, answers=answers, clock=clock).advance,
     }
@@ -103,6 +117,7 @@ def finetune_loops(
     return [
         Loop("schedule training", partial(store.schedule, policy, plans, nodes), SCHEDULE_INTERVAL_S),
         Loop("reconcile training", reconciler.step, RECONCILE_INTERVAL_S, max_backoff_s=RECONCILE_BACKOFF_S),
+        Loop("publish checkpoints", checkpoints.step, CHECKPOINTS_INTERVAL_S, max_backoff_s=RECONCILE_BACKOFF_S),
         _folder_loop(store, blobs, clock, folders_kept_ms),
     ]
 

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.ids import JobId, OrganizationId
+from tokenyard.finetune.checkpoints.operator_store import has_due_checkpoints
 from tokenyard.finetune.job import Job, job_of
 from tokenyard.finetune.planning.estimate import PastTraining, past_training
 from tokenyard.finetune.planning.fair_share import NO_TAGS
@@ -96,10 +97,14 @@ class JobOperatorStore:
             return past_training([job_of(row) for row in rows])
 
     async def with_folders(self, *, ended_before_s: int, limit: int) -> list[tuple[OrganizationId, JobId]]:
-        """Return jobs that ended before then and whose folder of attempts may still be there, first ended first."""
+        """Return jobs that ended before then and whose folder of attempts may still be there, first ended first.
+
+        One whose checkpoints are still to become callable needs it.
+        """
         query = (
             select(JobRow.organization, JobRow.id)
             .where(JobRow.folder_deleted_ms.is_(None), JobRow.state.in_(FINISHED), JobRow.finished_at < ended_before_s)
+            .where(~has_due_checkpoints())
             .order_by(JobRow.finished_at, JobRow.id)
             .limit(limit)
         )

@@ -83,10 +83,14 @@ class OwnAdapter(Protocol):
 
 
 class OwnAdapters(Protocol):
-    """The fine-tuned models of an organization (catalog)."""
+    """The fine-tuned models of an organization, and checkpoints of them (catalog)."""
 
     async def own_adapter(self, organization: OrganizationId, name: str) -> OwnAdapter | None:
-        """Return the live one called exactly `name`; None also where it is another's."""
+        """Return the live one called `name`, which is no alias; None also where it is another's."""
+        ...
+
+    async def fine_tunes(self, organization: OrganizationId) -> Mapping[str, str]:
+        """Return the names under which they can be called now, each with the proper name of what answers."""
         ...
 
 
@@ -157,9 +161,13 @@ class AdapterLives(Protocol):
         size: int,
         job: JobId,
         actor: ApiKeyId,
+        last_step: int | None,
         fence: Fence,
     ) -> None:
-        """Enter it; `size` is in bytes, and `QuotaExceeded` is raised where there is no room for them."""
+        """Enter it; `size` is in bytes, and `QuotaExceeded` is raised where there is no room for them.
+
+        With a `last_step` it is also called as the checkpoint of that step.
+        """
         ...
 
     async def promote(self, organization: OrganizationId, adapter: AdapterId, *, fence: Fence) -> None: ...

@@ -64,7 +64,8 @@ def fail(job: Job, error: JobError) -> JobProgress:
         state=state,
         outcome=JobOutcome.FAILED,
         error=error,
-        trained_tokens=0,
+        # It is free, unless its checkpoints stay to be called.
+        trained_tokens=job.trained_tokens if job.leaves_checkpoints else 0,
         waits_for=None,
         # A creation that failed may be tried again under its key.
         idempotency_key=None if job.state is JobState.CREATING else job.idempotency_key,
@@ -132,8 +133,8 @@ async def save(
     )
     if found.first() is None:
         raise JobChanged(before.id)
-    await _add_events(session, saved, progress.notes, now)
-    await _add_checkpoints(session, saved, progress.checkpoints)
+    await add_events(session, saved, progress.notes, now)
+    await _add_checkpoints(session, saved, progress.checkpoints, now)
     if progress.also is not None:
         await progress.also(session)
     if progress.usage is not None:
@@ -141,7 +142,8 @@ async def save(
     return saved
 
 
-async def _add_events(session: AsyncSession, job: Job, notes: Sequence[Note], now: int) -> None:
+async def add_events(session: AsyncSession, job: Job, notes: Sequence[Note], now: int) -> None:
+    """Write notes among the events of a job; `now` is unix seconds."""
     if not notes:
         return
     number = await session.scalar(select(func.max(EventRow.number)).where(EventRow.job == job.id)) or 0
@@ -169,7 +171,9 @@ async def _add_events(session: AsyncSession, job: Job, notes: Sequence[Note], no
         )
 
 
-async def _add_checkpoints(session: AsyncSession, job: Job, checkpoints: Sequence[TrainingCheckpoint]) -> None:
+async def _add_checkpoints(
+    session: AsyncSession, job: Job, checkpoints: Sequence[TrainingCheckpoint], now: int
+) -> None:
     if not checkpoints:
         return
     known = set(await session.scalars(select(CheckpointRow.step_number).where(CheckpointRow.job == job.id)))
@@ -184,5 +188,6 @@ async def _add_checkpoints(session: AsyncSession, job: Job, checkpoints: Sequenc
                     step_number=checkpoint.step_number,
                     created_at=checkpoint.created_at,
                     metrics=checkpoint.metrics,
+                    due_ms=now * 1000 if job.callable_checkpoints else None,
                 )
             )

@@ -22,6 +22,7 @@ class JobRow(Base):
     `tensorboard_file` where `integrations` (`job.Integration`s) ask for it, are there once a job that made steps has
     ended, `evaluation_file` once one that measured on held-out rows has; `held_out` is what it
     measured, a `results.held_out.HeldOut`, and `evaluation` a `job.AskedEvaluation` where one was asked for.
+    `callable_checkpoints` is how many epochs' checkpoints, the last ones, are to be callable.
     """
 
     __tablename__ = "finetune_jobs"
@@ -56,6 +57,7 @@ class JobRow(Base):
     publish_if_worse: Mapped[bool]
     evaluation: Mapped[Json | None]
     integrations: Mapped[Json | None]
+    callable_checkpoints: Mapped[int] = mapped_column(Integer, default=0)
 
     price: Mapped[Id]
     reserved_tokens: Mapped[Count]
@@ -112,8 +114,13 @@ class EventRow(Base):
 
 
 class CheckpointRow(Base):
+    """The end of an epoch. `due_ms` is when a worker looks at it next that is to make it callable; None: there is
+    nothing to be done. Until then it is leased to `lease_owner`. `adapter` is the one that answers for it, from when it
+    can be called until a later checkpoint took its place.
+    """
+
     __tablename__ = "finetune_checkpoints"
-    __table_args__ = (UniqueConstraint("job", "step_number"),)
+    __table_args__ = (UniqueConstraint("job", "step_number"), Index("ix_finetune_checkpoints_due", "due_ms"))
 
     id: Mapped[Id] = mapped_column(primary_key=True)
     organization: Mapped[Id]
@@ -121,3 +128,6 @@ class CheckpointRow(Base):
     step_number: Mapped[int] = mapped_column(Integer)
     created_at: Mapped[UnixSeconds]
     metrics: Mapped[Json]
+    adapter: Mapped[Id | None]
+    due_ms: Mapped[UnixMs | None]
+    lease_owner: Mapped[str | None] = mapped_column(String(64))

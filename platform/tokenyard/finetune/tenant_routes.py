@@ -9,6 +9,7 @@ from tokenyard.core.principal import KeyScope, Principal
 from tokenyard.finetune.creation import JobCreation
 from tokenyard.finetune.job_request import JobRequest
 from tokenyard.finetune.pausing import JobPausing
+from tokenyard.finetune.ports import OwnAdapters
 from tokenyard.finetune.store import JobStore
 from tokenyard.finetune.views import CheckpointView, EstimateView, EventView, JobView
 from tokenyard.web.auth import TenantWith
@@ -22,7 +23,7 @@ IdempotencyKey = Annotated[
 ]
 
 
-def job_router(jobs: JobStore, creation: JobCreation, pausing: JobPausing) -> APIRouter:
+def job_router(jobs: JobStore, creation: JobCreation, pausing: JobPausing, own_models: OwnAdapters) -> APIRouter:
     router = APIRouter(prefix="/v1/fine_tuning/jobs", tags=["fine-tuning"])
 
     @router.post("")
@@ -74,6 +75,7 @@ def job_router(jobs: JobStore, creation: JobCreation, pausing: JobPausing) -> AP
     ) -> Page[CheckpointView]:
         found = await jobs.get(tenant.organization, JobId(job))
         rows = await jobs.checkpoints(tenant.organization, found.id, limit=limit + 1, after=after or None)
-        return Page[CheckpointView].of([CheckpointView.of(row, found) for row in rows], limit)
+        can_be_called = await own_models.fine_tunes(tenant.organization) if rows else {}
+        return Page[CheckpointView].of([CheckpointView.of(row, found, can_be_called) for row in rows], limit)
 
     return router

@@ -1,5 +1,6 @@
 """Jobs, their events and checkpoints as the API shows them."""
 
+from collections.abc import Container
 from math import ceil
 from typing import Annotated, Literal, TypeVar
 
@@ -128,6 +129,7 @@ class JobView(Identified):
     metadata: dict[str, str] | None
     publish_if_worse: OnlyIfSet[bool] = None
     evaluation: OnlyIfSet[EvaluationView] = None
+    callable_checkpoints: OnlyIfSet[int] = None
 
     @classmethod
     def of(cls, job: Job) -> "JobView":
@@ -155,6 +157,7 @@ class JobView(Identified):
             metadata=job.metadata or None,
             publish_if_worse=job.publish_if_worse or None,
             evaluation=None if job.evaluation is None else EvaluationView.model_validate(job.evaluation),
+            callable_checkpoints=job.callable_checkpoints or None,
         )
 
 
@@ -271,7 +274,10 @@ class AdapterFileView(Identified):
 
 
 class CheckpointView(Identified):
-    """OpenAI's checkpoint object."""
+    """OpenAI's checkpoint object. `fine_tuned_model_checkpoint` is a model where `callable` says so, and otherwise only
+    a name: a job keeps as many of its last checkpoints as `callable_checkpoints` asked for, and that of the last step
+    is the model itself.
+    """
 
     object: Literal["fine_tuning.job.checkpoint"] = "fine_tuning.job.checkpoint"
     created_at: int
@@ -279,14 +285,17 @@ class CheckpointView(Identified):
     step_number: int
     metrics: dict[str, float | None]
     fine_tuning_job_id: str
+    callable: OnlyIfSet[Literal[True]] = None
 
     @classmethod
-    def of(cls, row: CheckpointRow, job: Job) -> "CheckpointView":
+    def of(cls, row: CheckpointRow, job: Job, can_be_called: Container[str]) -> "CheckpointView":
         model = job.model_name or f"ft:{job.model}"
+        name = f"{model}:ckpt-step-{row.step_number}"
         return cls(
             id=row.id,
             created_at=row.created_at,
-            fine_tuned_model_checkpoint=f"{model}:ckpt-step-{row.step_number}",
+            fine_tuned_model_checkpoint=name,
+            callable=True if name in can_be_called else None,
             step_number=row.step_number,
             metrics={"step": row.step_number, **row.metrics},
             fine_tuning_job_id=row.job,

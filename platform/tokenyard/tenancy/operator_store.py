@@ -21,6 +21,7 @@ from tokenyard.storage.transactional_outbox import OutboxMessage
 from tokenyard.tenancy.audit import EVERY_CHANGE, AuditFilter, read_audit_log
 from tokenyard.tenancy.changes import OperatorKeyEnded, write_change
 from tokenyard.tenancy.keys import Credential
+from tokenyard.tenancy.permissions.store import permitted_models
 from tokenyard.tenancy.plans.combination import NO_LIMITS, credential_of, effective_limits, effective_weight
 from tokenyard.tenancy.plans.operator_store import plan_of
 from tokenyard.tenancy.plans.prices import in_force, price_steps, publish_first_plan, publish_move
@@ -189,7 +190,9 @@ class TenancyOperatorStore:
             key, project, organization, plan = found
             # After the revision: a step that is newer than that does no harm, and one that is older would.
             prices = await self._prices(session, organization)
-            return credential_of(key, project, organization, plan, prices)
+            listed = project is not None and project.models is not None
+            permitted = await permitted_models(session, key.project_id) if listed else ()
+            return credential_of(key, project, organization, plan, prices, permitted=permitted)
 
     async def key_hash(self, key: ApiKeyId) -> str | None:
         """Return the hash under which a key is stored; None where there is none."""

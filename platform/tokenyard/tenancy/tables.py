@@ -6,7 +6,7 @@ Attributes are called as in the API.
 from typing import Annotated
 
 import msgspec
-from sqlalchemy import JSON, BigInteger, Dialect, ForeignKey, Index, Integer, String
+from sqlalchemy import JSON, BigInteger, Dialect, ForeignKey, Index, Integer, String, UniqueConstraint
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
@@ -203,6 +203,22 @@ class ApiKeyRow(Base):
     @property
     def redacted_value(self) -> str:
         return redacted(Role(self.role), self.last4)
+
+
+class CheckpointPermissionRow(Base):
+    """Lets a project use a fine-tuned model of its organization, by its proper name, whatever its own list says."""
+
+    __tablename__ = "tenancy_checkpoint_permissions"
+    __table_args__ = (
+        UniqueConstraint("project", "model"),
+        Index("ix_tenancy_checkpoint_permissions_model", "organization", "model"),
+    )
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    organization_id: Mapped[Id] = mapped_column("organization", ForeignKey("tenancy_organizations.id"))
+    project_id: Mapped[Id] = mapped_column("project", ForeignKey("tenancy_projects.id"))
+    model: Mapped[str] = mapped_column(String(255))
+    created_at: Mapped[UnixSeconds] = mapped_column("created")
 
 
 class AuditRow(Base):

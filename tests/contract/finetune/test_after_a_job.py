@@ -31,7 +31,7 @@ def _app(stack: FinetuneStack, *, downloads: bool = True) -> FastAPI:
     install_error_handlers(app)
     app.state.authenticator = FixedAuthenticator({f"ty-{name}": principal(name) for name in ("acme", "rival")})
     app.include_router(file_router(stack.files, stack.uploads(max_bytes=1_000_000), stack.blobs))
-    app.include_router(job_router(stack.jobs, stack.creation, stack.pausing))
+    app.include_router(job_router(stack.jobs, stack.creation, stack.pausing, stack.catalog))
     app.include_router(adapter_router(stack.jobs, stack.catalog, stack.blobs, allowed=downloads))
     return app
 

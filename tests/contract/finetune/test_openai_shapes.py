@@ -43,7 +43,7 @@ async def api(stack: FinetuneStack) -> AsyncIterator[Api]:
     app = FastAPI()
     install_error_handlers(app)
     app.state.authenticator = FixedAuthenticator({"ty-acme": principal()})
-    app.include_router(job_router(stack.jobs, stack.creation, stack.pausing))
+    app.include_router(job_router(stack.jobs, stack.creation, stack.pausing, stack.catalog))
     app.include_router(operator_job_router(stack.operator, stack.jobs, stack.pausing))
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://api") as client:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from support.finetune.stack import FinetuneStack
 from tokenyard.finetune.states import FINISHED, JobState
+from tokenyard.finetune.tables import CheckpointRow
 from tokenyard.storage.database import Database
 from tokenyard.web.loops import Loop
 
@@ -91,7 +93,8 @@ def _mortal_worker(stack: FinetuneStack, countdown: Countdown) -> Sequence[Loop]
 
 async def _life(stack: FinetuneStack, dies_at: int | None, scenario: str) -> Countdown:
     """Run one job to its end: by a worker that dies, then by one that does not."""
-    job = await (stack.bring() if scenario == "brought" else stack.create())
+    asked = 2 if scenario == "checkpoints" else 0
+    job = await (stack.bring() if scenario == "brought" else stack.create(callable_checkpoints=asked))
     countdown = Countdown(dies_at)
     worker = _mortal_worker(stack, countdown)
     for _ in range(20):
@@ -103,10 +106,15 @@ async def _life(stack: FinetuneStack, dies_at: int | None, scenario: str) -> Cou
             stack.outlive_leases()
             worker = stack.new_worker()
         await _world(stack, job, scenario)
-        if (await stack.job(job.id)).state in FINISHED:
+        if (await stack.job(job.id)).state in FINISHED and await _none_is_due(stack):
             break
     await _check(stack, job, scenario)
     return countdown
+
+
+async def _none_is_due(stack: FinetuneStack) -> bool:
+    async with stack.database.reading() as session:
+        return await session.scalar(select(CheckpointRow.id).where(CheckpointRow.due_ms.is_not(None))) is None
 
 
 async def _world(stack: FinetuneStack, job: Any, scenario: str) -> None:
@@ -126,7 +134,9 @@ async def _world(stack: FinetuneStack, job: Any, scenario: str) -> None:
             await stack.cluster.tell(run, "Step 1")
             await stack.jobs.cancel(job.organization, job.id)
         else:
-            await stack.cluster.tell(run, "Step 1", "Step 2")
+            await stack.cluster.tell(run, "Step 1", "Step 2", total=30)
+            for seq, step in enumerate((10, 20, 30), 3) if scenario == "checkpoints" else ():
+                await stack.cluster.checkpoint(run, step, seq=seq)
             await stack.cluster.succeed(run, tokens=400)
     if (await stack.job(job.id)).state is JobState.PAUSED:
         await stack.pausing.resume(job.organization, job.id)
@@ -142,7 +152,8 @@ async def _check(stack: FinetuneStack, job: Any, scenario: str) -> None:
     messages = await stack.messages(end)
     assert len(messages) == len(set(messages)), "every event is there once"
     live = [adapter for adapter, life in stack.catalog.lives.items() if life[-1] == "live"]
-    assert live == ([] if scenario == "cancel" else [end.adapter])
+    hosted = {"cancel": set(), "checkpoints": {f"{end.adapter}-step-20", end.adapter}}
+    assert set(live) == hosted.get(scenario, {end.adapter})
     assert stack.reservations.open[job.id] == end.reserved_amount
     if scenario == "brought":
         assert (stack.cluster.submissions, end.trained_tokens) == ([], 0)
@@ -159,7 +170,7 @@ def _is_death(error: BaseException) -> bool:
 
 # The longer stories share most of their points with the plain one, so only some of theirs are tried.
 @pytest.mark.parametrize(
-    ("scenario", "every"), [("plain", 1), ("lost", 3), ("cancel", 2), ("paused", 3), ("brought", 1)]
+    ("scenario", "every"), [("plain", 1), ("lost", 3), ("cancel", 2), ("paused", 3), ("brought", 1), ("checkpoints", 7)]
 )
 async def test_any_point_of_death_leads_to_the_same_end(
     tmp_path: Path, empty_sqlite: Path, scenario: str, every: int

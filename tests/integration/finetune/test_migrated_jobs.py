@@ -56,5 +56,5 @@ async def _check(url: str) -> None:
     assert JobView.of(job).method.type == "supervised"
     assert (job.publish_if_worse, job.held_out, job.evaluation_file) == (False, None, None)
     [row] = await jobs.checkpoints(organization, job.id, limit=2, after=None)
-    assert CheckpointView.of(row, job).metrics == {"step": 10, "train_loss": 0.5}
+    assert CheckpointView.of(row, job, ()).metrics == {"step": 10, "train_loss": 0.5}
     await database.close()

@@ -8,29 +8,17 @@ import pytest
 from redis.asyncio import Redis
 
 from support.finetune.adapter_files import adapter_weights
-from support.finetune.ports import SMALL_MODEL, FixedModels, FixedPrices
+from support.finetune.served_catalog import ServedCatalog
 from support.finetune.stack import FinetuneStack, principal
 from tokenyard.catalog.adapters.adapter_catalog import AdapterCatalog
-from tokenyard.catalog.changes import TOPIC, CatalogCarrier
 from tokenyard.catalog.models import ModelCatalog
 from tokenyard.catalog.operator_store import CatalogOperatorStore
-from tokenyard.catalog.push import CatalogPush
-from tokenyard.catalog.store import CatalogStore
 from tokenyard.core.adapters import FineTunedName
 from tokenyard.core.errors import ModelNotFound, QuotaExceeded
 from tokenyard.finetune.job import Job
 from tokenyard.finetune.job_request import JobRequest
 from tokenyard.finetune.states import JobState
-from tokenyard.storage.transactional_outbox import TransactionalOutbox
-from tokenyard.tenancy.store import record
 from tokenyard.web.loops import Loop
-
-
-class ServedModels(FixedModels):
-    """The one base model, as the catalog asks for it."""
-
-    def all(self) -> Sequence[Any]:
-        return [SMALL_MODEL]
 
 
 @dataclass
@@ -61,15 +49,11 @@ class Publication:
 
 @pytest.fixture
 async def publication(stack: FinetuneStack, redis: Redis) -> Publication:
-    bases: Any = ServedModels()
-    store = CatalogStore(stack.database, stack.clock, record, stack.quota)
-    models = ModelCatalog(bases, store, FixedPrices(), stack.clock, now=stack.clock)
-    outbox = TransactionalOutbox(stack.database, redis, stack.clock, {TOPIC: CatalogCarrier(redis).carry})
-    adapters = AdapterCatalog(bases, store, models, CatalogPush(models, outbox))
+    catalog = ServedCatalog.over(stack, redis)
     job = await stack.create()
     await stack.rounds(2)
     await stack.cluster.succeed(f"{job.id}-1", tokens=500)
-    return Publication(stack, models, adapters, CatalogOperatorStore(stack.database, stack.clock, record), job)
+    return Publication(stack, catalog.models, catalog.adapters, catalog.operator, job)
 
 
 def once(owner: Any, name: str, meanwhile: Callable[[], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,12 +124,8 @@ async def test_a_worker_that_comes_back_after_its_job_was_cancelled_and_ended(
 
 async def test_a_model_that_there_is_no_room_for_never_goes_live(publication: Publication, redis: Redis) -> None:
     stack, owner = publication.stack, publication.job.organization
-    bases: Any = ServedModels()
     small = stack.quota_of(await stack.quota.used(owner) + 1_000)
-    store = CatalogStore(stack.database, stack.clock, record, small)
-    outbox = TransactionalOutbox(stack.database, redis, stack.clock, {TOPIC: CatalogCarrier(redis).carry})
-    push = CatalogPush(publication.models, outbox)
-    adapters = AdapterCatalog(bases, store, publication.models, push)
+    adapters = ServedCatalog.over(stack, redis, small).adapters
     for _ in range(3):
         await stack.round(stack.new_worker(adapters=adapters))
     end = await stack.job(publication.job.id)

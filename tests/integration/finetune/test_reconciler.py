@@ -64,7 +64,7 @@ async def test_a_job_becomes_a_live_model_and_a_usage_event(stack: FinetuneStack
         "The job has successfully completed",
     ]
     [row] = await stack.jobs.checkpoints(job.organization, job.id, limit=10, after=None)
-    checkpoint = CheckpointView.of(row, done)
+    checkpoint = CheckpointView.of(row, done, await stack.catalog.fine_tunes(job.organization))
     assert checkpoint.fine_tuned_model_checkpoint == f"{name}:ckpt-step-10"
     assert checkpoint.metrics == {"step": 10, "train_loss": 0.5}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from support.finetune.adapter_files import lora_config
+from support.finetune.adapter_files import adapter_weights, lora_config
 from tokenyard.core.datasets.checking import (
     CheckError,
     CheckResult,
@@ -22,6 +22,8 @@ from tokenyard.core.training import (
     ADAPTER_FOLDER,
     ADAPTER_WEIGHTS,
     BEGUN_FILE,
+    CHECKPOINT_FILE,
+    CHECKPOINTS_FOLDER,
     MANIFEST_FILE,
     PAUSE_FILE,
     RESULT_FILE,
@@ -169,9 +171,13 @@ class TrainingCluster:
             submission, f"{step_folder(RESUME_FOLDER, step)}/{RESUME_POINT_FILE}", msgspec.json.encode(point)
         )
 
-    async def checkpoint(self, submission: str, step: int, *, seq: int) -> None:
-        """Tell of a checkpoint, as event number `seq`."""
-        told = msgspec.structs.replace(_CHECKPOINT, step_number=step, path=step_folder("checkpoints", step))
+    async def checkpoint(self, submission: str, step: int, *, seq: int, weights: bytes | None = None) -> None:
+        """Leave a checkpoint and tell of it, as event number `seq`."""
+        told = msgspec.structs.replace(_CHECKPOINT, step_number=step, path=step_folder(CHECKPOINTS_FOLDER, step))
+        rank = self.specs[submission].lora.rank
+        await self._write(submission, f"{told.path}/{ADAPTER_WEIGHTS}", weights or adapter_weights(rank=rank))
+        await self._write(submission, f"{told.path}/{ADAPTER_CONFIG}", lora_config(rank=rank))
+        await self._write(submission, f"{told.path}/{CHECKPOINT_FILE}", msgspec.json.encode(told))
         event = TrainingEvent(
             seq=seq, created_at=STARTED_AT, level="info", message=f"Checkpoint created at step {step}", checkpoint=told
         )

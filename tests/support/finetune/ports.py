@@ -112,6 +112,7 @@ class MemoryAdapterCatalog:
         self.paths: dict[AdapterId, tuple[str, str]] = {}
         self.names: dict[AdapterId, FineTunedName] = {}
         self.owners: dict[AdapterId, OrganizationId] = {}
+        self.last_steps: dict[AdapterId, int] = {}
 
     async def path(self, organization: OrganizationId, adapter: AdapterId) -> str | None:
         folder = self.paths.get(adapter, ("", ""))[0]
@@ -129,14 +130,17 @@ class MemoryAdapterCatalog:
         size: int,
         job: JobId,
         actor: ApiKeyId,
+        last_step: int | None,
         fence: Fence,
     ) -> None:
         async with self._database.transaction() as session:
             await fence(session)
-        self.names[name.id] = name
-        self.owners[name.id] = organization
-        self.paths[name.id] = (path, digest)
-        self._next(name.id, "checking")
+        self.names[name.adapter] = name
+        self.owners[name.adapter] = organization
+        self.paths[name.adapter] = (path, digest)
+        if last_step is not None:
+            self.last_steps[name.adapter] = last_step
+        self._next(name.adapter, "checking")
 
     async def promote(self, organization: OrganizationId, adapter: AdapterId, *, fence: Fence) -> None:
         async with self._database.transaction() as session:
@@ -148,11 +152,21 @@ class MemoryAdapterCatalog:
             self._next(adapter, "retired")
 
     async def own_adapter(self, organization: OrganizationId, name: str) -> OwnModel | None:
+        proper = (await self.fine_tunes(organization)).get(name)
         for adapter, found in self.names.items():
-            if str(found) == name and self.owners[adapter] == organization and self.lives[adapter][-1] == "live":
+            if str(found) == proper:
                 path, digest = self.paths[adapter]
-                return OwnModel(found.base, AdapterRef(adapter, name, path, digest))
+                return OwnModel(found.base, AdapterRef(adapter, proper, path, digest))
         return None
+
+    async def fine_tunes(self, organization: OrganizationId) -> Mapping[str, str]:
+        names = {}
+        for adapter, name in self.names.items():
+            if self.owners[adapter] == organization and self.lives[adapter][-1] == "live":
+                names[str(name)] = str(name)
+                if adapter in self.last_steps:
+                    names[str(name.at_step(self.last_steps[adapter]))] = str(name)
+        return names
 
     def _next(self, adapter: AdapterId, state: str) -> None:
         life = self.lives.setdefault(adapter, [])

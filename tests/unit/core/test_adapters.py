@@ -42,6 +42,21 @@ def test_a_name_reads_back() -> None:
     name = FineTunedName("small", "acme", "sky", AdapterId("0123"))
     assert parse_fine_tuned(str(name)) == name
     assert parse_fine_tuned("ft:small:acme:sky") is None
+    checkpoint = name.at_step(40)
+    assert str(checkpoint) == "ft:small:acme:sky:0123:ckpt-step-40", "as OpenAI's are called"
+    assert parse_fine_tuned(str(checkpoint)) == checkpoint
+    assert (name.adapter, checkpoint.adapter) == ("0123", "0123-step-40")
+    for end in (
+        "",
+        "ckpt-step-",
+        "ckpt-step-0",
+        "ckpt-step-04",
+        "ckpt-step-4x",
+        "ckpt-step-4\n",
+        "CKPT-STEP-4",
+        "step-4",
+    ):
+        assert parse_fine_tuned(f"{name}:{end}") is None
     assert [valid_suffix(text) for text in ("sky-1", "", "-sky", "Sky", "a" * 65)] == [True, *[False] * 4]
 
 

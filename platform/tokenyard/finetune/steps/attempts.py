@@ -12,6 +12,7 @@ from tokenyard.core.training import (
     INTERRUPTED,
     RunState,
     RunStatus,
+    TrainingCheckpoint,
     TrainingError,
     TrainingEvent,
     TrainingResult,
@@ -140,10 +141,11 @@ class Attempts:
     async def _stopping(self, job: Job, result: TrainingResult | None) -> JobProgress:
         if await self._stop_run(job) or not await self._is_told(job, result):
             return JobProgress(job)
-        after = _settling(job)
-        if job.outcome is JobOutcome.CANCELLED:
+        checkpoints = result.checkpoints if result is not None else ()
+        after = _named(_settling(job), checkpoints)
+        if after.outcome is JobOutcome.CANCELLED or after.leaves_checkpoints:
             after = msgspec.structs.replace(after, trained_tokens=await self._trained_tokens(job, result))
-        return JobProgress(after, checkpoints=result.checkpoints if result is not None else ())
+        return JobProgress(after, checkpoints=checkpoints)
 
     async def _trained_tokens(self, job: Job, result: TrainingResult | None) -> int:
         """Return the tokens of all steps of which something is left, never more than was reserved for the job."""
@@ -246,11 +248,16 @@ def _with_events(job: Job, events: Sequence[TrainingEvent]) -> JobProgress:
     if not events:
         return JobProgress(job)
     checkpoints = tuple(event.checkpoint for event in events if event.checkpoint is not None)
-    # A checkpoint is listed under the name of the model, which has it from then on.
-    adapter = job.adapter or (new_adapter_id() if checkpoints else None)
     steps = steps_after(job.steps, events)
-    after = msgspec.structs.replace(job, events_taken=events[-1].seq, adapter=adapter, steps=steps)
+    after = msgspec.structs.replace(_named(job, checkpoints), events_taken=events[-1].seq, steps=steps)
     return JobProgress(after, tuple(_note(job, event) for event in events), checkpoints)
+
+
+def _named(job: Job, checkpoints: Sequence[TrainingCheckpoint]) -> Job:
+    """Give the model its name with the first checkpoint, which is listed under it."""
+    if job.adapter is not None or not checkpoints:
+        return job
+    return msgspec.structs.replace(job, adapter=new_adapter_id())
 
 
 def _end_notes(job: Job) -> Iterator[Note]:

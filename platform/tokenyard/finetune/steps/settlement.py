@@ -3,8 +3,9 @@
 Who pays: a job that succeeds pays for every token it trained on; one that is cancelled, by its tenant or because it was
 paused for too long, pays for the steps of which a resume point is left, to the token; one that was trained to its end
 and is no better than its base pays for every token, too: its data and settings are the tenant's, and what it measured
-is left. Any other that fails pays nothing, whoever is to blame: neither a fault of the platform nor a model that the
-gate refuses is worth anything to anybody.
+is left. One that fails and leaves checkpoints that can be called pays its steps as one that is cancelled. Any other
+that fails pays nothing, whoever is to blame: neither a fault of the platform nor a model that the gate refuses is worth
+anything to anybody.
 """
 
 import msgspec
@@ -63,5 +64,7 @@ def _final_notes(job: Job) -> tuple[Note, ...]:
             Note(message="The job has successfully completed", source="end"),
         )
     if job.outcome is JobOutcome.FAILED and job.error is not None:
-        return (Note(message=f"The job failed: {job.error.message}", level="error", source="end"),)
+        charged = f" Its checkpoints stay, so {job.trained_tokens} trained tokens are charged."
+        message = f"The job failed: {job.error.message}" + (charged if job.leaves_checkpoints else "")
+        return (Note(message=message, level="error", source="end"),)
     return (Note(message=f"The job has stopped; {job.trained_tokens} trained tokens are charged", source="end"),)

@@ -22,13 +22,14 @@ from tokenyard.core.training import (
 )
 from tokenyard.finetune.job import Job
 from tokenyard.finetune.ports import OwnAdapters, TrainableModels
-from tokenyard.finetune.steps.publishing import hashed
+from tokenyard.finetune.steps.going_live import hashed
 from tokenyard.storage.blobs import BlobStore
 
 
 class StartingPoint(NamedTuple):
-    """A fine-tuned model: its base, and what its adapter is."""
+    """A fine-tuned model or checkpoint: its proper name, its base, and what its adapter is."""
 
+    name: str
     base: str
     lora: LoraSettings
 
@@ -53,7 +54,7 @@ class StartingPoints:
         self._models = models
 
     async def find(self, organization: OrganizationId, name: str) -> StartingPoint | None:
-        """Return the organization's live fine-tuned model of this name, or None.
+        """Return the organization's live fine-tuned model, or checkpoint of one, of this name, or None.
 
         One whose base model is another by now, or whose files are gone, raises `InvalidRequest`.
         """
@@ -77,7 +78,7 @@ class StartingPoints:
             use_rslora=said.use_rslora,
             start=found.ref,
         )
-        return StartingPoint(found.base, lora)
+        return StartingPoint(found.ref.name, found.base, lora)
 
 
 def start_folder(job: Job) -> str:

@@ -1,7 +1,8 @@
 """How a plan, an organization, a project and a key combine into what one caller may do (ADR 19).
 
 An organization's own statement replaces its plan's, field by field. Apart from that every scope holds by itself, so the
-narrowest limit decides, and a model must be allowed by each scope that has a list.
+narrowest limit decides, and a model must be allowed by each scope that has a list. A permission for a fine-tuned model
+is one more entry of its project's list (ADR 46).
 """
 
 from collections.abc import Mapping, Sequence
@@ -48,8 +49,13 @@ def credential_of(
     organization: OrganizationRow | None,
     plan: PlanRow | None,
     prices: Sequence[PriceStep] = (),
+    *,
+    permitted: Sequence[str] = (),
 ) -> Credential | None:
-    """Return who holds `key`, or None where it has ended. `prices` are the organization's, now and later."""
+    """Return who holds `key`, or None where it has ended.
+
+    `prices` are the organization's, now and later; `permitted` are models that the project may use besides its list.
+    """
     if key.revoked_at is not None:
         return None
     addresses = None if key.addresses is None else Networks(key.addresses)
@@ -70,7 +76,7 @@ def credential_of(
         weight=effective_weight(organization.weight, plan),
         models=(
             *_allowed("key", key.id, key.models),
-            *_allowed("project", project.id, project.models),
+            *_allowed("project", project.id, None if project.models is None else [*project.models, *permitted]),
             *_allowed("organization", organization.id, _models(organization, plan)),
         ),
         model_limits=(*_model_limits(key.id, key.model_limits), *_model_limits(project.id, project.model_limits)),
