@@ -86,6 +86,8 @@ class Settings(BaseSettings):
     # May their owners take the files of fine-tuned models along?
     adapter_downloads: bool = True
 
+    # A job trains on so many workers at once, each with so many CPUs and GPUs.
+    training_workers: int = Field(default=1, ge=1)
     training_num_cpus: float = 1.0
     training_num_gpus: float = 0.0
     training_timeout_s: int = 3600

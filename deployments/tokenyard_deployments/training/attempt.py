@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 from typing import Literal
+from uuid import uuid4
 
 import fsspec
 import msgspec
@@ -79,7 +80,7 @@ class AttemptFolder:
 
     def write(self, path: str, data: bytes) -> None:
         """Write a small file; it appears whole or not at all."""
-        partial = f"{self.root}/{_UPLOADING}/{path}"
+        partial = f"{self.root}/{_UPLOADING}/{uuid4().hex}"  # workers may write the same file at the same moment
         self.fs.makedirs(_parent(partial), exist_ok=True)
         self.fs.makedirs(_parent(f"{self.root}/{path}"), exist_ok=True)
         self.fs.pipe_file(partial, data)

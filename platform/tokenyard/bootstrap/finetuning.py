@@ -47,7 +47,10 @@ def training_policy(settings: Settings) -> TrainingPolicy:
         autoscaled=settings.training_autoscaled,
         max_running_per_organization=settings.training_max_running_per_organization,
         resources=TrainingResources(
-            cpus=settings.training_num_cpus, gpus=settings.training_num_gpus, timeout_s=settings.training_timeout_s
+            num_workers=settings.training_workers,
+            cpus=settings.training_num_cpus,
+            gpus=settings.training_num_gpus,
+            timeout_s=settings.training_timeout_s,
         ),
     )
 
