@@ -42,7 +42,8 @@ class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     `batch_size` is rows a step over all workers; `beta` is of DPO alone. `warmup_ratio` is a part of all steps.
     `early_stopping_patience` is how many epochs may pass without a lower validation loss; with it, the adapter of the
     epoch with the lowest is kept. `packing` lays the rows of a step behind each other instead of padding them, and
-    changes neither which rows those are nor what is learnt. None stands for the default of training.
+    changes neither which rows those are nor what is learnt. `group_by_length` puts rows of about the same length into a
+    step. None stands for the default of training.
     """
 
     n_epochs: int
@@ -55,6 +56,7 @@ class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     max_grad_norm: float | None = None
     early_stopping_patience: int | None = None
     packing: bool | None = None
+    group_by_length: bool | None = None
 
 
 class LoraSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,15 +14,30 @@ from tokenyard_deployments.training.steps.tokens import StepTokens
 ROWS = st.lists(st.integers(1, 2048), min_size=1, max_size=40)
 
 
-@given(ROWS, st.integers(1, 12), st.integers(1, 4), st.integers(0, 2**31 - 1))
-def test_all_steps_together_are_every_row_once_an_epoch(rows: list[int], batch: int, epochs: int, seed: int) -> None:
-    order = RowOrder(rows, rows_a_step=batch, seed=seed)
+@given(ROWS, st.integers(1, 12), st.integers(1, 4), st.integers(0, 2**31 - 1), st.booleans())
+def test_all_steps_together_are_every_row_once_an_epoch(
+    rows: list[int], batch: int, epochs: int, seed: int, by_length: bool
+) -> None:
+    order = RowOrder(rows, rows_a_step=batch, seed=seed, by_length=by_length)
     tokens = StepTokens(order)
     sums = [tokens.upto(step) for step in range(epochs * order.steps_per_epoch + 1)]
     assert sums[0] == 0
     assert sums[-1] == epochs * sum(rows)
     assert all(before < after for before, after in pairwise(sums))
     assert sums[:: order.steps_per_epoch] == [epoch * sum(rows) for epoch in range(epochs + 1)]
+
+
+@given(ROWS, st.integers(1, 12), st.integers(0, 2**31 - 1))
+def test_steps_by_length_are_no_more_apart_than_their_neighbours(rows: list[int], batch: int, seed: int) -> None:
+    """All rows are few enough to be sorted together: no row lies between two of another step."""
+    order = RowOrder(rows, rows_a_step=batch, seed=seed, by_length=True)
+    for epoch in range(2):
+        taken = order.of_epoch(epoch)
+        assert sorted(taken) == list(range(len(rows)))
+        assert taken == RowOrder(rows, rows_a_step=batch, seed=seed, by_length=True).of_epoch(epoch)
+        steps = [[rows[row] for row in taken[at : at + batch]] for at in range(0, len(taken), batch)]
+        spans = sorted((min(step), max(step)) for step in steps)
+        assert all(before[1] <= after[0] for before, after in pairwise(spans))
 
 
 @given(ROWS, st.integers(1, 12), st.integers(0, 2**31 - 1), st.data())

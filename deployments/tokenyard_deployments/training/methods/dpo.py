@@ -30,7 +30,7 @@ from tokenyard_deployments.training.methods.lora import adapted_model
 from tokenyard_deployments.training.preferences import Pair, Pairs, encode_preferences
 from tokenyard_deployments.training.reporting import Measure, TrainingReporter
 from tokenyard_deployments.training.resuming import ResumePoints, resume
-from tokenyard_deployments.training.steps.order import RowOrder
+from tokenyard_deployments.training.steps.order import row_order
 from tokenyard_deployments.training.steps.passes import PassTrainer, WorkerPasses
 
 _START_LOSS = math.log(2)  # of a model that has not moved from its reference
@@ -113,7 +113,7 @@ def _trainer(
     )
     row_tokens = [pair.tokens for pair in pairs]
     trainer.passes = WorkerPasses(
-        RowOrder(row_tokens, rows_a_step=spec.hyperparameters.batch_size, seed=spec.seed),
+        row_order(spec, row_tokens),
         rank=worker.rank,
         workers=worker.workers,
         rows_a_pass=arguments["per_device_train_batch_size"],

@@ -22,7 +22,7 @@ from tokenyard_deployments.training.methods.early_stopping import early_stopping
 from tokenyard_deployments.training.methods.lora import adapted_model
 from tokenyard_deployments.training.reporting import TrainingReporter
 from tokenyard_deployments.training.resuming import ResumePoints, resume
-from tokenyard_deployments.training.steps.order import RowOrder
+from tokenyard_deployments.training.steps.order import row_order
 from tokenyard_deployments.training.steps.passes import PassTrainer, WorkerPasses
 
 _BLANK = {"input_ids": [0, 0], "labels": [IGNORED, IGNORED]}
@@ -54,7 +54,7 @@ def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
         row_tokens = [len(example.input_ids) for example in training]
         tokens_of = _packed_tokens(row_tokens) if packs else lambda rows: rows * training.longest
         arguments = trainer_arguments(spec, scratch, rows=len(training), tokens_of=tokens_of, workers=worker.workers)
-        order = RowOrder(row_tokens, rows_a_step=spec.hyperparameters.batch_size, seed=spec.seed)
+        order = row_order(spec, row_tokens)
         measure = partial(evaluate, examples=validation) if validation else None
         trainer = _ChatTrainer(
             model=model,
