@@ -33,7 +33,8 @@ _CHECKPOINT = "checkpoint.json"  # written last: the checkpoint is whole when it
 _UPLOADING = "uploading"
 _FAILURE = "failure.json"
 _ADAPTER = (ADAPTER_WEIGHTS, ADAPTER_CONFIG)
-_RESUME_STATE = (*_ADAPTER, "trainer_state.json", "optimizer.pt", "scheduler.pt")
+_SHARDED = ("pytorch_model_fsdp.bin", "optimizer.bin")  # of what was spread over workers, whole again
+_RESUME_STATE = (*_ADAPTER, "trainer_state.json", "optimizer.pt", "scheduler.pt", *_SHARDED)
 _RANDOM_STATES = "rng_state*.pth"  # one for each worker
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import distributed
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -167,7 +168,9 @@ def resume(spec: TrainingSpec, folder: AttemptFolder, target: Path, *, report: b
 
 def is_finite(model: Any) -> bool:
     """Tell whether what is trained are numbers: a step's loss is of the weights before it."""
-    return all(bool(torch.isfinite(weight).all()) for weight in model.parameters() if weight.requires_grad)
+    trained = (weight for weight in model.parameters() if weight.requires_grad)
+    own = (weight.to_local() if isinstance(weight, DTensor) else weight for weight in trained)
+    return all(bool(torch.isfinite(weight).all()) for weight in own)
 
 
 def ends_epoch(state: Any) -> bool:

@@ -34,6 +34,8 @@ BASE_LEARNING_RATES: Mapping[str, float] = {"supervised": 4e-4, "dpo": 1e-4}
 
 
 Schedule = Literal["linear", "cosine", "constant"]
+Strategy = Literal["ddp", "fsdp"]
+Quantization = Literal["nf4"]
 
 
 class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -77,6 +79,8 @@ class LoraSettings(msgspec.Struct, frozen=True, kw_only=True):
 class TrainingResources(msgspec.Struct, frozen=True, kw_only=True):
     """What the job asks Ray for. `cpus` and `gpus` are per worker; `threads` 0 means every core of the machine.
 
+    With the `strategy` "ddp" each worker holds the base whole, with "fsdp" the GPUs of all of them hold it together.
+
     `nice` puts training below serving on a shared machine; `timeout_s` bounds an attempt from when its workers have
     room. A point to go on from is saved when `resume_interval_s` have passed since the last one, and saving takes no
     more than `resume_share` of the time.
@@ -85,6 +89,7 @@ class TrainingResources(msgspec.Struct, frozen=True, kw_only=True):
     num_workers: int = 1
     cpus: float = 1.0
     gpus: float = 0.0
+    strategy: Strategy = "ddp"
     threads: int = 0
     nice: int = 15
     timeout_s: float = 3600.0
@@ -116,6 +121,7 @@ class TrainingSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `resume_url` is the output folder of an earlier attempt: training goes on from its last resume point.
     Otherwise it begins with the adapter in the folder `start_url`, or where there is none, with random weights.
+    `quantization` is how the frozen base is held while the adapter is trained; None: as it is.
     """
 
     job: JobId
@@ -134,6 +140,7 @@ class TrainingSpec(msgspec.Struct, frozen=True, kw_only=True):
     resume_url: str | None = None
     start_url: str | None = None
     lora: LoraSettings = LoraSettings()
+    quantization: Quantization | None = None
     resources: TrainingResources = TrainingResources()
 
 

@@ -24,12 +24,12 @@ from tokenyard.core.ids import JobId
 from tokenyard.core.training import (
     ADAPTER_WEIGHTS,
     LoraSettings,
-    ResumePoint,
     RunState,
     TrainingSpec,
     TrainingStatus,
     submission_id,
 )
+from tokenyard_deployments.training.attempt import AttemptFolder
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.long]
 
@@ -86,9 +86,7 @@ def apart(ours: Path, theirs: Path) -> float:
 
 
 @pytest.mark.parametrize("method", ["supervised", "dpo"])
-async def test_two_workers_train_the_steps_of_one(
-    jobs: RayJobs, base_model: Path, tmp_path: Path, method: str
-) -> None:
+async def test_two_workers_train_the_steps_of_one(jobs: RayJobs, base_model: Path, tmp_path: Path, method: str) -> None:
     two = spec_of(tmp_path, base_model, method)
     folder = await ray_job.start(jobs, two)
     one = spec_of(tmp_path, base_model, method, workers=1)
@@ -98,7 +96,8 @@ async def test_two_workers_train_the_steps_of_one(
 
     result = ray_job.result_of(folder)
     ray_job.check_published(folder, result)
-    expected = msgspec.json.decode(next(alone.glob("resume/*/point.json")).read_bytes(), type=ResumePoint)
+    expected = AttemptFolder(one.output_url).resume_point()
+    assert expected is not None
     assert result.trained_tokens == expected.trained_tokens
     counts = json.loads((alone / "summary.json").read_bytes())
     assert result.trained_tokens == EPOCHS * counts["tokens_per_epoch"]
@@ -165,7 +164,9 @@ async def test_they_stop_early_at_the_same_step(jobs: RayJobs, base_model: Path,
     rows = [{other.get(name, name): value for name, value in row(n, "dpo").items()} for n in range(4)]
     held_out.write_text("".join(json.dumps(one) + "\n" for one in rows))
     wanted = msgspec.structs.replace(spec.hyperparameters, n_epochs=50, early_stopping_patience=1)
-    spec = msgspec.structs.replace(spec, validation_url=f"file://{held_out}", hyperparameters=wanted)
+    spec = msgspec.structs.replace(
+        spec, job=JobId("ftjob-early"), validation_url=f"file://{held_out}", hyperparameters=wanted
+    )
     folder = await ray_job.start(jobs, spec)
     assert await ray_job.end_of(jobs, spec) is RunState.SUCCEEDED, await jobs.logs(submission_id(spec.job, 1))
     result = ray_job.result_of(folder)

@@ -27,11 +27,13 @@ from tokenyard_deployments.training.methods import TrainingWorker
 from tokenyard_deployments.training.methods.arguments import trainer_arguments
 from tokenyard_deployments.training.methods.early_stopping import early_stopping
 from tokenyard_deployments.training.methods.lora import adapted_model
+from tokenyard_deployments.training.methods.sharding import sharding_arguments
 from tokenyard_deployments.training.preferences import Pair, Pairs, encode_preferences
 from tokenyard_deployments.training.reporting import Measure, TrainingReporter
 from tokenyard_deployments.training.resuming import ResumePoints, resume
+from tokenyard_deployments.training.steps.loading import PassTrainer
 from tokenyard_deployments.training.steps.order import row_order
-from tokenyard_deployments.training.steps.passes import PassTrainer, WorkerPasses
+from tokenyard_deployments.training.steps.passes import WorkerPasses
 
 _START_LOSS = math.log(2)  # of a model that has not moved from its reference
 _REFERENCE = "ref"  # TRL's name of it
@@ -75,7 +77,7 @@ def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
         _begin(spec, folder, training, validation)
     with tempfile.TemporaryDirectory(prefix="tokenyard-train-") as scratch:
         trainer = _trainer(spec, scratch, training.pairs, tokenizer, worker)
-        measure = _measure(spec, trainer.model, validation) if writes and validation else None
+        measure = _measure(spec, trainer.model, validation) if validation and worker.measures(spec) else None
         trainer.add_callback(TrainingReporter(folder, measure, writes=writes, on_epoch=worker.on_epoch))
         for callback in early_stopping(spec, folder, writes=writes):
             trainer.add_callback(callback)
@@ -107,7 +109,7 @@ def _trainer(
     model = adapted_model(spec)
     trainer = _PreferenceTrainer(
         model=model,
-        args=DPOConfig(**arguments, beta=_beta(spec)),
+        args=DPOConfig(**arguments | sharding_arguments(spec.resources, model), beta=_beta(spec)),
         train_dataset=Dataset.from_list([msgspec.structs.asdict(pair) for pair in pairs]),
         processing_class=tokenizer,
     )

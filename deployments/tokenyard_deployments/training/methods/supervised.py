@@ -20,10 +20,12 @@ from tokenyard_deployments.training.methods import TrainingWorker
 from tokenyard_deployments.training.methods.arguments import trainer_arguments
 from tokenyard_deployments.training.methods.early_stopping import early_stopping
 from tokenyard_deployments.training.methods.lora import adapted_model
+from tokenyard_deployments.training.methods.sharding import sharding_arguments
 from tokenyard_deployments.training.reporting import TrainingReporter
 from tokenyard_deployments.training.resuming import ResumePoints, resume
+from tokenyard_deployments.training.steps.loading import PassTrainer
 from tokenyard_deployments.training.steps.order import row_order
-from tokenyard_deployments.training.steps.passes import PassTrainer, WorkerPasses
+from tokenyard_deployments.training.steps.passes import WorkerPasses
 
 _BLANK = {"input_ids": [0, 0], "labels": [IGNORED, IGNORED]}
 
@@ -55,10 +57,12 @@ def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
         tokens_of = _packed_tokens(row_tokens) if packs else lambda rows: rows * training.longest
         arguments = trainer_arguments(spec, scratch, rows=len(training), tokens_of=tokens_of, workers=worker.workers)
         order = row_order(spec, row_tokens)
-        measure = partial(evaluate, examples=validation) if validation else None
+        measure = partial(evaluate, examples=validation) if validation and worker.measures(spec) else None
         trainer = _ChatTrainer(
             model=model,
-            args=SFTConfig(**arguments, dataset_kwargs={"skip_prepare_dataset": True}),
+            args=SFTConfig(
+                **arguments | sharding_arguments(spec.resources, model), dataset_kwargs={"skip_prepare_dataset": True}
+            ),
             train_dataset=training.dataset,
             processing_class=tokenizer,
             callbacks=[

@@ -6,7 +6,6 @@ from accelerate.data_loader import SeedableRandomSampler  # type: ignore[import-
 
 from tokenyard.core.training import TrainingSpec
 
-
 _STEPS_TOGETHER = 50
 
 

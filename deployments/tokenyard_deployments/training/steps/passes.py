@@ -5,15 +5,12 @@ that is left over is blank: a row with nothing to learn, so that every row is le
 whoever takes part in it.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import Any
-
-from torch.utils.data import DataLoader, Dataset, Sampler
+from collections.abc import Iterator
 
 from tokenyard_deployments.training.steps.order import RowOrder
 
 
-class WorkerPasses(Sampler[list[int]]):
+class WorkerPasses:
     """Of all workers, each pass has equally many places. The blank row's number is that after the last row."""
 
     def __init__(self, order: RowOrder, *, rank: int, workers: int, rows_a_pass: int) -> None:
@@ -42,42 +39,3 @@ class WorkerPasses(Sampler[list[int]]):
 
     def _places(self, rows: int) -> int:
         return -(-rows // self.workers)
-
-
-class _RowsAndBlank(Dataset[Any]):
-    def __init__(self, rows: Any, blank: Mapping[str, Any]) -> None:
-        self._rows = rows
-        self._blank = blank
-
-    def __len__(self) -> int:
-        return len(self._rows) + 1
-
-    def __getitem__(self, index: int) -> Any:
-        return self._blank if index == len(self._rows) else self._rows[index]
-
-
-class _PassLoader(DataLoader[Any]):
-    """Passes on which epoch begins, as the trainer tells its loader."""
-
-    def set_epoch(self, epoch: int) -> None:
-        passes = self.batch_sampler
-        assert isinstance(passes, WorkerPasses), "it is made of them"
-        passes.set_epoch(epoch)
-
-
-class PassTrainer:
-    """A part of a trainer: it reads `passes`, in which `blank` stands for a row with nothing to learn."""
-
-    passes: WorkerPasses
-    blank: Mapping[str, Any]
-    args: Any
-    train_dataset: Any
-    data_collator: Any
-
-    def get_train_dataloader(self) -> DataLoader[Any]:
-        return _PassLoader(
-            _RowsAndBlank(self.train_dataset, self.blank),
-            batch_sampler=self.passes,
-            collate_fn=self.data_collator,
-            pin_memory=self.args.dataloader_pin_memory,
-        )

@@ -1,4 +1,4 @@
-"""Rows of like length come together: less padding, every row once an epoch, and the same bytes after an interruption."""
+"""Rows of like length come together: less padding, each row once an epoch, the same bytes after an interruption."""
 
 import random
 from collections.abc import Callable
@@ -59,10 +59,10 @@ def test_there_is_less_padding_and_nothing_else_changes(tmp_path: Path, method: 
 
     def spec(name: str, *, grouped: bool, attempt: int = 1) -> TrainingSpec:
         (tmp_path / name).mkdir(exist_ok=True)
-        asked = {"packing": False, "group_by_length": grouped, "beta": 0.1 if method == "dpo" else None}
-        resumed = {"resume_url": f"file://{tmp_path / name}/1"} if attempt > 1 else {}
+        asked: dict[str, Any] = {"packing": False, "group_by_length": grouped, "beta": 0.1 if method == "dpo" else None}
+        resumed: dict[str, Any] = {"resume_url": f"file://{tmp_path / name}/1"} if attempt > 1 else {}
         often = TrainingResources(threads=1, resume_interval_s=0.0, resume_share=1.0)
-        plain = {"n_epochs": EPOCHS, "batch_size": BATCH, "resources": often, "attempt": attempt}
+        plain: dict[str, Any] = {"n_epochs": EPOCHS, "batch_size": BATCH, "resources": often, "attempt": attempt}
         return spec_of(base, tmp_path / name, file, method=method, **plain, **asked, **resumed)
 
     def killed(_metrics: dict[str, float]) -> None:
