@@ -9,6 +9,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from tokenyard.core.training import Strategy
+
 _PACKAGE = Path(__file__).parent
 
 
@@ -86,8 +88,14 @@ class Settings(BaseSettings):
     # May their owners take the files of fine-tuned models along?
     adapter_downloads: bool = True
 
+    # A job trains on so many workers at once, each with so many CPUs and GPUs. With "ddp" each holds the base whole,
+    # with "fsdp" their GPUs hold it together.
+    training_workers: int = Field(default=1, ge=1)
     training_num_cpus: float = 1.0
     training_num_gpus: float = 0.0
+    training_strategy: Strategy = "ddp"
+    # Models whose frozen base is held in four bits (NF4, by bitsandbytes) while an adapter is trained over it.
+    training_quantized_models: Annotated[tuple[str, ...], NoDecode] = ()
     training_timeout_s: int = 3600
     # At most so many jobs at once; "auto": as the cluster has room. One that grows with what is submitted is asked for
     # no room, so it needs a number.
@@ -95,7 +103,7 @@ class Settings(BaseSettings):
     training_autoscaled: bool = False
     training_max_running_per_organization: int = Field(default=3, ge=1)
 
-    @field_validator("models", "trusted_proxies", "plain_http_servers", mode="before")
+    @field_validator("models", "trusted_proxies", "plain_http_servers", "training_quantized_models", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
         """Take `a,b` as well as JSON's `["a", "b"]`."""
@@ -134,6 +142,18 @@ class Settings(BaseSettings):
     def _bounded_where_it_grows(self) -> Self:
         if self.training_autoscaled and self.training_max_running == "auto":
             raise ValueError("training_autoscaled needs a number as training_max_running")
+        return self
+
+    @model_validator(mode="after")
+    def _spread_over_gpus(self) -> Self:
+        if self.training_strategy == "fsdp" and (self.training_workers < 2 or self.training_num_gpus < 1):
+            raise ValueError("training_strategy fsdp needs at least two training_workers with training_num_gpus of 1")
+        return self
+
+    @model_validator(mode="after")
+    def _quantized_on_gpus(self) -> Self:
+        if self.training_quantized_models and (self.training_num_gpus <= 0 or self.training_strategy == "fsdp"):
+            raise ValueError("training_quantized_models need training_num_gpus, and training_strategy ddp")
         return self
 
     @property

@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 from typing import Literal
+from uuid import uuid4
 
 import fsspec
 import msgspec
@@ -32,7 +33,8 @@ _SUMMARY = "summary.json"
 _UPLOADING = "uploading"
 _FAILURE = "failure.json"
 _ADAPTER = (ADAPTER_WEIGHTS, ADAPTER_CONFIG)
-_RESUME_STATE = (*_ADAPTER, "trainer_state.json", "optimizer.pt", "scheduler.pt")
+_SHARDED = ("pytorch_model_fsdp.bin", "optimizer.bin")  # of what was spread over workers, whole again
+_RESUME_STATE = (*_ADAPTER, "trainer_state.json", "optimizer.pt", "scheduler.pt", *_SHARDED)
 _RANDOM_STATES = "rng_state*.pth"  # one for each worker
 
 
@@ -79,7 +81,7 @@ class AttemptFolder:
 
     def write(self, path: str, data: bytes) -> None:
         """Write a small file; it appears whole or not at all."""
-        partial = f"{self.root}/{_UPLOADING}/{path}"
+        partial = f"{self.root}/{_UPLOADING}/{uuid4().hex}"  # workers may write the same file at the same moment
         self.fs.makedirs(_parent(partial), exist_ok=True)
         self.fs.makedirs(_parent(f"{self.root}/{path}"), exist_ok=True)
         self.fs.pipe_file(partial, data)

@@ -70,11 +70,13 @@ class Attempt:
 
     def _train(self) -> None:
         resources = self._spec.resources
-        wanted = f"{resources.gpus:g} GPU" if resources.gpus else f"{resources.cpus:g} CPU"
+        each = f"{resources.gpus:g} GPU" if resources.gpus else f"{resources.cpus:g} CPU"
+        count = resources.num_workers
+        wanted = f"a training worker with {each}" if count == 1 else f"{count} training workers with {each} each"
         _, point = self._newest()
         if point is not None and point.is_last:
             return  # only what comes after training was lost
-        self._folder.add_event(f"Waiting for a training worker with {wanted}")
+        self._folder.add_event(f"Waiting for {wanted}")
         try:
             _in_thread(lambda: fit(self._spec))
         finally:

@@ -10,13 +10,13 @@ from tokenyard.core.training import TrainingResources
 _TOKENS_IN_MEMORY = {"cpu": 4096, "cuda": 16384}  # of one forward and backward pass
 
 
-def thread_count(resources: TrainingResources) -> int:
-    """Return the threads of one worker: as asked, or every core but one, which stays free for serving.
+def thread_count(resources: TrainingResources, *, workers_here: int = 1) -> int:
+    """Return the threads of one worker: as asked, or its part of every core but one, which stays free for serving.
 
     Threads of one matrix product wait for each other. On a core that something else holds, that wait is a whole time
     slice at every layer: two threads on two busy cores are over ten times slower than one (measured).
     """
-    return resources.threads or max(1, (os.cpu_count() or 2) - 1)
+    return resources.threads or max(1, ((os.cpu_count() or 2) - 1) // workers_here)
 
 
 def worker_environment(resources: TrainingResources) -> dict[str, str]:
@@ -33,10 +33,10 @@ def worker_environment(resources: TrainingResources) -> dict[str, str]:
     }
 
 
-def limit_process(resources: TrainingResources) -> None:
+def limit_process(resources: TrainingResources, *, workers_here: int = 1) -> None:
     """Lower this process's priority and set its threads. Ray's workers may already run niced."""
     os.nice(max(0, resources.nice - os.nice(0)))
-    torch.set_num_threads(thread_count(resources))
+    torch.set_num_threads(thread_count(resources, workers_here=workers_here))
 
 
 def base_dtype(resources: TrainingResources) -> torch.dtype:

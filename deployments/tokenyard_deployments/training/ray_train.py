@@ -8,7 +8,7 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem  # type: ignore[import-untype
 from ray.exceptions import OutOfMemoryError
 from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.huggingface.transformers import prepare_trainer
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 
 from tokenyard.core.training import TrainingSpec, submission_id
 from tokenyard_deployments.training.attempt import AttemptFolder
@@ -34,6 +34,8 @@ def fit(spec: TrainingSpec) -> None:
     trainer = TorchTrainer(
         _run_worker,
         train_loop_config={"spec": msgspec.json.encode(spec)},
+        # Workers wait for each other as long as the first one measures a model.
+        torch_config=TorchConfig(timeout_s=round(resources.timeout_s)),
         scaling_config=ScalingConfig(
             num_workers=resources.num_workers, use_gpu=resources.gpus > 0, resources_per_worker=per_worker
         ),
@@ -71,8 +73,8 @@ def disconnect() -> None:
 
 def _run_worker(config: dict[str, bytes]) -> None:
     spec = msgspec.json.decode(config["spec"], type=TrainingSpec)
-    limit_process(spec.resources)
     context = ray.train.get_context()
+    limit_process(spec.resources, workers_here=context.get_local_world_size())
     if context.get_world_rank() == 0:
         AttemptFolder(spec.output_url).begin()
     try:

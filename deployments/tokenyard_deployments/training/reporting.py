@@ -33,7 +33,7 @@ class Measure(Protocol):
 
 
 class TrainingReporter(TrainerCallback):  # type: ignore[misc]
-    """Rank 0 writes; every rank calls `on_epoch`, as Ray Train wants."""
+    """Rank 0 writes; every rank calls `on_epoch`, as Ray Train wants. Who is given a measure measures."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class TrainingReporter(TrainerCallback):  # type: ignore[misc]
             return  # the trainer also calls so where it stops
         if not is_finite(model):
             raise diverged()
-        if self._measure is not None and self._writes:
+        if self._measure is not None:
             measured = self._measure(model)
             if not math.isfinite(measured.loss):
                 raise diverged()

@@ -1,13 +1,13 @@
 """Saves points from which training goes on as if nothing had been, and ends it at one where that is asked for."""
 
 import time
-from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import distributed
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -15,7 +15,8 @@ from tokenyard.core.training import RESUME_FOLDER, ResumePoint, TrainingResource
 from tokenyard_deployments.training.attempt import AttemptFolder
 from tokenyard_deployments.training.failures import TrainingFailed, diverged
 from tokenyard_deployments.training.methods import TrainingWorker
-from tokenyard_deployments.training.step_tokens import StepTokens
+from tokenyard_deployments.training.steps.order import RowOrder
+from tokenyard_deployments.training.steps.tokens import StepTokens
 
 _LOOK_INTERVAL_S = 0.5
 _LOOK_SHARE = 0.01  # the most of the time that goes into looking whether to pause
@@ -34,21 +35,13 @@ class _Decision(IntEnum):
 class ResumePoints(TrainerCallback):  # type: ignore[misc]
     """The first worker decides and writes; the others follow it."""
 
-    def __init__(
-        self, spec: TrainingSpec, folder: AttemptFolder, worker: TrainingWorker, row_tokens: Sequence[int]
-    ) -> None:
-        """`row_tokens` are the tokens of each row of the training set, as cut."""
+    def __init__(self, spec: TrainingSpec, folder: AttemptFolder, worker: TrainingWorker, order: RowOrder) -> None:
+        """`order` is that of the rows of the training set, as cut."""
         self._folder = folder
         self._worker = worker
-        self._row_tokens = row_tokens
-        self._seed = spec.seed
-        self._tokens: StepTokens | None = None
+        self._tokens = StepTokens(order)
         self._pace = _Pace(spec.resources)
         self._decision = _Decision.GO_ON
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        rows_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        self._tokens = StepTokens(self._row_tokens, rows_a_step=rows_a_step, seed=self._seed)
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         if state.global_step == state.max_steps:
@@ -76,7 +69,6 @@ class ResumePoints(TrainerCallback):  # type: ignore[misc]
                 self._folder.save_random_state(source, step)
             distributed.barrier()
         if self._worker.rank == 0:
-            assert self._tokens is not None, "nothing is saved before training begins"
             point = ResumePoint(
                 step_number=step,
                 total_steps=state.max_steps,
@@ -176,7 +168,9 @@ def resume(spec: TrainingSpec, folder: AttemptFolder, target: Path, *, report: b
 
 def is_finite(model: Any) -> bool:
     """Tell whether what is trained are numbers: a step's loss is of the weights before it."""
-    return all(bool(torch.isfinite(weight).all()) for weight in model.parameters() if weight.requires_grad)
+    trained = (weight for weight in model.parameters() if weight.requires_grad)
+    own = (weight.to_local() if isinstance(weight, DTensor) else weight for weight in trained)
+    return all(bool(torch.isfinite(weight).all()) for weight in own)
 
 
 def ends_epoch(state: Any) -> bool:

@@ -59,6 +59,16 @@ securityContext:
 - {name: TOKENYARD_MODELS, value: {{ include "tokenyard.modelIds" . | quote }}}
 - {name: TOKENYARD_MODELS_DIR, value: /etc/tokenyard/models}
 - {name: TOKENYARD_MODELS_PATH, value: {{ .Values.ray.modelsPath | quote }}}
+{{- with .Values.training }}
+- {name: TOKENYARD_TRAINING_WORKERS, value: {{ .workers | quote }}}
+- {name: TOKENYARD_TRAINING_NUM_CPUS, value: {{ .cpus | quote }}}
+- {name: TOKENYARD_TRAINING_NUM_GPUS, value: {{ .gpus | quote }}}
+- {name: TOKENYARD_TRAINING_STRATEGY, value: {{ .strategy | quote }}}
+- {name: TOKENYARD_TRAINING_QUANTIZED_MODELS, value: {{ .quantizedModels | toJson | quote }}}
+- {name: TOKENYARD_TRAINING_TIMEOUT_S, value: {{ .timeoutSeconds | int | quote }}}
+- {name: TOKENYARD_TRAINING_MAX_RUNNING, value: {{ .maxRunning | quote }}}
+- {name: TOKENYARD_TRAINING_AUTOSCALED, value: {{ .autoscaled | quote }}}
+{{- end }}
 {{- with .Values.extraEnv }}
 {{ toYaml . }}
 {{- end }}

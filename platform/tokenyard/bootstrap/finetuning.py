@@ -46,8 +46,13 @@ def training_policy(settings: Settings) -> TrainingPolicy:
         max_running=settings.effective_training_max_running,
         autoscaled=settings.training_autoscaled,
         max_running_per_organization=settings.training_max_running_per_organization,
+        quantized_models=frozenset(settings.training_quantized_models),
         resources=TrainingResources(
-            cpus=settings.training_num_cpus, gpus=settings.training_num_gpus, timeout_s=settings.training_timeout_s
+            num_workers=settings.training_workers,
+            cpus=settings.training_num_cpus,
+            gpus=settings.training_num_gpus,
+            strategy=settings.training_strategy,
+            timeout_s=settings.training_timeout_s,
         ),
     )
 

@@ -35,6 +35,8 @@ BASE_LEARNING_RATES: Mapping[str, float] = {"supervised": 4e-4, "dpo": 1e-4}
 
 
 Schedule = Literal["linear", "cosine", "constant"]
+Strategy = Literal["ddp", "fsdp"]
+Quantization = Literal["nf4"]
 
 
 class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -43,7 +45,8 @@ class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     `batch_size` is rows a step over all workers; `beta` is of DPO alone. `warmup_ratio` is a part of all steps.
     `early_stopping_patience` is how many epochs may pass without a lower validation loss; with it, the adapter of the
     epoch with the lowest is kept. `packing` lays the rows of a step behind each other instead of padding them, and
-    changes neither which rows those are nor what is learnt. None stands for the default of training.
+    changes neither which rows those are nor what is learnt. `group_by_length` puts rows of about the same length into a
+    step. None stands for the default of training.
     """
 
     n_epochs: int
@@ -56,6 +59,7 @@ class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     max_grad_norm: float | None = None
     early_stopping_patience: int | None = None
     packing: bool | None = None
+    group_by_length: bool | None = None
 
 
 class LoraSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +80,8 @@ class LoraSettings(msgspec.Struct, frozen=True, kw_only=True):
 class TrainingResources(msgspec.Struct, frozen=True, kw_only=True):
     """What the job asks Ray for. `cpus` and `gpus` are per worker; `threads` 0 means every core of the machine.
 
+    With the `strategy` "ddp" each worker holds the base whole, with "fsdp" the GPUs of all of them hold it together.
+
     `nice` puts training below serving on a shared machine; `timeout_s` bounds an attempt from when its workers have
     room. A point to go on from is saved when `resume_interval_s` have passed since the last one, and saving takes no
     more than `resume_share` of the time.
@@ -84,6 +90,7 @@ class TrainingResources(msgspec.Struct, frozen=True, kw_only=True):
     num_workers: int = 1
     cpus: float = 1.0
     gpus: float = 0.0
+    strategy: Strategy = "ddp"
     threads: int = 0
     nice: int = 15
     timeout_s: float = 3600.0
@@ -115,6 +122,7 @@ class TrainingSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `resume_url` is the output folder of an earlier attempt: training goes on from its last resume point.
     Otherwise it begins with the adapter in the folder `start_url`, or where there is none, with random weights.
+    `quantization` is how the frozen base is held while the adapter is trained; None: as it is.
     """
 
     job: JobId
@@ -133,6 +141,7 @@ class TrainingSpec(msgspec.Struct, frozen=True, kw_only=True):
     resume_url: str | None = None
     start_url: str | None = None
     lora: LoraSettings = LoraSettings()
+    quantization: Quantization | None = None
     resources: TrainingResources = TrainingResources()
 
 

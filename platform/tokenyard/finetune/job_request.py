@@ -28,7 +28,7 @@ DEFAULT_SUFFIX = "custom"
 class MethodRequest(BaseModel, extra="forbid"):
     """The method and its settings."""
 
-    type: Literal["supervised", "dpo", "reinforcement", "adapter"]
+    type: Literal["supervised", "dpo", "reinforcement", "adapter", "full"]
     supervised: SupervisedSettings | None = None
     dpo: DpoSettings | None = None
     adapter: AdapterSettings | None = None
@@ -166,6 +166,13 @@ def _check_method(method: MethodRequest) -> None:
     if method.type == "reinforcement":
         raise InvalidRequest(
             "The method 'reinforcement' is not available; use 'supervised', 'dpo' or 'adapter'.",
+            code="method_not_available",
+            param="method.type",
+        )
+    if method.type == "full":
+        raise InvalidRequest(
+            "Full fine-tuning is not available: what it makes is a base model of its own, which would need replicas of "
+            "its own. Adapters share those of their base; use 'supervised' or 'dpo', with a higher rank if need be.",
             code="method_not_available",
             param="method.type",
         )

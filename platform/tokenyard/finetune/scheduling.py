@@ -42,7 +42,8 @@ class TrainingPolicy:
     `resources.timeout_s` bounds one attempt, from when its workers have room. A run that does not end within
     `pausing_timeout_s` of being asked to pause is stopped; a job that is paused longer than `paused_limit_s` is
     cancelled. `validation_timeout_s` bounds one check of a job's files, from when it runs; `max_attempts` is for
-    checks, too. What base and tuned model do not answer within `evaluation_timeout_s` is left out.
+    checks, too. What base and tuned model do not answer within `evaluation_timeout_s` is left out. The base of
+    `quantized_models` is held in four bits while an adapter is trained.
     """
 
     max_running: int | None = 1
@@ -55,6 +56,7 @@ class TrainingPolicy:
     evaluation_timeout_s: float = 120.0
     pausing_timeout_s: float = 120.0
     paused_limit_s: float = 7 * 86_400.0
+    quantized_models: frozenset[str] = frozenset()
     resources: TrainingResources = field(default_factory=TrainingResources)
 
     def paused_deadline_ms(self, now_ms: int) -> int:

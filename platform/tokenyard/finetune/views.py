@@ -45,6 +45,7 @@ class HyperparametersView(BaseModel, from_attributes=True):
     max_grad_norm: OnlyIfSet[float] = None
     early_stopping_patience: OnlyIfSet[int] = None
     packing: OnlyIfSet[bool] = None
+    group_by_length: OnlyIfSet[bool] = None
 
 
 class MethodSettingsView(BaseModel):

@@ -25,6 +25,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"target_modules": "all-linear"}, "target_modules", "list"),
     ({"use_dora": True}, "use_dora", "vLLM does not know them"),
     ({"packing": "auto"}, "packing", "boolean"),
+    ({"group_by_length": True}, "group_by_length", "needs `packing` to be false"),
     ({"dropout": 1.0}, "dropout", "less than 1"),
     ({"warmup_ratio": -0.1}, "warmup_ratio", "greater than or equal to 0"),
     ({"lr_scheduler_type": "polynomial"}, "lr_scheduler_type", "'linear', 'cosine' or 'constant'"),
@@ -79,6 +80,16 @@ async def test_pairs_of_answers_are_not_packed(platform: Platform) -> None:
             await asked
         assert refused.value.param == "method.dpo.hyperparameters.packing"
         assert "only rows of the method 'supervised'" in message_of(refused.value)
+
+
+@pytest.mark.parametrize("method", ["supervised", "dpo"])
+async def test_rows_that_are_padded_may_be_grouped_by_length(platform: Platform, method: str) -> None:
+    file = await upload(platform, rows(20) if method == "supervised" else preference_rows(20))
+    asked = {"group_by_length": True} | ({"packing": False} if method == "supervised" else {})
+    whole: Any = {"type": method, method: {"hyperparameters": asked}}
+    job = await platform.acme.fine_tuning.jobs.create(model="small-model", training_file=file, method=whole)
+    sent: Any = job.to_dict()
+    assert sent["method"][method]["hyperparameters"].items() >= asked.items()
 
 
 async def test_a_wrong_setting_is_named(platform: Platform) -> None:

@@ -16,10 +16,13 @@ import kubernetes_validate
 import msgspec
 import pytest
 import yaml
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
+from tokenyard.bootstrap.finetuning import training_policy
 from tokenyard.cli.cluster_secrets import secret_values
 from tokenyard.core.models import ModelSpec
+from tokenyard.core.training import TrainingResources
+from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.settings import Settings
 from tokenyard_deployments.serving.app import ServedModel, llm_config, node_resource, serve_config, serve_environment
 from tokenyard_deployments.serving.replica_settings import BLOB_URL, METER_SECRET, REDIS_URL, REPLICA_BEARER
@@ -219,6 +222,59 @@ def test_gateways_believe_the_proxies_that_are_named_and_no_others() -> None:
         (container,) = pods(render({"gateway": {"trustedProxies": given}}))["Deployment/ty-gateway"]["containers"]
         environment = {item["name"]: item.get("value") for item in container["env"]}
         assert json.loads(environment["TOKENYARD_TRUSTED_PROXIES"]) == given
+
+
+TRAINING: dict[str, Any] = {
+    **{"workers": 2, "cpus": 0.5, "gpus": 1, "strategy": "fsdp"},
+    **{"timeoutSeconds": 7200, "maxRunning": 8, "autoscaled": True},
+}
+
+
+def test_gateway_and_worker_train_as_the_values_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _training_of(render({}), monkeypatch) == training_policy(Settings(ray_url="http://ray:8265"))
+    policy = _training_of(render({"training": TRAINING}), monkeypatch)
+    assert (policy.max_running, policy.autoscaled, policy.quantized_models) == (8, True, frozenset())
+    assert policy.resources == TrainingResources(num_workers=2, cpus=0.5, gpus=1, strategy="fsdp", timeout_s=7200)
+    quantized = {"gpus": 1, "quantizedModels": ["a", "b"]}
+    assert _training_of(render({"training": quantized}), monkeypatch).quantized_models == {"a", "b"}
+
+
+SPREAD: dict[str, Any] = {"training_strategy": "fsdp", "training_workers": 2, "training_num_gpus": 1}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {**SPREAD, "training_workers": 1},
+        {**SPREAD, "training_num_gpus": 0},
+        {**SPREAD, "training_quantized_models": ("a",)},
+        {"training_quantized_models": ("a",)},
+    ],
+)
+def test_what_needs_gpus_is_refused_without_them(wrong: dict[str, Any]) -> None:
+    assert Settings(**SPREAD).training_strategy == "fsdp"
+    with pytest.raises(ValidationError, match="training_num_gpus"):
+        Settings(**wrong)
+
+
+def _training_of(manifests: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> TrainingPolicy:
+    """Return the policy of every pod that has one: they are the same."""
+    found = []
+    for name in ("Deployment/ty-gateway", "Deployment/ty-worker"):
+        (container,) = pods(manifests)[name]["containers"]
+        with monkeypatch.context() as environment:
+            for item in container["env"]:
+                if item["name"].lower().startswith(("tokenyard_training_", "tokenyard_ray_url")):
+                    environment.setenv(item["name"], item["value"])
+            found.append(training_policy(Settings()))
+    assert found[0] == found[1]
+    return found[0]
+
+
+@pytest.mark.parametrize("wrong", [{"workers": 0}, {"strategy": "zero"}, {"maxRunning": 0}, {"gpu": 1}])
+def test_training_that_there_is_not_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(helm_python.HelmError, match=next(iter(wrong))):
+        render({"training": wrong})
 
 
 def test_a_gateway_is_asked_whether_it_can_answer() -> None:

@@ -18,6 +18,10 @@ class TrainingWorker(NamedTuple):
     on_epoch: Callable[[dict[str, float]], None]
     prepare: Callable[[Any], Any]
 
+    def measures(self, spec: TrainingSpec) -> bool:
+        """Tell whether it measures the model: where none has it whole, all must compute together."""
+        return self.rank == 0 or spec.resources.strategy == "fsdp"
+
 
 TrainingMethod = Callable[[TrainingSpec, TrainingWorker], None]
 """Trains in one worker; leaves events, checkpoints and counts in the attempt's folder. Knows no Ray.

@@ -19,9 +19,9 @@ def trainer_arguments(
     `tokens_of` tells how many tokens so many of them have in memory, padding counted, when they are the longest.
     """
     wanted, gpu = spec.hyperparameters, spec.resources.gpus > 0
-    share = max(1, wanted.batch_size // workers)
+    share = -(-wanted.batch_size // workers)
     micro = micro_batch(share, tokens_of, gpu=gpu)
-    steps = wanted.n_epochs * -(-rows // (share * workers))
+    steps = wanted.n_epochs * -(-rows // wanted.batch_size)
     warmup = _WARMUP if wanted.warmup_ratio is None else wanted.warmup_ratio
     return {
         "output_dir": f"{scratch}/out",

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, set_seed
+from transformers import set_seed
 
 from tokenyard.core.adapters import AdapterNotAllowed, AdapterRules
 from tokenyard.core.training import ADAPTER_FOLDER, MANIFEST_FILE, AdapterManifest, TrainingSpec
@@ -15,22 +15,17 @@ from tokenyard_deployments.base_models.shapes import base_shapes
 from tokenyard_deployments.training.attempt import AttemptFolder
 from tokenyard_deployments.training.failures import TrainingFailed
 from tokenyard_deployments.training.gate import check_adapter
-from tokenyard_deployments.training.machine import base_dtype
+from tokenyard_deployments.training.methods.base import load_base
 
 
 def adapted_model(spec: TrainingSpec) -> Any:
     """Return the base model with the adapter that is to be trained.
 
     Raises:
-        TrainingFailed: the base has none of the layers to train, or the adapter to begin with is not of this base.
+        TrainingFailed: the base has none of the layers to train, the adapter to begin with is not of this base, or
+            the machine is not one for what was set.
     """
-    base = AutoModelForCausalLM.from_pretrained(
-        spec.base_model_path,
-        dtype=base_dtype(spec.resources),
-        device_map={"": "cuda"} if spec.resources.gpus and spec.resources.num_workers == 1 else None,
-        trust_remote_code=False,
-        use_safetensors=True,
-    )
+    base = load_base(spec)
     set_seed(spec.seed)  # a new adapter starts from random weights
     lora = LoraConfig(
         task_type="CAUSAL_LM",

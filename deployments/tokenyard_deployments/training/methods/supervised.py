@@ -15,13 +15,25 @@ from tokenyard_deployments.training.attempt import AttemptFolder, DatasetCounts
 from tokenyard_deployments.training.data.packing import PackingCollator, keeps_rows_apart
 from tokenyard_deployments.training.data.shards import StoredExamples, store
 from tokenyard_deployments.training.evaluation.held_out import evaluate
-from tokenyard_deployments.training.examples import Example, encoded, read_rows
+from tokenyard_deployments.training.examples import IGNORED, Example, encoded, read_rows
 from tokenyard_deployments.training.methods import TrainingWorker
 from tokenyard_deployments.training.methods.arguments import trainer_arguments
 from tokenyard_deployments.training.methods.early_stopping import early_stopping
 from tokenyard_deployments.training.methods.lora import adapted_model
+from tokenyard_deployments.training.methods.sharding import sharding_arguments
 from tokenyard_deployments.training.reporting import TrainingReporter
 from tokenyard_deployments.training.resuming import ResumePoints, resume
+from tokenyard_deployments.training.steps.loading import PassTrainer
+from tokenyard_deployments.training.steps.order import row_order
+from tokenyard_deployments.training.steps.passes import WorkerPasses
+
+_BLANK = {"input_ids": [0, 0], "labels": [IGNORED, IGNORED]}
+
+
+class _ChatTrainer(PassTrainer, SFTTrainer):  # type: ignore[misc]
+    """Learns all tokens of a step alike, whichever worker has them: the trainer counts them over all workers."""
+
+    blank = _BLANK
 
 
 def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
@@ -44,17 +56,26 @@ def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
         row_tokens = [len(example.input_ids) for example in training]
         tokens_of = _packed_tokens(row_tokens) if packs else lambda rows: rows * training.longest
         arguments = trainer_arguments(spec, scratch, rows=len(training), tokens_of=tokens_of, workers=worker.workers)
-        measure = partial(evaluate, examples=validation) if validation else None
-        trainer = SFTTrainer(
+        order = row_order(spec, row_tokens)
+        measure = partial(evaluate, examples=validation) if validation and worker.measures(spec) else None
+        trainer = _ChatTrainer(
             model=model,
-            args=SFTConfig(**arguments, dataset_kwargs={"skip_prepare_dataset": True}),
+            args=SFTConfig(
+                **arguments | sharding_arguments(spec.resources, model), dataset_kwargs={"skip_prepare_dataset": True}
+            ),
             train_dataset=training.dataset,
             processing_class=tokenizer,
             callbacks=[
                 TrainingReporter(folder, measure, writes=writes, on_epoch=worker.on_epoch),
                 *early_stopping(spec, folder, writes=writes),
-                ResumePoints(spec, folder, worker, row_tokens),
+                ResumePoints(spec, folder, worker, order),
             ],
+        )
+        trainer.passes = WorkerPasses(
+            order,
+            rank=worker.rank,
+            workers=worker.workers,
+            rows_a_pass=arguments["per_device_train_batch_size"],
         )
         if packs:
             trainer.data_collator = PackingCollator(trainer.data_collator)

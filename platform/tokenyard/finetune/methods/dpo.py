@@ -31,6 +31,10 @@ class DpoHyperparameters(RequestedHyperparameters, extra="forbid"):
             message = "Pairs of answers are not packed: only rows of the method 'supervised' are."
             raise InvalidRequest(message, code="packing_not_available", param=f"{where}.packing")
 
+    @property
+    def packs(self) -> bool:
+        return False
+
 
 class DpoSettings(BaseModel, extra="forbid"):
     """How direct preference optimization is set."""

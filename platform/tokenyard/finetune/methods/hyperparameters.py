@@ -61,6 +61,7 @@ class RequestedHyperparameters(BaseModel, extra="forbid"):
     max_grad_norm: float | None = Field(default=None, gt=0, le=1000, strict=True)
     early_stopping_patience: int | None = Field(default=None, ge=1, le=MAX_EPOCHS, strict=True)
     packing: bool | None = Field(default=None, strict=True)
+    group_by_length: bool | None = Field(default=None, strict=True)
 
     def resolved(self, rows: int) -> Hyperparameters:
         """Return them with every "auto" decided: small datasets get many epochs and large ones few."""
@@ -75,6 +76,7 @@ class RequestedHyperparameters(BaseModel, extra="forbid"):
             max_grad_norm=self.max_grad_norm,
             early_stopping_patience=self.early_stopping_patience,
             packing=self.packing,
+            group_by_length=self.group_by_length,
         )
 
     def lora(self, rules: AdapterRules, start: LoraSettings | None, *, where: str) -> LoraSettings:
@@ -103,6 +105,14 @@ class RequestedHyperparameters(BaseModel, extra="forbid"):
         if self.use_dora:
             message = "Adapters with DoRA cannot be served: vLLM does not know them."
             raise InvalidRequest(message, code="adapter_unsupported", param=f"{where}.use_dora")
+        if self.group_by_length and self.packs:
+            message = "Rows are packed, so that hardly any padding is left to save: this needs `packing` to be false."
+            raise InvalidRequest(message, param=f"{where}.group_by_length")
+
+    @property
+    def packs(self) -> bool:
+        """Whether rows are laid behind each other, where the model allows it."""
+        return self.packing is not False
 
     def _new(self, rules: AdapterRules) -> LoraSettings:
         plain = LoraSettings()

@@ -15,7 +15,6 @@ from tokenyard.core.training import (
     LoraSettings,
     ResumePoint,
     TrainingEvent,
-    TrainingResources,
     TrainingResult,
     TrainingSpec,
     event_file,
@@ -23,6 +22,7 @@ from tokenyard.core.training import (
 )
 from tokenyard.finetune.job import Job
 from tokenyard.finetune.ports import TrainingFiles
+from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.steps.runs import file_urls, read_result, write_spec
 from tokenyard.finetune.steps.starting import start_folder
 from tokenyard.storage.blobs import BlobStore
@@ -40,7 +40,7 @@ class AttemptFiles:
         self._blobs = blobs
         self._files = files
 
-    async def write_spec(self, job: Job, model: BaseModel, rules: AdapterRules, resources: TrainingResources) -> str:
+    async def write_spec(self, job: Job, model: BaseModel, rules: AdapterRules, policy: TrainingPolicy) -> str:
         """Write the current attempt's spec; return the command that runs it. Nothing in it is a tenant's text."""
         assert job.hyperparameters is not None, "only what trains is submitted"
         folder = _folder(job)
@@ -63,7 +63,8 @@ class AttemptFiles:
             start_url=None if job.starts_from is None else self._blobs.url_of(start_folder(job)),
             lora=job.lora
             or LoraSettings(rank=min(LoraSettings().rank, rules.max_rank), target_modules=rules.target_modules),
-            resources=resources,
+            quantization="nf4" if model.id in policy.quantized_models else None,
+            resources=policy.resources,
         )
         return await write_spec(self._blobs, folder, spec, ENTRYPOINT)
 

@@ -162,7 +162,7 @@ class Attempts:
             if model is None:
                 return fail(job, JobError("model_not_found", f"The model {job.model} is not served any more."))
             await self._files.drop_points(job)
-            entrypoint = await self._files.write_spec(job, model, self._models.rules(model.id), self._policy.resources)
+            entrypoint = await self._files.write_spec(job, model, self._models.rules(model.id), self._policy)
             metadata = {"job": job.id, "organization": job.organization, "attempt": str(job.attempt)}
             await self._runs.submit(submission, entrypoint, metadata=metadata)
         return JobProgress(msgspec.structs.replace(job, submitted=True), undo=partial(self._stop_if_unwanted, job))

@@ -1,0 +1,26 @@
+"""How many tokens are trained on up to each step: of the rows alone, whatever pads them and whoever trains on them."""
+
+from itertools import accumulate
+
+from tokenyard_deployments.training.steps.order import RowOrder
+
+
+class StepTokens:
+    """Counts each row of each step once."""
+
+    def __init__(self, order: RowOrder) -> None:
+        self._order = order
+        self._epoch = -1
+        self._sums: list[int] = []
+
+    def upto(self, step: int) -> int:
+        """Return the tokens of the first `step` steps."""
+        epoch, steps = divmod(step, self._order.steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch, self._sums = epoch, self._sums_of(epoch)
+        rows = min(steps * self._order.rows_a_step, len(self._order.row_tokens))
+        return epoch * self._sums[-1] + self._sums[rows]
+
+    def _sums_of(self, epoch: int) -> list[int]:
+        tokens = self._order.row_tokens
+        return list(accumulate((tokens[row] for row in self._order.of_epoch(epoch)), initial=0))
