@@ -1,7 +1,6 @@
 """Saves points from which training goes on as if nothing had been, and ends it at one where that is asked for."""
 
 import time
-from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from tokenyard.core.training import RESUME_FOLDER, ResumePoint, TrainingResource
 from tokenyard_deployments.training.attempt import AttemptFolder
 from tokenyard_deployments.training.failures import TrainingFailed, diverged
 from tokenyard_deployments.training.methods import TrainingWorker
-from tokenyard_deployments.training.step_tokens import StepTokens
+from tokenyard_deployments.training.step_tokens import TokenCount
 
 _LOOK_INTERVAL_S = 0.5
 _LOOK_SHARE = 0.01  # the most of the time that goes into looking whether to pause
@@ -35,20 +34,13 @@ class ResumePoints(TrainerCallback):  # type: ignore[misc]
     """The first worker decides and writes; the others follow it."""
 
     def __init__(
-        self, spec: TrainingSpec, folder: AttemptFolder, worker: TrainingWorker, row_tokens: Sequence[int]
+        self, spec: TrainingSpec, folder: AttemptFolder, worker: TrainingWorker, trained_tokens: TokenCount
     ) -> None:
-        """`row_tokens` are the tokens of each row of the training set, as cut."""
         self._folder = folder
         self._worker = worker
-        self._row_tokens = row_tokens
-        self._seed = spec.seed
-        self._tokens: StepTokens | None = None
+        self._trained_tokens = trained_tokens
         self._pace = _Pace(spec.resources)
         self._decision = _Decision.GO_ON
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        rows_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-        self._tokens = StepTokens(self._row_tokens, rows_a_step=rows_a_step, seed=self._seed)
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         if state.global_step == state.max_steps:
@@ -76,11 +68,10 @@ class ResumePoints(TrainerCallback):  # type: ignore[misc]
                 self._folder.save_random_state(source, step)
             distributed.barrier()
         if self._worker.rank == 0:
-            assert self._tokens is not None, "nothing is saved before training begins"
             point = ResumePoint(
                 step_number=step,
                 total_steps=state.max_steps,
-                trained_tokens=self._tokens.upto(step),
+                trained_tokens=self._trained_tokens(args, state),
                 created_at=int(time.time()),
                 ended_early=self._ends_early(state, control),
             )

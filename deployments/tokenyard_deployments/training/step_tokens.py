@@ -1,9 +1,33 @@
 """How many tokens are trained on up to each step: of the rows alone, whatever pads them and whoever trains on them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from itertools import accumulate
+from typing import Any
 
 from accelerate.data_loader import SeedableRandomSampler  # type: ignore[import-untyped]
+
+TokenCount = Callable[[Any, Any], int]
+"""Returns the tokens of all steps so far, by the arguments and the state of a trainer."""
+
+
+def row_count(row_tokens: Sequence[int], seed: int) -> TokenCount:
+    """Return the count of training that takes each row of the training set once an epoch, as `StepTokens` says."""
+
+    @cache
+    def steps(rows_a_step: int) -> StepTokens:
+        return StepTokens(row_tokens, rows_a_step=rows_a_step, seed=seed)
+
+    def count(args: Any, state: Any) -> int:
+        rows_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        return steps(rows_a_step).upto(state.global_step)
+
+    return count
+
+
+def generated_count(_args: Any, state: Any) -> int:
+    """Count prompts and answers as they were generated, by whichever worker: the trainer's state has their sum."""
+    return int(state.num_input_tokens_seen)
 
 
 class StepTokens:

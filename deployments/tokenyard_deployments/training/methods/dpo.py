@@ -30,6 +30,7 @@ from tokenyard_deployments.training.methods.lora import adapted_model
 from tokenyard_deployments.training.preferences import Pair, Pairs, encode_preferences
 from tokenyard_deployments.training.reporting import Measure, TrainingReporter
 from tokenyard_deployments.training.resuming import ResumePoints, resume
+from tokenyard_deployments.training.step_tokens import row_count
 
 _START_LOSS = math.log(2)  # of a model that has not moved from its reference
 _REFERENCE = "ref"  # TRL's name of it
@@ -58,7 +59,9 @@ def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
         trainer.add_callback(TrainingReporter(folder, measure, writes=writes, on_epoch=worker.on_epoch))
         for callback in early_stopping(spec, folder, writes=writes):
             trainer.add_callback(callback)
-        trainer.add_callback(ResumePoints(spec, folder, worker, [pair.tokens for pair in training.pairs]))
+        trainer.add_callback(
+            ResumePoints(spec, folder, worker, row_count([pair.tokens for pair in training.pairs], spec.seed))
+        )
         checkpoint = resume(spec, folder, Path(scratch) / "resume", report=writes)
         worker.prepare(trainer).train(resume_from_checkpoint=checkpoint)
 
@@ -73,7 +76,7 @@ def _begin(spec: TrainingSpec, folder: AttemptFolder, training: Pairs, validatio
     if training.left_out:
         message = f"{training.left_out} rows are left out, because an answer is cut off whole"
         folder.add_event(message, level="warn")
-    folder.write_counts(DatasetCounts(tokens, _START_LOSS if validation else None))
+    folder.write_counts(DatasetCounts(tokens, {"loss": _START_LOSS} if validation else {}))
 
 
 def _trainer(

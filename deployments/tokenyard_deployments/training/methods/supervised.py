@@ -7,6 +7,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from transformers import AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
@@ -22,6 +23,7 @@ from tokenyard_deployments.training.methods.early_stopping import early_stopping
 from tokenyard_deployments.training.methods.lora import adapted_model
 from tokenyard_deployments.training.reporting import TrainingReporter
 from tokenyard_deployments.training.resuming import ResumePoints, resume
+from tokenyard_deployments.training.step_tokens import row_count
 
 
 def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
@@ -53,7 +55,7 @@ def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
             callbacks=[
                 TrainingReporter(folder, measure, writes=writes, on_epoch=worker.on_epoch),
                 *early_stopping(spec, folder, writes=writes),
-                ResumePoints(spec, folder, worker, row_tokens),
+                ResumePoints(spec, folder, worker, row_count(row_tokens, spec.seed)),
             ],
         )
         if packs:
@@ -81,13 +83,10 @@ def _begin(
     )
     if training.without_lesson:
         folder.add_event(f"In {training.without_lesson} rows nothing is left to learn after cutting them", level="warn")
-    base = None
+    base: dict[str, float] = {}
     if validation:
         with model.disable_adapter():
-            base = evaluate(model, validation)
-        folder.add_event(f"Validation loss of the base model={base.loss:.2f}")
-    folder.write_counts(
-        DatasetCounts(training.tokens)
-        if base is None
-        else DatasetCounts(training.tokens, base.loss, base.mean_token_accuracy)
-    )
+            measured = evaluate(model, validation)
+        base = msgspec.structs.asdict(measured)
+        folder.add_event(f"Validation loss of the base model={measured.loss:.2f}")
+    folder.write_counts(DatasetCounts(training.tokens, base))
