@@ -39,11 +39,10 @@ _RANDOM_STATES = "rng_state*.pth"  # one for each worker
 
 
 class DatasetCounts(msgspec.Struct, frozen=True):
-    """Figures that only the worker knows, because it read the data."""
+    """Figures that only the worker knows, because it read the data. `base` are the base model's on held-out rows."""
 
     tokens_per_epoch: int
-    base_valid_loss: float | None = None
-    base_valid_mean_token_accuracy: float | None = None
+    base: dict[str, float] = {}
 
 
 def read_spec(url: str) -> TrainingSpec:

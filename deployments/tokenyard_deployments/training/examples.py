@@ -130,6 +130,14 @@ def example_of(row: ChatRow, tokenizer: Any, max_seq_length: int) -> Example:
     return Example(ids, _labels(ids, offsets, spans), len(tokens["input_ids"]) - len(ids))
 
 
+def prompt_tokens(row: ChatRow, tokenizer: Any) -> list[int]:
+    """Return what a model is given that is to answer a chat; one that its template cannot show raises `RowProblem`."""
+    text = _Template(tokenizer, row).rendered(len(row.messages), opened=True)
+    _check_shown(text, row)
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
 def _labels(ids: Sequence[int], offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> list[int]:
     """Both are in the order of the text, so that one walk is enough."""
     labels, place = [], 0

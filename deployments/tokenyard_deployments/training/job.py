@@ -121,11 +121,8 @@ class Attempt:
         chosen = self._chosen(source) or (checkpoints[-1] if checkpoints else None)
         metrics = dict(chosen.metrics) if chosen is not None else {}
         metrics.pop("step", None)
-        if counts is not None and counts.base_valid_loss is not None:
-            metrics["base_valid_loss"] = counts.base_valid_loss
-        if counts is not None and counts.base_valid_mean_token_accuracy is not None:
-            metrics["base_valid_mean_token_accuracy"] = counts.base_valid_mean_token_accuracy
-        return metrics
+        base = {} if counts is None else counts.base
+        return metrics | {f"base_valid_{name}": value for name, value in base.items()}
 
     def _write_result(self, status: TrainingStatus, error: TrainingError | None, digest: str | None) -> None:
         _, point = self._newest()

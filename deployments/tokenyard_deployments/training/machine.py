@@ -8,6 +8,7 @@ import torch
 from tokenyard.core.training import TrainingResources
 
 _TOKENS_IN_MEMORY = {"cpu": 4096, "cuda": 16384}  # of one forward and backward pass
+_GENERATION_SHARE = 4
 
 
 def thread_count(resources: TrainingResources, *, workers_here: int = 1) -> int:
@@ -46,6 +47,13 @@ def base_dtype(resources: TrainingResources) -> torch.dtype:
     """
     fast = resources.gpus > 0 or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if fast else torch.float32
+
+
+def answers_at_once(longest: int, *, gpu: bool) -> int:
+    """Return how many answers may be generated side by side, each with its prompt up to `longest` tokens: only their
+    keys and values are in memory then, and nothing to go back through.
+    """
+    return max(1, _GENERATION_SHARE * _TOKENS_IN_MEMORY["cuda" if gpu else "cpu"] // longest)
 
 
 def micro_batch(rows: int, tokens_of: Callable[[int], int], *, gpu: bool) -> int:

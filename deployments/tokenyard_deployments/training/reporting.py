@@ -10,10 +10,11 @@ import msgspec
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from tokenyard.core.training import CHECKPOINTS_FOLDER, TrainingCheckpoint, step_folder
+from tokenyard.core.training import CHECKPOINTS_FOLDER, TrainingCheckpoint, deciding_figure, merit, step_folder
 from tokenyard_deployments.training.attempt import AttemptFolder
 from tokenyard_deployments.training.evaluation.held_out import Evaluation
 from tokenyard_deployments.training.evaluation.preferences import PreferenceEvaluation
+from tokenyard_deployments.training.evaluation.rewards import RewardEvaluation
 from tokenyard_deployments.training.failures import diverged
 from tokenyard_deployments.training.resuming import ends_epoch, is_finite
 
@@ -22,14 +23,18 @@ _REWARDS = {
     "rewards/margins": "train_reward_margin",
     "rewards/chosen": "train_reward_preferred",
     "rewards/rejected": "train_reward_non_preferred",
+    "reward": "train_reward",
+    "reward_std": "train_reward_std",
+    "completions/mean_length": "train_completion_length",
+    "kl": "train_kl",
 }
-"""TRL's names of what a step on preferences measures, and ours."""
+"""TRL's names of what a step on preferences, or on answers, measures, and ours."""
 
 
 class Measure(Protocol):
     """Measures a model on held-out rows."""
 
-    def __call__(self, model: Any) -> Evaluation | PreferenceEvaluation: ...
+    def __call__(self, model: Any) -> Evaluation | PreferenceEvaluation | RewardEvaluation: ...
 
 
 class TrainingReporter(TrainerCallback):  # type: ignore[misc]
@@ -68,9 +73,9 @@ class TrainingReporter(TrainerCallback):  # type: ignore[misc]
             raise diverged()
         if self._measure is not None:
             measured = self._measure(model)
-            if not math.isfinite(measured.loss):
-                raise diverged()
             self._valid = {f"valid_{name}": value for name, value in msgspec.structs.asdict(measured).items()}
+            if not math.isfinite(merit(self._valid, "valid_")):
+                raise diverged()
             # The names that OpenAI uses for a measure over the whole validation file.
             self._valid |= {f"full_{name}": value for name, value in self._valid.items()}
 
@@ -93,7 +98,8 @@ class TrainingReporter(TrainerCallback):  # type: ignore[misc]
         )
         self._folder.save_checkpoint(Path(get_last_checkpoint(output_dir)), checkpoint)
         if self._valid:
-            message = f"Epoch {epoch}: validation loss={self._valid['valid_loss']:.2f}"
+            figure = deciding_figure(self._valid, "valid_")
+            message = f"Epoch {epoch}: validation {figure.removeprefix('valid_')}={self._valid[figure]:.2f}"
             self._folder.add_event(message, metrics={**metrics, "step": step, "epoch": float(epoch)})
         self._folder.add_event(f"Checkpoint created at step {step}", checkpoint=checkpoint)
 

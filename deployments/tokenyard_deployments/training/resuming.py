@@ -15,8 +15,7 @@ from tokenyard.core.training import RESUME_FOLDER, ResumePoint, TrainingResource
 from tokenyard_deployments.training.attempt import AttemptFolder
 from tokenyard_deployments.training.failures import TrainingFailed, diverged
 from tokenyard_deployments.training.methods import TrainingWorker
-from tokenyard_deployments.training.steps.order import RowOrder
-from tokenyard_deployments.training.steps.tokens import StepTokens
+from tokenyard_deployments.training.steps.tokens import TokenCount
 
 _LOOK_INTERVAL_S = 0.5
 _LOOK_SHARE = 0.01  # the most of the time that goes into looking whether to pause
@@ -35,11 +34,12 @@ class _Decision(IntEnum):
 class ResumePoints(TrainerCallback):  # type: ignore[misc]
     """The first worker decides and writes; the others follow it."""
 
-    def __init__(self, spec: TrainingSpec, folder: AttemptFolder, worker: TrainingWorker, order: RowOrder) -> None:
-        """`order` is that of the rows of the training set, as cut."""
+    def __init__(
+        self, spec: TrainingSpec, folder: AttemptFolder, worker: TrainingWorker, trained_tokens: TokenCount
+    ) -> None:
         self._folder = folder
         self._worker = worker
-        self._tokens = StepTokens(order)
+        self._trained_tokens = trained_tokens
         self._pace = _Pace(spec.resources)
         self._decision = _Decision.GO_ON
 
@@ -72,7 +72,7 @@ class ResumePoints(TrainerCallback):  # type: ignore[misc]
             point = ResumePoint(
                 step_number=step,
                 total_steps=state.max_steps,
-                trained_tokens=self._tokens.upto(step),
+                trained_tokens=self._trained_tokens(state),
                 created_at=int(time.time()),
                 ended_early=self._ends_early(state, control),
             )

@@ -10,6 +10,7 @@ from tokenyard.files.store import FileStore
 from tokenyard.files.tenant_routes import file_router
 from tokenyard.files.uploads import Uploads
 from tokenyard.finetune.creation import JobCreation
+from tokenyard.finetune.grader_runs.tenant_routes import grader_router
 from tokenyard.finetune.methods.adapter import ADAPTER, check_adapter_upload
 from tokenyard.finetune.methods.dataset import check_upload
 from tokenyard.finetune.operator_routes import operator_job_router
@@ -17,6 +18,7 @@ from tokenyard.finetune.operator_store import JobOperatorStore, files_in_use
 from tokenyard.finetune.pausing import JobPausing
 from tokenyard.finetune.ports import (
     LiveAdapters,
+    ModelAnswers,
     OrganizationSlugs,
     OwnAdapters,
     TrainableModels,
@@ -72,6 +74,7 @@ def file_and_job_routers(
     max_upload_bytes: int,
     quota: StorageQuota,
     adapters: LiveAdapters,
+    answers: ModelAnswers,
     adapter_downloads: bool = True,
 ) -> list[APIRouter]:
     """Return the routes of files and jobs for tenants, and of jobs for the operator."""
@@ -99,5 +102,6 @@ def file_and_job_routers(
         job_router(jobs, creation, pausing, own_models),
         adapter_router(jobs, adapters, blobs, allowed=adapter_downloads),
         ray_jobs_router(jobs, creation),
+        grader_router(answers),
         operator_job_router(operator_store, jobs, pausing),
     ]

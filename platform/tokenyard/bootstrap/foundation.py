@@ -21,6 +21,7 @@ from tokenyard.catalog.operator_store import CatalogOperatorStore
 from tokenyard.catalog.push import CatalogPush
 from tokenyard.catalog.store import CatalogStore, adapter_bytes
 from tokenyard.core.clock import Clock, SystemClock
+from tokenyard.core.ids import ApiKeyId
 from tokenyard.files.store import file_bytes
 from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.limits.reservation_holds import ReservationHolds
@@ -53,6 +54,8 @@ from tokenyard_billing.wallets.changes import TOPIC as BUDGETS
 from tokenyard_billing.wallets.changes import BudgetCarrier
 from tokenyard_billing.wallets.reservations import JobReservations
 from tokenyard_billing.wallets.store import OpeningCredit, Wallet
+
+LENT_S = 60
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,11 @@ class Foundation:
     @cached_property
     def lent_keys(self) -> LentKeys:
         return LentKeys(self.settings.derived_secret("lent-keys"), self.clock)
+
+    async def lent_bearer(self, key: ApiKeyId) -> str | None:
+        """Return a bearer that stands for a key for a minute; None where there is no such key any more."""
+        found = await self.tenancy_operator.key_hash(key)
+        return None if found is None else self.lent_keys.lend(found, for_s=LENT_S)
 
     @cached_property
     def tenancy_push(self) -> TenancyPush:

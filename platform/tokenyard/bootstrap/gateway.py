@@ -24,7 +24,9 @@ from tokenyard.catalog.replicas.registry import ReplicaRegistry
 from tokenyard.catalog.replicas.replica_list import ReplicaList
 from tokenyard.catalog.tenant_routes import models_router
 from tokenyard.catalog.tenant_routes import tenant_router as catalog_router
+from tokenyard.clients.gateway_answers import GatewayAnswers
 from tokenyard.clients.model_server import ModelServerClient
+from tokenyard.clients.platform_api.connection import ApiConnection
 from tokenyard.clients.server_elsewhere import ElsewhereClient
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.models import BaseModel
@@ -113,7 +115,8 @@ async def application(
             )
             routers.append(tokenize_router(foundation.models, counter))
         if routes != "inference":
-            routers.extend(_control_plane(foundation))
+            itself = await stack.enter_async_context(ApiConnection(settings.effective_api_url))
+            routers.extend(_control_plane(foundation, GatewayAnswers(itself, foundation.lent_bearer)))
         dependencies = Dependencies(_checks(foundation, replicas, elsewhere), registry)
         yield create_app(
             authenticator=foundation.authenticator,
@@ -198,7 +201,7 @@ async def _inference(
     )
 
 
-def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
+def _control_plane(foundation: Foundation, answers: GatewayAnswers) -> Sequence[APIRouter]:
     settings, clock, database = foundation.settings, foundation.clock, foundation.database
     bases = foundation.base_models
 
@@ -234,6 +237,7 @@ def _control_plane(foundation: Foundation) -> Sequence[APIRouter]:
             max_upload_bytes=settings.max_upload_bytes,
             quota=foundation.quota,
             adapters=foundation.catalog_store,
+            answers=answers,
             adapter_downloads=settings.adapter_downloads,
         ),
         response_router(foundation.answers, ResponseStreams(foundation.answers, ResponseReplay)),

@@ -6,7 +6,6 @@ import os
 import secrets
 import socket
 from contextlib import AsyncExitStack
-from functools import partial
 
 import aiohttp
 import uvicorn
@@ -25,7 +24,6 @@ from tokenyard.clients.ray_jobs import RayJobs
 from tokenyard.clients.ray_nodes import RayNodes
 from tokenyard.clients.ray_serve import RayServe
 from tokenyard.clients.replica import ReplicaClient
-from tokenyard.core.ids import ApiKeyId
 from tokenyard.files.loops import cleaning_loop
 from tokenyard.files.operator_store import FileOperatorStore
 from tokenyard.files.store import FileStore
@@ -46,7 +44,6 @@ from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.loops import BillingWorker
 
 SHUTDOWN_LIMIT_S = 5
-LENT_S = 60
 
 
 def _billing(foundation: Foundation, name: str, registry: CollectorRegistry) -> BillingWorker:
@@ -122,11 +119,6 @@ def _model_loops(
     ]
 
 
-async def _lent_key(foundation: Foundation, key: ApiKeyId) -> str | None:
-    found = await foundation.tenancy_operator.key_hash(key)
-    return None if found is None else foundation.lent_keys.lend(found, for_s=LENT_S)
-
-
 async def work(settings: Settings) -> None:
     """Run all loops until told to stop; then hand over what this worker leased."""
     registry = process_registry()
@@ -146,7 +138,7 @@ async def work(settings: Settings) -> None:
         serve = await stack.enter_async_context(RayServe(settings.effective_ray_url, token))
         replicas = await stack.enter_async_context(ReplicaClient(settings.derived_secret("replica-bearer").hex()))
         gateway = await stack.enter_async_context(ApiConnection(settings.effective_api_url))
-        answers = GatewayAnswers(gateway, partial(_lent_key, foundation))
+        answers = GatewayAnswers(gateway, foundation.lent_bearer)
         billing = _billing(foundation, name, registry)
         stack.push_async_callback(billing.stop)
         alerts = BudgetAlerts(

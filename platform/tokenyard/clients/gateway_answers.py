@@ -27,8 +27,13 @@ class _Choice(msgspec.Struct):
     text: str | None = None
 
 
+class _Usage(msgspec.Struct):
+    total_tokens: int = 0
+
+
 class _Reply(msgspec.Struct):
     choices: list[_Choice]
+    usage: _Usage = _Usage()
 
 
 class GatewayAnswers:
@@ -41,7 +46,7 @@ class GatewayAnswers:
     async def ask(
         self, question: Question, *, model: str, key: ApiKeyId, idempotency_key: str, max_tokens: int
     ) -> Answered:
-        """Return a model's likeliest answer, of `max_tokens` tokens at most.
+        """Return a model's answer, of `max_tokens` tokens at most: the likeliest, if the question says nothing else.
 
         Asked again under its idempotency key, it is the same answer, charged once. Raises `NotAnswered`.
         """
@@ -54,7 +59,7 @@ class GatewayAnswers:
                 question.path,
                 key=bearer,
                 query={},
-                body={**question.asked, "model": model, "max_tokens": max_tokens, "temperature": 0},
+                body={"temperature": 0, **question.asked, "model": model, "max_tokens": max_tokens},
                 timeout_s=REQUEST_TIMEOUT_S,
                 headers={"Idempotency-Key": idempotency_key},
             )
@@ -68,8 +73,9 @@ class GatewayAnswers:
 
 def _answer(content: bytes) -> Answered:
     try:
-        [choice] = msgspec.json.decode(content, type=_Reply).choices
+        reply = msgspec.json.decode(content, type=_Reply)
+        [choice] = reply.choices
     except (msgspec.MsgspecError, ValueError):
         raise NotAnswered("The model's answer is not understood.") from None
     text = choice.text if choice.message is None else choice.message.content
-    return Answered(text or "", cut=choice.finish_reason == "length")
+    return Answered(text or "", cut=choice.finish_reason == "length", tokens=reply.usage.total_tokens)

@@ -93,7 +93,7 @@ def check_chat_row(row: object) -> ChatRow:
     for number, message in enumerate(messages):
         check_message(message, f"messages[{number}]")
     _check_learnable(messages)
-    return _typed(row)
+    return typed_chat(row)
 
 
 def check_message(message: object, where: str) -> None:
@@ -136,8 +136,8 @@ def _check_learnable(messages: Sequence[Json]) -> None:
         raise RowProblem(f"the last message must be from the assistant, not {_quoted(messages[-1]['role'])}")
 
 
-def _typed(row: Json) -> ChatRow:
-    """Refuse what training could not read, tools and their calls above all."""
+def typed_chat(row: Json) -> ChatRow:
+    """Return messages and tools, typed; what training could not read, of calls above all, raises `RowProblem`."""
     try:
         typed = msgspec.convert(row, ChatRow)
     except msgspec.ValidationError as error:

@@ -13,6 +13,7 @@ from typing import Literal
 import msgspec
 
 from tokenyard.core.adapters import LINEAR_LAYERS, AdapterNotAllowed, AdapterRef
+from tokenyard.core.graders.shapes import Grader
 from tokenyard.core.ids import JobId, OrganizationId
 
 SPEC_FILE = "spec.json"
@@ -30,7 +31,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 MANIFEST_FILE = "manifest.json"
 
-BASE_LEARNING_RATES: Mapping[str, float] = {"supervised": 4e-4, "dpo": 1e-4}
+BASE_LEARNING_RATES: Mapping[str, float] = {"supervised": 4e-4, "dpo": 1e-4, "reinforcement": 1e-4}
 """What a learning_rate_multiplier of 1 means to each method."""
 
 
@@ -42,11 +43,14 @@ Quantization = Literal["nf4"]
 class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """OpenAI's, with every "auto" resolved, and those of ours that were asked for.
 
-    `batch_size` is rows a step over all workers; `beta` is of DPO alone. `warmup_ratio` is a part of all steps.
-    `early_stopping_patience` is how many epochs may pass without a lower validation loss; with it, the adapter of the
-    epoch with the lowest is kept. `packing` lays the rows of a step behind each other instead of padding them, and
+    `batch_size` is rows a step over all workers; `beta` is of DPO and of reinforcement fine-tuning, where 0 leaves the
+    model free. `warmup_ratio` is a part of all steps.
+    `early_stopping_patience` is how many epochs may pass without getting better on the validation file; with it, the
+    adapter of the best epoch is kept. `packing` lays the rows of a step behind each other instead of padding them, and
     changes neither which rows those are nor what is learnt. `group_by_length` puts rows of about the same length into a
     step. None stands for the default of training.
+    Of reinforcement fine-tuning alone: each row is answered `num_generations` times, with up to
+    `max_completion_length` tokens at `temperature`, and `grader` says what an answer is worth.
     """
 
     n_epochs: int
@@ -60,6 +64,15 @@ class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     early_stopping_patience: int | None = None
     packing: bool | None = None
     group_by_length: bool | None = None
+    num_generations: int | None = None
+    max_completion_length: int | None = None
+    temperature: float | None = None
+    grader: Grader | None = None
+
+    def most_tokens(self, *, rows: int, tokens: int) -> int:
+        """Return the most tokens that are trained on, of a file of so many rows with so many tokens."""
+        answers = rows * (self.max_completion_length or 0)
+        return self.n_epochs * (self.num_generations or 1) * (tokens + answers)
 
 
 class LoraSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,7 +174,7 @@ class TrainingCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
 class ResumePoint(msgspec.Struct, frozen=True, kw_only=True):
     """Where training goes on from after `step_number` of `total_steps`; its folder is whole when this file is there.
 
-    `trained_tokens` are those of every row of every step up to it, as cut, in this attempt and in those before it.
+    `trained_tokens` are those of every step up to it, in this attempt and in those before it.
     """
 
     step_number: int
@@ -183,6 +196,8 @@ class TrainingEvent(msgspec.Struct, frozen=True, kw_only=True):
     the end of an epoch `full_valid_loss` and `full_valid_mean_token_accuracy` where there is a validation file. With
     DPO the accuracy is of the preferred answers, and there are `train_reward_accuracy`, `train_reward_margin`,
     `train_reward_preferred`, `train_reward_non_preferred`, and of the validation file the first two of them.
+    Reinforcement fine-tuning has `train_reward`, `train_reward_std`, `train_completion_length` in tokens, and with a
+    `beta`, `train_kl`; and of the validation file `full_valid_reward`.
     `checkpoint` is one that is whole since just now.
     """
 
@@ -217,8 +232,19 @@ class TrainingError(msgspec.Struct, frozen=True):
 
 
 def best_checkpoint(checkpoints: Sequence[TrainingCheckpoint]) -> TrainingCheckpoint:
-    """Return the one with the lowest validation loss, the earlier of two; there must be one."""
-    return min(checkpoints, key=lambda checkpoint: checkpoint.metrics["valid_loss"])
+    """Return the one that is best on the validation file, the earlier of two; there must be one."""
+    return max(checkpoints, key=lambda checkpoint: merit(checkpoint.metrics, "valid_"))
+
+
+def merit(figures: Mapping[str, float], prefix: str = "") -> float:
+    """Return how good a model is on held-out rows, the higher the better; its figures' names may have a prefix."""
+    name = deciding_figure(figures, prefix)
+    return figures[name] if name == f"{prefix}reward" else -figures[name]
+
+
+def deciding_figure(figures: Mapping[str, float], prefix: str = "") -> str:
+    """Return the name of the figure that says how good a model is: its reward, or where there is none, its loss."""
+    return f"{prefix}reward" if f"{prefix}reward" in figures else f"{prefix}loss"
 
 
 class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -227,10 +253,12 @@ class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
     `trained_tokens` is, over every row that was trained on, the tokens of the whole rendered conversation (cut at
     `max_seq_length`), once for each epoch, up to the last resume point: what earlier attempts trained counts, work
     done twice does not. `checkpoints` are this attempt's.
-    A row of DPO is two conversations, each with its prompt: the prompt's tokens count twice.
+    A row of DPO is two conversations, each with its prompt: the prompt's tokens count twice. With reinforcement
+    fine-tuning, prompt and answer of each generation count, as generated.
     `metrics` has `train_loss`, `train_mean_token_accuracy` and, with a validation file, `valid_loss`,
     `valid_mean_token_accuracy`, and of the base model on the same rows `base_valid_loss` and
-    `base_valid_mean_token_accuracy`; with DPO, the reference stands for the base, and it has no accuracy. `adapter` is
+    `base_valid_mean_token_accuracy`; with DPO, the reference stands for the base, and it has no accuracy;
+    with reinforcement fine-tuning, there are `train_reward`, `valid_reward` and `base_valid_reward`. `adapter` is
     relative to the attempt's folder.
     """
 

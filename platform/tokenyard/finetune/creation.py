@@ -3,7 +3,7 @@
 The worst case is `epochs x` the bound of the dataset's tokens: UTF-8 bytes of its text plus what the chat template
 adds at most. No tokenizer makes more tokens than bytes, so a job never costs more than was reserved. Once its files
 are checked and counted, only what they cost stays reserved. A row of DPO is two conversations, each with what both
-answers follow.
+answers follow; one of reinforcement fine-tuning is as many as it is given answers, each as long as it may become.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from tokenyard.finetune.job_request import MAX_SEED, JobRequest
 from tokenyard.finetune.methods import METHODS
 from tokenyard.finetune.methods.adapter import ADAPTER
 from tokenyard.finetune.methods.dataset import DatasetSummary
-from tokenyard.finetune.planning.estimate import Estimate, Past, machine_kind, steps_of
+from tokenyard.finetune.planning.estimate import Estimate, Past, machine_kind
 from tokenyard.finetune.ports import (
     OrganizationSlugs,
     TrainableModels,
@@ -223,16 +223,17 @@ class JobCreation:
         if request.validation_file is not None:
             await self._dataset(principal, request, request.validation_file, "validation_file")
         asked = request.hyperparameters_asked
-        hyperparameters = asked.resolved(summary.rows)
+        hyperparameters = msgspec.structs.replace(asked.resolved(summary.rows), grader=request.grader)
         lora = asked.lora(
             self._models.rules(model.id), None if start is None else start.lora, where=request.hyperparameters_place
         )
         conversations = next(one.conversations for one in METHODS if one.name == summary.method)
-        tokens = hyperparameters.n_epochs * summary.token_bound(
+        bound = summary.token_bound(
             template_tokens=conversations * model.template_tokens,
             template_tokens_per_message=model.template_tokens_per_message,
         )
-        return _Work(tokens, steps_of(hyperparameters, summary.rows), hyperparameters, lora)
+        tokens = hyperparameters.most_tokens(rows=summary.rows, tokens=bound)
+        return _Work(tokens, asked.steps(hyperparameters, summary.rows), hyperparameters, lora)
 
     async def _taking_in(self, principal: Principal, request: JobRequest, model: BaseModel) -> _Work:
         """Take in an adapter: nothing is trained, so nothing is paid for but what is asked of it later."""

@@ -8,11 +8,13 @@ from pydantic import BaseModel, Field
 
 from tokenyard.core.adapters import valid_suffix
 from tokenyard.core.errors import InvalidRequest
+from tokenyard.core.graders.shapes import Grader
 from tokenyard.finetune.job import AskedEvaluation, Integration
 from tokenyard.finetune.methods.adapter import AdapterSettings
 from tokenyard.finetune.methods.dpo import DpoHyperparameters, DpoSettings
 from tokenyard.finetune.methods.hyperparameters import RequestedHyperparameters
 from tokenyard.finetune.methods.method import Json
+from tokenyard.finetune.methods.reinforcement import ReinforcementHyperparameters, ReinforcementSettings
 from tokenyard.finetune.methods.supervised import SupervisedSettings
 from tokenyard.web.request_guard import NO_NUL
 
@@ -23,6 +25,7 @@ MAX_METADATA_VALUE = 512
 MAX_EVALUATION_ROWS = 20
 MAX_CALLABLE_CHECKPOINTS = 3
 DEFAULT_SUFFIX = "custom"
+_NEED_SETTINGS = ("reinforcement", "adapter")
 
 
 class MethodRequest(BaseModel, extra="forbid"):
@@ -31,8 +34,18 @@ class MethodRequest(BaseModel, extra="forbid"):
     type: Literal["supervised", "dpo", "reinforcement", "adapter", "full"]
     supervised: SupervisedSettings | None = None
     dpo: DpoSettings | None = None
+    reinforcement: ReinforcementSettings | None = None
     adapter: AdapterSettings | None = None
-    reinforcement: Json | None = None
+
+    @property
+    def settings(self) -> dict[str, BaseModel | None]:
+        """What was said of each method, by its name."""
+        return {
+            "supervised": self.supervised,
+            "dpo": self.dpo,
+            "reinforcement": self.reinforcement,
+            "adapter": self.adapter,
+        }
 
 
 class EvaluationRequest(BaseModel, extra="forbid"):
@@ -148,12 +161,20 @@ class JobRequest(BaseModel, extra="forbid"):
         return None if self.method is None else self.method.adapter
 
     @property
+    def grader(self) -> Grader | None:
+        """What says how much an answer is worth, where the method learns from that."""
+        asked = None if self.method is None else self.method.reinforcement
+        return None if asked is None else asked.checked_grader()
+
+    @property
     def hyperparameters_asked(self) -> RequestedHyperparameters:
         """What training is set to, wherever the client said so."""
         if self.method is None:
             return self.hyperparameters or RequestedHyperparameters()
         if self.method.type == "dpo":
             return (self.method.dpo or DpoSettings()).hyperparameters or DpoHyperparameters()
+        if self.method.reinforcement is not None:
+            return self.method.reinforcement.hyperparameters or ReinforcementHyperparameters()
         return (self.method.supervised or SupervisedSettings()).hyperparameters or RequestedHyperparameters()
 
     @property
@@ -163,12 +184,6 @@ class JobRequest(BaseModel, extra="forbid"):
 
 
 def _check_method(method: MethodRequest) -> None:
-    if method.type == "reinforcement":
-        raise InvalidRequest(
-            "The method 'reinforcement' is not available; use 'supervised', 'dpo' or 'adapter'.",
-            code="method_not_available",
-            param="method.type",
-        )
     if method.type == "full":
         raise InvalidRequest(
             "Full fine-tuning is not available: what it makes is a base model of its own, which would need replicas of "
@@ -176,12 +191,10 @@ def _check_method(method: MethodRequest) -> None:
             code="method_not_available",
             param="method.type",
         )
-    given = {"supervised": method.supervised, "dpo": method.dpo, "adapter": method.adapter}
-    others = [method.reinforcement, *(settings for name, settings in given.items() if name != method.type)]
-    if any(settings is not None for settings in others):
+    if any(settings is not None for name, settings in method.settings.items() if name != method.type):
         raise InvalidRequest(f"Only method.{method.type} fits the method '{method.type}'.", param="method")
-    if method.type == "adapter" and method.adapter is None:
-        raise InvalidRequest("Missing required field `method.adapter`.", param="method.adapter")
+    if method.type in _NEED_SETTINGS and method.settings[method.type] is None:
+        raise InvalidRequest(f"Missing required field `method.{method.type}`.", param=f"method.{method.type}")
 
 
 def _check_metadata(metadata: dict[str, str]) -> None:

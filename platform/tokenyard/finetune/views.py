@@ -76,6 +76,25 @@ class DpoMethodView(BaseModel):
     dpo: DpoSettingsView
 
 
+class ReinforcementHyperparametersView(HyperparametersView):
+    num_generations: int
+    max_completion_length: int
+    temperature: float
+    beta: float
+
+
+class ReinforcementSettingsView(BaseModel):
+    grader: Json
+    hyperparameters: ReinforcementHyperparametersView
+
+
+class ReinforcementMethodView(BaseModel):
+    """The method that learns from what a grader says of the model's own answers."""
+
+    type: Literal["reinforcement"] = "reinforcement"
+    reinforcement: ReinforcementSettingsView
+
+
 class NoHyperparametersView(BaseModel):
     """OpenAI shows them in this place for supervised fine-tuning only."""
 
@@ -94,6 +113,9 @@ class AdapterMethodView(BaseModel):
 
     type: Literal["adapter"] = "adapter"
     adapter: LoraView
+
+
+AnyMethodView = MethodView | DpoMethodView | ReinforcementMethodView | AdapterMethodView
 
 
 class EvaluationView(BaseModel, from_attributes=True):
@@ -123,7 +145,7 @@ class JobView(Identified):
     trained_tokens: int | None
     error: JobErrorView | None
     hyperparameters: HyperparametersView | NoHyperparametersView
-    method: MethodView | DpoMethodView | AdapterMethodView
+    method: AnyMethodView
     seed: int
     estimated_finish: int | None = None
     integrations: list[IntegrationView]
@@ -173,7 +195,7 @@ class EstimateView(BaseModel):
     object: Literal["fine_tuning.job.estimate"] = "fine_tuning.job.estimate"
     model: str
     hyperparameters: HyperparametersView | NoHyperparametersView
-    method: MethodView | AdapterMethodView
+    method: AnyMethodView
     steps: int
     max_tokens: int
     max_cost_dollars: str
@@ -232,14 +254,17 @@ class OperatorJobView(JobView):
         )
 
 
-def _work(
-    job: Job,
-) -> tuple[HyperparametersView | NoHyperparametersView, MethodView | DpoMethodView | AdapterMethodView]:
+def _work(job: Job) -> tuple[HyperparametersView | NoHyperparametersView, AnyMethodView]:
     if job.takes_in:
         return NoHyperparametersView(), AdapterMethodView(adapter=LoraView.model_validate(job.lora))
     if job.method == "dpo":
         settings = DpoSettingsView(hyperparameters=DpoHyperparametersView.model_validate(_all_settings(job)))
         return NoHyperparametersView(), DpoMethodView(dpo=settings)
+    if job.method == "reinforcement":
+        shown = _all_settings(job)
+        learning = ReinforcementHyperparametersView.model_validate(shown)
+        reinforcement = ReinforcementSettingsView.model_validate({**shown, "hyperparameters": learning})
+        return NoHyperparametersView(), ReinforcementMethodView(reinforcement=reinforcement)
     hyperparameters = HyperparametersView.model_validate(_all_settings(job))
     return hyperparameters, MethodView(supervised=MethodSettingsView(hyperparameters=hyperparameters))
 

@@ -26,7 +26,7 @@ BAD = {
     "one JSON list": (b"[" + rows(1).strip() + b"]\n", 'line 1: must be a JSON object with "messages"'),
     "an unknown role": (rows(1) + line({"role": "human", "content": "Hi"}, ANSWER), "line 2: messages[0].role must be"),
     "the assistant first": (line(ANSWER), "line 1: the first message must not be from the assistant"),
-    "the user last": (line(USER, ANSWER, USER), "line 1: the last message must be from the assistant"),
+    "the user last": (rows(1) + line(USER, ANSWER, USER), "line 2: the last message must be from the assistant"),
     "an empty answer": (line(USER, {**ANSWER, "content": " "}), "line 1: messages[1].content is empty"),
     "only blank lines": (b"\n \n", "line 1: the file is empty"),
     "a blank line between": (rows(1) + b"\n" + rows(1), "line 2: the line is empty"),

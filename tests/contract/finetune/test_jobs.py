@@ -111,7 +111,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"hyperparameters": {"batch_size": 0}}, "hyperparameters.batch_size", "1 to 256"),
     ({"hyperparameters": {"learning_rate_multiplier": 0}}, "hyperparameters.learning_rate_multiplier", "above 0"),
     ({"hyperparameters": {"momentum": 1}}, "hyperparameters.momentum", ""),
-    ({"method": {"type": "reinforcement"}}, "method.type", "not available"),
+    ({"method": {"type": "reinforcement"}}, "method.reinforcement", "Missing required field"),
     ({"method": {"type": "full"}}, "method.type", "a base model of its own"),
     ({"integrations": [{"type": "wandb", "wandb": {"project": "x"}}]}, "integrations", "not available"),
     ({"metadata": {str(number): "" for number in range(17)}}, "metadata", "16"),

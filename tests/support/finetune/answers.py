@@ -10,6 +10,9 @@ from tokenyard.core.ids import ApiKeyId
 class ScriptedAnswers:
     """`says` is what a model answers, `fails` what it does instead; `held` lets none answer."""
 
+    tokens = 7
+    """Of each answer, with its question."""
+
     def __init__(self) -> None:
         self.says: Callable[[str, Question], str] = lambda _model, question: question.expected
         self.fails: list[NotAnswered] = []
@@ -28,5 +31,5 @@ class ScriptedAnswers:
         if idempotency_key not in self._kept:
             self.charged[idempotency_key] += 1
             said = self.says(model, question)
-            self._kept[idempotency_key] = Answered(said[:max_tokens], cut=len(said) > max_tokens)
+            self._kept[idempotency_key] = Answered(said[:max_tokens], cut=len(said) > max_tokens, tokens=self.tokens)
         return self._kept[idempotency_key]

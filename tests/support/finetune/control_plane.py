@@ -139,6 +139,7 @@ def _control_plane(stack: FinetuneStack, redis: Redis) -> tuple[FastAPI, ApiKeys
         max_upload_bytes=1_000_000,
         quota=stack.quota_of(10_000_000),
         adapters=stack.catalog,
+        answers=stack.answers,
     ):
         app.include_router(router)
     return app, keys, organizations

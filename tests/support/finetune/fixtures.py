@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from openai import AsyncOpenAI
 
 from support.fakes.authenticator import FixedAuthenticator
+from support.finetune.answers import ScriptedAnswers
 from support.finetune.ports import (
     FixedModels,
     FixedPrices,
@@ -56,12 +57,13 @@ class Platform:
     folder: Path
     database: Database
     reservations: MemoryReservations
+    answers: ScriptedAnswers
 
 
 @pytest.fixture
 async def platform(database: Database, tmp_path: Path) -> AsyncIterator[Platform]:
     blobs = BlobStore(f"file://{tmp_path}/blobs")
-    reservations = MemoryReservations()
+    reservations, answers = MemoryReservations(), ScriptedAnswers()
     app = FastAPI()
     install_error_handlers(app)
     bound = msgspec.structs.replace(principal("acme"), models=(AllowedModels("key", "key_acme", ("other-model",)),))
@@ -82,6 +84,7 @@ async def platform(database: Database, tmp_path: Path) -> AsyncIterator[Platform
         max_upload_bytes=MAX_UPLOAD_BYTES,
         quota=StorageQuota(database, FILES_QUOTA_BYTES, file_bytes, adapter_bytes),
         adapters=MemoryAdapterCatalog(database),
+        answers=answers,
     ):
         app.include_router(router)
     async with running(app) as url:
@@ -90,4 +93,4 @@ async def platform(database: Database, tmp_path: Path) -> AsyncIterator[Platform
             AsyncOpenAI(api_key="ty-acme", base_url=base_url, max_retries=0) as acme,
             AsyncOpenAI(api_key="ty-rival", base_url=base_url, max_retries=0) as rival,
         ):
-            yield Platform(url, acme, rival, blobs, tmp_path / "blobs", database, reservations)
+            yield Platform(url, acme, rival, blobs, tmp_path / "blobs", database, reservations, answers)

@@ -22,3 +22,9 @@ def preference_rows(count: int, *, better: str = "Blue.", worse: str = "Who know
         "non_preferred_output": [{"role": "assistant", "content": worse}],
     }
     return (json.dumps(row) + "\n").encode() * count
+
+
+def questions(count: int, *, answer: str = "Blue") -> bytes:
+    """Return a training file of reinforcement fine-tuning with `count` rows; graders find `item.answer`."""
+    row = {"messages": [{"role": "user", "content": "Which colour is the sky?"}], "answer": answer}
+    return (json.dumps(row) + "\n").encode() * count

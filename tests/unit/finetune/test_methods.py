@@ -7,7 +7,7 @@ import pytest
 from support.finetune.rows import rows
 from tokenyard.core.chat_rows import RowProblem
 from tokenyard.finetune.methods.dataset import DatasetReader, DatasetSummary, InvalidDataset
-from tokenyard.finetune.methods.method import RowSize
+from tokenyard.finetune.methods.method import Json, RowSize
 from tokenyard.finetune.methods.supervised import Supervised
 
 
@@ -15,8 +15,10 @@ class Preferences:
     """Learns which of two answers is better."""
 
     name = "preferences"
-    row_field = "better"
     conversations = 2
+
+    def takes(self, row: Json) -> bool:
+        return "better" in row
 
     def check_row(self, row: object) -> RowSize:
         if not isinstance(row, dict) or set(row) != {"better", "worse"}:

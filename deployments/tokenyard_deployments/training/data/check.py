@@ -8,28 +8,62 @@ from tokenyard.core.chat_rows import ChatRow, RowProblem
 from tokenyard.core.datasets.checking import CheckError, CheckSpec, DataReport
 from tokenyard.core.datasets.lines import MAX_PROBLEMS, Line, LineProblem
 from tokenyard.core.datasets.preference_rows import check_preference_row
+from tokenyard.core.datasets.reinforcement_rows import check_reinforcement_row
 from tokenyard.core.datasets.text_rows import TrainingRow, check_training_row
 from tokenyard_deployments.training.data.findings import FileNotes
-from tokenyard_deployments.training.examples import examples_of, nothing_to_learn, read_lines
+from tokenyard_deployments.training.examples import (
+    IGNORED,
+    Example,
+    examples_of,
+    nothing_to_learn,
+    prompt_tokens,
+    read_lines,
+)
 from tokenyard_deployments.training.failures import TrainingFailed
+from tokenyard_deployments.training.prompts import leaves_room
 
 TRAINING_FILE = "training_file"
 
 
-class Lessons(NamedTuple):
-    """`of` checks one decoded row by its method's rules and returns what is learnt from it: `needed` says how much
-    of that must be left after cutting, any of it or all.
-    """
+class Lesson(NamedTuple):
+    """What a row is to a reader, and to the model; `learns` says whether enough of it is left after cutting."""
 
-    of: Callable[[object], Sequence[TrainingRow]]
-    needed: Callable[[Iterable[bool]], bool]
+    chats: Sequence[ChatRow]
+    examples: Sequence[Example]
+    learns: bool
 
 
-LESSONS: Mapping[str, Lessons] = {
-    "supervised": Lessons(lambda row: (check_training_row(row),), any),
-    "dpo": Lessons(lambda row: check_preference_row(row).chats(), all),
+def _supervised(row: object, spec: CheckSpec, tokenizer: Any) -> Lesson:
+    return _from_examples([check_training_row(row)], spec, tokenizer, any)
+
+
+def _preferences(row: object, spec: CheckSpec, tokenizer: Any) -> Lesson:
+    return _from_examples(check_preference_row(row).chats(), spec, tokenizer, all)
+
+
+def _from_examples(
+    rows: Sequence[TrainingRow], spec: CheckSpec, tokenizer: Any, needed: Callable[[Iterable[bool]], bool]
+) -> Lesson:
+    examples = [one for row in rows for one in examples_of(row, tokenizer, spec.max_seq_length)]
+    chats = [row if isinstance(row, ChatRow) else row.as_chat() for row in rows]
+    return Lesson(chats, examples, needed(example.has_lesson for example in examples))
+
+
+def _to_be_answered(row: object, spec: CheckSpec, tokenizer: Any) -> Lesson:
+    wanted = spec.hyperparameters
+    assert wanted is not None, "whoever writes the spec of a method with a grader gives it"
+    checked = check_reinforcement_row(row, wanted.grader)
+    ids = prompt_tokens(ChatRow(checked.messages, checked.tools), tokenizer)
+    example = Example(ids, [IGNORED] * len(ids))
+    return Lesson([checked.as_chat()], [example], leaves_room(len(ids), spec.max_seq_length, wanted))
+
+
+LESSONS: Mapping[str, Callable[[object, CheckSpec, Any], Lesson]] = {
+    "supervised": _supervised,
+    "dpo": _preferences,
+    "reinforcement": _to_be_answered,
 }
-"""By method."""
+"""By method: checks one decoded row by its rules and returns what is learnt from it; raises `RowProblem`."""
 
 
 class FileRefused(Exception):
@@ -61,7 +95,7 @@ class _FileCheck:
         self._spec = spec
         self._file = file
         self._tokenizer = tokenizer
-        self._lessons = LESSONS[spec.method]
+        self._lesson = LESSONS[spec.method]
         self._notes = FileNotes(file)
 
     def notes(self, trained: FileNotes | None) -> FileNotes:
@@ -84,12 +118,9 @@ class _FileCheck:
 
     def _take(self, line: Line, trained: FileNotes | None) -> LineProblem | None:
         try:
-            rows = self._lessons.of(line.row)
-            examples = [one for row in rows for one in examples_of(row, self._tokenizer, self._spec.max_seq_length)]
+            chats, examples, learns = self._lesson(line.row, self._spec, self._tokenizer)
         except RowProblem as problem:
             return LineProblem(line.number, str(problem))
-        learns = self._lessons.needed(example.has_lesson for example in examples)
-        chats = [row if isinstance(row, ChatRow) else row.as_chat() for row in rows]
         self._notes.add(line.number, chats, examples, learns=learns, trained=trained)
         return None
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from tokenyard.core.training import TrainingSpec
 from tokenyard_deployments.training.failures import TrainingFailed
 
-METHODS = ("supervised", "dpo")
+METHODS = ("supervised", "dpo", "reinforcement")
 
 
 class TrainingWorker(NamedTuple):

@@ -34,6 +34,7 @@ from tokenyard_deployments.training.resuming import ResumePoints, resume
 from tokenyard_deployments.training.steps.loading import PassTrainer
 from tokenyard_deployments.training.steps.order import row_order
 from tokenyard_deployments.training.steps.passes import WorkerPasses
+from tokenyard_deployments.training.steps.tokens import row_count
 
 _START_LOSS = math.log(2)  # of a model that has not moved from its reference
 _REFERENCE = "ref"  # TRL's name of it
@@ -81,7 +82,7 @@ def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
         trainer.add_callback(TrainingReporter(folder, measure, writes=writes, on_epoch=worker.on_epoch))
         for callback in early_stopping(spec, folder, writes=writes):
             trainer.add_callback(callback)
-        trainer.add_callback(ResumePoints(spec, folder, worker, trainer.passes.order))
+        trainer.add_callback(ResumePoints(spec, folder, worker, row_count(trainer.passes.order)))
         checkpoint = resume(spec, folder, Path(scratch) / "resume", report=writes)
         worker.prepare(trainer).train(resume_from_checkpoint=checkpoint)
 
@@ -96,7 +97,7 @@ def _begin(spec: TrainingSpec, folder: AttemptFolder, training: Pairs, validatio
     if training.left_out:
         message = f"{training.left_out} rows are left out, because an answer is cut off whole"
         folder.add_event(message, level="warn")
-    folder.write_counts(DatasetCounts(tokens, _START_LOSS if validation else None))
+    folder.write_counts(DatasetCounts(tokens, {"loss": _START_LOSS} if validation else {}))
 
 
 def _trainer(

@@ -28,7 +28,7 @@ class EarlyStopping(TrainerCallback):  # type: ignore[misc]
             control.should_training_stop = True
             if self._writes:
                 self._folder.add_event(
-                    f"The validation loss has not fallen for {self._patience} epochs; epoch {best.epoch} is the best"
+                    f"For {self._patience} epochs the model has not become better; epoch {best.epoch} is the best"
                 )
 
 

@@ -7,6 +7,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from transformers import AutoTokenizer
 from trl import SFTConfig, SFTTrainer
 
@@ -26,6 +27,7 @@ from tokenyard_deployments.training.resuming import ResumePoints, resume
 from tokenyard_deployments.training.steps.loading import PassTrainer
 from tokenyard_deployments.training.steps.order import row_order
 from tokenyard_deployments.training.steps.passes import WorkerPasses
+from tokenyard_deployments.training.steps.tokens import row_count
 
 _BLANK = {"input_ids": [0, 0], "labels": [IGNORED, IGNORED]}
 
@@ -68,7 +70,7 @@ def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
             callbacks=[
                 TrainingReporter(folder, measure, writes=writes, on_epoch=worker.on_epoch),
                 *early_stopping(spec, folder, writes=writes),
-                ResumePoints(spec, folder, worker, order),
+                ResumePoints(spec, folder, worker, row_count(order)),
             ],
         )
         trainer.passes = WorkerPasses(
@@ -102,13 +104,10 @@ def _begin(
     )
     if training.without_lesson:
         folder.add_event(f"In {training.without_lesson} rows nothing is left to learn after cutting them", level="warn")
-    base = None
+    base: dict[str, float] = {}
     if validation:
         with model.disable_adapter():
-            base = evaluate(model, validation)
-        folder.add_event(f"Validation loss of the base model={base.loss:.2f}")
-    folder.write_counts(
-        DatasetCounts(training.tokens)
-        if base is None
-        else DatasetCounts(training.tokens, base.loss, base.mean_token_accuracy)
-    )
+            measured = evaluate(model, validation)
+        base = msgspec.structs.asdict(measured)
+        folder.add_event(f"Validation loss of the base model={measured.loss:.2f}")
+    folder.write_counts(DatasetCounts(training.tokens, base))

@@ -1,8 +1,24 @@
 """How many tokens are trained on up to each step: of the rows alone, whatever pads them and whoever trains on them."""
 
+from collections.abc import Callable
 from itertools import accumulate
+from typing import Any
 
 from tokenyard_deployments.training.steps.order import RowOrder
+
+TokenCount = Callable[[Any], int]
+"""Returns the tokens of all steps so far, by the state of a trainer."""
+
+
+def row_count(order: RowOrder) -> TokenCount:
+    """Return the count of training that takes each row once an epoch."""
+    tokens = StepTokens(order)
+    return lambda state: tokens.upto(state.global_step)
+
+
+def generated_count(state: Any) -> int:
+    """Count prompts and answers as they were generated, by whichever worker: the trainer's state has their sum."""
+    return int(state.num_input_tokens_seen)
 
 
 class StepTokens:

@@ -7,7 +7,7 @@ folder as `data_report.json`. It has line numbers and counts, and nothing of wha
 import msgspec
 
 from tokenyard.core.ids import JobId, OrganizationId
-from tokenyard.core.training import attempts_folder
+from tokenyard.core.training import Hyperparameters, attempts_folder
 
 DATA_REPORT = "data_report.json"
 MAX_LINES_NAMED = 20
@@ -33,6 +33,7 @@ class CheckSpec(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str]
     output_url: str
     limits: CheckLimits
+    hyperparameters: Hyperparameters | None = None
 
 
 class TokenLengths(msgspec.Struct, frozen=True, kw_only=True):

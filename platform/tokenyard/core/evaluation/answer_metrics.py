@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from rapidfuzz.distance import Indel
@@ -55,7 +55,12 @@ def exact_match(answer: str, expected: str) -> bool:
 
 def word_f1(answer: str, expected: str) -> float:
     """Return the harmonic mean of which part of the answer's words is expected, and which of the expected is there."""
-    ours, theirs = _words(answer), _words(expected)
+    return rouge_n(answer, expected, 1)
+
+
+def rouge_n(answer: str, expected: str, size: int) -> float:
+    """Return ROUGE-N's F-measure: `word_f1` of every `size` words in a row."""
+    ours, theirs = (list(_in_a_row(_words(text), size)) for text in (answer, expected))
     if not ours or not theirs:
         return float(exact_match(answer, expected))
     return 2 * (Counter(ours) & Counter(theirs)).total() / (len(ours) + len(theirs))
@@ -86,6 +91,10 @@ def is_json(text: str) -> bool:
 
 def _words(text: str) -> list[str]:
     return _WORD.findall(text.casefold())
+
+
+def _in_a_row(words: Sequence[str], size: int) -> Iterator[tuple[str, ...]]:
+    return zip(*(words[start:] for start in range(size)), strict=False)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -18,10 +18,11 @@ class Question(msgspec.Struct, frozen=True):
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """What a model answered; `cut` where it had more to say than was asked for."""
+    """What a model answered; `cut` where it had more to say than was asked for. `tokens` are prompt and answer."""
 
     text: str
     cut: bool
+    tokens: int = 0
 
 
 class NotAnswered(Exception):

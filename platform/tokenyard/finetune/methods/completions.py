@@ -1,7 +1,7 @@
 """Supervised fine-tuning without a chat template: on OpenAI's older prompts with completions, and on plain text."""
 
 from tokenyard.core.datasets.text_rows import check_completion_row, check_text_row
-from tokenyard.finetune.methods.method import RowSize
+from tokenyard.finetune.methods.method import Json, RowSize
 
 _SPECIAL_TOKENS = 2  # a mark of the beginning and one of the end
 
@@ -10,8 +10,10 @@ class Completions:
     """Learns how prompts go on, as `/v1/completions` is asked: without a chat template."""
 
     name = "supervised"
-    row_field = "prompt"
     conversations = 1
+
+    def takes(self, row: Json) -> bool:
+        return "prompt" in row
 
     def check_row(self, row: object) -> RowSize:
         typed = check_completion_row(row)
@@ -22,8 +24,10 @@ class PlainText:
     """Goes on with the pre-training: learns every token of `{"text": "..."}`."""
 
     name = "supervised"
-    row_field = "text"
     conversations = 1
+
+    def takes(self, row: Json) -> bool:
+        return "text" in row
 
     def check_row(self, row: object) -> RowSize:
         return RowSize(1, len(check_text_row(row).text.encode()) + _SPECIAL_TOKENS)

@@ -76,7 +76,7 @@ class DatasetReader:
 
     def _check(self, line: Line) -> None:
         if not self._rows and isinstance(line.row, dict):
-            self._method = next((one for one in self._methods if one.row_field in line.row), self._method)
+            self._method = next((one for one in self._methods if one.takes(line.row)), self._method)
         try:
             size = self._method.check_row(line.row)
         except RowProblem as problem:

@@ -9,7 +9,7 @@ from tokenyard.core.datasets.preference_rows import OUTPUTS, check_preference_ro
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.training import Hyperparameters
 from tokenyard.finetune.methods.hyperparameters import RequestedHyperparameters, number_up_to
-from tokenyard.finetune.methods.method import RowSize
+from tokenyard.finetune.methods.method import Json, RowSize
 from tokenyard.finetune.methods.supervised import text_token_bound
 
 MAX_BETA = 2
@@ -49,8 +49,10 @@ class Dpo:
     """
 
     name = "dpo"
-    row_field = "input"
     conversations = 2
+
+    def takes(self, row: Json) -> bool:
+        return "input" in row
 
     def check_row(self, row: object) -> RowSize:
         check_preference_row(row)

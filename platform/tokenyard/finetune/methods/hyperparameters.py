@@ -79,6 +79,10 @@ class RequestedHyperparameters(BaseModel, extra="forbid"):
             group_by_length=self.group_by_length,
         )
 
+    def steps(self, wanted: Hyperparameters, rows: int) -> int:
+        """Return how many steps training will have; `wanted` are these, resolved."""
+        return wanted.n_epochs * -(-rows // wanted.batch_size)
+
     def lora(self, rules: AdapterRules, start: LoraSettings | None, *, where: str) -> LoraSettings:
         """Return what the adapter will be: as asked for, else as the one that it starts from is, else by default.
 

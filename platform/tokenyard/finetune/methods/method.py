@@ -15,12 +15,15 @@ class RowSize(NamedTuple):
 class FineTuneMethod(Protocol):
     """The rules of one kind of training files; a method may have several.
 
-    `row_field` is the field by which its rows are known; `conversations` is how many of them a row is to the model.
+    `conversations` is how many of them a row is to the model.
     """
 
     name: str
-    row_field: str
     conversations: int
+
+    def takes(self, row: Json) -> bool:
+        """Tell whether a row, right or wrong, is meant for this method."""
+        ...
 
     def check_row(self, row: object) -> RowSize:
         """Check one row and measure it; a broken rule raises `RowProblem`."""

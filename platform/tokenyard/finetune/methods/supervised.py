@@ -20,8 +20,10 @@ class Supervised:
     """Learns the assistant messages of weight 1, which is the default."""
 
     name = "supervised"
-    row_field = "messages"
     conversations = 1
+
+    def takes(self, row: Json) -> bool:
+        return "messages" in row
 
     def check_row(self, row: object) -> RowSize:
         messages = check_chat_row(row).messages

@@ -6,7 +6,7 @@ from statistics import median
 import msgspec
 
 from tokenyard.core.money import NanoDollars, Price
-from tokenyard.core.training import Hyperparameters, TrainingResources
+from tokenyard.core.training import TrainingResources
 from tokenyard.finetune.job import Job
 
 
@@ -35,10 +35,6 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 def machine_kind(resources: TrainingResources) -> str:
     """Return what jobs ask of the cluster, so that only what trained on the same is compared."""
     return f"{resources.num_workers}x{resources.cpus:g}cpu+{resources.gpus:g}gpu"
-
-
-def steps_of(hyperparameters: Hyperparameters, rows: int) -> int:
-    return hyperparameters.n_epochs * -(-rows // hyperparameters.batch_size)
 
 
 def past_training(jobs: Sequence[Job]) -> PastTraining | None:

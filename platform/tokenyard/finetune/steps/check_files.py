@@ -39,6 +39,7 @@ class CheckFiles:
             files=file_urls(self._blobs, self._files, job),
             output_url=self._blobs.url_of(folder),
             limits=limits,
+            hyperparameters=job.hyperparameters,
         )
         return await write_spec(self._blobs, folder, spec, ENTRYPOINT)
 

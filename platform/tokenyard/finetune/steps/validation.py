@@ -124,7 +124,8 @@ class JobValidation:
     async def _reserve_exactly(self, job: Job, report: DataReport) -> Job:
         """Give back what the bound of the upload set aside too much: now the tokens are counted."""
         assert job.hyperparameters is not None, "only what trains is checked"
-        tokens = job.hyperparameters.n_epochs * report.files["training_file"].tokens
+        counted = report.files["training_file"]
+        tokens = job.hyperparameters.most_tokens(rows=counted.rows, tokens=counted.tokens)
         if tokens >= job.reserved_tokens:
             return job
         amount = NanoDollars(job.reserved_amount // job.reserved_tokens * tokens)  # a whole rate for each token

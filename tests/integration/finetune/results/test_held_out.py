@@ -82,6 +82,15 @@ async def test_preferences_have_no_accuracy_of_tokens(stack: FinetuneStack) -> N
     }
 
 
+@pytest.mark.parametrize(("tuned", "status"), [(0.75, "succeeded"), (0.25, "failed"), (0.2, "failed")])
+async def test_of_rewards_the_higher_one_is_better(stack: FinetuneStack, tuned: float, status: str) -> None:
+    job = await trained(stack, {"base_valid_reward": 0.25, "valid_reward": tuned, "train_loss": 0.1})
+    assert job.status == status
+    assert (await evaluation(stack, job))["held_out"] == {"base": {"reward": 0.25}, "tuned": {"reward": tuned}}
+    said = f"On the validation file, tuned model against base: reward {tuned:.4f} against 0.2500"
+    assert said in await stack.messages(job)
+
+
 async def test_without_a_validation_file_there_is_nothing_to_ask_for(stack: FinetuneStack) -> None:
     with pytest.raises(InvalidRequest) as refused:
         await stack.create(publish_if_worse=True)

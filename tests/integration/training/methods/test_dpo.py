@@ -69,7 +69,7 @@ def test_held_out_rows_are_preferred_as_the_known_ones_are(base: Path, tmp_path:
     assert found[-1]["valid_reward_accuracy"] == found[-1]["full_valid_reward_accuracy"] == 1.0
     counts = folder.counts()
     assert counts is not None
-    assert counts.base_valid_loss == math.log(2)
+    assert counts.base["loss"] == math.log(2)
     assert found[-1]["valid_loss"] == found[-1]["full_valid_loss"] < math.log(2)
     first, *_, last = (event.data for event in events_of(folder) if "total_steps" in event.data)
     assert first["train_loss"] == pytest.approx(math.log(2), abs=1e-4)

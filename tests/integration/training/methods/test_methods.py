@@ -24,7 +24,7 @@ def test_a_method_has_its_file(name: str) -> None:
     assert training_method(name).__module__ == f"tokenyard_deployments.training.methods.{name}"
 
 
-@pytest.mark.parametrize("name", ["reinforcement", "..machine", ""])
+@pytest.mark.parametrize("name", ["magic", "..machine", ""])
 def test_any_other_name_fails_the_attempt(name: str) -> None:
     with pytest.raises(TrainingFailed) as failed:
         training_method(name)

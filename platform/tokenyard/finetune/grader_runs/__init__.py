@@ -1,0 +1,1 @@
+"""Graders that are tried out before a job learns from them."""
