@@ -27,7 +27,7 @@ class _Choice(msgspec.Struct):
     text: str | None = None
 
 
-class _Usage(msgspec.Struct):
+class _Usage(msgspec.Struct, frozen=True):
     total_tokens: int = 0
 
 
