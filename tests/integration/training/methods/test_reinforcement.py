@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from support.fakes.tiny_model import save_tiny_model
 from support.finetune.training_specs import spec_of, train, write_rows
 from support.ray_cluster.small_model import pulled
-from tokenyard.core.graders.shapes import parsed_grader
+from tokenyard.core.graders.shapes import MultiGrader, StringCheckGrader, TextSimilarityGrader
 from tokenyard.core.training import ADAPTER_WEIGHTS, TrainingEvent, TrainingResources, step_folder
 from tokenyard_deployments.training.attempt import AttemptFolder
 from tokenyard_deployments.training.evaluation.rewards import evaluate_rewards
@@ -22,14 +22,14 @@ from tokenyard_deployments.training.failures import TrainingFailed
 from tokenyard_deployments.training.methods import TrainingWorker, training_method
 from tokenyard_deployments.training.prompts import EncodedPrompt
 
-LETTER = parsed_grader(
-    {
-        "type": "string_check",
-        "name": "letter",
-        "operation": "like",
-        "input": "{{ sample.output_text }}",
-        "reference": "{{ item.letter }}",
-    }
+LETTER = StringCheckGrader(
+    name="letter", operation="like", input="{{ sample.output_text }}", reference="{{ item.letter }}"
+)
+NEAR = TextSimilarityGrader(
+    name="near",
+    evaluation_metric="fuzzy_match",
+    input="{{ sample.output_text }}",
+    reference="the quick brown fox jumps over a lazy dog",
 )
 NEVER_SAVES = TrainingResources(threads=1, resume_interval_s=3600)
 SAVES_EACH_STEP = TrainingResources(threads=1, resume_interval_s=0.0, resume_share=1.0)
@@ -61,7 +61,7 @@ def spec(base: Path, folder: Path, rows: list[dict[str, Any]] = ROWS, **changed:
     folder.mkdir(exist_ok=True)
     training = write_rows(folder / "rows.jsonl", rows)
     validation = write_rows(folder / "held_out.jsonl", [question(8), question(9)])
-    plain = {
+    plain: dict[str, Any] = {
         "n_epochs": 2,
         "batch_size": 2,
         "learning_rate_multiplier": 20.0,
@@ -69,7 +69,7 @@ def spec(base: Path, folder: Path, rows: list[dict[str, Any]] = ROWS, **changed:
         "max_completion_length": 8,
         "temperature": 1.0,
         "beta": 0.0,
-        "grader": LETTER,
+        "grader": NEAR,
         "resources": NEVER_SAVES,
     }
     return spec_of(
@@ -149,7 +149,7 @@ def test_it_goes_on_after_any_step_to_the_same_bytes(
     assert theirs is not None
     assert ours.trained_tokens == theirs.trained_tokens
     made = steps_of(folder)
-    assert any(told["train_reward_std"] > 0 for told in made), "something was learnt"
+    assert all(told["train_reward_std"] > 0 for told in made), "something is learnt at each step"
     assert made == steps_of(expected)[-len(made) :]
     name = f"{step_folder('resume', 6)}/{ADAPTER_WEIGHTS}"
     assert (Path(folder.root) / name).read_bytes() == (Path(expected.root) / name).read_bytes()
@@ -182,47 +182,32 @@ def test_the_likeliest_answer_is_measured_without_dice(base: Path) -> None:
 @pytest.mark.timeout(1200)
 @pytest.mark.long
 def test_a_real_model_learns_what_is_rewarded_and_does_it_on_held_out_rows(tmp_path: Path) -> None:
-    """It says yes to everything; the base says a whole sentence."""
+    """It stops to speak of itself, with which the base begins every likeliest answer, and a third of the others."""
     things = ("dog", "tree", "river", "spoon", "cloud", "horse", "book", "lamp", "window", "apple", "shoe", "clock")
-    rows = [
-        {"messages": [{"role": "user", "content": f"Do you like a {thing}?"}], "answer": "Yes."} for thing in things
-    ]
-    near = parsed_grader(
-        {
-            "type": "text_similarity",
-            "name": "near",
-            "evaluation_metric": "fuzzy_match",
-            "input": "{{ sample.output_text }}",
-            "reference": "{{ item.answer }}",
-        }
-    )
-    training, held_out = (
-        write_rows(tmp_path / "rows.jsonl", rows[:8]),
-        write_rows(tmp_path / "held_out.jsonl", rows[8:]),
-    )
+    rows = [{"messages": [{"role": "user", "content": f"Do you like a {thing}?"}], "letter": "I"} for thing in things]
+    training = write_rows(tmp_path / "rows.jsonl", rows[:8])
+    held_out = write_rows(tmp_path / "held_out.jsonl", rows[8:])
     wanted = spec_of(
         pulled(),
         tmp_path,
         training,
         method="reinforcement",
         validation_url=f"file://{held_out}",
-        n_epochs=6,
-        batch_size=4,
+        n_epochs=3,
+        batch_size=2,
         learning_rate_multiplier=10.0,
         num_generations=8,
-        max_completion_length=12,
+        max_completion_length=3,
         temperature=1.0,
         beta=0.0,
-        grader=near,
+        grader=MultiGrader(name="silent", graders={"says": LETTER}, calculate_output="1 - says"),
         resources=NEVER_SAVES,
     )
     folder = train(wanted)
-    counts, checkpoints = folder.counts(), folder.checkpoints()
+    counts, steps, point = folder.counts(), steps_of(folder), folder.resume_point()
     assert counts is not None
-    base_reward, tuned = counts.base["reward"], checkpoints[-1].metrics["valid_reward"]
-    assert tuned > base_reward + 0.2, [step["train_reward"] for step in steps_of(folder)]
-    steps = steps_of(folder)
-    assert steps[-1]["train_reward"] > steps[0]["train_reward"]
-    point = folder.resume_point()
     assert point is not None
+    assert counts.base["reward"] == 0
+    assert folder.checkpoints()[-1].metrics["valid_reward"] >= 0.5, [step["train_reward"] for step in steps]
+    assert sum(step["train_reward"] for step in steps[-3:]) > sum(step["train_reward"] for step in steps[:3])
     assert point.trained_tokens <= wanted.hyperparameters.most_tokens(rows=8, tokens=counts.tokens_per_epoch)
