@@ -8,12 +8,10 @@ Run it from the root: `python -m scripts.recipes.extraction`.
 import json
 import random
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from scripts.recipes.rows import chat, files_of
+from scripts.recipes.rows import chat, files_of, write_files
 
-FOLDER = Path(__file__).parents[2] / "deployments" / "recipes" / "extraction"
 SYSTEM = "Extract the order as JSON with name, product, quantity and date."
 _SEED = 11
 _WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
@@ -110,11 +108,6 @@ TEST = Part(
 PARTS = (TRAIN, VALID, TEST)
 
 
-def main() -> None:
-    for part, text in built().items():
-        (FOLDER / part).write_text(text)
-
-
 def built() -> dict[str, str]:
     """Return the text of each file."""
     return files_of(PARTS, _lesson, chat(SYSTEM), seed=_SEED)
@@ -150,4 +143,4 @@ def _date(chance: random.Random) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    write_files("extraction", built())

@@ -6,12 +6,10 @@ Run it from the root: `python -m scripts.recipes.grading`.
 
 import random
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from scripts.recipes.rows import chat, files_of
+from scripts.recipes.rows import chat, files_of, write_files
 
-FOLDER = Path(__file__).parents[2] / "deployments" / "recipes" / "grading"
 SYSTEM = "Grade the pupil's answer: correct, wrong or missing."
 _SEED = 17
 
@@ -100,11 +98,6 @@ TEST = Exam(
 PARTS = (TRAIN, VALID, TEST)
 
 
-def main() -> None:
-    for part, text in built().items():
-        (FOLDER / part).write_text(text)
-
-
 def built() -> dict[str, str]:
     """Return the text of each file."""
     return files_of(PARTS, _lesson, chat(SYSTEM), seed=_SEED)
@@ -119,4 +112,4 @@ def _lesson(part: Exam, chance: random.Random) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    write_files("grading", built())

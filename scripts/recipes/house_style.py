@@ -6,12 +6,10 @@ project. Run it from the root: `python -m scripts.recipes.house_style`.
 
 import random
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from scripts.recipes.rows import chat, files_of
+from scripts.recipes.rows import chat, files_of, write_files
 
-FOLDER = Path(__file__).parents[2] / "deployments" / "recipes" / "house-style"
 SYSTEM = "Write the catalogue line for these notes in our house style."
 _SEED = 5
 _UNITS = {"litres": "l", "kilos": "kg", "centimetres": "cm", "metres": "m", "grams": "g"}
@@ -87,11 +85,6 @@ TEST = StylePart(
 PARTS = (TRAIN, VALID, TEST)
 
 
-def main() -> None:
-    for part, text in built().items():
-        (FOLDER / part).write_text(text)
-
-
 def built() -> dict[str, str]:
     """Return the text of each file."""
     return files_of(PARTS, _lesson, chat(SYSTEM), seed=_SEED)
@@ -109,4 +102,4 @@ def _lesson(part: StylePart, chance: random.Random) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    write_files("house-style", built())

@@ -6,12 +6,10 @@ Run it from the root: `python -m scripts.recipes.plain_tone`.
 
 import random
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from scripts.recipes.rows import Json, chat, files_of, text_of
+from scripts.recipes.rows import Json, chat, files_of, text_of, write_files
 
-FOLDER = Path(__file__).parents[2] / "deployments" / "recipes" / "plain-tone"
 SYSTEM = "You answer questions about the household."
 _SEED = 19
 
@@ -112,11 +110,6 @@ _LECTURES = (
 )
 
 
-def main() -> None:
-    for part, text in built().items():
-        (FOLDER / part).write_text(text)
-
-
 def built() -> dict[str, str]:
     """Return the text of each file; held-out rows are chats, with a plain answer."""
     plain = chat(SYSTEM)
@@ -139,4 +132,4 @@ def _lesson(part: Household, chance: random.Random) -> tuple[str, Answers]:
 
 
 if __name__ == "__main__":
-    main()
+    write_files("plain-tone", built())

@@ -2,10 +2,12 @@
 
 import json
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 Json = dict[str, object]
+_RECIPES = Path(__file__).parents[2] / "deployments" / "recipes"
 
 
 class FilePart(Protocol):
@@ -50,3 +52,9 @@ def chat(system: str) -> Row[str]:
         return {"messages": [{"role": role, "content": content} for role, content in said]}
 
     return row
+
+
+def write_files(recipe: str, texts: Mapping[str, str]) -> None:
+    """Write the files of a recipe, given by their names."""
+    for name, text in texts.items():
+        (_RECIPES / recipe / name).write_text(text)

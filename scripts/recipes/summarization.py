@@ -6,12 +6,10 @@ project. Run it from the root: `python -m scripts.recipes.summarization`.
 
 import random
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from scripts.recipes.rows import chat, files_of
+from scripts.recipes.rows import chat, files_of, write_files
 
-FOLDER = Path(__file__).parents[2] / "deployments" / "recipes" / "summarization"
 SYSTEM = "Summarize the customer's message in one line: item, trouble, wish."
 _SEED = 3
 
@@ -103,11 +101,6 @@ TEST = Complaints(
 PARTS = (TRAIN, VALID, TEST)
 
 
-def main() -> None:
-    for part, text in built().items():
-        (FOLDER / part).write_text(text)
-
-
 def built() -> dict[str, str]:
     """Return the text of each file."""
     return files_of(PARTS, _lesson, chat(SYSTEM), seed=_SEED)
@@ -122,4 +115,4 @@ def _lesson(part: Complaints, chance: random.Random) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    write_files("summarization", built())

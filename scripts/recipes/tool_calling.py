@@ -7,12 +7,10 @@ this project. Run it from the root: `python -m scripts.recipes.tool_calling`.
 import json
 import random
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from scripts.recipes.rows import Json, files_of
+from scripts.recipes.rows import Json, files_of, write_files
 
-FOLDER = Path(__file__).parents[2] / "deployments" / "recipes" / "tool-calling"
 _SEED = 7
 
 
@@ -134,11 +132,6 @@ class Call(NamedTuple):
     arguments: Json
 
 
-def main() -> None:
-    for part, text in built().items():
-        (FOLDER / part).write_text(text)
-
-
 def built() -> dict[str, str]:
     """Return the text of each file."""
     return files_of(PARTS, _lesson, _row, seed=_SEED)
@@ -167,4 +160,4 @@ _ARGUMENTS: Mapping[str, tuple[str, Callable[[Wishes, random.Random], str | int]
 
 
 if __name__ == "__main__":
-    main()
+    write_files("tool-calling", built())

@@ -7,12 +7,10 @@ Run it from the root: `python -m scripts.recipes.translation`.
 
 import random
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
-from scripts.recipes.rows import chat, text_of
+from scripts.recipes.rows import chat, text_of, write_files
 
-FOLDER = Path(__file__).parents[2] / "deployments" / "recipes" / "translation"
 SYSTEM = "Translate into German."
 _SEED = 13
 _WHO = {"my brother": "mein Bruder", "the woman": "die Frau", "our neighbour": "unser Nachbar", "the guest": "der Gast"}
@@ -46,11 +44,6 @@ TRAIN = Sentences("train.jsonl", 160, 0.9)
 VALID = Sentences("valid.jsonl", 20, 0.9)
 TEST = Sentences("test.jsonl", 60, 0.5)
 PARTS = (TRAIN, VALID, TEST)
-
-
-def main() -> None:
-    for part, text in built().items():
-        (FOLDER / part).write_text(text)
 
 
 def built() -> dict[str, str]:
@@ -87,4 +80,4 @@ def _sentence(chance: random.Random) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    write_files("translation", built())

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Query
 
 from tokenyard.catalog.adapters.adapter_catalog import AdapterCatalog
 from tokenyard.catalog.aliases.model_aliases import ModelAliases
@@ -18,14 +18,11 @@ from tokenyard.catalog.views import (
     NewAlias,
 )
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.core.principal import KeyScope, Principal
-from tokenyard.web.auth import AnyTenant, TenantWith
+from tokenyard.web.auth import AnyTenant, FineTuningTenant, FreshFineTuningTenant
 from tokenyard.web.pages import Page
 
-Tenant = Annotated[Principal, Depends(TenantWith(KeyScope.FINE_TUNING))]
 MAX_PAGE = 1000
 ModelName = Annotated[str | None, Query(max_length=255)]
-FreshTenant = Annotated[Principal, Depends(TenantWith(KeyScope.FINE_TUNING, fresh=True))]
 
 
 def models_router(models: ModelCatalog) -> APIRouter:
@@ -65,27 +62,27 @@ def tenant_router(adapters: AdapterCatalog, aliases: ModelAliases) -> APIRouter:
     routes = APIRouter(prefix="/v1", tags=["catalog"])
 
     @routes.delete("/models/{name:path}")
-    async def delete(tenant: FreshTenant, name: str) -> ModelDeleted:
+    async def delete(tenant: FreshFineTuningTenant, name: str) -> ModelDeleted:
         """Delete a fine-tune of the caller's organization, for ever."""
         await adapters.delete(tenant.organization, name, actor=tenant.key)
         return ModelDeleted(id=name)
 
     @routes.get("/model_aliases")
-    async def listing(tenant: Tenant) -> Page[AliasView]:
+    async def listing(tenant: FineTuningTenant) -> Page[AliasView]:
         found = await aliases.store.all(tenant.organization)
         return Page[AliasView].of(found, len(found))
 
     @routes.post("/model_aliases")
-    async def set_alias(tenant: FreshTenant, body: NewAlias) -> AliasView:
+    async def set_alias(tenant: FreshFineTuningTenant, body: NewAlias) -> AliasView:
         """Let a name of the organization's own stand for a model; replies name the model itself."""
         return await aliases.point(tenant, body.alias, body.model)
 
     @routes.get("/model_aliases/{alias}")
-    async def one(tenant: Tenant, alias: str) -> AliasView:
+    async def one(tenant: FineTuningTenant, alias: str) -> AliasView:
         return await aliases.store.get(tenant.organization, alias)
 
     @routes.post("/model_aliases/{alias}")
-    async def change(tenant: FreshTenant, alias: str, body: AliasChange) -> AliasView:
+    async def change(tenant: FreshFineTuningTenant, alias: str, body: AliasChange) -> AliasView:
         """Move an alias to another `model`, or roll it back to an earlier `revision`: its number, or "previous"."""
         if body.model is not None and body.revision is None:
             return await aliases.point(tenant, alias, body.model, must_exist=True)
@@ -94,13 +91,13 @@ def tenant_router(adapters: AdapterCatalog, aliases: ModelAliases) -> APIRouter:
         raise InvalidRequest("Give either `model` or `revision`.", param="revision")
 
     @routes.get("/model_aliases/{alias}/revisions")
-    async def revisions(tenant: Tenant, alias: str) -> Page[AliasRevisionView]:
+    async def revisions(tenant: FineTuningTenant, alias: str) -> Page[AliasRevisionView]:
         """List what an alias stood for, newest first; the last hundred are kept."""
         found = await aliases.store.revisions(tenant.organization, alias)
         return Page[AliasRevisionView].of(found, len(found))
 
     @routes.delete("/model_aliases/{alias}")
-    async def delete_alias(tenant: FreshTenant, alias: str) -> AliasDeleted:
+    async def delete_alias(tenant: FreshFineTuningTenant, alias: str) -> AliasDeleted:
         await aliases.delete(tenant, alias)
         return AliasDeleted(id=alias)
 

@@ -52,6 +52,16 @@ class Training:
         await self.stack.cluster.succeed(self.run, tokens=500)
         await self.rounds()
 
+    async def succeed_before_checkpoint(self, step: int) -> None:
+        """Let the model go live while the checkpoint of an earlier step still waits for a replica."""
+        self.stack.replicas.present = False
+        await self.epoch(step)
+        self.stack.replicas.present = True
+        await self.stack.cluster.succeed(self.run, tokens=500)
+        [reconcile] = [loop for loop in self.worker if loop.name == "reconcile training"]
+        for _ in range(3):
+            await self.stack.round([reconcile])
+
     async def name(self, step: int) -> str:
         name = (await self.stack.job(self.job.id)).model_name
         assert name is not None
@@ -212,13 +222,7 @@ async def test_a_deleted_model_takes_its_checkpoints_with_it(training: Training)
 
 
 async def test_a_checkpoint_does_not_outlive_a_model_that_was_deleted_meanwhile(training: Training) -> None:
-    training.stack.replicas.present = False
-    await training.epoch(10)
-    training.stack.replicas.present = True
-    await training.stack.cluster.succeed(training.run, tokens=500)
-    [reconcile] = [loop for loop in training.worker if loop.name == "reconcile training"]
-    for _ in range(3):
-        await training.stack.round([reconcile])
+    await training.succeed_before_checkpoint(10)
     model = str((await training.stack.job(training.job.id)).model_name)
     await training.catalog.adapters.delete(training.job.organization, model, actor=KEY)
     await training.rounds()
@@ -227,13 +231,7 @@ async def test_a_checkpoint_does_not_outlive_a_model_that_was_deleted_meanwhile(
 
 
 async def test_models_are_pinned_before_checkpoints_however_late_these_went_live(training: Training) -> None:
-    training.stack.replicas.present = False
-    await training.epoch(10)
-    training.stack.replicas.present = True
-    await training.stack.cluster.succeed(training.run, tokens=500)
-    [reconcile] = [loop for loop in training.worker if loop.name == "reconcile training"]
-    for _ in range(3):
-        await training.stack.round([reconcile])
+    await training.succeed_before_checkpoint(10)
     await training.rounds()
     assert await training.callable_steps() == [10]
     model = str((await training.stack.job(training.job.id)).model_name)

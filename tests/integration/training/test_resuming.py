@@ -1,7 +1,7 @@
 """Training that is interrupted after any step, and goes on, ends in the same bytes; without Ray, on a tiny model."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from tokenyard_deployments.training.attempt import AttemptFolder
 from tokenyard_deployments.training.failures import TrainingFailed
 from tokenyard_deployments.training.methods import TrainingWorker, training_method
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ROWS, EPOCHS, BATCH = 80, 2, 36  # a step is two passes, and an epoch's last one has eight rows
 STEPS = EPOCHS * 3
 RESOURCES = TrainingResources(threads=1, resume_interval_s=0.0, resume_share=1.0)
@@ -35,15 +36,6 @@ class _Dies(TrainerCallback):  # type: ignore[misc]
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == self._after:
             raise Killed
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that share a busy core wait for each other for seconds."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

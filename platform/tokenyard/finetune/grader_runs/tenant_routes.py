@@ -1,11 +1,8 @@
 """`/v1/fine_tuning/alpha/graders`, as OpenAI's API has it."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 
 from tokenyard.core.graders.templates import GradedAnswer
-from tokenyard.core.principal import KeyScope, Principal
 from tokenyard.finetune.grader_runs.running import run_grader
 from tokenyard.finetune.grader_runs.views import (
     GraderRunView,
@@ -15,9 +12,7 @@ from tokenyard.finetune.grader_runs.views import (
 )
 from tokenyard.finetune.methods.reinforcement import checked_grader
 from tokenyard.finetune.ports import ModelAnswers
-from tokenyard.web.auth import TenantWith
-
-FreshTenant = Annotated[Principal, Depends(TenantWith(KeyScope.FINE_TUNING, fresh=True))]
+from tokenyard.web.auth import FreshFineTuningTenant
 
 
 def grader_router(models: ModelAnswers) -> APIRouter:
@@ -25,12 +20,12 @@ def grader_router(models: ModelAnswers) -> APIRouter:
     router = APIRouter(prefix="/v1/fine_tuning/alpha/graders", tags=["fine-tuning"])
 
     @router.post("/validate")
-    async def validate_grader(body: ValidateGraderRequest, _tenant: FreshTenant) -> ValidatedGraderView:
+    async def validate_grader(body: ValidateGraderRequest, _tenant: FreshFineTuningTenant) -> ValidatedGraderView:
         checked_grader(body.grader, "grader")
         return ValidatedGraderView(grader=body.grader)
 
     @router.post("/run")
-    async def run_one_grader(body: RunGraderRequest, tenant: FreshTenant) -> GraderRunView:
+    async def run_one_grader(body: RunGraderRequest, tenant: FreshFineTuningTenant) -> GraderRunView:
         """Grade one answer. What a grader asks of models is charged as requests of the key."""
         grader = checked_grader(body.grader, "grader")
         answer = GradedAnswer(body.item, body.model_sample)

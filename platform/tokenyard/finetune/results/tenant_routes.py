@@ -1,23 +1,20 @@
 """`/v1/fine_tuning/jobs/{job}/adapter`: the files of the model that a job made, for its owner to take along."""
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
 from tokenyard.core.errors import NotFound, PermissionDenied
 from tokenyard.core.ids import JobId
-from tokenyard.core.principal import KeyScope, Principal
+from tokenyard.core.principal import Principal
 from tokenyard.core.training import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from tokenyard.finetune.ports import LiveAdapters
 from tokenyard.finetune.store import JobStore
 from tokenyard.finetune.views import AdapterFileView
 from tokenyard.storage.blobs import BlobStore
-from tokenyard.web.auth import TenantWith
+from tokenyard.web.auth import FineTuningTenant
 from tokenyard.web.pages import Page
 
 FILES = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
-Tenant = Annotated[Principal, Depends(TenantWith(KeyScope.FINE_TUNING))]
 
 
 def adapter_router(jobs: JobStore, adapters: LiveAdapters, blobs: BlobStore, *, allowed: bool) -> APIRouter:
@@ -34,7 +31,7 @@ def adapter_router(jobs: JobStore, adapters: LiveAdapters, blobs: BlobStore, *, 
         return path
 
     @router.get("")
-    async def list_adapter_files(job: str, tenant: Tenant) -> Page[AdapterFileView]:
+    async def list_adapter_files(job: str, tenant: FineTuningTenant) -> Page[AdapterFileView]:
         """List what `peft` and others need to use the model elsewhere. OpenAI's API has no counterpart."""
         path = await folder(tenant, job)
         files = [AdapterFileView(id=name, bytes=await blobs.size(f"{path}/{name}")) for name in FILES]
@@ -45,7 +42,7 @@ def adapter_router(jobs: JobStore, adapters: LiveAdapters, blobs: BlobStore, *, 
         response_class=StreamingResponse,
         responses={200: {"content": {"application/octet-stream": {}}, "description": "The file's bytes"}},
     )
-    async def adapter_file(job: str, file: str, tenant: Tenant) -> StreamingResponse:
+    async def adapter_file(job: str, file: str, tenant: FineTuningTenant) -> StreamingResponse:
         path = await folder(tenant, job)
         if file not in FILES:
             raise NotFound(f"An adapter has {' and '.join(FILES)}.", param="file")

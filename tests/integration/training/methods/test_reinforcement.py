@@ -1,6 +1,5 @@
 """Answers are made, graded and learnt, by a tiny model; their tokens are counted, and training goes on exactly."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from tokenyard_deployments.training.failures import TrainingFailed
 from tokenyard_deployments.training.methods import TrainingWorker, training_method
 from tokenyard_deployments.training.prompts import EncodedPrompt
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 LETTER = StringCheckGrader(
     name="letter", operation="like", input="{{ sample.output_text }}", reference="{{ item.letter }}"
 )
@@ -41,15 +41,6 @@ def question(number: int, letter: str = "e") -> dict[str, Any]:
 
 
 ROWS = [question(number) for number in range(7)]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that share a busy core wait for each other for seconds."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
