@@ -136,9 +136,7 @@ async def _created(tenant: TenantApi, file: str) -> JobInfo:
     async with asyncio.timeout(60):
         while True:
             try:
-                return await tenant.create_job(
-                    model=MODEL, training_file=file, validation_file=None, suffix="bot", seed=1, hyperparameters={}
-                )
+                return await tenant.create_job({"model": MODEL, "training_file": file, "suffix": "bot", "seed": 1})
             except ApiFailed as error:
                 if not error.passing:
                     raise

@@ -5,16 +5,14 @@ neither on the machine that owns the data folder. It exits with 0 only where the
 cancel the job, unless `--detach` was given.
 """
 
+import argparse
 import asyncio
-import json
+import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from tokenyard.cli.credentials import NoDatabase, acting_tenant
 from tokenyard.cli.jobs import POLL_S, event_line
@@ -22,6 +20,7 @@ from tokenyard.cli.output import write
 from tokenyard.clients.platform_api.connection import ApiFailed
 from tokenyard.clients.platform_api.shapes import EventInfo, JobInfo
 from tokenyard.clients.platform_api.tenant_api import TenantApi
+from tokenyard.finetune.ray_jobs.command_line import add_job_flags, job_body
 from tokenyard.stack.installation import load_settings
 
 FAILED, STOPPED = 1, 130
@@ -130,82 +129,46 @@ def _outcome(job: JobInfo) -> int:
     return FAILED
 
 
-def _main(
-    *,
-    training_file: Annotated[str, typer.Option(help="A JSONL file here, or the id of an uploaded one (file-...).")],
-    model: Annotated[str, typer.Option(help="The base model, or an own fine-tuned one to train further.")],
-    organization: Annotated[str | None, typer.Option(help="Id or slug; the operator says whose job it is.")] = None,
-    project: Annotated[str | None, typer.Option(help="The operator says which; default: the default project.")] = None,
-    suffix: Annotated[str | None, typer.Option(help="Part of the new model's name: a-z, 0-9 and '-'.")] = None,
-    validation_file: Annotated[str | None, typer.Option(help="Held-out rows: a file here or an id.")] = None,
-    n_epochs: Annotated[int | None, typer.Option(help="Passes over the file; default: auto.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Rows a step; default: auto.")] = None,
-    learning_rate_multiplier: Annotated[float | None, typer.Option(help="Default: auto.")] = None,
-    method: Annotated[str, typer.Option(help="supervised, or dpo for rows of preferences.")] = "supervised",
-    hyperparameter: Annotated[
-        list[str] | None, typer.Option(help="Any other one as NAME=VALUE, such as beta=0.2 or rank=16.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="For the same result again.")] = None,
-    publish_if_worse: Annotated[
-        bool, typer.Option("--publish-if-worse", help="Also a model that is no better than its base on held-out rows.")
-    ] = False,
-    base_url: Annotated[str, typer.Option(envvar="TOKENYARD_URL", help="The gateway.")] = "http://127.0.0.1:8000",
-    detach: Annotated[bool, typer.Option("--detach", help="Ctrl-C and SIGTERM leave the job running.")] = False,
-) -> None:
-    """Fine-tune a model and follow the job. The key is TOKENYARD_API_KEY, or the operator's TOKENYARD_ADMIN_KEY."""
-    named = {"n_epochs": n_epochs, "batch_size": batch_size, "learning_rate_multiplier": learning_rate_multiplier}
-    wanted = dict(_hyperparameter(one) for one in hyperparameter or ()) | {
-        name: value for name, value in named.items() if value is not None
-    }
-
-    async def train(api: TenantApi) -> int:
-        job = await api.create_job(
-            model=model,
-            training_file=await file_id(api, training_file),
-            validation_file=await file_id(api, validation_file) if validation_file else None,
-            suffix=suffix,
-            seed=seed,
-            method=method,
-            hyperparameters=wanted,
-            publish_if_worse=publish_if_worse,
-        )
-        write(f"Job {job.id}: {model}, {job.hyperparameters}")
-        return await _follow(api, job.id, detach=detach)
-
-    _exit_with(_as_tenant(train, base_url.rstrip("/").removesuffix("/v1"), organization, project))
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tokenyard-train",
+        description="Fine-tune a model and follow the job. The key is TOKENYARD_API_KEY, or the operator's "
+        "TOKENYARD_ADMIN_KEY.",
+        allow_abbrev=False,
+    )
+    add_job_flags(parser, files="a JSONL file here, or the id of an uploaded one (file-...)")
+    add = parser.add_argument
+    add("--organization", help="id or slug: the operator says whose job it is")
+    add("--project", help="the operator says which (default: the default project)")
+    url = os.environ.get("TOKENYARD_URL", "http://127.0.0.1:8000")
+    add("--base-url", default=url, help="the gateway (default: TOKENYARD_URL, else %(default)s)")
+    add("--detach", action="store_true", help="Ctrl-C and SIGTERM leave the job running")
+    return parser
 
 
-def _hyperparameter(given: str) -> tuple[str, object]:
-    """Read `NAME=VALUE`, where the value is JSON or else text."""
-    name, equals, value = given.partition("=")
-    if not equals:
-        raise typer.BadParameter(f"{given!r} is not NAME=VALUE.")
+async def _train(given: argparse.Namespace) -> int:
+    url = given.base_url.rstrip("/").removesuffix("/v1")
+    who = acting_tenant(url, load_settings(), organization=given.organization, project=given.project)
+    async with who as tenant:
+        api = TenantApi(tenant.connection, tenant.key)
+        given.training_file = await file_id(api, given.training_file)
+        if given.validation_file:
+            given.validation_file = await file_id(api, given.validation_file)
+        job = await api.create_job(job_body(given))
+        write(f"Job {job.id}: {given.model}, {job.hyperparameters}")
+        return await _follow(api, job.id, detach=given.detach)
+
+
+def main() -> int:
+    """Run the command and return its exit status."""
+    given = _parser().parse_args()
     try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
-
-
-async def _as_tenant(
-    work: Callable[[TenantApi], Awaitable[int]], url: str, organization: str | None, project: str | None
-) -> int:
-    async with acting_tenant(url, load_settings(), organization=organization, project=project) as tenant:
-        return await work(TenantApi(tenant.connection, tenant.key))
-
-
-def _exit_with(work: Coroutine[None, None, int]) -> None:
-    try:
-        status = asyncio.run(work)
+        return asyncio.run(_train(given))
     except (ApiFailed, NoDatabase) as error:
         sys.stderr.write(f"{error}\n")
-        status = FAILED
+        return FAILED
     except TimeoutError:
         sys.stderr.write("The job was asked to end, but had not done so in time.\n")
-        status = FAILED
+        return FAILED
     except KeyboardInterrupt:
-        status = STOPPED
-    raise typer.Exit(status)
-
-
-def main() -> None:
-    typer.run(_main)
+        return STOPPED

@@ -6,18 +6,17 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from itertools import pairwise
 from pathlib import Path
 
 import aiohttp
 import msgspec
 
+from benchmarks.training.attempts import run_attempt
 from benchmarks.training.rows import spec_of, write_rows
-from support.ray_cluster.private_ray import Cluster, private_ray
+from support.ray_cluster.private_ray import private_ray
 from tokenyard.clients.ray_jobs import RayJobs
-from tokenyard.core.errors import Unavailable
-from tokenyard.core.training import SPEC_FILE, RunState, TrainingEvent, TrainingSpec, submission_id
+from tokenyard.core.training import SPEC_FILE, TrainingEvent, TrainingSpec
 from tokenyard_deployments.training.machine import worker_environment
 
 STEPS, BATCH = 12, 8
@@ -34,7 +33,7 @@ async def measure(folder: Path, base_model: Path, *, rounds: int) -> dict[str, f
             jobs = RayJobs(session, cluster.url, cluster.token_file)
             for number in range(rounds):
                 spec = spec_of(base_model, folder / str(number), rows, batch_size=BATCH, packing=False)
-                await _run(jobs, cluster, spec)
+                await run_attempt(jobs, spec)
                 ours.append(_steps(_event_times(folder / str(number))))
                 bare.append(_steps(await asyncio.to_thread(_bare, spec, folder / str(number))))
     ours_s, bare_s = _sum_of_medians(ours), _sum_of_medians(bare)
@@ -53,28 +52,6 @@ def _steps(marks: list[float]) -> list[float]:
 def _sum_of_medians(rounds: list[list[float]]) -> float:
     steps: list[tuple[float, ...]] = list(zip(*rounds, strict=True))
     return sum(statistics.median(step) for step in steps)
-
-
-async def _run(jobs: RayJobs, cluster: Cluster, spec: TrainingSpec) -> None:
-    url = f"{spec.output_url}/{SPEC_FILE}"
-    folder = Path(spec.output_url.removeprefix("file://"))
-    await asyncio.to_thread(folder.mkdir)
-    await asyncio.to_thread((folder / SPEC_FILE).write_bytes, msgspec.json.encode(spec))
-    name = submission_id(spec.job, spec.attempt)
-    deadline = time.monotonic() + LIMIT_S
-    while time.monotonic() < deadline:
-        try:
-            await jobs.submit(name, f"python -m tokenyard_deployments.training.job {url}", metadata={})
-            break
-        except Unavailable:  # a head node that has just started has no agent yet
-            await asyncio.sleep(0.5)
-    while time.monotonic() < deadline:
-        status = await jobs.status(name)
-        if status is not None and not status.state.is_active:
-            assert status.state is RunState.SUCCEEDED, status.message
-            return
-        await asyncio.sleep(0.5)
-    raise AssertionError(f"the job did not end within {LIMIT_S:.0f} s")
 
 
 def _event_times(folder: Path) -> list[float]:

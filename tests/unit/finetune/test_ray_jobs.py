@@ -4,6 +4,11 @@ from typing import get_args
 
 import pytest
 
+from tokenyard.core.errors import InvalidRequest
+from tokenyard.core.graders.shapes import StringCheckGrader
+from tokenyard.finetune.job import AskedEvaluation, Integration
+from tokenyard.finetune.job_request import JobRequest
+from tokenyard.finetune.methods.reinforcement import ReinforcementHyperparameters
 from tokenyard.finetune.ray_jobs.submission import Submission
 from tokenyard.finetune.ray_jobs.views import STATUS, RayStatus
 from tokenyard.finetune.states import JobStatus
@@ -14,7 +19,52 @@ def test_every_status_has_a_word_of_rays() -> None:
     assert set(STATUS.values()) == set(get_args(RayStatus))
 
 
-@pytest.mark.parametrize(("flags", "wanted"), [("", None), (" --publish-if-worse", True)])
-def test_a_worse_model_is_published_where_the_command_says_so(flags: str, wanted: bool | None) -> None:
-    command = f"tokenyard-train --model small --training-file file-1 --validation-file file-2{flags}"
-    assert Submission(entrypoint=command).request().publish_if_worse is wanted
+def _request(flags: str) -> JobRequest:
+    return Submission(entrypoint=f"tokenyard-train --model small --training-file file-1 {flags}").request()
+
+
+def test_every_field_of_a_job_has_a_flag() -> None:
+    grader = (
+        '{"type": "string_check", "name": "same", "operation": "eq", "input": "{{sample.output_text}}",'
+        ' "reference": "{{item.answer}}"}'
+    )
+    request = _request(
+        "--validation-file file-2 --suffix sky --seed 5 --method reinforcement --n-epochs 2 --batch-size 4"
+        " --learning-rate-multiplier 1.5 --hyperparameter beta=0.2 --metadata team=blue --evaluation-rows 3"
+        " --evaluation-general --integration tensorboard --callable-checkpoints 1 --publish-if-worse"
+        f" --grader '{grader}'"
+    )
+    request.check()
+    assert {name for name in JobRequest.model_fields if getattr(request, name) is None} == {"hyperparameters"}
+    assert (request.suffix, request.seed, request.metadata) == ("sky", 5, {"team": "blue"})
+    wanted = request.hyperparameters_asked
+    assert isinstance(wanted, ReinforcementHyperparameters)
+    assert (wanted.n_epochs, wanted.batch_size, wanted.learning_rate_multiplier, wanted.beta) == (2, 4, 1.5, 0.2)
+    assert isinstance(request.grader, StringCheckGrader)
+    assert request.asked_evaluation == AskedEvaluation(rows=3, general=True)
+    assert (request.asked_integrations, request.callable_checkpoints) == ((Integration.TENSORBOARD,), 1)
+
+
+def test_what_no_flag_says_is_left_to_the_platform() -> None:
+    assert _request("") == JobRequest(
+        model="small", training_file="file-1", method={"type": "supervised", "supervised": {}}
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--hyperparameter rank", "'rank' is not NAME=VALUE"),
+        ("--hyperparameter rank=many", "method.supervised.hyperparameters.rank"),
+        ("--grader {", "it is not JSON"),
+        ("--method dpo --grader {}", "method.dpo.grader"),
+        ("--integration neptune", "integrations.0.type"),
+        ("--evaluation-rows 21", "evaluation.rows"),
+        ("--callable-checkpoints 9", "callable_checkpoints"),
+        ("--det", "--det"),
+    ],
+)
+def test_a_wrong_flag_is_named(flags: str, said: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        _request(flags)
+    assert said in refused.value.message

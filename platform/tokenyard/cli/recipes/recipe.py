@@ -62,8 +62,22 @@ class Recipe(BaseModel):
     training_file: FileName
     validation_file: FileName | None = None
     hyperparameters: Json
+    grader: Json | None = None
     test: RecipeTest | None = None
     check: RecipeCheck | None = None
+
+    def job(self, *, model: str, training_file: str, validation_file: str | None) -> Json:
+        """Return the request for its fine-tuning job; the files are ids."""
+        settings = {"hyperparameters": self.hyperparameters, "grader": self.grader}
+        asked = {
+            "model": model,
+            "training_file": training_file,
+            "validation_file": validation_file,
+            "suffix": self.suffix,
+            "seed": self.seed,
+            "method": {"type": self.method, self.method: {name: it for name, it in settings.items() if it is not None}},
+        }
+        return {name: value for name, value in asked.items() if value is not None}
 
 
 def read_recipe(folder: Path) -> Recipe:

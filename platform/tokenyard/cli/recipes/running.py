@@ -105,13 +105,7 @@ class RecipeRun:
         if recipe.validation_file is not None:
             validation = (await self.api.upload_training_file(recipe.folder / recipe.validation_file)).id
         job = await self.api.create_job(
-            model=self.model,
-            training_file=training.id,
-            validation_file=validation,
-            suffix=recipe.suffix,
-            seed=recipe.seed,
-            method=recipe.method,
-            hyperparameters=recipe.hyperparameters,
+            recipe.job(model=self.model, training_file=training.id, validation_file=validation)
         )
         self.say(f"Job {job.id}: {self.model}, {job.hyperparameters}")
         follower = JobFollower(self.api, job.id, self.say)

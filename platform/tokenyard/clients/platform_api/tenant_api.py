@@ -23,27 +23,7 @@ class TenantApi(ApiCaller):
             form.add_field("file", content, filename=path.name, content_type="application/jsonl")
             return await self.call(FileInfo, "POST", "/v1/files", body=form, timeout_s=UPLOAD_TIMEOUT_S)
 
-    async def create_job(
-        self,
-        *,
-        model: str,
-        training_file: str,
-        validation_file: str | None,
-        suffix: str | None,
-        seed: int | None,
-        hyperparameters: Json,
-        method: str = "supervised",
-        publish_if_worse: bool = False,
-    ) -> JobInfo:
-        """Create a job; the files are ids."""
-        optional = {"validation_file": validation_file, "suffix": suffix, "seed": seed}
-        body: Json = {
-            "model": model,
-            "training_file": training_file,
-            "method": {"type": method, method: {"hyperparameters": hyperparameters}},
-        } | {name: value for name, value in optional.items() if value is not None}
-        if publish_if_worse:
-            body = {**body, "publish_if_worse": True}
+    async def create_job(self, body: Json) -> JobInfo:
         return await self.call(JobInfo, "POST", _JOBS, body=body)
 
     async def job(self, job: str) -> JobInfo:

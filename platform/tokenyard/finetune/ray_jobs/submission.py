@@ -8,10 +8,9 @@ from pydantic import BaseModel, Field, ValidationError
 
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.finetune.job_request import JobRequest
+from tokenyard.finetune.ray_jobs.command_line import add_job_flags, job_body
 
 COMMAND = "tokenyard-train"
-_HYPERPARAMETERS = ("n_epochs", "batch_size", "learning_rate_multiplier")
-_FIELDS = ("model", "training_file", "validation_file", "suffix", "seed", "publish_if_worse")
 _KEPT = ("entrypoint", "submission_id", "metadata")
 
 
@@ -44,19 +43,15 @@ class Submission(BaseModel, extra="forbid"):
         words = _words(self.entrypoint)
         if not words or words[0] != COMMAND:
             raise InvalidRequest(f"The entrypoint must be `{COMMAND}` and its flags.", param="entrypoint")
-        given = {name: value for name, value in vars(_parser().parse_args(words[1:])).items() if value is not None}
-        hyperparameters = {name: given[name] for name in _HYPERPARAMETERS if name in given}
-        asked: dict[str, Any] = {name: given[name] for name in _FIELDS if name in given}
-        if hyperparameters:
-            asked["hyperparameters"] = hyperparameters
+        asked = job_body(_parser().parse_args(words[1:]))
         if self.metadata:
             asked["metadata"] = self.metadata
         try:
             return JobRequest.model_validate(asked)
         except ValidationError as error:
             first = error.errors()[0]
-            flag = str(first["loc"][-1]).replace("_", "-")
-            raise InvalidRequest(f"--{flag}: {first['msg']}", param="entrypoint") from None
+            place = ".".join(str(part) for part in first["loc"])
+            raise InvalidRequest(f"{COMMAND}: {place}: {first['msg']}", param="entrypoint") from None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -66,14 +61,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog=COMMAND, add_help=False, allow_abbrev=False)
-    for name in ("model", "training-file"):
-        parser.add_argument(f"--{name}", required=True)
-    for name in ("validation-file", "suffix"):
-        parser.add_argument(f"--{name}")
-    for name in ("seed", "n-epochs", "batch-size"):
-        parser.add_argument(f"--{name}", type=int)
-    parser.add_argument("--learning-rate-multiplier", type=float)
-    parser.add_argument("--publish-if-worse", action="store_const", const=True)
+    add_job_flags(parser, files="the id of an uploaded file")
     return parser
 
 
