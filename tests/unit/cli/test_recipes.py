@@ -67,7 +67,7 @@ def of_recipe(recipe: Recipe) -> str:
 def test_the_promised_recipes_ship() -> None:
     assert {
         *("sentiment", "extraction", "support-bot", "house-style", "summarization", "translation", "grading"),
-        *("tool-calling", "plain-tone"),
+        *("tool-calling", "plain-tone", "colour-names"),
     } <= {recipe.name for recipe in RECIPES}
 
 
@@ -120,6 +120,7 @@ def test_a_measured_gain_is_of_the_rows_that_are_there(recipe: Recipe) -> None:
         ("tool-calling", ("cities", "artists", "rooms")),
         ("grading", ("questions", "answers", "excuses")),
         ("plain-tone", ("tasks", "phrasings")),
+        ("colour-names", ("things", "phrasings")),
         ("translation", ()),
     ],
 )
