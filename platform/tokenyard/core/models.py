@@ -10,6 +10,7 @@ from tokenyard.core.adapters import LINEAR_LAYERS, AdapterRef, AdapterRules
 from tokenyard.core.model_files.accelerators import AcceleratorSpec, AutoscalingSpec
 from tokenyard.core.model_files.sources import ModelSource, ServerSource
 from tokenyard.core.money import Price
+from tokenyard.core.training import MAX_LEARNING_RATE_MULTIPLIER, TrainedMethod
 
 
 class InvalidModelSpec(ValueError):
@@ -42,6 +43,16 @@ class SamplingDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     top_k: Annotated[int, Meta(ge=-1, le=1_000_000)] | None = None
     min_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Meta(ge=0.01, le=10)] | None = None
+
+
+class TrainingDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a fine-tuning job is trained with where its client says "auto": as it was measured."""
+
+    learning_rate_multiplier: dict[TrainedMethod, Annotated[float, Meta(gt=0, le=MAX_LEARNING_RATE_MULTIPLIER)]] = {}
+
+    def multiplier(self, method: str) -> float:
+        """Return the one of a method; 1 where none was measured."""
+        return next((value for name, value in self.learning_rate_multiplier.items() if name == method), 1.0)
 
 
 class ParserSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -114,6 +125,7 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_silence_s: float = 30.0
     max_request_s: float = 900.0
     sampling: SamplingDefaults = SamplingDefaults()
+    training: TrainingDefaults = TrainingDefaults()
     tools: ParserSpec | None = None
     reasoning: ParserSpec | None = None
     images: ImagesSpec | None = None
@@ -187,6 +199,7 @@ class BaseModel(msgspec.Struct, frozen=True):
     task: ModelTask = ModelTask.CHAT
     dimensions: tuple[int, ...] = ()
     sampling: SamplingDefaults = SamplingDefaults()
+    training: TrainingDefaults = TrainingDefaults()
     calls_tools: bool = False
     reasons: bool = False
     images: ImagesSpec | None = None

@@ -31,8 +31,11 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 MANIFEST_FILE = "manifest.json"
 
+TrainedMethod = Literal["supervised", "dpo", "reinforcement"]
+
 BASE_LEARNING_RATES: Mapping[str, float] = {"supervised": 4e-4, "dpo": 1e-4, "reinforcement": 1e-4}
 """What a learning_rate_multiplier of 1 means to each method."""
+MAX_LEARNING_RATE_MULTIPLIER = 100
 
 
 Schedule = Literal["linear", "cosine", "constant"]

@@ -223,7 +223,9 @@ class JobCreation:
         if request.validation_file is not None:
             await self._dataset(principal, request, request.validation_file, "validation_file")
         asked = request.hyperparameters_asked
-        hyperparameters = msgspec.structs.replace(asked.resolved(summary.rows), grader=request.grader)
+        multiplier = model.training.multiplier(request.method_name)
+        resolved = asked.resolved(summary.rows, auto_multiplier=multiplier)
+        hyperparameters = msgspec.structs.replace(resolved, grader=request.grader)
         lora = asked.lora(
             self._models.rules(model.id), None if start is None else start.lora, where=request.hyperparameters_place
         )

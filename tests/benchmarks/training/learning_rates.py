@@ -78,7 +78,7 @@ def _spec(trial: Trial, folder: Path) -> TrainingSpec:
         training_url=f"file://{recipe}/train.jsonl",
         validation_url=f"file://{recipe}/valid.jsonl",
         output_url=f"file://{folder}",
-        hyperparameters=asked.resolved(rows),
+        hyperparameters=asked.resolved(rows, auto_multiplier=1.0),
         seed=1,
         max_seq_length=CONTEXT,
         max_lora_rank=RANK,

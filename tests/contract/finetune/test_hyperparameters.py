@@ -14,7 +14,10 @@ ASKED = {
     **{"rank": 16, "alpha": 24, "target_modules": ["q_proj", "v_proj"], "use_rslora": True, "dropout": 0.05},
     **{"warmup_ratio": 0.1, "lr_scheduler_type": "cosine", "weight_decay": 0.01, "max_grad_norm": 0.3},
 }
-PLAIN = {"n_epochs": 10, "batch_size": 2, "learning_rate_multiplier": 1.0}
+AUTO = {
+    "supervised": {"n_epochs": 10, "batch_size": 2, "learning_rate_multiplier": 2.5},  # as the model's file says
+    "dpo": {"n_epochs": 10, "batch_size": 2, "learning_rate_multiplier": 1.0, "beta": 0.1},
+}
 WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"rank": 17}, "rank", "must be 1 to 16"),
     ({"rank": 0}, "rank", "1 to 512"),
@@ -47,13 +50,12 @@ async def test_what_is_asked_for_is_shown(platform: Platform, method: str) -> No
         model="small-model", training_file=file, validation_file=file, method=whole
     )
     sent: Any = job.to_dict()
-    beta = {} if method == "supervised" else {"beta": 0.1}
     shown = sent["method"][method]["hyperparameters"]
-    assert shown == {**PLAIN, **ASKED, **beta, "early_stopping_patience": 2}
+    assert shown == {**AUTO[method], **ASKED, "early_stopping_patience": 2}
     assert sent["hyperparameters"] == (shown if method == "supervised" else {})
     # Without them it is OpenAI's.
-    sent["method"][method]["hyperparameters"] = {**PLAIN, **beta}
-    sent["hyperparameters"] = PLAIN if method == "supervised" else {}
+    sent["method"][method]["hyperparameters"] = AUTO[method]
+    sent["hyperparameters"] = AUTO[method] if method == "supervised" else {}
     check_openai_schema(sent, "FineTuningJob")
 
 
@@ -64,7 +66,7 @@ async def test_the_older_place_takes_them_too(platform: Platform) -> None:
     )
     sent: Any = job.to_dict()
     # The alpha is twice the rank, where only that is asked for.
-    shown = {**PLAIN, "rank": 4, "alpha": 8, "packing": False}
+    shown = {**AUTO["supervised"], "rank": 4, "alpha": 8, "packing": False}
     assert sent["hyperparameters"] == sent["method"]["supervised"]["hyperparameters"] == shown
 
 

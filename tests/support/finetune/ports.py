@@ -9,7 +9,7 @@ from support.finetune.adapter_files import base_weights, read_shapes
 from tokenyard.core.adapters import AdapterRef, AdapterRules, BaseShapes, FineTunedName
 from tokenyard.core.errors import BudgetInUse, QuotaExceeded
 from tokenyard.core.ids import AdapterId, ApiKeyId, JobId, OrganizationId, PriceId, ProjectId
-from tokenyard.core.models import BaseModel, ModelTask
+from tokenyard.core.models import BaseModel, ModelTask, TrainingDefaults
 from tokenyard.core.money import NanoDollars, Price
 from tokenyard.core.training import TrainingTerms
 from tokenyard.storage.database import Database, Fence
@@ -24,6 +24,7 @@ SMALL_MODEL = BaseModel(
     max_lora_rank=16,
     created=1_700_000_000,
     content_hash="c" * 64,
+    training=TrainingDefaults({"supervised": 2.5}),
 )
 EMBEDDER = msgspec.structs.replace(SMALL_MODEL, id="embedder", task=ModelTask.EMBEDDING, max_lora_rank=0)
 TRAINING_RATE = NanoDollars(3000)

@@ -49,6 +49,12 @@ def test_the_default_model_is_pinned_by_hash() -> None:
     assert len(source.wheel_sha256) == len(source.file_sha256) == 64
 
 
+def test_auto_is_what_was_measured_of_a_method_and_else_one() -> None:
+    spec = read_model_spec(f"{MINIMAL}training: {{learning_rate_multiplier: {{supervised: 4}}}}".encode())
+    assert [spec.training.multiplier(method) for method in ("supervised", "dpo")] == [4.0, 1.0]
+    assert read_model_spec(write_model_spec(spec)) == spec
+
+
 def test_what_is_written_reads_back_the_same() -> None:
     spec = read_model_spec(MINIMAL.encode())
     assert read_model_spec(write_model_spec(spec)) == spec
@@ -75,6 +81,8 @@ def test_what_is_written_reads_back_the_same() -> None:
         (("created: 1", "created: 1\nmax_wait_s: 900"), "max_request_s"),
         (("created: 1", "created: 1\nsampling: {seed: 1}"), "seed"),
         (("created: 1", "created: 1\ntools: {}"), "parser"),
+        (("created: 1", "created: 1\ntraining: {learning_rate_multiplier: {full: 2}}"), "full"),
+        (("created: 1", "created: 1\ntraining: {learning_rate_multiplier: {dpo: 0}}"), "learning_rate_multiplier"),
         (("created: 1", "created: 1\ntools: {parser: '--flag'}"), "tools.parser"),
         (("created: 1", "created: 1\nreasoning: {parser: ''}"), "reasoning.parser"),
         (("default_max_tokens: 128\n", ""), "default_max_tokens"),

@@ -115,6 +115,7 @@ def _base_model(spec: ModelSpec, models_folder: Path, fallback: BaseModel | None
         task=spec.task,
         dimensions=spec.dimensions,
         sampling=spec.sampling,
+        training=spec.training,
         calls_tools=spec.calls_tools,
         reasons=spec.reasoning is not None,
         images=spec.images,

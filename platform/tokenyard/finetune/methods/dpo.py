@@ -21,9 +21,9 @@ class DpoHyperparameters(RequestedHyperparameters, extra="forbid"):
 
     beta: Annotated[float | str, number_up_to(MAX_BETA)] = "auto"
 
-    def resolved(self, rows: int) -> Hyperparameters:
+    def resolved(self, rows: int, *, auto_multiplier: float) -> Hyperparameters:
         beta = AUTO_BETA if self.beta == "auto" else float(self.beta)
-        return msgspec.structs.replace(super().resolved(rows), beta=beta)
+        return msgspec.structs.replace(super().resolved(rows, auto_multiplier=auto_multiplier), beta=beta)
 
     def check_offered(self, where: str) -> None:
         super().check_offered(where)

@@ -7,11 +7,10 @@ from pydantic_core import PydanticCustomError
 
 from tokenyard.core.adapters import MAX_ALPHA, AdapterNotAllowed, AdapterRules
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.core.training import Hyperparameters, LoraSettings, Schedule
+from tokenyard.core.training import MAX_LEARNING_RATE_MULTIPLIER, Hyperparameters, LoraSettings, Schedule
 
 MAX_EPOCHS = 50
 MAX_BATCH_SIZE = 256
-MAX_MULTIPLIER = 100
 MAX_RANK = 512
 _FIELD_OF = {"rank_not_allowed": "rank", "module_not_allowed": "target_modules", "alpha_not_allowed": "alpha"}
 
@@ -47,7 +46,7 @@ class RequestedHyperparameters(BaseModel, extra="forbid"):
 
     n_epochs: Annotated[int | str, count_up_to(MAX_EPOCHS)] = "auto"
     batch_size: Annotated[int | str, count_up_to(MAX_BATCH_SIZE)] = "auto"
-    learning_rate_multiplier: Annotated[float | str, number_up_to(MAX_MULTIPLIER)] = "auto"
+    learning_rate_multiplier: Annotated[float | str, number_up_to(MAX_LEARNING_RATE_MULTIPLIER)] = "auto"
 
     rank: Annotated[int | str | None, count_up_to(MAX_RANK)] = None
     alpha: Annotated[int | str | None, count_up_to(MAX_ALPHA)] = None
@@ -63,13 +62,16 @@ class RequestedHyperparameters(BaseModel, extra="forbid"):
     packing: bool | None = Field(default=None, strict=True)
     group_by_length: bool | None = Field(default=None, strict=True)
 
-    def resolved(self, rows: int) -> Hyperparameters:
-        """Return them with every "auto" decided: small datasets get many epochs and large ones few."""
+    def resolved(self, rows: int, *, auto_multiplier: float) -> Hyperparameters:
+        """Return them with every "auto" decided: small datasets get many epochs and large ones few.
+
+        `auto_multiplier` is what the model's file says of the learning rate.
+        """
         epochs, batch, multiplier = self.n_epochs, self.batch_size, self.learning_rate_multiplier
         return Hyperparameters(
             n_epochs=max(1, min(10, round(300 / max(1, rows)))) if epochs == "auto" else int(epochs),
             batch_size=max(1, min(32, rows // 10)) if batch == "auto" else int(batch),
-            learning_rate_multiplier=1.0 if multiplier == "auto" else float(multiplier),
+            learning_rate_multiplier=auto_multiplier if multiplier == "auto" else float(multiplier),
             warmup_ratio=self.warmup_ratio,
             lr_scheduler_type=self.lr_scheduler_type,
             weight_decay=self.weight_decay,

@@ -45,8 +45,8 @@ class ReinforcementHyperparameters(RequestedHyperparameters, extra="forbid"):
     temperature: float | None = Field(default=None, gt=0, le=MAX_TEMPERATURE, strict=True)
     beta: float | None = Field(default=None, ge=0, le=MAX_BETA, strict=True)
 
-    def resolved(self, rows: int) -> Hyperparameters:
-        plain = super().resolved(rows)
+    def resolved(self, rows: int, *, auto_multiplier: float) -> Hyperparameters:
+        plain = super().resolved(rows, auto_multiplier=auto_multiplier)
         return msgspec.structs.replace(
             plain,
             batch_size=max(1, min(plain.batch_size, rows)),
