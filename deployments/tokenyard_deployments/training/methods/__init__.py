@@ -1,6 +1,7 @@
 """Fine-tuning methods, one a file. Each has a function `train`; a spec names its method."""
 
 import importlib
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -38,5 +39,11 @@ def training_method(name: str) -> TrainingMethod:
     """
     if name not in METHODS:
         raise TrainingFailed("method_not_available", f"The method '{name}' is not available.")
+    _leave_out("wandb")  # transformers would load it where it is installed: 50 MB and a second or two for nothing
     method: TrainingMethod = importlib.import_module(f"{__name__}.{name}").train
     return method
+
+
+def _leave_out(library: str) -> None:
+    """Make as if a library were not installed, unless it is in use already."""
+    sys.modules.setdefault(library, None)  # type: ignore[arg-type]  # what `import` documents for it
