@@ -8,11 +8,17 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from support.finetune.stack import FinetuneStack
+from support.finetune.rows import rows
+from support.finetune.stack import FinetuneStack, principal
+from tokenyard.core.ids import FileId
+from tokenyard.finetune.job import Job
 from tokenyard.finetune.states import FINISHED, JobState
 from tokenyard.finetune.tables import CheckpointRow
 from tokenyard.storage.database import Database
 from tokenyard.web.loops import Loop
+
+QUESTIONS = 2
+_ENDED = FINISHED - {JobState.EVALUATING}
 
 
 class Died(BaseException):
@@ -88,13 +94,13 @@ def _mortal_worker(stack: FinetuneStack, countdown: Countdown) -> Sequence[Loop]
         reservations=Mortal(stack.reservations, countdown),
         adapters=Mortal(stack.catalog, countdown),
         canary=Mortal(stack.replicas, countdown),
+        answers=Mortal(stack.answers, countdown),
     )
 
 
 async def _life(stack: FinetuneStack, dies_at: int | None, scenario: str) -> Countdown:
     """Run one job to its end: by a worker that dies, then by one that does not."""
-    asked = 2 if scenario == "checkpoints" else 0
-    job = await (stack.bring() if scenario == "brought" else stack.create(callable_checkpoints=asked))
+    job = await _created(stack, scenario)
     countdown = Countdown(dies_at)
     worker = _mortal_worker(stack, countdown)
     for _ in range(20):
@@ -106,10 +112,22 @@ async def _life(stack: FinetuneStack, dies_at: int | None, scenario: str) -> Cou
             stack.outlive_leases()
             worker = stack.new_worker()
         await _world(stack, job, scenario)
-        if (await stack.job(job.id)).state in FINISHED and await _none_is_due(stack):
+        if (await stack.job(job.id)).state in _ENDED and await _none_is_due(stack):
             break
     await _check(stack, job, scenario)
     return countdown
+
+
+async def _created(stack: FinetuneStack, scenario: str) -> Job:
+    match scenario:
+        case "brought":
+            return await stack.bring()
+        case "checkpoints":
+            return await stack.create(callable_checkpoints=2)
+        case "evaluated":
+            held_out = await stack.upload(principal(), rows(QUESTIONS))
+            return await stack.create(validation_file=held_out, evaluation={"rows": QUESTIONS})
+    return await stack.create()
 
 
 async def _none_is_due(stack: FinetuneStack) -> bool:
@@ -157,6 +175,9 @@ async def _check(stack: FinetuneStack, job: Any, scenario: str) -> None:
     assert stack.reservations.open[job.id] == end.reserved_amount
     if scenario == "brought":
         assert (stack.cluster.submissions, end.trained_tokens) == ([], 0)
+    if scenario == "evaluated":
+        assert await stack.files.get(job.organization, FileId(str(end.evaluation_file)))
+        assert sorted(stack.answers.charged.values()) == [1] * 2 * QUESTIONS, "no answer is asked for, or paid, twice"
     if scenario in ("lost", "paused"):
         assert stack.cluster.submissions == [f"{job.id}-1", f"{job.id}-2"]
         assert stack.cluster.specs[f"{job.id}-2"].resume_url is not None
@@ -169,17 +190,16 @@ def _is_death(error: BaseException) -> bool:
 
 
 # The longer stories share most of their points with the plain one, so only some of theirs are tried.
-@pytest.mark.parametrize(
-    ("scenario", "every"), [("plain", 1), ("lost", 3), ("cancel", 2), ("paused", 3), ("brought", 1), ("checkpoints", 7)]
-)
-async def test_any_point_of_death_leads_to_the_same_end(
-    tmp_path: Path, empty_sqlite: Path, scenario: str, every: int
-) -> None:
+EVERY = {"plain": 1, "lost": 3, "cancel": 2, "paused": 3, "brought": 1, "checkpoints": 7, "evaluated": 3}
+
+
+@pytest.mark.parametrize("scenario", EVERY)
+async def test_any_point_of_death_leads_to_the_same_end(tmp_path: Path, empty_sqlite: Path, scenario: str) -> None:
     stack = _stack(tmp_path / "alive", empty_sqlite)
     calls = (await _life(stack, None, scenario)).calls
     await stack.database.close()
     assert calls > 20
-    for dies_at in range(0, calls, every):
+    for dies_at in range(0, calls, EVERY[scenario]):
         stack = _stack(tmp_path / f"{dies_at}", empty_sqlite)
         countdown = await _life(stack, dies_at, scenario)
         assert countdown.is_dead
