@@ -189,6 +189,7 @@ class JobCreation:
             publish_if_worse=request.publish_if_worse or False,
             evaluation=request.asked_evaluation,
             integrations=request.asked_integrations,
+            wandb=request.asked_wandb,
             callable_checkpoints=request.callable_checkpoints or 0,
             hyperparameters=work.hyperparameters,
             lora=work.lora,

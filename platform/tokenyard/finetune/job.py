@@ -25,6 +25,16 @@ class Integration(StrEnum):
     """What else shows how a job went."""
 
     TENSORBOARD = "tensorboard"  # a file of its events
+    WANDB = "wandb"  # a file of a run
+
+
+class WandbSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where its tenant means the run of Weights & Biases to appear. Without a `name` it has the job's."""
+
+    project: str
+    name: str | None = None
+    entity: str | None = None
+    tags: tuple[str, ...] = ()
 
 
 class StepProgress(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +96,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     publish_if_worse: bool = False
     evaluation: AskedEvaluation | None = None
     integrations: tuple[Integration, ...] = ()
+    wandb: WandbSettings | None = None
     callable_checkpoints: int = 0
 
     state: JobState = JobState.CREATING
@@ -110,6 +121,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     steps: StepProgress | None = None
     result_file: FileId | None = None
     tensorboard_file: FileId | None = None
+    wandb_file: FileId | None = None
     held_out: HeldOut | None = None
     evaluation_file: FileId | None = None
     fair: FairTags | None = None
@@ -168,11 +180,12 @@ _PROGRESS = (
     *("state", "outcome", "finished_at", "admitted_at_ms", "trained_tokens", "adapter", "digest", "attempt"),
     "lost_attempts",
     *("submitted", "events_taken", "resume_url", "deadline_ms", "waits_for", "slot", "idempotency_key"),
-    *("started_at_ms", "machine", "result_file", "tensorboard_file", "evaluation_file"),
+    *("started_at_ms", "machine", "result_file", "tensorboard_file", "wandb_file", "evaluation_file"),
     *("reserved_tokens", "reserved_amount"),
     "check_run",
 )
 _STRUCTURED = ("error", "steps", "fair", "held_out")
+_ASKED = ("lora", "evaluation", "wandb")
 _FIXED = (
     *("id", "organization", "project", "key", "organization_slug", "created_at_ms", "model", "suffix", "seed"),
     *("training_file", "validation_file", "method", "price", "bound_tokens", "request_digest"),
@@ -191,8 +204,7 @@ def row_of(job: Job, *, lease_until_ms: int) -> JobRow:
         **{name: getattr(job, name) for name in _FIXED},
         **progress_columns(job),
         hyperparameters=msgspec.to_builtins(job.hyperparameters) or {},
-        lora=msgspec.to_builtins(job.lora),
-        evaluation=msgspec.to_builtins(job.evaluation),
+        **{name: msgspec.to_builtins(getattr(job, name)) for name in _ASKED},
         integrations=list(job.integrations),
         details=job.metadata,
         has_details=bool(job.metadata),
@@ -203,6 +215,6 @@ def row_of(job: Job, *, lease_until_ms: int) -> JobRow:
 
 
 def job_of(row: JobRow) -> Job:
-    found = {name: getattr(row, name) for name in (*_FIXED, *_PROGRESS, *_STRUCTURED, "lora", "evaluation", "version")}
+    found = {name: getattr(row, name) for name in (*_FIXED, *_PROGRESS, *_STRUCTURED, *_ASKED, "version")}
     found |= {"metadata": row.details, "hyperparameters": row.hyperparameters or None}
     return msgspec.convert(found | {"integrations": row.integrations or ()}, Job)

@@ -2,20 +2,20 @@
 
 import hashlib
 import json
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
 from tokenyard.core.adapters import valid_suffix
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.graders.shapes import Grader
-from tokenyard.finetune.job import AskedEvaluation, Integration
+from tokenyard.finetune.job import AskedEvaluation, Integration, WandbSettings
 from tokenyard.finetune.methods.adapter import AdapterSettings
 from tokenyard.finetune.methods.dpo import DpoHyperparameters, DpoSettings
 from tokenyard.finetune.methods.hyperparameters import RequestedHyperparameters
-from tokenyard.finetune.methods.method import Json
 from tokenyard.finetune.methods.reinforcement import ReinforcementHyperparameters, ReinforcementSettings
 from tokenyard.finetune.methods.supervised import SupervisedSettings
+from tokenyard.finetune.results.wandb_run import wandb_is_installed
 from tokenyard.web.request_guard import NO_NUL
 
 MAX_SEED = 2_147_483_647
@@ -25,6 +25,8 @@ MAX_METADATA_VALUE = 512
 MAX_EVALUATION_ROWS = 20
 MAX_CALLABLE_CHECKPOINTS = 3
 DEFAULT_SUFFIX = "custom"
+MAX_WANDB_TAGS = 20
+WandbTag = Annotated[str, Field(min_length=1, max_length=64, pattern=NO_NUL)]
 _NEED_SETTINGS = ("reinforcement", "adapter")
 
 
@@ -60,11 +62,20 @@ class EvaluationRequest(BaseModel, extra="forbid"):
     general: bool = Field(default=False, strict=True)
 
 
+class WandbRequest(BaseModel, extra="forbid"):
+    """OpenAI's settings of the integration."""
+
+    project: str = Field(min_length=1, max_length=128, pattern=r"^[^/\\#?%:\x00]+$")  # as they allow it
+    name: str | None = Field(default=None, min_length=1, max_length=128, pattern=NO_NUL)
+    entity: str | None = Field(default=None, min_length=1, max_length=128, pattern=NO_NUL)
+    tags: list[WandbTag] = Field(default_factory=list, max_length=MAX_WANDB_TAGS)
+
+
 class IntegrationRequest(BaseModel, extra="forbid"):
-    """OpenAI knows `wandb` alone, with settings of its own."""
+    """OpenAI knows `wandb` alone."""
 
     type: Literal["tensorboard", "wandb"]
-    wandb: Json | None = None
+    wandb: WandbRequest | None = None
 
 
 class JobRequest(BaseModel, extra="forbid"):
@@ -110,12 +121,7 @@ class JobRequest(BaseModel, extra="forbid"):
             raise InvalidRequest("Nothing is trained, so there is nothing to validate.", param="validation_file")
         if self.adapter is not None and self.callable_checkpoints:
             raise InvalidRequest("Nothing is trained, so there are no checkpoints.", param="callable_checkpoints")
-        if any(one.type == "wandb" for one in self.integrations or ()):
-            raise InvalidRequest(
-                "Weights & Biases is not available here: `tensorboard` leaves a file among `result_files`.",
-                code="integration_not_available",
-                param="integrations",
-            )
+        self._check_integrations()
         if self.suffix is not None and not valid_suffix(self.effective_suffix):
             raise InvalidRequest("The suffix must be 1 to 64 of a-z, 0-9 and '-', not '-' first.", param="suffix")
         _check_metadata(self.metadata or {})
@@ -126,6 +132,20 @@ class JobRequest(BaseModel, extra="forbid"):
         if self.evaluation is not None and self.asked_evaluation is None:
             raise InvalidRequest(
                 "An evaluation asks rows of a validation_file, or general questions.", param="evaluation"
+            )
+
+    def _check_integrations(self) -> None:
+        for number, one in enumerate(self.integrations or ()):
+            place = f"integrations.{number}.wandb"
+            if (one.type == "wandb") != (one.wandb is not None):
+                raise InvalidRequest("The integration 'wandb' has settings, and no other does.", param=place)
+        if len([one for one in self.integrations or () if one.wandb is not None]) > 1:
+            raise InvalidRequest("A job is one run of Weights & Biases.", param="integrations")
+        if self.asked_wandb is not None and not wandb_is_installed():
+            raise InvalidRequest(
+                "Weights & Biases is not available here: `tensorboard` leaves a file among `result_files`.",
+                code="integration_not_available",
+                param="integrations",
             )
 
     @property
@@ -140,6 +160,12 @@ class JobRequest(BaseModel, extra="forbid"):
     @property
     def asked_integrations(self) -> tuple[Integration, ...]:
         return tuple(dict.fromkeys(Integration(one.type) for one in self.integrations or ()))
+
+    @property
+    def asked_wandb(self) -> WandbSettings | None:
+        """What was said of a run of Weights & Biases; None: there is to be none."""
+        asked = next((one.wandb for one in self.integrations or () if one.wandb is not None), None)
+        return None if asked is None else WandbSettings(**{**asked.model_dump(), "tags": tuple(asked.tags)})
 
     @property
     def digest(self) -> str:

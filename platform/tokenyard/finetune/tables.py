@@ -18,10 +18,11 @@ class JobRow(Base):
     `lora` is what its adapter is, None in jobs from before that was noted; one that takes in an adapter as it is,
     without training, has no `hyperparameters`.
     `request_digest` is of the body that was sent with `idempotency_key`. `fair` are `job.FairTags`, `steps` a
-    `job.StepProgress`, `machine` is what `planning.estimate` calls the cluster's. `result_file`, and
-    `tensorboard_file` where `integrations` (`job.Integration`s) ask for it, are there once a job that made steps has
-    ended, `evaluation_file` once one that measured on held-out rows has; `held_out` is what it
-    measured, a `results.held_out.HeldOut`, and `evaluation` a `job.AskedEvaluation` where one was asked for.
+    `job.StepProgress`, `machine` is what `planning.estimate` calls the cluster's. `result_file` is there once
+    a job that made steps has ended, and where `integrations` (`job.Integration`s) ask for them, `tensorboard_file` and
+    `wandb_file`; `wandb` is a `job.WandbSettings`. `evaluation_file` is there once one that measured on held-out rows
+    has; `held_out` is what it measured, a `results.held_out.HeldOut`, and `evaluation` a `job.AskedEvaluation` where
+    one was asked for.
     `callable_checkpoints` is how many epochs' checkpoints, the last ones, are to be callable.
     """
 
@@ -57,6 +58,7 @@ class JobRow(Base):
     publish_if_worse: Mapped[bool]
     evaluation: Mapped[Json | None]
     integrations: Mapped[Json | None]
+    wandb: Mapped[Json | None]
     callable_checkpoints: Mapped[int] = mapped_column(Integer, default=0)
 
     price: Mapped[Id]
@@ -85,6 +87,7 @@ class JobRow(Base):
     steps: Mapped[Json | None]
     result_file: Mapped[Id | None]
     tensorboard_file: Mapped[Id | None]
+    wandb_file: Mapped[Id | None]
     held_out: Mapped[Json | None]
     evaluation_file: Mapped[Id | None]
 

@@ -125,8 +125,21 @@ class EvaluationView(BaseModel, from_attributes=True):
     general: bool
 
 
+class WandbView(BaseModel, from_attributes=True):
+    project: str
+    name: str | None
+    entity: str | None
+    tags: list[str]
+
+
 class IntegrationView(BaseModel):
     type: Integration
+    wandb: OnlyIfSet[WandbView] = None
+
+    @classmethod
+    def all_of(cls, job: Job) -> "list[IntegrationView]":
+        wandb = None if job.wandb is None else WandbView.model_validate(job.wandb)
+        return [cls(type=one, wandb=wandb if one is Integration.WANDB else None) for one in job.integrations]
 
 
 class JobView(Identified):
@@ -168,14 +181,16 @@ class JobView(Identified):
             training_file=job.training_file,
             validation_file=job.validation_file,
             result_files=[
-                file for file in (job.result_file, job.tensorboard_file, job.evaluation_file) if file is not None
+                file
+                for file in (job.result_file, job.tensorboard_file, job.wandb_file, job.evaluation_file)
+                if file is not None
             ],
             trained_tokens=job.trained_tokens if job.finished_at is not None else None,
             error=_error(job) if job.status == "failed" else None,
             hyperparameters=hyperparameters,
             method=method,
             seed=job.seed,
-            integrations=[IntegrationView(type=one) for one in job.integrations],
+            integrations=IntegrationView.all_of(job),
             estimated_finish=finish_of(job),
             metadata=job.metadata or None,
             publish_if_worse=job.publish_if_worse or None,

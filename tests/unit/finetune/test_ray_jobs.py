@@ -6,7 +6,7 @@ import pytest
 
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.graders.shapes import StringCheckGrader
-from tokenyard.finetune.job import AskedEvaluation, Integration
+from tokenyard.finetune.job import AskedEvaluation, Integration, WandbSettings
 from tokenyard.finetune.job_request import JobRequest
 from tokenyard.finetune.methods.reinforcement import ReinforcementHyperparameters
 from tokenyard.finetune.ray_jobs.submission import Submission
@@ -31,7 +31,7 @@ def test_every_field_of_a_job_has_a_flag() -> None:
     request = _request(
         "--validation-file file-2 --suffix sky --seed 5 --method reinforcement --n-epochs 2 --batch-size 4"
         " --learning-rate-multiplier 1.5 --hyperparameter beta=0.2 --metadata team=blue --evaluation-rows 3"
-        " --evaluation-general --integration tensorboard --callable-checkpoints 1 --publish-if-worse"
+        ' --evaluation-general --integration tensorboard --wandb \'{"project": "bots"}\' --callable-checkpoints 1 --publish-if-worse'
         f" --grader '{grader}'"
     )
     request.check()
@@ -42,7 +42,11 @@ def test_every_field_of_a_job_has_a_flag() -> None:
     assert (wanted.n_epochs, wanted.batch_size, wanted.learning_rate_multiplier, wanted.beta) == (2, 4, 1.5, 0.2)
     assert isinstance(request.grader, StringCheckGrader)
     assert request.asked_evaluation == AskedEvaluation(rows=3, general=True)
-    assert (request.asked_integrations, request.callable_checkpoints) == ((Integration.TENSORBOARD,), 1)
+    assert (request.asked_integrations, request.callable_checkpoints) == (
+        (Integration.TENSORBOARD, Integration.WANDB),
+        1,
+    )
+    assert request.asked_wandb == WandbSettings(project="bots")
 
 
 def test_what_no_flag_says_is_left_to_the_platform() -> None:

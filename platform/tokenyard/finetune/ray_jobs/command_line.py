@@ -33,6 +33,7 @@ def add_job_flags(parser: argparse.ArgumentParser, *, files: str) -> None:
     add("--evaluation-rows", type=int, help="so many held-out rows are answered by base and tuned model")
     add("--evaluation-general", action="store_const", const=True, help="general questions are answered by both, too")
     add("--integration", action="append", default=[], help="tensorboard: one more result file")
+    add("--wandb", type=_json, metavar="JSON", help="a run of Weights & Biases as a result file: its project, ...")
     add("--callable-checkpoints", type=int, help="the last epochs whose models can be called, too")
     worse = "also a model that is no better than its base on held-out rows"
     add("--publish-if-worse", action="store_const", const=True, help=worse)
@@ -48,8 +49,12 @@ def job_body(given: argparse.Namespace) -> Json:
         method={"type": given.method, given.method: settings},
         metadata=dict(given.metadata),
         evaluation=evaluation,
-        integrations=[{"type": name} for name in given.integration],
+        integrations=[{"type": name} for name in given.integration] + _wandb(given.wandb),
     )
+
+
+def _wandb(settings: object) -> list[Json]:
+    return [] if settings is None else [{"type": "wandb", "wandb": settings}]
 
 
 def _given(flags: Json, names: Iterable[str]) -> Json:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from tokenyard.finetune.results.wandb_run import LoggedStep
+
 COLUMNS = {
     "step": "step",
     "train_loss": "train_loss",
@@ -55,6 +57,11 @@ def tensorboard_events(told: Iterable[StepMetrics]) -> bytes:
                     writer.add_scalar(name, value, global_step=step, walltime=float(each.told_at))
         (file,) = Path(folder).iterdir()
         return file.read_bytes()
+
+
+def logged_steps(told: Iterable[StepMetrics]) -> list[LoggedStep]:
+    """Return the figures of each step under the names that TensorBoard has them by."""
+    return [LoggedStep(step, each.told_at, dict(_scalars(each.data))) for step, each in _by_step(told).items()]
 
 
 def _by_step(told: Iterable[StepMetrics]) -> dict[int, StepMetrics]:

@@ -14,19 +14,10 @@ from pathlib import Path
 import msgspec
 
 from tokenyard.core.errors import Unavailable
+from tokenyard.finetune.job import WandbSettings
 
-MAX_TAGS = 20
 TIME_LIMIT_S = 60.0
 _KEPT_VARIABLES = ("PATH", "PYTHONPATH")
-
-
-class WandbSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the run is to appear: OpenAI's settings of the integration. Without a `name` it has the job's."""
-
-    project: str
-    name: str | None = None
-    entity: str | None = None
-    tags: tuple[str, ...] = ()
 
 
 class LoggedStep(msgspec.Struct, frozen=True):

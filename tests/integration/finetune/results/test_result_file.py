@@ -10,12 +10,14 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from support.finetune.stack import FinetuneStack, principal
+from support.openai_schema import check_openai_schema
 from tokenyard.core.errors import NotFound, Unavailable
 from tokenyard.core.ids import FileId
 from tokenyard.finetune.job import Integration, Job
 from tokenyard.finetune.reconciling.reconciler import AFTER_FAILURE_MS
+from tokenyard.finetune.results import wandb_run
 from tokenyard.finetune.states import JobState
-from tokenyard.finetune.views import IntegrationView, JobView
+from tokenyard.finetune.views import IntegrationView, JobView, WandbView
 from tokenyard.storage.blobs import BlobStore
 
 
@@ -141,6 +143,45 @@ async def test_a_job_does_not_end_while_the_store_is_away(
     assert (await stack.job(job.id)).state is JobState.SETTLING
     await stack.rounds(3)
     assert len(await lines_of(stack, await stack.job(job.id))) == 1
+
+
+WANDB = {"type": "wandb", "wandb": {"project": "bots", "tags": ["shop"]}}
+
+
+async def test_a_run_of_wandb_is_left_where_it_was_asked_for(stack: FinetuneStack) -> None:
+    job = await stack.create(integrations=[WANDB, {"type": "tensorboard"}])
+    wandb = WandbView(project="bots", name=None, entity=None, tags=["shop"])
+    shown = JobView.of(job).integrations
+    assert shown == [
+        IntegrationView(type=Integration.WANDB, wandb=wandb),
+        IntegrationView(type=Integration.TENSORBOARD),
+    ]
+    check_openai_schema(shown[0].model_dump(mode="json"), "FineTuningIntegration")
+    await stack.rounds(2)
+    await stack.cluster.tell(f"{job.id}-1", "Step 1", "Step 2")
+    await stack.cluster.succeed(f"{job.id}-1", tokens=10)
+    await stack.rounds(3)
+    _, _, file = JobView.of(await stack.job(job.id)).result_files
+    stored = await stack.files.get(job.organization, FileId(file))
+    assert stored.filename == f"run-{job.id}.wandb"
+    run = await stack.blobs.read(stack.files.path(job.organization, stored.id))
+    assert run.startswith(b":W&B")
+    assert stored.bytes == len(run)
+
+
+async def test_a_run_of_wandb_that_does_not_come_about_changes_nothing_else(
+    stack: FinetuneStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wandb_run, "TIME_LIMIT_S", 0.0)
+    job = await stack.create(integrations=[WANDB])
+    await stack.rounds(2)
+    await stack.cluster.tell(f"{job.id}-1", "Step 1")
+    await stack.cluster.succeed(f"{job.id}-1", tokens=10)
+    await stack.rounds(3)
+    ended = await stack.job(job.id)
+    assert (ended.status, ended.wandb_file) == ("succeeded", None)
+    assert len(JobView.of(ended).result_files) == 1
+    assert "A run of Weights & Biases was not written within 0 s." in await stack.messages(ended)
 
 
 async def test_tensorboard_gets_each_step_where_it_was_asked_for(stack: FinetuneStack) -> None:

@@ -10,7 +10,8 @@ import pytest
 from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
 from tokenyard.core.errors import Unavailable
-from tokenyard.finetune.results.wandb_run import LoggedStep, WandbRun, WandbSettings, wandb_file
+from tokenyard.finetune.job import WandbSettings
+from tokenyard.finetune.results.wandb_run import LoggedStep, WandbRun, wandb_file
 
 STEPS = [LoggedStep(1, 1_700_000_001, {"train/loss": 1.5}), LoggedStep(2, 1_700_000_009, {"train/loss": 0.5})]
 
