@@ -165,7 +165,9 @@ class JobRequest(BaseModel, extra="forbid"):
     def asked_wandb(self) -> WandbSettings | None:
         """What was said of a run of Weights & Biases; None: there is to be none."""
         asked = next((one.wandb for one in self.integrations or () if one.wandb is not None), None)
-        return None if asked is None else WandbSettings(**{**asked.model_dump(), "tags": tuple(asked.tags)})
+        if asked is None:
+            return None
+        return WandbSettings(project=asked.project, name=asked.name, entity=asked.entity, tags=tuple(asked.tags))
 
     @property
     def digest(self) -> str:

@@ -28,11 +28,12 @@ def test_every_field_of_a_job_has_a_flag() -> None:
         '{"type": "string_check", "name": "same", "operation": "eq", "input": "{{sample.output_text}}",'
         ' "reference": "{{item.answer}}"}'
     )
+    wandb = '{"project": "bots"}'
     request = _request(
         "--validation-file file-2 --suffix sky --seed 5 --method reinforcement --n-epochs 2 --batch-size 4"
         " --learning-rate-multiplier 1.5 --hyperparameter beta=0.2 --metadata team=blue --evaluation-rows 3"
-        ' --evaluation-general --integration tensorboard --wandb \'{"project": "bots"}\' --callable-checkpoints 1 --publish-if-worse'
-        f" --grader '{grader}'"
+        " --evaluation-general --integration tensorboard --callable-checkpoints 1 --publish-if-worse"
+        f" --grader '{grader}' --wandb '{wandb}'"
     )
     request.check()
     assert {name for name in JobRequest.model_fields if getattr(request, name) is None} == {"hyperparameters"}
@@ -42,10 +43,8 @@ def test_every_field_of_a_job_has_a_flag() -> None:
     assert (wanted.n_epochs, wanted.batch_size, wanted.learning_rate_multiplier, wanted.beta) == (2, 4, 1.5, 0.2)
     assert isinstance(request.grader, StringCheckGrader)
     assert request.asked_evaluation == AskedEvaluation(rows=3, general=True)
-    assert (request.asked_integrations, request.callable_checkpoints) == (
-        (Integration.TENSORBOARD, Integration.WANDB),
-        1,
-    )
+    assert request.asked_integrations == (Integration.TENSORBOARD, Integration.WANDB)
+    assert request.callable_checkpoints == 1
     assert request.asked_wandb == WandbSettings(project="bots")
 
 
