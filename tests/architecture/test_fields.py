@@ -12,7 +12,7 @@ SPECS = re.compile(r"\w+(Spec|Source)")
 KNOWN = {
     "NewOrganization.weight": "sent to the replica in the meter header, for its scheduler",
     "OrganizationChanges.weight": "sent to the replica in the meter header, for its scheduler",
-    "IntegrationRequest.wandb": "the integration it belongs to is refused by name",
+    "WandbRequest.entity": "written into the run, for whoever uploads it",
     "NewModelPermissions.mode": "there is one value only, and the others are refused",
     "ModelSpec.description": "for who reads the file",
     "ModelSpec.license": "for who reads the file",
