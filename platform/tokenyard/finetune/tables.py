@@ -22,7 +22,9 @@ class JobRow(Base):
     `tensorboard_file` where `integrations` (`job.Integration`s) ask for it, are there once a job that made steps has
     ended, `evaluation_file` once one that measured on held-out rows has; `held_out` is what it
     measured, a `results.held_out.HeldOut`, and `evaluation` a `job.AskedEvaluation` where one was asked for.
-    `callable_checkpoints` is how many epochs' checkpoints, the last ones, are to be callable.
+    `callable_checkpoints` is how many epochs' checkpoints, the last ones, are to be callable. `sweep` is what the
+    trials of one sweep have in common, `trial` the place of each among them, and `better_trial` the job whose model was
+    published in place of this one's.
     """
 
     __tablename__ = "finetune_jobs"
@@ -32,6 +34,7 @@ class JobRow(Base):
         Index("ix_finetune_jobs_due", "state", "lease_until_ms"),
         Index("ix_finetune_jobs_idempotency", "organization", "idempotency_key", unique=True),
         Index("ix_finetune_jobs_started", "started_at_ms"),
+        Index("ix_finetune_jobs_sweep", "sweep", "trial"),
     )
 
     id: Mapped[Id] = mapped_column(primary_key=True)
@@ -58,6 +61,8 @@ class JobRow(Base):
     evaluation: Mapped[Json | None]
     integrations: Mapped[Json | None]
     callable_checkpoints: Mapped[int] = mapped_column(Integer, default=0)
+    sweep: Mapped[Id | None]
+    trial: Mapped[int] = mapped_column(Integer, default=0)
 
     price: Mapped[Id]
     reserved_tokens: Mapped[Count]
@@ -87,6 +92,7 @@ class JobRow(Base):
     tensorboard_file: Mapped[Id | None]
     held_out: Mapped[Json | None]
     evaluation_file: Mapped[Id | None]
+    better_trial: Mapped[Id | None]
 
     fair: Mapped[Json | None]
     slot: Mapped[int | None] = mapped_column(Integer, unique=True)
