@@ -140,7 +140,8 @@ class JobOperatorStore:
             standing = Standing(await _started(session, now_ms), terms)
             slots = None if isinstance(free, Unavailable) else policy.free_slots(standing.training, free, now_ms)
             of_known = queued.where(JobRow.organization.in_(waiting))
-            rows = await session.scalars(of_known.order_by(JobRow.created_at_ms, JobRow.id).limit(MAX_QUEUE))
+            in_turn = of_known.order_by(JobRow.created_at_ms, JobRow.trial, JobRow.id)
+            rows = await session.scalars(in_turn.limit(MAX_QUEUE))
             for job, progress in decide(policy, standing._replace(free=slots), [job_of(row) for row in rows], now_ms):
                 if progress.job != job:
                     await save(session, job, progress, now=now_ms // 1000)
