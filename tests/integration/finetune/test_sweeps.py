@@ -9,6 +9,7 @@ import pytest
 from support.finetune.ports import TRAINING_RATE
 from support.finetune.stack import FinetuneStack, principal
 from tokenyard.core.errors import InvalidRequest, NotFound, QuotaExceeded, RateLimited
+from tokenyard.core.ids import JobId
 from tokenyard.core.money import to_dollars
 from tokenyard.core.training import TrainingLimits, TrainingTerms
 from tokenyard.finetune.job import Job
@@ -50,7 +51,7 @@ def live(stack: FinetuneStack) -> list[str]:
     return [adapter for adapter, life in stack.catalog.lives.items() if life[-1] == "live"]
 
 
-async def charged(stack: FinetuneStack) -> dict[str, tuple[int, str]]:
+async def charged(stack: FinetuneStack) -> dict[JobId, tuple[int, str]]:
     charges = await stack.charges()
     found = {event.job: (event.trained_tokens, event.model) for event in charges}
     assert len(found) == len(charges), "each job is charged once"
@@ -304,7 +305,7 @@ async def test_the_limit_of_unfinished_jobs_counts_each_trial(stack: FinetuneSta
 
 
 async def test_the_estimate_is_what_is_reserved_and_bounds_the_charge(stack: FinetuneStack) -> None:
-    asked = {
+    asked: dict[str, Any] = {
         "model": "small-model",
         "training_file": (await stack.sweep()).trials[0].training_file,
         "validation_file": (await stack.sweep()).trials[0].validation_file,
