@@ -36,6 +36,7 @@ SCOPES = {
     "/v1/chat/completions": KeyScope.INFERENCE,
     "/v1/files": KeyScope.FILES,
     "/v1/fine_tuning/jobs": KeyScope.FINE_TUNING,
+    "/v1/fine_tuning/sweeps": KeyScope.FINE_TUNING,
     "/v1/fine_tuning/alpha": KeyScope.FINE_TUNING,
     "/v1/fine_tuning/checkpoints": None,
     "/api/version": KeyScope.FINE_TUNING,

@@ -1,6 +1,7 @@
 """Sets money aside for training jobs: first held in Redis, then moved in the ledger, which lets the hold go."""
 
 import json
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from sqlalchemy import delete, select, update
@@ -56,41 +57,53 @@ class JobReservations:
         return Loop("tidy reservations", self.tidy, TIDY_INTERVAL_S)
 
     async def reserve(
-        self, organization: OrganizationId, project: ProjectId, key: ApiKeyId, job: JobId, amount: NanoDollars
+        self,
+        organization: OrganizationId,
+        project: ProjectId,
+        key: ApiKeyId,
+        amounts: Mapping[JobId, NanoDollars],
     ) -> None:
-        """Set `amount` aside for `job`, on the wallet and on every monthly limit. Again for the same job: nothing more.
+        """Set its amount aside for each job, or nothing for any of them, on the wallet and on every monthly limit.
+
+        Again for the same jobs: nothing more.
 
         Raises:
-            QuotaExceeded: a budget does not cover it.
-            BudgetInUse: a budget would cover it, were it not for requests under way.
+            QuotaExceeded: a budget does not cover them.
+            BudgetInUse: a budget would cover them, were it not for requests under way.
             Unavailable: Redis is down or not loaded yet.
         """
-        if amount < 0:
+        if min(amounts.values()) < 0:
             raise InvalidRequest("A reservation cannot be negative.")
         now_ms = self._clock.now_ms()
         limits = await self._limits.monthly_limits(organization, project, key)
         budgets = budgets_of(organization, limits, now_ms)
-        row = {
-            "job": job,
-            "organization": organization,
-            "project": project,
-            "key": key,
-            "amount": amount,
-            "budgets": json.dumps([budget.name for budget in budgets]),
-            "state": ReservationState.HOLDING.value,
-            "reserved_at_ms": now_ms,
-            "closed_at_ms": None,
-        }
+        rows = [
+            {
+                "job": job,
+                "organization": organization,
+                "project": project,
+                "key": key,
+                "amount": amount,
+                "budgets": json.dumps([budget.name for budget in budgets]),
+                "state": ReservationState.HOLDING.value,
+                "reserved_at_ms": now_ms,
+                "closed_at_ms": None,
+            }
+            for job, amount in sorted(amounts.items())
+        ]
         async with self._database.transaction() as session:
-            await bulk.insert_new(session, Reservation, [row])
-            found = await session.get_one(Reservation, job)
-        if found.state != ReservationState.HOLDING:
+            await bulk.insert_new(session, Reservation, rows)
+            known = [await session.get_one(Reservation, job) for job in sorted(amounts)]
+        found = [row for row in known if row.state == ReservationState.HOLDING]
+        if not found:
             return
+        jobs = [JobId(row.job) for row in found]
         try:
-            await self._holds.hold(organization, job, budgets, NanoDollars(found.amount))
-            await self._post(organization, job)
+            # One hold for all: of several, the later ones would find the budget in use by the first.
+            await self._holds.hold(organization, jobs[0], budgets, NanoDollars(sum(row.amount for row in found)))
+            await self._post(organization, jobs)
         except (QuotaExceeded, BudgetInUse):
-            await self._abandon(organization, job)
+            await self._abandon(organization, jobs)
             raise
 
     async def lower(self, organization: OrganizationId, job: JobId, amount: NanoDollars) -> None:
@@ -122,40 +135,48 @@ class JobReservations:
         async with self._database.reading() as session:
             rows = (await session.execute(query.limit(100))).all()
         for organization, job in rows:
-            await self._abandon(OrganizationId(organization), JobId(job))
+            await self._abandon(OrganizationId(organization), [JobId(job)])
 
-    async def _post(self, organization: OrganizationId, job: JobId) -> None:
-        """Move the money in the ledger, which gives the hold back; from here on the job's charge alone closes it."""
+    async def _post(self, organization: OrganizationId, jobs: Sequence[JobId]) -> None:
+        """Move the money in the ledger, which gives the hold back; from here on each job's charge alone closes its."""
         async with self._database.transaction() as session:
-            posted = update(Reservation).where(Reservation.job == job, Reservation.state == ReservationState.HOLDING)
-            row = await session.scalar(posted.values(state=ReservationState.OPEN.value).returning(Reservation))
-            # The charge of a job closes its reservation once, and locks it: who comes after that opens none.
-            if row is None or await session.get(Charge, job) is not None:
-                raise Unavailable("The reservation took too long; try again.")  # the lease ends its hold
-            changes = BudgetChanges(organization, released=[job])
-            if row.amount:
-                await self._move(session, row)
+            rows = [await self._opened(session, job) for job in jobs]
+            changes = BudgetChanges(organization, released=[jobs[0]])
+            moved = [row for row in rows if row.amount]
+            if moved:
+                await self._move(session, organization, moved)
+            for row in moved:
                 changes.add(_budgets(row))
             messages = await write_changes(session, [changes], self._clock.now_ms())
         await self._outbox.try_to_carry(messages)
 
-    async def _move(self, session: AsyncSession, row: Reservation) -> None:
-        organization, amount = OrganizationId(row.organization), NanoDollars(row.amount)
-        posting = journal.money_reserved(organization, amount, reference=row.job)
-        await journal.post(session, [posting], self._clock.now_ms())
+    async def _opened(self, session: AsyncSession, job: JobId) -> Reservation:
+        posted = update(Reservation).where(Reservation.job == job, Reservation.state == ReservationState.HOLDING)
+        row: Reservation | None = await session.scalar(
+            posted.values(state=ReservationState.OPEN.value).returning(Reservation)
+        )
+        # The charge of a job closes its reservation once, and locks it: who comes after that opens none.
+        if row is None or await session.get(Charge, job) is not None:
+            raise Unavailable("The reservation took too long; try again.")  # the lease ends its hold
+        return row
+
+    async def _move(self, session: AsyncSession, organization: OrganizationId, rows: Sequence[Reservation]) -> None:
+        postings = [journal.money_reserved(organization, NanoDollars(row.amount), reference=row.job) for row in rows]
+        await journal.post(session, postings, self._clock.now_ms())
         # Read after the posting, which has locked the balance: nobody else takes the same money meanwhile.
         balances = await journal.balances(session, [organization], journal.AccountName.WALLET)
         if balances[organization][0] < 0:
             raise QuotaExceeded("The organization's credit does not cover the cost of this job.")
         spending = SpendingChanges()
-        spending.add(_scopes(row), row.reserved_at_ms, reserved=amount)
+        for row in rows:
+            spending.add(_scopes(row), row.reserved_at_ms, reserved=NanoDollars(row.amount))
         await spending.write(session)
 
-    async def _abandon(self, organization: OrganizationId, job: JobId) -> None:
-        half_done = Reservation.job == job, Reservation.state == ReservationState.HOLDING
+    async def _abandon(self, organization: OrganizationId, jobs: Sequence[JobId]) -> None:
+        half_done = delete(Reservation).where(Reservation.job.in_(jobs), Reservation.state == ReservationState.HOLDING)
         async with self._database.transaction() as session:
-            gone = await session.scalar(delete(Reservation).where(*half_done).returning(Reservation.job))
-            changes = [] if gone is None else [BudgetChanges(organization, released=[job])]
+            gone = list(await session.scalars(half_done.returning(Reservation.job)))
+            changes = [BudgetChanges(organization, released=gone)] if gone else []
             messages = await write_changes(session, changes, self._clock.now_ms())
         await self._outbox.try_to_carry(messages)
 

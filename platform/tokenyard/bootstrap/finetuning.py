@@ -30,6 +30,9 @@ from tokenyard.finetune.results.tenant_routes import adapter_router
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.steps.starting import StartingPoints
 from tokenyard.finetune.store import JobStore
+from tokenyard.finetune.sweeps.creation import SweepCreation
+from tokenyard.finetune.sweeps.store import SweepStore
+from tokenyard.finetune.sweeps.tenant_routes import sweep_router
 from tokenyard.finetune.tenant_routes import job_router
 from tokenyard.settings import Settings
 from tokenyard.storage.blobs import BlobStore
@@ -102,6 +105,7 @@ def file_and_job_routers(
         job_router(jobs, creation, pausing, own_models),
         adapter_router(jobs, adapters, blobs, allowed=adapter_downloads),
         ray_jobs_router(jobs, creation),
+        sweep_router(SweepStore(database, clock), SweepCreation(creation)),
         grader_router(answers),
         operator_job_router(operator_store, jobs, pausing),
     ]

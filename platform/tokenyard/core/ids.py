@@ -11,6 +11,7 @@ RequestId = NewType("RequestId", str)
 AttemptId = NewType("AttemptId", str)
 FileId = NewType("FileId", str)
 JobId = NewType("JobId", str)
+SweepId = NewType("SweepId", str)
 AdapterId = NewType("AdapterId", str)
 PriceId = NewType("PriceId", str)
 
@@ -65,6 +66,10 @@ def new_file_id() -> FileId:
 
 def new_job_id() -> JobId:
     return JobId(f"ftjob-{random_text()}")
+
+
+def new_sweep_id() -> SweepId:
+    return SweepId(f"ftsweep-{random_text()}")
 
 
 def new_adapter_id() -> AdapterId:

@@ -9,6 +9,7 @@ answers follow; one of reinforcement fine-tuning is as many as it is given answe
 import asyncio
 import contextlib
 import secrets
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -114,24 +115,44 @@ class JobCreation:
             Unavailable: the money could not be reserved now.
         """
         request.check()
-        organization = principal.organization
-        earlier = await self._earlier(organization, request, idempotency_key)
-        if earlier is not None:
+
+        async def plan() -> list[Job]:
+            return [(await self.planned(principal, request)).job]
+
+        [job] = await self.create_all(principal.organization, plan, request.digest, idempotency_key)
+        return job
+
+    async def create_all(
+        self,
+        organization: OrganizationId,
+        plan: Callable[[], Awaitable[list[Job]]],
+        request_digest: str,
+        idempotency_key: str | None,
+    ) -> list[Job]:
+        """Create the jobs that `plan` returns, or none of them; raises what `create` and `plan` do.
+
+        Under an idempotency key that has some, return those; `request_digest` tells whether they were asked for alike.
+        """
+        if earlier := await self._earlier(organization, request_digest, idempotency_key):
             return earlier
-        job = (await self._planned(principal, request, idempotency_key)).job
+        jobs = await plan()
+        if idempotency_key is not None:
+            named = {"idempotency_key": idempotency_key, "request_digest": request_digest}
+            jobs = [msgspec.structs.replace(jobs[0], **named), *jobs[1:]]
         limits = (await self._plans.training_terms([organization]))[organization].limits
-        _check_day(limits, job)
-        if await self._jobs.begin(organization, job, max_unfinished=limits.unfinished):
-            return await self._paid_for(job)
-        earlier = await self._earlier(organization, request, idempotency_key)  # it began at the same moment
-        if earlier is None:
+        for job in jobs:
+            _check_day(limits, job)
+        if await self._jobs.begin(organization, jobs, max_unfinished=limits.unfinished):
+            return await self._paid_for(organization, jobs)
+        earlier = await self._earlier(organization, request_digest, idempotency_key)  # it began at the same moment
+        if not earlier:
             raise _still_creating()
         return earlier
 
     async def estimate(self, principal: Principal, request: JobRequest) -> Estimate:
         """Return what the job of a request would take; raises what creating it would, but for money and limits."""
         request.check()
-        planned = await self._planned(principal, request, None)
+        planned = await self.planned(principal, request)
         job = planned.job
         past = await self._past(job.model, job.method, machine_kind(self._policy.resources))
         if past is None or job.hyperparameters is None:
@@ -144,25 +165,26 @@ class JobCreation:
             seconds=tokens / past.tokens_per_s,
         )
 
-    async def _earlier(self, organization: OrganizationId, request: JobRequest, key: str | None) -> Job | None:
-        """Return the job that was created under `key`, once that is done; None where there is none."""
+    async def _earlier(self, organization: OrganizationId, request_digest: str, key: str | None) -> list[Job]:
+        """Return the jobs that were created under `key`, once that is done; none where there are none."""
         if key is None:
-            return None
+            return []
         try:
             async with asyncio.timeout(self._earlier_wait_s):
-                while (job := await self._jobs.created_with(organization, key)) is not None:
-                    if job.request_digest != request.digest:
+                while jobs := await self._jobs.created_with(organization, key):
+                    if jobs[0].request_digest != request_digest:
                         raise InvalidRequest(
                             "This Idempotency-Key was used for another request.", code="idempotency_key_reused"
                         )
-                    if job.state is not JobState.CREATING:
-                        return job
+                    if jobs[0].state is not JobState.CREATING:
+                        return jobs
                     await asyncio.sleep(EARLIER_INTERVAL_S)
         except TimeoutError:
             raise _still_creating() from None
-        return None
+        return []
 
-    async def _planned(self, principal: Principal, request: JobRequest, idempotency_key: str | None) -> Estimate:
+    async def planned(self, principal: Principal, request: JobRequest) -> Estimate:
+        """Return the job of a checked request as it would be created."""
         now_ms = self._clock.now_ms()
         start = await self._start(principal, request)
         model, listed = self._model_and_price(request.model if start is None else start.base, now_ms)
@@ -199,8 +221,6 @@ class JobCreation:
             bound_tokens=work.tokens,
             reserved_amount=training_cost(price, work.tokens),
             admitted_at_ms=now_ms,
-            idempotency_key=idempotency_key,
-            request_digest=None if idempotency_key is None else request.digest,
         )
         return Estimate(job=job, price=price, steps=work.steps)
 
@@ -276,19 +296,26 @@ class JobCreation:
         except NotFound as error:
             raise InvalidRequest(error.message, code="file_not_found", param=param) from error
 
-    async def _paid_for(self, job: Job) -> Job:
+    async def _paid_for(self, organization: OrganizationId, jobs: Sequence[Job]) -> list[Job]:
+        amounts = {job.id: job.reserved_amount for job in jobs}
         try:
             async with asyncio.timeout(RESERVE_TIMEOUT_S):
-                await self._reservations.reserve(job.organization, job.project, job.key, job.id, job.reserved_amount)
+                await self._reservations.reserve(organization, jobs[0].project, jobs[0].key, amounts)
         except (QuotaExceeded, BudgetInUse):
-            await self._jobs.discard(job.organization, job)
+            await self._jobs.discard(organization, jobs)
             raise
         except BaseException as error:
-            # Not known whether anything was reserved: end the job as one that failed, and its end releases it.
-            await self._abandon(job)
+            # Not known whether anything was reserved: end the jobs as ones that failed, and their end releases it.
+            await self._abandon(organization, jobs)
             if isinstance(error, TimeoutError):
                 raise Unavailable("The cost could not be reserved in time.", retry_after_s=5) from error
             raise
+        try:
+            return await self._jobs.update(organization, [(job, self._begun(job)) for job in jobs])
+        except JobChanged as error:
+            raise Unavailable("Creating the job took too long; it was given up.", retry_after_s=5) from error
+
+    def _begun(self, job: Job) -> JobProgress:
         after = msgspec.structs.replace(
             job,
             state=JobState.VALIDATING,
@@ -301,16 +328,14 @@ class JobCreation:
                 source="validating",
             ),
         )
-        try:
-            return await self._jobs.update(job.organization, job, JobProgress(after, notes))
-        except JobChanged as error:
-            raise Unavailable("Creating the job took too long; it was given up.", retry_after_s=5) from error
+        return JobProgress(after, notes)
 
-    async def _abandon(self, job: Job) -> None:
+    async def _abandon(self, organization: OrganizationId, jobs: Sequence[Job]) -> None:
         error = JobError("reservation_failed", "The cost of the job could not be reserved.")
         note = Note(message=error.message, level="error")
-        with contextlib.suppress(JobChanged):  # the worker has ended it already
-            await self._jobs.update(job.organization, job, JobProgress(fail(job, error).job, (note,)))
+        for job in jobs:
+            with contextlib.suppress(JobChanged):  # the worker has ended it already
+                await self._jobs.update(organization, [(job, JobProgress(fail(job, error).job, (note,)))])
 
 
 def _check_day(limits: TrainingLimits, job: Job) -> None:

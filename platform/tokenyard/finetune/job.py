@@ -5,7 +5,7 @@ from enum import StrEnum
 import msgspec
 
 from tokenyard.core.adapters import AdapterRef, FineTunedName
-from tokenyard.core.ids import AdapterId, ApiKeyId, FileId, JobId, OrganizationId, PriceId, ProjectId
+from tokenyard.core.ids import AdapterId, ApiKeyId, FileId, JobId, OrganizationId, PriceId, ProjectId, SweepId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.training import Hyperparameters, LoraSettings
 from tokenyard.finetune.results.held_out import HeldOut
@@ -98,6 +98,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     integrations: tuple[Integration, ...] = ()
     wandb: WandbSettings | None = None
     callable_checkpoints: int = 0
+    sweep: SweepId | None = None
+    trial: int = 0
 
     state: JobState = JobState.CREATING
     outcome: JobOutcome | None = None
@@ -124,6 +126,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     wandb_file: FileId | None = None
     held_out: HeldOut | None = None
     evaluation_file: FileId | None = None
+    better_trial: JobId | None = None
     fair: FairTags | None = None
     version: int = 0
 
@@ -165,6 +168,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return FineTunedName(self.model, self.organization_slug, self.suffix, self.adapter)
 
     @property
+    def published_model(self) -> FineTunedName | None:
+        """The name of its model, once that is live; of a sweep, only the best trial has one."""
+        is_kept = self.outcome is JobOutcome.SUCCEEDED and self.better_trial is None
+        return self.model_name if is_kept else None
+
+    @property
     def leaves_checkpoints(self) -> bool:
         """Whether there are checkpoints that can be called whatever becomes of the job, or are about to be."""
         return self.callable_checkpoints > 0 and self.adapter is not None
@@ -180,7 +189,7 @@ _PROGRESS = (
     *("state", "outcome", "finished_at", "admitted_at_ms", "trained_tokens", "adapter", "digest", "attempt"),
     "lost_attempts",
     *("submitted", "events_taken", "resume_url", "deadline_ms", "waits_for", "slot", "idempotency_key"),
-    *("started_at_ms", "machine", "result_file", "tensorboard_file", "wandb_file", "evaluation_file"),
+    *("started_at_ms", "machine", "result_file", "tensorboard_file", "wandb_file", "evaluation_file", "better_trial"),
     *("reserved_tokens", "reserved_amount"),
     "check_run",
 )
@@ -189,7 +198,7 @@ _ASKED = ("lora", "evaluation", "wandb")
 _FIXED = (
     *("id", "organization", "project", "key", "organization_slug", "created_at_ms", "model", "suffix", "seed"),
     *("training_file", "validation_file", "method", "price", "bound_tokens", "request_digest"),
-    *("publish_if_worse", "callable_checkpoints"),
+    *("publish_if_worse", "callable_checkpoints", "sweep", "trial"),
 )
 
 

@@ -37,6 +37,8 @@ from tokenyard.finetune.steps.publishing import Publishing
 from tokenyard.finetune.steps.settlement import JobSettlement
 from tokenyard.finetune.steps.taking_in import TakingIn
 from tokenyard.finetune.steps.validation import JobValidation
+from tokenyard.finetune.sweeps.comparing import Comparing
+from tokenyard.finetune.sweeps.operator_store import SweepOperatorStore
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
 from tokenyard.web.loops import Loop
@@ -109,6 +111,7 @@ def finetune_loops(
         JobState.RESUMING: attempts.pause,
         JobState.PAUSED: attempts.give_up_paused,
         JobState.STOPPING: stop,
+        JobState.COMPARING: Comparing(SweepOperatorStore(database), policy, clock).advance,
         JobState.CHECKING: Publishing(going_live).advance,
         JobState.SETTLING: ResultFile(settlement.advance, store, files, blobs).advance,
         JobState.EVALUATING: Evaluating(files=files, blobs=blobs, answers=answers, clock=clock).advance,

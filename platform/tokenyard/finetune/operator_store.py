@@ -17,6 +17,7 @@ from tokenyard.finetune.progress import JobProgress, save
 from tokenyard.finetune.results.step_files import StepMetrics
 from tokenyard.finetune.scheduling import DAY_MS, Standing, TrainingPolicy, decide
 from tokenyard.finetune.states import FINISHED, UNFINISHED, JobOutcome, JobState, JobStatus, outward
+from tokenyard.finetune.sweeps.operator_store import can_be_compared
 from tokenyard.finetune.tables import EventRow, JobRow
 from tokenyard.storage.database import Database, advisory_lock
 from tokenyard.storage.paging import part_of_list
@@ -24,8 +25,9 @@ from tokenyard.storage.paging import part_of_list
 LEASE_MS = 30_000
 MAX_QUEUE = 1000
 PAST_JOBS = 20
-# A queued job is taken up by the scheduler; a paused one only when it was paused for too long.
-_WORKED_ON = UNFINISHED - {JobState.QUEUED, JobState.PAUSED} | {JobState.EVALUATING}
+# A queued job is taken up by the scheduler; a paused one only when it was paused for too long, and one that is to be
+# compared only when there is no other to wait for.
+_WORKED_ON = UNFINISHED - {JobState.QUEUED, JobState.PAUSED, JobState.COMPARING} | {JobState.EVALUATING}
 
 
 class JobOperatorStore:
@@ -40,7 +42,8 @@ class JobOperatorStore:
         now = self._clock.now_ms()
         due = (
             select(JobRow.id)
-            .where(or_(JobRow.state.in_(_WORKED_ON), _paused_too_long(now)), JobRow.lease_until_ms <= now)
+            .where(or_(JobRow.state.in_(_WORKED_ON), _paused_too_long(now), can_be_compared()))
+            .where(JobRow.lease_until_ms <= now)
             .order_by(JobRow.lease_until_ms)
             .limit(limit)
         )
@@ -137,7 +140,8 @@ class JobOperatorStore:
             standing = Standing(await _started(session, now_ms), terms)
             slots = None if isinstance(free, Unavailable) else policy.free_slots(standing.training, free, now_ms)
             of_known = queued.where(JobRow.organization.in_(waiting))
-            rows = await session.scalars(of_known.order_by(JobRow.created_at_ms, JobRow.id).limit(MAX_QUEUE))
+            in_turn = of_known.order_by(JobRow.created_at_ms, JobRow.trial, JobRow.id)
+            rows = await session.scalars(in_turn.limit(MAX_QUEUE))
             for job, progress in decide(policy, standing._replace(free=slots), [job_of(row) for row in rows], now_ms):
                 if progress.job != job:
                     await save(session, job, progress, now=now_ms // 1000)

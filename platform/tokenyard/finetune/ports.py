@@ -95,13 +95,13 @@ class OwnAdapters(Protocol):
 
 
 class TrainingReservations(Protocol):
-    """Sets money aside for a job, once (billing); its `TrainingFinished` event closes it.
+    """Sets money aside for jobs, once (billing); the `TrainingFinished` event of each closes what is its own.
 
-    Where it raises `QuotaExceeded` or `BudgetInUse`, nothing is set aside.
+    Where it raises `QuotaExceeded` or `BudgetInUse`, nothing is set aside for any of them.
     """
 
     async def reserve(
-        self, organization: OrganizationId, project: ProjectId, key: ApiKeyId, job: JobId, amount: NanoDollars
+        self, organization: OrganizationId, project: ProjectId, key: ApiKeyId, amounts: Mapping[JobId, NanoDollars]
     ) -> None: ...
 
     async def lower(self, organization: OrganizationId, job: JobId, amount: NanoDollars) -> None:

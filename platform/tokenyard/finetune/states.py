@@ -17,6 +17,7 @@ class JobState(StrEnum):
     PAUSING = "pausing"  # training was asked to end at its next step
     RESUMING = "resuming"  # resumed before it had paused; it goes into the queue where others pause
     PAUSED = "paused"  # nothing runs; it goes on when it is resumed
+    COMPARING = "comparing"  # trained as one trial of a sweep; the best of them is published once all are trained
     CHECKING = "checking"  # trained or taken in; the adapter is published and proven on a replica
     STOPPING = "stopping"  # the outcome is decided, but training may still run
     SETTLING = "settling"  # nothing runs any more; the usage event is not acknowledged yet
@@ -38,20 +39,18 @@ class IllegalTransition(RuntimeError):
     """A bug: the machine was asked for a step it does not have."""
 
 
+_AFTER_TRAINING = (JobState.COMPARING, JobState.CHECKING, JobState.STOPPING, JobState.SETTLING)
 _NEXT: dict[JobState, frozenset[JobState]] = {
     JobState.CREATING: frozenset((JobState.VALIDATING, JobState.SETTLING)),
     JobState.VALIDATING: frozenset(
         (JobState.QUEUED, JobState.PAUSED, JobState.CHECKING, JobState.STOPPING, JobState.SETTLING)
     ),
     JobState.QUEUED: frozenset((JobState.RUNNING, JobState.PAUSED, JobState.STOPPING, JobState.SETTLING)),
-    JobState.RUNNING: frozenset((JobState.PAUSING, JobState.CHECKING, JobState.STOPPING, JobState.SETTLING)),
-    JobState.PAUSING: frozenset(
-        (JobState.RESUMING, JobState.PAUSED, JobState.CHECKING, JobState.STOPPING, JobState.SETTLING)
-    ),
-    JobState.RESUMING: frozenset(
-        (JobState.PAUSING, JobState.QUEUED, JobState.CHECKING, JobState.STOPPING, JobState.SETTLING)
-    ),
+    JobState.RUNNING: frozenset((JobState.PAUSING, *_AFTER_TRAINING)),
+    JobState.PAUSING: frozenset((JobState.RESUMING, JobState.PAUSED, *_AFTER_TRAINING)),
+    JobState.RESUMING: frozenset((JobState.PAUSING, JobState.QUEUED, *_AFTER_TRAINING)),
     JobState.PAUSED: frozenset((JobState.VALIDATING, JobState.QUEUED, JobState.STOPPING)),
+    JobState.COMPARING: frozenset((JobState.CHECKING, JobState.STOPPING, JobState.SETTLING)),
     JobState.CHECKING: frozenset((JobState.STOPPING, JobState.SETTLING)),
     JobState.STOPPING: frozenset((JobState.SETTLING,)),
     JobState.SETTLING: frozenset((JobState.EVALUATING, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)),
@@ -62,7 +61,7 @@ _NEXT: dict[JobState, frozenset[JobState]] = {
 }
 _OUTWARD_RUNNING = frozenset(
     (
-        *(JobState.RUNNING, JobState.PAUSING, JobState.RESUMING),
+        *(JobState.RUNNING, JobState.PAUSING, JobState.RESUMING, JobState.COMPARING),
         *(JobState.CHECKING, JobState.STOPPING, JobState.SETTLING),
     )
 )
@@ -72,11 +71,18 @@ UNFINISHED = frozenset(JobState) - FINISHED
 CANCELLABLE = frozenset(
     (
         *(JobState.VALIDATING, JobState.QUEUED, JobState.RUNNING),
-        *(JobState.PAUSING, JobState.RESUMING, JobState.PAUSED, JobState.CHECKING),
+        *(JobState.PAUSING, JobState.RESUMING, JobState.PAUSED, JobState.COMPARING, JobState.CHECKING),
     )
 )
 TRAINING = frozenset((JobState.RUNNING, JobState.PAUSING, JobState.RESUMING, JobState.STOPPING))
 """States in which something may run in Ray, so that a slot is held."""
+UNTRAINED = frozenset(
+    (
+        *(JobState.CREATING, JobState.VALIDATING, JobState.QUEUED),
+        *(JobState.RUNNING, JobState.PAUSING, JobState.RESUMING, JobState.PAUSED),
+    )
+)
+"""States of a job that may still be trained to its end. What has left them never comes back."""
 
 
 def check_transition(before: JobState, after: JobState, outcome: JobOutcome | None) -> None:
@@ -89,7 +95,9 @@ def check_transition(before: JobState, after: JobState, outcome: JobOutcome | No
     ended = JobState.SUCCEEDED if after is JobState.EVALUATING else after
     if after in FINISHED and outcome is not None and ended.value != outcome.value:
         raise IllegalTransition(f"{after} with outcome {outcome}")
-    if outcome is JobOutcome.SUCCEEDED and after is JobState.SETTLING and before is not JobState.CHECKING:
+    # A trial that was not the best succeeds without a model, so there is none to check.
+    passed = before in (JobState.COMPARING, JobState.CHECKING)
+    if outcome is JobOutcome.SUCCEEDED and after is JobState.SETTLING and not passed:
         raise IllegalTransition(f"success without the gate, from {before}")
     if outcome is JobOutcome.SUCCEEDED and after is JobState.STOPPING:
         raise IllegalTransition("success does not stop anything")

@@ -1,6 +1,6 @@
 """Fine-tuning jobs of one organization: create, look at, change, cancel."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from sqlalchemy import Select, delete, func, select
@@ -35,57 +35,64 @@ class JobStore:
         self._files = files
         self._max_unfinished = max_unfinished
 
-    async def created_with(self, organization: OrganizationId, idempotency_key: str) -> Job | None:
-        """Return the job of this key, also while it is being created; None where a creation under it may begin."""
+    async def created_with(self, organization: OrganizationId, idempotency_key: str) -> list[Job]:
+        """Return the job of this key, or all of its sweep, also while created; none where a creation may begin."""
         async with self._database.reading() as session:
             row = await session.scalar(_of_key(organization, idempotency_key))
-            return None if row is None else job_of(row)
+            if row is None or row.sweep is None:
+                return [] if row is None else [job_of(row)]
+            trials = select(JobRow).where(JobRow.organization == organization, JobRow.sweep == row.sweep)
+            return [job_of(trial) for trial in await session.scalars(trials.order_by(JobRow.trial))]
 
-    async def begin(self, organization: OrganizationId, job: Job, *, max_unfinished: int | None = None) -> bool:
-        """Write a job in the state `creating`, which nobody sees, before its money is reserved.
+    async def begin(
+        self, organization: OrganizationId, jobs: Sequence[Job], *, max_unfinished: int | None = None
+    ) -> bool:
+        """Write jobs in the state `creating`, which nobody sees, before their money is reserved.
 
-        Return False, and write nothing, where its idempotency key is another job's. `max_unfinished` replaces the
-        installation's own bound.
+        Return False, and write nothing, where the idempotency key of the first is another job's. `max_unfinished`
+        replaces the installation's own bound.
 
         Raises:
             NotFound: a file is not there.
-            RateLimited: the organization has too many unfinished jobs.
+            RateLimited: the organization would have too many unfinished jobs.
+            InvalidRequest: these alone are too many.
         """
         async with self._database.transaction() as session:
             await organization_lock(session, organization)
-            key = job.idempotency_key
+            key = jobs[0].idempotency_key
             if key is not None and await session.scalar(_of_key(organization, key)) is not None:
                 return False
-            for file in job.files.values():
+            for file in jobs[0].files.values():
                 await self._files.get(organization, file, session)
             unfinished = await session.scalar(
                 select(func.count())
                 .select_from(JobRow)
                 .where(JobRow.organization == organization, JobRow.state.in_(UNFINISHED))
             )
-            if (unfinished or 0) >= (self._max_unfinished if max_unfinished is None else max_unfinished):
-                raise RateLimited(
-                    f"You have {unfinished} unfinished fine-tuning jobs, which is the limit. Wait for one to end.",
-                    retry_after_s=60,
-                )
-            session.add(row_of(job, lease_until_ms=job.created_at_ms + CREATION_LEASE_MS))
+            limit = self._max_unfinished if max_unfinished is None else max_unfinished
+            if (unfinished or 0) + len(jobs) > limit:
+                raise _too_many(unfinished or 0, len(jobs), limit)
+            session.add_all(row_of(job, lease_until_ms=job.created_at_ms + CREATION_LEASE_MS) for job in jobs)
         return True
 
-    async def update(self, organization: OrganizationId, before: Job, progress: JobProgress) -> Job:
-        """Write the creator's next step, or raise `JobChanged` where the worker ended the job; it is due at once."""
-        assert before.organization == progress.job.organization == organization
+    async def update(self, organization: OrganizationId, steps: Sequence[tuple[Job, JobProgress]]) -> list[Job]:
+        """Write the creator's next step of all jobs, which are due at once.
+
+        Where the worker ended one of them, raise `JobChanged` and write nothing.
+        """
         async with self._database.transaction() as session:
             now = self._clock.now_ms() // 1000
-            return await save(session, before, progress, now=now, due_ms=now * 1000)
+            saved = []
+            for before, progress in steps:
+                assert before.organization == progress.job.organization == organization
+                saved.append(await save(session, before, progress, now=now, due_ms=now * 1000))
+            return saved
 
-    async def discard(self, organization: OrganizationId, job: Job) -> None:
-        """Remove a job for which nothing was reserved, as if it had never been."""
+    async def discard(self, organization: OrganizationId, jobs: Sequence[Job]) -> None:
+        """Remove jobs for which nothing was reserved, as if they had never been."""
+        mine = JobRow.id.in_([job.id for job in jobs]), JobRow.organization == organization
         async with self._database.transaction() as session:
-            await session.execute(
-                delete(JobRow).where(
-                    JobRow.id == job.id, JobRow.organization == organization, JobRow.state == JobState.CREATING
-                )
-            )
+            await session.execute(delete(JobRow).where(*mine, JobRow.state == JobState.CREATING))
 
     async def get(self, organization: OrganizationId, job: JobId) -> Job:
         async with self._database.reading() as session:
@@ -162,6 +169,19 @@ class JobStore:
                     raise InvalidRequest(f"The job {job} has no {after[:64]}.", param="after")
                 statement = statement.where(number < getattr(cursor, number.key))
             return list(await session.scalars(statement.order_by(number.desc()).limit(limit)))
+
+
+def _too_many(unfinished: int, more: int, limit: int) -> InvalidRequest | RateLimited:
+    if more > max(1, limit):
+        message = f"These would be {more} fine-tuning jobs; you may have {limit} that are unfinished."
+        return InvalidRequest(message, code="too_many_jobs")
+    if more == 1:
+        message = f"You have {unfinished} unfinished fine-tuning jobs, which is the limit. Wait for one to end."
+    else:
+        message = (
+            f"You have {unfinished} unfinished fine-tuning jobs, and may have {limit}; these would be {more} more."
+        )
+    return RateLimited(message, retry_after_s=60)
 
 
 def _of_key(organization: OrganizationId, idempotency_key: str) -> Select[JobRow]:

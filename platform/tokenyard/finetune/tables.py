@@ -23,7 +23,9 @@ class JobRow(Base):
     `wandb_file`; `wandb` is a `job.WandbSettings`. `evaluation_file` is there once one that measured on held-out rows
     has; `held_out` is what it measured, a `results.held_out.HeldOut`, and `evaluation` a `job.AskedEvaluation` where
     one was asked for.
-    `callable_checkpoints` is how many epochs' checkpoints, the last ones, are to be callable.
+    `callable_checkpoints` is how many epochs' checkpoints, the last ones, are to be callable. `sweep` is what the
+    trials of one sweep have in common, `trial` the place of each among them, and `better_trial` the job whose model was
+    published in place of this one's.
     """
 
     __tablename__ = "finetune_jobs"
@@ -33,6 +35,7 @@ class JobRow(Base):
         Index("ix_finetune_jobs_due", "state", "lease_until_ms"),
         Index("ix_finetune_jobs_idempotency", "organization", "idempotency_key", unique=True),
         Index("ix_finetune_jobs_started", "started_at_ms"),
+        Index("ix_finetune_jobs_sweep", "sweep", "trial"),
     )
 
     id: Mapped[Id] = mapped_column(primary_key=True)
@@ -60,6 +63,8 @@ class JobRow(Base):
     integrations: Mapped[Json | None]
     wandb: Mapped[Json | None]
     callable_checkpoints: Mapped[int] = mapped_column(Integer, default=0)
+    sweep: Mapped[Id | None]
+    trial: Mapped[int] = mapped_column(Integer, default=0)
 
     price: Mapped[Id]
     reserved_tokens: Mapped[Count]
@@ -90,6 +95,7 @@ class JobRow(Base):
     wandb_file: Mapped[Id | None]
     held_out: Mapped[Json | None]
     evaluation_file: Mapped[Id | None]
+    better_trial: Mapped[Id | None]
 
     fair: Mapped[Json | None]
     slot: Mapped[int | None] = mapped_column(Integer, unique=True)

@@ -166,6 +166,7 @@ class JobView(Identified):
     publish_if_worse: OnlyIfSet[bool] = None
     evaluation: OnlyIfSet[EvaluationView] = None
     callable_checkpoints: OnlyIfSet[int] = None
+    sweep: OnlyIfSet[str] = None
 
     @classmethod
     def of(cls, job: Job) -> "JobView":
@@ -175,7 +176,7 @@ class JobView(Identified):
             created_at=job.created_at_ms // 1000,
             finished_at=job.finished_at,
             model=job.model if job.starts_from is None else job.starts_from.name,
-            fine_tuned_model=str(job.model_name) if job.status == "succeeded" else None,
+            fine_tuned_model=model_of(job),
             organization_id=job.organization,
             status=job.status,
             training_file=job.training_file,
@@ -196,6 +197,7 @@ class JobView(Identified):
             publish_if_worse=job.publish_if_worse or None,
             evaluation=None if job.evaluation is None else EvaluationView.model_validate(job.evaluation),
             callable_checkpoints=job.callable_checkpoints or None,
+            sweep=job.sweep,
         )
 
 
@@ -267,6 +269,12 @@ class OperatorJobView(JobView):
             adapter=job.adapter,
             internal_error=_error(job),
         )
+
+
+def model_of(job: Job) -> str | None:
+    """Return the name of the model that a job made, as soon as it says that it has succeeded."""
+    name = job.published_model if job.status == "succeeded" else None
+    return None if name is None else str(name)
 
 
 def _work(job: Job) -> tuple[HyperparametersView | NoHyperparametersView, AnyMethodView]:

@@ -1,113 +1,33 @@
 """A worker dies at every point where it touches the world; another one brings the job to the same end."""
 
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
+from support.finetune.mortal import Countdown, is_death, mortal_worker, stack_on
 from support.finetune.rows import rows
 from support.finetune.stack import FinetuneStack, principal
 from tokenyard.core.ids import FileId
 from tokenyard.finetune.job import Job
 from tokenyard.finetune.states import FINISHED, JobState
 from tokenyard.finetune.tables import CheckpointRow
-from tokenyard.storage.database import Database
-from tokenyard.web.loops import Loop
 
 QUESTIONS = 2
 _ENDED = FINISHED - {JobState.EVALUATING}
-
-
-class Died(BaseException):
-    """The worker is gone: nothing catches this."""
-
-
-class Countdown:
-    """Lets the worker die at the call of a given number: before its effect, or after it."""
-
-    def __init__(self, dies_at: int | None) -> None:
-        self._dies_at = dies_at
-        self.calls = 0
-        self.is_dead = False
-
-    def tick(self) -> None:
-        if self.is_dead:
-            raise Died
-        if self.calls == self._dies_at:
-            self.is_dead = True
-            raise Died
-        self.calls += 1
-
-
-class Mortal:
-    """Passes every call on, and dies before or after it."""
-
-    def __init__(self, inner: Any, countdown: Countdown) -> None:
-        self._inner = inner
-        self._countdown = countdown
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._inner, name)
-        if name in ("get", "url", "url_of", "read_stream", "engine", "is_sqlite", "reading"):
-            return found
-        if name == "transaction":
-            return lambda: _Transaction(found(), self._countdown)
-
-        async def call(*arguments: Any, **named: Any) -> Any:
-            self._countdown.tick()
-            answer = await found(*arguments, **named)
-            self._countdown.tick()
-            return answer
-
-        return call
-
-
-class _Transaction:
-    def __init__(self, inner: Any, countdown: Countdown) -> None:
-        self._inner = inner
-        self._countdown = countdown
-
-    async def __aenter__(self) -> Any:
-        self._countdown.tick()
-        return await self._inner.__aenter__()
-
-    async def __aexit__(self, *error: Any) -> Any:
-        result = await self._inner.__aexit__(*error)
-        self._countdown.tick()
-        return result
-
-
-def _stack(folder: Path, empty_sqlite: Path) -> FinetuneStack:
-    folder.mkdir()
-    shutil.copy(empty_sqlite, folder / "test.db")
-    return FinetuneStack(Database(f"sqlite+aiosqlite:///{folder / 'test.db'}"), folder)
-
-
-def _mortal_worker(stack: FinetuneStack, countdown: Countdown) -> Sequence[Loop]:
-    return stack.new_worker(
-        database=Mortal(stack.database, countdown),
-        blobs=Mortal(stack.blobs, countdown),
-        runs=Mortal(stack.cluster, countdown),
-        reservations=Mortal(stack.reservations, countdown),
-        adapters=Mortal(stack.catalog, countdown),
-        canary=Mortal(stack.replicas, countdown),
-        answers=Mortal(stack.answers, countdown),
-    )
 
 
 async def _life(stack: FinetuneStack, dies_at: int | None, scenario: str) -> Countdown:
     """Run one job to its end: by a worker that dies, then by one that does not."""
     job = await _created(stack, scenario)
     countdown = Countdown(dies_at)
-    worker = _mortal_worker(stack, countdown)
+    worker = mortal_worker(stack, countdown)
     for _ in range(20):
         try:
             await stack.round(worker)
         except BaseException as error:
-            if not _is_death(error):
+            if not is_death(error):
                 raise
             stack.outlive_leases()
             worker = stack.new_worker()
@@ -183,24 +103,18 @@ async def _check(stack: FinetuneStack, job: Any, scenario: str) -> None:
         assert stack.cluster.specs[f"{job.id}-2"].resume_url is not None
 
 
-def _is_death(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return all(_is_death(inner) for inner in error.exceptions)
-    return isinstance(error, Died)
-
-
 # The longer stories share most of their points with the plain one, so only some of theirs are tried.
 EVERY = {"plain": 1, "lost": 3, "cancel": 2, "paused": 3, "brought": 1, "checkpoints": 7, "evaluated": 3}
 
 
 @pytest.mark.parametrize("scenario", EVERY)
 async def test_any_point_of_death_leads_to_the_same_end(tmp_path: Path, empty_sqlite: Path, scenario: str) -> None:
-    stack = _stack(tmp_path / "alive", empty_sqlite)
+    stack = stack_on(tmp_path / "alive", empty_sqlite)
     calls = (await _life(stack, None, scenario)).calls
     await stack.database.close()
     assert calls > 20
     for dies_at in range(0, calls, EVERY[scenario]):
-        stack = _stack(tmp_path / f"{dies_at}", empty_sqlite)
+        stack = stack_on(tmp_path / f"{dies_at}", empty_sqlite)
         countdown = await _life(stack, dies_at, scenario)
         assert countdown.is_dead
         await stack.database.close()

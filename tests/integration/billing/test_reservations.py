@@ -65,7 +65,7 @@ class Stand:
         return self
 
     async def reserve(self, amount: int, job: JobId = JOB) -> None:
-        await self.reservations.reserve(ACME, PROJECT, KEY, job, NanoDollars(amount))
+        await self.reservations.reserve(ACME, PROJECT, KEY, {job: NanoDollars(amount)})
 
 
 async def test_reserve_charge_and_return(database: Database, redis: Redis) -> None:
@@ -147,6 +147,51 @@ async def test_what_the_wallet_does_not_cover_is_refused_and_holds_nothing(datab
         await stand.reserve(1, JobId("ftjob-2"))
 
 
+class Dies(ReservationHolds):
+    async def hold(
+        self, organization: OrganizationId, charge_key: str, budgets: Sequence[Budget], amount: NanoDollars
+    ) -> None:
+        await super().hold(organization, charge_key, budgets, amount)
+        raise Unavailable("Redis answered too late.")
+
+
+async def test_jobs_that_come_together_are_set_aside_all_or_none(database: Database, redis: Redis) -> None:
+    stand = await Stand(database, redis).open(redis)
+    jobs = [JobId(f"ftjob-{number}") for number in range(3)]
+    for each, fits in ((CREDIT // 3 + 1, False), (CREDIT // 3, True)):
+        reserving = stand.reservations.reserve(ACME, PROJECT, KEY, dict.fromkeys(jobs, NanoDollars(each)))
+        if fits:
+            await reserving
+        else:
+            with pytest.raises(QuotaExceeded):
+                await reserving
+            assert (await live_budget(redis, ACME)).get("held", 0) == 0
+            assert await rows(database, Reservation) == []
+    left = CREDIT - CREDIT // 3 * 3
+    live = await live_budget(redis, ACME)
+    assert (live["ledger"], live["held"]) == (left, 0)
+    assert [row.state for row in await rows(database, Reservation)] == ["open"] * 3
+    await send(redis, trained(jobs[1], 1_000))
+    await worker(database, redis).consumer.step()
+    assert await balance(database, ACME) == left + CREDIT // 3 - 1_000 * RATE.training, (
+        "each is closed by its own charge"
+    )
+
+
+async def test_of_jobs_that_come_together_a_dead_process_leaves_nothing_held(database: Database, redis: Redis) -> None:
+    stand = await Stand(database, redis).open(redis)
+    half = Stand(database, redis)
+    half.reservations._holds = Dies(redis, half.budgets.load)
+    jobs = dict.fromkeys([JobId("ftjob-1"), JobId("ftjob-2")], NanoDollars(2_000_000))
+    with pytest.raises(Unavailable):
+        await half.reservations.reserve(ACME, PROJECT, KEY, jobs)
+    assert (await live_budget(redis, ACME))["held"] == 4_000_000
+    CLOCK.advance(120)
+    await stand.reservations.tidy()
+    assert (await live_budget(redis, ACME))["held"] == 0
+    assert await rows(database, Reservation) == []
+
+
 async def test_a_monthly_limit_counts_what_is_reserved_until_the_charge(database: Database, redis: Redis) -> None:
     limits = FixedLimits({KEY: 5_000_000})
     stand = await Stand(database, redis, limits).open(redis)
@@ -164,13 +209,6 @@ async def test_a_monthly_limit_counts_what_is_reserved_until_the_charge(database
 
 
 async def test_a_process_that_died_while_holding_leaves_nothing_held(database: Database, redis: Redis) -> None:
-    class Dies(ReservationHolds):
-        async def hold(
-            self, organization: OrganizationId, charge_key: str, budgets: Sequence[Budget], amount: NanoDollars
-        ) -> None:
-            await super().hold(organization, charge_key, budgets, amount)
-            raise Unavailable("Redis answered too late.")
-
     stand = await Stand(database, redis).open(redis)
     half = Stand(database, redis)
     half.reservations._holds = Dies(redis, half.budgets.load)

@@ -452,7 +452,7 @@ async def test_a_replica_that_is_lost_or_full_is_tried_again_until_the_deadline(
 async def test_a_job_whose_creator_died_is_ended_and_released(stack: FinetuneStack) -> None:
     job = await stack.create()
     creating = job_before_reservation(job)
-    await stack.jobs.begin(job.organization, creating)
+    await stack.jobs.begin(job.organization, [creating])
     await stack.rounds(2)
     assert (await stack.job(creating.id)).state is JobState.CREATING
     stack.clock.advance(61)

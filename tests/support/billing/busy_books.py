@@ -107,7 +107,7 @@ class BusyBooks:
         await self.wallet.grant(organization, amount, reason="paid", actor="op", idempotency_key=key)
 
     async def reserve(self, job: str, amount: int) -> None:
-        await self.reservations.reserve(ACME, PROJECT, KEY, JobId(job), NanoDollars(amount))
+        await self.reservations.reserve(ACME, PROJECT, KEY, {JobId(job): NanoDollars(amount)})
 
     async def train(self, job: str) -> None:
         """Let the job end, with what its charge is made of."""

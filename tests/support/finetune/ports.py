@@ -69,14 +69,15 @@ class MemoryReservations:
         self.open: dict[JobId, int] = {}
 
     async def reserve(
-        self, organization: OrganizationId, project: ProjectId, key: ApiKeyId, job: JobId, amount: NanoDollars
+        self, organization: OrganizationId, project: ProjectId, key: ApiKeyId, amounts: Mapping[JobId, NanoDollars]
     ) -> None:
-        others = sum(held for other, held in self.open.items() if other != job)
+        others = sum(held for other, held in self.open.items() if other not in amounts)
+        amount = sum(amounts.values())
         if others + amount > self.wallet:
             raise QuotaExceeded("You exceeded your current quota.")
         if others + amount + self.in_use > self.wallet:
             raise BudgetInUse("Please try again when other requests have ended.", retry_after_s=1)
-        self.open[job] = amount
+        self.open |= amounts
 
     async def lower(self, organization: OrganizationId, job: JobId, amount: NanoDollars) -> None:
         self.open[job] = min(self.open[job], amount)

@@ -39,6 +39,10 @@ from tokenyard.finetune.pausing import JobPausing
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.steps.starting import StartingPoints
 from tokenyard.finetune.store import JobStore
+from tokenyard.finetune.sweeps.creation import SweepCreation
+from tokenyard.finetune.sweeps.store import SweepStore
+from tokenyard.finetune.sweeps.sweep import Sweep
+from tokenyard.finetune.sweeps.sweep_request import SweepRequest
 from tokenyard.metering.events import TrainingFinished, decode_event
 from tokenyard.metering.stream import USAGE_TOPIC
 from tokenyard.storage.blobs import BlobStore
@@ -76,6 +80,7 @@ class FinetuneStack:
         self.operator = JobOperatorStore(self.database, self.clock)
         self.pausing = JobPausing(self.jobs, self.policy, self.clock)
         self.creation = self.new_creation()
+        self.sweeps = SweepStore(self.database, self.clock)
         self.worker = self.new_worker()
 
     def quota_of(self, max_bytes: int) -> StorageQuota:
@@ -151,6 +156,19 @@ class FinetuneStack:
         file = await self.upload(who, rows(20))
         asked = {"model": "small-model", "training_file": file, "suffix": "sky", **request}
         return await self.creation.create(who, JobRequest.model_validate(asked))
+
+    async def sweep(self, who: Principal | None = None, key: str | None = None, **request: object) -> Sweep:
+        """Create a sweep: of two rates, where nothing else is said."""
+        who = who or principal()
+        asked = {
+            "model": "small-model",
+            "training_file": await self.upload(who, rows(20)),
+            "validation_file": await self.upload(who, rows(4)),
+            "suffix": "sky",
+            "sweep": {"learning_rate_multiplier": [1, 2]},
+            **request,
+        }
+        return await SweepCreation(self.creation).create(who, SweepRequest.model_validate(asked), key)
 
     async def bring(
         self, who: Principal | None = None, *, weights: bytes | None = None, model: str = "small-model", **config: Any

@@ -148,7 +148,7 @@ class MoneyActions:
 
         await self._run(
             gateway,
-            lambda: gateway.reservations.reserve(tenant.organization, tenant.project, key, job.id, job.amount),
+            lambda: gateway.reservations.reserve(tenant.organization, tenant.project, key, {job.id: job.amount}),
             then,
             plan,
             *REFUSED,

@@ -15,6 +15,7 @@ from tokenyard.finetune.states import IllegalTransition, JobOutcome, JobState, c
         (JobState.PAUSING, None, "running"),
         (JobState.RESUMING, None, "running"),
         (JobState.PAUSED, None, "paused"),
+        (JobState.COMPARING, None, "running"),
         (JobState.CHECKING, None, "running"),
         (JobState.STOPPING, JobOutcome.FAILED, "running"),
         (JobState.STOPPING, JobOutcome.CANCELLED, "cancelled"),
@@ -41,6 +42,9 @@ def test_the_outward_status(state: JobState, outcome: JobOutcome | None, status:
         (JobState.PAUSED, JobState.RUNNING, None),  # past the queue
         (JobState.PAUSING, JobState.RUNNING, None),
         (JobState.CHECKING, JobState.PAUSED, None),
+        (JobState.CHECKING, JobState.COMPARING, None),
+        (JobState.QUEUED, JobState.COMPARING, None),
+        (JobState.COMPARING, JobState.SUCCEEDED, JobOutcome.SUCCEEDED),  # past the usage event
         (JobState.VALIDATING, JobState.QUEUED, JobOutcome.FAILED),
         (JobState.SETTLING, JobState.SUCCEEDED, JobOutcome.CANCELLED),
         (JobState.CHECKING, JobState.SUCCEEDED, JobOutcome.SUCCEEDED),  # past the usage event

@@ -35,7 +35,7 @@ def ray_jobs_router(jobs: JobStore, creation: JobCreation) -> APIRouter:
 
     async def find(organization: OrganizationId, submission: str) -> Job:
         known = await jobs.created_with(organization, f"{KEY_PREFIX}{submission}"[:255])
-        return await jobs.get(organization, JobId(submission) if known is None else known.id)
+        return await jobs.get(organization, known[0].id if known else JobId(submission))
 
     @router.get("/version")
     async def version(_tenant: FineTuningTenant) -> RayVersionView:

@@ -12,7 +12,6 @@ from tokenyard.core.evaluation.questions import Answered, Question
 from tokenyard.core.ids import FileId
 from tokenyard.finetune.job import Job
 from tokenyard.finetune.results.leaving import LeftFile
-from tokenyard.finetune.states import JobOutcome
 
 FILENAME = "evaluation.json"
 
@@ -101,7 +100,7 @@ def evaluation_file(job: Job, answers: Answers | None = None) -> LeftFile:
         "object": "fine_tuning.job.evaluation",
         "fine_tuning_job_id": job.id,
         "model": job.model,
-        "fine_tuned_model": str(job.model_name) if job.outcome is JobOutcome.SUCCEEDED else None,
+        "fine_tuned_model": str(job.published_model) if job.published_model is not None else None,
         "held_out": job.held_out,
         "answers": None if answers is None else answers.rows,
         "general": None if answers is None else answers.general,

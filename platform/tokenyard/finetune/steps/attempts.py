@@ -35,7 +35,9 @@ _TIMED_OUT = JobError("training_timeout", "Training took longer than is allowed.
 
 
 class Attempts:
-    """`running` -> `checking`, or failed; `pausing` -> `paused`; `resuming` -> `queued`; `stopping` -> `settling`."""
+    """`running` -> `checking`, or `comparing` in a sweep, or failed; `pausing` -> `paused`; `resuming` -> `queued`;
+    `stopping` -> `settling`.
+    """
 
     def __init__(
         self, *, files: AttemptFiles, runs: TrainingRuns, models: TrainableModels, policy: TrainingPolicy, clock: Clock
@@ -203,15 +205,17 @@ class Attempts:
         return job.deadline_ms is not None and self._clock.now_ms() > job.deadline_ms
 
     def _trained(self, job: Job, result: TrainingResult) -> JobProgress:
+        compares = job.sweep is not None
+        checked_by_ms = self._clock.now_ms() + int(self._policy.checking_timeout_s * 1000)
         after = msgspec.structs.replace(
             job,
-            state=JobState.CHECKING,
+            state=JobState.COMPARING if compares else JobState.CHECKING,
             adapter=job.adapter or new_adapter_id(),
             digest=result.digest,
             trained_tokens=min(result.trained_tokens, job.reserved_tokens),
             held_out=held_out(result.metrics),
             waits_for=None,
-            deadline_ms=self._clock.now_ms() + int(self._policy.checking_timeout_s * 1000),
+            deadline_ms=None if compares else checked_by_ms,
         )
         return JobProgress(after, tuple(_end_notes(after)), result.checkpoints)
 
@@ -261,7 +265,8 @@ def _named(job: Job, checkpoints: Sequence[TrainingCheckpoint]) -> Job:
 
 
 def _end_notes(job: Job) -> Iterator[Note]:
-    yield Note(message=f"Trained on {job.trained_tokens} tokens; checking the model", source="trained")
+    then = "checking the model" if job.sweep is None else "the best trial of its sweep is kept"
+    yield Note(message=f"Trained on {job.trained_tokens} tokens; {then}", source="trained")
     if (found := job.held_out) is not None:
         message = f"On the validation file, tuned model against base: {found}"
         yield Note(message=message, data=msgspec.to_builtins(found), source="held out")

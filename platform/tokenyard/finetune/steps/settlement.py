@@ -1,11 +1,11 @@
 """The last step of a job: its end and its usage event are saved together, so no job ends without its charge.
 
-Who pays: a job that succeeds pays for every token it trained on; one that is cancelled, by its tenant or because it was
-paused for too long, pays for the steps of which a resume point is left, to the token; one that was trained to its end
-and is no better than its base pays for every token, too: its data and settings are the tenant's, and what it measured
-is left. One that fails and leaves checkpoints that can be called pays its steps as one that is cancelled. Any other
-that fails pays nothing, whoever is to blame: neither a fault of the platform nor a model that the gate refuses is worth
-anything to anybody.
+Who pays: a job that succeeds pays for every token it trained on, also where another trial of its sweep is kept in its
+place; one that is cancelled, by its tenant or because it was paused for too long, pays for the steps of which a resume
+point is left, to the token; one that was trained to its end and is no better than its base pays for every token, too:
+its data and settings are the tenant's, and what it measured is left. One that fails and leaves checkpoints that can be
+called pays its steps as one that is cancelled. Any other that fails pays nothing, whoever is to blame: neither a fault
+of the platform nor a model that the gate refuses is worth anything to anybody.
 """
 
 import msgspec
@@ -31,7 +31,7 @@ class JobSettlement:
         assert job.outcome is not None, "a job is settled only after its outcome is decided"
         if job.adapter is not None and job.outcome is not JobOutcome.SUCCEEDED:
             await self._adapters.fail(job.organization, job.adapter, f"the job {job.id} {job.outcome}")
-        now_ms, evaluates = self._clock.now_ms(), job.evaluation is not None and job.outcome is JobOutcome.SUCCEEDED
+        now_ms, evaluates = self._clock.now_ms(), job.evaluation is not None and job.published_model is not None
         after = msgspec.structs.replace(
             job,
             state=JobState.EVALUATING if evaluates else JobState(job.outcome.value),
@@ -43,13 +43,12 @@ class JobSettlement:
 
 
 def _event_of(job: Job) -> TrainingFinished:
-    succeeded = job.outcome is JobOutcome.SUCCEEDED
     return TrainingFinished(
         organization=job.organization,
         project=job.project,
         key=job.key,
         job=job.id,
-        model=str(job.model_name) if succeeded else job.model,
+        model=str(job.published_model or job.model),
         base_model=job.model,
         price=job.price,
         trained_tokens=job.trained_tokens or 0,
@@ -59,10 +58,10 @@ def _event_of(job: Job) -> TrainingFinished:
 
 def _final_notes(job: Job) -> tuple[Note, ...]:
     if job.outcome is JobOutcome.SUCCEEDED:
-        return (
-            Note(message=f"New fine-tuned model created: {job.model_name}", source="model"),
-            Note(message="The job has successfully completed", source="end"),
-        )
+        ended = Note(message="The job has successfully completed", source="end")
+        if job.published_model is None:
+            return (ended,)
+        return Note(message=f"New fine-tuned model created: {job.published_model}", source="model"), ended
     if job.outcome is JobOutcome.FAILED and job.error is not None:
         charged = f" Its checkpoints stay, so {job.trained_tokens} trained tokens are charged."
         message = f"The job failed: {job.error.message}" + (charged if job.leaves_checkpoints else "")

@@ -1,0 +1,1 @@
+"""Several jobs as one, of which the best is kept."""
