@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 After = Annotated[str | None, Query(max_length=200)]
 PageSize = Annotated[int, Query(ge=1, le=100)]
+Order = Literal["asc", "desc"]
 
 
 class Identified(BaseModel):

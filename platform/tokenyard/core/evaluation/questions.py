@@ -17,12 +17,29 @@ class Question(msgspec.Struct, frozen=True):
     expected: str
 
 
+class AnswerTokens(msgspec.Struct, frozen=True):
+    """What an answer took; `cached` are those of the prompt that were there already."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.prompt + self.completion
+
+
 class Answered(msgspec.Struct, frozen=True):
-    """What a model answered; `cut` where it had more to say than was asked for. `tokens` are prompt and answer."""
+    """What a model answered, and why it ended, in OpenAI's words."""
 
     text: str
-    cut: bool
-    tokens: int = 0
+    finish_reason: str = "stop"
+    tokens: AnswerTokens = AnswerTokens()
+
+    @property
+    def cut(self) -> bool:
+        """Whether it had more to say than was asked for."""
+        return self.finish_reason == "length"
 
 
 class NotAnswered(Exception):
