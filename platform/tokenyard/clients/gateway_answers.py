@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from tokenyard.clients.platform_api.connection import ApiConnection, ApiFailed
-from tokenyard.core.evaluation.questions import Answered, AnswerTokens, NotAnswered, Question
+from tokenyard.core.evaluation.questions import Answered, NotAnswered, Question
 from tokenyard.core.ids import ApiKeyId
+from tokenyard.core.usage import TokenUsage
 
 REQUEST_TIMEOUT_S = 60.0
 # Not every gateway knows a model that was made live just now; what a killed worker asked may still run.
@@ -37,9 +38,9 @@ class _Usage(msgspec.Struct, frozen=True):
     prompt_tokens_details: _PromptDetails | None = None
 
     @property
-    def tokens(self) -> AnswerTokens:
+    def tokens(self) -> TokenUsage:
         details = self.prompt_tokens_details
-        return AnswerTokens(self.prompt_tokens, self.completion_tokens, details.cached_tokens if details else 0)
+        return TokenUsage(self.prompt_tokens, self.completion_tokens, details.cached_tokens if details else 0)
 
 
 class _Reply(msgspec.Struct):

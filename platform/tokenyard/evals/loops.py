@@ -4,7 +4,7 @@ from tokenyard.core.clock import Clock
 from tokenyard.evals.operator_store import EvalOperatorStore
 from tokenyard.evals.ports import EvalAnswers, RowsFiles
 from tokenyard.evals.work.reading import RunRows
-from tokenyard.evals.work.turns import RunTurns
+from tokenyard.evals.work.runner import EvalRunner
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.web.loops import Loop
 
@@ -29,7 +29,7 @@ def eval_loops(
 
     No two workers share `owner`.
     """
-    turns = RunTurns(store=store, rows=RunRows(files, blobs), answers=answers, owner=owner, clock=clock)
+    runner = EvalRunner(store=store, rows=RunRows(files, blobs), answers=answers, owner=owner, clock=clock)
 
     async def delete_hidden() -> None:
         await store.expire()
@@ -38,6 +38,9 @@ def eval_loops(
                 return
 
     return [
-        *(Loop(f"run evals {n}", turns.step, RUN_INTERVAL_S, max_backoff_s=RUN_BACKOFF_S) for n in range(RUNS_AT_ONCE)),
+        *(
+            Loop(f"run evals {n}", runner.step, RUN_INTERVAL_S, max_backoff_s=RUN_BACKOFF_S)
+            for n in range(RUNS_AT_ONCE)
+        ),
         Loop("delete eval runs", delete_hidden, DELETE_INTERVAL_S),
     ]

@@ -13,11 +13,11 @@ from tokenyard.evals.content import EvalCipher
 from tokenyard.evals.runs.run import (
     UNFINISHED,
     EvalRun,
+    EvalRunState,
     Item,
     ItemState,
     RunError,
-    RunState,
-    Tally,
+    RunTally,
     item_id,
     item_of,
     run_of,
@@ -61,7 +61,7 @@ class EvalOperatorStore:
                 EvalRunRow.lease_until_ms <= now,
             )
             .values(
-                state=RunState.IN_PROGRESS,
+                state=EvalRunState.IN_PROGRESS,
                 lease_owner=owner,
                 lease_until_ms=now + for_ms,
                 deadline_ms=func.coalesce(EvalRunRow.deadline_ms, now + RUN_LIMIT_MS),
@@ -103,7 +103,7 @@ class EvalOperatorStore:
         return (await asyncio.to_thread(item_of, row, self._cipher)).content
 
     async def finish_item(
-        self, owner: str, run: EvalRunId, number: int, item: Item, *, state: ItemState, tally: Tally
+        self, owner: str, run: EvalRunId, number: int, item: Item, *, state: ItemState, tally: RunTally
     ) -> None:
         """Write what came of a row, and with it what that makes of its run."""
         name = item_id(run, number)
@@ -117,7 +117,7 @@ class EvalOperatorStore:
             await _fence(session, owner, run, tally=msgspec.to_builtins(tally))
             await session.execute(statement)
 
-    async def end(self, owner: str, run: EvalRunId, state: RunState, error: RunError | None = None) -> None:
+    async def end(self, owner: str, run: EvalRunId, state: EvalRunState, error: RunError | None = None) -> None:
         async with self._database.transaction() as session:
             said = None if error is None else msgspec.to_builtins(error)
             await _fence(session, owner, run, state=state, error=said, lease_owner=None)
@@ -127,15 +127,15 @@ class EvalOperatorStore:
         statement = (
             update(EvalRunRow)
             .where(EvalRunRow.created_at_ms <= self._clock.now_ms() - self._retention_ms)
-            .where(EvalRunRow.state != RunState.DELETED)
-            .values(state=RunState.DELETED, lease_owner=None)
+            .where(EvalRunRow.state != EvalRunState.DELETED)
+            .values(state=EvalRunState.DELETED, lease_owner=None)
         )
         async with self._database.transaction() as session:
             await session.execute(statement)
 
     async def delete_hidden(self, *, limit: int) -> int:
         """Delete up to `limit` items of hidden runs, and those runs that have none; return how many items."""
-        hidden = select(EvalRunRow.id).where(EvalRunRow.state == RunState.DELETED)
+        hidden = select(EvalRunRow.id).where(EvalRunRow.state == EvalRunState.DELETED)
         some = select(EvalItemRow.id).where(EvalItemRow.run.in_(hidden)).limit(limit)
         of_run = select(EvalItemRow.id).where(EvalItemRow.run == EvalRunRow.id)
         async with self._database.reading() as session:
@@ -144,7 +144,7 @@ class EvalOperatorStore:
         async with self._database.transaction() as session:
             gone = await session.scalars(delete(EvalItemRow).where(EvalItemRow.id.in_(some)).returning(EvalItemRow.id))
             count = len(gone.all())
-            await session.execute(delete(EvalRunRow).where(EvalRunRow.state == RunState.DELETED, ~of_run.exists()))
+            await session.execute(delete(EvalRunRow).where(EvalRunRow.state == EvalRunState.DELETED, ~of_run.exists()))
         return count
 
     def _rows(self, run: EvalRun, rows: Sequence[Item]) -> list[dict[str, object]]:
@@ -173,7 +173,7 @@ async def _fence(session: AsyncSession, owner: str, run: EvalRunId, **values: ob
 async def _written(session: AsyncSession, owner: str, run: EvalRunId, **values: object) -> bool:
     statement = (
         update(EvalRunRow)
-        .where(EvalRunRow.id == run, EvalRunRow.lease_owner == owner, EvalRunRow.state == RunState.IN_PROGRESS)
+        .where(EvalRunRow.id == run, EvalRunRow.lease_owner == owner, EvalRunRow.state == EvalRunState.IN_PROGRESS)
         .values(**values)
         .returning(EvalRunRow.id)
     )

@@ -13,7 +13,7 @@ from tokenyard.core.errors import InvalidRequest, NotFound, QuotaExceeded
 from tokenyard.core.ids import EvalId, OrganizationId, ProjectId, new_eval_id
 from tokenyard.evals.content import EvalCipher
 from tokenyard.evals.ports import Json
-from tokenyard.evals.runs.run import RunState
+from tokenyard.evals.runs.run import EvalRunState
 from tokenyard.evals.tables import EvalItemRow, EvalRow, EvalRunRow
 from tokenyard.storage.database import Database, organization_lock
 from tokenyard.storage.paging import part_of_list
@@ -130,7 +130,7 @@ class EvalStore:
         runs = (
             update(EvalRunRow)
             .where(EvalRunRow.eval == eval_id, EvalRunRow.organization == organization)
-            .values(state=RunState.DELETED, lease_owner=None)
+            .values(state=EvalRunState.DELETED, lease_owner=None)
         )
         async with self._database.transaction() as session:
             await organization_lock(session, organization)

@@ -28,8 +28,8 @@ class EvalRow(Base):
 
 
 class EvalRunRow(Base):
-    """A run: `state` is a `runs.run.RunState`, `tally` a `Tally`, `error` a `RunError`, the encrypted `content` a
-    `RunContent`.
+    """A run: `state` is a `runs.run.EvalRunState`, `tally` a `RunTally`, `error` a `RunError`, and the encrypted
+    `content` a `RunContent`.
 
     `lease_until_ms` is also when a worker looks at it next. `total` is None until its rows are written; no row of a
     run is there before all are.

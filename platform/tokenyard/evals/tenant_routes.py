@@ -5,7 +5,7 @@ from fastapi import APIRouter
 from tokenyard.evals.store import EvalStore, OrderBy
 from tokenyard.evals.views import DeletedEvalView, EvalChange, EvalRequest, EvalView
 from tokenyard.web.auth import FreshInferenceTenant, InferenceTenant
-from tokenyard.web.pages import After, Order, Page, PageSize
+from tokenyard.web.pages import After, LongPageSize, Order, Page
 
 
 def eval_router(evals: EvalStore) -> APIRouter:
@@ -26,7 +26,7 @@ def eval_router(evals: EvalStore) -> APIRouter:
     async def list_evals(
         tenant: InferenceTenant,
         *,
-        limit: PageSize = 20,
+        limit: LongPageSize = 20,
         after: After = None,
         order: Order = "asc",
         order_by: OrderBy = "created_at",

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.evals.criteria import criteria_of
 from tokenyard.evals.item_schema import ItemSchemaProblem, check_item_schema
-from tokenyard.evals.parsing import refused, shaped
+from tokenyard.evals.parsing import check_json, refused, shaped
 from tokenyard.evals.ports import Json
 from tokenyard.evals.store import EvalContent, StoredEval
 from tokenyard.web.pages import Identified
@@ -44,6 +44,8 @@ class EvalRequest(BaseModel, extra="forbid"):
 
     def checked(self) -> EvalContent:
         """Return what is graded and how, or raise `InvalidRequest`."""
+        check_json(self.data_source_config, _WHERE)
+        check_json(self.testing_criteria, "testing_criteria")
         kind = self.data_source_config.get("type")
         if isinstance(kind, str) and kind in _NOT_TYPES:
             raise refused(f"{_WHERE}.type", _NOT_TYPES[kind])

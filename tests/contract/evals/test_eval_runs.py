@@ -90,9 +90,9 @@ async def test_a_model_is_asked_and_graded(clients: EvalClients) -> None:
         {
             "model_name": "small-model",
             "invocation_count": 3,
-            "prompt_tokens": 3 * tokens.prompt,
-            "completion_tokens": 3 * tokens.completion,
-            "total_tokens": 3 * tokens.total,
+            "prompt_tokens": 3 * tokens.prompt_tokens,
+            "completion_tokens": 3 * tokens.completion_tokens,
+            "total_tokens": 3 * tokens.total_tokens,
             "cached_tokens": 0,
         }
     ]
@@ -103,7 +103,7 @@ async def test_a_model_is_asked_and_graded(clients: EvalClients) -> None:
     sample = checked_item(page.data[0])["sample"]
     assert sample["input"] == [{"role": "user", "content": "What is q0?"}]
     assert sample["output"] == [{"role": "assistant", "content": "a0"}]
-    assert (sample["finish_reason"], sample["usage"]["total_tokens"]) == ("stop", tokens.total)
+    assert (sample["finish_reason"], sample["usage"]["total_tokens"]) == ("stop", tokens.total_tokens)
     assert (sample["temperature"], sample["top_p"], sample["seed"], sample["max_completion_tokens"]) == (0.5, 1, 7, 9)
 
 

@@ -1,7 +1,9 @@
 """Evals as the `openai` SDK makes, lists, changes and deletes them."""
 
+import json
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from openai.types import EvalCreateResponse, EvalDeleteResponse, EvalListResponse, EvalUpdateResponse
@@ -153,3 +155,26 @@ async def test_what_is_wrong_is_named(clients: EvalClients) -> None:
         assert code is None or refused.value.code == code
         assert error_of(refused.value)["type"] == "invalid_request_error"
     assert await clients.stand.stored() == (0, 0, 0)
+
+
+async def test_what_no_json_could_give_back_is_refused(clients: EvalClients) -> None:
+    """The SDK itself would not send it."""
+    made = await clients.eval()
+    body = {"data_source_config": CONFIG, "testing_criteria": [CHECK]}
+    deep: Any = "x"
+    for _ in range(100):
+        deep = {"properties": {"a": deep}}
+    wrong = [
+        ("", body | {"name": "\ud800"}, "name"),
+        ("", body | {"metadata": {"a": "\ud800"}}, "metadata.a"),
+        ("", body | {"testing_criteria": [CHECK | {"reference": "\ud800"}]}, "testing_criteria"),
+        ("", body | {"data_source_config": CONFIG | {"item_schema": deep}}, "data_source_config"),
+        (f"/{made}/runs", {"data_source": jsonl([{"item": {"question": "\ud800"}}])}, "data_source"),
+        (f"/{made}/runs", {"data_source": jsonl([{"item": {"question": float("nan")}}])}, "data_source"),
+    ]
+    headers = {"authorization": "Bearer ty-acme", "content-type": "application/json"}
+    async with httpx.AsyncClient(base_url=str(clients.acme.base_url), headers=headers) as http:
+        for path, sent, param in wrong:
+            reply = await http.post(f"evals{path}", content=json.dumps(sent))
+            assert reply.status_code == 400
+            assert reply.json()["error"]["param"] == param

@@ -15,6 +15,7 @@ from sqlalchemy import func, select
 
 from support.fakes.authenticator import FixedAuthenticator
 from support.fakes.clock import FrozenClock
+from support.fakes.gateway_ports import BASE
 from support.finetune.answers import ScriptedAnswers
 from support.finetune.ports import EMBEDDER, SMALL_MODEL
 from support.finetune.stack import principal
@@ -30,7 +31,7 @@ from tokenyard.evals.loops import eval_loops
 from tokenyard.evals.operator_store import EvalOperatorStore
 from tokenyard.evals.tables import EvalItemRow, EvalRow, EvalRunRow
 from tokenyard.evals.work.reading import RunRows
-from tokenyard.evals.work.turns import RunTurns
+from tokenyard.evals.work.runner import EvalRunner
 from tokenyard.files.store import FileStore, file_bytes
 from tokenyard.files.tenant_routes import file_router
 from tokenyard.files.uploads import Uploads
@@ -71,10 +72,10 @@ QUOTA_BYTES = 1024 * 1024
 
 
 class SmallModels:
-    """One model that answers, and one that makes embeddings."""
+    """Two models that answer, the second one behind a real gateway, and one that makes embeddings."""
 
     async def resolve(self, organization: OrganizationId, name: str) -> ResolvedModel:
-        for base in (SMALL_MODEL, EMBEDDER):
+        for base in (SMALL_MODEL, EMBEDDER, BASE):
             if base.id == name:
                 rate = NanoDollars(1)
                 return ResolvedModel(name, base, Price(PriceId("p"), name, rate, rate, rate, rate))
@@ -131,7 +132,7 @@ class EvalsStand:
         cipher = EvalCipher([self.settings.derived_secret("evals")])
         self.store = EvalOperatorStore(self.database, self.clock, cipher, retention_ms=self.settings.stored_answers_ms)
 
-    def worker(self, owner: str = "worker", *, lease_ms: int = 15_000, **replaced: Any) -> RunTurns:
+    def worker(self, owner: str = "worker", *, lease_ms: int = 15_000, **replaced: Any) -> EvalRunner:
         parts: dict[str, Any] = {
             "store": self.store,
             "rows": RunRows(self.files, self.blobs),
@@ -140,7 +141,7 @@ class EvalsStand:
             "clock": self.clock,
             "lease": KeptLease(lease_ms),
         }
-        return RunTurns(**{**parts, **replaced})
+        return EvalRunner(**{**parts, **replaced})
 
     async def round(self) -> None:
         """Let each loop of a worker go round once."""

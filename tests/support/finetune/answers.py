@@ -3,14 +3,15 @@
 from collections import Counter
 from collections.abc import Callable
 
-from tokenyard.core.evaluation.questions import Answered, AnswerTokens, NotAnswered, Question
+from tokenyard.core.evaluation.questions import Answered, NotAnswered, Question
 from tokenyard.core.ids import ApiKeyId
+from tokenyard.core.usage import TokenUsage
 
 
 class ScriptedAnswers:
     """`says` is what a model answers, `fails` what it does instead; `held` lets none answer."""
 
-    tokens = AnswerTokens(5, 2)
+    tokens = TokenUsage(5, 2)
     """Of each answer, with its question."""
 
     def __init__(self) -> None:

@@ -5,6 +5,7 @@ import msgspec
 from tokenyard.core.chat_rows import ChatRow, Json, RowMessage
 from tokenyard.core.datasets.preference_rows import check_preference_row
 from tokenyard.core.datasets.text_rows import CompletionRow, TextRow, check_training_row
+from tokenyard.core.usage import TokenUsage
 
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
 
@@ -17,24 +18,12 @@ class Question(msgspec.Struct, frozen=True):
     expected: str
 
 
-class AnswerTokens(msgspec.Struct, frozen=True):
-    """What an answer took; `cached` are those of the prompt that were there already."""
-
-    prompt: int = 0
-    completion: int = 0
-    cached: int = 0
-
-    @property
-    def total(self) -> int:
-        return self.prompt + self.completion
-
-
 class Answered(msgspec.Struct, frozen=True):
     """What a model answered, and why it ended, in OpenAI's words."""
 
     text: str
     finish_reason: str = "stop"
-    tokens: AnswerTokens = AnswerTokens()
+    tokens: TokenUsage = TokenUsage(0, 0)
 
     @property
     def cut(self) -> bool:

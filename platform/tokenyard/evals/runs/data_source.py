@@ -8,7 +8,7 @@ from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.graders.shapes import MAX_ANSWER_TOKENS, MAX_MESSAGES, MAX_MODEL_NAME, MAX_PARTS, GraderMessage
 from tokenyard.core.graders.templates import Template, TemplateProblem
 from tokenyard.core.schemas import SchemaTooLarge, check_schema
-from tokenyard.evals.parsing import refused, shaped
+from tokenyard.evals.parsing import check_json, refused, shaped
 from tokenyard.evals.ports import Json
 
 DEFAULT_ANSWER_TOKENS = 512
@@ -84,12 +84,18 @@ DataSource = JsonlSource | CompletionsSource
 
 def data_source_of(value: Json) -> DataSource:
     """Return what a client sent, or raise `InvalidRequest`, which names the field."""
+    check_json(value, WHERE)
     _refuse(value, _NOT_TYPES, WHERE)
     _refuse(value.get("source"), _NOT_SOURCES, f"{WHERE}.source")
     found: DataSource = shaped(value, DataSource, WHERE)  # type: ignore[arg-type]
     if isinstance(found, CompletionsSource):
         _check_asked(found)
     return found
+
+
+def sampling_of(data_source: Json) -> EvalSampling:
+    """Return how the answers of a checked data source are drawn; where none are asked for, what OpenAI documents."""
+    return msgspec.convert(data_source.get("sampling_params", {}), EvalSampling)
 
 
 def _refuse(value: object, reasons: Mapping[str, str], where: str) -> None:

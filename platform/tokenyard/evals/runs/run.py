@@ -5,14 +5,14 @@ from enum import StrEnum
 
 import msgspec
 
-from tokenyard.core.evaluation.questions import AnswerTokens
 from tokenyard.core.ids import ApiKeyId, EvalId, EvalRunId, OrganizationId, ProjectId
+from tokenyard.core.usage import TokenUsage
 from tokenyard.evals.content import EvalCipher
 from tokenyard.evals.ports import Json
 from tokenyard.evals.tables import EvalItemRow, EvalRunRow
 
 
-class RunState(StrEnum):
+class EvalRunState(StrEnum):
     """OpenAI's statuses. What is `deleted` nobody sees any more; a worker removes it, with its items."""
 
     QUEUED = "queued"
@@ -23,7 +23,7 @@ class RunState(StrEnum):
     DELETED = "deleted"
 
 
-UNFINISHED = (RunState.QUEUED, RunState.IN_PROGRESS)
+UNFINISHED = (EvalRunState.QUEUED, EvalRunState.IN_PROGRESS)
 
 
 class ItemState(StrEnum):
@@ -50,21 +50,20 @@ class CriterionCount(msgspec.Struct, frozen=True):
 class ModelCount(msgspec.Struct, frozen=True):
     """What one model was asked for a run, and what its answers took."""
 
-    calls: int = 0
-    prompt: int = 0
-    completion: int = 0
-    cached: int = 0
+    calls: int
+    usage: TokenUsage
 
-    def plus(self, tokens: AnswerTokens) -> "ModelCount":
-        return ModelCount(
-            self.calls + 1,
-            self.prompt + tokens.prompt,
-            self.completion + tokens.completion,
-            self.cached + tokens.cached,
+    def plus(self, usage: TokenUsage) -> "ModelCount":
+        both = (self.usage, usage)
+        total = TokenUsage(
+            sum(one.prompt_tokens for one in both),
+            sum(one.completion_tokens for one in both),
+            sum(one.cached_tokens for one in both),
         )
+        return ModelCount(self.calls + 1, total)
 
 
-class Tally(msgspec.Struct, frozen=True):
+class RunTally(msgspec.Struct, frozen=True):
     """What has come of a run's items so far."""
 
     passed: int = 0
@@ -96,21 +95,21 @@ class EvalRun(msgspec.Struct, frozen=True):
     model: str
     created_at_ms: int
     content: RunContent
-    state: RunState = RunState.QUEUED
+    state: EvalRunState = EvalRunState.QUEUED
     deadline_ms: int | None = None
     total: int | None = None
-    tally: Tally = Tally()
+    tally: RunTally = RunTally()
     error: RunError | None = None
 
 
-class Sample(msgspec.Struct, frozen=True, kw_only=True):
+class EvalSample(msgspec.Struct, frozen=True, kw_only=True):
     """An answer as it is graded: that of `model` to `input`, or the one of the row, and then there is no model."""
 
     text: str
     input: Sequence[Json] = ()
     model: str = ""
     finish_reason: str = ""
-    tokens: AnswerTokens = AnswerTokens()
+    tokens: TokenUsage = TokenUsage(0, 0)
     error: RunError | None = None
 
 
@@ -120,7 +119,7 @@ class GraderReply(msgspec.Struct, frozen=True):
     model: str
     text: str
     finish_reason: str
-    tokens: AnswerTokens
+    tokens: TokenUsage
     error: str | None = None
 
 
@@ -140,7 +139,7 @@ class Item(msgspec.Struct, frozen=True):
 
     item: Json
     given: str | None = None
-    sample: Sample | None = None
+    sample: EvalSample | None = None
     results: Sequence[Result] = ()
 
 
@@ -169,10 +168,10 @@ def run_of(row: EvalRunRow, cipher: EvalCipher) -> EvalRun:
         model=row.model,
         created_at_ms=row.created_at_ms,
         content=cipher.decrypt(row.id, row.content, RunContent),
-        state=RunState(row.state),
+        state=EvalRunState(row.state),
         deadline_ms=row.deadline_ms,
         total=row.total,
-        tally=msgspec.convert(row.tally, Tally),
+        tally=msgspec.convert(row.tally, RunTally),
         error=None if row.error is None else msgspec.convert(row.error, RunError),
     )
 

@@ -12,8 +12,8 @@ from tokenyard.evals.content import EvalCipher
 from tokenyard.evals.runs.run import (
     UNFINISHED,
     EvalRun,
+    EvalRunState,
     ItemState,
-    RunState,
     StoredItem,
     item_of,
     run_of,
@@ -94,7 +94,7 @@ class EvalRunStore:
         limit: int,
         after: str | None,
         newest_first: bool,
-        state: RunState | None,
+        state: EvalRunState | None,
     ) -> list[EvalRun]:
         """Return up to `limit` runs that follow `after`; one that is not there raises `InvalidRequest`."""
         query = select(EvalRunRow).where(*self._where(organization, project, eval_id))
@@ -114,16 +114,16 @@ class EvalRunStore:
     async def cancel(self, organization: OrganizationId, project: ProjectId, eval_id: str, run: str) -> EvalRun:
         """Let nothing more be asked for a run; one that was cancelled stays so, any other raises `InvalidRequest`."""
         of_run = EvalRunRow.id == run, *self._where(organization, project, eval_id)
-        await self._end(RunState.CANCELED, *of_run, EvalRunRow.state.in_(UNFINISHED))
+        await self._end(EvalRunState.CANCELED, *of_run, EvalRunRow.state.in_(UNFINISHED))
         found = await self.get(organization, project, eval_id, run)
-        if found.state is not RunState.CANCELED:
+        if found.state is not EvalRunState.CANCELED:
             raise InvalidRequest(f"The run {found.id} has already ended.", code="run_not_cancellable", param="run_id")
         return found
 
     async def delete(self, organization: OrganizationId, project: ProjectId, eval_id: str, run: str) -> None:
         """Hide a run for ever; it goes, with its items, with the next round of a worker."""
         of_run = EvalRunRow.id == run, *self._where(organization, project, eval_id)
-        if not await self._end(RunState.DELETED, *of_run):
+        if not await self._end(EvalRunState.DELETED, *of_run):
             raise _not_found(run)
 
     async def items(
@@ -159,7 +159,7 @@ class EvalRunStore:
             raise NotFound(f"No output item found with id '{item[:64]}'.", param="output_item_id")
         return await asyncio.to_thread(item_of, row, self._cipher)
 
-    async def _end(self, state: RunState, *where: ColumnElement[bool]) -> bool:
+    async def _end(self, state: EvalRunState, *where: ColumnElement[bool]) -> bool:
         statement = update(EvalRunRow).where(*where).values(state=state, lease_owner=None).returning(EvalRunRow.id)
         async with self._database.transaction() as session:
             return await session.scalar(statement) is not None
@@ -169,7 +169,7 @@ class EvalRunStore:
             EvalRunRow.eval == eval_id,
             EvalRunRow.organization == organization,
             EvalRunRow.project == project,
-            EvalRunRow.state != RunState.DELETED,
+            EvalRunRow.state != EvalRunState.DELETED,
             EvalRunRow.created_at_ms > self._clock.now_ms() - self._retention_ms,
         ]
 

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 
 from tokenyard.evals.runs.creation import EvalRunCreation
-from tokenyard.evals.runs.run import ItemState, RunState
+from tokenyard.evals.runs.run import EvalRunState, ItemState
 from tokenyard.evals.runs.store import EvalRunStore
 from tokenyard.evals.runs.views import (
     DeletedEvalRunView,
@@ -15,7 +15,7 @@ from tokenyard.evals.runs.views import (
 )
 from tokenyard.evals.store import EvalStore
 from tokenyard.web.auth import FreshInferenceTenant, InferenceTenant
-from tokenyard.web.pages import After, Order, Page, PageSize
+from tokenyard.web.pages import After, LongPageSize, Order, Page, PageSize
 
 
 def eval_run_router(evals: EvalStore, runs: EvalRunStore, creation: EvalRunCreation) -> APIRouter:
@@ -31,7 +31,7 @@ def eval_run_router(evals: EvalStore, runs: EvalRunStore, creation: EvalRunCreat
         eval_id: str,
         tenant: InferenceTenant,
         *,
-        limit: PageSize = 20,
+        limit: LongPageSize = 20,
         after: After = None,
         order: Order = "asc",
         status: RunStatus | None = None,
@@ -44,7 +44,7 @@ def eval_run_router(evals: EvalStore, runs: EvalRunStore, creation: EvalRunCreat
             limit=limit + 1,
             after=after or None,
             newest_first=order == "desc",
-            state=None if status is None else RunState(status),
+            state=None if status is None else EvalRunState(status),
         )
         return Page[EvalRunView].of([EvalRunView.of(run) for run in page], limit)
 

@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from tokenyard.core.evaluation.questions import AnswerTokens
+from tokenyard.core.usage import TokenUsage
 from tokenyard.evals.ports import Json
-from tokenyard.evals.runs.data_source import CompletionsSource, EvalSampling, data_source_of
-from tokenyard.evals.runs.run import EvalRun, GraderReply, ItemState, Result, Sample, StoredItem
+from tokenyard.evals.runs.data_source import EvalSampling, sampling_of
+from tokenyard.evals.runs.run import EvalRun, EvalSample, GraderReply, ItemState, Result, StoredItem
 from tokenyard.web.pages import Identified
 from tokenyard.web.queries import Metadata
 from tokenyard.web.request_guard import NO_NUL
@@ -93,10 +93,10 @@ class EvalRunView(Identified):
                 ModelUsageView(
                     model_name=name,
                     invocation_count=count.calls,
-                    prompt_tokens=count.prompt,
-                    completion_tokens=count.completion,
-                    total_tokens=count.prompt + count.completion,
-                    cached_tokens=count.cached,
+                    prompt_tokens=count.usage.prompt_tokens,
+                    completion_tokens=count.usage.completion_tokens,
+                    total_tokens=count.usage.total_tokens,
+                    cached_tokens=count.usage.cached_tokens,
                 )
                 for name, count in tally.models.items()
             ],
@@ -134,12 +134,12 @@ class SampleUsageView(BaseModel):
     cached_tokens: int
 
     @classmethod
-    def of(cls, tokens: AnswerTokens) -> "SampleUsageView":
+    def of(cls, tokens: TokenUsage) -> "SampleUsageView":
         return cls(
-            total_tokens=tokens.total,
-            completion_tokens=tokens.completion,
-            prompt_tokens=tokens.prompt,
-            cached_tokens=tokens.cached,
+            total_tokens=tokens.total_tokens,
+            completion_tokens=tokens.completion_tokens,
+            prompt_tokens=tokens.prompt_tokens,
+            cached_tokens=tokens.cached_tokens,
         )
 
 
@@ -158,7 +158,7 @@ class SampleView(BaseModel):
     seed: int
 
     @classmethod
-    def of(cls, sample: Sample, sampling: EvalSampling) -> "SampleView":
+    def of(cls, sample: EvalSample, sampling: EvalSampling) -> "SampleView":
         output = [] if sample.error is not None else [SampleMessageView(role="assistant", content=sample.text)]
         return cls(
             input=[SampleMessageView.model_validate(message) for message in sample.input],
@@ -210,8 +210,6 @@ class OutputItemView(Identified):
     def of(cls, run: EvalRun, item: StoredItem) -> "OutputItemView":
         assert item.state is not ItemState.PENDING, "it is not shown"
         assert item.content.sample is not None, "it was graded"
-        source = data_source_of(run.content.data_source)
-        sampling = source.sampling_params if isinstance(source, CompletionsSource) else EvalSampling()
         return cls(
             id=item.id,
             run_id=run.id,
@@ -221,7 +219,7 @@ class OutputItemView(Identified):
             datasource_item_id=item.number,
             datasource_item=item.content.item,
             results=[ResultView.of(result) for result in item.content.results],
-            sample=SampleView.of(item.content.sample, sampling),
+            sample=SampleView.of(item.content.sample, sampling_of(run.content.data_source)),
         )
 
 

@@ -7,22 +7,23 @@ is neither asked nor charged again.
 import asyncio
 from collections.abc import Sequence
 
-from tokenyard.core.evaluation.questions import Answered, AnswerTokens, NotAnswered
+from tokenyard.core.evaluation.questions import Answered, NotAnswered
 from tokenyard.core.graders.grading import GradingError, ModelQuestion, grade, model_questions
 from tokenyard.core.graders.templates import GradedAnswer
+from tokenyard.core.usage import TokenUsage
 from tokenyard.evals.criteria import Criterion
 from tokenyard.evals.ports import EvalAnswers
 from tokenyard.evals.runs.data_source import CompletionsSource, DataSource
 from tokenyard.evals.runs.run import (
     CriterionCount,
     EvalRun,
+    EvalSample,
     GraderReply,
     Item,
     ItemState,
     ModelCount,
     Result,
-    Sample,
-    Tally,
+    RunTally,
 )
 from tokenyard.evals.work.sampling import UnaskableRow, question_for, sample_of, unasked
 
@@ -51,7 +52,7 @@ class RowGrading:
 
     async def of(self, number: int, row: Item) -> Item:
         """Return the row with what came of it."""
-        sample = Sample(text=row.given or "")
+        sample = EvalSample(text=row.given or "")
         if isinstance(self._source, CompletionsSource):
             sample = await self._sample(self._source, number, row)
         if sample.error is not None:
@@ -60,7 +61,7 @@ class RowGrading:
         results = [await self._result(one, number, place, answer) for place, one in enumerate(self._criteria)]
         return Item(row.item, row.given, sample, results)
 
-    async def _sample(self, source: CompletionsSource, number: int, row: Item) -> Sample:
+    async def _sample(self, source: CompletionsSource, number: int, row: Item) -> EvalSample:
         try:
             question = question_for(source, row.item)
         except UnaskableRow as why:
@@ -113,7 +114,7 @@ def state_of(item: Item) -> ItemState:
     return ItemState.PASS if all(result.passed for result in item.results) else ItemState.FAIL
 
 
-def with_item(tally: Tally, item: Item) -> Tally:
+def with_item(tally: RunTally, item: Item) -> RunTally:
     """Return what has come of a run's rows, this one among them."""
     state = state_of(item)
     criteria, models = dict(tally.criteria), dict(tally.models)
@@ -121,9 +122,9 @@ def with_item(tally: Tally, item: Item) -> Tally:
         count = criteria.get(result.name, CriterionCount())
         passed, failed = count.passed + result.passed, count.failed + (not result.passed)
         criteria[result.name] = CriterionCount(passed, failed)
-    for model, tokens in _answers(item):
-        models[model] = models.get(model, ModelCount()).plus(tokens)
-    return Tally(
+    for model, usage in _answers(item):
+        models[model] = models.get(model, ModelCount(0, TokenUsage(0, 0))).plus(usage)
+    return RunTally(
         passed=tally.passed + (state is ItemState.PASS),
         failed=tally.failed + (state is ItemState.FAIL),
         errored=tally.errored + (state is ItemState.ERROR),
@@ -132,7 +133,7 @@ def with_item(tally: Tally, item: Item) -> Tally:
     )
 
 
-def _answers(item: Item) -> list[tuple[str, AnswerTokens]]:
+def _answers(item: Item) -> list[tuple[str, TokenUsage]]:
     replies = [reply for result in item.results for reply in result.replies if reply.error is None]
     found = [(reply.model, reply.tokens) for reply in replies]
     if item.sample is not None and item.sample.model and item.sample.error is None:
@@ -142,5 +143,5 @@ def _answers(item: Item) -> list[tuple[str, AnswerTokens]]:
 
 def _reply(model: str, said: Answered | NotAnswered) -> GraderReply:
     if isinstance(said, NotAnswered):
-        return GraderReply(model, "", "", AnswerTokens(), str(said))
+        return GraderReply(model, "", "", TokenUsage(0, 0), str(said))
     return GraderReply(model, said.text, said.finish_reason, said.tokens)

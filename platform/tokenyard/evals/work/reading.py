@@ -9,6 +9,7 @@ from tokenyard.core.datasets.lines import Line, LineProblem, LineReader
 from tokenyard.core.errors import NotFound
 from tokenyard.core.ids import FileId
 from tokenyard.evals.item_schema import item_problem
+from tokenyard.evals.parsing import json_problem
 from tokenyard.evals.ports import Json, RowsFiles
 from tokenyard.evals.runs.data_source import CompletionsSource, GivenRow, GivenRows, data_source_of
 from tokenyard.evals.runs.run import EvalRun, Item, RunContent
@@ -83,6 +84,9 @@ def _of_lines(lines: Iterable[Line | LineProblem], content: RunContent) -> list[
 
 
 def _item(row: GivenRow, content: RunContent, place: str) -> Item:
+    unusable = json_problem(row.item)
+    if unusable is not None:
+        raise RowsProblem(place, f"The row is not usable: {unusable}.")
     if len(msgspec.json.encode(row)) > MAX_ROW_BYTES:
         raise RowsProblem(place, f"The row has more than {MAX_ROW_BYTES} bytes.")
     problem = item_problem(row.item, content.item_schema)

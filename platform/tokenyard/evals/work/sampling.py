@@ -6,7 +6,7 @@ from tokenyard.core.evaluation.questions import CHAT, Answered, NotAnswered, Que
 from tokenyard.core.graders.templates import GradedAnswer, Template, UnknownReference, value_at
 from tokenyard.evals.ports import Json
 from tokenyard.evals.runs.data_source import CompletionsSource, MessagesOfItem
-from tokenyard.evals.runs.run import RunError, Sample
+from tokenyard.evals.runs.run import EvalSample, RunError
 
 
 class UnaskableRow(Exception):
@@ -27,20 +27,20 @@ def question_for(source: CompletionsSource, item: Json) -> Question:
     return Question(CHAT, asked, "")
 
 
-def sample_of(source: CompletionsSource, question: Question, said: Answered | NotAnswered) -> Sample:
+def sample_of(source: CompletionsSource, question: Question, said: Answered | NotAnswered) -> EvalSample:
     """Return a model's answer, or why there is none, as what is graded and shown."""
     messages = question.asked["messages"]
     assert isinstance(messages, list)
     if isinstance(said, NotAnswered):
-        return Sample(text="", input=messages, model=source.model, error=RunError("not_answered", str(said)))
-    return Sample(
+        return EvalSample(text="", input=messages, model=source.model, error=RunError("not_answered", str(said)))
+    return EvalSample(
         text=said.text, input=messages, model=source.model, finish_reason=said.finish_reason, tokens=said.tokens
     )
 
 
-def unasked(source: CompletionsSource, why: UnaskableRow) -> Sample:
+def unasked(source: CompletionsSource, why: UnaskableRow) -> EvalSample:
     """Return the sample of a row for which nothing can be asked."""
-    return Sample(text="", model=source.model, error=RunError("invalid_row", str(why)))
+    return EvalSample(text="", model=source.model, error=RunError("invalid_row", str(why)))
 
 
 def _messages(source: CompletionsSource, item: Json) -> Iterator[Json]:

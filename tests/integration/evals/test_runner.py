@@ -11,7 +11,7 @@ from tokenyard.core.clock import SystemClock
 from tokenyard.core.evaluation.questions import Answered, NotAnswered, Question
 from tokenyard.core.ids import ApiKeyId
 from tokenyard.evals.operator_store import LEASE_MS, RUN_LIMIT_MS
-from tokenyard.evals.runs.run import RunState
+from tokenyard.evals.runs.run import EvalRunState
 
 LIMIT_S = 30.0
 
@@ -165,7 +165,7 @@ async def test_a_run_ends_in_time(clients: EvalClients) -> None:
     clients.stand.clock.advance(RUN_LIMIT_MS / 1000 + 1)
     await clients.stand.worker().step()
     ended = await found(clients, made, run)
-    assert (ended.status, ended.error.code) == (RunState.FAILED, "timeout")
+    assert (ended.status, ended.error.code) == (EvalRunState.FAILED, "timeout")
     assert clients.stand.answers.asked == []
 
 
@@ -201,4 +201,4 @@ async def test_what_is_stored_tells_nobody_what_was_said(clients: EvalClients) -
         for table in ("evals_evals", "evals_runs", "evals_items"):
             stored = (await connection.exec_driver_sql(f"SELECT * FROM {table}")).all()
             assert stored
-            assert not any(text in str(stored) for text in ("q0", "a0", "question", "output_text"))
+            assert not any(text in str(stored) for text in ("question", "answer", "output_text"))

@@ -15,7 +15,7 @@ from tokenyard.evals.criteria import criteria_of
 from tokenyard.evals.operator_store import LEASE_MS, EvalOperatorStore, RunTaken
 from tokenyard.evals.ports import EvalAnswers
 from tokenyard.evals.runs.data_source import data_source_of
-from tokenyard.evals.runs.run import EvalRun, RunError, RunState, Tally
+from tokenyard.evals.runs.run import EvalRun, EvalRunState, RunError, RunTally
 from tokenyard.evals.work.grading import PATIENCE_S, RowGrading, state_of, with_item
 from tokenyard.evals.work.reading import RowsProblem, RunRows
 from tokenyard.web.leases import KeptLease
@@ -27,7 +27,7 @@ AFTER_FAILURE_MS = 5_000
 _LOG = logging.getLogger(__name__)
 
 
-class RunTurns:
+class EvalRunner:
     """`owner` names the worker in its leases."""
 
     def __init__(
@@ -72,18 +72,18 @@ class RunTurns:
         assert run.deadline_ms is not None, "whoever claims a run sets it"
         if self._clock.now_ms() > run.deadline_ms:
             error = RunError("timeout", "The run took too long. What was graded by then is there.")
-            await self._store.end(self._owner, run.id, RunState.FAILED, error)
+            await self._store.end(self._owner, run.id, EvalRunState.FAILED, error)
             return
         if run.total is None:
             try:
                 await self._store.take_in(self._owner, run, await self._rows.read(run))
             except RowsProblem as problem:
-                await self._store.end(self._owner, run.id, RunState.FAILED, RunError("invalid_rows", str(problem)))
+                await self._store.end(self._owner, run.id, EvalRunState.FAILED, RunError("invalid_rows", str(problem)))
                 return
         waiting = deque(await self._store.pending(run.id))
         await self._grade(run, waiting)
         if not waiting:
-            await self._store.end(self._owner, run.id, RunState.COMPLETED)
+            await self._store.end(self._owner, run.id, EvalRunState.COMPLETED)
 
     async def _grade(self, run: EvalRun, waiting: deque[int]) -> None:
         """Grade rows, some of them at once, until none waits or the turn is over."""
@@ -118,6 +118,6 @@ class RunTurns:
 class _Progress:
     """What has come of the run so far; whoever adds to it holds the lock."""
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: RunTally) -> None:
         self.tally = tally
         self.lock = asyncio.Lock()
