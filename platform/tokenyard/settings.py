@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     stored_answers_days: int = 30
     stored_answers_bytes_per_organization: int = 1024 * 1024 * 1024
 
+    # Evals with their runs, whose runs are kept as long.
+    evals_bytes_per_organization: int = 256 * 1024 * 1024
+
     # Of each gateway process, to one client or organization and in all.
     max_connections: int = 4096
     max_connections_per_address: int = 512
@@ -187,7 +190,7 @@ class Settings(BaseSettings):
         """Return a 32-byte secret for one purpose, so that no secret is used for two things.
 
         Purposes in use: `api-key-pepper-1`, `meter`, `cache-salt`, `replica-bearer`, `dashboard-session`,
-        `end-user`, `stored-answers`, `idempotent-replies`, `lent-keys`.
+        `end-user`, `stored-answers`, `idempotent-replies`, `lent-keys`, `evals`.
 
         Raises:
             ValueError: no installation secret is set (`TOKENYARD_SECRET`; `tokenyard up` makes one).

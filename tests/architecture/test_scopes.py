@@ -34,6 +34,7 @@ SCOPES = {
     **dict.fromkeys(COUNTING, KeyScope.INFERENCE),
     "/v1/responses": KeyScope.INFERENCE,
     "/v1/chat/completions": KeyScope.INFERENCE,
+    "/v1/evals": KeyScope.INFERENCE,
     "/v1/files": KeyScope.FILES,
     "/v1/fine_tuning/jobs": KeyScope.FINE_TUNING,
     "/v1/fine_tuning/sweeps": KeyScope.FINE_TUNING,

@@ -13,6 +13,7 @@ from fastapi import APIRouter
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp
 
+from tokenyard.bootstrap.evaluation import eval_routers
 from tokenyard.bootstrap.finetuning import file_and_job_routers, training_policy
 from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
@@ -30,8 +31,9 @@ from tokenyard.clients.platform_api.connection import ApiConnection
 from tokenyard.clients.server_elsewhere import ElsewhereClient
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.models import BaseModel
+from tokenyard.files.store import FileStore
 from tokenyard.files.tenant_routes import FILES_PATH
-from tokenyard.finetune.operator_store import JobOperatorStore
+from tokenyard.finetune.operator_store import JobOperatorStore, files_in_use
 from tokenyard.gateway.app import create_app
 from tokenyard.gateway.counting.token_counter import TokenCounter
 from tokenyard.gateway.elsewhere.server_relay import ServerRelay
@@ -242,6 +244,7 @@ def _control_plane(foundation: Foundation, answers: GatewayAnswers) -> Sequence[
         ),
         response_router(foundation.answers, ResponseStreams(foundation.answers, ResponseReplay)),
         chat_completion_router(foundation.answers),
+        *eval_routers(settings, database, clock, FileStore(database, clock, files_in_use), foundation.models),
         *billing_routers(
             database=database,
             redis=foundation.redis,

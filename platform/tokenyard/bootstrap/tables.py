@@ -9,6 +9,7 @@ _MODULES = (
     "tokenyard.files.tables",
     "tokenyard.finetune.tables",
     "tokenyard.responses.tables",
+    "tokenyard.evals.tables",
     "tokenyard_billing.tables",
 )
 

@@ -12,6 +12,7 @@ import uvicorn
 import uvloop
 from prometheus_client import CollectorRegistry, Counter
 
+from tokenyard.bootstrap.evaluation import eval_worker_loops
 from tokenyard.bootstrap.finetuning import training_policy
 from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
@@ -116,6 +117,15 @@ def _model_loops(
         ),
         cleaning_loop(FileOperatorStore(database, clock, files_in_use), files, foundation.blobs),
         *answer_loops(foundation.answers_operator),
+        *eval_worker_loops(
+            foundation.settings,
+            database,
+            clock,
+            owner=name,
+            files=files,
+            blobs=foundation.blobs,
+            answers=training[2],
+        ),
     ]
 
 

@@ -7,6 +7,7 @@ import msgspec
 from tokenyard.clients.platform_api.connection import ApiConnection, ApiFailed
 from tokenyard.core.evaluation.questions import Answered, NotAnswered, Question
 from tokenyard.core.ids import ApiKeyId
+from tokenyard.core.usage import TokenUsage
 
 REQUEST_TIMEOUT_S = 60.0
 # Not every gateway knows a model that was made live just now; what a killed worker asked may still run.
@@ -27,8 +28,19 @@ class _Choice(msgspec.Struct):
     text: str | None = None
 
 
+class _PromptDetails(msgspec.Struct, frozen=True):
+    cached_tokens: int = 0
+
+
 class _Usage(msgspec.Struct, frozen=True):
-    total_tokens: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    prompt_tokens_details: _PromptDetails | None = None
+
+    @property
+    def tokens(self) -> TokenUsage:
+        details = self.prompt_tokens_details
+        return TokenUsage(self.prompt_tokens, self.completion_tokens, details.cached_tokens if details else 0)
 
 
 class _Reply(msgspec.Struct):
@@ -52,7 +64,7 @@ class GatewayAnswers:
         """
         bearer = await self._lend(key)
         if bearer is None:
-            raise NotAnswered("The API key that created the job was deleted.")
+            raise NotAnswered("The API key in whose name models are asked was deleted.")
         try:
             content = await self._connection.request(
                 "POST",
@@ -78,4 +90,4 @@ def _answer(content: bytes) -> Answered:
     except (msgspec.MsgspecError, ValueError):
         raise NotAnswered("The model's answer is not understood.") from None
     text = choice.text if choice.message is None else choice.message.content
-    return Answered(text or "", cut=choice.finish_reason == "length", tokens=reply.usage.total_tokens)
+    return Answered(text or "", choice.finish_reason or "stop", reply.usage.tokens)

@@ -13,6 +13,8 @@ FileId = NewType("FileId", str)
 JobId = NewType("JobId", str)
 SweepId = NewType("SweepId", str)
 AdapterId = NewType("AdapterId", str)
+EvalId = NewType("EvalId", str)
+EvalRunId = NewType("EvalRunId", str)
 PriceId = NewType("PriceId", str)
 
 # No look-alikes are removed: ids are copied, not typed. 62^22 > 2^128.
@@ -75,6 +77,14 @@ def new_sweep_id() -> SweepId:
 def new_adapter_id() -> AdapterId:
     """Return a lower-case id, because it becomes the last part of a model name."""
     return AdapterId(secrets.token_hex(8))
+
+
+def new_eval_id() -> EvalId:
+    return EvalId(f"eval_{random_text()}")
+
+
+def new_eval_run_id() -> EvalRunId:
+    return EvalRunId(f"evalrun_{random_text()}")
 
 
 def attempt_id(request: RequestId, number: int) -> AttemptId:

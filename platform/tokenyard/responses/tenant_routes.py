@@ -1,12 +1,11 @@
 """`/v1/responses/{id}` and stored `/v1/chat/completions`, as OpenAI's API has them; creating them is paid for."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import StreamingResponse
 
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.core.principal import KeyScope, Principal
 from tokenyard.responses.event_streams import ResponseStreams
 from tokenyard.responses.store import AnswerKind, AnswerStore
 from tokenyard.responses.views import (
@@ -21,15 +20,12 @@ from tokenyard.responses.views import (
     input_items,
     part_of,
 )
-from tokenyard.web.auth import TenantWith
-from tokenyard.web.pages import After, Page, PageSize
+from tokenyard.web.auth import FreshInferenceTenant, InferenceTenant
+from tokenyard.web.pages import After, Order, Page, PageSize
 from tokenyard.web.queries import METADATA_QUERY, list_query, metadata_filter
 
-Tenant = Annotated[Principal, Depends(TenantWith(KeyScope.INFERENCE))]
-FreshTenant = Annotated[Principal, Depends(TenantWith(KeyScope.INFERENCE, fresh=True))]
 MAX_CHAT_PAGE = 20
 """Each of them may be long."""
-Order = Literal["asc", "desc"]
 _NOT_BUFFERED = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _LOGPROBS = "message.output_text.logprobs"
 _EVENTS: dict[int | str, dict[str, Any]] = {
@@ -56,7 +52,7 @@ def response_router(answers: AnswerStore, streams: ResponseStreams) -> APIRouter
     async def retrieve_response(
         response: str,
         request: Request,
-        tenant: Tenant,
+        tenant: InferenceTenant,
         *,
         stream: bool = False,
         starting_after: _StartingAfter = None,
@@ -75,19 +71,19 @@ def response_router(answers: AnswerStore, streams: ResponseStreams) -> APIRouter
         return StoredResponseView.of(await answers.get(*owner, AnswerKind.RESPONSE, response))
 
     @router.delete("/{response}")
-    async def delete_response(response: str, tenant: FreshTenant) -> DeletedResponseView:
+    async def delete_response(response: str, tenant: FreshInferenceTenant) -> DeletedResponseView:
         await answers.delete(tenant.organization, tenant.project, AnswerKind.RESPONSE, response)
         return DeletedResponseView(id=response)
 
     @router.post("/{response}/cancel", response_model_exclude_unset=True)
-    async def cancel_response(response: str, tenant: FreshTenant) -> StoredResponseView:
+    async def cancel_response(response: str, tenant: FreshInferenceTenant) -> StoredResponseView:
         return StoredResponseView.of(await answers.cancel(tenant.organization, tenant.project, response))
 
     @router.get("/{response}/input_items", response_model_exclude_unset=True, openapi_extra=_INCLUDE)
     async def list_input_items(
         response: str,
         request: Request,
-        tenant: Tenant,
+        tenant: InferenceTenant,
         *,
         limit: PageSize = 20,
         order: Order = "desc",
@@ -107,7 +103,7 @@ def chat_completion_router(answers: AnswerStore) -> APIRouter:
     @router.get("", response_model_exclude_unset=True, openapi_extra={"parameters": [METADATA_QUERY]})
     async def list_chat_completions(
         request: Request,
-        tenant: Tenant,
+        tenant: InferenceTenant,
         *,
         model: Annotated[str | None, Query(max_length=255)] = None,
         limit: Annotated[int, Query(ge=1, le=MAX_CHAT_PAGE)] = MAX_CHAT_PAGE,
@@ -127,11 +123,13 @@ def chat_completion_router(answers: AnswerStore) -> APIRouter:
         return Page[StoredChatView].of([StoredChatView.of(answer) for answer in found], limit)
 
     @router.get("/{completion}", response_model_exclude_unset=True)
-    async def retrieve_chat_completion(completion: str, tenant: Tenant) -> StoredChatView:
+    async def retrieve_chat_completion(completion: str, tenant: InferenceTenant) -> StoredChatView:
         return StoredChatView.of(await answers.get(tenant.organization, tenant.project, AnswerKind.CHAT, completion))
 
     @router.post("/{completion}", response_model_exclude_unset=True)
-    async def update_chat_completion(completion: str, body: MetadataChange, tenant: FreshTenant) -> StoredChatView:
+    async def update_chat_completion(
+        completion: str, body: MetadataChange, tenant: FreshInferenceTenant
+    ) -> StoredChatView:
         return StoredChatView.of(
             await answers.set_metadata(
                 tenant.organization, tenant.project, AnswerKind.CHAT, completion, body.metadata or {}
@@ -139,13 +137,13 @@ def chat_completion_router(answers: AnswerStore) -> APIRouter:
         )
 
     @router.delete("/{completion}")
-    async def delete_chat_completion(completion: str, tenant: FreshTenant) -> DeletedChatView:
+    async def delete_chat_completion(completion: str, tenant: FreshInferenceTenant) -> DeletedChatView:
         await answers.delete(tenant.organization, tenant.project, AnswerKind.CHAT, completion)
         return DeletedChatView(id=completion)
 
     @router.get("/{completion}/messages", response_model_exclude_unset=True)
     async def list_chat_messages(
-        completion: str, tenant: Tenant, limit: PageSize = 20, order: Order = "asc", after: After = None
+        completion: str, tenant: InferenceTenant, limit: PageSize = 20, order: Order = "asc", after: After = None
     ) -> Page[ChatMessageView]:
         found = await answers.get(tenant.organization, tenant.project, AnswerKind.CHAT, completion)
         part = part_of(chat_messages(found), limit=limit + 1, after=after or None, newest_first=order == "desc")

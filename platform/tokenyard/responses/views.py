@@ -1,25 +1,17 @@
 """Kept answers as the API shows them: as they were given, with the metadata of today."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict
 
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.responses.ports import Json
 from tokenyard.responses.store import StoredAnswer
 from tokenyard.web.pages import Identified, Item
-from tokenyard.web.request_guard import NO_NUL
+from tokenyard.web.queries import Metadata
 
 _LOST = {"code": "server_error", "message": "The response was lost while it was being made. Please try again."}
-
-Metadata = Annotated[
-    dict[
-        Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=NO_NUL)],
-        Annotated[str, StringConstraints(max_length=512, pattern=NO_NUL)],
-    ],
-    Field(max_length=16),
-]
 
 
 class MetadataChange(BaseModel):

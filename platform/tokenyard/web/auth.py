@@ -111,6 +111,8 @@ FreshTenant = Annotated[Principal, Depends(TenantWith(fresh=True))]
 """The same, for routes that touch keys: a revoked key is dead there at once."""
 AnyTenant = Annotated[Principal, Depends(TenantWith(any_scope=True))]
 InferenceTenant = Annotated[Principal, Depends(TenantWith(KeyScope.INFERENCE))]
+FreshInferenceTenant = Annotated[Principal, Depends(TenantWith(KeyScope.INFERENCE, fresh=True))]
+"""The same, for routes that change something."""
 FineTuningTenant = Annotated[Principal, Depends(TenantWith(KeyScope.FINE_TUNING))]
 FreshFineTuningTenant = Annotated[Principal, Depends(TenantWith(KeyScope.FINE_TUNING, fresh=True))]
 """The same, for routes that change something: a revoked key is dead there at once."""

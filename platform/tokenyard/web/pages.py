@@ -8,6 +8,9 @@ from pydantic import BaseModel
 
 After = Annotated[str | None, Query(max_length=200)]
 PageSize = Annotated[int, Query(ge=1, le=100)]
+LongPageSize = Annotated[int, Query(ge=1, le=20)]
+"""Of things each of which may be as long as a body."""
+Order = Literal["asc", "desc"]
 
 
 class Identified(BaseModel):

@@ -4,15 +4,25 @@ import asyncio
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
 from fastapi.routing import APIRoute
+from pydantic import Field, StringConstraints
 
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.web.pages import PlainPage
+from tokenyard.web.request_guard import NO_NUL
 
 MAX_METADATA = 16
+Metadata = Annotated[
+    dict[
+        Annotated[str, StringConstraints(min_length=1, max_length=64, pattern=NO_NUL)],
+        Annotated[str, StringConstraints(max_length=512, pattern=NO_NUL)],
+    ],
+    Field(max_length=MAX_METADATA),
+]
+"""What a client notes of a thing of its own, in a body; lists can be asked for by it."""
 MAX_LISTED = 100
 # SQLite's JSON paths have no way to write the others.
 _FILTERABLE = re.compile(r'[^"\\\x00-\x1f]{1,64}')

@@ -87,8 +87,8 @@ async def test_a_model_that_scores_is_asked_with_the_callers_key(platform: Platf
     [(model, question, key)] = platform.answers.asked
     assert (model, key) == ("small-model", "key_acme")
     assert question.asked["messages"] == [{"role": "user", "content": "Is Blue good? It should be Blue."}]
-    assert found["model_grader_token_usage_per_model"] == {"small-model": platform.answers.tokens}
-    assert found["metadata"]["token_usage"] == platform.answers.tokens
+    assert found["model_grader_token_usage_per_model"] == {"small-model": platform.answers.tokens.total_tokens}
+    assert found["metadata"]["token_usage"] == platform.answers.tokens.total_tokens
     platform.answers.fails = [NotAnswered("The key has no credit.")]
     refused = await run(platform, SCORE)
     assert refused["reward"] == 0

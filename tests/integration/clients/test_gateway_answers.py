@@ -30,7 +30,7 @@ async def test_an_answer_is_metered_once(redis: Redis, tmp_path: Path) -> None:
             ]
             assert said[0] == said[1]
             assert said[0].text
-            assert said[0].tokens > 0, "prompt and answer"
+            assert said[0].tokens.total_tokens > 0, "prompt and answer"
         await stack.settled(2)
 
 

@@ -12,13 +12,13 @@ from tokenyard.core.clock import SystemClock
 from tokenyard.finetune.job import Job
 from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.finetune.progress import JobProgress, wait_for
-from tokenyard.finetune.reconciling.lease import JobLease
 from tokenyard.finetune.reconciling.reconciler import JobReconciler
 from tokenyard.finetune.states import JobState
 from tokenyard.storage.database import Database
 from tokenyard.storage.outage import DatabaseDown
+from tokenyard.web.leases import KeptLease
 
-LEASE = JobLease(3000)
+LEASE = KeptLease(3000)
 DEADLINE_S = 30.0
 
 

@@ -5,12 +5,13 @@ from collections.abc import Callable
 
 from tokenyard.core.evaluation.questions import Answered, NotAnswered, Question
 from tokenyard.core.ids import ApiKeyId
+from tokenyard.core.usage import TokenUsage
 
 
 class ScriptedAnswers:
     """`says` is what a model answers, `fails` what it does instead; `held` lets none answer."""
 
-    tokens = 7
+    tokens = TokenUsage(5, 2)
     """Of each answer, with its question."""
 
     def __init__(self) -> None:
@@ -31,5 +32,7 @@ class ScriptedAnswers:
         if idempotency_key not in self._kept:
             self.charged[idempotency_key] += 1
             said = self.says(model, question)
-            self._kept[idempotency_key] = Answered(said[:max_tokens], cut=len(said) > max_tokens, tokens=self.tokens)
+            self._kept[idempotency_key] = Answered(
+                said[:max_tokens], "length" if len(said) > max_tokens else "stop", self.tokens
+            )
         return self._kept[idempotency_key]

@@ -96,10 +96,10 @@ def test_a_model_is_asked_for_a_score_by_a_schema() -> None:
 @pytest.mark.parametrize(
     ("said", "worth", "errors"),
     [
-        (Answered('{"result": 4}', cut=False), 4, set()),
-        (Answered('{"result": 6}', cut=False), 1, {GradingError.MODEL_PARSE}),
-        (Answered('{"result": true}', cut=False), 1, {GradingError.MODEL_PARSE}),
-        (Answered("four", cut=True), 1, {GradingError.MODEL_PARSE}),
+        (Answered('{"result": 4}'), 4, set()),
+        (Answered('{"result": 6}'), 1, {GradingError.MODEL_PARSE}),
+        (Answered('{"result": true}'), 1, {GradingError.MODEL_PARSE}),
+        (Answered("four", "length"), 1, {GradingError.MODEL_PARSE}),
         (NotAnswered("No such model."), 1, {GradingError.MODEL_SERVER}),
     ],
 )
@@ -112,13 +112,13 @@ def test_a_models_score_counts_where_it_is_one(said: Any, worth: float, errors: 
 
 @pytest.mark.parametrize(("label", "worth"), [("yes", 1), ("no", 0), ("maybe", 0)])
 def test_a_label_passes_or_does_not(label: str, worth: float) -> None:
-    found = graded(LABEL, "Blue", label=Answered(f'{{"label": "{label}"}}', cut=False))
+    found = graded(LABEL, "Blue", label=Answered(f'{{"label": "{label}"}}'))
     assert found.reward == worth
     assert (GradingError.MODEL_PARSE in found.errors) == (label == "maybe")
 
 
 def test_several_come_to_one() -> None:
-    said = {"judge": Answered('{"result": 2}', cut=False), "label": Answered('{"label": "yes"}', cut=False)}
+    said = {"judge": Answered('{"result": 2}'), "label": Answered('{"label": "yes"}')}
     found = graded(MULTI, '{"colours": ["light blue"]}', **said)
     assert found.rewards == {"exact": 0, "near": 1, "judge": 2, "label": 1}
     assert (found.reward, found.errors) == (0.5 * 0 + 1 / 2 - 2, frozenset())

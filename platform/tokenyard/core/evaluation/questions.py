@@ -5,6 +5,7 @@ import msgspec
 from tokenyard.core.chat_rows import ChatRow, Json, RowMessage
 from tokenyard.core.datasets.preference_rows import check_preference_row
 from tokenyard.core.datasets.text_rows import CompletionRow, TextRow, check_training_row
+from tokenyard.core.usage import TokenUsage
 
 CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
 
@@ -18,11 +19,16 @@ class Question(msgspec.Struct, frozen=True):
 
 
 class Answered(msgspec.Struct, frozen=True):
-    """What a model answered; `cut` where it had more to say than was asked for. `tokens` are prompt and answer."""
+    """What a model answered, and why it ended, in OpenAI's words."""
 
     text: str
-    cut: bool
-    tokens: int = 0
+    finish_reason: str = "stop"
+    tokens: TokenUsage = TokenUsage(0, 0)
+
+    @property
+    def cut(self) -> bool:
+        """Whether it had more to say than was asked for."""
+        return self.finish_reason == "length"
 
 
 class NotAnswered(Exception):

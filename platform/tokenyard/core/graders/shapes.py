@@ -168,6 +168,11 @@ def item_paths(grader: Grader) -> set[tuple[str, ...]]:
     }
 
 
+def reads_sample(grader: Grader) -> bool:
+    """Tell whether a grader refers to an answer, and not to its item alone."""
+    return any(Template(text).reads_sample for one in single_graders(grader).values() for _, text in _templates(one))
+
+
 def asks_models(grader: Grader) -> bool:
     return any(isinstance(one, ModelGrader) for one in single_graders(grader).values())
 

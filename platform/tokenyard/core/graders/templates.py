@@ -67,6 +67,11 @@ class Template:
         """What of the item it refers to."""
         return tuple(part[1:] for part in self._parts if not isinstance(part, str) and part[0] == "item")
 
+    @property
+    def reads_sample(self) -> bool:
+        """Whether it refers to the answer."""
+        return any(not isinstance(part, str) and part[0] == "sample" for part in self._parts)
+
     def filled(self, answer: GradedAnswer) -> FilledText:
         """Raise `UnknownReference` or `UnreadableSample` where there is not what it refers to."""
         text = "".join(part if isinstance(part, str) else _value(part, answer) for part in self._parts)

@@ -23,9 +23,9 @@ from tokenyard.core.training import (
 )
 from tokenyard.finetune.checkpoints.operator_store import CheckpointOperatorStore, CheckpointTaken, DueCheckpoint
 from tokenyard.finetune.job import Job
+from tokenyard.finetune.operator_store import LEASE_MS
 from tokenyard.finetune.ports import AdapterLives, TrainableModels
 from tokenyard.finetune.progress import Note
-from tokenyard.finetune.reconciling.lease import JobLease
 from tokenyard.finetune.reconciling.reconciler import STEP_TIMEOUT_S
 from tokenyard.finetune.scheduling import TrainingPolicy
 from tokenyard.finetune.states import FINISHED, JobOutcome
@@ -33,6 +33,7 @@ from tokenyard.finetune.steps.adapter_writing import AdapterWriting
 from tokenyard.finetune.steps.canary import CanaryFailed, NoReplica
 from tokenyard.finetune.steps.going_live import GoingLive, UnusableAdapter
 from tokenyard.storage.blobs import BlobStore
+from tokenyard.web.leases import KeptLease
 
 _LOG = logging.getLogger(__name__)
 CHECKPOINTS_AT_ONCE = 4
@@ -55,7 +56,7 @@ class CheckpointPublishing:
         policy: TrainingPolicy,
         clock: Clock,
         owner: str,
-        lease: JobLease | None = None,
+        lease: KeptLease | None = None,
     ) -> None:
         self._store = store
         self._blobs = blobs
@@ -66,7 +67,7 @@ class CheckpointPublishing:
         self._policy = policy
         self._clock = clock
         self._owner = owner
-        self._lease = lease or JobLease()
+        self._lease = lease or KeptLease(LEASE_MS)
 
     async def step(self) -> None:
         """Bring some that are due further, side by side.

@@ -34,7 +34,7 @@ async def run_grader(grader: Grader, answer: GradedAnswer, *, key: ApiKeyId, mod
     answers = {name: task.result() for name, task in tasks.items()}
     tokens: Counter[str] = Counter()
     for name, said in answers.items():
-        tokens[questions[name].model] += said.tokens if isinstance(said, Answered) else 0
+        tokens[questions[name].model] += said.tokens.total_tokens if isinstance(said, Answered) else 0
     found = await asyncio.to_thread(grade, grader, answer, answers)
     seconds = asyncio.get_running_loop().time() - started_at
     return GraderRun(grader=grader, grade=found, tokens=tokens, seconds=seconds)

@@ -13,10 +13,10 @@ from functools import partial
 
 from tokenyard.core.clock import Clock
 from tokenyard.finetune.job import Job, JobError
-from tokenyard.finetune.operator_store import JobOperatorStore
+from tokenyard.finetune.operator_store import LEASE_MS, JobOperatorStore
 from tokenyard.finetune.progress import JobChanged, JobProgress, fail
-from tokenyard.finetune.reconciling.lease import JobLease
 from tokenyard.finetune.states import JobState
+from tokenyard.web.leases import KeptLease
 
 _LOG = logging.getLogger(__name__)
 JOBS_AT_ONCE = 8
@@ -39,9 +39,9 @@ class JobReconciler:
         steps: Mapping[JobState, Step],
         owner: str,
         clock: Clock,
-        lease: JobLease | None = None,
+        lease: KeptLease | None = None,
     ) -> None:
-        self._lease = lease or JobLease()
+        self._lease = lease or KeptLease(LEASE_MS)
         self._store = store
         self._steps = steps
         self._owner = owner

@@ -142,7 +142,9 @@ async def test_a_worker_that_dies_charges_nothing_twice(stack: FinetuneStack) ->
     assert len(await stack.charges()) == 1
 
 
-@pytest.mark.parametrize("why", ["You exceeded your current quota.", "The API key that created the job was deleted."])
+@pytest.mark.parametrize(
+    "why", ["You exceeded your current quota.", "The API key in whose name models are asked was deleted."]
+)
 async def test_models_that_do_not_answer_change_nothing(stack: FinetuneStack, why: str) -> None:
     stack.answers.fails = [NotAnswered(why)] * 100
     job, found = await evaluated(stack, rows=3)

@@ -1,11 +1,9 @@
-"""Keeps a worker's lease of a job, and ends the work before anybody else can have the job."""
+"""Keeps a worker's lease of what it works on, and ends the work before anybody else can have it."""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-
-from tokenyard.finetune.operator_store import LEASE_MS
 
 _LOG = logging.getLogger(__name__)
 
@@ -13,13 +11,13 @@ Renewal = Callable[[], Awaitable[bool]]
 """Lets the lease last its whole time from now on; tells whether it is still ours."""
 
 
-class JobLease:
+class KeptLease:
     """How long a lease lasts in SQL, `ms`, and what follows from it. All other times are seconds."""
 
-    def __init__(self, ms: int = LEASE_MS) -> None:
+    def __init__(self, ms: int) -> None:
         self.ms = ms
         lasts_s = ms / 1000
-        # Earlier than SQL says: clocks of machines differ, and what was just sent to Ray must have arrived there.
+        # Earlier than SQL says: clocks of machines differ, and what was just sent elsewhere must have arrived there.
         self._work_s = lasts_s * 5 / 6
         self._renew_s = lasts_s / 3
         self._retry_s = lasts_s / 15
@@ -47,7 +45,7 @@ class JobLease:
             try:
                 ours = await renew()
             except Exception as error:  # whatever it is: where it lasts, the work ends before the lease does
-                _LOG.warning("the lease of a job could not be renewed: %r", error)
+                _LOG.warning("a lease could not be renewed: %r", error)
                 wait_s = self._retry_s
                 continue
             if not limit.expired():

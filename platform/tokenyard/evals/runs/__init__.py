@@ -1,0 +1,1 @@
+"""Runs of evals: what is asked and graded, and what came of each row."""

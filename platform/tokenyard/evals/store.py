@@ -1,0 +1,166 @@
+"""Evals of one organization and project; another's are as if they were not there."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import msgspec
+from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tokenyard.core.clock import Clock
+from tokenyard.core.errors import InvalidRequest, NotFound, QuotaExceeded
+from tokenyard.core.ids import EvalId, OrganizationId, ProjectId, new_eval_id
+from tokenyard.evals.content import EvalCipher
+from tokenyard.evals.ports import Json
+from tokenyard.evals.runs.run import EvalRunState
+from tokenyard.evals.tables import EvalItemRow, EvalRow, EvalRunRow
+from tokenyard.storage.database import Database, organization_lock
+from tokenyard.storage.paging import part_of_list
+
+OrderBy = Literal["created_at", "updated_at"]
+
+
+class EvalContent(msgspec.Struct, frozen=True):
+    """What is graded and how, as it was sent; `with_samples` where answers are a part of it."""
+
+    item_schema: Json
+    with_samples: bool
+    testing_criteria: Sequence[Json]
+
+
+class StoredEval(msgspec.Struct, frozen=True):
+    """An eval; `created_at` is in unix seconds."""
+
+    id: EvalId
+    name: str
+    metadata: Mapping[str, str]
+    created_at: int
+    content: EvalContent
+
+
+class EvalStore:
+    """Evals of one project at a time; another's raise `NotFound`, as if they did not exist."""
+
+    def __init__(self, database: Database, clock: Clock, cipher: EvalCipher, *, quota_bytes: int) -> None:
+        self._database = database
+        self._clock = clock
+        self._cipher = cipher
+        self._quota_bytes = quota_bytes
+
+    async def create(
+        self,
+        organization: OrganizationId,
+        project: ProjectId,
+        *,
+        name: str,
+        metadata: Mapping[str, str],
+        content: EvalContent,
+    ) -> StoredEval:
+        """Write an eval, or raise `QuotaExceeded` where the organization has no room for it."""
+        eval_id, now_ms = new_eval_id(), self._clock.now_ms()
+        encrypted = await asyncio.to_thread(self._cipher.encrypt, eval_id, content)
+        row = EvalRow(
+            id=eval_id,
+            organization=organization,
+            project=project,
+            name=name,
+            details=dict(metadata),
+            created_at_ms=now_ms,
+            updated_at_ms=now_ms,
+            size=len(encrypted),
+            content=encrypted,
+        )
+        async with self._database.transaction() as session:
+            await organization_lock(session, organization)
+            await check_room(session, organization, len(encrypted), quota_bytes=self._quota_bytes)
+            session.add(row)
+        return StoredEval(eval_id, name, metadata, now_ms // 1000, content)
+
+    async def get(self, organization: OrganizationId, project: ProjectId, eval_id: str) -> StoredEval:
+        async with self._database.reading() as session:
+            row = await session.scalar(select(EvalRow).where(*_where(organization, project, eval_id)))
+        if row is None:
+            raise _not_found(eval_id)
+        return await self._stored(row)
+
+    async def page(
+        self,
+        organization: OrganizationId,
+        project: ProjectId,
+        *,
+        limit: int,
+        after: str | None,
+        newest_first: bool,
+        order_by: OrderBy,
+    ) -> list[StoredEval]:
+        """Return up to `limit` evals that follow `after`; one that is not there raises `InvalidRequest`."""
+        time = EvalRow.created_at_ms if order_by == "created_at" else EvalRow.updated_at_ms
+        async with self._database.reading() as session:
+            last = None
+            if after is not None:
+                last = await session.scalar(select(EvalRow).where(*_where(organization, project, after)))
+                if last is None:
+                    raise InvalidRequest(f"No such eval: {after[:64]}", param="after")
+            query = select(EvalRow).where(*_where(organization, project))
+            part = part_of_list(query, time, EvalRow.id, after=last, limit=limit, newest_first=newest_first)
+            rows = list(await session.scalars(part))
+        return [await self._stored(row) for row in rows]
+
+    async def change(
+        self,
+        organization: OrganizationId,
+        project: ProjectId,
+        eval_id: str,
+        *,
+        name: str | None,
+        metadata: Mapping[str, str] | None,
+    ) -> StoredEval:
+        """Replace what is given of an eval's name and metadata."""
+        given = {"name": name, "details": None if metadata is None else dict(metadata)}
+        values = {column: value for column, value in given.items() if value is not None}
+        statement = update(EvalRow).where(*_where(organization, project, eval_id))
+        async with self._database.transaction() as session:
+            await session.execute(statement.values(updated_at_ms=self._clock.now_ms(), **values))
+        return await self.get(organization, project, eval_id)
+
+    async def delete(self, organization: OrganizationId, project: ProjectId, eval_id: str) -> None:
+        """Remove an eval for ever, and let its runs go with it."""
+        statement = delete(EvalRow).where(*_where(organization, project, eval_id)).returning(EvalRow.id)
+        runs = (
+            update(EvalRunRow)
+            .where(EvalRunRow.eval == eval_id, EvalRunRow.organization == organization)
+            .values(state=EvalRunState.DELETED, lease_owner=None)
+        )
+        async with self._database.transaction() as session:
+            await organization_lock(session, organization)
+            if await session.scalar(statement) is None:
+                raise _not_found(eval_id)
+            await session.execute(runs)
+
+    async def _stored(self, row: EvalRow) -> StoredEval:
+        content = await asyncio.to_thread(self._cipher.decrypt, row.id, row.content, EvalContent)
+        return StoredEval(EvalId(row.id), row.name, row.details, row.created_at_ms // 1000, content)
+
+
+async def check_room(session: AsyncSession, organization: OrganizationId, more: int, *, quota_bytes: int) -> None:
+    """Raise `QuotaExceeded` where the organization's evals, runs and items leave no room for `more` bytes."""
+    sizes = [
+        select(func.coalesce(func.sum(row.size), 0)).where(row.organization == organization).scalar_subquery()
+        for row in (EvalRow, EvalRunRow, EvalItemRow)
+    ]
+    used = sum(map(int, (await session.execute(select(*sizes))).one()))
+    if used + more > quota_bytes:
+        raise QuotaExceeded(
+            f"Your organization's evals have reached the limit of {quota_bytes} bytes. Delete some, or runs of them.",
+            code="storage_quota_exceeded",
+        )
+
+
+def _where(organization: OrganizationId, project: ProjectId, eval_id: str | None = None) -> list[ColumnElement[bool]]:
+    of_project = [EvalRow.organization == organization, EvalRow.project == project]
+    return of_project if eval_id is None else [EvalRow.id == eval_id, *of_project]
+
+
+def _not_found(eval_id: str) -> NotFound:
+    return NotFound(f"No eval found with id '{eval_id[:64]}'.", param="eval_id")

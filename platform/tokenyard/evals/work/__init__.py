@@ -1,0 +1,1 @@
+"""The work on runs: reading their rows, asking models, grading."""
