@@ -9,25 +9,25 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from tokenyard.core.errors import InvalidRequest
+from tokenyard.core.training import MAX_LEARNING_RATE_MULTIPLIER
 from tokenyard.finetune.job_request import MAX_SEED, JobRequest
-from tokenyard.finetune.methods.hyperparameters import MAX_BATCH_SIZE, MAX_EPOCHS, MAX_MULTIPLIER
+from tokenyard.finetune.methods.hyperparameters import MAX_BATCH_SIZE, MAX_EPOCHS
 
 MIN_TRIALS = 2
 MAX_TRIALS = 8
+
+_VALUES = Field(default=None, min_length=1, max_length=MAX_TRIALS)
+_Multiplier = Annotated[float, Field(gt=0, le=MAX_LEARNING_RATE_MULTIPLIER, strict=True)]
+_Epochs = Annotated[int, Field(ge=1, le=MAX_EPOCHS, strict=True)]
+_BatchSize = Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE, strict=True)]
 
 
 class SweepGrid(BaseModel, extra="forbid"):
     """The values to be tried; each combination is one trial."""
 
-    learning_rate_multiplier: list[Annotated[float, Field(gt=0, le=MAX_MULTIPLIER, strict=True)]] | None = Field(
-        default=None, min_length=1, max_length=MAX_TRIALS
-    )
-    n_epochs: list[Annotated[int, Field(ge=1, le=MAX_EPOCHS, strict=True)]] | None = Field(
-        default=None, min_length=1, max_length=MAX_TRIALS
-    )
-    batch_size: list[Annotated[int, Field(ge=1, le=MAX_BATCH_SIZE, strict=True)]] | None = Field(
-        default=None, min_length=1, max_length=MAX_TRIALS
-    )
+    learning_rate_multiplier: Annotated[list[_Multiplier] | None, _VALUES]
+    n_epochs: Annotated[list[_Epochs] | None, _VALUES]
+    batch_size: Annotated[list[_BatchSize] | None, _VALUES]
 
     @property
     def axes(self) -> dict[str, Sequence[float]]:
