@@ -22,7 +22,7 @@ _REPLICA_ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB
 _EAGER_ENVIRONMENT = {"TORCH_COMPILE_DISABLE": "1"}
 _HEALTH_CHECK_TIMEOUT_S = 30.0
 _UNKNOWN_TO_REPLICAS = frozenset(
-    {"autoscaling", "description", "fallback", "license", "max_surge_percent", "replicas", "sampling"}
+    {"autoscaling", "description", "fallback", "license", "max_surge_percent", "replicas", "sampling", "training"}
 )
 # The workers of a CPU are processes of the replica, so all on its node.
 _PLACEMENT = {"cpu": "STRICT_PACK", "cuda": "PACK"}

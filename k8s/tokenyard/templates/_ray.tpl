@@ -62,7 +62,7 @@ livenessProbe:
 {{- if not $runs }}
 {{- fail (printf "model %s: `accelerators` says nothing of %s (ray.accelerator)" .model.id $kind) }}
 {{- end }}
-{{- $known := omit .model "accelerators" "autoscaling" "description" "fallback" "license" "max_surge_percent" "replicas" "sampling" }}
+{{- $known := omit .model "accelerators" "autoscaling" "description" "fallback" "license" "max_surge_percent" "replicas" "sampling" "training" }}
 {{- $replicas := dig "replicas" 1 .model | int }}
 name: {{ .model.id }}
 route_prefix: /{{ .model.id }}

@@ -11,7 +11,7 @@ import pytest
 
 from tokenyard.core.model_files.accelerators import AutoscalingSpec
 from tokenyard.core.model_files.reading import read_model_spec
-from tokenyard.core.models import ImagesSpec, ModelSpec, ParserSpec, SamplingDefaults
+from tokenyard.core.models import ImagesSpec, ModelSpec, ParserSpec, SamplingDefaults, TrainingDefaults
 from tokenyard_deployments.serving.app import (
     ServedModel,
     deployment_options,
@@ -76,6 +76,7 @@ def test_only_what_a_replica_knows_starts_it_anew(spec: ModelSpec) -> None:
         (spec, {"replicas": 2}),
         (spec, {"max_surge_percent": 0}),
         (spec, {"sampling": SamplingDefaults(temperature=1)}),
+        (spec, {"training": TrainingDefaults({"dpo": 2.0})}),
         (spec, {"description": "another"}),
         (spec, {"accelerators": {**spec.accelerators, "cuda": spec.accelerator("cpu")}}),
         (scaled, {"autoscaling": msgspec.structs.replace(SCALING, target_tokens=2000, max_replicas=9)}),

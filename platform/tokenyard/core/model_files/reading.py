@@ -17,7 +17,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _OF_REPLICAS = frozenset(
     {
         *("accelerators", "autoscaling", "content_hash", "fallback", "lora", "max_silence_s", "max_surge_percent"),
-        *("max_waiting", "max_waiting_tokens", "reasoning", "replicas", "runs_on", "tools"),
+        *("max_waiting", "max_waiting_tokens", "reasoning", "replicas", "runs_on", "tools", "training"),
     }
 )
 
