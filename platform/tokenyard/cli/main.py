@@ -3,6 +3,7 @@
 import typer
 
 from tokenyard.cli.cluster_secrets import secrets_command
+from tokenyard.cli.evals.commands import eval_command
 from tokenyard.cli.jobs import jobs
 from tokenyard.cli.keys import keys
 from tokenyard.cli.models import models
@@ -34,6 +35,7 @@ app.add_typer(jobs, name="jobs")
 app.add_typer(recipes, name="recipe")
 app.add_typer(credit, name="credit")
 money_commands(app)
+eval_command(app)
 
 
 def main() -> None:

@@ -1,0 +1,1 @@
+"""Evals from the command line."""
