@@ -65,12 +65,12 @@ class RequestedHyperparameters(BaseModel, extra="forbid"):
     def resolved(self, rows: int, *, auto_multiplier: float) -> Hyperparameters:
         """Return them with every "auto" decided: small datasets get many epochs and large ones few.
 
-        `auto_multiplier` is what the model's file says of the learning rate.
+        No batch has more rows than there are. `auto_multiplier` is what the model's file says of the learning rate.
         """
         epochs, batch, multiplier = self.n_epochs, self.batch_size, self.learning_rate_multiplier
         return Hyperparameters(
             n_epochs=max(1, min(10, round(300 / max(1, rows)))) if epochs == "auto" else int(epochs),
-            batch_size=max(1, min(32, rows // 10)) if batch == "auto" else int(batch),
+            batch_size=max(1, min(32, rows // 10) if batch == "auto" else min(int(batch), rows)),
             learning_rate_multiplier=auto_multiplier if multiplier == "auto" else float(multiplier),
             warmup_ratio=self.warmup_ratio,
             lr_scheduler_type=self.lr_scheduler_type,
