@@ -173,8 +173,9 @@ async def _charge_standalone(
 async def _finish_trainings(
     session: AsyncSession, batch: LedgerBatch, trainings: Mapping[str, TrainingFinished], charged: Mapping[str, Charged]
 ) -> None:
-    # Locked, so that a reservation is opened either before this charge, which closes it, or never.
-    query = select(Reservation).where(Reservation.job.in_(list(trainings))).with_for_update()
+    # Locked, so that a reservation is opened either before this charge, which closes it, or never; and in order, as
+    # those of several jobs are opened together.
+    query = select(Reservation).where(Reservation.job.in_(list(trainings))).order_by(Reservation.job).with_for_update()
     reservations = {row.job: _reservation(row) for row in await session.scalars(query) if row.state == "open"}
     for job, event in trainings.items():
         if job in charged:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Select, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.budgets import budgets_of, monthly, wallet
@@ -89,12 +89,11 @@ class JobReservations:
                 "reserved_at_ms": now_ms,
                 "closed_at_ms": None,
             }
-            for job, amount in sorted(amounts.items())
+            for job, amount in amounts.items()
         ]
         async with self._database.transaction() as session:
             await bulk.insert_new(session, Reservation, rows)
-            known = [await session.get_one(Reservation, job) for job in sorted(amounts)]
-        found = [row for row in known if row.state == ReservationState.HOLDING]
+            found = list(await session.scalars(_half_done(list(amounts))))
         if not found:
             return
         jobs = [JobId(row.job) for row in found]
@@ -140,9 +139,8 @@ class JobReservations:
     async def _post(self, organization: OrganizationId, jobs: Sequence[JobId]) -> None:
         """Move the money in the ledger, which gives the hold back; from here on each job's charge alone closes its."""
         async with self._database.transaction() as session:
-            rows = [await self._opened(session, job) for job in jobs]
+            moved = [row for row in await self._opened(session, jobs) if row.amount]
             changes = BudgetChanges(organization, released=[jobs[0]])
-            moved = [row for row in rows if row.amount]
             if moved:
                 await self._move(session, organization, moved)
             for row in moved:
@@ -150,15 +148,15 @@ class JobReservations:
             messages = await write_changes(session, [changes], self._clock.now_ms())
         await self._outbox.try_to_carry(messages)
 
-    async def _opened(self, session: AsyncSession, job: JobId) -> Reservation:
-        posted = update(Reservation).where(Reservation.job == job, Reservation.state == ReservationState.HOLDING)
-        row: Reservation | None = await session.scalar(
-            posted.values(state=ReservationState.OPEN.value).returning(Reservation)
-        )
+    async def _opened(self, session: AsyncSession, jobs: Sequence[JobId]) -> Sequence[Reservation]:
+        rows = list(await session.scalars(_half_done(jobs).with_for_update()))
         # The charge of a job closes its reservation once, and locks it: who comes after that opens none.
-        if row is None or await session.get(Charge, job) is not None:
+        charged = select(Charge.charge_key).where(Charge.charge_key.in_(jobs)).limit(1)
+        if len(rows) < len(jobs) or await session.scalar(charged) is not None:
             raise Unavailable("The reservation took too long; try again.")  # the lease ends its hold
-        return row
+        for row in rows:
+            row.state = ReservationState.OPEN.value
+        return rows
 
     async def _move(self, session: AsyncSession, organization: OrganizationId, rows: Sequence[Reservation]) -> None:
         postings = [journal.money_reserved(organization, NanoDollars(row.amount), reference=row.job) for row in rows]
@@ -175,10 +173,16 @@ class JobReservations:
     async def _abandon(self, organization: OrganizationId, jobs: Sequence[JobId]) -> None:
         half_done = delete(Reservation).where(Reservation.job.in_(jobs), Reservation.state == ReservationState.HOLDING)
         async with self._database.transaction() as session:
-            gone = list(await session.scalars(half_done.returning(Reservation.job)))
+            gone = list(await session.scalars(half_done.returning(Reservation.job)))  # one of them has the hold
             changes = [BudgetChanges(organization, released=gone)] if gone else []
             messages = await write_changes(session, changes, self._clock.now_ms())
         await self._outbox.try_to_carry(messages)
+
+
+def _half_done(jobs: Sequence[JobId]) -> Select[Reservation]:
+    """Return a query of those that only Redis may hold, always in one order, as they are locked in it."""
+    half_done = Reservation.job.in_(jobs), Reservation.state == ReservationState.HOLDING
+    return select(Reservation).where(*half_done).order_by(Reservation.job)
 
 
 def _budgets(row: Reservation) -> list[str]:

@@ -1,8 +1,8 @@
-"""The command `tokenyard-train`: creates a fine-tuning job through the API and follows it to its end.
+"""The command `tokenyard-train`: creates a fine-tuning job, or a sweep, through the API and follows it to its end.
 
 A tenant runs it with TOKENYARD_API_KEY; the operator, also under `ray job submit`, with TOKENYARD_ADMIN_KEY, or with
-neither on the machine that owns the data folder. It exits with 0 only where the job succeeded. Ctrl-C and SIGTERM
-cancel the job, unless `--detach` was given.
+neither on the machine that owns the data folder. It exits with 0 only where there is a model. Ctrl-C and SIGTERM
+cancel what was created, unless `--detach` was given.
 """
 
 import argparse
@@ -11,14 +11,15 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from tokenyard.cli.credentials import NoDatabase, acting_tenant
 from tokenyard.cli.jobs import POLL_S, event_line
 from tokenyard.cli.output import write
 from tokenyard.clients.platform_api.connection import ApiFailed
-from tokenyard.clients.platform_api.shapes import EventInfo, JobInfo
+from tokenyard.clients.platform_api.shapes import EventInfo, JobInfo, SweepInfo, TrialInfo
 from tokenyard.clients.platform_api.tenant_api import TenantApi
 from tokenyard.finetune.ray_jobs.command_line import add_job_flags, job_body
 from tokenyard.stack.installation import load_settings
@@ -26,6 +27,17 @@ from tokenyard.stack.installation import load_settings
 FAILED, STOPPED = 1, 130
 AWAY_LIMIT_S = 120.0
 CANCEL_LIMIT_S = 60.0
+
+EndedT = TypeVar("EndedT")
+EndedT_co = TypeVar("EndedT_co", covariant=True)
+
+
+class Follower(Protocol[EndedT_co]):
+    """Follows what was created to its end."""
+
+    async def until_end(self) -> EndedT_co: ...
+
+    async def cancel(self) -> EndedT_co: ...
 
 
 class JobFollower:
@@ -82,6 +94,38 @@ class JobFollower:
             after = new[-1].id
 
 
+class SweepFollower:
+    """Prints the events of all trials as they come, each after its trial's number, until all have ended."""
+
+    def __init__(self, api: TenantApi, sweep: SweepInfo, say: Callable[[str], None] = write) -> None:
+        self._api = api
+        self._sweep = sweep.id
+        self._trials = [JobFollower(api, trial.id, _of_trial(number, say)) for number, trial in _numbered(sweep)]
+
+    async def until_end(self) -> SweepInfo:
+        """Return the ended sweep; raises `ApiFailed` as `JobFollower.until_end` does."""
+        await asyncio.gather(*(trial.until_end() for trial in self._trials))
+        return await self._api.sweep(self._sweep)
+
+    async def cancel(self) -> SweepInfo:
+        """Cancel all trials and wait until they have ended; raises what `JobFollower.cancel` does."""
+        async with asyncio.timeout(CANCEL_LIMIT_S):
+            try:
+                await self._api.cancel_sweep(self._sweep)
+            except ApiFailed as error:
+                if error.status not in (400, 409):  # it has ended before
+                    raise
+            return await self.until_end()
+
+
+def _numbered(sweep: SweepInfo) -> Iterable[tuple[int, TrialInfo]]:
+    return enumerate(sweep.trials, 1)
+
+
+def _of_trial(number: int, say: Callable[[str], None]) -> Callable[[str], None]:
+    return lambda line: say(f"{number}  {line}")
+
+
 async def file_id(api: TenantApi, given: str) -> str:
     """Return the id of a file: `given` itself where it is one, else that of the local file, uploaded."""
     path = Path(given)
@@ -92,8 +136,8 @@ async def file_id(api: TenantApi, given: str) -> str:
     raise ApiFailed(f"There is no file {given}, and it is not the id of an uploaded file.")
 
 
-async def until_signal(following: Awaitable[JobInfo]) -> JobInfo | None:
-    """Wait for the job's end; None where a signal came first."""
+async def until_signal(following: Awaitable[EndedT]) -> EndedT | None:
+    """Wait for the end of what is followed; None where a signal came first."""
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(following)
     numbers = (signal.SIGINT, signal.SIGTERM)
@@ -108,16 +152,15 @@ async def until_signal(following: Awaitable[JobInfo]) -> JobInfo | None:
     return ended
 
 
-async def _follow(api: TenantApi, job: str, *, detach: bool) -> int:
-    follower = JobFollower(api, job)
+async def _follow(follower: Follower[EndedT], what: str, outcome: Callable[[EndedT], int], *, detach: bool) -> int:
     ended = await until_signal(follower.until_end())
     if ended is None and detach:
-        write(f"Not following any longer; job {job} goes on.")
+        write(f"Not following any longer; {what} goes on.")
         return STOPPED
     if ended is None:
-        write(f"Cancelling job {job}.")
+        write(f"Cancelling {what}.")
         ended = await follower.cancel()
-    return _outcome(ended)
+    return outcome(ended)
 
 
 def _outcome(job: JobInfo) -> int:
@@ -126,6 +169,15 @@ def _outcome(job: JobInfo) -> int:
         return 0
     reason = f": {job.error.message}" if job.error else "."
     write(f"The job {job.status}{reason}" if job.status == "failed" else f"The job was {job.status}.")
+    return FAILED
+
+
+def _outcome_of_sweep(sweep: SweepInfo) -> int:
+    for number, trial in _numbered(sweep):
+        if trial.id == sweep.best_trial:
+            write(f"Succeeded: {sweep.fine_tuned_model}, of trial {number} (all trials: {sweep.cost_dollars} dollars)")
+            return 0
+    write("The sweep was cancelled." if sweep.status == "cancelled" else "The sweep failed: no trial left a model.")
     return FAILED
 
 
@@ -154,9 +206,15 @@ async def _train(given: argparse.Namespace) -> int:
         given.training_file = await file_id(api, given.training_file)
         if given.validation_file:
             given.validation_file = await file_id(api, given.validation_file)
+        if given.sweep:
+            sweep = await api.create_sweep(job_body(given))
+            for number, trial in _numbered(sweep):
+                write(f"Trial {number} of sweep {sweep.id}: job {trial.id}, {trial.hyperparameters}")
+            follower = SweepFollower(api, sweep)
+            return await _follow(follower, f"sweep {sweep.id}", _outcome_of_sweep, detach=given.detach)
         job = await api.create_job(job_body(given))
         write(f"Job {job.id}: {given.model}, {job.hyperparameters}")
-        return await _follow(api, job.id, detach=given.detach)
+        return await _follow(JobFollower(api, job.id), f"job {job.id}", _outcome, detach=given.detach)
 
 
 def main() -> int:

@@ -151,6 +151,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         return files if self.validation_file is None else files | {"validation_file": self.validation_file}
 
     @property
+    def token_rate(self) -> NanoDollars:
+        """What each token costs that it trains on; what it reserved is that for as many as it may."""
+        return NanoDollars(self.reserved_amount // self.reserved_tokens)
+
+    @property
     def share_tokens(self) -> int:
         """The tokens that count in its organization's share: those it may train while it does, then those it did.
 

@@ -44,7 +44,7 @@ class JobPausing:
         if job.state in (JobState.VALIDATING, JobState.QUEUED):
             return paused(job, self._policy.paused_deadline_ms(self._clock.now_ms()))
         if job.state not in (JobState.RUNNING, JobState.RESUMING):
-            message = f"The job {job.id} has already ended, or its model is trained and being checked."
+            message = f"The job {job.id} has already ended, or is trained to its end."
             raise InvalidRequest(message, code="job_not_pausable")
         # How long its run has left counts from when a worker asks it.
         deadline_ms = job.deadline_ms if job.state is JobState.RESUMING else None

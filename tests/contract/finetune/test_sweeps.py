@@ -80,38 +80,41 @@ async def test_sweeps_are_paged_newest_first(platform: Platform, http: httpx.Asy
             break
     assert sorted(found) == sorted(made)
     assert found[0] == made[-1]
-    wrong = await http.get(SWEEPS, params={"after": "ftsweep-none"})
-    assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "after")
+    for params, wrong in (
+        ({"after": "ftsweep-none"}, "after"),
+        ({"after": "a\x00"}, "after"),
+        ({"limit": 21}, "limit"),
+    ):
+        refused = await http.get(SWEEPS, params=params)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, wrong)
 
 
-@pytest.mark.parametrize(
-    ("changes", "param"),
-    [
-        ({"sweep": {}}, "sweep"),
-        ({"sweep": {"n_epochs": [1]}}, "sweep"),
-        ({"sweep": {"n_epochs": [1, 2, 3], "batch_size": [1, 2, 4]}}, "sweep"),
-        ({"sweep": {"n_epochs": [2, 2]}}, "sweep.n_epochs"),
-        ({"sweep": {"n_epochs": [1, 0]}}, "sweep.n_epochs.1"),
-        ({"sweep": {"n_epochs": [1, "auto"]}}, "sweep.n_epochs.1"),
-        ({"sweep": {"rank": [4, 8]}}, "sweep.rank"),
-        ({"sweep": None}, "sweep"),
-        ({"validation_file": None}, "validation_file"),
-        ({"validation_file": "file-none"}, "validation_file"),
-        ({"training_file": "file-none"}, "training_file"),
-        ({"callable_checkpoints": 2}, "callable_checkpoints"),
-        ({"hyperparameters": {"learning_rate_multiplier": 3}}, "hyperparameters.learning_rate_multiplier"),
-        ({"suffix": "-"}, "suffix"),
-        ({"colour": "blue"}, "colour"),
-    ],
-)
-async def test_what_is_wrong_is_named_and_nothing_is_left_behind(
-    platform: Platform, http: httpx.AsyncClient, changes: dict[str, Any], param: str
-) -> None:
-    asked = await body(platform, **changes)
-    for path in (SWEEPS, f"{SWEEPS}/estimate"):
-        refused = await http.post(path, json=asked)
-        assert (refused.status_code, refused.json()["error"]["param"]) == (400, param)
-        assert refused.json()["error"]["type"] == "invalid_request_error"
+WRONG: list[tuple[dict[str, Any], str]] = [
+    ({"sweep": {}}, "sweep"),
+    ({"sweep": {"n_epochs": [1]}}, "sweep"),
+    ({"sweep": {"n_epochs": [1, 2, 3], "batch_size": [1, 2, 4]}}, "sweep"),
+    ({"sweep": {"n_epochs": [2, 2]}}, "sweep.n_epochs"),
+    ({"sweep": {"n_epochs": [1, 0]}}, "sweep.n_epochs.1"),
+    ({"sweep": {"n_epochs": [1, "auto"]}}, "sweep.n_epochs.1"),
+    ({"sweep": {"rank": [4, 8]}}, "sweep.rank"),
+    ({"sweep": None}, "sweep"),
+    ({"validation_file": None}, "validation_file"),
+    ({"validation_file": "file-none"}, "validation_file"),
+    ({"training_file": "file-none"}, "training_file"),
+    ({"callable_checkpoints": 2}, "callable_checkpoints"),
+    ({"hyperparameters": {"learning_rate_multiplier": 3}}, "hyperparameters.learning_rate_multiplier"),
+    ({"suffix": "-"}, "suffix"),
+    ({"colour": "blue"}, "colour"),
+]
+
+
+async def test_what_is_wrong_is_named_and_nothing_is_left_behind(platform: Platform, http: httpx.AsyncClient) -> None:
+    asked = await body(platform)
+    for changes, param in WRONG:
+        for path in (SWEEPS, f"{SWEEPS}/estimate"):
+            refused = await http.post(path, json=asked | changes)
+            assert (refused.status_code, refused.json()["error"]["param"]) == (400, param), changes
+            assert refused.json()["error"]["type"] == "invalid_request_error"
     assert await count(platform) == 0
 
 
@@ -121,7 +124,11 @@ async def test_a_job_knows_no_sweep_of_its_own(platform: Platform, http: httpx.A
 
 
 async def test_batches_that_come_to_the_same_are_refused(platform: Platform, http: httpx.AsyncClient) -> None:
-    """Reinforcement fine-tuning has no batch of more rows than there are."""
+    """No batch has more rows than there are."""
+    learning = await body(platform, sweep={"batch_size": [20, 64]})
+    for path in (SWEEPS, f"{SWEEPS}/estimate"):
+        refused = await http.post(path, json=learning)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "sweep.batch_size")
     question = '{"messages": [{"role": "user", "content": "Which colour is the sky?"}], "answer": "Blue"}\n'
     made = await platform.acme.files.create(file=("ask.jsonl", question.encode() * 12), purpose="fine-tune")
     grader = {
@@ -194,9 +201,12 @@ async def test_what_is_not_covered_leaves_nothing_behind(platform: Platform, htt
             row.state = "cancelled"
     platform.reservations.open.clear()
     platform.reservations.wallet = needed - 1
-    refused = await http.post(SWEEPS, json=asked)
+    refused = await http.post(SWEEPS, json=asked, headers={"Idempotency-Key": "once"})
     assert (refused.status_code, refused.json()["error"]["code"]) == (429, "insufficient_quota")
     assert (platform.reservations.open, await count(platform)) == ({}, 2)
+    platform.reservations.wallet = needed
+    again = await created(http, asked, "once")
+    assert set(platform.reservations.open) == {trial["id"] for trial in again["trials"]}
 
 
 async def test_another_tenants_sweep_is_as_one_that_does_not_exist(platform: Platform, http: httpx.AsyncClient) -> None:
@@ -208,6 +218,7 @@ async def test_another_tenants_sweep_is_as_one_that_does_not_exist(platform: Pla
         assert (theirs.status_code, nobodys.status_code) == (404, 404)
         assert theirs.json()["error"]["param"] == "sweep_id"
     assert (await http.get(SWEEPS, headers=rival)).json()["data"] == []
+    assert (await http.get(SWEEPS, headers=rival, params={"after": made["id"]})).status_code == 400
     assert (await http.get(f"{SWEEPS}/{made['id']}")).json()["status"] == "running"
 
 

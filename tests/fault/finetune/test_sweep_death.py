@@ -1,10 +1,13 @@
 """A worker dies at every point of a sweep; another one keeps the best trial, once, and charges each once."""
 
 from pathlib import Path
+from typing import Any
 
-from support.finetune.mortal import Countdown, is_death, mortal_worker, stack_on
+from support.finetune.mortal import Countdown, Died, Mortal, is_death, mortal_worker, stack_on
+from support.finetune.rows import rows
 from support.finetune.stack import FinetuneStack, principal
 from tokenyard.finetune.states import JobState
+from tokenyard.finetune.store import CREATION_LEASE_MS, JobStore
 from tokenyard.finetune.sweeps.sweep import Sweep
 
 LOSSES = (1.5, 1.0)
@@ -64,4 +67,45 @@ async def test_any_point_of_death_leads_to_the_same_end(tmp_path: Path, empty_sq
         stack = stack_on(tmp_path / f"{dies_at}", empty_sqlite)
         countdown = await _life(stack, dies_at)
         assert countdown.is_dead
+        await stack.database.close()
+
+
+async def _creator_dies(stack: FinetuneStack, dies_at: int | None) -> Countdown:
+    """Create a sweep, in a process that dies meanwhile, and send it again under its key when the worker has tidied."""
+    countdown = Countdown(dies_at)
+    database: Any = Mortal(stack.database, countdown)
+    alive = stack.creation
+    stack.creation = stack.new_creation(
+        jobs=JobStore(database, stack.clock, stack.files, max_unfinished=len(LOSSES)),
+        reservations=Mortal(stack.reservations, countdown),
+    )
+    files: dict[str, Any] = {
+        name: await stack.upload(principal(), rows(20)) for name in ("training_file", "validation_file")
+    }
+    try:
+        await stack.sweep(key="once", **files)
+    except Died:
+        stack.clock.advance(CREATION_LEASE_MS / 1000 + 1)
+        await stack.rounds(2)
+    stack.creation = alive
+    again = await stack.sweep(key="once", **files)
+    mine = {trial.id for trial in again.trials}
+    assert [trial.trial for trial in again.trials] == [0, 1]
+    assert mine <= set(stack.reservations.open)
+    closed = {event.job for event in await stack.charges() if event.trained_tokens == 0}
+    assert set(stack.reservations.open) - mine <= closed, "what a dead creation reserved is given back"
+    assert mine.isdisjoint(closed)
+    ended = await stack.jobs.page(principal().organization, limit=9, after=None, metadata=None)
+    assert {job.status for job in ended if job.id not in mine} <= {"failed"}
+    return countdown
+
+
+async def test_wherever_its_creator_dies_a_sweep_is_there_as_a_whole_or_not(tmp_path: Path, empty_sqlite: Path) -> None:
+    stack = stack_on(tmp_path / "alive", empty_sqlite)
+    calls = (await _creator_dies(stack, None)).calls
+    await stack.database.close()
+    assert calls >= 6
+    for dies_at in range(calls):
+        stack = stack_on(tmp_path / f"{dies_at}", empty_sqlite)
+        assert (await _creator_dies(stack, dies_at)).is_dead
         await stack.database.close()

@@ -47,6 +47,37 @@ async def test_a_tenant_hears_why_its_job_failed(plane: ControlPlane) -> None:
     assert output.splitlines()[-1] == "The job failed: The loss is not a number any more."
 
 
+async def test_a_sweep_is_followed_and_its_best_model_is_named(plane: ControlPlane) -> None:
+    more = ("--validation-file", str(plane.dataset), "--sweep", "learning_rate_multiplier=1,4")
+    command = await plane.train(*more, TOKENYARD_API_KEY=plane.tenant_key)
+    cluster = plane.stack.cluster
+    for number, loss in ((1, 1.5), (2, 1.0)):
+
+        async def trains(number: int = number) -> bool:
+            return len(cluster.submissions) == number
+
+        await plane.until(trains, "the trial is submitted")
+        submission = cluster.submissions[-1]
+        await cluster.tell(submission, f"Step of {number}")
+        await cluster.succeed(submission, tokens=50, metrics={"base_valid_loss": 2.0, "valid_loss": loss})
+    lines = (await plane.output_of(command)).splitlines()
+    assert command.returncode == 0, lines
+    told = [line for line in lines if "Step of" in line]
+    assert sorted((line.split()[0], line.split()[-1]) for line in told) == [("1", "1"), ("2", "2")]
+    assert lines[-1].startswith("Succeeded: ft:small-model:acme:")
+    assert "of trial 2" in lines[-1]
+
+
+async def test_a_signal_cancels_a_sweep(plane: ControlPlane) -> None:
+    more = ("--validation-file", str(plane.dataset), "--sweep", "n_epochs=1,2")
+    command = await plane.train(*more, TOKENYARD_API_KEY=plane.tenant_key)
+    await plane.submitted()
+    command.send_signal(signal.SIGTERM)
+    output = await plane.output_of(command)
+    assert command.returncode == 1
+    assert output.splitlines()[-1] == "The sweep was cancelled."
+
+
 async def test_preferences_and_any_other_setting(plane: ControlPlane) -> None:
     plane.dataset.write_bytes(preference_rows(12))
     more = ("beta=0.5", "lr_scheduler_type=cosine", 'target_modules=["q_proj", "v_proj"]')

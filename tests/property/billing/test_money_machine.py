@@ -45,6 +45,7 @@ ANY = st.integers(0, 1_000)
 CREDITS = st.sampled_from([100_000, 40_000, 20_000, 1])
 LIMITS = st.sampled_from([60_000, 200_000, 20_000, 0])
 MOST = st.sampled_from([TokenUsage(20, 10), TokenUsage(50, 50, 10), TokenUsage(0, 1), TokenUsage(0, 0)])
+JOBS = st.lists(st.sampled_from([5, 10, 20, 0]), min_size=1, max_size=3)
 ATTEMPTS = st.sampled_from([1, 1, 2])
 OUTCOMES = st.sampled_from(Outcome)
 
@@ -172,10 +173,10 @@ class MoneyMachine(RuleBasedStateMachine):
 
     # Jobs
 
-    @rule(tenant=PAIR, key=PAIR, gateway=PAIR, tokens=st.sampled_from([5, 10, 20, 0]), plan=PLANS)
-    def reserve(self, tenant: int, key: int, gateway: int, tokens: int, plan: Plan | None) -> None:
+    @rule(tenant=PAIR, key=PAIR, gateway=PAIR, tokens=JOBS, plan=PLANS)
+    def reserve(self, tenant: int, key: int, gateway: int, tokens: list[int], plan: Plan | None) -> None:
         owner = self._tenant(tenant)
-        self._do(self.actions.reserve(owner, owner.keys[key], self.stand.gateways[gateway], tokens, plan=plan))
+        self._do(self.actions.reserve(owner, owner.keys[key], self.stand.gateways[gateway], *tokens, plan=plan))
 
     @precondition(lambda self: any(self.told.unfinished_jobs()))
     @rule(which=ANY, share=st.sampled_from([1, 2, 3, 0]))

@@ -135,20 +135,23 @@ class MoneyActions:
     # Jobs
 
     async def reserve(
-        self, tenant: Tenant, key: ApiKeyId, gateway: GatewayProcess, tokens: int, *, plan: Plan | None = None
+        self, tenant: Tenant, key: ApiKeyId, gateway: GatewayProcess, *tokens: int, plan: Plan | None = None
     ) -> None:
-        job = Job(JobId(f"job{self._number()}_of_{tenant.organization}"), tenant, key, tokens)
-        self.told.jobs[job.id] = job
+        """Money is asked for at once, for a job of each of these tokens."""
+        jobs = [Job(JobId(f"job{self._number()}_of_{tenant.organization}"), tenant, key, each) for each in tokens]
+        amounts = {job.id: job.amount for job in jobs}
+        self.told.jobs |= {job.id: job for job in jobs}
 
         def then(ending: Ending) -> None:
-            if ending.returned:
-                job.reserved = True
-            elif isinstance(ending.error, REFUSED):
-                job.reserved = False
+            for job in jobs:
+                if ending.returned:
+                    job.reserved = True
+                elif isinstance(ending.error, REFUSED):
+                    job.reserved = False
 
         await self._run(
             gateway,
-            lambda: gateway.reservations.reserve(tenant.organization, tenant.project, key, {job.id: job.amount}),
+            lambda: gateway.reservations.reserve(tenant.organization, tenant.project, key, amounts),
             then,
             plan,
             *REFUSED,

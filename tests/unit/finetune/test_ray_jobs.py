@@ -64,6 +64,8 @@ def test_what_no_flag_says_is_left_to_the_platform() -> None:
         ("--integration neptune", "integrations.0.type"),
         ("--evaluation-rows 21", "evaluation.rows"),
         ("--callable-checkpoints 9", "callable_checkpoints"),
+        ("--sweep n_epochs=1,x", "it is not JSON"),
+        ("--sweep n_epochs=1,2", "--sweep: a submission is one job"),
         ("--det", "--det"),
     ],
 )

@@ -175,6 +175,24 @@ class JobInfo(ApiObject):
         return self.status in ENDED
 
 
+class TrialInfo(ApiObject):
+    """One job of a sweep."""
+
+    id: str
+    hyperparameters: Json
+
+
+class SweepInfo(ApiObject):
+    """Jobs that are tried with other hyperparameters each; `best_trial` is the one whose model is kept."""
+
+    id: str
+    status: str
+    best_trial: str | None
+    fine_tuned_model: str | None
+    cost_dollars: str
+    trials: list[TrialInfo]
+
+
 class EventInfo(ApiObject):
     id: str
     created_at: int

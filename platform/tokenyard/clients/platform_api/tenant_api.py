@@ -1,4 +1,4 @@
-"""What `tokenyard-train` asks with a tenant's key: upload a file, create a job, follow it, cancel it."""
+"""What `tokenyard-train` asks with a tenant's key: upload a file, create a job or a sweep, follow it, cancel it."""
 
 import asyncio
 from pathlib import Path
@@ -7,10 +7,11 @@ from urllib.parse import quote
 import aiohttp
 
 from tokenyard.clients.platform_api.connection import PAGE_SIZE, ApiCaller
-from tokenyard.clients.platform_api.shapes import EventInfo, FileInfo, JobInfo, Json, Listing
+from tokenyard.clients.platform_api.shapes import EventInfo, FileInfo, JobInfo, Json, Listing, SweepInfo
 
 UPLOAD_TIMEOUT_S = 3600.0
 _JOBS = "/v1/fine_tuning/jobs"
+_SWEEPS = "/v1/fine_tuning/sweeps"
 
 
 class TenantApi(ApiCaller):
@@ -31,6 +32,15 @@ class TenantApi(ApiCaller):
 
     async def cancel_job(self, job: str) -> JobInfo:
         return await self.call(JobInfo, "POST", f"{_job(job)}/cancel")
+
+    async def create_sweep(self, body: Json) -> SweepInfo:
+        return await self.call(SweepInfo, "POST", _SWEEPS, body=body)
+
+    async def sweep(self, sweep: str) -> SweepInfo:
+        return await self.call(SweepInfo, "GET", f"{_SWEEPS}/{quote(sweep, safe='')}")
+
+    async def cancel_sweep(self, sweep: str) -> SweepInfo:
+        return await self.call(SweepInfo, "POST", f"{_SWEEPS}/{quote(sweep, safe='')}/cancel")
 
     async def events(self, job: str, *, after: str | None) -> tuple[list[EventInfo], bool]:
         """Return a page of events, newest first, and whether there are older ones."""

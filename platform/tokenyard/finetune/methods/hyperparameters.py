@@ -47,7 +47,7 @@ def _auto_epochs(rows: int) -> int:
 
 def _auto_batch(rows: int) -> int:
     """Return about a 25th of the rows: an epoch of fewer steps than that learns next to nothing (measured, ADR 50)."""
-    return max(1, min(rows, max(2, min(32, rows // 25))))
+    return max(2, min(32, rows // 25))
 
 
 class RequestedHyperparameters(BaseModel, extra="forbid"):
@@ -74,12 +74,12 @@ class RequestedHyperparameters(BaseModel, extra="forbid"):
     def resolved(self, rows: int, *, auto_multiplier: float) -> Hyperparameters:
         """Return them with every "auto" decided: small datasets get many epochs and large ones few.
 
-        `auto_multiplier` is what the model's file says of the learning rate.
+        No batch has more rows than there are. `auto_multiplier` is what the model's file says of the learning rate.
         """
         epochs, batch, multiplier = self.n_epochs, self.batch_size, self.learning_rate_multiplier
         return Hyperparameters(
             n_epochs=_auto_epochs(rows) if epochs == "auto" else int(epochs),
-            batch_size=_auto_batch(rows) if batch == "auto" else int(batch),
+            batch_size=max(1, min(rows, _auto_batch(rows) if batch == "auto" else int(batch))),
             learning_rate_multiplier=auto_multiplier if multiplier == "auto" else float(multiplier),
             warmup_ratio=self.warmup_ratio,
             lr_scheduler_type=self.lr_scheduler_type,

@@ -49,7 +49,6 @@ class ReinforcementHyperparameters(RequestedHyperparameters, extra="forbid"):
         plain = super().resolved(rows, auto_multiplier=auto_multiplier)
         return msgspec.structs.replace(
             plain,
-            batch_size=max(1, min(plain.batch_size, rows)),
             num_generations=self.num_generations or self._generations(),
             max_completion_length=self.max_completion_length or AUTO_COMPLETION_TOKENS,
             temperature=self.temperature or 1.0,

@@ -35,12 +35,17 @@ def add_job_flags(parser: argparse.ArgumentParser, *, files: str) -> None:
     add("--integration", action="append", default=[], help="tensorboard: one more result file")
     add("--wandb", type=_json, metavar="JSON", help="a run of Weights & Biases as a result file: its project, ...")
     add("--callable-checkpoints", type=int, help="the last epochs whose models can be called, too")
+    tried = "values to try: a job of each combination, of which the best is kept"
+    add("--sweep", type=_pair(_numbers), action="append", default=[], metavar="NAME=1,2", help=tried)
     worse = "also a model that is no better than its base on held-out rows"
     add("--publish-if-worse", action="store_const", const=True, help=worse)
 
 
 def job_body(given: argparse.Namespace) -> Json:
-    """Return the body of `POST /v1/fine_tuning/jobs` that the flags stand for; what was not given is not in it."""
+    """Return the body that the flags stand for, of `/v1/fine_tuning/jobs`, or with `--sweep` of `/sweeps` beside it.
+
+    What was not given is not in it.
+    """
     flags = vars(given)
     hyperparameters = dict(given.hyperparameter) | _given(flags, _HYPERPARAMETERS)
     settings = _present(hyperparameters=hyperparameters) | _given(flags, ("grader",))
@@ -50,6 +55,7 @@ def job_body(given: argparse.Namespace) -> Json:
         metadata=dict(given.metadata),
         evaluation=evaluation,
         integrations=[{"type": name} for name in given.integration] + _wandb(given.wandb),
+        sweep=dict(given.sweep),
     )
 
 
@@ -73,6 +79,10 @@ def _pair(read: Callable[[str], object]) -> Callable[[str], tuple[str, object]]:
         return name, read(value)
 
     return pair
+
+
+def _numbers(text: str) -> list[object]:
+    return [_json(value) for value in text.split(",")]
 
 
 def _json_or_text(text: str) -> object:

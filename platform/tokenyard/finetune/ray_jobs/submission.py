@@ -44,6 +44,8 @@ class Submission(BaseModel, extra="forbid"):
         if not words or words[0] != COMMAND:
             raise InvalidRequest(f"The entrypoint must be `{COMMAND}` and its flags.", param="entrypoint")
         asked = job_body(_parser().parse_args(words[1:]))
+        if "sweep" in asked:
+            raise InvalidRequest(f"{COMMAND}: --sweep: a submission is one job.", param="entrypoint")
         if self.metadata:
             asked["metadata"] = self.metadata
         try:

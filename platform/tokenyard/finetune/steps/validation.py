@@ -128,7 +128,7 @@ class JobValidation:
         tokens = job.hyperparameters.most_tokens(rows=counted.rows, tokens=counted.tokens)
         if tokens >= job.reserved_tokens:
             return job
-        amount = NanoDollars(job.reserved_amount // job.reserved_tokens * tokens)  # a whole rate for each token
+        amount = NanoDollars(job.token_rate * tokens)
         await self._reservations.lower(job.organization, job.id, amount)
         return msgspec.structs.replace(job, reserved_tokens=tokens, reserved_amount=amount)
 

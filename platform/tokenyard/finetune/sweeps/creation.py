@@ -1,5 +1,7 @@
 """Creates the trials of a sweep: all of them, or none."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from tokenyard.core.errors import InvalidRequest
@@ -26,7 +28,10 @@ class SweepCreation:
         request.check()
 
         async def plan() -> list[Job]:
-            return _trials([await self._creation.planned(principal, trial) for trial in request.trials()])
+            jobs = [(await self._creation.planned(principal, trial)).job for trial in request.trials()]
+            _check_all_differ(jobs)
+            sweep = new_sweep_id()
+            return [msgspec.structs.replace(job, sweep=sweep, trial=number) for number, job in enumerate(jobs)]
 
         jobs = await self._creation.create_all(principal.organization, plan, request.digest, idempotency_key)
         return Sweep(tuple(jobs))
@@ -35,18 +40,13 @@ class SweepCreation:
         """Return what each trial would take; raises what creation would, but for money and limits."""
         request.check()
         estimates = [await self._creation.estimate(principal, trial) for trial in request.trials()]
-        _trials(estimates)
+        _check_all_differ([each.job for each in estimates])
         return estimates
 
 
-def _trials(planned: list[Estimate]) -> list[Job]:
-    """Return the jobs as those of one sweep."""
-    seen = []
-    for job in (each.job for each in planned):
-        if job.hyperparameters in seen:
-            raise InvalidRequest(
-                "The training file is so small that two of these batches would be alike.", param="sweep.batch_size"
-            )
-        seen.append(job.hyperparameters)
-    sweep = new_sweep_id()
-    return [msgspec.structs.replace(each.job, sweep=sweep, trial=number) for number, each in enumerate(planned)]
+def _check_all_differ(jobs: Sequence[Job]) -> None:
+    tried = [job.hyperparameters for job in jobs]
+    if any(each in tried[:number] for number, each in enumerate(tried)):
+        raise InvalidRequest(
+            "The training file is so small that two of these batches would be alike.", param="sweep.batch_size"
+        )

@@ -36,7 +36,7 @@ class SweepStore:
             if after is not None and last is None:
                 raise InvalidRequest(f"No such sweep: {after[:64]}", param="after")
             part = part_of_list(first, JobRow.created_at_ms, JobRow.id, after=last, limit=limit)
-            sweeps = [row.sweep for row in await session.scalars(part)]
+            sweeps = list(await session.scalars(part.with_only_columns(JobRow.sweep)))
             trials: dict[str | None, list[Job]] = defaultdict(list)
             of_these = _visible(organization).where(JobRow.sweep.in_(sweeps)).order_by(JobRow.trial)
             for row in await session.scalars(of_these):
@@ -56,21 +56,15 @@ class SweepStore:
                 if any(trial.outcome is JobOutcome.CANCELLED for trial in found.trials):
                     return found
                 raise InvalidRequest(f"The sweep {sweep} has already ended.", code="sweep_not_cancellable")
-            return Sweep(
-                tuple(
-                    [
-                        await save(session, trial, cancelled(trial, now), now=now)
-                        if trial.state in CANCELLABLE
-                        else trial
-                        for trial in found.trials
-                    ]
-                )
-            )
+            trials = [
+                await save(session, trial, cancelled(trial, now), now=now) if trial.state in CANCELLABLE else trial
+                for trial in found.trials
+            ]
+            return Sweep(tuple(trials))
 
 
 def _visible(organization: OrganizationId) -> Select[JobRow]:
-    of_tenant = JobRow.organization == organization, JobRow.state != JobState.CREATING
-    return select(JobRow).where(*of_tenant)
+    return select(JobRow).where(JobRow.organization == organization, JobRow.state != JobState.CREATING)
 
 
 async def _find(session: AsyncSession, organization: OrganizationId, sweep: str, *, to_change: bool = False) -> Sweep:

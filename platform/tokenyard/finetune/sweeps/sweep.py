@@ -61,6 +61,5 @@ class Sweep(msgspec.Struct, frozen=True):
 
 
 def _merit(trial: Job) -> float:
-    """Return how good a trial is; one that measured nothing, or no number, is worse than any other."""
-    found = -math.inf if trial.held_out is None else merit(trial.held_out.tuned)
-    return -math.inf if math.isnan(found) else found
+    """Return how good a trial is; one that measured nothing is worse than any other."""
+    return -math.inf if trial.held_out is None else merit(trial.held_out.tuned)

@@ -9,7 +9,7 @@ from tokenyard.finetune.sweeps.sweep_request import SweepRequest
 from tokenyard.finetune.sweeps.views import SweepEstimateView, SweepView
 from tokenyard.finetune.tenant_routes import IdempotencyKey
 from tokenyard.web.auth import FineTuningTenant, FreshFineTuningTenant
-from tokenyard.web.pages import After, PageSize, PlainPage
+from tokenyard.web.pages import After, LongPageSize, PlainPage
 
 
 def sweep_router(sweeps: SweepStore, creation: SweepCreation) -> APIRouter:
@@ -28,7 +28,9 @@ def sweep_router(sweeps: SweepStore, creation: SweepCreation) -> APIRouter:
         return SweepEstimateView.of(await creation.estimate(tenant, body))
 
     @router.get("")
-    async def list_sweeps(tenant: FineTuningTenant, limit: PageSize = 20, after: After = None) -> PlainPage[SweepView]:
+    async def list_sweeps(
+        tenant: FineTuningTenant, limit: LongPageSize = 20, after: After = None
+    ) -> PlainPage[SweepView]:
         found = await sweeps.page(tenant.organization, limit=limit + 1, after=after or None)
         return PlainPage[SweepView].of([SweepView.of(sweep) for sweep in found], limit)
 

@@ -134,7 +134,7 @@ class SweepEstimateView(BaseModel):
 def _cost(job: Job) -> NanoDollars | None:
     if job.state not in FINISHED:
         return None
-    return NanoDollars(job.reserved_amount // job.reserved_tokens * (job.trained_tokens or 0))
+    return NanoDollars(job.token_rate * (job.trained_tokens or 0))
 
 
 def _figure(job: Job) -> TrialFigureView | None:
