@@ -42,7 +42,13 @@ def eval_worker_loops(
     answers: EvalAnswers,
 ) -> list[Loop]:
     """Return the loops that work on runs; no two workers share `owner`."""
-    store = EvalOperatorStore(database, clock, _cipher(settings), retention_ms=settings.stored_answers_ms)
+    store = EvalOperatorStore(
+        database,
+        clock,
+        _cipher(settings),
+        quota_bytes=settings.evals_bytes_per_organization,
+        retention_ms=settings.stored_answers_ms,
+    )
     return eval_loops(owner=owner, store=store, files=files, blobs=blobs, answers=answers, clock=clock)
 
 

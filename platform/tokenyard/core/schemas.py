@@ -4,7 +4,9 @@ The last three are those that OpenAI publishes for structured outputs. What a sc
 from its size: a replica tries that out.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+
+import msgspec
 
 MAX_DEPTH = 64
 MAX_VALUES = 20_000
@@ -59,3 +61,23 @@ def _size(value: object, kind: type[Mapping[str, object]] | type[list[object]]) 
 def _check(found: int, limit: int, what: str) -> None:
     if found > limit:
         raise SchemaTooLarge(f"more than {limit} {what}.")
+
+
+def json_problem(value: object) -> str | None:
+    """Return why JSON could not be stored, and shown again as it was sent; None where it can be."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        level = [inner for one in level if isinstance(one, dict | list) for inner in _inside(one)]
+        if not level:
+            break
+    else:
+        return f"it is nested more than {MAX_DEPTH} levels deep"
+    try:
+        same = msgspec.json.decode(msgspec.json.encode(value)) == value
+    except (UnicodeError, OverflowError, msgspec.MsgspecError):
+        same = False
+    return None if same else "it holds a number or a text that JSON cannot carry"
+
+
+def _inside(value: dict[str, object] | list[object]) -> Iterable[object]:
+    return value.values() if isinstance(value, dict) else value

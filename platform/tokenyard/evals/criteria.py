@@ -13,11 +13,14 @@ from tokenyard.core.graders.shapes import (
     TextSimilarityGrader,
     parsed_grader,
     reads_sample,
+    single_graders,
 )
 from tokenyard.evals.parsing import refused
 from tokenyard.evals.ports import Json
 
 MAX_CRITERIA = 16
+MAX_GRADERS = 32
+"""With those of each `multi`: all of them grade each row."""
 _THRESHOLD = "pass_threshold"
 
 
@@ -47,6 +50,8 @@ def criteria_of(values: Sequence[Json], *, with_samples: bool = True) -> list[Cr
     if not 0 < len(values) <= MAX_CRITERIA:
         raise InvalidRequest(f"There must be 1 to {MAX_CRITERIA} testing criteria.", param="testing_criteria")
     found = [_criterion(value, f"testing_criteria.{place}") for place, value in enumerate(values)]
+    if sum(len(single_graders(one.grader)) for one in found) > MAX_GRADERS:
+        raise InvalidRequest(f"There are more than {MAX_GRADERS} graders in all.", param="testing_criteria")
     names = set[str]()
     for place, one in enumerate(found):
         if one.name in names:

@@ -1,6 +1,7 @@
 """The schema of an eval's items: the part of JSON Schema that can be checked in time that follows from its size."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from typing import Any
 
 from tokenyard.core.schemas import SchemaTooLarge, check_schema
 from tokenyard.evals.ports import Json
@@ -42,25 +43,49 @@ class ItemSchemaProblem(ValueError):
         self.param = param
 
 
-def check_item_schema(schema: Json) -> None:
-    """Raise `ItemSchemaProblem` where items could not be checked against `schema`."""
-    try:
-        check_schema(schema)
-    except SchemaTooLarge as error:
-        raise ItemSchemaProblem(f"The schema is too large: {error}") from None
-    if schema.get("type", "object") != "object":
-        raise ItemSchemaProblem("An item is an object.", "type")
-    _check(schema, "")
+class ItemSchema:
+    """A checked schema."""
+
+    def __init__(self, schema: Json) -> None:
+        """Raise `ItemSchemaProblem` where items could not be checked against `schema`."""
+        try:
+            check_schema(schema)
+        except SchemaTooLarge as error:
+            raise ItemSchemaProblem(f"The schema is too large: {error}") from None
+        if schema.get("type", "object") != "object":
+            raise ItemSchemaProblem("An item is an object.", "type")
+        self._schema = _checked(schema, "")
+
+    def problem(self, item: object) -> str | None:
+        """Return what of an item breaks the schema, as a sentence, or None."""
+        return next(_problems(item, self._schema, "item"), None)
 
 
-def item_problem(item: object, schema: Json) -> str | None:
-    """Return what of an item breaks a checked schema, as a sentence, or None."""
-    return next(_problems(item, schema, "item"), None)
-
-
-def _check(schema: object, where: str) -> None:
+def _checked(schema: object, where: str) -> Json:
+    """Return a schema with what an item is looked up in as sets: however much that is, it costs each value the same."""
     if not isinstance(schema, dict):
         raise ItemSchemaProblem("A schema must be an object.", where)
+    _check_keywords(schema, where)
+    found = dict(schema)
+    if "properties" in schema:
+        found["properties"] = {
+            name: _checked(inner, f"{where}.properties.{name[:40]}".removeprefix("."))
+            for name, inner in schema["properties"].items()
+        }
+    for name in ("items", "additionalProperties"):
+        if isinstance(schema.get(name), dict):
+            found[name] = _checked(schema[name], f"{where}.{name}".removeprefix("."))
+    kinds = schema.get("type", list(_TYPES))
+    found["type"] = list(dict.fromkeys(kinds if isinstance(kinds, list) else [kinds]))
+    found["required"] = list(dict.fromkeys(schema.get("required", ())))
+    if "enum" in schema:
+        found["enum"] = frozenset(map(_key, schema["enum"]))
+    if "const" in schema:
+        found["const"] = _key(schema["const"])
+    return found
+
+
+def _check_keywords(schema: Json, where: str) -> None:
     for name, value in schema.items():
         place = f"{where}.{name}".removeprefix(".")
         if name in _NOTES:
@@ -70,11 +95,6 @@ def _check(schema: object, where: str) -> None:
             raise ItemSchemaProblem(f"The keyword '{name[:40]}' is not checked here; there are {offered}.", place[:200])
         if not _is_right(name, value):
             raise ItemSchemaProblem(f"The value of '{name}' is not one that JSON Schema has for it.", place)
-    for name, inner in schema.get("properties", {}).items():
-        _check(inner, f"{where}.properties.{name[:40]}".removeprefix("."))
-    for name in ("items", "additionalProperties"):
-        if isinstance(schema.get(name), dict):
-            _check(schema[name], f"{where}.{name}".removeprefix("."))
 
 
 def _is_right(name: str, value: object) -> bool:
@@ -88,9 +108,8 @@ def _is_right(name: str, value: object) -> bool:
     return isinstance(value, _VALUES[name])
 
 
-def _problems(value: object, schema: Mapping[str, object], where: str) -> Iterator[str]:
-    wanted = schema.get("type", list(_TYPES))
-    kinds = [str(kind) for kind in wanted] if isinstance(wanted, list) else [str(wanted)]
+def _problems(value: object, schema: Mapping[str, Any], where: str) -> Iterator[str]:
+    kinds = schema["type"]
     if not any(_is_a(value, kind) for kind in kinds):
         yield f"{where} is not of type {' or '.join(kinds)}"
         return
@@ -106,11 +125,10 @@ def _problems(value: object, schema: Mapping[str, object], where: str) -> Iterat
             yield f"{where} must have no items"
 
 
-def _of_value(value: object, schema: Mapping[str, object], where: str) -> Iterator[str]:
-    allowed = schema.get("enum")
-    if isinstance(allowed, list) and not any(_same(value, one) for one in allowed):
+def _of_value(value: object, schema: Mapping[str, Any], where: str) -> Iterator[str]:
+    if "enum" in schema and _key(value) not in schema["enum"]:
         yield f"{where} is none of the values of its enum"
-    if "const" in schema and not _same(value, schema["const"]):
+    if "const" in schema and _key(value) != schema["const"]:
         yield f"{where} is not the value that it must be"
     for name, (types, holds, why) in _BOUNDS.items():
         if name in schema and isinstance(value, types) and not isinstance(value, bool):
@@ -118,11 +136,9 @@ def _of_value(value: object, schema: Mapping[str, object], where: str) -> Iterat
                 yield f"{where} {why} {schema[name]}"
 
 
-def _inside_object(value: Json, schema: Mapping[str, object], where: str) -> Iterator[str]:
-    required, properties = schema.get("required", ()), schema.get("properties", {})
-    assert isinstance(required, list | tuple)
-    assert isinstance(properties, dict)
-    yield from (f"{where} has no '{name[:40]}'" for name in required if name not in value)
+def _inside_object(value: Json, schema: Mapping[str, Any], where: str) -> Iterator[str]:
+    yield from (f"{where} has no '{name[:40]}'" for name in schema["required"] if name not in value)
+    properties = schema.get("properties", {})
     other = schema.get("additionalProperties", True)
     for name, one in value.items():
         if name in properties:
@@ -139,6 +155,10 @@ def _is_a(value: object, kind: str) -> bool:
     return isinstance(value, _TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
 
 
-def _same(value: object, other: object) -> bool:
-    # To Python, True is 1.
-    return value == other and isinstance(value, bool) == isinstance(other, bool)
+def _key(value: object) -> Hashable:
+    """Return the same for values that are the same to JSON Schema: to Python, True is 1."""
+    if isinstance(value, dict):
+        return frozenset((name, _key(one)) for name, one in value.items())
+    if isinstance(value, list):
+        return tuple(map(_key, value))
+    return isinstance(value, bool), value

@@ -1,11 +1,13 @@
 """Runs of all organizations: for the workers that ask, grade, and delete what is over."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import msgspec
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from tokenyard.core.clock import Clock
 from tokenyard.core.ids import EvalRunId
@@ -22,9 +24,10 @@ from tokenyard.evals.runs.run import (
     item_of,
     run_of,
 )
+from tokenyard.evals.store import check_room
 from tokenyard.evals.tables import EvalItemRow, EvalRunRow
 from tokenyard.storage.bulk import insert
-from tokenyard.storage.database import Database
+from tokenyard.storage.database import Database, organization_lock
 
 LEASE_MS = 15_000
 RUN_LIMIT_MS = 6 * 3_600_000
@@ -38,19 +41,32 @@ class RunTaken(Exception):
 class EvalOperatorStore:
     """Leases runs to workers. All that a worker writes is fenced by its lease: `RunTaken` where that is over."""
 
-    def __init__(self, database: Database, clock: Clock, cipher: EvalCipher, *, retention_ms: int) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, cipher: EvalCipher, *, quota_bytes: int, retention_ms: int
+    ) -> None:
         self._database = database
         self._clock = clock
         self._cipher = cipher
+        self._quota_bytes = quota_bytes
         self._retention_ms = retention_ms
 
     async def claim(self, owner: str, *, for_ms: int = LEASE_MS) -> EvalRun | None:
-        """Lease the run that is due for the longest time, for `for_ms` from the call on."""
+        """Lease a run for `for_ms` from the call on.
+
+        It is one of the organization with the fewest at work, and of those the one that is due for the longest time.
+        """
         now = self._clock.now_ms()
+        other = aliased(EvalRunRow)
+        at_work = (
+            select(func.count())
+            .where(other.organization == EvalRunRow.organization, other.state == EvalRunState.IN_PROGRESS)
+            .where(other.lease_until_ms > now)
+            .scalar_subquery()
+        )
         due = (
             select(EvalRunRow.id)
             .where(EvalRunRow.state.in_(UNFINISHED), EvalRunRow.lease_until_ms <= now)
-            .order_by(EvalRunRow.lease_until_ms)
+            .order_by(at_work, EvalRunRow.lease_until_ms)
             .limit(1)
         )
         statement = (
@@ -81,11 +97,16 @@ class EvalOperatorStore:
             until = self._clock.now_ms() + for_ms
             return await _written(session, owner, run, lease_until_ms=until)
 
-    async def take_in(self, owner: str, run: EvalRun, rows: Sequence[Item]) -> None:
-        """Write the rows of a run, all of them at once."""
-        written = await asyncio.to_thread(self._rows, run, rows)
+    async def take_in(self, owner: str, run: EvalRun, rows: AsyncIterator[Sequence[Item]]) -> None:
+        """Write the rows of a run, all of them at once; `QuotaExceeded` where its organization has no room for them."""
+        written = list[dict[str, Any]]()
+        async for some in rows:
+            written += await asyncio.to_thread(self._rows, run, len(written), some)
+        size = sum(row["size"] for row in written)
         async with self._database.transaction() as session:
-            await _fence(session, owner, run.id, total=len(rows))
+            await organization_lock(session, run.organization)
+            await check_room(session, run.organization, size, quota_bytes=self._quota_bytes)
+            await _fence(session, owner, run.id, total=len(written))
             await insert(session, EvalItemRow, written)
 
     async def pending(self, run: EvalRunId) -> list[int]:
@@ -124,14 +145,15 @@ class EvalOperatorStore:
 
     async def expire(self) -> None:
         """Hide the runs whose time is over."""
-        statement = (
-            update(EvalRunRow)
-            .where(EvalRunRow.created_at_ms <= self._clock.now_ms() - self._retention_ms)
-            .where(EvalRunRow.state != EvalRunState.DELETED)
-            .values(state=EvalRunState.DELETED, lease_owner=None)
+        over = (
+            EvalRunRow.created_at_ms <= self._clock.now_ms() - self._retention_ms,
+            EvalRunRow.state != EvalRunState.DELETED,
         )
+        async with self._database.reading() as session:
+            if await session.scalar(select(EvalRunRow.id).where(*over).limit(1)) is None:
+                return
         async with self._database.transaction() as session:
-            await session.execute(statement)
+            await session.execute(update(EvalRunRow).where(*over).values(state=EvalRunState.DELETED, lease_owner=None))
 
     async def delete_hidden(self, *, limit: int) -> int:
         """Delete up to `limit` items of hidden runs, and those runs that have none; return how many items."""
@@ -147,8 +169,8 @@ class EvalOperatorStore:
             await session.execute(delete(EvalRunRow).where(EvalRunRow.state == EvalRunState.DELETED, ~of_run.exists()))
         return count
 
-    def _rows(self, run: EvalRun, rows: Sequence[Item]) -> list[dict[str, object]]:
-        names = [item_id(run.id, number) for number in range(len(rows))]
+    def _rows(self, run: EvalRun, first: int, rows: Sequence[Item]) -> list[dict[str, Any]]:
+        names = [item_id(run.id, first + place) for place in range(len(rows))]
         contents = [self._cipher.encrypt(name, row) for name, row in zip(names, rows, strict=True)]
         return [
             {
@@ -161,7 +183,7 @@ class EvalOperatorStore:
                 "size": len(content),
                 "content": content,
             }
-            for number, (name, content) in enumerate(zip(names, contents, strict=True))
+            for number, (name, content) in enumerate(zip(names, contents, strict=True), first)
         ]
 
 

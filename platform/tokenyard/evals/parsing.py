@@ -1,18 +1,17 @@
 """Reads the parts of a body that have many shapes, and says in OpenAI's words what is wrong with them."""
 
 import re
-from collections.abc import Iterable
 from typing import TypeVar
 
 import msgspec
 
 from tokenyard.core.errors import InvalidRequest
+from tokenyard.core.schemas import json_problem
 
 Shape = TypeVar("Shape")
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _QUOTED_CHARACTERS = 100
-MAX_DEPTH = 64
 
 
 def shaped(value: object, shape: type[Shape], where: str) -> Shape:
@@ -37,26 +36,6 @@ def check_json(value: object, where: str) -> None:
     problem = json_problem(value)
     if problem is not None:
         raise InvalidRequest(f"Invalid '{where}': {problem}.", param=where, code="invalid_value")
-
-
-def json_problem(value: object) -> str | None:
-    """Return why JSON could not be stored, and shown again as it was sent; None where it can be."""
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [inner for one in level if isinstance(one, dict | list) for inner in _inside(one)]
-        if not level:
-            break
-    else:
-        return f"it is nested more than {MAX_DEPTH} levels deep"
-    try:
-        same = msgspec.json.decode(msgspec.json.encode(value)) == value
-    except (UnicodeError, OverflowError, msgspec.MsgspecError):
-        same = False
-    return None if same else "it holds a number or a text that JSON cannot carry"
-
-
-def _inside(value: dict[str, object] | list[object]) -> Iterable[object]:
-    return value.values() if isinstance(value, dict) else value
 
 
 def refused(param: str, why: str) -> InvalidRequest:

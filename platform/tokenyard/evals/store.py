@@ -60,6 +60,7 @@ class EvalStore:
         """Write an eval, or raise `QuotaExceeded` where the organization has no room for it."""
         eval_id, now_ms = new_eval_id(), self._clock.now_ms()
         encrypted = await asyncio.to_thread(self._cipher.encrypt, eval_id, content)
+        size = len(encrypted) + noted_size(name, metadata)
         row = EvalRow(
             id=eval_id,
             organization=organization,
@@ -68,12 +69,12 @@ class EvalStore:
             details=dict(metadata),
             created_at_ms=now_ms,
             updated_at_ms=now_ms,
-            size=len(encrypted),
+            size=size,
             content=encrypted,
         )
         async with self._database.transaction() as session:
             await organization_lock(session, organization)
-            await check_room(session, organization, len(encrypted), quota_bytes=self._quota_bytes)
+            await check_room(session, organization, size, quota_bytes=self._quota_bytes)
             session.add(row)
         return StoredEval(eval_id, name, metadata, now_ms // 1000, content)
 
@@ -117,12 +118,21 @@ class EvalStore:
         metadata: Mapping[str, str] | None,
     ) -> StoredEval:
         """Replace what is given of an eval's name and metadata."""
-        given = {"name": name, "details": None if metadata is None else dict(metadata)}
-        values = {column: value for column, value in given.items() if value is not None}
-        statement = update(EvalRow).where(*_where(organization, project, eval_id))
+        statement = select(EvalRow).where(*_where(organization, project, eval_id))
         async with self._database.transaction() as session:
-            await session.execute(statement.values(updated_at_ms=self._clock.now_ms(), **values))
-        return await self.get(organization, project, eval_id)
+            await organization_lock(session, organization)
+            row = await session.scalar(statement)
+            if row is None:
+                raise _not_found(eval_id)
+            before = noted_size(row.name, row.details)
+            row.name = row.name if name is None else name
+            row.details = row.details if metadata is None else dict(metadata)
+            more = noted_size(row.name, row.details) - before
+            if more > 0:
+                await check_room(session, organization, more, quota_bytes=self._quota_bytes)
+            row.size += more
+            row.updated_at_ms = self._clock.now_ms()
+        return await self._stored(row)
 
     async def delete(self, organization: OrganizationId, project: ProjectId, eval_id: str) -> None:
         """Remove an eval for ever, and let its runs go with it."""
@@ -141,6 +151,11 @@ class EvalStore:
     async def _stored(self, row: EvalRow) -> StoredEval:
         content = await asyncio.to_thread(self._cipher.decrypt, row.id, row.content, EvalContent)
         return StoredEval(EvalId(row.id), row.name, row.details, row.created_at_ms // 1000, content)
+
+
+def noted_size(name: str, metadata: Mapping[str, str]) -> int:
+    """Return the bytes of what a client notes of a thing of its own, as they count for the quota."""
+    return len(msgspec.json.encode((name, metadata)))
 
 
 async def check_room(session: AsyncSession, organization: OrganizationId, more: int, *, quota_bytes: int) -> None:

@@ -8,7 +8,9 @@ from tokenyard.storage.database import Base
 
 
 class EvalRow(Base):
-    """An eval. `content`, an `evals.content.EvalContent`, is encrypted; `size` are its bytes, for the quota."""
+    """An eval. `content`, an `evals.content.EvalContent`, is encrypted; `size`, for the quota, are its bytes and those
+    of name and details.
+    """
 
     __tablename__ = "evals_evals"
     __table_args__ = (

@@ -1,5 +1,7 @@
 """`/v1/evals`, as OpenAI's API has it."""
 
+import asyncio
+
 from fastapi import APIRouter
 
 from tokenyard.evals.store import EvalStore, OrderBy
@@ -18,7 +20,7 @@ def eval_router(evals: EvalStore) -> APIRouter:
             tenant.project,
             name=body.name,
             metadata=body.metadata or {},
-            content=body.checked(),
+            content=await asyncio.to_thread(body.checked),
         )
         return EvalView.of(made)
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.evals.criteria import criteria_of
-from tokenyard.evals.item_schema import ItemSchemaProblem, check_item_schema
+from tokenyard.evals.item_schema import ItemSchema, ItemSchemaProblem
 from tokenyard.evals.parsing import check_json, refused, shaped
 from tokenyard.evals.ports import Json
 from tokenyard.evals.store import EvalContent, StoredEval
@@ -51,7 +51,7 @@ class EvalRequest(BaseModel, extra="forbid"):
             raise refused(f"{_WHERE}.type", _NOT_TYPES[kind])
         config = shaped(self.data_source_config, _CustomConfig, _WHERE)
         try:
-            check_item_schema(config.item_schema)
+            ItemSchema(config.item_schema)
         except ItemSchemaProblem as problem:
             param = f"{_WHERE}.item_schema.{problem.param}".removesuffix(".")
             raise InvalidRequest(problem.message, param=param, code="invalid_item_schema") from None

@@ -176,6 +176,23 @@ async def test_rows_of_a_file(clients: EvalClients) -> None:
     assert lost.error.message == "The file was deleted."
 
 
+async def test_whatever_a_file_holds_its_run_ends(clients: EvalClients) -> None:
+    config = {"type": "custom", "item_schema": {"additionalProperties": False}, "include_sample_schema": True}
+    made = await clients.eval(data_source_config=config)
+    deep = "[" * 900 + "]" * 900
+    for line, said in (
+        ('{"item": {}, "sample": {"output_text": "a", "b": ' + deep + "}}", "line 1: The row is not usable"),
+        ('{"item": {"a\\u0000": 1}, "sample": {}}', "line 1: item has 'a\\u0000'"),
+        ('{"\\u0000": 1}', "line 1: Object"),
+    ):
+        file = await clients.upload(line.encode())
+        run = await clients.run(made, {"type": "jsonl", "source": {"type": "file_id", "id": file.id}})
+        await clients.stand.round()
+        failed = await clients.acme.evals.runs.retrieve(run, eval_id=made)
+        assert (failed.status, failed.error.code) == ("failed", "invalid_rows")
+        assert failed.error.message.startswith(said)
+
+
 async def test_runs_are_listed_and_deleted(clients: EvalClients) -> None:
     made = await clients.eval()
     found = []
@@ -222,6 +239,17 @@ WRONG: Any = [
     (jsonl(items(1)), "data_source.source.content.0"),
     (jsonl(rows(1)) | {"model": "small-model"}, "data_source.model"),
     ({"type": "jsonl", "source": {"type": "file_id", "id": "file-none"}}, "data_source.source.id"),
+    ({"type": "jsonl", "source": {"type": "file_id", "id": "file-\x00"}}, "data_source.source.id"),
+    (completions(items(1), model="a\x00"), "data_source.model"),
+    (completions(items(1), model=""), "data_source.model"),
+    (
+        completions(items(1), input_messages={"type": "item_reference", "item_reference": "item.a}} {{item.b"}),
+        "data_source.input_messages.item_reference",
+    ),
+    (
+        completions(items(1), input_messages={"type": "item_reference", "item_reference": "sample.output_text"}),
+        "data_source.input_messages.item_reference",
+    ),
     (
         completions(items(1)) | {"input_messages": {"type": "template", "template": []}},
         "data_source.input_messages.template",

@@ -28,6 +28,13 @@ LABEL = {
     "labels": ["yes", "no"],
     "passing_labels": ["yes"],
 }
+MULTI = {
+    "type": "multi",
+    "name": "many",
+    "graders": {f"g{number}": CHECK for number in range(16)},
+    "calculate_output": "g0",
+    "pass_threshold": 1,
+}
 
 
 async def test_an_eval_is_as_openai_has_it(clients: EvalClients) -> None:
@@ -129,6 +136,8 @@ WRONG: Any = [
     ),
     ({"testing_criteria": []}, "testing_criteria", None),
     ({"testing_criteria": [CHECK, CHECK]}, "testing_criteria.1.name", None),
+    ({"testing_criteria": [CHECK | {"name": "a\x00"}]}, "testing_criteria.0.name", "invalid_grader"),
+    ({"testing_criteria": [MULTI | {"name": str(number)} for number in range(3)]}, "testing_criteria", None),
     ({"testing_criteria": [CHECK | {"pass_threshold": 1}]}, "testing_criteria.0.pass_threshold", None),
     ({"testing_criteria": [SIMILAR | {"pass_threshold": "a"}]}, "testing_criteria.0.pass_threshold", None),
     (

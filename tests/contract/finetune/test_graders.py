@@ -1,7 +1,9 @@
 """Graders as the `openai` SDK checks and runs them."""
 
+import json
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from openai.types.fine_tuning.alpha import GraderRunResponse, GraderValidateResponse
@@ -93,6 +95,39 @@ async def test_a_model_that_scores_is_asked_with_the_callers_key(platform: Platf
     refused = await run(platform, SCORE)
     assert refused["reward"] == 0
     assert refused["metadata"]["errors"]["model_grader_server_error_details"] == "The key has no credit."
+
+
+async def test_any_name_of_a_grader_can_be_asked_for(platform: Platform) -> None:
+    platform.answers.says = lambda _model, _question: '{"result": 1}'
+    multi = {
+        "type": "multi",
+        "name": "m",
+        "graders": {"größe": SCORE, "日本": SCORE},
+        "calculate_output": "größe + 日本",
+    }
+    for grader, reward in (({**SCORE, "name": "großer Richter\r\n"}, 1), (multi, 2)):
+        assert (await run(platform, grader))["reward"] == reward
+    keys = list(platform.answers.charged)
+    assert len(keys) == 3
+    assert all(key.isascii() and key.isprintable() for key in keys)
+
+
+async def test_what_no_json_could_give_back_is_refused(platform: Platform) -> None:
+    """The SDK itself would not send it."""
+    deep: Any = "x"
+    for _ in range(100):
+        deep = [deep]
+    wrong = [
+        ("validate", {"grader": {**CHECK, "reference": "\ud800"}}, "grader"),
+        ("run", {"grader": CHECK, "model_sample": "a", "item": {"answer": "\ud800"}}, "item"),
+        ("run", {"grader": CHECK, "model_sample": "a", "item": {"answer": [float("nan")]}}, "item"),
+        ("run", {"grader": CHECK, "model_sample": "a", "item": {"answer": deep}}, "item"),
+    ]
+    headers = {"authorization": f"Bearer {platform.acme.api_key}", "content-type": "application/json"}
+    async with httpx.AsyncClient(base_url=str(platform.acme.base_url), headers=headers) as http:
+        for path, sent, param in wrong:
+            reply = await http.post(f"fine_tuning/alpha/graders/{path}", content=json.dumps(sent))
+            assert (reply.status_code, reply.json()["error"]["param"]) == (400, param)
 
 
 async def test_a_key_is_needed(platform: Platform) -> None:

@@ -1,6 +1,7 @@
 """How much a tenant can send, store and have under way."""
 
 import json
+from typing import Any
 
 import openai
 import pytest
@@ -31,6 +32,31 @@ async def test_what_is_stored_is_bounded(clients: EvalClients) -> None:
     made = await clients.eval()
     run = await clients.run(made, jsonl(rows(1)))
     await clients.acme.evals.runs.delete(run, eval_id=made)
+
+
+async def test_notes_and_rows_of_files_are_stored_too(clients: EvalClients) -> None:
+    large = {**CONFIG, "item_schema": {"type": "object", "description": "x" * 100_000}}
+    notes = {f"k{number}": "x" * 512 for number in range(16)}
+    made = await clients.eval()
+
+    async def fill(**fields: Any) -> None:
+        for _ in range(QUOTA_BYTES // 8_000):
+            await clients.eval(**fields)
+
+    for fields in ({"data_source_config": large}, {"metadata": notes}):
+        with pytest.raises(openai.RateLimitError):
+            await fill(**fields)
+    with pytest.raises(openai.RateLimitError) as full:
+        await clients.acme.evals.update(made, metadata=notes)
+    assert full.value.code == "storage_quota_exceeded"
+    assert (await clients.acme.evals.update(made, name="x")).name == "x"
+    row = {"item": {"question": "x" * 10_000, "answer": "a"}, "sample": {"output_text": "a"}}
+    file = await clients.upload(json.dumps(row).encode())
+    run = await clients.run(made, {"type": "jsonl", "source": {"type": "file_id", "id": file.id}})
+    await clients.stand.round()
+    ended = await clients.acme.evals.runs.retrieve(run, eval_id=made)
+    assert (ended.status, ended.error.code) == ("failed", "storage_quota_exceeded")
+    assert (await clients.stand.stored())[2] == 0
 
 
 async def test_rows_are_bounded(clients: EvalClients) -> None:

@@ -9,7 +9,7 @@ from openai.types.evals import RunRetrieveResponse
 from support.evals.stand import JUDGE, EvalClients, completions, items, jsonl, rows
 from tokenyard.core.clock import SystemClock
 from tokenyard.core.evaluation.questions import Answered, NotAnswered, Question
-from tokenyard.core.ids import ApiKeyId
+from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.evals.operator_store import LEASE_MS, RUN_LIMIT_MS
 from tokenyard.evals.runs.run import EvalRunState
 
@@ -157,6 +157,20 @@ async def test_a_long_run_lets_others_have_their_turn(clients: EvalClients) -> N
     clients.stand.clock.advance(1)
     await clients.stand.worker().step()
     assert {(await found(clients, made, run)).status for run in (long, short)} == {"completed"}
+
+
+async def test_who_has_many_runs_keeps_nobody_waiting(clients: EvalClients) -> None:
+    made = await clients.eval()
+    for _ in range(3):
+        await clients.run(made, jsonl(rows(1)))
+        clients.stand.clock.advance(1)
+    theirs = await clients.eval(client=clients.rival)
+    source: Any = jsonl(rows(1))
+    await clients.rival.evals.runs.create(theirs, data_source=source)
+    claimed = [await clients.stand.store.claim(f"worker {number}") for number in range(4)]
+    assert [run and run.organization for run in claimed] == [
+        OrganizationId(f"org_{name}") for name in ("acme", "rival", "acme", "acme")
+    ]
 
 
 async def test_a_run_ends_in_time(clients: EvalClients) -> None:

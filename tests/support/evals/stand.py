@@ -130,7 +130,13 @@ class EvalsStand:
         self.blobs = BlobStore(f"file://{self.folder}/blobs")
         self.files = FileStore(self.database, self.clock, files_in_use)
         cipher = EvalCipher([self.settings.derived_secret("evals")])
-        self.store = EvalOperatorStore(self.database, self.clock, cipher, retention_ms=self.settings.stored_answers_ms)
+        self.store = EvalOperatorStore(
+            self.database,
+            self.clock,
+            cipher,
+            quota_bytes=QUOTA_BYTES,
+            retention_ms=self.settings.stored_answers_ms,
+        )
 
     def worker(self, owner: str = "worker", *, lease_ms: int = 15_000, **replaced: Any) -> EvalRunner:
         parts: dict[str, Any] = {
@@ -181,12 +187,8 @@ class EvalsStand:
         app = create_app(title="evals", routers=routers, authenticator=FixedAuthenticator(tenants))
         assert isinstance(app, FastAPI)
         async with running(app) as url:
-            clients = [AsyncOpenAI(api_key=key, base_url=f"{url}/v1", max_retries=0) for key in tenants]
-            try:
-                yield EvalClients(self, *clients)
-            finally:
-                for client in clients:
-                    await client.close()
+            async with AsyncOpenAI(api_key="none", base_url=f"{url}/v1", max_retries=0) as client:
+                yield EvalClients(self, *(client.with_options(api_key=key) for key in tenants))
 
 
 @dataclass

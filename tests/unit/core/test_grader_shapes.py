@@ -65,8 +65,12 @@ WRONG: list[tuple[Any, str, str]] = [
     ({**CHECK, "operation": "contains"}, "operation", "Invalid enum value 'contains'"),
     ({**CHECK, "weight": 1}, "", "unknown field `weight`"),
     ({**CHECK, "name": ""}, "name", "1 to 128"),
+    ({**CHECK, "name": "a\x00"}, "name", "none of them is NUL"),
     ({**CHECK, "reference": 5}, "reference", "Expected `str`"),
+    ({**CHECK, "reference": "\ud800"}, "", "half a surrogate pair"),
+    ({**MULTI, "graders": {"exact": {**CHECK, "input": "\udfff"}}}, "", "half a surrogate pair"),
     ({**CHECK, "input": "{{ sample.output_text"}, "input", "'{{' without '}}'"),
+    ({**CHECK, "input": "{" * 32_768}, "input", "'{{' without '}}'"),  # to look for each end to the end took 20 s
     ({**CHECK, "input": "{{ sample.choices }}"}, "input", "refers to 'sample.choices'"),
     ({**CHECK, "input": "{{ item }}"}, "input", "refers to 'item'"),
     ({**CHECK, "input": "{{ item.a() }}"}, "input", "is no path"),
@@ -97,7 +101,7 @@ WRONG: list[tuple[Any, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("grader", "param", "said"), WRONG)
+@pytest.mark.parametrize(("grader", "param", "said"), WRONG, ids=lambda value: ascii(value)[:60])
 def test_what_is_wrong_is_named(grader: Any, param: str, said: str) -> None:
     with pytest.raises(GraderProblem) as problem:
         parsed_grader(grader)

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from tokenyard.core.evaluation.questions import Answered, NotAnswered
-from tokenyard.core.graders.grading import Grade, GradingError, grade, model_questions
+from tokenyard.core.graders.grading import MAX_COMPARED, Grade, GradingError, grade, model_questions
 from tokenyard.core.graders.shapes import parsed_grader
-from tokenyard.core.graders.templates import MAX_TEXT, GradedAnswer
+from tokenyard.core.graders.templates import MAX_TEXT, GradedAnswer, Template
 from unit.core.test_grader_shapes import CHECK, LABEL, MULTI, NEAR, SCORE
 
 ITEM: dict[str, object] = {"answer": "Blue", "sky": {"colour": "light blue"}, "counts": [1, None]}
@@ -80,6 +80,34 @@ def test_what_is_not_there_is_worth_nothing(template: str, text: str, error: Gra
 def test_of_a_very_long_answer_the_beginning_is_graded() -> None:
     found = graded({**CHECK, "reference": "x" * 9 + "{{ item.answer }}", "operation": "like"}, "x" * MAX_TEXT + "xBlue")
     assert found == Grade(reward=0, errors=frozenset({GradingError.TRUNCATED}))
+    similar = {**NEAR, "input": "{{ sample.output_text }}", "reference": "x" * MAX_COMPARED}
+    cut = graded(similar, "x" * MAX_COMPARED + "y")
+    assert cut == Grade(reward=1, errors=frozenset({GradingError.TRUNCATED}))
+
+
+def test_a_text_is_filled_in_no_further_than_it_is_read() -> None:
+    """Whole, it would have 200 MB."""
+
+    class Counted(dict[str, object]):
+        read = 0
+
+        def __getitem__(self, name: str) -> object:
+            Counted.read += 1
+            return super().__getitem__(name)
+
+    item = Counted(a="x" * 60_000)
+    assert Template("{{item.a}}" * 3000).filled(GradedAnswer(item, "")) == ("x" * MAX_TEXT, True)
+    assert Counted.read == 2
+    asked = {**SCORE, "input": [{"role": "user", "content": ["{{ item.answer }}"] * 16}] * 32}
+    [question] = model_questions(parsed_grader(asked), GradedAnswer({"answer": "x" * 60_000}, "")).values()
+    messages: Any = question.question.asked["messages"]
+    assert sum(message["content"].count("x") for message in messages) == MAX_TEXT
+
+
+def test_json_of_any_depth_is_graded() -> None:
+    """Python reads a little deeper than it writes."""
+    check = {**CHECK, "input": "{{ sample.output_json }}"}
+    assert all(graded(check, "[" * depth + "]" * depth).reward == 0 for depth in range(800, 1001))
 
 
 def test_a_model_is_asked_for_a_score_by_a_schema() -> None:

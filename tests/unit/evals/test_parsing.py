@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tokenyard.evals.parsing import MAX_DEPTH, json_problem
+from tokenyard.core.schemas import MAX_DEPTH, json_problem
 
 
 def nested(depth: int) -> Any:

@@ -51,7 +51,8 @@ def test_an_answer_is_drawn_as_openai_documents_it() -> None:
     ("messages", "item", "why"),
     [
         (template("{{ item.b }}"), {"a": 1}, "the item has no 'b'"),
-        (template("{{ item.a }}"), {"a": "x" * 100_001}, "too long"),
+        (template("{{ item.a }}"), {"a": "x" * 100_001}, "more than 100000 characters"),
+        (template("{{ item.a }}", "{{ item.a }}"), {"a": "x" * 60_000}, "more than 100000 characters"),
         ({"type": "item_reference", "item_reference": "item.b"}, {"a": 1}, "the item has no 'b'"),
         ({"type": "item_reference", "item_reference": "item.a"}, {"a": []}, "not a list of messages"),
         ({"type": "item_reference", "item_reference": "item.a"}, {"a": [{"role": "user"}]}, "role and content"),

@@ -22,6 +22,7 @@ from tokenyard.core.graders.shapes import (
     single_graders,
 )
 from tokenyard.core.graders.templates import (
+    MAX_TEXT,
     FilledText,
     GradedAnswer,
     Json,
@@ -31,6 +32,7 @@ from tokenyard.core.graders.templates import (
 )
 
 SCORE_TOKENS = 128  # of a model's answer, where the grader says nothing else
+MAX_COMPARED = 20_000  # characters of texts whose similarity is measured, which takes time by their product
 _SCORE, _LABEL = "result", "label"
 
 Answers = Mapping[str, Answered | NotAnswered]
@@ -111,7 +113,8 @@ def _reward(grader: SingleGrader, answer: GradedAnswer, said: Answered | NotAnsw
             for _, text in _filled_messages(grader, answer):
                 _note_cut(text, seen)
             return least if said is None else _said(grader, said, least, seen)
-        given, reference = (Template(text).filled(answer) for text in (grader.input, grader.reference))
+        most = MAX_COMPARED if isinstance(grader, TextSimilarityGrader) else MAX_TEXT
+        given, reference = (Template(text).filled(answer, most) for text in (grader.input, grader.reference))
         _note_cut(given, seen)
         _note_cut(reference, seen)
         if isinstance(grader, StringCheckGrader):
@@ -184,9 +187,13 @@ def _asked(grader: ModelGrader, answer: GradedAnswer) -> Json:
 
 
 def _filled_messages(grader: ModelGrader, answer: GradedAnswer) -> list[tuple[int, FilledText]]:
-    return [
-        (number, Template(text).filled(answer)) for number, message in enumerate(grader.input) for text in message.texts
-    ]
+    found, left = list[tuple[int, FilledText]](), MAX_TEXT
+    for number, message in enumerate(grader.input):
+        for text in message.texts:
+            filled = Template(text).filled(answer, left)
+            left -= len(filled.text)
+            found.append((number, filled))
+    return found
 
 
 def _wanted(grader: ModelGrader) -> tuple[str, Json]:

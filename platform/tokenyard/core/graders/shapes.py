@@ -134,7 +134,11 @@ def parsed_grader(value: object) -> Grader:
     except msgspec.ValidationError as error:
         what, _, place = str(error).partition(" - at `$")
         raise GraderProblem(f"{what[:_QUOTED_CHARACTERS]}.", place.removesuffix("`").removeprefix(".")) from None
-    if len(msgspec.json.encode(grader)) > MAX_GRADER_BYTES:
+    try:
+        size = len(msgspec.json.encode(grader))
+    except UnicodeEncodeError:
+        raise GraderProblem("It holds half a surrogate pair, which JSON cannot carry.") from None
+    if size > MAX_GRADER_BYTES:
         raise GraderProblem(f"The grader has more than {MAX_GRADER_BYTES} bytes.")
     _check_name(grader)
     if not isinstance(grader, MultiGrader):
@@ -199,8 +203,8 @@ def _refuse_code(value: object) -> None:
 
 
 def _check_name(grader: Grader) -> None:
-    if not 0 < len(grader.name) <= MAX_NAME:
-        raise GraderProblem(f"The name must have 1 to {MAX_NAME} characters.", "name")
+    if not 0 < len(grader.name) <= MAX_NAME or "\x00" in grader.name:
+        raise GraderProblem(f"The name must have 1 to {MAX_NAME} characters, and none of them is NUL.", "name")
 
 
 def _check_single(grader: SingleGrader, where: str) -> None:
@@ -225,7 +229,7 @@ def _check_single(grader: SingleGrader, where: str) -> None:
 
 
 def _check_asked(grader: ModelGrader, where: str) -> None:
-    if not 0 < len(grader.model) <= MAX_MODEL_NAME:
+    if not 0 < len(grader.model) <= MAX_MODEL_NAME or "\x00" in grader.model:
         raise GraderProblem("The model must be named.", f"{where}model")
     if not 0 < len(grader.input) <= MAX_MESSAGES:
         raise GraderProblem(f"There must be 1 to {MAX_MESSAGES} messages.", f"{where}input")

@@ -11,7 +11,6 @@ Json = dict[str, object]
 
 MAX_TEMPLATE = 32_768  # characters
 MAX_TEXT = 100_000  # characters of a filled in text; what is beyond is cut
-_REFERENCE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _PLACE = re.compile(r"[0-9]{1,6}")
 _QUOTED_CHARACTERS = 40
@@ -72,10 +71,19 @@ class Template:
         """Whether it refers to the answer."""
         return any(not isinstance(part, str) and part[0] == "sample" for part in self._parts)
 
-    def filled(self, answer: GradedAnswer) -> FilledText:
-        """Raise `UnknownReference` or `UnreadableSample` where there is not what it refers to."""
-        text = "".join(part if isinstance(part, str) else _value(part, answer) for part in self._parts)
-        return FilledText(text[:MAX_TEXT], len(text) > MAX_TEXT)
+    def filled(self, answer: GradedAnswer, most: int = MAX_TEXT) -> FilledText:
+        """Return `most` characters at most.
+
+        Raises `UnknownReference` or `UnreadableSample` where there is not what it refers to.
+        """
+        texts, left = list[str](), most
+        for part in self._parts:
+            text = part if isinstance(part, str) else _value(part, answer)
+            texts.append(text[:left])
+            if len(text) > left:
+                return FilledText("".join(texts), cut=True)
+            left -= len(text)
+        return FilledText("".join(texts), cut=False)
 
 
 def value_at(item: object, path: tuple[str, ...]) -> object:
@@ -87,21 +95,18 @@ def value_at(item: object, path: tuple[str, ...]) -> object:
 
 
 def _parts(source: str) -> Iterator[str | tuple[str, ...]]:
-    end = 0
-    for found in _REFERENCE.finditer(source):
-        yield _plain(source[end : found.start()])
-        yield _path(found[1].strip())
-        end = found.end()
-    yield _plain(source[end:])
+    first, *others = source.split("{{")
+    yield first
+    for part in others:
+        reference, closed, plain = part.partition("}}")
+        if not closed:
+            raise TemplateProblem("has '{{' without '}}'")
+        yield path_of(reference.strip())
+        yield plain
 
 
-def _plain(text: str) -> str:
-    if "{{" in text:
-        raise TemplateProblem("has '{{' without '}}'")
-    return text
-
-
-def _path(reference: str) -> tuple[str, ...]:
+def path_of(reference: str) -> tuple[str, ...]:
+    """Return the names of a reference such as `item.answer`; `TemplateProblem` where it is none."""
     said = reference if len(reference) <= _QUOTED_CHARACTERS else f"{reference[:_QUOTED_CHARACTERS]}..."
     path = tuple(reference.split("."))
     if not _NAME.fullmatch(path[0]) or not all(_NAME.fullmatch(one) or _PLACE.fullmatch(one) for one in path):
@@ -119,7 +124,7 @@ def _value(path: tuple[str, ...], answer: GradedAnswer) -> str:
         return answer.text
     try:
         return _text(_inside(answer.json, path[2:]))
-    except LookupError:
+    except (LookupError, RecursionError):
         raise UnreadableSample(f"the answer has no {'.'.join(path[2:])!r}") from None
 
 

@@ -40,7 +40,7 @@ class EvalRunCreation:
             PermissionDenied: the key may not use a model.
         """
         found = await self._evals.get(caller.organization, caller.project, eval_id)
-        source = data_source_of(body.data_source)
+        source = await asyncio.to_thread(data_source_of, body.data_source)
         content = RunContent(
             data_source=body.data_source,
             testing_criteria=found.content.testing_criteria,
@@ -95,7 +95,7 @@ class EvalRunCreation:
                 await asyncio.to_thread(given_rows, rows.content, content)
             except RowsProblem as problem:
                 param = f"{where}.content.{problem.place}".removesuffix(".")
-                raise InvalidRequest(problem.message, param=param, code="invalid_rows") from None
+                raise InvalidRequest(problem.message, param=param, code=problem.code) from None
             return
         try:
             file = await self._files.get(caller.organization, FileId(rows.id))

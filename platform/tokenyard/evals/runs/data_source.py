@@ -1,15 +1,17 @@
 """What a run grades: rows as they are, or what a model answers to them. OpenAI's shapes."""
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import msgspec
 
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.graders.shapes import MAX_ANSWER_TOKENS, MAX_MESSAGES, MAX_MODEL_NAME, MAX_PARTS, GraderMessage
-from tokenyard.core.graders.templates import Template, TemplateProblem
+from tokenyard.core.graders.templates import Template, TemplateProblem, path_of
 from tokenyard.core.schemas import SchemaTooLarge, check_schema
 from tokenyard.evals.parsing import check_json, refused, shaped
 from tokenyard.evals.ports import Json
+from tokenyard.web.request_guard import NO_NUL
 
 DEFAULT_ANSWER_TOKENS = 512
 WHERE = "data_source"
@@ -37,7 +39,7 @@ class GivenRows(_Shape, frozen=True, tag="file_content"):
 
 
 class RowsOfFile(_Shape, frozen=True, tag="file_id"):
-    id: str
+    id: Annotated[str, msgspec.Meta(max_length=96, pattern=NO_NUL)]
 
 
 class TemplateMessages(_Shape, frozen=True, tag="template"):
@@ -53,7 +55,11 @@ class MessagesOfItem(_Shape, frozen=True, tag="item_reference"):
 
     @property
     def path(self) -> tuple[str, ...]:
-        return tuple(self.item_reference.split("."))[1:]
+        """Its names within the item; raises `TemplateProblem` where it is no reference to it."""
+        first, *names = path_of(self.item_reference)
+        if first != "item":
+            raise TemplateProblem("refers to 'sample', which is only there once it was asked for")
+        return tuple(names)
 
 
 class EvalSampling(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -74,7 +80,7 @@ class JsonlSource(_Shape, frozen=True, tag="jsonl"):
 
 class CompletionsSource(_Shape, frozen=True, tag="completions"):
     source: GivenRows | RowsOfFile
-    model: str
+    model: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_MODEL_NAME, pattern=NO_NUL)]
     input_messages: TemplateMessages | MessagesOfItem
     sampling_params: EvalSampling = EvalSampling()
 
@@ -105,11 +111,12 @@ def _refuse(value: object, reasons: Mapping[str, str], where: str) -> None:
 
 
 def _check_asked(found: CompletionsSource) -> None:
-    if not 0 < len(found.model) <= MAX_MODEL_NAME:
-        raise InvalidRequest("The model must be named.", param=f"{WHERE}.model")
     messages, where = found.input_messages, f"{WHERE}.input_messages"
     if isinstance(messages, MessagesOfItem):
-        _check_template(f"{{{{ {messages.item_reference} }}}}", f"{where}.item_reference")
+        try:
+            _ = messages.path
+        except TemplateProblem as problem:
+            raise InvalidRequest(f"It {problem}.", param=f"{where}.item_reference") from None
     else:
         if not 0 < len(messages.template) <= MAX_MESSAGES:
             raise InvalidRequest(f"There must be 1 to {MAX_MESSAGES} messages.", param=f"{where}.template")

@@ -18,7 +18,7 @@ from tokenyard.evals.runs.run import (
     item_of,
     run_of,
 )
-from tokenyard.evals.store import check_room
+from tokenyard.evals.store import check_room, noted_size
 from tokenyard.evals.tables import EvalItemRow, EvalRow, EvalRunRow
 from tokenyard.storage.database import Database, organization_lock
 from tokenyard.storage.paging import part_of_list
@@ -47,6 +47,7 @@ class EvalRunStore:
             RateLimited: too many of its runs have not ended.
         """
         encrypted = await asyncio.to_thread(self._cipher.encrypt, run.id, run.content)
+        size = len(encrypted) + noted_size(run.name, run.metadata)
         row = EvalRunRow(
             id=run.id,
             eval=run.eval,
@@ -60,7 +61,7 @@ class EvalRunStore:
             created_at_ms=run.created_at_ms,
             tally=msgspec.to_builtins(run.tally),
             lease_until_ms=run.created_at_ms,
-            size=len(encrypted),
+            size=size,
             content=encrypted,
         )
         unfinished = select(func.count()).where(
@@ -70,7 +71,7 @@ class EvalRunStore:
             await organization_lock(session, organization)
             if await session.get(EvalRow, run.eval) is None:
                 raise NotFound(f"No eval found with id '{run.eval}'.", param="eval_id")
-            await check_room(session, organization, len(encrypted), quota_bytes=self._quota_bytes)
+            await check_room(session, organization, size, quota_bytes=self._quota_bytes)
             if (await session.scalar(unfinished) or 0) >= MAX_UNFINISHED:
                 raise RateLimited(
                     f"You have {MAX_UNFINISHED} eval runs that have not ended, which is the limit.", retry_after_s=10

@@ -41,13 +41,16 @@ class RowGrading:
         source: DataSource,
         criteria: Sequence[Criterion],
         answers: EvalAnswers,
+        computing: asyncio.Lock,
         *,
         patience_s: float = PATIENCE_S,
     ) -> None:
+        """`computing` is held while a row is graded: all runs together leave time to the worker's other work."""
         self._run = run
         self._source = source
         self._criteria = criteria
         self._answers = answers
+        self._computing = computing
         self._patience_s = patience_s
 
     async def of(self, number: int, row: Item) -> Item:
@@ -71,13 +74,15 @@ class RowGrading:
         return sample_of(source, question, said)
 
     async def _result(self, criterion: Criterion, number: int, place: int, answer: GradedAnswer) -> Result:
-        questions = await asyncio.to_thread(model_questions, criterion.grader, answer)
+        async with self._computing:
+            questions = await asyncio.to_thread(model_questions, criterion.grader, answer)
         said = {
             # The names of graders are no text that a header can carry.
             name: await self._ask(asked, f"{self._run.id}-{number}-{place}-{order}")
             for order, (name, asked) in enumerate(questions.items())
         }
-        found = await asyncio.to_thread(grade, criterion.grader, answer, said)
+        async with self._computing:
+            found = await asyncio.to_thread(grade, criterion.grader, answer, said)
         return Result(
             criterion.name,
             criterion.type,

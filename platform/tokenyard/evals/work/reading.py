@@ -1,15 +1,16 @@
 """The rows of a run: lines of a file, or what stood in the request."""
 
-from collections.abc import Iterable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 
 import msgspec
 
 from tokenyard.core.datasets.lines import Line, LineProblem, LineReader
 from tokenyard.core.errors import NotFound
-from tokenyard.core.ids import FileId
-from tokenyard.evals.item_schema import item_problem
-from tokenyard.evals.parsing import json_problem
+from tokenyard.core.ids import FileId, OrganizationId
+from tokenyard.core.schemas import json_problem
+from tokenyard.evals.item_schema import ItemSchema
 from tokenyard.evals.ports import Json, RowsFiles
 from tokenyard.evals.runs.data_source import CompletionsSource, GivenRow, GivenRows, data_source_of
 from tokenyard.evals.runs.run import EvalRun, Item, RunContent
@@ -23,7 +24,10 @@ _OUTPUT_TEXT = "output_text"
 class RowsProblem(Exception):
     """What is wrong with the rows; `place` is where, as a line of a file or a field of the request."""
 
+    code = "invalid_rows"
+
     def __init__(self, place: str, message: str) -> None:
+        message = message.replace("\x00", "\\u0000")  # PostgreSQL carries none
         super().__init__(f"{place}: {message}" if place else message)
         self.place = place
         self.message = message
@@ -34,34 +38,41 @@ class RunRows:
         self._files = files
         self._blobs = blobs
 
-    async def read(self, run: EvalRun) -> list[Item]:
-        """Return the rows of a run, or raise `RowsProblem`."""
+    async def read(self, run: EvalRun) -> AsyncGenerator[list[Item], None]:
+        """Yield the rows of a run, never more at once than a chunk of a file has, or raise `RowsProblem`."""
         source = data_source_of(run.content.data_source).source
         if isinstance(source, GivenRows):
-            return given_rows(source.content, run.content)
-        return await self._of_file(run, FileId(source.id))
+            yield await asyncio.to_thread(given_rows, source.content, run.content)
+            return
+        rows, count = _Rows(run.content), 0
+        async with aclosing(self._lines(run.organization, FileId(source.id))) as parts:
+            async for lines in parts:
+                items = await asyncio.to_thread(rows.of_lines, lines)
+                count += len(items)
+                _check_count(count)
+                yield items
 
-    async def _of_file(self, run: EvalRun, file: FileId) -> list[Item]:
-        reader, found = LineReader(), list[Item]()
+    async def _lines(
+        self, organization: OrganizationId, file: FileId
+    ) -> AsyncGenerator[Iterable[Line | LineProblem], None]:
+        reader = LineReader()
         try:
-            await self._files.get(run.organization, file)
-            async with aclosing(self._blobs.read_stream(self._files.path(run.organization, file))) as chunks:
+            await self._files.get(organization, file)
+            async with aclosing(self._blobs.read_stream(self._files.path(organization, file))) as chunks:
                 async for chunk in chunks:
-                    found += _of_lines(reader.feed(chunk), run.content)
-                    _check_count(len(found))
+                    yield reader.feed(chunk)
         except (NotFound, FileNotFoundError):
             raise RowsProblem("", "The file was deleted.") from None
-        found += _of_lines(reader.finish(), run.content)
-        _check_count(len(found))
-        return found
+        yield reader.finish()
 
 
 def given_rows(rows: Sequence[GivenRow], content: RunContent) -> list[Item]:
-    """Return rows that stood in a request, or raise `RowsProblem`."""
+    """Return rows that stood in a request, whose JSON was checked, or raise `RowsProblem`."""
     if not rows:
         raise RowsProblem("", "There are no rows.")
     _check_count(len(rows))
-    return [_item(row, content, str(place)) for place, row in enumerate(rows)]
+    checked = _Rows(content)
+    return [checked.item(row, str(place)) for place, row in enumerate(rows)]
 
 
 def _check_count(count: int) -> None:
@@ -69,33 +80,37 @@ def _check_count(count: int) -> None:
         raise RowsProblem("", f"There are more than {MAX_ROWS} rows.")
 
 
-def _of_lines(lines: Iterable[Line | LineProblem], content: RunContent) -> list[Item]:
-    found = []
-    for line in lines:
+class _Rows:
+    """The rules for the rows of one run."""
+
+    def __init__(self, content: RunContent) -> None:
+        self._schema = ItemSchema(content.item_schema)
+        asks = content.data_source.get("type") == CompletionsSource.__struct_config__.tag
+        self._with_answers = content.with_samples and not asks
+
+    def of_lines(self, lines: Iterable[Line | LineProblem]) -> list[Item]:
+        return [self._of_line(line) for line in lines]
+
+    def item(self, row: GivenRow, place: str) -> Item:
+        if len(msgspec.json.encode(row)) > MAX_ROW_BYTES:
+            raise RowsProblem(place, f"The row has more than {MAX_ROW_BYTES} bytes.")
+        problem = self._schema.problem(row.item)
+        if problem is not None:
+            raise RowsProblem(place, f"{problem}.")
+        return Item(row.item, _given_text(row.sample, place) if self._with_answers else None)
+
+    def _of_line(self, line: Line | LineProblem) -> Item:
         if isinstance(line, LineProblem):
             raise RowsProblem(f"line {line.line}", line.message)
         place = f"line {line.number}"
+        unusable = json_problem(line.row)
+        if unusable is not None:
+            raise RowsProblem(place, f"The row is not usable: {unusable}.")
         try:
             row = msgspec.convert(line.row, GivenRow)
         except msgspec.ValidationError as error:
             raise RowsProblem(place, str(error)[:200]) from None
-        found.append(_item(row, content, place))
-    return found
-
-
-def _item(row: GivenRow, content: RunContent, place: str) -> Item:
-    unusable = json_problem(row.item)
-    if unusable is not None:
-        raise RowsProblem(place, f"The row is not usable: {unusable}.")
-    if len(msgspec.json.encode(row)) > MAX_ROW_BYTES:
-        raise RowsProblem(place, f"The row has more than {MAX_ROW_BYTES} bytes.")
-    problem = item_problem(row.item, content.item_schema)
-    if problem is not None:
-        raise RowsProblem(place, f"{problem}.")
-    source_asks = content.data_source.get("type") == CompletionsSource.__struct_config__.tag
-    if source_asks or not content.with_samples:
-        return Item(row.item)
-    return Item(row.item, _given_text(row.sample, place))
+        return self.item(row, place)
 
 
 def _given_text(sample: Json | None, place: str) -> str:

@@ -7,10 +7,11 @@ fenced by it. What came of a row is written as soon as it is known, so a run goe
 import asyncio
 import logging
 from collections import deque
+from contextlib import aclosing
 from functools import partial
 
 from tokenyard.core.clock import Clock
-from tokenyard.core.errors import InvalidRequest
+from tokenyard.core.errors import InvalidRequest, QuotaExceeded
 from tokenyard.evals.criteria import criteria_of
 from tokenyard.evals.operator_store import LEASE_MS, EvalOperatorStore, RunTaken
 from tokenyard.evals.ports import EvalAnswers
@@ -50,6 +51,7 @@ class EvalRunner:
         self._lease = lease or KeptLease(LEASE_MS)
         self._turn_s = turn_s
         self._patience_s = patience_s
+        self._computing = asyncio.Lock()
 
     async def step(self) -> None:
         """Give the run that waits for the longest time a turn."""
@@ -76,9 +78,11 @@ class EvalRunner:
             return
         if run.total is None:
             try:
-                await self._store.take_in(self._owner, run, await self._rows.read(run))
-            except RowsProblem as problem:
-                await self._store.end(self._owner, run.id, EvalRunState.FAILED, RunError("invalid_rows", str(problem)))
+                async with aclosing(self._rows.read(run)) as rows:
+                    await self._store.take_in(self._owner, run, rows)
+            except (RowsProblem, QuotaExceeded) as problem:
+                error = RunError(problem.code or "", str(problem))
+                await self._store.end(self._owner, run.id, EvalRunState.FAILED, error)
                 return
         waiting = deque(await self._store.pending(run.id))
         await self._grade(run, waiting)
@@ -112,7 +116,7 @@ class EvalRunner:
             criteria = criteria_of(content.testing_criteria)
         except InvalidRequest as error:
             raise AssertionError(f"{run.id} was checked when it was created") from error
-        return RowGrading(run, source, criteria, self._answers, patience_s=self._patience_s)
+        return RowGrading(run, source, criteria, self._answers, self._computing, patience_s=self._patience_s)
 
 
 class _Progress:

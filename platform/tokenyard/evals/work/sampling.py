@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from tokenyard.core.evaluation.questions import CHAT, Answered, NotAnswered, Question
-from tokenyard.core.graders.templates import GradedAnswer, Template, UnknownReference, value_at
+from tokenyard.core.graders.templates import MAX_TEXT, GradedAnswer, Template, UnknownReference, value_at
 from tokenyard.evals.ports import Json
 from tokenyard.evals.runs.data_source import CompletionsSource, MessagesOfItem
 from tokenyard.evals.runs.run import EvalSample, RunError
@@ -48,18 +48,22 @@ def _messages(source: CompletionsSource, item: Json) -> Iterator[Json]:
     if isinstance(wanted, MessagesOfItem):
         yield from _of_item(wanted, item)
         return
-    row = GradedAnswer(item, "")
+    row, left = GradedAnswer(item, ""), MAX_TEXT
     for message in wanted.template:
-        yield {"role": message.role, "content": "\n".join(_filled(text, row) for text in message.texts)}
+        texts = list[str]()
+        for text in message.texts:
+            texts.append(_filled(text, row, left))
+            left -= len(texts[-1])
+        yield {"role": message.role, "content": "\n".join(texts)}
 
 
-def _filled(text: str, row: GradedAnswer) -> str:
+def _filled(text: str, row: GradedAnswer, most: int) -> str:
     try:
-        filled = Template(text).filled(row)
+        filled = Template(text).filled(row, most)
     except UnknownReference as missing:
         raise UnaskableRow(f"{missing}") from None
     if filled.cut:
-        raise UnaskableRow("a message is too long once it is filled in")
+        raise UnaskableRow(f"the messages have more than {MAX_TEXT} characters once they are filled in")
     return filled.text
 
 

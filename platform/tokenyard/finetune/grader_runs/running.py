@@ -30,7 +30,11 @@ async def run_grader(grader: Grader, answer: GradedAnswer, *, key: ApiKeyId, mod
     questions = await asyncio.to_thread(model_questions, grader, answer)
     ask, run = partial(_ask, models, key), random_text()
     async with asyncio.TaskGroup() as group:
-        tasks = {name: group.create_task(ask(asked, f"grader-{run}-{name}")) for name, asked in questions.items()}
+        tasks = {
+            # The names of graders are no text that a header can carry.
+            name: group.create_task(ask(asked, f"grader-{run}-{order}"))
+            for order, (name, asked) in enumerate(questions.items())
+        }
     answers = {name: task.result() for name, task in tasks.items()}
     tokens: Counter[str] = Counter()
     for name, said in answers.items():

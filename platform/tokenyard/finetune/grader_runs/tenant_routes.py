@@ -2,7 +2,6 @@
 
 from fastapi import APIRouter
 
-from tokenyard.core.graders.templates import GradedAnswer
 from tokenyard.finetune.grader_runs.running import run_grader
 from tokenyard.finetune.grader_runs.views import (
     GraderRunView,
@@ -28,7 +27,6 @@ def grader_router(models: ModelAnswers) -> APIRouter:
     async def run_one_grader(body: RunGraderRequest, tenant: FreshFineTuningTenant) -> GraderRunView:
         """Grade one answer. What a grader asks of models is charged as requests of the key."""
         grader = checked_grader(body.grader, "grader")
-        answer = GradedAnswer(body.item, body.model_sample)
-        return GraderRunView.of(await run_grader(grader, answer, key=tenant.key, models=models))
+        return GraderRunView.of(await run_grader(grader, body.answer(), key=tenant.key, models=models))
 
     return router

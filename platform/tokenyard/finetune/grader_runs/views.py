@@ -2,8 +2,11 @@
 
 from pydantic import BaseModel, Field
 
+from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.graders.grading import GradingError
 from tokenyard.core.graders.shapes import ModelGrader
+from tokenyard.core.graders.templates import GradedAnswer
+from tokenyard.core.schemas import json_problem
 from tokenyard.finetune.grader_runs.running import GraderRun
 from tokenyard.finetune.methods.method import Json
 
@@ -21,6 +24,13 @@ class RunGraderRequest(ValidateGraderRequest):
 
     model_sample: str = Field(max_length=MAX_SAMPLE)
     item: Json = Field(default_factory=dict)
+
+    def answer(self) -> GradedAnswer:
+        """Return what is graded, or raise `InvalidRequest`."""
+        problem = json_problem(self.item)
+        if problem is not None:
+            raise InvalidRequest(f"Invalid 'item': {problem}.", param="item")
+        return GradedAnswer(self.item, self.model_sample)
 
 
 class ValidatedGraderView(BaseModel):
