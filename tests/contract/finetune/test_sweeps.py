@@ -82,7 +82,6 @@ async def test_sweeps_are_paged_newest_first(platform: Platform, http: httpx.Asy
     assert found[0] == made[-1]
     for params, wrong in (
         ({"after": "ftsweep-none"}, "after"),
-        ({"after": "a\x00"}, "after"),
         ({"limit": 21}, "limit"),
     ):
         refused = await http.get(SWEEPS, params=params)
