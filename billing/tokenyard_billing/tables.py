@@ -13,6 +13,11 @@ from tokenyard.storage.database import Base
 MODEL_LENGTH = 256
 PRICE_LENGTH = 320
 REPLICA_LENGTH = 256
+COUNTS = (
+    *("prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens"),
+    *("hosted_hours", "pinned_hours", "stored_months"),
+)
+"""The columns of charges, and of hourly usage, that say how much was used."""
 
 
 class UsageReport(Base):
@@ -58,7 +63,8 @@ class OpenRequest(Base):
 class Charge(Base):
     """One decided request, training job or hour of a fine-tune, also where the amount is 0.
 
-    `rule` is the row of the charge table. `charge_key` is the request id, the job id, or adapter and hour; `period` is
+    `rule` is the row of the charge table. `charge_key` is the request id, the job id, adapter and hour, or
+    organization and number of the gigabyte that was kept for a month, which has no project and no key; `period` is
     the month in `time_zone`; `base_model`, `service_tier` and `price` say what it was rated by; `budgets` is a JSON
     list of budget names.
     """
@@ -74,7 +80,7 @@ class Charge(Base):
     organization: Mapped[Id]
     project: Mapped[Id]
     key: Mapped[Id]
-    kind: Mapped[str] = mapped_column(String(16))  # inference, training or hosting
+    kind: Mapped[str] = mapped_column(String(16))  # inference, training, hosting or storage
     rule: Mapped[str] = mapped_column(String(32))
     endpoint: Mapped[str] = mapped_column(String(64), default="")
     end_user: Mapped[str] = mapped_column(String(MAX_END_USER_CHARS), default="")  # as the client names it, if it does
@@ -89,6 +95,7 @@ class Charge(Base):
     trained_tokens: Mapped[Count] = mapped_column(default=0)
     hosted_hours: Mapped[Count] = mapped_column(default=0)
     pinned_hours: Mapped[Count] = mapped_column(default=0)
+    stored_months: Mapped[Count] = mapped_column(default=0)
     amount: Mapped[Nano]
     budgets: Mapped[str] = mapped_column(Text, default="[]")
     admitted_at_ms: Mapped[UnixMs]
@@ -259,6 +266,7 @@ class HourlyUsage(Base):
     trained_tokens: Mapped[Count]
     hosted_hours: Mapped[Count]
     pinned_hours: Mapped[Count]
+    stored_months: Mapped[Count]
     amount: Mapped[Nano]
 
 

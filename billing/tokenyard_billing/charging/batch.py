@@ -13,7 +13,7 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars, Price, PriceStep, hosting_cost, inference_cost, training_cost
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.core.usage import MeterClaims
-from tokenyard.metering.events import AdapterHosted, StandaloneUse, TrainingFinished
+from tokenyard.metering.events import AdapterHosted, StandaloneUse, StorageHeld, TrainingFinished
 from tokenyard.storage import bulk
 from tokenyard.storage.transactional_outbox import OutboxMessage
 from tokenyard_billing.charging.charges import NewCharge, write_charges
@@ -26,7 +26,7 @@ from tokenyard_billing.pricing.prices import PriceList, UnknownPrice
 from tokenyard_billing.tables import Alarm, OpenRequest, Reservation, Waste
 from tokenyard_billing.wallets.changes import BudgetChanges, write_changes
 
-Use = TypeVar("Use", MeterClaims, TrainingFinished, AdapterHosted)
+Use = TypeVar("Use", MeterClaims, TrainingFinished, AdapterHosted, StorageHeld)
 
 
 class Taken(msgspec.Struct):
@@ -132,6 +132,11 @@ class LedgerBatch:
         self._add(NewCharge(event.charge_key, event, Rule.HOSTING, amount, ()))
         self.settled(event.organization, (), event.charge_key)
 
+    def charge_storage(self, event: StorageHeld) -> None:
+        event, price = self._rated(event)
+        self._add(NewCharge(event.charge_key, event, Rule.STORAGE, price.storage, ()))
+        self.settled(event.organization, (), event.charge_key)
+
     def waste(self, report: Report) -> None:
         """Keep a replica's work that nobody pays."""
         claims, usage = report.claims, report.usage
@@ -207,7 +212,7 @@ class LedgerBatch:
         at_ms = charge.source.admitted_at_ms
         self._spending.add(charge.scopes, at_ms, spent=charge.amount)
         # Of every scope, not only of those it was held on: a limit may be new since the request came in.
-        self._changes(charge.source.organization).add(monthly(scope, at_ms) for scope in charge.scopes)
+        self._changes(charge.source.organization).add(monthly(scope, at_ms) for scope in charge.scopes if scope)
 
     def _changes(self, organization: OrganizationId) -> BudgetChanges:
         return self._budgets.setdefault(organization, BudgetChanges(organization))

@@ -8,22 +8,20 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.usage import MeterClaims, TokenUsage
-from tokenyard.metering.events import AdapterHosted, StandaloneUse, TrainingFinished
+from tokenyard.metering.events import AdapterHosted, StandaloneUse, StorageHeld, TrainingFinished
 from tokenyard.storage import bulk
 from tokenyard_billing.charging.decision import NOTHING, Rule
 from tokenyard_billing.charging.rating import tier_of
 from tokenyard_billing.periods import HOUR_MS, TIME_ZONE, period_of
 from tokenyard_billing.stale_invoices import mark_stale
-from tokenyard_billing.tables import Charge, HourlyUsage
+from tokenyard_billing.tables import COUNTS, Charge, HourlyUsage
 
 HOSTING = "hosting"
-"""The kind of charges that no request made, so that none is counted."""
+STORAGE_KIND = "storage"
+NO_REQUESTS = (HOSTING, STORAGE_KIND)
+"""The kinds of charges that no request made, so that none is counted."""
 _HOUR = ("organization", "project", "key", "kind", "model", "price", "end_user", "hour_ms")
-_SUMMED = (
-    "requests",
-    *("prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens", "hosted_hours", "pinned_hours"),
-    "amount",
-)
+_SUMMED = ("requests", *COUNTS, "amount")
 
 
 class NewCharge(msgspec.Struct):
@@ -51,12 +49,18 @@ class NewCharge(msgspec.Struct):
         return int(isinstance(self.source, AdapterHosted) and self.source.pinned)
 
     @property
+    def stored_months(self) -> int:
+        return int(isinstance(self.source, StorageHeld))
+
+    @property
     def kind(self) -> str:
         match self.source:
             case TrainingFinished():
                 return "training"
             case AdapterHosted():
                 return HOSTING
+            case StorageHeld():
+                return STORAGE_KIND
             case _:
                 return "inference"
 
@@ -66,7 +70,7 @@ class NewCharge(msgspec.Struct):
 
     @property
     def scopes(self) -> tuple[str, str, str]:
-        """Return organization, project and key."""
+        """Return organization, project and key; what is of no project and no key has empty ones."""
         return self.source.organization, self.source.project, self.source.key
 
 
@@ -78,14 +82,14 @@ async def write_charges(session: AsyncSession, charges: Sequence[NewCharge], at_
         usage, source = charge.usage, charge.source
         used = (
             *(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, charge.trained_tokens),
-            *(charge.hosted_hours, charge.pinned_hours),
+            *(charge.hosted_hours, charge.pinned_hours, charge.stored_months),
         )
         if any(used):
             hour_ms = source.admitted_at_ms // HOUR_MS * HOUR_MS
             sums = hours.setdefault(
                 (*charge.scopes, charge.kind, source.model, source.price, charge.end_user, hour_ms), [0] * len(_SUMMED)
             )
-            for index, value in enumerate((int(charge.kind != HOSTING), *used, charge.amount)):
+            for index, value in enumerate((int(charge.kind not in NO_REQUESTS), *used, charge.amount)):
                 sums[index] += value
     rows = [dict(zip((*_HOUR, *_SUMMED), (*key, *sums), strict=True)) for key, sums in sorted(hours.items())]
     await bulk.add_up(session, HourlyUsage, rows, add=_SUMMED)
@@ -112,6 +116,7 @@ def _row(charge: NewCharge, at_ms: int) -> dict[str, object]:
         "trained_tokens": charge.trained_tokens,
         "hosted_hours": charge.hosted_hours,
         "pinned_hours": charge.pinned_hours,
+        "stored_months": charge.stored_months,
         "amount": charge.amount,
         "budgets": json.dumps(charge.budgets),
         "admitted_at_ms": source.admitted_at_ms,

@@ -26,6 +26,7 @@ class Rule(StrEnum):
     UNREPORTED = "unreported"  # the gateway is lost and no replica spoke: nothing, and an alarm
     TRAINING = "training"  # a fine-tuning job's trained tokens
     HOSTING = "hosting"  # an hour of a fine-tune that was live
+    STORAGE = "storage"  # a gigabyte that was kept for a month
 
 
 _ESTIMATED = {Rule.CLIENT_LEFT_UNREPORTED, Rule.UNREPORTED}

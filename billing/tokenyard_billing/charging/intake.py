@@ -13,6 +13,7 @@ from tokenyard.core.usage import TokenUsage
 from tokenyard.metering.events import (
     Outcome,
     StandaloneUse,
+    StorageHeld,
     TrainingFinished,
     UsageEvent,
     organization_of,
@@ -164,7 +165,11 @@ async def _charge_standalone(
     for charge_key, use in uses.items():
         if isinstance(use, TrainingFinished):
             trainings[charge_key] = use
-        elif charge_key not in charged:
+        elif charge_key in charged:
+            continue
+        elif isinstance(use, StorageHeld):
+            batch.charge_storage(use)
+        else:
             batch.charge_hosting(use)
     if trainings:
         await _finish_trainings(session, batch, trainings, charged)

@@ -8,7 +8,7 @@ from tokenyard.core.clock import HONEST_MS
 from tokenyard.core.ids import request_of
 from tokenyard.core.money import Price, PriceStep, multiplied, multiplier_at
 from tokenyard.core.usage import DEFAULT_TIER, MeterClaims
-from tokenyard.metering.events import AdapterHosted, StandaloneUse, UsageEvent
+from tokenyard.metering.events import AdapterHosted, StandaloneUse, StorageHeld, UsageEvent
 from tokenyard_billing.charging.decision import Finding
 from tokenyard_billing.pricing.prices import PriceList, UnknownPrice
 
@@ -38,7 +38,7 @@ def rate(prices: PriceList, steps: Sequence[PriceStep], use: MeterClaims | Stand
         UnknownPrice: it names a card that is not known here (a gateway read it, so it is, or was, in SQL), or no card
             has a price of its model. A card that is published later can change both.
     """
-    if isinstance(use, AdapterHosted):
+    if isinstance(use, AdapterHosted | StorageHeld):
         return Rating(_price_at(prices, steps, use, use.admitted_at_ms))
     if not prices.has_card_of(use.price):
         raise UnknownPrice(f"no rate card of the price {use.price!r} is known")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from tokenyard.core.ids import AttemptId
+from tokenyard.core.money import STORAGE
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.core.usage import MAX_END_USER_CHARS, MAX_TIER_CHARS, MeterClaims, TokenUsage
 from tokenyard.metering.events import (
@@ -11,6 +12,7 @@ from tokenyard.metering.events import (
     ReplicaReported,
     Settled,
     StandaloneUse,
+    StorageHeld,
     TrainingFinished,
     UsageEvent,
     decode_event,
@@ -22,9 +24,11 @@ from tokenyard_billing.tables import MODEL_LENGTH, PRICE_LENGTH, REPLICA_LENGTH
 MAX_TOKENS = 10**12  # far above any context; keeps every sum within 64 bits
 MAX_MS = 253_402_300_800_000  # the year 10000
 MAX_WEIGHT = 2**31
+MAX_MONTHS = 10**9  # of a gigabyte each
 MAX_BUDGETS = 64  # a request has seven at most
 _ID_LENGTH = 96
 _HOUR_LENGTH = 12  # what a charge key adds to an adapter
+_MONTH_LENGTH = 20  # and to an organization
 _BUDGET_LENGTH = 256
 _ENDPOINT_LENGTH = 64
 _TEXTS = (
@@ -35,6 +39,9 @@ _TEXTS = (
     ("base_model", MODEL_LENGTH),
     ("price", PRICE_LENGTH),
 )
+
+_TEXTS_OF = {AdapterHosted: _TEXTS[:-1], StorageHeld: (("organization", _ID_LENGTH - _MONTH_LENGTH),)}
+"""Those that must be there in what claims no price, or is of nobody but an organization."""
 
 
 class Malformed(ValueError):
@@ -57,7 +64,10 @@ def read_event(fields: Mapping[bytes, bytes], bucket: int) -> UsageEvent:
 def _problem(event: UsageEvent, bucket: int) -> str | None:
     """Return what is wrong, or None. It runs for every event, so it is plain loops."""
     if isinstance(event, AdapterHosted):
-        return _bad_hour(event) or _bad_source(event, bucket)
+        bad_adapter = _bad_text("adapter", event.adapter, _ID_LENGTH - _HOUR_LENGTH)
+        return _bad_hour(event) or bad_adapter or _bad_source(event, bucket)
+    if isinstance(event, StorageHeld):
+        return _bad_hour(event) or _bad_month(event) or _bad_source(event, bucket)
     if isinstance(event, TrainingFinished):
         source: MeterClaims | TrainingFinished = event
         counts: tuple[str, ...] = ("trained_tokens",)
@@ -101,16 +111,24 @@ def _bad_report(event: Settled | ReplicaReported | HoldExpired) -> str | None:
     return _bad_attempt(claims.attempt) or _bad_text("endpoint", claims.endpoint, _ENDPOINT_LENGTH)
 
 
-def _bad_hour(event: AdapterHosted) -> str | None:
+def _bad_hour(event: AdapterHosted | StorageHeld) -> str | None:
     if event.admitted_at_ms % HOUR_MS:
         return f"no hour begins at {event.admitted_at_ms}"
     if event.price or event.budgets:
-        return "an hour of hosting claims a price or budgets"
-    return _bad_text("adapter", event.adapter, _ID_LENGTH - _HOUR_LENGTH)
+        return "it claims a price or budgets, of which it has none"
+    return None
+
+
+def _bad_month(event: StorageHeld) -> str | None:
+    if not 0 < event.number <= MAX_MONTHS:
+        return f"number is {event.number}"
+    if (event.model, event.base_model, event.project, event.key) != (STORAGE, STORAGE, "", ""):
+        return "what is stored is of no model, project or key"
+    return None
 
 
 def _bad_source(source: MeterClaims | StandaloneUse, bucket: int) -> str | None:
-    for name, length in _TEXTS[:-1] if isinstance(source, AdapterHosted) else _TEXTS:  # which claims no price
+    for name, length in _TEXTS_OF.get(type(source), _TEXTS):
         if found := _bad_text(name, getattr(source, name), length):
             return found
     if len(source.budgets) > MAX_BUDGETS:

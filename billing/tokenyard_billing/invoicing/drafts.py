@@ -11,18 +11,10 @@ from tokenyard.core.money import NanoDollars
 from tokenyard.storage import bulk
 from tokenyard_billing.periods import TIME_ZONE, period_end_ms
 from tokenyard_billing.pricing.prices import PriceList, RatedLine, rated_lines
-from tokenyard_billing.tables import Charge, CreditGrant, Invoice, InvoiceLine, StaleInvoice
+from tokenyard_billing.tables import COUNTS, Charge, CreditGrant, Invoice, InvoiceLine, StaleInvoice
 
 DRAFT = "draft"
-_SUMMED = (
-    Charge.prompt_tokens,
-    Charge.cached_tokens,
-    Charge.completion_tokens,
-    Charge.trained_tokens,
-    Charge.hosted_hours,
-    Charge.pinned_hours,
-    Charge.amount,
-)
+_SUMMED = [getattr(Charge, name) for name in (*COUNTS, "amount")]
 
 
 class InvoiceMismatch(AssertionError):
@@ -130,18 +122,9 @@ async def _lines(
     lines: list[RatedLine] = []
     charged = 0
     for model, price, *sums in found:
-        prompt, cached, completion, trained, hosted, pinned, amount = map(int, sums)
+        *counts, amount = map(int, sums)
         charged += amount
-        lines += rated_lines(
-            model,
-            prices.by_id(price),
-            prompt_tokens=prompt,
-            cached_tokens=cached,
-            completion_tokens=completion,
-            trained_tokens=trained,
-            hosted_hours=hosted,
-            pinned_hours=pinned,
-        )
+        lines += rated_lines(model, prices.by_id(price), **dict(zip(COUNTS, counts, strict=True)))
     total = sum(line.amount for line in lines)
     if total != charged:
         raise InvoiceMismatch(f"{organization} {period}: lines sum to {total}, charges to {charged} nano-dollars")

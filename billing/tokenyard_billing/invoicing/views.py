@@ -17,7 +17,7 @@ def _per_million(rate: int) -> str:
 class InvoiceLineView(View):
     """`quantity` x `rate` nano-dollars = `amount`; `unit` says what is counted. Only tokens have a rate a million.
 
-    `kind`: input, cached_input, output, training, hosting or pinned_hosting.
+    `kind`: input, cached_input, output, training, hosting, pinned_hosting or storage.
     """
 
     model: str

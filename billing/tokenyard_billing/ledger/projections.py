@@ -32,9 +32,9 @@ class SpendingChanges:
         self._changes: dict[SpendingKey, list[int]] = {}
 
     def add(self, scopes: tuple[str, str, str], at_ms: int, *, spent: int = 0, reserved: int = 0) -> None:
-        """Count amounts for `scopes` (organization, project, key) in the month of `at_ms`."""
+        """Count amounts for `scopes` (organization, project, key; "" is none) in the month of `at_ms`."""
         month = month_of(at_ms)
-        for scope in scopes:
+        for scope in filter(None, scopes):
             sums = self._changes.setdefault(SpendingKey(scopes[0], scope, month), [0, 0])
             sums[0] += spent
             sums[1] += reserved

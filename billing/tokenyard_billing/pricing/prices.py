@@ -1,7 +1,7 @@
 """Which price holds for a model at a moment, which one an id names, and tokens x rate. In memory, without I/O."""
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Literal
 
@@ -33,7 +33,7 @@ class PriceList:
         by_version = {card.version: card for card in (*cards, *self.cards)}
         self.cards = tuple(sorted(by_version.values(), key=lambda card: card.effective_from_ms))
         self._starts_ms = [card.effective_from_ms for card in self.cards]
-        self._by_id = {price.id: price for card in self.cards for price in card.prices}
+        self._by_id = {price.id: price for card in self.cards for price in (*card.prices, card.storage_price)}
 
     def price(self, model: str, *, fine_tuned: bool, at_ms: int) -> Price | None:
         """Return what base model `model`, or an adapter of it, costs at `at_ms`; None where it has no price then."""
@@ -88,10 +88,15 @@ class PriceList:
         return price if price is not None and price.model == model else None
 
 
+Unit = Literal["tokens", "hours", "gigabyte_months"]
+_UNITS: Mapping[str, Unit] = {"hosting": "hours", "pinned_hosting": "hours", "storage": "gigabyte_months"}
+
+
 class RatedLine(msgspec.Struct, frozen=True):
     """`quantity` x `rate` nano-dollars = `amount`.
 
-    `kind`: input, cached_input, output and training are of tokens, hosting and pinned_hosting of hours.
+    `kind`: input, cached_input, output and training are of tokens, hosting and pinned_hosting of hours, storage is of
+    gigabytes that were kept for a month.
     """
 
     model: str
@@ -105,13 +110,13 @@ class RatedLine(msgspec.Struct, frozen=True):
         return NanoDollars(self.quantity * self.rate)
 
     @property
-    def unit(self) -> Literal["tokens", "hours"]:
+    def unit(self) -> Unit:
         return unit_of(self.kind)
 
 
-def unit_of(kind: str) -> Literal["tokens", "hours"]:
+def unit_of(kind: str) -> Unit:
     """Return what the lines of a kind count."""
-    return "hours" if kind in ("hosting", "pinned_hosting") else "tokens"
+    return _UNITS.get(kind, "tokens")
 
 
 def rated_lines(
@@ -124,6 +129,7 @@ def rated_lines(
     trained_tokens: int,
     hosted_hours: int = 0,
     pinned_hours: int = 0,
+    stored_months: int = 0,
 ) -> tuple[RatedLine, ...]:
     """Split what `model` used into what a bill lists; kinds of which there is nothing are left out.
 
@@ -136,5 +142,6 @@ def rated_lines(
         ("training", trained_tokens, price.training),
         ("hosting", hosted_hours, price.hosting),
         ("pinned_hosting", pinned_hours, price.pinned_hosting),
+        ("storage", stored_months, price.storage),
     )
     return tuple(RatedLine(model, price.id, kind, quantity, rate) for kind, quantity, rate in kinds if quantity)

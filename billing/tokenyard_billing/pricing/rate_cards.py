@@ -12,6 +12,7 @@ import yaml
 from tokenyard.core.ids import PriceId
 from tokenyard.core.money import (
     NANO_PER_DOLLAR,
+    STORAGE,
     InexactAmount,
     NanoDollars,
     Price,
@@ -33,6 +34,7 @@ FINE_TUNED = "/fine-tuned"
 # They keep holds, charges and their sums within 64 bits.
 MAX_RATE = NanoDollars(NANO_PER_DOLLAR)  # for a token
 MAX_HOUR_RATE = NanoDollars(1_000 * NANO_PER_DOLLAR)
+MAX_MONTH_RATE = MAX_HOUR_RATE
 _YEAR_9999_MS = 253_370_764_800_000
 
 # No control characters: PostgreSQL's texts hold no zero byte.
@@ -64,26 +66,37 @@ class StatedModelRates(StatedRates, frozen=True, forbid_unknown_fields=True):
     fine_tuned: StatedTunedRates | None = None
 
 
-class StatedCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A card as people write it, in a YAML file or a request. `effective_from`: ISO 8601 with its time zone."""
+class StatedCard(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A card as people write it, in a YAML file or a request. `effective_from`: ISO 8601 with its time zone.
+
+    `storage_gb_month` is dollars for a gigabyte that is kept for a month of 720 hours; without it storage is free.
+    """
 
     version: _Name
     effective_from: str
     currency: str
     models: dict[_Name, StatedModelRates]
+    storage_gb_month: str | None = None
 
 
-class RateCard(msgspec.Struct, frozen=True):
+class RateCard(msgspec.Struct, frozen=True, omit_defaults=True):
     """One card. Comments and spelling of the file are not part of it."""
 
     version: str
     effective_from_ms: int
     prices: tuple[Price, ...]
+    storage: NanoDollars = NanoDollars(0)
 
     @property
     def canonical(self) -> bytes:
         """The card as JSON with sorted keys: what SQL keeps, and what the checksum is of."""
         return msgspec.json.encode(self, order="sorted")
+
+    @property
+    def storage_price(self) -> Price:
+        """The price of a gigabyte that is kept for a month."""
+        free = NanoDollars(0)
+        return Price(PriceId(f"{self.version}/{STORAGE}"), STORAGE, free, free, free, free, storage=self.storage)
 
     @property
     def sha256(self) -> str:
@@ -109,7 +122,10 @@ def read_rate_card(stated: StatedCard) -> RateCard:
     prices = tuple(price for model in sorted(stated.models) for price in _prices(stated, model))
     if len({price.id for price in prices}) < len(prices):
         raise InvalidRateCard("a model's name ends in /fine-tuned")
-    return RateCard(stated.version, _instant_ms(stated.effective_from), prices)
+    if STORAGE in stated.models:
+        raise InvalidRateCard(f"no model can be called {STORAGE!r}: the price of what is stored is")
+    storage = _month_rate(stated.storage_gb_month or "0")
+    return RateCard(stated.version, _instant_ms(stated.effective_from), prices, storage)
 
 
 def stated_card(content: object) -> StatedCard:
@@ -222,6 +238,13 @@ def _hour_rate(model: str, what: str, text: str) -> NanoDollars:
     rate = _rate(model, what, text, from_dollars)
     if rate > MAX_HOUR_RATE:
         raise InvalidRateCard(f"{model}: {what} is above a thousand dollars an hour")
+    return rate
+
+
+def _month_rate(text: str) -> NanoDollars:
+    rate = _rate(STORAGE, "storage_gb_month", text, from_dollars)
+    if rate > MAX_MONTH_RATE:
+        raise InvalidRateCard(f"{STORAGE}: storage_gb_month is above a thousand dollars")
     return rate
 
 

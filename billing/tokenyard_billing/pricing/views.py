@@ -22,6 +22,10 @@ Rate = Annotated[str, Field(max_length=32, description="Dollars for a million to
 
 HourRate = Annotated[str, Field(max_length=32, description="Dollars for an hour, such as 0.02.")]
 
+MonthRate = Annotated[
+    str, Field(max_length=32, description="Dollars for a gigabyte that is kept for a month of 720 hours, such as 0.03.")
+]
+
 
 class Rates(BaseModel, extra="forbid"):
     input: Rate
@@ -55,6 +59,7 @@ class NewRateCard(BaseModel, extra="forbid"):
     effective_from: Annotated[str, Field(max_length=64, description="ISO 8601 with its time zone.")]
     currency: str
     models: Annotated[dict[Name, ModelRates], Field(min_length=1)]
+    storage_gb_month: MonthRate | None = None
 
     def card(self) -> RateCard:
         """Return the card; one that cannot be used raises `InvalidRateCard`."""
@@ -106,7 +111,13 @@ def _per_million(rate: int) -> str:
     return to_dollars(rate * 1_000_000)
 
 
+def _storage(canonical: str) -> str | None:
+    storage = read_canonical(canonical).storage
+    return to_dollars(storage) if storage else None
+
+
 class RateCardView(RateCardHead):
     """A whole card."""
 
     models: Annotated[dict[str, ModelRates], BeforeValidator(_models), of("card")]
+    storage_gb_month: Annotated[MonthRate | None, BeforeValidator(_storage), of("card")]

@@ -113,6 +113,7 @@ class ChargeView(View):
     trained_tokens: int
     hosted_hours: int
     pinned_hours: int
+    stored_months: int
     amount: int
     amount_dollars: Annotated[Dollars, of("amount")]
     budgets: _Names

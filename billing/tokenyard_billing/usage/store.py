@@ -8,19 +8,15 @@ from sqlalchemy import ColumnElement, func, null, select
 from tokenyard.core.ids import OrganizationId
 from tokenyard.storage.database import Database
 from tokenyard_billing.periods import TIME_ZONE, period_end_ms, period_start_ms
-from tokenyard_billing.tables import HourlyUsage
+from tokenyard_billing.tables import COUNTS, HourlyUsage
 
 _GROUPS = ("organization", "project", "key", "model", "price", "end_user")
-_COUNTS = (
-    "requests",
-    *("prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens", "hosted_hours", "pinned_hours"),
-    "amount",
-)
+_SUMMED = ("requests", *COUNTS, "amount")
 
 
 class UsageSum(msgspec.Struct, frozen=True):
     """Usage summed over one bucket and group; `amount` in nano-dollars. Ungrouped fields are None; `end_user` is empty
-    where requests named none.
+    where requests named none, `project` and `key` where it is of none.
     """
 
     bucket_ms: int
@@ -37,6 +33,7 @@ class UsageSum(msgspec.Struct, frozen=True):
     trained_tokens: int
     hosted_hours: int
     pinned_hours: int
+    stored_months: int
     amount: int
 
 
@@ -84,7 +81,7 @@ async def load_sums(
         select(
             bucket,
             *(grouped.get(name, null()) for name in _GROUPS),
-            *(func.sum(getattr(HourlyUsage, name)) for name in _COUNTS),
+            *(func.sum(getattr(HourlyUsage, name)) for name in _SUMMED),
         )
         .where(HourlyUsage.hour_ms >= wanted.from_ms, HourlyUsage.hour_ms < wanted.to_ms, *conditions)
         .group_by(bucket, *grouped.values())

@@ -17,6 +17,7 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.web.auth import BillingTenant
 from tokenyard.web.queries import list_query, list_values
 from tokenyard_billing.pricing.prices import PriceList, rated_lines
+from tokenyard_billing.tables import COUNTS
 from tokenyard_billing.usage.store import UsageFilter, UsageStore, UsageSum
 from tokenyard_billing.usage.views import BucketPage, CompletionsResult, CostResult
 from tokenyard_billing.usage.windows import WIDTHS_MS, SpanQuery, Window
@@ -116,13 +117,6 @@ async def _sums(
 
 def _by_line(prices: PriceList, found: UsageSum) -> list[CostResult]:
     lines = rated_lines(
-        found.model or "",
-        prices.by_id(found.price or ""),
-        prompt_tokens=found.prompt_tokens,
-        cached_tokens=found.cached_tokens,
-        completion_tokens=found.completion_tokens,
-        trained_tokens=found.trained_tokens,
-        hosted_hours=found.hosted_hours,
-        pinned_hours=found.pinned_hours,
+        found.model or "", prices.by_id(found.price or ""), **{name: getattr(found, name) for name in COUNTS}
     )
     return [CostResult.of(found, line.amount, line=line) for line in lines]

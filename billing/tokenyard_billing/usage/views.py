@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from tokenyard.core.money import NANO_PER_DOLLAR, to_dollars
 from tokenyard.web.pages import Identified
-from tokenyard_billing.pricing.prices import RatedLine
+from tokenyard_billing.pricing.prices import RatedLine, Unit
 from tokenyard_billing.usage.store import UsageSum
 from tokenyard_billing.usage.windows import Window
 from tokenyard_billing.views import Dollars, View, of
@@ -49,6 +49,7 @@ class UsageFigures(View):
     """Charged usage; `cached_tokens` are among `prompt_tokens`, `amount` is nano-dollars.
 
     `hosted_hours` are those of fine-tunes that were live, but for those in memory at all times: `pinned_hours`.
+    `stored_months` are gigabytes that were kept for a month.
     """
 
     object: Literal["usage"] = "usage"
@@ -59,6 +60,7 @@ class UsageFigures(View):
     trained_tokens: int
     hosted_hours: int
     pinned_hours: int
+    stored_months: int
     amount: int
     amount_dollars: Annotated[Dollars, of("amount")]
 
@@ -127,7 +129,7 @@ class CostAmount(BaseModel):
 
 
 class CostResult(BaseModel):
-    """OpenAI's `organization.costs.result`, and `user_id`; `line_item` is a model and a kind of token, or of hour."""
+    """OpenAI's `organization.costs.result`, and `user_id`; `line_item` is a model and a kind, or storage."""
 
     object: Literal["organization.costs.result"] = "organization.costs.result"
     amount: CostAmount
@@ -136,16 +138,16 @@ class CostResult(BaseModel):
     user_id: str | None
     api_key_id: str | None
     quantity: int | None
-    quantity_unit: Literal["tokens", "hours"] | None
+    quantity_unit: Unit | None
 
     @classmethod
     def of(cls, found: UsageSum, amount: int, line: RatedLine | None = None) -> Self:
         return cls(
             amount=CostAmount(value=amount / NANO_PER_DOLLAR, exact=to_dollars(amount)),
             line_item=None if line is None else f"{line.model}, {line.kind}",
-            project_id=found.project,
+            project_id=found.project or None,
             user_id=found.end_user or None,
-            api_key_id=found.key,
+            api_key_id=found.key or None,
             quantity=None if line is None else line.quantity,
             quantity_unit=None if line is None else line.unit,
         )

@@ -28,6 +28,7 @@ from tokenyard.clients.replica import ReplicaClient
 from tokenyard.files.loops import cleaning_loop
 from tokenyard.files.operator_store import FileOperatorStore
 from tokenyard.files.store import FileStore
+from tokenyard.files.stored_months import StoredMonths
 from tokenyard.finetune.loops import finetune_loops
 from tokenyard.finetune.operator_store import files_in_use
 from tokenyard.limits.sweeper import Sweeper
@@ -115,6 +116,9 @@ def _model_loops(
             policy=training_policy(foundation.settings),
             folders_kept_ms=foundation.settings.job_folders_ms,
         ),
+        StoredMonths(
+            database, foundation.quota, foundation.tenancy_operator.organization_ids, foundation.outbox, clock
+        ).loop(),
         cleaning_loop(FileOperatorStore(database, clock, files_in_use), files, foundation.blobs),
         *answer_loops(foundation.answers_operator),
         *eval_worker_loops(

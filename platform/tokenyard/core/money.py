@@ -76,12 +76,18 @@ def to_dollars(amount: int) -> str:
     return f"{sign}{dollars}.{decimals}"
 
 
+STORAGE = "storage"
+"""What stands in place of a model where the use is of storage."""
+
+
 class Price(msgspec.Struct, frozen=True, omit_defaults=True):
     """The rates of one model on one dated rate card, in whole nano-dollars for one token.
 
-    `hosting` and `pinned_hosting` are for one hour of a fine-tune; cards from before there were any state neither.
+    `hosting` and `pinned_hosting` are for one hour of a fine-tune, `storage` is for a gigabyte kept for a month; cards
+    from before there were any state none.
 
-    `id` is `<rate card>/<model>` for a base model and `<rate card>/<model>/fine-tuned` for its adapters.
+    `id` is `<rate card>/<model>` for a base model, `<rate card>/<model>/fine-tuned` for its adapters, and
+    `<rate card>/storage` for what is stored.
     """
 
     id: PriceId
@@ -92,6 +98,7 @@ class Price(msgspec.Struct, frozen=True, omit_defaults=True):
     training: NanoDollars
     hosting: NanoDollars = NanoDollars(0)
     pinned_hosting: NanoDollars = NanoDollars(0)
+    storage: NanoDollars = NanoDollars(0)
 
 
 class PriceStep(msgspec.Struct, frozen=True):
@@ -156,6 +163,7 @@ def multiplied(price: Price, multiplier: Multiplier) -> Price:
         training=rate(price.training),
         hosting=rate(price.hosting),
         pinned_hosting=rate(price.pinned_hosting),
+        storage=rate(price.storage),
     )
 
 

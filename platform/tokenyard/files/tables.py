@@ -1,4 +1,4 @@
-"""Tables of files."""
+"""Tables of files, and of what an organization has stored for how long."""
 
 from sqlalchemy import Index, String
 from sqlalchemy.orm import Mapped, mapped_column
@@ -23,3 +23,18 @@ class FileRow(Base):
     created_at_ms: Mapped[UnixMs]
     expires_at: Mapped[UnixSeconds | None]
     summary: Mapped[Json | None]
+
+
+class StoredMonthsRow(Base):
+    """How much an organization has kept, counted in whole gigabyte-months: `months` of them, and `byte_hours` more.
+
+    `next_hour_ms` is the hour of UTC that is counted next.
+    """
+
+    __tablename__ = "files_stored_months"
+    __table_args__ = (Index("ix_files_stored_months_due", "next_hour_ms"),)
+
+    organization: Mapped[Id] = mapped_column(primary_key=True)
+    byte_hours: Mapped[Count]
+    months: Mapped[Count]
+    next_hour_ms: Mapped[UnixMs]

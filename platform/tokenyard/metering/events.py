@@ -5,6 +5,7 @@ from enum import StrEnum
 import msgspec
 
 from tokenyard.core.ids import AdapterId, ApiKeyId, JobId, OrganizationId, PriceId, ProjectId
+from tokenyard.core.money import STORAGE
 from tokenyard.core.usage import MeterClaims, TokenUsage
 
 HOUR_MS = 3_600_000
@@ -87,9 +88,31 @@ class AdapterHosted(msgspec.Struct, frozen=True, tag="adapter_hosted"):
         return f"{self.adapter}:{self.admitted_at_ms // HOUR_MS}"
 
 
-StandaloneUse = TrainingFinished | AdapterHosted
+class StorageHeld(msgspec.Struct, frozen=True, tag="storage_held"):
+    """An organization has kept a gigabyte (10^9 bytes) for one more month (720 hours), the `number`-th of all.
+
+    `admitted_at_ms` is the hour of UTC that completed it. It belongs to no project and to no key, and nobody claims a
+    price: the hour decides.
+    """
+
+    organization: OrganizationId
+    number: int
+    admitted_at_ms: int
+    model: str = STORAGE
+    base_model: str = STORAGE
+    project: ProjectId = ProjectId("")
+    key: ApiKeyId = ApiKeyId("")
+    price: PriceId = PriceId("")
+    budgets: tuple[str, ...] = ()
+
+    @property
+    def charge_key(self) -> str:
+        return f"{self.organization}:{STORAGE}:{self.number}"
+
+
+StandaloneUse = TrainingFinished | AdapterHosted | StorageHeld
 """What no request used: it has no two witnesses, and is charged as it stands, once for its `charge_key`."""
-UsageEvent = Settled | ReplicaReported | HoldExpired | TrainingFinished | AdapterHosted
+UsageEvent = Settled | ReplicaReported | HoldExpired | TrainingFinished | AdapterHosted | StorageHeld
 
 _ENCODER = msgspec.json.Encoder()
 _DECODER: msgspec.json.Decoder[UsageEvent] = msgspec.json.Decoder(UsageEvent)

@@ -94,6 +94,11 @@ class TenancyOperatorStore:
             part = part_of_list(select(OrganizationRow), *columns, after=last, limit=limit, newest_first=False)
             return [OrganizationView.model_validate(row) for row in await session.scalars(part)]
 
+    async def organization_ids(self) -> list[OrganizationId]:
+        """Return the ids of all of them."""
+        async with self._database.reading() as session:
+            return [OrganizationId(name) for name in await session.scalars(select(OrganizationRow.id))]
+
     async def organization(self, reference: str) -> OrganizationView:
         async with self._database.reading() as session:
             return OrganizationView.model_validate(await _organization(session, reference))

@@ -22,7 +22,7 @@ from tokenyard_billing.wallets.budgets import SqlBudgets
 
 CLIENTS = 6
 LOOKS = 12
-ENDINGS = ("completed", "left", "lost", "failed", "silent", "late", "elsewhere", "job", "hour", "grant")
+ENDINGS = ("completed", "left", "lost", "failed", "silent", "late", "elsewhere", "job", "hour", "month", "grant")
 
 
 class Load:
@@ -33,6 +33,7 @@ class Load:
         self._books = books
         self._dying = dying
         self._chance = random.Random(7)
+        self._months = 0
 
     async def client(self, organization: OrganizationId) -> None:
         while not self.over:
@@ -41,6 +42,9 @@ class Load:
                     await self._job()
                 case "hour":
                     await self._books.host(new_adapter_id())
+                case "month":
+                    self._months += 1
+                    await self._books.keep(organization, self._months)
                 case "grant":
                     await self._books.grant(organization, key=new_request_id())
                 case "silent" | "late":

@@ -191,6 +191,10 @@ class MoneyMachine(RuleBasedStateMachine):
         owner = self._tenant(tenant)
         self._do(self.actions.host(owner, owner.keys[key], adapter, pinned=pinned))
 
+    @rule(tenant=PAIR, number=st.integers(1, 3))
+    def keep(self, tenant: int, number: int) -> None:
+        self._do(self.actions.keep(self._tenant(tenant), number))
+
     # Loops
 
     @rule(gateway=PAIR, plan=PLANS)

@@ -19,6 +19,7 @@ from support.billing.stand import (
     budget_outbox,
     claims,
     hosted,
+    kept,
     reconciler,
     reported,
     send,
@@ -117,6 +118,11 @@ class BusyBooks:
         """Let an hour begin in which the adapter is live."""
         hour_ms = self.clock.now_ms() // HOUR_MS * HOUR_MS
         await send(self.redis, msgspec.structs.replace(hosted(adapter), admitted_at_ms=hour_ms))
+
+    async def keep(self, organization: OrganizationId, number: int) -> None:
+        """Let a gigabyte be kept for one more month, the `number`-th."""
+        hour_ms = self.clock.now_ms() // HOUR_MS * HOUR_MS
+        await send(self.redis, msgspec.structs.replace(kept(number, organization=organization), admitted_at_ms=hour_ms))
 
     async def admit(
         self,

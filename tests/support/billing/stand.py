@@ -27,6 +27,7 @@ from tokenyard.metering.events import (
     Outcome,
     ReplicaReported,
     Settled,
+    StorageHeld,
     TrainingFinished,
     UsageEvent,
     organization_of,
@@ -186,6 +187,11 @@ def hosted(
     """An hour of a fine-tune, the so many-th behind that of `MARCH_MS`."""
     at_ms = (MARCH_MS // HOUR_MS + hour) * HOUR_MS
     return AdapterHosted(organization, PROJECT, KEY, AdapterId(adapter), model, MODEL, at_ms, pinned)
+
+
+def kept(number: int, hour: int = 0, organization: OrganizationId = ACME) -> StorageHeld:
+    """The so many-th gigabyte that was kept for a month, complete the so many-th hour behind that of `MARCH_MS`."""
+    return StorageHeld(organization, number, (MARCH_MS // HOUR_MS + hour) * HOUR_MS)
 
 
 async def send(redis: Redis, *events: UsageEvent) -> None:

@@ -22,18 +22,18 @@ from tokenyard_billing.pricing.rate_cards import (
 SHIPPED = Path(__file__).parents[3] / "billing" / "prices"
 SHIPPED_CARDS = tuple(load_rate_cards(SHIPPED).values())
 SHIPPED_MODEL = "smollm2-135m-instruct"
-HOUR, PINNED_HOUR = NanoDollars(300), NanoDollars(700)
+HOUR, PINNED_HOUR, GB_MONTH = NanoDollars(300), NanoDollars(700), NanoDollars(900)
 
 
 def with_hosting(card: RateCard) -> RateCard:
-    """Return a card on which hours of fine-tunes cost something."""
+    """Return a card on which hours of fine-tunes, and what is stored, cost something."""
     prices = (
         msgspec.structs.replace(price, hosting=HOUR, pinned_hosting=PINNED_HOUR)
         if price.id.endswith(FINE_TUNED)
         else price
         for price in card.prices
     )
-    return msgspec.structs.replace(card, prices=tuple(prices))
+    return msgspec.structs.replace(card, prices=tuple(prices), storage=GB_MONTH)
 
 
 HOSTING_CARDS = tuple(map(with_hosting, SHIPPED_CARDS))

@@ -27,6 +27,7 @@ from tokenyard.metering.events import (
     Outcome,
     ReplicaReported,
     Settled,
+    StorageHeld,
     encode_event,
 )
 from tokenyard.metering.stream import USAGE_TOPIC
@@ -170,7 +171,7 @@ class MoneyActions:
     async def host(self, tenant: Tenant, key: ApiKeyId, adapter: int, *, pinned: bool) -> None:
         """An hour begins in which a fine-tune is live, or it is told again that it did."""
         now_ms = self.stand.clock.now_ms()
-        event = AdapterHosted(
+        event: AdapterHosted | StorageHeld = AdapterHosted(
             organization=tenant.organization,
             project=tenant.project,
             key=key,
@@ -180,7 +181,15 @@ class MoneyActions:
             admitted_at_ms=now_ms // HOUR_MS * HOUR_MS,
             pinned=pinned,
         )
-        event = self.told.hours.setdefault(event.charge_key, event)
+        event = self.told.unasked.setdefault(event.charge_key, event)
+        async with self.stand.database.transaction() as session:
+            await write_message(session, USAGE_TOPIC, encode_event(event), now_ms)
+
+    async def keep(self, tenant: Tenant, number: int) -> None:
+        """A gigabyte was kept for one more month, or it is told again that it was."""
+        now_ms = self.stand.clock.now_ms()
+        event: AdapterHosted | StorageHeld = StorageHeld(tenant.organization, number, now_ms // HOUR_MS * HOUR_MS)
+        event = self.told.unasked.setdefault(event.charge_key, event)
         async with self.stand.database.transaction() as session:
             await write_message(session, USAGE_TOPIC, encode_event(event), now_ms)
 

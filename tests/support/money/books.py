@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from sqlalchemy import func, select
 
 from support.billing.stand import RATE, reconciler
-from support.fakes.rate_cards import HOUR, PINNED_HOUR
+from support.fakes.rate_cards import GB_MONTH, HOUR, PINNED_HOUR
 from support.money.actions import REFUSED, MoneyActions, request_of
 from support.money.live_budgets import read_budget
 from support.money.model import LetIn, Tenant
@@ -22,7 +22,7 @@ from tokenyard.core.redis_keys import bucket_of, bucket_tag, budget, budget_in, 
 from tokenyard.core.usage import TokenUsage
 from tokenyard.limits.budget_figures import NO_LEDGER, BudgetFigures
 from tokenyard.limits.holds import SETTLED
-from tokenyard.metering.events import AdapterHosted, Outcome
+from tokenyard.metering.events import AdapterHosted, Outcome, StorageHeld
 from tokenyard.storage.database import Base
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard_billing.tables import Charge, CreditGrant, Entry, Reservation
@@ -51,8 +51,8 @@ class MoneyBooks:
                 left = state.ledger - sum(cost for one, cost in taken if name in one.claims.budgets)
                 if tenant.project in name:
                     continue  # where a limit is new, what was let in before it is not held on it
-                # An hour of a fine-tune is not let in, so nothing holds it back; Redis hears of its charge afterwards.
-                left += self._hosted(tenant, name, charged)
+                # What nobody asked for is not let in, so nothing holds it back; Redis hears of its charge afterwards.
+                left += self._unasked(tenant, name, charged)
                 self._check_spent(name, left, in_force)
                 if name in in_redis:
                     offered = in_redis[name]
@@ -130,23 +130,29 @@ class MoneyBooks:
             usage = TokenUsage(row.prompt_tokens, row.completion_tokens, row.cached_tokens)
             assert usage in one.may_be_charged(), f"{one.id} was charged {usage} by {row.rule}: {one}"
             assert row.amount == inference_cost(RATE, usage)
-        assert self.told.hours.keys() <= rows.keys()
+        assert self.told.unasked.keys() <= rows.keys()
         for key, row in rows.items():
-            if key in self.told.hours:
-                self._check_hour(self.told.hours[key], row)
+            if key in self.told.unasked:
+                self._check_unasked(self.told.unasked[key], row)
             elif key not in self.told.requests and key not in self.told.jobs:
                 assert row.amount == 0, f"{key} was never let in"
 
-    def _check_hour(self, event: AdapterHosted, row: Charge) -> None:
-        assert (row.hosted_hours, row.pinned_hours) == ((0, 1) if event.pinned else (1, 0))
-        assert (row.amount, row.rule, row.organization) == (_hour_cost(event), "hosting", event.organization)
+    def _check_unasked(self, event: AdapterHosted | StorageHeld, row: Charge) -> None:
+        hosted = isinstance(event, AdapterHosted)
+        pinned = isinstance(event, AdapterHosted) and event.pinned
+        counts = (row.hosted_hours, row.pinned_hours, row.stored_months)
+        assert counts == (int(hosted and not pinned), int(pinned), int(not hosted))
+        assert (row.amount, row.rule, row.organization) == (
+            *(_unasked_cost(event), "hosting" if hosted else "storage"),
+            event.organization,
+        )
 
-    def _hosted(self, tenant: Tenant, name: str, charged: set[str]) -> int:
-        """Return what of a budget hours of fine-tunes have taken."""
+    def _unasked(self, tenant: Tenant, name: str, charged: set[str]) -> int:
+        """Return what of a budget went to hours of fine-tunes and to storage."""
         scope = (scope_and_month(name) or (None,))[0]
         return sum(
-            _hour_cost(event)
-            for key, event in self.told.hours.items()
+            _unasked_cost(event)
+            for key, event in self.told.unasked.items()
             if key in charged
             and event.organization == tenant.organization
             and scope in (None, event.organization, event.project, event.key)
@@ -258,7 +264,9 @@ class MoneyBooks:
         await self._check_redis_equals_sql()
 
 
-def _hour_cost(event: AdapterHosted) -> int:
+def _unasked_cost(event: AdapterHosted | StorageHeld) -> int:
+    if isinstance(event, StorageHeld):
+        return GB_MONTH
     return PINNED_HOUR if event.pinned else HOUR
 
 

@@ -8,7 +8,7 @@ from support.money.processes import GatewayProcess
 from tokenyard.core.ids import ApiKeyId, JobId, OrganizationId, ProjectId
 from tokenyard.core.money import NanoDollars, inference_cost, training_cost
 from tokenyard.core.usage import MeterClaims, TokenUsage
-from tokenyard.metering.events import AdapterHosted, Outcome, TrainingFinished
+from tokenyard.metering.events import AdapterHosted, Outcome, StorageHeld, TrainingFinished
 
 NOTHING = TokenUsage(0, 0)
 
@@ -106,8 +106,8 @@ class Told:
     tenants: list[Tenant] = field(default_factory=list)
     requests: dict[str, LetIn] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
-    hours: dict[str, AdapterHosted] = field(default_factory=dict)
-    """Of fine-tunes, by charge key."""
+    unasked: dict[str, AdapterHosted | StorageHeld] = field(default_factory=dict)
+    """Hours of fine-tunes and months of gigabytes, for which nobody asked, by charge key."""
     redis_lost: bool = False
 
     def open(self) -> Iterator[LetIn]:

@@ -73,7 +73,7 @@ class MoneyStand:
 
     async def welcome(self, *organizations: OrganizationId, monthly_spend: int) -> None:
         """Begin with new tenants, whose project alone has no monthly limit; what was told to others is done with."""
-        self.told.requests, self.told.jobs, self.told.hours, self.told.redis_lost = {}, {}, {}, False
+        self.told.requests, self.told.jobs, self.told.unasked, self.told.redis_lost = {}, {}, {}, False
         self.told.tenants = [Tenant(organization) for organization in organizations]
         async with self.database.transaction() as session:
             for tenant in self.told.tenants:

@@ -53,6 +53,30 @@ def test_a_cards_checksum_never_changes_with_the_code(tmp_path: Path) -> None:
     assert card.sha256 == "456744302e63a5069f42cc0b66532053943d166d8f5ed2e30644de2f998c747c"
 
 
+def test_what_is_stored_has_a_price_of_its_own(tmp_path: Path) -> None:
+    write(tmp_path, "a.yaml", version="2026-01", start="2026-01-01T00:00:00Z")
+    (tmp_path / "a.yaml").write_text((tmp_path / "a.yaml").read_text() + 'storage_gb_month: "0.03"\n')
+    [card] = cards_of(tmp_path)
+    prices = PriceList([card])
+    assert prices.price_of_use("storage", fine_tuned=False, at_ms=MARCH_MS) == card.storage_price
+    assert (card.storage_price.id, card.storage_price.storage) == ("2026-01/storage", 30_000_000)
+    assert prices.by_id(card.storage_price.id) == card.storage_price
+    assert read_stored_card(card.canonical.decode(), card.sha256) == card
+
+
+@pytest.mark.parametrize("rate", ["-1", "1001", "0.0000000001", "free"])
+def test_a_wrong_price_of_what_is_stored_is_refused(tmp_path: Path, rate: str) -> None:
+    write(tmp_path, "a.yaml", version="2026-01", start="2026-01-01T00:00:00Z")
+    (tmp_path / "a.yaml").write_text((tmp_path / "a.yaml").read_text() + f'storage_gb_month: "{rate}"\n')
+    with pytest.raises(InvalidRateCard, match="storage_gb_month"):
+        cards_of(tmp_path)
+
+
+def test_no_model_can_take_the_name_of_what_is_stored() -> None:
+    with pytest.raises(InvalidRateCard, match="'storage'"):
+        rate_card("2026-02", MARCH_MS, model="storage")
+
+
 def test_a_stored_card_is_whole_and_proves_itself() -> None:
     card = rate_card("2026-02", MARCH_MS)
     assert read_stored_card(card.canonical.decode(), card.sha256) == card

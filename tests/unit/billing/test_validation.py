@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from support.billing.stand import ACME, claims, expired, hosted, reported, settled, trained, usage
-from tokenyard.core.ids import AttemptId
+from support.billing.stand import ACME, claims, expired, hosted, kept, reported, settled, trained, usage
+from tokenyard.core.ids import ApiKeyId, AttemptId, OrganizationId
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.core.usage import MeterClaims
 from tokenyard.metering.events import UsageEvent, encode_event
@@ -22,6 +22,7 @@ GOOD = [
     expired(claims("req_a", 12)),
     trained("ftjob-1", 0),
     hosted("ad_1"),
+    kept(1),
 ]
 BAD: list[tuple[UsageEvent, str]] = [
     (settled(claims("req_a"), usage(1, -1)), "completion_tokens"),
@@ -50,6 +51,13 @@ BAD: list[tuple[UsageEvent, str]] = [
     (expired(claims("req_a", admitted_at_ms=10**15)), "admitted_at_ms"),
     (trained("ftjob-1", -1), "trained_tokens"),
     (trained("", 1), "job"),
+    (kept(0), "number"),
+    (kept(10**10), "number"),
+    (kept(1, organization=OrganizationId("o" * 80)), "organization"),
+    (msgspec.structs.replace(kept(1), key=ApiKeyId("key_1")), "no model, project or key"),
+    (msgspec.structs.replace(kept(1), model="m"), "no model, project or key"),
+    (msgspec.structs.replace(kept(1), admitted_at_ms=1), "no hour"),
+    (msgspec.structs.replace(kept(1), budgets=("b",)), "claims"),
     (hosted(""), "adapter"),
     (hosted("a" * 90), "adapter"),
     (hosted("ad_1", model=""), "model"),

@@ -3,12 +3,12 @@
 from sqlalchemy import case, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tokenyard_billing.charging.charges import HOSTING
+from tokenyard_billing.charging.charges import NO_REQUESTS
 from tokenyard_billing.ledger.journal import CORRECTION, AccountName
 from tokenyard_billing.periods import HOUR_MS
 from tokenyard_billing.proof.checks.comparison import EXAMPLES, Side, broken, compare, month_of
 from tokenyard_billing.proof.views import Difference
-from tokenyard_billing.tables import Balance, Charge, Entry, HourlyUsage, Transaction
+from tokenyard_billing.tables import COUNTS, Balance, Charge, Entry, HourlyUsage, Transaction
 
 
 async def check_journal(session: AsyncSession) -> list[Difference]:
@@ -46,13 +46,12 @@ async def check_charges(session: AsyncSession) -> list[Difference]:
 async def check_hourly_usage(session: AsyncSession) -> list[Difference]:
     """Hourly usage is the sum of its charges, row by row: errors of two rows never cancel."""
     key = ("organization", "project", "key", "kind", "model", "price", "end_user")
-    counts = ("prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens", "hosted_hours", "pinned_hours")
-    amounts = (*counts, "amount")
+    amounts = (*COUNTS, "amount")
     used = [getattr(Charge, name) for name in amounts]
     charges = select(
         *(getattr(Charge, name) for name in key),
         (Charge.admitted_at_ms // HOUR_MS * HOUR_MS).label("hour_ms"),
-        case((Charge.kind == HOSTING, 0), else_=1).label("requests"),
+        case((Charge.kind.in_(NO_REQUESTS), 0), else_=1).label("requests"),
         *used,
     ).where(or_(*(column != 0 for column in used)))
     hours = select(*(getattr(HourlyUsage, name) for name in (*key, "hour_ms", "requests", *amounts)))

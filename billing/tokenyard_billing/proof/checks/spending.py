@@ -31,5 +31,8 @@ def _by_scope(
     by_key = select(*keys, func.sum(table.amount).label("amount")).where(*wanted).group_by(*keys).cte().c
     each = (by_key.organization, by_key.project, by_key.key)
     return union_all(
-        *(select(by_key.organization, scope.label("scope"), by_key.month, by_key.amount) for scope in each)
+        *(
+            select(by_key.organization, scope.label("scope"), by_key.month, by_key.amount).where(scope != "")
+            for scope in each
+        )
     )
