@@ -149,9 +149,9 @@ async def test_a_store_that_hangs_takes_so_many_threads_and_no_more(
 async def test_however_many_wait_for_a_store_that_hangs_what_is_on_the_disk_is_served(
     s3_url: str, blobs: BlobStore, proxy: FaultyProxy, tmp_path: Path
 ) -> None:
-    files = replica_files(s3_url, tmp_path, BoundedCalls("download", limit_s=LIMIT_S))
     known = await publish_files(blobs, "known", b"small")
-    (await files.fetch(known)).release()
+    (await replica_files(s3_url, tmp_path).fetch(known)).release()  # while the store is well, it may take its time
+    files = replica_files(s3_url, tmp_path, BoundedCalls("download", limit_s=LIMIT_S))
     residency = Residency(Engine(), files, capacity=4)
     proxy.left = 0
     cold = [msgspec.structs.replace(known, name=f"cold-{n}", digest=f"{n:064x}") for n in range(200)]
