@@ -37,20 +37,17 @@ class NewCharge(msgspec.Struct):
     transaction: str | None = None
 
     @property
-    def trained_tokens(self) -> int:
-        return self.source.trained_tokens if isinstance(self.source, TrainingFinished) else 0
-
-    @property
-    def hosted_hours(self) -> int:
-        return int(isinstance(self.source, AdapterHosted) and not self.source.pinned)
-
-    @property
-    def pinned_hours(self) -> int:
-        return int(isinstance(self.source, AdapterHosted) and self.source.pinned)
-
-    @property
-    def stored_months(self) -> int:
-        return int(isinstance(self.source, StorageHeld))
+    def counts(self) -> dict[str, int]:
+        """How much was used, by each of `COUNTS`, in their order."""
+        found = dict.fromkeys(COUNTS, 0) | msgspec.structs.asdict(self.usage)
+        match self.source:
+            case TrainingFinished():
+                found["trained_tokens"] = self.source.trained_tokens
+            case AdapterHosted():
+                found["pinned_hours" if self.source.pinned else "hosted_hours"] = 1
+            case StorageHeld():
+                found["stored_months"] = 1
+        return found
 
     @property
     def kind(self) -> str:
@@ -79,11 +76,7 @@ async def write_charges(session: AsyncSession, charges: Sequence[NewCharge], at_
     await bulk.insert(session, Charge, [_row(charge, at_ms) for charge in charges])
     hours: dict[tuple[str | int, ...], list[int]] = {}
     for charge in charges:
-        usage, source = charge.usage, charge.source
-        used = (
-            *(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens, charge.trained_tokens),
-            *(charge.hosted_hours, charge.pinned_hours, charge.stored_months),
-        )
+        source, used = charge.source, charge.counts.values()
         if any(used):
             hour_ms = source.admitted_at_ms // HOUR_MS * HOUR_MS
             sums = hours.setdefault(
@@ -112,11 +105,7 @@ def _row(charge: NewCharge, at_ms: int) -> dict[str, object]:
         "service_tier": tier_of(source),
         "price": source.price,
         "attempt": charge.attempt,
-        **msgspec.structs.asdict(charge.usage),
-        "trained_tokens": charge.trained_tokens,
-        "hosted_hours": charge.hosted_hours,
-        "pinned_hours": charge.pinned_hours,
-        "stored_months": charge.stored_months,
+        **charge.counts,
         "amount": charge.amount,
         "budgets": json.dumps(charge.budgets),
         "admitted_at_ms": source.admitted_at_ms,

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from support.finetune.mortal import Countdown, Died, Mortal, is_death, mortal_worker, stack_on
+from support.finetune.mortal import Countdown, Died, Mortal, lives, stack_on
 from support.finetune.rows import rows
 from support.finetune.stack import FinetuneStack, principal
 from tokenyard.finetune.states import JobState
@@ -30,17 +30,11 @@ async def _life(stack: FinetuneStack, dies_at: int | None) -> Countdown:
     """Bring a sweep to its end: by a worker that dies, then by one that does not."""
     sweep = await _trained(stack)
     countdown = Countdown(dies_at)
-    worker = mortal_worker(stack, countdown)
-    for _ in range(20):
-        try:
-            await stack.round(worker)
-        except BaseException as error:
-            if not is_death(error):
-                raise
-            stack.outlive_leases()
-            worker = stack.new_worker()
-        if (await stack.sweeps.get(principal().organization, sweep.id)).has_ended:
-            break
+
+    async def has_ended() -> bool:
+        return (await stack.sweeps.get(principal().organization, sweep.id)).has_ended
+
+    await lives(stack, countdown, has_ended)
     await _check(stack, sweep)
     return countdown
 

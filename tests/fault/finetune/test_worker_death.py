@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from support.finetune.mortal import Countdown, is_death, mortal_worker, stack_on
+from support.finetune.mortal import Countdown, lives, stack_on
 from support.finetune.rows import rows
 from support.finetune.stack import FinetuneStack, principal
 from tokenyard.core.ids import FileId
@@ -22,18 +22,12 @@ async def _life(stack: FinetuneStack, dies_at: int | None, scenario: str) -> Cou
     """Run one job to its end: by a worker that dies, then by one that does not."""
     job = await _created(stack, scenario)
     countdown = Countdown(dies_at)
-    worker = mortal_worker(stack, countdown)
-    for _ in range(20):
-        try:
-            await stack.round(worker)
-        except BaseException as error:
-            if not is_death(error):
-                raise
-            stack.outlive_leases()
-            worker = stack.new_worker()
+
+    async def has_ended() -> bool:
         await _world(stack, job, scenario)
-        if (await stack.job(job.id)).state in _ENDED and await _none_is_due(stack):
-            break
+        return (await stack.job(job.id)).state in _ENDED and await _none_is_due(stack)
+
+    await lives(stack, countdown, has_ended)
     await _check(stack, job, scenario)
     return countdown
 

@@ -1,7 +1,7 @@
 """A worker of fine-tuning that dies at a call of a given number, wherever it touches the world."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,22 @@ def mortal_worker(stack: FinetuneStack, countdown: Countdown) -> Sequence[Loop]:
     )
 
 
-def is_death(error: BaseException) -> bool:
-    """Tell whether an error is nothing but a death."""
+async def lives(stack: FinetuneStack, countdown: Countdown, has_ended: Callable[[], Awaitable[bool]]) -> None:
+    """Let a worker go round until it dies, and then one that does not, until `has_ended`, which is asked each time."""
+    worker = mortal_worker(stack, countdown)
+    for _ in range(20):
+        try:
+            await stack.round(worker)
+        except BaseException as error:
+            if not _is_death(error):
+                raise
+            stack.outlive_leases()
+            worker = stack.new_worker()
+        if await has_ended():
+            break
+
+
+def _is_death(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
-        return all(is_death(inner) for inner in error.exceptions)
+        return all(_is_death(inner) for inner in error.exceptions)
     return isinstance(error, Died)
