@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from fastapi import APIRouter
 
 from tokenyard.core.clock import Clock
+from tokenyard.core.evaluation.askable import CallableModels
 from tokenyard.evals.content import EvalCipher
 from tokenyard.evals.loops import eval_loops
 from tokenyard.evals.operator_store import EvalOperatorStore
-from tokenyard.evals.ports import CallableModels, EvalAnswers, RowsFiles
+from tokenyard.evals.ports import EvalAnswers, RowsFiles
 from tokenyard.evals.runs.creation import EvalRunCreation
 from tokenyard.evals.runs.store import EvalRunStore
 from tokenyard.evals.runs.tenant_routes import eval_run_router

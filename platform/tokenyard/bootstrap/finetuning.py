@@ -3,6 +3,7 @@
 from fastapi import APIRouter
 
 from tokenyard.core.clock import Clock
+from tokenyard.core.evaluation.askable import CallableModels
 from tokenyard.core.money import PriceLookup
 from tokenyard.core.training import TrainingResources
 from tokenyard.files.ports import PurposeRule
@@ -69,6 +70,7 @@ def file_and_job_routers(
     clock: Clock,
     models: TrainableModels,
     own_models: OwnAdapters,
+    callable_models: CallableModels,
     prices: PriceLookup,
     reservations: TrainingReservations,
     organizations: OrganizationSlugs,
@@ -89,6 +91,7 @@ def file_and_job_routers(
         jobs=jobs,
         files=files,
         models=models,
+        callable_models=callable_models,
         prices=prices,
         reservations=reservations,
         organizations=organizations,

@@ -231,6 +231,7 @@ def _control_plane(foundation: Foundation, answers: GatewayAnswers) -> Sequence[
             clock=clock,
             models=bases,
             own_models=foundation.models,
+            callable_models=foundation.models,
             prices=foundation.prices,
             reservations=foundation.reservations,
             organizations=foundation.tenancy_operator,

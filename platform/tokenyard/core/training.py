@@ -1,8 +1,8 @@
 """What the control plane and a training job tell each other, as JSON files in the attempt's folder.
 
 `jobs/<organization>/<job>/<attempt>/` holds `spec.json` and `pause` (in), `begun`, `events/<seq>.json`,
-`checkpoints/step-<n>/`, `resume/step-<n>/`, `adapter/` and, written last, `result.json` (out). Nothing else passes
-between the two.
+`checkpoints/step-<n>/`, `resume/step-<n>/`, `adapter/` and, written last, `result.json` (out). What a grader asks of
+models lies in `questions/` until the same name is in `answers/`. Nothing else passes between the two.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from tokenyard.core.adapters import LINEAR_LAYERS, AdapterNotAllowed, AdapterRef
-from tokenyard.core.graders.shapes import Grader
+from tokenyard.core.graders.shapes import Grader, model_grader_count
 from tokenyard.core.ids import JobId, OrganizationId
 
 SPEC_FILE = "spec.json"
@@ -25,6 +25,8 @@ RESUME_FOLDER = "resume"
 RESUME_POINT_FILE = "point.json"
 BEGUN_FILE = "begun"
 PAUSE_FILE = "pause"
+QUESTIONS_FOLDER = "questions"
+ANSWERS_FOLDER = "answers"
 ADAPTER_FOLDER = "adapter"
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -36,6 +38,8 @@ TrainedMethod = Literal["supervised", "dpo", "reinforcement"]
 BASE_LEARNING_RATES: Mapping[str, float] = {"supervised": 4e-4, "dpo": 1e-4, "reinforcement": 1e-4}
 """What a learning_rate_multiplier of 1 means to each method."""
 MAX_LEARNING_RATE_MULTIPLIER = 100
+MAX_ANSWERED_ROWS = 64
+"""Of a validation file, where the model answers each row: it takes as long as its answer."""
 
 
 Schedule = Literal["linear", "cosine", "constant"]
@@ -76,6 +80,13 @@ class Hyperparameters(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
         """Return the most tokens that are trained on, of a file of so many rows with so many tokens."""
         answers = rows * (self.max_completion_length or 0)
         return self.n_epochs * (self.num_generations or 1) * (tokens + answers)
+
+    def most_questions(self, *, rows: int, held_out_rows: int) -> int:
+        """Return how often the grader asks a model at most: of each answer, and after each epoch of held-out ones."""
+        if self.grader is None:
+            return 0
+        held_out = (self.n_epochs + 1) * min(held_out_rows, MAX_ANSWERED_ROWS)
+        return model_grader_count(self.grader) * (self.n_epochs * (self.num_generations or 1) * rows + held_out)
 
 
 class LoraSettings(msgspec.Struct, frozen=True, kw_only=True):

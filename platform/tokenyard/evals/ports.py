@@ -4,7 +4,6 @@ from typing import Protocol
 
 from tokenyard.core.evaluation.questions import Answered, Question
 from tokenyard.core.ids import ApiKeyId, FileId, OrganizationId
-from tokenyard.core.models import ResolvedModel
 
 Json = dict[str, object]
 
@@ -25,14 +24,6 @@ class RowsFiles(Protocol):
         ...
 
     def path(self, organization: OrganizationId, file: FileId) -> str: ...
-
-
-class CallableModels(Protocol):
-    """The models that an organization can call (catalog)."""
-
-    async def resolve(self, organization: OrganizationId, name: str) -> ResolvedModel:
-        """Return a model or raise `ModelNotFound`."""
-        ...
 
 
 class EvalAnswers(Protocol):

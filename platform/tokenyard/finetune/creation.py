@@ -24,6 +24,7 @@ from tokenyard.core.errors import (
     QuotaExceeded,
     Unavailable,
 )
+from tokenyard.core.evaluation.askable import CallableModels, check_grader_models
 from tokenyard.core.ids import FileId, OrganizationId, new_job_id
 from tokenyard.core.models import BaseModel, ModelTask
 from tokenyard.core.money import Price, PriceLookup, training_cost
@@ -35,6 +36,7 @@ from tokenyard.finetune.job_request import MAX_SEED, JobRequest
 from tokenyard.finetune.methods import METHODS
 from tokenyard.finetune.methods.adapter import ADAPTER
 from tokenyard.finetune.methods.dataset import DatasetSummary
+from tokenyard.finetune.methods.reinforcement import GRADER_PLACE
 from tokenyard.finetune.planning.estimate import Estimate, Past, machine_kind
 from tokenyard.finetune.ports import (
     OrganizationSlugs,
@@ -58,10 +60,11 @@ _SOON = {"retry-after": "1"}
 
 
 class _Work(NamedTuple):
-    """What a job is to do, and the most tokens that it may train on."""
+    """What a job is to do, and at most: the tokens that it trains on, and what its grader asks of models."""
 
     tokens: int
     steps: int = 0
+    questions: int = 0
     hyperparameters: Hyperparameters | None = None
     lora: LoraSettings | None = None
 
@@ -75,6 +78,7 @@ class JobCreation:
         jobs: JobStore,
         files: TrainingFiles,
         models: TrainableModels,
+        callable_models: CallableModels,
         prices: PriceLookup,
         reservations: TrainingReservations,
         organizations: OrganizationSlugs,
@@ -90,6 +94,7 @@ class JobCreation:
         self._jobs = jobs
         self._files = files
         self._models = models
+        self._callable_models = callable_models
         self._prices = prices
         self._reservations = reservations
         self._organizations = organizations
@@ -189,6 +194,8 @@ class JobCreation:
         start = await self._start(principal, request)
         model, listed = self._model_and_price(request.model if start is None else start.base, now_ms)
         principal.check_model(request.model if start is None else start.name)
+        if request.grader is not None:
+            await check_grader_models(self._callable_models, principal, request.grader, GRADER_PLACE)
         price = principal.price_of(listed, DEFAULT_TIER, now_ms)
         work = await (
             self._training(principal, request, model, start)
@@ -222,7 +229,7 @@ class JobCreation:
             reserved_amount=training_cost(price, work.tokens),
             admitted_at_ms=now_ms,
         )
-        return Estimate(job=job, price=price, steps=work.steps)
+        return Estimate(job=job, price=price, steps=work.steps, questions=work.questions)
 
     async def _start(self, principal: Principal, request: JobRequest) -> StartingPoint | None:
         """Return the own fine-tuned model that is to be trained further; None where it is a base model."""
@@ -241,8 +248,9 @@ class JobCreation:
         # What it makes must find room; how large that is, its rank and layers decide.
         await self._quota.check(principal.organization, 1, param="training_file")
         summary = await self._dataset(principal, request, request.training_file, "training_file")
+        held_out_rows = 0
         if request.validation_file is not None:
-            await self._dataset(principal, request, request.validation_file, "validation_file")
+            held_out_rows = (await self._dataset(principal, request, request.validation_file, "validation_file")).rows
         asked = request.hyperparameters_asked
         multiplier = model.training.multiplier(request.method_name)
         resolved = asked.resolved(summary.rows, auto_multiplier=multiplier)
@@ -256,7 +264,9 @@ class JobCreation:
             template_tokens_per_message=model.template_tokens_per_message,
         )
         tokens = hyperparameters.most_tokens(rows=summary.rows, tokens=bound)
-        return _Work(tokens, asked.steps(hyperparameters, summary.rows), hyperparameters, lora)
+        steps = asked.steps(hyperparameters, summary.rows)
+        questions = hyperparameters.most_questions(rows=summary.rows, held_out_rows=held_out_rows)
+        return _Work(tokens, steps, questions, hyperparameters, lora)
 
     async def _taking_in(self, principal: Principal, request: JobRequest, model: BaseModel) -> _Work:
         """Take in an adapter: nothing is trained, so nothing is paid for but what is asked of it later."""

@@ -8,6 +8,7 @@ from tokenyard.core.errors import Unavailable
 from tokenyard.core.training import attempts_folder
 from tokenyard.finetune.checkpoints.operator_store import CheckpointOperatorStore
 from tokenyard.finetune.checkpoints.publishing import CheckpointPublishing
+from tokenyard.finetune.grader_runs.training_questions import TrainingQuestions
 from tokenyard.finetune.job import Job
 from tokenyard.finetune.operator_store import JobOperatorStore
 from tokenyard.finetune.ports import (
@@ -106,9 +107,9 @@ def finetune_loops(
 
     steps = {
         JobState.VALIDATING: validation.advance,
-        JobState.RUNNING: attempts.advance,
-        JobState.PAUSING: attempts.pause,
-        JobState.RESUMING: attempts.pause,
+        JobState.RUNNING: TrainingQuestions(attempts.advance, blobs, answers).advance,
+        JobState.PAUSING: TrainingQuestions(attempts.pause, blobs, answers).advance,
+        JobState.RESUMING: TrainingQuestions(attempts.pause, blobs, answers).advance,
         JobState.PAUSED: attempts.give_up_paused,
         JobState.STOPPING: stop,
         JobState.COMPARING: Comparing(SweepOperatorStore(database), policy, clock).advance,

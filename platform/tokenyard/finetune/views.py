@@ -206,7 +206,8 @@ class EstimateView(BaseModel):
 
     `max_tokens` and `max_cost_dollars` are what its creation would reserve, and it never costs more. What is expected
     follows from earlier jobs of the model on the same kind of machine, and null is not known; `expected_seconds` are
-    those of training, without any waiting.
+    those of training, without any waiting. A grader that asks models makes `max_grader_requests`, each charged as any
+    request of the key is.
     """
 
     object: Literal["fine_tuning.job.estimate"] = "fine_tuning.job.estimate"
@@ -214,6 +215,7 @@ class EstimateView(BaseModel):
     hyperparameters: HyperparametersView | NoHyperparametersView
     method: AnyMethodView
     steps: int
+    max_grader_requests: OnlyIfSet[int] = None
     max_tokens: int
     max_cost_dollars: str
     expected_tokens: int | None
@@ -231,6 +233,7 @@ class EstimateView(BaseModel):
             steps=estimate.steps,
             max_tokens=estimate.job.reserved_tokens,
             max_cost_dollars=to_dollars(estimate.job.reserved_amount),
+            max_grader_requests=estimate.questions or None,
             expected_tokens=estimate.expected_tokens,
             expected_cost_dollars=None if estimate.expected_cost is None else to_dollars(estimate.expected_cost),
             expected_seconds=None if estimate.seconds is None else ceil(estimate.seconds),

@@ -80,7 +80,7 @@ WRONG: list[tuple[Any, dict[str, Any], str, str]] = [
     (CHECK, {"reasoning_effort": "low"}, "hyperparameters.reasoning_effort", "cannot be set"),
     (CHECK, {"packing": True}, "hyperparameters.packing", "not packed"),
     ({**CHECK, "operation": "is"}, {}, "grader.operation", "Invalid enum value"),
-    (SCORE, {}, "grader", "no other can be asked"),
+    ({**SCORE, "model": "embedder"}, {}, "grader.model", "does not answer in text"),
 ]
 
 

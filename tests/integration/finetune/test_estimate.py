@@ -1,11 +1,13 @@
 """What a job would take is said before it is made, and what is left of it while it trains."""
 
+from collections.abc import Mapping
+
 import pytest
 from sqlalchemy import func, select
 
 from support.finetune.cluster import STARTED_AT
 from support.finetune.ports import TRAINING_RATE
-from support.finetune.rows import rows
+from support.finetune.rows import questions, rows
 from support.finetune.stack import FinetuneStack, principal
 from tokenyard.core.errors import InvalidRequest, ModelNotFound
 from tokenyard.finetune.job_request import JobRequest
@@ -13,6 +15,14 @@ from tokenyard.finetune.tables import JobRow
 from tokenyard.finetune.views import EstimateView, JobView
 
 FIVE_STEPS_OF_FOUR = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1, "batch_size": 4}}}
+
+
+EXACT = {"type": "string_check", "name": "exact", "operation": "eq", "input": "a", "reference": "{{ item.answer }}"}
+
+
+def two_of(grader: Mapping[str, object]) -> Mapping[str, object]:
+    graders = {"one": grader, "two": grader, "exact": EXACT}
+    return {"type": "multi", "name": "both", "graders": graders, "calculate_output": "one + two + exact"}
 
 
 async def estimate(stack: FinetuneStack, **asked: object) -> EstimateView:
@@ -34,6 +44,23 @@ async def test_the_bound_is_what_creation_reserves_and_nothing_is_left_behind(st
     assert (known.max_tokens, job.reserved_amount) == (job.reserved_tokens, job.reserved_tokens * TRAINING_RATE)
     assert known.max_cost_dollars == f"{job.reserved_amount / 1e9:.9f}".rstrip("0")
     assert known.price_per_million_tokens_dollars == "3.00"
+
+
+async def test_what_a_grader_may_ask_of_models_is_told_beside_the_cost(stack: FinetuneStack) -> None:
+    judge = {
+        "type": "score_model",
+        "name": "judge",
+        "model": "small-model",
+        "input": [{"role": "user", "content": "How good is {{ sample.output_text }}?"}],
+    }
+    asked = {
+        "training_file": await stack.upload(principal(), questions(20)),
+        "validation_file": await stack.upload(principal(), questions(70)),
+    }
+    settings = {"hyperparameters": {"n_epochs": 2, "num_generations": 4}}
+    for grader, most in ((judge, 2 * 20 * 4 + 3 * 64), (two_of(judge), 2 * (2 * 20 * 4 + 3 * 64)), (EXACT, None)):
+        method = {"type": "reinforcement", "reinforcement": {"grader": grader, **settings}}
+        assert (await estimate(stack, method=method, **asked)).max_grader_requests == most
 
 
 async def test_what_trained_before_tells_what_to_expect(stack: FinetuneStack) -> None:

@@ -17,14 +17,11 @@ from support.fakes.authenticator import FixedAuthenticator
 from support.fakes.clock import FrozenClock
 from support.fakes.gateway_ports import BASE
 from support.finetune.answers import ScriptedAnswers
-from support.finetune.ports import EMBEDDER, SMALL_MODEL
+from support.finetune.ports import EMBEDDER, SMALL_MODEL, FixedModels
 from support.finetune.stack import principal
 from support.servers.asgi import running
 from tokenyard.bootstrap.evaluation import eval_routers
-from tokenyard.core.errors import ModelNotFound
-from tokenyard.core.ids import OrganizationId, PriceId, ProjectId
-from tokenyard.core.models import ResolvedModel
-from tokenyard.core.money import NanoDollars, Price
+from tokenyard.core.ids import ProjectId
 from tokenyard.core.principal import AllowedModels
 from tokenyard.evals.content import EvalCipher
 from tokenyard.evals.loops import eval_loops
@@ -71,15 +68,8 @@ MESSAGES = {"type": "template", "template": [{"role": "user", "content": "What i
 QUOTA_BYTES = 1024 * 1024
 
 
-class SmallModels:
-    """Two models that answer, the second one behind a real gateway, and one that makes embeddings."""
-
-    async def resolve(self, organization: OrganizationId, name: str) -> ResolvedModel:
-        for base in (SMALL_MODEL, EMBEDDER, BASE):
-            if base.id == name:
-                rate = NanoDollars(1)
-                return ResolvedModel(name, base, Price(PriceId("p"), name, rate, rate, rate, rate))
-        raise ModelNotFound(f"The model `{name}` does not exist.", param="model")
+MODELS = FixedModels(SMALL_MODEL, EMBEDDER, BASE)
+"""Two that answer, the second one behind a real gateway, and one that makes embeddings."""
 
 
 def rows(count: int, *, right: int | None = None) -> list[dict[str, Any]]:
@@ -181,7 +171,7 @@ class EvalsStand:
         second = msgspec.structs.replace(acme, project=ProjectId("proj_second"))
         tenants = {"ty-acme": acme, "ty-rival": principal("rival"), "ty-second": second, BOUND_KEY: bound}
         routers = (
-            *eval_routers(self.settings, self.database, self.clock, self.files, SmallModels()),
+            *eval_routers(self.settings, self.database, self.clock, self.files, MODELS),
             file_router(self.files, uploads, self.blobs),
         )
         app = create_app(title="evals", routers=routers, authenticator=FixedAuthenticator(tenants))

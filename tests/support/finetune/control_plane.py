@@ -131,6 +131,7 @@ def _control_plane(stack: FinetuneStack, redis: Redis) -> tuple[FastAPI, ApiKeys
         clock=stack.clock,
         models=FixedModels(),
         own_models=stack.catalog,
+        callable_models=FixedModels(),
         prices=FixedPrices(),
         reservations=stack.reservations,
         organizations=operator_store,

@@ -76,6 +76,7 @@ async def platform(database: Database, tmp_path: Path) -> AsyncIterator[Platform
         clock=SystemClock(),
         models=FixedModels(),
         own_models=MemoryAdapterCatalog(database),
+        callable_models=FixedModels(),
         prices=FixedPrices(without=["unpriced"]),
         reservations=reservations,
         organizations=SlugOfId(),

@@ -7,9 +7,9 @@ import msgspec
 
 from support.finetune.adapter_files import base_weights, read_shapes
 from tokenyard.core.adapters import AdapterRef, AdapterRules, BaseShapes, FineTunedName
-from tokenyard.core.errors import BudgetInUse, QuotaExceeded
+from tokenyard.core.errors import BudgetInUse, ModelNotFound, QuotaExceeded
 from tokenyard.core.ids import AdapterId, ApiKeyId, JobId, OrganizationId, PriceId, ProjectId
-from tokenyard.core.models import BaseModel, ModelTask, TrainingDefaults
+from tokenyard.core.models import BaseModel, ModelTask, ResolvedModel, TrainingDefaults
 from tokenyard.core.money import NanoDollars, Price
 from tokenyard.core.training import TrainingTerms
 from tokenyard.storage.database import Database, Fence
@@ -45,6 +45,12 @@ class FixedModels:
 
     def shapes(self, model: str) -> BaseShapes | None:
         return self.base_shapes
+
+    async def resolve(self, organization: OrganizationId, name: str) -> ResolvedModel:
+        if (base := self._models.get(name)) is None:
+            raise ModelNotFound(f"The model `{name}` does not exist.", param="model")
+        rate = NanoDollars(1)
+        return ResolvedModel(name, base, Price(PriceId("p"), name, rate, rate, rate, rate))
 
 
 class FixedPrices:

@@ -92,6 +92,7 @@ class FinetuneStack:
             "jobs": self.jobs,
             "files": self.files,
             "models": FixedModels(),
+            "callable_models": FixedModels(),
             "prices": FixedPrices(),
             "reservations": self.reservations,
             "organizations": SlugOfId(),

@@ -8,12 +8,10 @@ import msgspec
 import torch
 from transformers import GenerationConfig
 
-from tokenyard.core.graders.grading import grade
-from tokenyard.core.graders.shapes import Grader
 from tokenyard.core.graders.templates import GradedAnswer
+from tokenyard.core.training import MAX_ANSWERED_ROWS
+from tokenyard_deployments.training.evaluation.grading import Grading
 from tokenyard_deployments.training.prompts import EncodedPrompt
-
-MAX_ROWS = 64  # each takes as long as its answer
 
 
 class RewardEvaluation(msgspec.Struct, frozen=True):
@@ -23,9 +21,9 @@ class RewardEvaluation(msgspec.Struct, frozen=True):
 
 
 def evaluate_rewards(
-    model: Any, *, prompts: Sequence[EncodedPrompt], tokenizer: Any, grader: Grader, max_tokens: int
+    model: Any, *, prompts: Sequence[EncodedPrompt], tokenizer: Any, grading: Grading, max_tokens: int
 ) -> RewardEvaluation:
-    """Let `model` answer the first `MAX_ROWS` rows; its mode is kept, and nothing random is drawn."""
+    """Let `model` answer the first `MAX_ANSWERED_ROWS` rows; its mode is kept, and nothing random is drawn."""
     was_training = model.training
     model.eval()
     config = GenerationConfig(
@@ -36,12 +34,13 @@ def evaluate_rewards(
     )
     try:
         with torch.no_grad():
-            rewards = [
-                grade(grader, GradedAnswer(prompt.item, _answer(model, prompt, tokenizer, config))).reward
-                for prompt in prompts[:MAX_ROWS]
+            answers = [
+                GradedAnswer(prompt.item, _answer(model, prompt, tokenizer, config))
+                for prompt in prompts[:MAX_ANSWERED_ROWS]
             ]
     finally:
         model.train(was_training)
+    rewards = grading.rewards(answers)
     return RewardEvaluation(math.fsum(rewards) / len(rewards))
 
 

@@ -14,11 +14,10 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 
 from tokenyard.core.datasets.reinforcement_rows import check_reinforcement_row
-from tokenyard.core.graders.grading import grade
-from tokenyard.core.graders.shapes import Grader
 from tokenyard.core.graders.templates import GradedAnswer
 from tokenyard.core.training import Hyperparameters, TrainingSpec
 from tokenyard_deployments.training.attempt import AttemptFolder, DatasetCounts
+from tokenyard_deployments.training.evaluation.grading import Grading
 from tokenyard_deployments.training.evaluation.rewards import evaluate_rewards
 from tokenyard_deployments.training.examples import checked_rows
 from tokenyard_deployments.training.failures import TrainingFailed
@@ -73,7 +72,7 @@ def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
     writes = worker.rank == 0
     folder = AttemptFolder(spec.output_url)
     tokenizer = AutoTokenizer.from_pretrained(spec.base_model_path)
-    grader = _grader(spec.hyperparameters)
+    grading = _grading(spec.hyperparameters, folder)
     if is_sharded(spec.resources):
         raise TrainingFailed(
             "method_not_available", "A model that is spread over workers answers nothing while training."
@@ -84,14 +83,16 @@ def train(spec: TrainingSpec, worker: TrainingWorker) -> None:
         evaluate_rewards,
         prompts=validation,
         tokenizer=tokenizer,
-        grader=grader,
+        grading=grading,
         max_tokens=spec.hyperparameters.max_completion_length or 0,
     )
     model = adapted_model(spec)
     if writes:
         _begin(spec, folder, training, measure if validation else None, model)
     with tempfile.TemporaryDirectory(prefix="tokenyard-train-") as scratch:
-        trainer = _trainer(spec, scratch, training, worker=worker, model=model, tokenizer=tokenizer)
+        trainer = _trainer(
+            spec, scratch, training, worker=worker, model=model, tokenizer=tokenizer, reward=_reward(grading)
+        )
         trainer.add_callback(
             TrainingReporter(folder, measure if validation else None, writes=writes, on_epoch=worker.on_epoch)
         )
@@ -130,7 +131,14 @@ def _begin(
 
 
 def _trainer(
-    spec: TrainingSpec, scratch: str, training: EncodedPrompts, *, worker: TrainingWorker, model: Any, tokenizer: Any
+    spec: TrainingSpec,
+    scratch: str,
+    training: EncodedPrompts,
+    *,
+    worker: TrainingWorker,
+    model: Any,
+    tokenizer: Any,
+    reward: Callable[..., list[float]],
 ) -> GRPOTrainer:
     wanted, gpu = spec.hyperparameters, spec.resources.gpus > 0
     answers, prompts = wanted.num_generations or 0, training.prompts
@@ -150,7 +158,7 @@ def _trainer(
     del arguments["max_length"]
     trainer = _AnsweringTrainer(
         model=model,
-        reward_funcs=_reward(_grader(wanted)),
+        reward_funcs=reward,
         args=GRPOConfig(
             **arguments,
             num_generations=answers,
@@ -173,17 +181,15 @@ def _dataset(prompts: Sequence[EncodedPrompt]) -> Dataset:
     return Dataset.from_dict({"prompt": [prompt.ids for prompt in prompts], "item": items})
 
 
-def _reward(grader: Grader) -> Callable[..., list[float]]:
+def _reward(grading: Grading) -> Callable[..., list[float]]:
     def graded(completions: list[str], item: list[str], **_: Any) -> list[float]:
-        return [
-            grade(grader, GradedAnswer(msgspec.json.decode(row), text)).reward
-            for text, row in zip(completions, item, strict=True)
-        ]
+        rows = map(msgspec.json.decode, item)
+        return grading.rewards([GradedAnswer(row, text) for text, row in zip(completions, rows, strict=True)])
 
     return graded
 
 
-def _grader(wanted: Hyperparameters) -> Grader:
+def _grading(wanted: Hyperparameters, folder: AttemptFolder) -> Grading:
     if wanted.grader is None or wanted.num_generations is None or wanted.max_completion_length is None:
         raise TrainingFailed("invalid_hyperparameters", "The method 'reinforcement' needs a grader and its settings.")
-    return wanted.grader
+    return Grading(wanted.grader, folder)

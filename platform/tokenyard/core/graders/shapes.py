@@ -177,8 +177,13 @@ def reads_sample(grader: Grader) -> bool:
     return any(Template(text).reads_sample for one in single_graders(grader).values() for _, text in _templates(one))
 
 
-def asks_models(grader: Grader) -> bool:
-    return any(isinstance(one, ModelGrader) for one in single_graders(grader).values())
+def model_grader_count(grader: Grader) -> int:
+    return sum(isinstance(one, ModelGrader) for one in single_graders(grader).values())
+
+
+def asked_models(grader: Grader) -> set[str]:
+    """Return the models that a grader asks."""
+    return {one.model for one in single_graders(grader).values() if isinstance(one, ModelGrader)}
 
 
 def _named(value: object) -> object:

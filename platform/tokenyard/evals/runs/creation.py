@@ -3,13 +3,12 @@
 import asyncio
 
 from tokenyard.core.clock import Clock
-from tokenyard.core.errors import InvalidRequest, ModelNotFound, NotFound
-from tokenyard.core.graders.shapes import ModelGrader, single_graders
+from tokenyard.core.errors import InvalidRequest, NotFound
+from tokenyard.core.evaluation.askable import CallableModels, check_askable, check_grader_models
 from tokenyard.core.ids import FileId, new_eval_run_id
-from tokenyard.core.models import ModelTask
 from tokenyard.core.principal import Principal
 from tokenyard.evals.criteria import criteria_of
-from tokenyard.evals.ports import CallableModels, RowsFiles
+from tokenyard.evals.ports import RowsFiles
 from tokenyard.evals.runs.data_source import WHERE, CompletionsSource, DataSource, GivenRows, data_source_of
 from tokenyard.evals.runs.run import EvalRun, RunContent
 from tokenyard.evals.runs.store import EvalRunStore
@@ -55,7 +54,7 @@ class EvalRunCreation:
                     "No criterion of this eval sees an answer: it was created without 'include_sample_schema'.",
                     param=f"{WHERE}.type",
                 )
-            await self._check_model(caller, model, f"{WHERE}.model")
+            await check_askable(self._models, caller, model, f"{WHERE}.model")
         await self._check_graders(caller, content)
         await self._check_rows(caller, source, content)
         run = EvalRun(
@@ -75,18 +74,7 @@ class EvalRunCreation:
 
     async def _check_graders(self, caller: Principal, content: RunContent) -> None:
         for place, criterion in enumerate(criteria_of(content.testing_criteria)):
-            for grader in single_graders(criterion.grader).values():
-                if isinstance(grader, ModelGrader):
-                    await self._check_model(caller, grader.model, f"testing_criteria.{place}.model")
-
-    async def _check_model(self, caller: Principal, model: str, where: str) -> None:
-        try:
-            found = await self._models.resolve(caller.organization, model)
-        except ModelNotFound as unknown:
-            raise ModelNotFound(unknown.message, param=where) from None
-        caller.check_model(found.name)
-        if found.base.task is not ModelTask.CHAT:
-            raise InvalidRequest(f"The model '{model[:64]}' does not answer in text.", param=where)
+            await check_grader_models(self._models, caller, criterion.grader, f"testing_criteria.{place}")
 
     async def _check_rows(self, caller: Principal, source: DataSource, content: RunContent) -> None:
         rows, where = source.source, f"{WHERE}.source"

@@ -6,7 +6,9 @@ is neither asked nor charged again.
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
+from tokenyard.core.evaluation.patience import answered_within
 from tokenyard.core.evaluation.questions import Answered, NotAnswered
 from tokenyard.core.graders.grading import GradingError, ModelQuestion, grade, model_questions
 from tokenyard.core.graders.templates import GradedAnswer
@@ -29,7 +31,6 @@ from tokenyard.evals.work.sampling import UnaskableRow, question_for, sample_of,
 
 PATIENCE_S = 120.0
 """For so long a question is asked again that may be answered later, such as one over a rate limit."""
-FIRST_PAUSE_S, LAST_PAUSE_S = 1.0, 10.0
 
 
 class RowGrading:
@@ -93,22 +94,15 @@ class RowGrading:
         )
 
     async def _ask(self, asked: ModelQuestion, name: str) -> Answered | NotAnswered:
-        loop = asyncio.get_running_loop()
-        until, pause_s = loop.time() + self._patience_s, FIRST_PAUSE_S
-        while True:
-            try:
-                return await self._answers.ask(
-                    asked.question,
-                    model=asked.model,
-                    key=self._run.key,
-                    idempotency_key=name,
-                    max_tokens=asked.max_tokens,
-                )
-            except NotAnswered as why:
-                if not why.passing or loop.time() + pause_s > until:
-                    return why
-            await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LAST_PAUSE_S)
+        ask = partial(
+            self._answers.ask,
+            asked.question,
+            model=asked.model,
+            key=self._run.key,
+            idempotency_key=name,
+            max_tokens=asked.max_tokens,
+        )
+        return await answered_within(self._patience_s, ask)
 
 
 def state_of(item: Item) -> ItemState:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from tokenyard.core.datasets.reinforcement_rows import CHAT_FIELDS, asks_for_an_answer, check_reinforcement_row
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.core.graders.shapes import Grader, GraderProblem, asks_models, parsed_grader
+from tokenyard.core.graders.shapes import Grader, GraderProblem, parsed_grader
 from tokenyard.core.training import Hyperparameters
 from tokenyard.finetune.methods.hyperparameters import RequestedHyperparameters, count_up_to, number_up_to
 from tokenyard.finetune.methods.method import Json, RowSize
@@ -92,16 +92,8 @@ class ReinforcementSettings(BaseModel, extra="forbid"):
     hyperparameters: ReinforcementHyperparameters | None = None
 
     def checked_grader(self) -> Grader:
-        """Return the grader; one that is wrong, or that cannot be asked while training, raises `InvalidRequest`."""
-        grader = checked_grader(self.grader, GRADER_PLACE)
-        if asks_models(grader):
-            raise InvalidRequest(
-                "While a model is trained, no other can be asked: training reaches nothing but the job's own files. "
-                "Use 'string_check', 'text_similarity' or a 'multi' over them.",
-                code="grader_not_available",
-                param=GRADER_PLACE,
-            )
-        return grader
+        """Return the grader; a wrong one raises `InvalidRequest`."""
+        return checked_grader(self.grader, GRADER_PLACE)
 
 
 def checked_grader(value: object, where: str) -> Grader:

@@ -22,11 +22,15 @@ Past = Callable[[str, str, str], Awaitable[PastTraining | None]]
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """`job` is the one that would be created, with what would be reserved; None is not known."""
+    """`job` is the one that would be created, with what would be reserved; None is not known.
+
+    `questions` is how often its grader may ask a model, which is no part of its cost.
+    """
 
     job: Job
     price: Price
     steps: int
+    questions: int = 0
     expected_tokens: int | None = None
     expected_cost: NanoDollars | None = None
     seconds: float | None = None

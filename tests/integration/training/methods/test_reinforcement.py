@@ -1,6 +1,9 @@
 """Answers are made, graded and learnt, by a tiny model; their tokens are counted, and training goes on exactly."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import msgspec
@@ -13,9 +16,26 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from support.fakes.tiny_model import save_tiny_model
 from support.finetune.training_specs import spec_of, train, write_rows
 from support.ray_cluster.small_model import pulled
-from tokenyard.core.graders.shapes import MultiGrader, StringCheckGrader, TextSimilarityGrader
-from tokenyard.core.training import ADAPTER_WEIGHTS, TrainingEvent, TrainingResources, step_folder
+from tokenyard.core.evaluation.questions import Answered
+from tokenyard.core.graders.grading import ModelQuestion
+from tokenyard.core.graders.questions import ModelAnswer
+from tokenyard.core.graders.shapes import (
+    GraderMessage,
+    MultiGrader,
+    ScoreModelGrader,
+    StringCheckGrader,
+    TextSimilarityGrader,
+)
+from tokenyard.core.training import (
+    ADAPTER_WEIGHTS,
+    ANSWERS_FOLDER,
+    QUESTIONS_FOLDER,
+    TrainingEvent,
+    TrainingResources,
+    step_folder,
+)
 from tokenyard_deployments.training.attempt import AttemptFolder
+from tokenyard_deployments.training.evaluation.grading import Grading
 from tokenyard_deployments.training.evaluation.rewards import evaluate_rewards
 from tokenyard_deployments.training.failures import TrainingFailed
 from tokenyard_deployments.training.methods import TrainingWorker, training_method
@@ -30,6 +50,9 @@ NEAR = TextSimilarityGrader(
     evaluation_metric="fuzzy_match",
     input="{{ sample.output_text }}",
     reference="the quick brown fox jumps over a lazy dog",
+)
+JUDGE = ScoreModelGrader(
+    name="judge", model="a-model", input=[GraderMessage(role="user", content="{{ sample.output_text }}")]
 )
 NEVER_SAVES = TrainingResources(threads=1, resume_interval_s=3600)
 SAVES_EACH_STEP = TrainingResources(threads=1, resume_interval_s=0.0, resume_share=1.0)
@@ -146,6 +169,58 @@ def test_it_goes_on_after_any_step_to_the_same_bytes(
     assert (Path(folder.root) / name).read_bytes() == (Path(expected.root) / name).read_bytes()
 
 
+def text_of(asked: ModelQuestion) -> str:
+    messages: Any = asked.question.asked["messages"]
+    text: str = messages[0]["content"]
+    return text
+
+
+@contextmanager
+def answering(folder: Path) -> Iterator[list[str]]:
+    """Answer what graders ask as the worker does: an answer is worth its letters `e`. Yields what was asked."""
+    asked: list[str] = []
+    over = Event()
+
+    def answer() -> None:
+        while not over.wait(0.01):
+            for file in folder.glob(f"*/{QUESTIONS_FOLDER}/*.json"):
+                questions = msgspec.json.decode(file.read_bytes(), type=dict[str, ModelQuestion])
+                texts = {one: text_of(question) for one, question in questions.items()}
+                asked.extend(texts.values())
+                said = {
+                    one: ModelAnswer(Answered(f'{{"result": {min(1, text.count("e") / 8)}}}'))
+                    for one, text in texts.items()
+                }
+                AttemptFolder(f"file://{file.parents[1]}").write(
+                    f"{ANSWERS_FOLDER}/{file.name}", msgspec.json.encode(said)
+                )
+                file.unlink()
+
+    thread = Thread(target=answer)
+    thread.start()
+    try:
+        yield asked
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_model_says_what_answers_are_worth_also_after_training_went_on(base: Path, tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    settings: dict[str, Any] = {"grader": JUDGE, "resources": SAVES_EACH_STEP}
+    with answering(whole) as asked:
+        expected = train(spec(base, whole, **settings))
+    assert len(asked) > 6 * 2, "answers of each step are asked about"
+    assert any(told["train_reward"] > 0 for told in steps_of(expected))
+    with answering(cut):
+        train_until(spec(base, cut, **settings), 3)
+        folder = train(spec(base, cut, attempt=2, resume_url=f"file://{cut}/1", **settings))
+    made = steps_of(folder)
+    assert made == steps_of(expected)[-len(made) :]
+    name = f"{step_folder('resume', 6)}/{ADAPTER_WEIGHTS}"
+    assert (Path(folder.root) / name).read_bytes() == (Path(expected.root) / name).read_bytes()
+
+
 def test_a_row_after_which_no_answer_fits_is_left_out(base: Path, tmp_path: Path) -> None:
     long = question(1, "x")
     long["messages"][0]["content"] = "x" * 110
@@ -157,7 +232,7 @@ def test_a_row_after_which_no_answer_fits_is_left_out(base: Path, tmp_path: Path
         train(spec(base, tmp_path, [long], attempt=2))
 
 
-def test_the_likeliest_answer_is_measured_without_dice(base: Path) -> None:
+def test_the_likeliest_answer_is_measured_without_dice(base: Path, tmp_path: Path) -> None:
     model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
     ids = tokenizer("Say 1")["input_ids"]
     made = model.generate(torch.tensor([ids]), max_new_tokens=4, do_sample=False)[0, len(ids) :]
@@ -165,7 +240,8 @@ def test_the_likeliest_answer_is_measured_without_dice(base: Path) -> None:
     prompts = [EncodedPrompt(ids, {"letter": text}), EncodedPrompt(ids, {"letter": f"{text}?"})]
     before = torch.get_rng_state()
     model.train()
-    found = evaluate_rewards(model, prompts=prompts, tokenizer=tokenizer, grader=LETTER, max_tokens=4)
+    grading = Grading(LETTER, AttemptFolder(f"file://{tmp_path}"))
+    found = evaluate_rewards(model, prompts=prompts, tokenizer=tokenizer, grading=grading, max_tokens=4)
     assert (found.reward, model.training) == (0.5, True)
     assert torch.equal(torch.get_rng_state(), before)
 
