@@ -22,6 +22,7 @@ from tokenyard.catalog.push import CatalogPush
 from tokenyard.catalog.store import CatalogStore, adapter_bytes
 from tokenyard.core.clock import Clock, SystemClock
 from tokenyard.core.ids import ApiKeyId
+from tokenyard.evals.store import eval_bytes
 from tokenyard.files.store import file_bytes
 from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.limits.reservation_holds import ReservationHolds
@@ -29,11 +30,11 @@ from tokenyard.limits.revisions import RedisRevisions
 from tokenyard.metering.stream import USAGE_TOPIC, usage_carrier
 from tokenyard.responses.content import ContentCipher
 from tokenyard.responses.operator_store import AnswerOperatorStore
-from tokenyard.responses.store import AnswerStore
+from tokenyard.responses.store import AnswerStore, answer_bytes
 from tokenyard.settings import Settings
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
-from tokenyard.storage.quota import StorageQuota
+from tokenyard.storage.quota import StorageQuota, StorageUse
 from tokenyard.storage.redis import connect_redis
 from tokenyard.storage.transactional_outbox import Handler, TransactionalOutbox
 from tokenyard.tenancy.api_keys import ApiKeys
@@ -186,6 +187,11 @@ class Foundation:
     def quota(self) -> StorageQuota:
         """Of files and fine-tuned models."""
         return StorageQuota(self.database, self.settings.files_bytes_per_organization, file_bytes, adapter_bytes)
+
+    @cached_property
+    def stored(self) -> StorageUse:
+        """All that gigabyte-months are counted of."""
+        return StorageUse(file_bytes, adapter_bytes, answer_bytes, eval_bytes)
 
     @cached_property
     def catalog_store(self) -> CatalogStore:

@@ -117,7 +117,7 @@ def _model_loops(
             folders_kept_ms=foundation.settings.job_folders_ms,
         ),
         StoredMonths(
-            database, foundation.quota, foundation.tenancy_operator.organization_ids, foundation.outbox, clock
+            database, foundation.stored, foundation.tenancy_operator.organization_ids, foundation.outbox, clock
         ).loop(),
         cleaning_loop(FileOperatorStore(database, clock, files_in_use), files, foundation.blobs),
         *answer_loops(foundation.answers_operator),

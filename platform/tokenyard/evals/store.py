@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.clock import Clock
@@ -17,6 +17,7 @@ from tokenyard.evals.runs.run import EvalRunState
 from tokenyard.evals.tables import EvalItemRow, EvalRow, EvalRunRow
 from tokenyard.storage.database import Database, organization_lock
 from tokenyard.storage.paging import part_of_list
+from tokenyard.storage.quota import StorageUse
 
 OrderBy = Literal["created_at", "updated_at"]
 
@@ -160,16 +161,20 @@ def noted_size(name: str, metadata: Mapping[str, str]) -> int:
 
 async def check_room(session: AsyncSession, organization: OrganizationId, more: int, *, quota_bytes: int) -> None:
     """Raise `QuotaExceeded` where the organization's evals, runs and items leave no room for `more` bytes."""
-    sizes = [
-        select(func.coalesce(func.sum(row.size), 0)).where(row.organization == organization).scalar_subquery()
-        for row in (EvalRow, EvalRunRow, EvalItemRow)
-    ]
-    used = sum(map(int, (await session.execute(select(*sizes))).one()))
-    if used + more > quota_bytes:
+    if await StorageUse(eval_bytes).of(session, organization) + more > quota_bytes:
         raise QuotaExceeded(
             f"Your organization's evals have reached the limit of {quota_bytes} bytes. Delete some, or runs of them.",
             code="storage_quota_exceeded",
         )
+
+
+def eval_bytes(organization: OrganizationId) -> ScalarSelect[int]:
+    """Return a query of how much an organization's evals, runs and items take: `storage.quota.StoredBytes`."""
+    evals, runs, items = (
+        select(func.coalesce(func.sum(row.size), 0)).where(row.organization == organization).scalar_subquery()
+        for row in (EvalRow, EvalRunRow, EvalItemRow)
+    )
+    return select(evals + runs + items).scalar_subquery()
 
 
 def _where(organization: OrganizationId, project: ProjectId, eval_id: str | None = None) -> list[ColumnElement[bool]]:

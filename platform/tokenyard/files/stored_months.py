@@ -18,7 +18,7 @@ from tokenyard.metering.events import HOUR_MS, StorageHeld, encode_event
 from tokenyard.metering.stream import USAGE_TOPIC
 from tokenyard.storage import bulk
 from tokenyard.storage.database import Database
-from tokenyard.storage.quota import StorageQuota
+from tokenyard.storage.quota import StorageUse
 from tokenyard.storage.transactional_outbox import OutboxMessage, TransactionalOutbox, write_message
 from tokenyard.web.loops import Loop
 
@@ -39,13 +39,13 @@ class StoredMonths:
     def __init__(
         self,
         database: Database,
-        quota: StorageQuota,
+        use: StorageUse,
         organizations: Organizations,
         outbox: TransactionalOutbox,
         clock: Clock,
     ) -> None:
         self._database = database
-        self._quota = quota
+        self._use = use
         self._organizations = organizations
         self._outbox = outbox
         self._clock = clock
@@ -60,7 +60,8 @@ class StoredMonths:
         await self._begin(now_ms)
         while due := await self._due(now_ms):
             for organization in due:
-                used = await self._quota.used(organization)
+                async with self._database.reading() as session:
+                    used = await self._use.of(session, organization)
                 async with self._database.transaction() as session:
                     messages = await self._count(session, organization, used, now_ms)
                 await self._outbox.try_to_carry(messages)

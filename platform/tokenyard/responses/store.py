@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 import msgspec
-from sqlalchemy import ColumnElement, delete, func, select, update
+from sqlalchemy import ColumnElement, ScalarSelect, delete, func, select, update
 from sqlalchemy.orm import undefer
 
 from tokenyard.core.clock import Clock
@@ -55,9 +55,8 @@ class AnswerStore:
 
     async def used_bytes(self, organization: OrganizationId) -> int:
         """Return how many bytes all answers of the organization have."""
-        statement = select(func.sum(AnswerRow.size)).where(AnswerRow.organization == organization)
         async with self._database.reading() as session:
-            return int(await session.scalar(statement) or 0)
+            return int(await session.scalar(select(answer_bytes(organization))) or 0)
 
     async def add(self, organization: OrganizationId, project: ProjectId, answer: AnswerToKeep, content: bytes) -> None:
         """Write an answer that is whole; one that is there already stays as it is."""
@@ -230,3 +229,9 @@ def _being_made(organization: OrganizationId, project: ProjectId) -> list[Column
 
 def _not_found(kind: AnswerKind, answer: str) -> NotFound:
     return NotFound(f"No {_NAMES[kind]} found with id '{answer[:64]}'.", param="id")
+
+
+def answer_bytes(organization: OrganizationId) -> ScalarSelect[int]:
+    """Return a query of how much an organization's answers take: `storage.quota.StoredBytes`."""
+    sizes = select(func.coalesce(func.sum(AnswerRow.size), 0)).where(AnswerRow.organization == organization)
+    return sizes.scalar_subquery()

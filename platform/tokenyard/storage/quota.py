@@ -1,4 +1,4 @@
-"""How much an organization may keep in the blob store, over all that it keeps there."""
+"""How much an organization keeps, and how much of it it may."""
 
 from collections.abc import Callable
 
@@ -13,18 +13,25 @@ StoredBytes = Callable[[OrganizationId], ScalarSelect[int]]
 """Returns a query of how many bytes an organization keeps, of the kind that one slice knows of."""
 
 
+class StorageUse:
+    """What organizations keep, of all `kinds` together."""
+
+    def __init__(self, *kinds: StoredBytes) -> None:
+        self._kinds = kinds
+
+    async def of(self, session: AsyncSession, organization: OrganizationId) -> int:
+        """Return how many bytes the organization keeps now."""
+        row = (await session.execute(select(*(kind(organization) for kind in self._kinds)))).one()
+        return sum(map(int, row))
+
+
 class StorageQuota:
     """At most `max_bytes` for each organization, of all `kinds` together."""
 
     def __init__(self, database: Database, max_bytes: int, *kinds: StoredBytes) -> None:
         self._database = database
         self._max_bytes = max_bytes
-        self._kinds = kinds
-
-    async def used(self, organization: OrganizationId) -> int:
-        """Return how many bytes the organization keeps now."""
-        async with self._database.reading() as session:
-            return await self._used(session, organization)
+        self._use = StorageUse(*kinds)
 
     async def check(self, organization: OrganizationId, more_bytes: int, *, param: str) -> None:
         """Raise `QuotaExceeded` where there is no room for so many bytes more now."""
@@ -37,14 +44,10 @@ class StorageQuota:
         await self._check(session, organization, more_bytes, param)
 
     async def _check(self, session: AsyncSession, organization: OrganizationId, more_bytes: int, param: str) -> None:
-        if await self._used(session, organization) + more_bytes > self._max_bytes:
+        if await self._use.of(session, organization) + more_bytes > self._max_bytes:
             raise QuotaExceeded(
                 f"Your organization's files and fine-tuned models have reached the limit of {self._max_bytes} bytes."
                 " Delete some.",
                 code="storage_quota_exceeded",
                 param=param,
             )
-
-    async def _used(self, session: AsyncSession, organization: OrganizationId) -> int:
-        row = (await session.execute(select(*(kind(organization) for kind in self._kinds)))).one()
-        return sum(map(int, row))

@@ -1,6 +1,6 @@
-"""A model that nobody asks for has no replica; two organizations ask at two gateways, and a worker dies meanwhile.
+"""A model that nobody asks for has no replica; two organizations ask at two gateways, and parts die meanwhile.
 
-Its times are in the log.
+The tests go in the order in which they stand: each begins with what the one before left. Their times are in the log.
 """
 
 import asyncio
@@ -9,15 +9,16 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from pathlib import Path
 
 import aiohttp
 import msgspec
 import psutil
 import pytest
+import pytest_asyncio
 
 from support.ray_cluster.charge_table import bill
 from support.ray_cluster.gateway_load import Asked, GatewayLoad
+from support.ray_cluster.losses import kill_the_controller
 from support.ray_cluster.served_platform import ServedPlatform, served_platform, waited
 from support.ray_cluster.small_model import MODEL, pulled
 from support.servers.free_ports import free_port
@@ -27,7 +28,7 @@ from tokenyard.settings import Settings
 from tokenyard.stack.installation import environment_of
 
 _LOG = logging.getLogger(__name__)
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900), pytest.mark.asyncio]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900), pytest.mark.asyncio(loop_scope="module")]
 
 SLEEPY = AutoscalingSpec(
     min_replicas=0,
@@ -68,6 +69,10 @@ class Town:
             lines = (await answer.text()).splitlines()
         (found,) = [line for line in lines if line.startswith("tokenyard_requests_waiting_for_wake ")]
         return int(float(found.split()[-1]))
+
+    async def is_waking(self) -> bool:
+        """Tell whether Serve has begun to start a replica."""
+        return bool(self.platforms[0].cluster.actors("ServeReplica"))
 
     async def has_begun(self) -> bool:
         """Tell whether any answer has begun to come."""
@@ -111,10 +116,12 @@ async def start(stack: AsyncExitStack, name: str, settings: Settings) -> None:
     stack.push_async_callback(asyncio.to_thread, process.__exit__, None, None, None)
 
 
-@pytest.fixture
-async def town(tmp_path: Path) -> AsyncIterator[Town]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def town(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Town]:
     async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(served_platform(tmp_path, pulled(), autoscaling=AWAKE))
+        first = await stack.enter_async_context(
+            served_platform(tmp_path_factory.mktemp("town"), pulled(), autoscaling=AWAKE)
+        )
         settings = first.settings.model_copy(update={"gateway_port": free_port()})
         await start(stack, "gateway", settings)
         second = replace(first, settings=settings)
@@ -147,3 +154,19 @@ async def test_it_sleeps_and_wakes_and_nothing_is_lost(town: Town) -> None:
     tables = [await bill(load.platform, load.asked) for load in town.loads]
     assert [table.wrong for table in tables] == [[], []]
     assert [(table.answered, table.cut, table.failed) for table in tables] == [(2, 0, 1), (3, 0, 0)]
+
+
+async def test_serves_controller_may_die_while_it_wakes(town: Town) -> None:
+    await town.asleep()
+    before = [len(load.asked) for load in town.loads]
+    began = time.monotonic()
+    asked = [town.ask(0), town.ask(1)]
+    await waited(town.is_waking, limit_s=SLEEPY.wake_wait_s)
+    await kill_the_controller(town.platforms[0])
+    answers = await asyncio.gather(*asked)
+    _LOG.warning("answered %.1f s after it was asked for", time.monotonic() - began)
+    assert [one.status for one in answers] == [200, 200]
+    assert [len(load.asked) for load in town.loads] == [count + 1 for count in before]
+    for load in town.loads:
+        assert (await bill(load.platform, load.asked)).wrong == []
+    await town.asleep()

@@ -9,21 +9,27 @@ from redis.asyncio import Redis
 from sqlalchemy import delete
 
 from support.fakes.clock import FrozenClock
+from tokenyard.catalog.store import adapter_bytes
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.redis_keys import bucket_of, usage_stream
+from tokenyard.evals.store import eval_bytes
+from tokenyard.evals.tables import EvalRow, EvalRunRow
 from tokenyard.files import stored_months
 from tokenyard.files.store import FileState, file_bytes
 from tokenyard.files.stored_months import StoredMonths
 from tokenyard.files.tables import FileRow
 from tokenyard.metering.events import HOUR_MS, StorageHeld, decode_event
 from tokenyard.metering.stream import USAGE_TOPIC, usage_carrier
+from tokenyard.responses.store import answer_bytes
+from tokenyard.responses.tables import AnswerRow
 from tokenyard.storage.database import Database
-from tokenyard.storage.quota import StorageQuota
+from tokenyard.storage.quota import StorageUse
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
 
 ACME, UMBRA = OrganizationId("org_acme"), OrganizationId("org_umbra")
 GB = 10**9
 HOUR_S = HOUR_MS // 1000
+STORED = StorageUse(file_bytes, adapter_bytes, answer_bytes, eval_bytes)
 
 
 @dataclass
@@ -37,13 +43,12 @@ class Accounting:
 
     def __post_init__(self) -> None:
         self.clock.advance(HOUR_S - self.clock.now_ms() / 1000 % HOUR_S + 600)  # ten minutes past an hour
-        quota = StorageQuota(self.database, 10**15, file_bytes)
         outbox = TransactionalOutbox(self.database, self.redis, self.clock, {USAGE_TOPIC: usage_carrier(self.redis)})
 
         async def organizations() -> list[OrganizationId]:
             return self.organizations
 
-        self.workers = [StoredMonths(self.database, quota, organizations, outbox, self.clock) for _ in range(2)]
+        self.workers = [StoredMonths(self.database, STORED, organizations, outbox, self.clock) for _ in range(2)]
 
     async def keep(self, gigabytes: int, organization: OrganizationId = ACME) -> None:
         """Store one more file of so many gigabytes."""
@@ -94,6 +99,23 @@ async def test_each_gigabyte_that_was_kept_for_a_month_is_an_event(accounting: A
     assert await accounting.events() == [StorageHeld(ACME, 1, hour_ms)]
     await accounting.hours(3)
     assert [event.number for event in await accounting.events()] == [1, 2]
+
+
+async def test_stored_answers_and_evals_count_as_files_do(accounting: Accounting) -> None:
+    kept = {"organization": ACME, "project": "proj_1", "created_at_ms": 0, "size": 30 * GB, "content": b""}
+    rows = (
+        AnswerRow(id="resp_1", kind="response", model="m", state="completed", details={}, **kept),
+        EvalRow(id="eval_1", name="", details={}, updated_at_ms=0, **kept),
+        EvalRunRow(
+            **{"id": "evalrun_1", "eval": "eval_1", "key": "key_1", "name": "", "details": {}, "model": ""},
+            **{"state": "queued", "tally": {}, "lease_until_ms": 0, **kept},
+        ),
+    )
+    async with accounting.database.transaction() as session:
+        session.add_all(rows)
+    await accounting.keep(30)
+    await accounting.hours(6)
+    assert len(await accounting.events()) == 1, "120 gigabytes for six hours are a gigabyte-month"
 
 
 async def test_it_may_take_long_to_come_together(accounting: Accounting) -> None:

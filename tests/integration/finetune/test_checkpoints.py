@@ -241,9 +241,9 @@ async def test_models_are_pinned_before_checkpoints_however_late_these_went_live
 
 async def test_there_must_be_room_for_a_checkpoint(training: Training, redis: Redis) -> None:
     stack, owner = training.stack, training.job.organization
-    before = await stack.quota.used(owner)
+    before = await stack.stored_bytes(owner)
     await training.epoch(10)
-    size = await stack.quota.used(owner) - before
+    size = await stack.stored_bytes(owner) - before
     assert size >= len(adapter_weights(rank=8)), "what is hosted counts as stored"
     full = ServedCatalog.over(stack, redis, stack.quota_of(before + size + 10))
     training.worker = stack.new_worker(adapters=full.adapters)

@@ -124,7 +124,7 @@ async def test_a_worker_that_comes_back_after_its_job_was_cancelled_and_ended(
 
 async def test_a_model_that_there_is_no_room_for_never_goes_live(publication: Publication, redis: Redis) -> None:
     stack, owner = publication.stack, publication.job.organization
-    small = stack.quota_of(await stack.quota.used(owner) + 1_000)
+    small = stack.quota_of(await stack.stored_bytes(owner) + 1_000)
     adapters = ServedCatalog.over(stack, redis, small).adapters
     for _ in range(3):
         await stack.round(stack.new_worker(adapters=adapters))
@@ -136,10 +136,10 @@ async def test_a_model_that_there_is_no_room_for_never_goes_live(publication: Pu
 
 async def test_a_live_model_counts_once_and_makes_room_as_it_ends(publication: Publication) -> None:
     stack, owner = publication.stack, publication.job.organization
-    before = await stack.quota.used(owner)
+    before = await stack.stored_bytes(owner)
     for _ in range(3):
         await stack.round(publication.worker())
-    size = await stack.quota.used(owner) - before
+    size = await stack.stored_bytes(owner) - before
     end = await stack.job(publication.job.id)
     folder = f"adapters/{owner}/{end.adapter}"
     held = [await stack.blobs.size(f"{folder}/{name}") for name in await stack.blobs.names(folder)]
@@ -152,7 +152,7 @@ async def test_a_live_model_counts_once_and_makes_room_as_it_ends(publication: P
     assert (refused.value.code, refused.value.param) == ("storage_quota_exceeded", "training_file")
     assert end.adapter is not None
     await publication.adapters.retire(owner, end.adapter, actor=publication.job.key, reason="deleted by its owner")
-    assert await stack.quota.used(owner) == before
+    assert await stack.stored_bytes(owner) == before
     await full.create(principal(), asked)
 
 
@@ -160,7 +160,7 @@ async def test_an_adapter_that_is_brought_must_find_room(stack: FinetuneStack) -
     job = await stack.bring()
     for _ in range(4):
         await stack.round()
-    used = await stack.quota.used(job.organization)
+    used = await stack.stored_bytes(job.organization)
     weights = len(adapter_weights())
     for room, fits in ((weights - 1, False), (weights, True)):
         # The file is there, and taken in it lies there a second time.

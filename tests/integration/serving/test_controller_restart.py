@@ -32,7 +32,7 @@ async def test_the_replica_stays_while_the_controller_restarts(deployed: "Cluste
         registry = ReplicaRegistry(redis)
         discovery = Discovery(serve, replicas, registry, WorkLease(redis, "discovery", 90_000), SystemClock())
         await discovery.step()
-        (controller,) = [one for one in deployed.processes() if "ray::ServeController" in " ".join(one.cmdline())]
+        (controller,) = deployed.actors("ServeController")
         controller.kill()
         away, looks = False, 0
         while looks < LOOKS_AFTER:

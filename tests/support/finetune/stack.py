@@ -47,7 +47,7 @@ from tokenyard.metering.events import TrainingFinished, decode_event
 from tokenyard.metering.stream import USAGE_TOPIC
 from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
-from tokenyard.storage.quota import StorageQuota
+from tokenyard.storage.quota import StorageQuota, StorageUse
 from tokenyard.storage.tables import OutboxRow
 from tokenyard.web.loops import Loop
 
@@ -85,6 +85,11 @@ class FinetuneStack:
 
     def quota_of(self, max_bytes: int) -> StorageQuota:
         return StorageQuota(self.database, max_bytes, file_bytes, adapter_bytes)
+
+    async def stored_bytes(self, organization: OrganizationId) -> int:
+        """Return how much of its quota an organization has used up."""
+        async with self.database.reading() as session:
+            return await StorageUse(file_bytes, adapter_bytes).of(session, organization)
 
     def new_creation(self, **replaced: Any) -> JobCreation:
         """Return one more gateway's creation of jobs, with some of what it is given replaced."""

@@ -66,17 +66,21 @@ class PartAway:
 
 async def lose_the_controller(platform: ServedPlatform, load: GatewayLoad) -> PartAway:
     """Kill Serve's controller, which Ray starts again."""
-    (controller,) = [one for one in platform.cluster.processes() if "ray::ServeController" in " ".join(one.cmdline())]
     replicas = names(await platform.replicas())
     async with load.clients(CLIENTS, max_tokens=TOKENS):
         await asyncio.sleep(BEFORE_S)
         began = time.monotonic()
-        controller.kill()
-        await waited(lambda: _gone(controller.pid, platform), limit_s=10)
+        await kill_the_controller(platform)
         back_s = await waited(lambda: _named(platform, replicas), limit_s=120)
         await asyncio.sleep(AFTER_S)
     meanwhile = [one for one in load.asked if one.usage and began <= one.at_s <= began + back_s]
     return PartAway(await bill(platform, load.asked), back_s, back_s, len(meanwhile))
+
+
+async def kill_the_controller(platform: ServedPlatform) -> None:
+    (controller,) = platform.cluster.actors("ServeController")
+    controller.kill()
+    await waited(lambda: _gone(controller.pid, platform), limit_s=10)
 
 
 async def lose_the_head(platform: ServedPlatform, load: GatewayLoad) -> PartAway:

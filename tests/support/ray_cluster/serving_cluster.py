@@ -89,6 +89,10 @@ class Cluster:
         """Return everything that this cluster started and that still runs."""
         return marked({CLUSTER_MARK: self._mark})
 
+    def actors(self, kind: str) -> list[psutil.Process]:
+        """Return the actors of a class, as Ray names their processes."""
+        return [one for one in self.processes() if f"ray::{kind}" in " ".join(one.cmdline())]
+
     def stop(self) -> None:
         kill(self.processes())
         shutil.rmtree(self._temporary, ignore_errors=True)

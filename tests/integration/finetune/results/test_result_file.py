@@ -49,7 +49,7 @@ async def steps_that_may_fail(stack: FinetuneStack) -> None:
 
 async def test_a_job_that_succeeded_shows_each_step(stack: FinetuneStack) -> None:
     job = await stack.create()
-    used = await stack.quota.used(job.organization)
+    used = await stack.stored_bytes(job.organization)
     await stack.rounds(2)
     assert JobView.of(await stack.job(job.id)).result_files == []
     await stack.cluster.tell(f"{job.id}-1", "Step 1", "Step 2")
@@ -62,7 +62,7 @@ async def test_a_job_that_succeeded_shows_each_step(stack: FinetuneStack) -> Non
     assert (first["step"], first["train_loss"], first["valid_loss"]) == ("1", "1.0", "")
     assert (second["step"], second["train_loss"]) == ("2", "0.5")
     [file] = JobView.of(ended).result_files
-    assert await stack.quota.used(job.organization) > used, "it counts as stored"
+    assert await stack.stored_bytes(job.organization) > used, "it counts as stored"
     with pytest.raises(NotFound):
         await stack.files.get(principal("rival").organization, FileId(file))
     await stack.files.begin_delete(job.organization, FileId(file))  # no job needs it any more
