@@ -9,7 +9,7 @@ import msgspec
 
 from tokenyard.core.evaluation.questions import Answered, NotAnswered
 from tokenyard.core.graders.grading import grade, model_questions
-from tokenyard.core.graders.questions import ModelAnswer, Questions, question_id, questions_name
+from tokenyard.core.graders.questions import QuestionReply, Questions, question_id, questions_name
 from tokenyard.core.graders.shapes import Grader
 from tokenyard.core.graders.templates import GradedAnswer
 from tokenyard.core.training import ANSWERS_FOLDER, QUESTIONS_FOLDER
@@ -19,7 +19,7 @@ from tokenyard_deployments.training.failures import TrainingFailed
 PATIENCE_S = 900.0
 """For so long nobody may take up the questions: the control plane may be starting anew."""
 LOOK_S = 0.2
-_ANSWERS = msgspec.json.Decoder(dict[str, ModelAnswer])
+_ANSWERS = msgspec.json.Decoder(dict[str, QuestionReply])
 
 
 class Grading:

@@ -15,7 +15,7 @@ import msgspec
 from tokenyard.core.evaluation.patience import answered_within
 from tokenyard.core.evaluation.questions import Answered, NotAnswered
 from tokenyard.core.graders.grading import ModelQuestion
-from tokenyard.core.graders.questions import ModelAnswer, Questions
+from tokenyard.core.graders.questions import QuestionReply, Questions
 from tokenyard.core.graders.shapes import Grader, asked_models
 from tokenyard.core.training import ANSWERS_FOLDER, QUESTIONS_FOLDER, job_folder
 from tokenyard.finetune.job import Job
@@ -80,15 +80,15 @@ class TrainingQuestions:
             _LOG.error("the questions %s are malformed: %s", path, error)
             return {}
 
-    async def _said(self, job: Job, grader: Grader, questions: Questions, until: float) -> dict[str, ModelAnswer]:
+    async def _said(self, job: Job, grader: Grader, questions: Questions, until: float) -> dict[str, QuestionReply]:
         """Return what was answered before the turn was over, by the ids of the questions."""
-        waiting, said = deque(questions.items()), dict[str, ModelAnswer]()
+        waiting, said = deque(questions.items()), dict[str, QuestionReply]()
         allowed = asked_models(grader)
 
         async def work() -> None:
             while waiting and asyncio.get_running_loop().time() < until:
                 identity, question = waiting.popleft()
-                said[identity] = ModelAnswer.of(
+                said[identity] = QuestionReply.of(
                     await self._ask(job, identity, question)
                     if question.model in allowed
                     else NotAnswered("The grader does not ask this model.")
@@ -111,7 +111,7 @@ class TrainingQuestions:
         return await answered_within(self._patience_s, ask)
 
 
-def _notes(name: str, said: dict[str, ModelAnswer]) -> list[Note]:
+def _notes(name: str, said: dict[str, QuestionReply]) -> list[Note]:
     missing = [one for one in said.values() if one.answered is None]
     if not missing:
         return []

@@ -18,7 +18,7 @@ from support.finetune.training_specs import spec_of, train, write_rows
 from support.ray_cluster.small_model import pulled
 from tokenyard.core.evaluation.questions import Answered
 from tokenyard.core.graders.grading import ModelQuestion
-from tokenyard.core.graders.questions import ModelAnswer
+from tokenyard.core.graders.questions import QuestionReply
 from tokenyard.core.graders.shapes import (
     GraderMessage,
     MultiGrader,
@@ -188,7 +188,7 @@ def answering(folder: Path) -> Iterator[list[str]]:
                 texts = {one: text_of(question) for one, question in questions.items()}
                 asked.extend(texts.values())
                 said = {
-                    one: ModelAnswer(Answered(f'{{"result": {min(1, text.count("e") / 8)}}}'))
+                    one: QuestionReply(Answered(f'{{"result": {min(1, text.count("e") / 8)}}}'))
                     for one, text in texts.items()
                 }
                 AttemptFolder(f"file://{file.parents[1]}").write(
