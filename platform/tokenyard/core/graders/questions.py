@@ -10,7 +10,7 @@ from tokenyard.core.evaluation.questions import Answered, NotAnswered
 from tokenyard.core.graders.grading import ModelQuestion
 
 
-class ModelAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+class QuestionReply(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a model answered; None: it did not, for the reason `why_not`."""
 
     answered: Answered | None = None
