@@ -50,9 +50,14 @@ class ReplicaSettings:
 
     @property
     def caches(self) -> dict[str, str]:
-        """The variables that tell vLLM, torch and Triton where to keep what they compiled and found out."""
+        """The variables that tell vLLM, torch, Triton and numba where to keep what they compiled and found out."""
         root = self.directory / "cache"
-        names = {"VLLM_CACHE_ROOT": "vllm", "TORCHINDUCTOR_CACHE_DIR": "torch", "TRITON_CACHE_DIR": "triton"}
+        names = {
+            "VLLM_CACHE_ROOT": "vllm",
+            "TORCHINDUCTOR_CACHE_DIR": "torch",
+            "TRITON_CACHE_DIR": "triton",
+            "NUMBA_CACHE_DIR": "numba",
+        }
         return {name: str(root / folder) for name, folder in names.items()}
 
 

@@ -11,8 +11,7 @@ layers = pytest.importorskip("vllm.lora.layers")
 from vllm.config.lora import LoRAConfig  # noqa: E402
 from vllm.model_executor.layers.linear import ReplicatedLinear  # noqa: E402
 
-from tokenyard_deployments.serving.engine.cpu_adapters.layers import CpuAdapters, OnCpu  # noqa: E402
-from tokenyard_deployments.serving.engine.cpu_adapters.rows import rows_together  # noqa: E402
+from tokenyard_deployments.serving.engine.cpu_adapters.layers import CpuAdapters, OnCpu, adapted_rows  # noqa: E402
 
 WIDTH_IN, WIDTH_OUT, RANK, SLOTS = 12, 6, 8, 3
 
@@ -26,12 +25,12 @@ def _layer() -> Any:
     layer.base_layer, layer.device, layer.tp_size, layer.n_slices = base, "cpu", 1, 1
     layer.input_size, layer.output_size = WIDTH_IN, WIDTH_OUT
     layer.create_lora_weights(SLOTS, LoRAConfig(max_loras=SLOTS, max_lora_rank=RANK, lora_dtype=torch.bfloat16))
-    layer.set_mapping(SimpleNamespace(together=()))
+    layer.set_mapping(SimpleNamespace(adapted=None))
     return layer
 
 
 def _run(layer: Any, slots: list[int], inputs: Any) -> Any:
-    layer.punica_wrapper.together = rows_together(slots)
+    layer.punica_wrapper.adapted = adapted_rows(torch.tensor(slots))
     return layer._apply_lora_to_output(inputs, torch.zeros(len(slots), WIDTH_OUT))
 
 
@@ -52,7 +51,7 @@ def test_an_adapter_that_leaves_the_layer_as_it_is_costs_nothing(monkeypatch: py
     layer, inputs = _layer(), torch.randn(2, WIDTH_IN)
     layer.set_lora(1, torch.ones(RANK, WIDTH_IN), torch.ones(WIDTH_OUT, RANK))
     layer.reset_lora(1)
-    monkeypatch.setattr(torch, "bmm", None)
+    monkeypatch.setattr("tokenyard_deployments.serving.engine.cpu_adapters.layers.adapter_deltas", None)
     assert not _run(layer, [1, 1], inputs).any()
 
 

@@ -1,7 +1,8 @@
-"""What is computed together on a CPU, against a dense reference: each row by itself."""
+"""What adapters add to the rows of a batch on a CPU, against a dense reference: each row by itself."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -9,8 +10,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("vllm.lora.layers")
 
-from tokenyard_deployments.serving.engine.cpu_adapters.rows import rows_together  # noqa: E402
+import numpy  # noqa: E402 - Ray or vLLM brings it
+
+from tokenyard_deployments.serving.engine.cpu_adapters.layers import OnCpu, adapted_rows  # noqa: E402
 
 INPUTS, RANK, SLOTS = 48, 8, 32
 WIDTHS = (24, 16, 16)
@@ -36,20 +40,35 @@ def slots(request: pytest.FixtureRequest) -> Sequence[int]:
     return batch
 
 
+def applied(slots: Sequence[int], inputs: "Tensor", output: "Tensor", a: "Tensor", b: "Tensor", **of: Any) -> None:
+    """Add what adapters make of the rows to `output`; `a` is (slots, projections, rank, in), `b` (slots, rank, out)."""
+    widths, ranks = of.get("widths", (b.shape[2],)), of.get("ranks", [a.shape[2]] * len(a))
+    layer = SimpleNamespace(
+        _a=a.contiguous(),
+        _b=b.contiguous(),
+        _ranks=numpy.array(ranks, numpy.int64),
+        _offsets=numpy.cumsum([0, *widths], dtype=numpy.int64),
+        punica_wrapper=SimpleNamespace(adapted=adapted_rows(torch.tensor(slots))),
+    )
+    assert OnCpu._apply_lora_to_output(layer, inputs, output) is output
+
+
+def adapters(widths: Sequence[int], rank: int = RANK) -> "tuple[Tensor, Tensor]":
+    generator = torch.Generator().manual_seed(7)
+    a = torch.randn(SLOTS, len(widths), rank, INPUTS, generator=generator) / INPUTS**0.5
+    return a, torch.randn(SLOTS, rank, sum(widths), generator=generator) / rank**0.5
+
+
 @pytest.mark.parametrize("widths", [WIDTHS, (56,)], ids=["three-projections", "one-projection"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_each_row_gets_what_its_own_adapter_makes_of_it(
     slots: Sequence[int], widths: tuple[int, ...], dtype: str
 ) -> None:
-    generator = torch.Generator().manual_seed(7)
-    a = torch.randn(SLOTS, RANK, len(widths), INPUTS, generator=generator) / INPUTS**0.5
-    b = torch.randn(SLOTS, RANK, sum(widths), generator=generator) / RANK**0.5
-    inputs = torch.randn(len(slots), INPUTS, generator=generator).to(getattr(torch, dtype))
-    before = torch.randn(len(slots), sum(widths), generator=generator).to(inputs.dtype)
+    a, b = adapters(widths)
+    inputs = torch.randn(len(slots), INPUTS).to(getattr(torch, dtype))
+    before = torch.randn(len(slots), sum(widths)).to(inputs.dtype)
     output = before.clone()
-    for rows in rows_together(slots):
-        own = slice(rows.first, rows.end)
-        rows.add(output, inputs, a[own], b[own], widths)
+    applied(slots, inputs, output, a, b, widths=widths)
     for row, slot in enumerate(slots):
         if slot < 0:
             assert torch.equal(output[row], before[row])
@@ -58,31 +77,33 @@ def test_each_row_gets_what_its_own_adapter_makes_of_it(
             torch.testing.assert_close(output[row], expected)
 
 
+def test_a_row_is_to_the_bit_what_it_is_alone(slots: Sequence[int]) -> None:
+    a, b = adapters(WIDTHS)
+    inputs, output = torch.randn(len(slots), INPUTS), torch.zeros(len(slots), sum(WIDTHS))
+    applied(slots, inputs, output, a, b, widths=WIDTHS)
+    for row, slot in enumerate(slots):
+        alone = torch.zeros(1, sum(WIDTHS))
+        applied([slot], inputs[row : row + 1], alone, a, b, widths=WIDTHS)
+        assert torch.equal(output[row], alone[0])
+
+
+@pytest.mark.parametrize("rank", [1, 4, 7, 8, 9, 16, 20])
+def test_only_the_ranks_that_an_adapter_has_count(rank: int) -> None:
+    a, b = adapters(WIDTHS, rank=24)
+    inputs, output = torch.randn(3, INPUTS), torch.zeros(3, sum(WIDTHS))
+    applied([0, 1, 2], inputs, output, a, b, widths=WIDTHS, ranks=[rank, 0, 24, *[0] * 29])
+    torch.testing.assert_close(output[0], _alone(inputs[0], a[0, :, :rank], b[0, :rank], WIDTHS))
+    assert not output[1].any()
+    torch.testing.assert_close(output[2], _alone(inputs[2], a[2], b[2], WIDTHS))
+
+
 def test_what_overflows_in_one_adapter_reaches_no_other_row() -> None:
     slots = [0, 1, -1, 2, 0]
-    a, b = torch.ones(SLOTS, RANK, 1, INPUTS), torch.ones(SLOTS, RANK, 4)
+    a, b = torch.ones(SLOTS, 1, RANK, INPUTS), torch.ones(SLOTS, RANK, 4)
     a[1] = b[1] = torch.inf
     output = torch.zeros(len(slots), 4)
-    for rows in rows_together(slots):
-        own = slice(rows.first, rows.end)
-        rows.add(output, torch.ones(len(slots), INPUTS), a[own], b[own], [4])
+    applied(slots, torch.ones(len(slots), INPUTS), output, a, b)
     assert output.isfinite().all(dim=1).tolist() == [True, False, True, True, True]
-
-
-@pytest.mark.parametrize(
-    ("slots", "products"),
-    [
-        pytest.param([-1] * 32, 0, id="nothing"),
-        pytest.param([*range(32)], 1, id="one-row-each"),
-        pytest.param([*range(4)] * 8, 1, id="eight-rows-each"),
-        pytest.param([*range(1, 32), *([0] * 97)], 2, id="a-long-prompt-by-itself"),
-        pytest.param([0, 31], 2, id="far-apart"),
-    ],
-)
-def test_little_is_computed_in_vain(slots: list[int], products: int) -> None:
-    together = rows_together(slots)
-    assert len(together) == products
-    assert sum((one.end - one.first) * one.width for one in together) <= 2 * len(slots)
 
 
 def test_the_stock_operation_still_needs_replacing() -> None:
@@ -95,4 +116,4 @@ def test_the_stock_operation_still_needs_replacing() -> None:
 
 def _alone(inputs: "Tensor", a: "Tensor", b: "Tensor", widths: Sequence[int]) -> "Tensor":
     parts = b.split_with_sizes(list(widths), dim=1)
-    return torch.cat([(a[:, number] @ inputs) @ part for number, part in enumerate(parts)])
+    return torch.cat([(a[number] @ inputs) @ part for number, part in enumerate(parts)])
