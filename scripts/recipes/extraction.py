@@ -21,7 +21,11 @@ _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Su
 
 
 class Part(NamedTuple):
-    """What one file is made of: every `{name}`, `{product}`, `{quantity}` and `{date}` is filled in."""
+    """What one file is made of: every `{name}`, `{product}`, `{quantity}` and `{date}` is filled in.
+
+    Where they are `mixed`, the words of names and products are drawn each for itself: whoever has seen hardly one of
+    them twice has learnt to copy them.
+    """
 
     file: str
     rows: int
@@ -29,6 +33,7 @@ class Part(NamedTuple):
     products: Sequence[str]
     dated: Sequence[str]
     undated: Sequence[str]
+    mixed: bool = False
 
 
 TRAIN = Part(
@@ -71,6 +76,7 @@ TRAIN = Part(
         "Kindly ship {quantity} {product}. Best wishes, {name}",
         "{name} wants {quantity} {product} as soon as they are in stock.",
     ],
+    mixed=True,
 )
 VALID = Part(
     "valid.jsonl",
@@ -97,7 +103,7 @@ TEST = Part(
         "Would it be possible to bring {quantity} {product} to us on {date}? It's {name}.",
         "{name} called. She asked whether {quantity} {product} can be ready by {date}.",
         "For our party on {date} I must have {quantity} {product}. Cheers, {name}",
-        "Purchase request: {product}, {quantity} pieces. Requested by {name}. Deadline {date}.",
+        "Purchase request: {product}, {quantity} pieces. Requested by {name}. Deadline {date} at the latest.",
         "I'd love to buy {quantity} {product} from you. Delivery on {date} please. Kind regards, {name}",
     ],
     [
@@ -118,14 +124,21 @@ def _lesson(part: Part, chance: random.Random) -> tuple[str, str]:
     count = chance.randint(2, 12) if chance.random() < 0.6 else chance.randint(13, 250)
     spelled = count <= len(_WORDS) and chance.random() < 0.5
     order = {
-        "name": chance.choice(part.names).strip(),
-        "product": chance.choice(part.products).strip(),
+        "name": _drawn(part.names, part, chance),
+        "product": _drawn(part.products, part, chance),
         "quantity": count,
         "date": _date(chance) if dated else None,
     }
     quantity = _WORDS[count - 1] if spelled else str(count)
     message = chance.choice(part.dated if dated else part.undated).format(**{**order, "quantity": quantity})
     return message[0].upper() + message[1:], json.dumps(order)
+
+
+def _drawn(texts: Sequence[str], part: Part, chance: random.Random) -> str:
+    begin, _, end = chance.choice(texts).strip().rpartition(" ")
+    if part.mixed:
+        end = chance.choice(texts).strip().rpartition(" ")[2]
+    return f"{begin} {end}"
 
 
 def _date(chance: random.Random) -> str:
