@@ -116,9 +116,9 @@ def test_the_result_ends_it(tmp_path: Path) -> None:
     ("rows", "longest", "gpu", "expected"),
     [
         (4, 64, False, 4),
-        (4, 2048, False, 2),
-        (6, 1000, False, 3),
-        (7, 2000, False, 1),
+        (4, 1024, False, 2),
+        (6, 500, False, 3),
+        (7, 1000, False, 1),
         (8, 9000, False, 1),
         (8, 2048, True, 8),
     ],
