@@ -35,12 +35,17 @@ class BucketLeases:
         """The buckets of the last `hold`."""
         return self._held
 
+    @property
+    def due(self) -> bool:
+        """Tell whether the next `hold` asks the database."""
+        return time.monotonic() >= self._renew_at
+
     async def hold(self, watermarks: Mapping[int, int]) -> frozenset[int]:
         """Renew what is held, take what is free up to a fair share, give up what is above; return what is held.
 
         `watermarks`: for each bucket, the Redis time before which everything is committed. Cheap when called often.
         """
-        if time.monotonic() >= self._renew_at:
+        if self.due:
             now_ms = self._clock.now_ms()
             async with self._database.transaction() as session:
                 share = await self._share(session, now_ms)

@@ -63,7 +63,7 @@ class LedgerConsumer:
         self._inherited: set[int] = set()  # buckets whose earlier holder may have left entries behind
         self._put_off: dict[int, float] = {}  # buckets in which entries were left -> when (monotonic) they come again
         self._waits = PriceWaits(database, prices)
-        self._watermarks: dict[int, int] = {}
+        self._read_until: dict[int, int] = {}  # Redis time by bucket
 
     def loop(self) -> Loop:
         return Loop("ledger consumer", self.step, INTERVAL_S)
@@ -78,7 +78,7 @@ class LedgerConsumer:
             raise
 
     async def _step(self) -> None:
-        held = await self._leases.hold(self._watermarks)
+        held = await self._hold()
         if fresh := held - self._ours:
             await self._streams.create_groups(fresh)
             self._inherited |= fresh
@@ -93,6 +93,10 @@ class LedgerConsumer:
         await self._decide_overdue()
         await self._open_requests.look_for_orphans(self._ours, await self._streams.now_ms())
 
+    async def _hold(self) -> frozenset[int]:
+        watermarks = await self._streams.watermarks(self._ours) if self._leases.due else {}
+        return await self._leases.hold(watermarks)
+
     async def _take_left_behind(self) -> None:
         """Take all that is pending in a bucket: what was inherited, or was left, or waited for a price."""
         left = {bucket for bucket, due in self._put_off.items() if due <= time.monotonic()}
@@ -101,7 +105,7 @@ class LedgerConsumer:
             self._waits.discard(bucket)
             async for entries in self._streams.left_behind(bucket, count=BATCH):
                 await self._take(entries)
-                await self._leases.hold(self._watermarks)  # there may be very many of them
+                await self._hold()  # there may be very many of them
             if bucket in left:
                 await self._streams.trim(bucket)
             self._inherited.discard(bucket)
@@ -123,7 +127,7 @@ class LedgerConsumer:
             self._put_off.setdefault(bucket, time.monotonic() + RETRY_MS / 1000)
         for bucket in self._ours:
             of_bucket = read.get(bucket, [])
-            self._watermarks[bucket] = of_bucket[-1].at_ms if len(of_bucket) >= max(1, count) else now_ms
+            self._read_until[bucket] = of_bucket[-1].at_ms if len(of_bucket) >= max(1, count) else now_ms
         return bool(entries)
 
     async def _take(self, entries: Sequence[StreamEntry]) -> None:
@@ -206,7 +210,7 @@ class LedgerConsumer:
     async def _decide_overdue(self) -> None:
         """Time is Redis time as far as the stream was read: after a pause nothing is decided too early."""
         unread = self._put_off.keys() | self._inherited
-        watermarks = {bucket: ms for bucket, ms in self._watermarks.items() if bucket in self._ours - unread}
+        watermarks = {bucket: ms for bucket, ms in self._read_until.items() if bucket in self._ours - unread}
         while due := await self._open_requests.overdue(watermarks):
             now_ms = await self._streams.now_ms()
             async with self._database.transaction() as session:

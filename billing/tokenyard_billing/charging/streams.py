@@ -1,6 +1,6 @@
 """The consumer group's side of the usage streams: read, take over, acknowledge, trim."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -55,6 +55,19 @@ class UsageStreams:
         for bucket in buckets:
             pipeline.xlen(usage_stream(bucket))
         return dict(zip(buckets, await pipeline.execute(), strict=True))
+
+    async def watermarks(self, buckets: Collection[int]) -> dict[int, int]:
+        """Return for each bucket the Redis time before which everything is committed: no entry that old stands in it.
+
+        An entry goes when it is acknowledged, and that is after its commit. So what was put off, waits for a price or
+        was read by a worker that died counts, whoever knows of it.
+        """
+        now_ms = await self.now_ms()
+        pipeline = self._redis.pipeline(transaction=False)
+        for bucket in buckets:
+            pipeline.xrange(usage_stream(bucket), count=1)
+        oldest = zip(buckets, await pipeline.execute(), strict=True)
+        return {bucket: _entry(bucket, found[0], 0).at_ms if found else now_ms for bucket, found in oldest}
 
     async def read_new(self, buckets: Sequence[int], count: int) -> list[StreamEntry]:
         """Return up to `count` entries of each bucket that were never delivered."""
