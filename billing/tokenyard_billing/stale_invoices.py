@@ -7,13 +7,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.storage import bulk
-from tokenyard_billing.periods import TIME_ZONE, period_of
-from tokenyard_billing.tables import StaleInvoice
+from tokenyard_billing.invoicing.tables import StaleInvoice
 
 
-async def mark_stale(session: AsyncSession, changes: Iterable[tuple[OrganizationId, int]]) -> None:
-    """Mark the invoices that charges or grants change, each an organization and when it counts (unix ms)."""
-    periods = {(organization, period_of(at_ms, TIME_ZONE)) for organization, at_ms in changes}
+async def mark_stale(session: AsyncSession, periods: Iterable[tuple[OrganizationId, str]]) -> None:
+    """Mark the invoices that charges or grants change, each an organization and the period it counts in."""
     rows = [
         {
             "organization": organization,
@@ -22,6 +20,6 @@ async def mark_stale(session: AsyncSession, changes: Iterable[tuple[Organization
             "marks": 1,
             "retry_at_ms": 0,
         }
-        for organization, period in sorted(periods)
+        for organization, period in sorted(set(periods))
     ]
     await bulk.add_up(session, StaleInvoice, rows, add=("marks",))

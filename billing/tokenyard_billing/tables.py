@@ -1,4 +1,4 @@
-"""Tables of billing: witnesses, charges (the sub-ledger), the journal and its projections, invoices.
+"""Tables of billing: witnesses, charges (the sub-ledger), the journal and its projections.
 
 Money is nano-dollars; times are unix milliseconds; every row belongs to one organization unless it says otherwise.
 """
@@ -58,6 +58,7 @@ class OpenRequest(Base):
     bucket: Mapped[int] = mapped_column(Integer)
     looked_at_ms: Mapped[UnixMs]
     deadline_ms: Mapped[int | None] = mapped_column(BigInteger)
+    admitted_at_ms: Mapped[UnixMs] = mapped_column(default=0)
 
 
 class Charge(Base):
@@ -65,13 +66,14 @@ class Charge(Base):
 
     `rule` is the row of the charge table. `charge_key` is the request id, the job id, adapter and hour, or
     organization and number of the gigabyte that was kept for a month, which has no project and no key; `period` is
-    the month in `time_zone`; `base_model`, `service_tier` and `price` say what it was rated by; `budgets` is a JSON
-    list of budget names.
+    the organization's own of its date, and ends in `time_zone`; `billed_in` is that of its invoice, a later one where
+    its own was closed; `base_model`, `service_tier` and `price` say what it was rated by; `budgets` is a JSON list of
+    budget names.
     """
 
     __tablename__ = "billing_charges"
     __table_args__ = (
-        Index("billing_charges_period", "organization", "period"),
+        Index("billing_charges_billed", "organization", "billed_in"),
         Index("billing_charges_time", "organization", "admitted_at_ms"),
         Index("billing_charges_transaction", "transaction"),
     )
@@ -102,6 +104,7 @@ class Charge(Base):
     charged_at_ms: Mapped[UnixMs]
     period: Mapped[str] = mapped_column(String(7))  # YYYY-MM
     time_zone: Mapped[str] = mapped_column(String(64), default="UTC")
+    billed_in: Mapped[str] = mapped_column(String(7))  # YYYY-MM
     transaction: Mapped[str | None] = mapped_column(String(96))  # journal transaction; None where the amount is 0
 
 
@@ -319,56 +322,6 @@ class Reservation(Base):
     state: Mapped[str] = mapped_column(String(16))
     reserved_at_ms: Mapped[UnixMs]
     closed_at_ms: Mapped[int | None] = mapped_column(BigInteger)
-
-
-class Invoice(Base):
-    """The bill of one organization for one period. `total` = `credit_applied` + `amount_due`."""
-
-    __tablename__ = "billing_invoices"
-    __table_args__ = (Index("billing_invoices_organization", "organization", "period", unique=True),)
-
-    id: Mapped[Id] = mapped_column(primary_key=True)
-    organization: Mapped[Id]
-    period: Mapped[str] = mapped_column(String(7))
-    time_zone: Mapped[str] = mapped_column(String(64))
-    state: Mapped[str] = mapped_column(String(16))  # draft
-    total: Mapped[Nano]
-    credit_applied: Mapped[Nano]
-    amount_due: Mapped[Nano]
-    drafted_at_ms: Mapped[UnixMs]
-    lines: Mapped[list["InvoiceLine"]] = relationship(order_by="InvoiceLine.number", lazy="raise", viewonly=True)
-
-
-class InvoiceLine(Base):
-    """`quantity` tokens or hours x `rate` = `amount`, exactly. `kind` is that of a `RatedLine`."""
-
-    __tablename__ = "billing_invoice_lines"
-    __table_args__ = (ForeignKeyConstraint(["invoice"], ["billing_invoices.id"], ondelete="CASCADE"),)
-
-    invoice: Mapped[Id] = mapped_column(primary_key=True)
-    number: Mapped[int] = mapped_column(Integer, primary_key=True)
-    model: Mapped[str] = mapped_column(String(MODEL_LENGTH))
-    price: Mapped[str] = mapped_column(String(PRICE_LENGTH))
-    kind: Mapped[str] = mapped_column(String(16))
-    quantity: Mapped[Count]
-    rate: Mapped[Nano]
-    amount: Mapped[Nano]
-
-
-class StaleInvoice(Base):
-    """The organization's invoice of the period, and each later one, must be drawn again.
-
-    Written in the transaction of what changes them. `marks` counts those changes: a drafter deletes the row only where
-    it is still what it read. `retry_at_ms` is above 0 after a draw that failed.
-    """
-
-    __tablename__ = "billing_stale_invoices"
-
-    organization: Mapped[Id] = mapped_column(primary_key=True)
-    period: Mapped[str] = mapped_column(String(7), primary_key=True)
-    bucket: Mapped[int] = mapped_column(Integer)
-    marks: Mapped[Count]
-    retry_at_ms: Mapped[UnixMs]
 
 
 class RateCardRow(Base):

@@ -30,7 +30,8 @@ from tokenyard.core.money import from_dollars, to_dollars
 from tokenyard.settings import Settings
 from tokenyard.stack.installation import environment_of
 from tokenyard.storage.database import Database
-from tokenyard_billing.tables import Alarm, HourlyUsage, Invoice, InvoiceLine
+from tokenyard_billing.invoicing.tables import Invoice, InvoiceLine
+from tokenyard_billing.tables import Alarm, HourlyUsage
 from tokenyard_dashboard.app import KEY_NAME
 from tokenyard_dashboard.session import COOKIE
 

@@ -198,6 +198,7 @@ class LedgerBatch:
                     "bucket": bucket_of(report.claims.organization),
                     "looked_at_ms": report.received_at_ms,
                     "deadline_ms": deadline_ms,
+                    "admitted_at_ms": report.claims.admitted_at_ms,
                 }
                 for report, deadline_ms in self._opened
             ]

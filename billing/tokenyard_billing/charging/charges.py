@@ -10,9 +10,10 @@ from tokenyard.core.money import NanoDollars
 from tokenyard.core.usage import MeterClaims, TokenUsage
 from tokenyard.metering.events import AdapterHosted, StandaloneUse, StorageHeld, TrainingFinished
 from tokenyard.storage import bulk
+from tokenyard_billing.calendars import add_periods, load_calendars
 from tokenyard_billing.charging.decision import NOTHING, Rule
 from tokenyard_billing.charging.rating import tier_of
-from tokenyard_billing.periods import HOUR_MS, TIME_ZONE, period_of
+from tokenyard_billing.periods import HOUR_MS, BillingCalendar
 from tokenyard_billing.stale_invoices import mark_stale
 from tokenyard_billing.tables import COUNTS, Charge, HourlyUsage
 
@@ -72,8 +73,25 @@ class NewCharge(msgspec.Struct):
 
 
 async def write_charges(session: AsyncSession, charges: Sequence[NewCharge], at_ms: int) -> None:
-    """Insert `charges`, add them to their hours and mark their invoices; what used nothing is no usage."""
-    await bulk.insert(session, Charge, [_row(charge, at_ms) for charge in charges])
+    """Insert `charges`, add them to their hours and mark their invoices; what used nothing is no usage.
+
+    One that was used in a closed period is billed in the first that is not: its bucket's lease, which the transaction
+    proves to hold, is also what a period is closed under.
+    """
+    if not charges:
+        return
+    calendars = await load_calendars(session, {charge.source.organization for charge in charges})
+    billing = [_bill(charge, calendars[charge.source.organization]) for charge in charges]
+    await bulk.insert(session, Charge, [_row(*pair, at_ms) for pair in zip(charges, billing, strict=True)])
+    await _add_hours(session, charges)
+    owners = [charge.source.organization for charge in charges]
+    billed = list(zip(owners, (one["billed_in"] for one in billing), strict=True))
+    used = zip(owners, (one["period"] for one in billing), strict=True)
+    await add_periods(session, calendars, (*billed, *used), at_ms)
+    await mark_stale(session, billed)
+
+
+async def _add_hours(session: AsyncSession, charges: Sequence[NewCharge]) -> None:
     hours: dict[tuple[str | int, ...], list[int]] = {}
     for charge in charges:
         source, used = charge.source, charge.counts.values()
@@ -86,10 +104,18 @@ async def write_charges(session: AsyncSession, charges: Sequence[NewCharge], at_
                 sums[index] += value
     rows = [dict(zip((*_HOUR, *_SUMMED), (*key, *sums), strict=True)) for key, sums in sorted(hours.items())]
     await bulk.add_up(session, HourlyUsage, rows, add=_SUMMED)
-    await mark_stale(session, ((charge.source.organization, charge.source.admitted_at_ms) for charge in charges))
 
 
-def _row(charge: NewCharge, at_ms: int) -> dict[str, object]:
+def _bill(charge: NewCharge, calendar: BillingCalendar) -> dict[str, str]:
+    period = calendar.period_of(charge.source.admitted_at_ms)
+    return {
+        "period": period,
+        "time_zone": calendar.time_zone(period),
+        "billed_in": calendar.open_period(period),
+    }
+
+
+def _row(charge: NewCharge, billing: dict[str, str], at_ms: int) -> dict[str, object]:
     source = charge.source
     return {
         "charge_key": charge.key,
@@ -110,7 +136,6 @@ def _row(charge: NewCharge, at_ms: int) -> dict[str, object]:
         "budgets": json.dumps(charge.budgets),
         "admitted_at_ms": source.admitted_at_ms,
         "charged_at_ms": at_ms,
-        "period": period_of(source.admitted_at_ms, TIME_ZONE),
-        "time_zone": TIME_ZONE,
+        **billing,
         "transaction": charge.transaction,
     }

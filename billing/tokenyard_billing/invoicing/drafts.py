@@ -9,9 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage import bulk
-from tokenyard_billing.periods import TIME_ZONE, period_end_ms
+from tokenyard_billing.calendars import load_calendars
+from tokenyard_billing.invoicing.tables import Invoice, InvoiceLine, StaleInvoice
 from tokenyard_billing.pricing.prices import PriceList, RatedLine, rated_lines
-from tokenyard_billing.tables import COUNTS, Charge, CreditGrant, Invoice, InvoiceLine, StaleInvoice
+from tokenyard_billing.tables import COUNTS, Charge, CreditGrant
 
 DRAFT = "draft"
 _SUMMED = [getattr(Charge, name) for name in (*COUNTS, "amount")]
@@ -21,20 +22,35 @@ class InvoiceMismatch(AssertionError):
     """Lines do not sum to charges, or credit was spent twice: the books are wrong, and no invoice may hide it."""
 
 
-class StoredDraft(msgspec.Struct, frozen=True):
+class InvoiceIsFinal(AssertionError):
+    """It was issued: nothing of it is ever written again but its state."""
+
+
+class StoredInvoice(msgspec.Struct, frozen=True):
     """What a draw needs to know of an invoice that is written down."""
 
     period: str
+    state: str
     credit_applied: int
     drafted_at_ms: int
 
 
+class DrawnLine(msgspec.Struct, frozen=True):
+    """One line, and the period in which that was used."""
+
+    usage_period: str
+    rated: RatedLine
+
+
 class DrawnInvoice(msgspec.Struct, frozen=True):
-    """One invoice; money in nano-dollars."""
+    """One invoice; money in nano-dollars, `start_ms` and `end_ms` are those of its period."""
 
     organization: OrganizationId
     period: str
-    lines: Sequence[RatedLine]
+    time_zone: str
+    start_ms: int
+    end_ms: int
+    lines: Sequence[DrawnLine]
     total: NanoDollars
     credit_applied: NanoDollars
     drafted_at_ms: int
@@ -45,7 +61,7 @@ class Drafts(msgspec.Struct, frozen=True):
 
     organization: OrganizationId
     marks: Mapping[str, int]
-    stored: Sequence[StoredDraft]
+    stored: Sequence[StoredInvoice]
     invoices: Sequence[DrawnInvoice]
 
 
@@ -57,29 +73,35 @@ def invoice_id(organization: str, period: str) -> str:
 async def draw(session: AsyncSession, organization: OrganizationId, prices: PriceList, now_ms: int) -> Drafts:
     """Draw the marked invoices, and every later stored one: its credit moves with theirs.
 
+    What is closed stays as it is: its mark is that of the first open period.
+
     Raises:
         InvoiceMismatch: the books are wrong.
         UnknownPrice: a charge has a price that no installed card has.
     """
     # Marks come first: what commits after they were read changes one, and is drawn the next time.
     marks = await _marks(session, organization)
+    calendar = (await load_calendars(session, [organization]))[organization]
     stored = await _stored(session, organization)
     if not marks:
         return Drafts(organization, marks, stored, [])
     invoices: list[DrawnInvoice] = []
-    first = min(marks)
-    used = sum(draft.credit_applied for draft in stored if draft.period < first)
-    for period in sorted(marks.keys() | {draft.period for draft in stored if draft.period > first}):
+    marked = {calendar.open_period(period) for period in marks}
+    first = min(marked)
+    used = sum(one.credit_applied for one in stored if one.period < first)
+    for period in sorted(marked | {one.period for one in stored if one.period > first}):
         lines = await _lines(session, organization, period, prices)
         if lines is None:  # credit was granted in a month without charges
             continue
-        total = NanoDollars(sum(line.amount for line in lines))
-        credit = await _granted(session, organization, period) - used
+        start_ms, end_ms = calendar.start_ms(period), calendar.end_ms(period)
+        total = NanoDollars(sum(line.rated.amount for line in lines))
+        credit = await _granted(session, organization, end_ms) - used
         if credit < 0:
             raise InvoiceMismatch(f"{organization} {period}: {-credit} nano-dollars of credit were spent twice")
         applied = NanoDollars(min(credit, total))
         used += applied
-        invoices.append(DrawnInvoice(organization, period, lines, total, applied, now_ms))
+        zone = calendar.time_zone(period)
+        invoices.append(DrawnInvoice(organization, period, zone, start_ms, end_ms, lines, total, applied, now_ms))
     return Drafts(organization, marks, stored, invoices)
 
 
@@ -87,10 +109,16 @@ async def keep(session: AsyncSession, drafts: Drafts) -> None:
     """Write `drafts` down, unless another worker did meanwhile; delete the marks that are still what was read.
 
     The caller's transaction is the only one that writes the organization's invoices.
+
+    Raises:
+        InvoiceIsFinal: one of them was issued.
     """
     organization = drafts.organization
     if await _stored(session, organization) != drafts.stored:
         return
+    final = {one.period for one in drafts.stored if one.state != DRAFT}
+    if issued := final & {drawn.period for drawn in drafts.invoices}:
+        raise InvoiceIsFinal(f"{organization}: the invoices of {', '.join(sorted(issued))} were issued")
     for drawn in drafts.invoices:
         await _write(session, drawn)
     for period, marks in drafts.marks.items():
@@ -103,38 +131,40 @@ async def _marks(session: AsyncSession, organization: OrganizationId) -> dict[st
     return {period: marks for period, marks in await session.execute(query)}
 
 
-async def _stored(session: AsyncSession, organization: OrganizationId) -> list[StoredDraft]:
-    columns = Invoice.period, Invoice.credit_applied, Invoice.drafted_at_ms
+async def _stored(session: AsyncSession, organization: OrganizationId) -> list[StoredInvoice]:
+    columns = Invoice.period, Invoice.state, Invoice.credit_applied, Invoice.drafted_at_ms
     query = select(*columns).where(Invoice.organization == organization).order_by(Invoice.period)
-    return [StoredDraft(*row) for row in await session.execute(query)]
+    return [StoredInvoice(*row) for row in await session.execute(query)]
 
 
 async def _lines(
     session: AsyncSession, organization: OrganizationId, period: str, prices: PriceList
-) -> list[RatedLine] | None:
+) -> list[DrawnLine] | None:
+    """Return what is billed in `period`: its own usage first, then late usage, the newest first."""
     query = (
-        select(Charge.model, Charge.price, *(func.sum(column) for column in _SUMMED))
-        .where(Charge.organization == organization, Charge.period == period)
-        .group_by(Charge.model, Charge.price)
-        .order_by(Charge.model, Charge.price)
+        select(Charge.period, Charge.model, Charge.price, *(func.sum(column) for column in _SUMMED))
+        .where(Charge.organization == organization, Charge.billed_in == period)
+        .group_by(Charge.period, Charge.model, Charge.price)
+        .order_by(Charge.period.desc(), Charge.model, Charge.price)
     )
     found = (await session.execute(query)).all()
-    lines: list[RatedLine] = []
+    lines: list[DrawnLine] = []
     charged = 0
-    for model, price, *sums in found:
+    for used_in, model, price, *sums in found:
         *counts, amount = map(int, sums)
         charged += amount
-        lines += rated_lines(model, prices.by_id(price), **dict(zip(COUNTS, counts, strict=True)))
-    total = sum(line.amount for line in lines)
+        rated = rated_lines(model, prices.by_id(price), **dict(zip(COUNTS, counts, strict=True)))
+        lines += [DrawnLine(used_in, line) for line in rated]
+    total = sum(line.rated.amount for line in lines)
     if total != charged:
         raise InvoiceMismatch(f"{organization} {period}: lines sum to {total}, charges to {charged} nano-dollars")
     return lines if found else None
 
 
-async def _granted(session: AsyncSession, organization: OrganizationId, period: str) -> int:
+async def _granted(session: AsyncSession, organization: OrganizationId, end_ms: int) -> int:
     """Return all credit that was granted before the period's end."""
     query = select(func.sum(CreditGrant.amount)).where(
-        CreditGrant.organization == organization, CreditGrant.granted_at_ms < period_end_ms(period, TIME_ZONE)
+        CreditGrant.organization == organization, CreditGrant.granted_at_ms < end_ms
     )
     return int(await session.scalar(query) or 0)
 
@@ -142,17 +172,26 @@ async def _granted(session: AsyncSession, organization: OrganizationId, period: 
 async def _write(session: AsyncSession, drawn: DrawnInvoice) -> None:
     identity = invoice_id(drawn.organization, drawn.period)
     changes = {
+        "time_zone": drawn.time_zone,
+        "period_start_ms": drawn.start_ms,
+        "period_end_ms": drawn.end_ms,
         "total": drawn.total,
         "credit_applied": drawn.credit_applied,
         "amount_due": drawn.total - drawn.credit_applied,
         "drafted_at_ms": drawn.drafted_at_ms,
     }
-    head = {"id": identity, "organization": drawn.organization, "period": drawn.period, "time_zone": TIME_ZONE}
-    statement = bulk.upsert(session, Invoice).values(head | changes | {"state": DRAFT})
+    head = {"id": identity, "organization": drawn.organization, "period": drawn.period, "state": DRAFT}
+    statement = bulk.upsert(session, Invoice).values(head | changes)
     await session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changes))
     await session.execute(delete(InvoiceLine).where(InvoiceLine.invoice == identity))
     rows = [
-        {"invoice": identity, "number": number, "amount": line.amount, **msgspec.structs.asdict(line)}
+        {
+            "invoice": identity,
+            "number": number,
+            "usage_period": line.usage_period,
+            "amount": line.rated.amount,
+            **msgspec.structs.asdict(line.rated),
+        }
         for number, line in enumerate(drawn.lines)
     ]
     await bulk.insert(session, InvoiceLine, rows)

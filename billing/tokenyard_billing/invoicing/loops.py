@@ -14,8 +14,8 @@ from tokenyard_billing.charging.batch import raise_alarms
 from tokenyard_billing.charging.decision import Finding
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.invoicing.drafts import Drafts, draw, invoice_id, keep
+from tokenyard_billing.invoicing.tables import StaleInvoice
 from tokenyard_billing.pricing.prices import PriceList
-from tokenyard_billing.tables import StaleInvoice
 
 _LOG = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import OrganizationId
 from tokenyard.storage.database import Database
 from tokenyard.storage.paging import part_of_list
-from tokenyard_billing.tables import Invoice
+from tokenyard_billing.invoicing.tables import Invoice
 
 
 class InvoiceStore:

@@ -51,7 +51,7 @@ class RequestStory(msgspec.Struct, frozen=True):
 
     @property
     def invoice(self) -> str | None:
-        return invoice_id(self.charge.organization, self.charge.period) if self.charge else None
+        return invoice_id(self.charge.organization, self.charge.billed_in) if self.charge else None
 
 
 class BillingOperatorStore:

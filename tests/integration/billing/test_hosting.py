@@ -21,8 +21,9 @@ from support.fakes.rate_cards import HOSTING_CARDS, HOUR, PINNED_HOUR, published
 from tokenyard.metering.events import HOUR_MS
 from tokenyard.storage.database import Database
 from tokenyard_billing.invoicing.drafts import invoice_id
+from tokenyard_billing.invoicing.tables import InvoiceLine
 from tokenyard_billing.pricing.prices import PriceList
-from tokenyard_billing.tables import Alarm, HourlyUsage, InvoiceLine
+from tokenyard_billing.tables import Alarm, HourlyUsage
 
 TUNED_PRICE = f"2026-01-01/{MODEL}/fine-tuned"
 EVENTS = (

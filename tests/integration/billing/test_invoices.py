@@ -34,7 +34,8 @@ from tokenyard_billing.charging.intake import Received
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.invoicing.drafts import Drafts
 from tokenyard_billing.invoicing.loops import RETRY_MS, InvoiceDrafter
-from tokenyard_billing.tables import Alarm, Charge, Invoice, InvoiceLine
+from tokenyard_billing.invoicing.tables import Invoice, InvoiceLine
+from tokenyard_billing.tables import Alarm, Charge
 
 MONTH_S = 31 * 86_400
 APRIL_MS = MARCH_MS + MONTH_S * 1000

@@ -66,7 +66,8 @@ def eager_renewals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def watermark(database: Database) -> int:
-    return next(one.watermark_ms for one in await rows(database, BucketLease) if one.bucket == bucket_of(ACME))
+    [found] = [one.watermark_ms for one in await rows(database, BucketLease) if one.bucket == bucket_of(ACME)]
+    return int(found)
 
 
 @pytest.mark.usefixtures("eager_renewals")

@@ -6,7 +6,7 @@ from support.billing.busy_books import BusyBooks
 from support.billing.stand import ACME, MODEL, PRICE
 
 INVOICE = "inv_acme_{month}"
-BILLED = f"{INVOICE}/{MODEL}/{PRICE}"
+BILLED = f"{INVOICE}/{{month}}/{MODEL}/{PRICE}"
 MARK = """INSERT INTO billing_stale_invoices (organization, period, bucket, marks, retry_at_ms)
           VALUES ('org_acme', '{}', 0, 1, 0)"""
 
@@ -36,7 +36,7 @@ MARK = """INSERT INTO billing_stale_invoices (organization, period, bucket, mark
         ),
         (
             "UPDATE billing_invoice_lines SET price = 'gone' WHERE invoice = '{invoice}'",
-            {("invoice_not_charges", BILLED), ("invoice_not_charges", f"{INVOICE}/{MODEL}/gone")},
+            {("invoice_not_charges", BILLED), ("invoice_not_charges", f"{INVOICE}/{{month}}/{MODEL}/gone")},
         ),
         (
             "DELETE FROM billing_invoices WHERE id = '{invoice}'",

@@ -20,8 +20,9 @@ from support.fakes.rate_cards import GB_MONTH, HOSTING_CARDS, published, rate_ca
 from tokenyard.metering.events import HOUR_MS
 from tokenyard.storage.database import Database
 from tokenyard_billing.invoicing.drafts import invoice_id
+from tokenyard_billing.invoicing.tables import InvoiceLine
 from tokenyard_billing.pricing.prices import PriceList
-from tokenyard_billing.tables import Alarm, HourlyUsage, InvoiceLine, Spending
+from tokenyard_billing.tables import Alarm, HourlyUsage, Spending
 
 EVENTS = (kept(1), kept(2), kept(3, hour=1), kept(1, organization=GLOBEX))
 

@@ -7,7 +7,7 @@ from support.fakes.clock import FrozenClock
 from tokenyard.core.ids import OrganizationId, new_request_id
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage.database import Database
-from tokenyard_billing.tables import Invoice, StaleInvoice
+from tokenyard_billing.invoicing.tables import Invoice, StaleInvoice
 from tokenyard_billing.wallets.store import Wallet
 
 

@@ -1,12 +1,14 @@
 """Journal, charges and hourly usage: every sum stands where its parts say."""
 
-from sqlalchemy import case, func, or_, select
+from sqlalchemy import case, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from tokenyard_billing.charging.charges import NO_REQUESTS
+from tokenyard_billing.invoicing.tables import BillingPeriod
 from tokenyard_billing.ledger.journal import CORRECTION, AccountName
 from tokenyard_billing.periods import HOUR_MS
-from tokenyard_billing.proof.checks.comparison import EXAMPLES, Side, broken, compare, month_of
+from tokenyard_billing.proof.checks.comparison import EXAMPLES, Side, broken, compare
 from tokenyard_billing.proof.views import Difference
 from tokenyard_billing.tables import COUNTS, Balance, Charge, Entry, HourlyUsage, Transaction
 
@@ -35,11 +37,29 @@ async def check_charges(session: AsyncSession) -> list[Difference]:
     found += [
         broken("charge_not_posted", key, "has an amount and no transaction") for key in await session.scalars(unposted)
     ]
-    month = month_of(session, Charge.admitted_at_ms)
-    misplaced = select(Charge.charge_key, Charge.period, month).where(Charge.period != month).limit(EXAMPLES)
+    return found + await _periods(session)
+
+
+async def _periods(session: AsyncSession) -> list[Difference]:
+    """Every charge is of the period that its date lies in, and billed in that one or a later one."""
+    own = (BillingPeriod.organization == Charge.organization) & (BillingPeriod.period == Charge.period)
+    dated = (Charge.admitted_at_ms >= BillingPeriod.start_ms) & (Charge.admitted_at_ms < BillingPeriod.end_ms)
+    columns = Charge.charge_key, Charge.period, Charge.billed_in, Charge.admitted_at_ms
+    misplaced = or_(~exists().where(own, dated), Charge.billed_in < Charge.period)
+    found = [
+        broken("charge_in_wrong_period", key, f"of {period}, billed in {billed}, admitted at {at_ms} ms")
+        for key, period, billed, at_ms in await session.execute(select(*columns).where(misplaced).limit(EXAMPLES))
+    ]
+    other = aliased(BillingPeriod)
+    overlap = exists().where(
+        other.organization == BillingPeriod.organization,
+        other.period < BillingPeriod.period,
+        other.end_ms > BillingPeriod.start_ms,
+    )
+    query = select(BillingPeriod).where(or_(overlap, BillingPeriod.start_ms >= BillingPeriod.end_ms))
     return found + [
-        broken("charge_in_wrong_period", key, f"billed in {period}, admitted in {right}")
-        for key, period, right in await session.execute(misplaced)
+        broken("periods_overlap", f"{one.organization}/{one.period}", f"begins at {one.start_ms} ms")
+        for one in await session.scalars(query.limit(EXAMPLES))
     ]
 
 

@@ -4,10 +4,12 @@ from sqlalchemy import ColumnElement, and_, exists, func, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
+from tokenyard_billing.invoicing.drafts import DRAFT
+from tokenyard_billing.invoicing.tables import Invoice, InvoiceLine, StaleInvoice
 from tokenyard_billing.ledger.journal import AccountName
-from tokenyard_billing.proof.checks.comparison import EXAMPLES, Side, broken, compare, month_of
+from tokenyard_billing.proof.checks.comparison import EXAMPLES, Side, broken, compare
 from tokenyard_billing.proof.views import Difference
-from tokenyard_billing.tables import Balance, Charge, CreditGrant, Invoice, InvoiceLine, StaleInvoice
+from tokenyard_billing.tables import Balance, Charge, CreditGrant
 
 _Text = InstrumentedAttribute[str]
 
@@ -43,20 +45,20 @@ async def _sums(session: AsyncSession) -> list[Difference]:
 
 
 async def _charges(session: AsyncSession) -> list[Difference]:
-    """Compare by model and price, so that errors of two lines do not cancel."""
-    invoice = Invoice.id, InvoiceLine.model, InvoiceLine.price, InvoiceLine.amount
-    billed = select(*invoice).join(InvoiceLine, InvoiceLine.invoice == Invoice.id)
-    charged = select(Invoice.id, Charge.model, Charge.price, Charge.amount).join(
-        Charge, (Charge.organization == Invoice.organization) & (Charge.period == Invoice.period)
+    """Compare by month of use, model and price, so that errors of two lines do not cancel."""
+    line = InvoiceLine.usage_period, InvoiceLine.model, InvoiceLine.price, InvoiceLine.amount
+    billed = select(Invoice.id, *line).join(InvoiceLine, InvoiceLine.invoice == Invoice.id)
+    charged = select(Invoice.id, Charge.period, Charge.model, Charge.price, Charge.amount).join(
+        Charge, (Charge.organization == Invoice.organization) & (Charge.billed_in == Invoice.period)
     )
-    drawn = ~_on_its_way(Invoice.organization, Invoice.period)
+    drawn = or_(Invoice.state != DRAFT, ~_on_its_way(Invoice.organization, Invoice.period))
     sides = Side("charges", charged.where(drawn)), Side("lines", billed.where(drawn))
-    return await compare(session, "invoice_not_charges", *sides, keys=3)
+    return await compare(session, "invoice_not_charges", *sides, keys=4)
 
 
 async def _missing(session: AsyncSession) -> list[Difference]:
-    period = Charge.organization, Charge.period
-    invoiced = exists().where(Invoice.organization == Charge.organization, Invoice.period == Charge.period)
+    period = Charge.organization, Charge.billed_in
+    invoiced = exists().where(Invoice.organization == Charge.organization, Invoice.period == Charge.billed_in)
     query = select(*period).where(~invoiced, ~_on_its_way(*period)).distinct()
     return [
         broken("invoice_missing", f"{organization}/{month}", "charged, and neither billed nor marked to be")
@@ -69,7 +71,7 @@ async def _credit(session: AsyncSession) -> list[Difference]:
     other = aliased(Invoice)
     granted = select(func.coalesce(func.sum(CreditGrant.amount), 0)).where(
         CreditGrant.organization == Invoice.organization,
-        month_of(session, CreditGrant.granted_at_ms) <= Invoice.period,
+        CreditGrant.granted_at_ms < Invoice.period_end_ms,
     )
     applied = select(func.sum(other.credit_applied)).where(
         other.organization == Invoice.organization, other.period <= Invoice.period

@@ -1,0 +1,137 @@
+"""Tables of invoices, their periods, and how they were settled.
+
+Money is nano-dollars; times are unix milliseconds; every row belongs to one organization unless it says otherwise.
+"""
+
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, Integer, String, Text
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from tokenyard.storage.columns import Count, Id, Nano, UnixMs
+from tokenyard.storage.database import Base
+from tokenyard_billing.tables import MODEL_LENGTH, PRICE_LENGTH
+
+ISSUER_LENGTH = 128
+
+
+class TimeZoneChange(Base):
+    """The organization's periods from `since_period` on end in `time_zone`; before the first change they do in UTC."""
+
+    __tablename__ = "billing_time_zones"
+
+    organization: Mapped[Id] = mapped_column(primary_key=True)
+    since_period: Mapped[str] = mapped_column(String(7), primary_key=True)  # YYYY-MM
+    time_zone: Mapped[str] = mapped_column(String(64))
+    changed_at_ms: Mapped[UnixMs]
+
+
+class BillingPeriod(Base):
+    """A period of which something was charged. What is not after an organization's last closed one is closed too.
+
+    `retry_at_ms` is above 0 after it could not be closed.
+    """
+
+    __tablename__ = "billing_periods"
+    __table_args__ = (Index("billing_periods_end", "bucket", "closed_at_ms", "end_ms"),)
+
+    organization: Mapped[Id] = mapped_column(primary_key=True)
+    period: Mapped[str] = mapped_column(String(7), primary_key=True)  # YYYY-MM
+    bucket: Mapped[int] = mapped_column(Integer)
+    start_ms: Mapped[UnixMs]
+    end_ms: Mapped[UnixMs]  # the first moment after it
+    closed_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    retry_at_ms: Mapped[UnixMs] = mapped_column(default=0)
+
+
+class InvoiceNumbers(Base):
+    """The last number that an issuer gave to an invoice. Belongs to no organization."""
+
+    __tablename__ = "billing_invoice_numbers"
+
+    issuer: Mapped[str] = mapped_column(String(ISSUER_LENGTH), primary_key=True)
+    last: Mapped[Count]
+
+
+class Invoice(Base):
+    """The bill of one organization for one period. `total` = `credit_applied` + `amount_due`.
+
+    `state` is draft, open, paid, void or uncollectible. Of an invoice that is no draft nothing but it is written.
+    """
+
+    __tablename__ = "billing_invoices"
+    __table_args__ = (
+        Index("billing_invoices_organization", "organization", "period", unique=True),
+        Index("billing_invoices_number", "issuer", "sequence", unique=True),
+    )
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    organization: Mapped[Id]
+    period: Mapped[str] = mapped_column(String(7))
+    time_zone: Mapped[str] = mapped_column(String(64))
+    period_start_ms: Mapped[UnixMs]
+    period_end_ms: Mapped[UnixMs]
+    state: Mapped[str] = mapped_column(String(16))
+    total: Mapped[Nano]
+    credit_applied: Mapped[Nano]
+    amount_due: Mapped[Nano]
+    drafted_at_ms: Mapped[UnixMs]
+    issuer: Mapped[str | None] = mapped_column(String(ISSUER_LENGTH))  # this and the next four: None in a draft
+    sequence: Mapped[int | None] = mapped_column(BigInteger)  # from 1 for each issuer, without gaps
+    number: Mapped[str | None] = mapped_column(String(64))  # as people see it
+    issued_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    due_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    lines: Mapped[list["InvoiceLine"]] = relationship(order_by="InvoiceLine.number", lazy="raise", viewonly=True)
+    settlement: Mapped["Settlement | None"] = relationship(
+        primaryjoin="foreign(Settlement.invoice) == Invoice.id", lazy="raise", viewonly=True
+    )
+
+
+class InvoiceLine(Base):
+    """`quantity` tokens or hours x `rate` = `amount`, exactly. `kind` is that of a `RatedLine`."""
+
+    __tablename__ = "billing_invoice_lines"
+    __table_args__ = (ForeignKeyConstraint(["invoice"], ["billing_invoices.id"], ondelete="CASCADE"),)
+
+    invoice: Mapped[Id] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    usage_period: Mapped[str] = mapped_column(String(7))  # before the invoice's own: late usage
+    model: Mapped[str] = mapped_column(String(MODEL_LENGTH))
+    price: Mapped[str] = mapped_column(String(PRICE_LENGTH))
+    kind: Mapped[str] = mapped_column(String(16))
+    quantity: Mapped[Count]
+    rate: Mapped[Nano]
+    amount: Mapped[Nano]
+
+
+class StaleInvoice(Base):
+    """The organization's invoice of the period, and each later one, must be drawn again.
+
+    Written in the transaction of what changes them. `marks` counts those changes: a drafter deletes the row only where
+    it is still what it read. `retry_at_ms` is above 0 after a draw that failed.
+    """
+
+    __tablename__ = "billing_stale_invoices"
+
+    organization: Mapped[Id] = mapped_column(primary_key=True)
+    period: Mapped[str] = mapped_column(String(7), primary_key=True)
+    bucket: Mapped[int] = mapped_column(Integer)
+    marks: Mapped[Count]
+    retry_at_ms: Mapped[UnixMs]
+
+
+class Settlement(Base):
+    """What ended an open invoice: `state` is paid, void or uncollectible. Never updated, never deleted.
+
+    `note` is the payment's reference or the reason; `idempotency_key` is empty but for a payment.
+    """
+
+    __tablename__ = "billing_settlements"
+
+    invoice: Mapped[Id] = mapped_column(primary_key=True)
+    organization: Mapped[Id]
+    state: Mapped[str] = mapped_column(String(16))
+    amount: Mapped[Nano]
+    note: Mapped[str] = mapped_column(Text)
+    actor: Mapped[str] = mapped_column(String(96))
+    idempotency_key: Mapped[str] = mapped_column(String(128))
+    transaction: Mapped[Id]
+    settled_at_ms: Mapped[UnixMs]
