@@ -12,10 +12,15 @@ from tokenyard_billing.alerts import operator_routes as alerts_for_operators
 from tokenyard_billing.alerts import tenant_routes as alerts_for_tenants
 from tokenyard_billing.alerts.store import BudgetAlertStore
 from tokenyard_billing.invoicing import operator_routes as invoices_for_operators
+from tokenyard_billing.invoicing import period_routes
 from tokenyard_billing.invoicing import tenant_routes as invoices_for_tenants
 from tokenyard_billing.invoicing.operator_store import InvoiceOperatorStore
+from tokenyard_billing.invoicing.settling import InvoiceSettlements
 from tokenyard_billing.invoicing.store import InvoiceStore
-from tokenyard_billing.ports import LiveBudgetReader, OrganizationLookup, UnfinishedJobs
+from tokenyard_billing.invoicing.time_zones import BillingTimeZones
+from tokenyard_billing.ledger import operator_routes as books_for_operators
+from tokenyard_billing.ledger.operator_store import BooksOperatorStore
+from tokenyard_billing.ports import AuditLog, LiveBudgetReader, OrganizationLookup, UnfinishedJobs
 from tokenyard_billing.pricing import operator_routes as prices_for_operators
 from tokenyard_billing.pricing.operator_store import RateCardOperatorStore
 from tokenyard_billing.pricing.prices import PriceList
@@ -42,19 +47,23 @@ def billing_routers(
     find_organization: OrganizationLookup,
     live_budgets: LiveBudgetReader,
     jobs: UnfinishedJobs,
+    audit: AuditLog,
     clock: Clock,
 ) -> Sequence[APIRouter]:
     invoices = InvoiceStore(database)
     usage = UsageStore(database)
     alerts = BudgetAlertStore(database)
+    settlements = InvoiceSettlements(database, audit, clock)
     reconciler = LedgerReconciler(database, redis, live_budgets, jobs, clock)
     return (
         usage_for_tenants.router(usage, prices, clock),
-        invoices_for_tenants.router(invoices),
+        invoices_for_tenants.router(invoices, clock),
         wallets_for_tenants.router(wallet),
         alerts_for_tenants.router(alerts),
         usage_for_operators.router(find_organization, usage, UsageOperatorStore(database), clock),
-        invoices_for_operators.router(find_organization, invoices, InvoiceOperatorStore(database)),
+        invoices_for_operators.router(find_organization, invoices, InvoiceOperatorStore(database), settlements, clock),
+        period_routes.router(find_organization, invoices, BillingTimeZones(database, audit, clock), clock),
+        books_for_operators.router(BooksOperatorStore(database)),
         alerts_for_operators.router(find_organization, alerts),
         wallets_for_operators.router(find_organization, wallet, WalletOperatorStore(database)),
         prices_for_operators.router(RateCardOperatorStore(database, outbox, clock)),

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.storage import bulk
-from tokenyard_billing.invoicing.tables import BillingPeriod, TimeZoneChange
+from tokenyard_billing.invoice_tables import BillingPeriod, TimeZoneChange
 from tokenyard_billing.periods import BillingCalendar
 
 

@@ -12,8 +12,9 @@ from tokenyard_billing.charging.intake import Intake
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.charging.open_requests import OpenRequests
 from tokenyard_billing.charging.streams import UsageStreams
-from tokenyard_billing.invoicing.loops import InvoiceDrafter
-from tokenyard_billing.ports import LiveBudgets, PlanPrices
+from tokenyard_billing.invoicing.closing import ClosingTerms
+from tokenyard_billing.invoicing.loops import InvoiceDrafter, PeriodCloser
+from tokenyard_billing.ports import AuditLog, LiveBudgets, PlanPrices
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.loops import BucketReadiness
 
@@ -36,6 +37,8 @@ class BillingWorker:
         report_wait_ms: int,
         lease_ms: int,
         renewal_ms: int,
+        terms: ClosingTerms,
+        audit: AuditLog,
     ) -> None:
         """`lease_ms` and `renewal_ms` are those of holds; `report_wait_ms` is how long a report is awaited."""
         self.leases = BucketLeases(database, clock, name)
@@ -53,9 +56,19 @@ class BillingWorker:
         self.drafter = InvoiceDrafter(
             database=database, leases=self.leases, prices=prices, metrics=metrics, clock=clock
         )
+        self.closer = PeriodCloser(
+            database=database,
+            leases=self.leases,
+            drafter=self.drafter,
+            outbox=outbox,
+            metrics=metrics,
+            clock=clock,
+            terms=terms,
+            audit=audit,
+        )
 
     def loops(self) -> list[Loop]:
-        return [self.consumer.loop(), self.readiness.loop(), self.drafter.loop()]
+        return [self.consumer.loop(), self.readiness.loop(), self.drafter.loop(), self.closer.loop()]
 
     async def stop(self) -> None:
         """Hand the buckets over at once, after the loops have ended."""

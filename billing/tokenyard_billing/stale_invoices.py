@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.storage import bulk
-from tokenyard_billing.invoicing.tables import StaleInvoice
+from tokenyard_billing.invoice_tables import StaleInvoice
 
 
 async def mark_stale(session: AsyncSession, periods: Iterable[tuple[OrganizationId, str]]) -> None:

@@ -57,6 +57,12 @@ class Settings(BaseSettings):
     hold_lease_ms: int = 30_000
     hold_renewal_ms: int = 5_000
     replica_report_wait_ms: int = 60_000
+    # Invoices: who issues them, how their numbers begin, how many hours after its end a period closes, and in how many
+    # days what is due is to be paid.
+    invoice_issuer: Annotated[str, Field(min_length=1, max_length=128)] = "tokenyard"
+    invoice_prefix: Annotated[str, Field(pattern="^[A-Z0-9-]{1,16}$")] = "INV"
+    close_after_hours: int = Field(default=24, ge=0)
+    payment_days: int = Field(default=30, ge=0)
     max_upload_bytes: int = 512 * 1024 * 1024
     # Of its files and fine-tuned models together.
     files_bytes_per_organization: int = 20 * 1024 * 1024 * 1024

@@ -30,7 +30,7 @@ from tokenyard.core.money import from_dollars, to_dollars
 from tokenyard.settings import Settings
 from tokenyard.stack.installation import environment_of
 from tokenyard.storage.database import Database
-from tokenyard_billing.invoicing.tables import Invoice, InvoiceLine
+from tokenyard_billing.invoice_tables import Invoice, InvoiceLine
 from tokenyard_billing.tables import Alarm, HourlyUsage
 from tokenyard_dashboard.app import KEY_NAME
 from tokenyard_dashboard.session import COOKIE
@@ -169,7 +169,8 @@ async def _charge(settings: Settings, acme: str, others: list[str]) -> None:
     ]
     invoice = {"id": "inv_1", "organization": acme, "period": "2026-11", "time_zone": "UTC", "state": "draft"}
     money = {"total": 3_000_000, "credit_applied": 3_000_000, "amount_due": 0, "drafted_at_ms": hour}
-    line = {"invoice": "inv_1", "model": MODEL, "price": f"2026-01-01/{MODEL}"}
+    dated = {"period_start_ms": hour, "period_end_ms": hour + HOUR_MS}
+    line = {"invoice": "inv_1", "usage_period": "2026-11", "model": MODEL, "price": f"2026-01-01/{MODEL}"}
     lines = [
         {**line, "number": 1, "kind": "input", "quantity": 10_000, "rate": 200, "amount": 2_000_000},
         {**line, "number": 2, "kind": "output", "quantity": 2_500, "rate": 400, "amount": 1_000_000},
@@ -177,7 +178,7 @@ async def _charge(settings: Settings, acme: str, others: list[str]) -> None:
     alarm = {"kind": "no_report", "subject": "req_1", "message": "No witness reported it.", "at_ms": hour}
     async with database.transaction() as session:
         await session.execute(insert(HourlyUsage), used)
-        await session.execute(insert(Invoice), [{**invoice, **money}])
+        await session.execute(insert(Invoice), [{**invoice, **money, **dated}])
         await session.execute(insert(InvoiceLine), lines)
         await session.execute(insert(Alarm), [alarm])
     await database.close()

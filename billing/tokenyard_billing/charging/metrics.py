@@ -38,6 +38,10 @@ class LedgerMetrics:
         """Count an organization whose invoices could not be drawn."""
         self._alarms.labels("invoice_failed").inc()
 
+    def closing_failed(self) -> None:
+        """Count a period that could not be closed."""
+        self._alarms.labels("period_not_closed").inc()
+
     def put_off(self) -> None:
         """Count an event that failed and will be delivered again."""
         self._events.labels("put_off").inc()

@@ -10,7 +10,7 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage import bulk
 from tokenyard_billing.calendars import load_calendars
-from tokenyard_billing.invoicing.tables import Invoice, InvoiceLine, StaleInvoice
+from tokenyard_billing.invoice_tables import Invoice, InvoiceLine, StaleInvoice
 from tokenyard_billing.pricing.prices import PriceList, RatedLine, rated_lines
 from tokenyard_billing.tables import COUNTS, Charge, CreditGrant
 

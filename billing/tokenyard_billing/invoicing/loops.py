@@ -1,6 +1,7 @@
-"""Keeps the stored drafts of invoices up to date."""
+"""Keeps the stored drafts of invoices up to date, and closes periods."""
 
 import logging
+from typing import Self
 
 from sqlalchemy import func, select, update
 
@@ -8,20 +9,46 @@ from tokenyard.core.clock import Clock
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.storage.database import Database
+from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard.web.loops import Loop
 from tokenyard_billing.bucket_leases import BucketLeases, LeaseLost
 from tokenyard_billing.charging.batch import raise_alarms
 from tokenyard_billing.charging.decision import Finding
 from tokenyard_billing.charging.metrics import LedgerMetrics
+from tokenyard_billing.invoice_tables import BillingPeriod, StaleInvoice
+from tokenyard_billing.invoicing.closing import ClosingTerms, DuePeriod, close, due_periods
 from tokenyard_billing.invoicing.drafts import Drafts, draw, invoice_id, keep
-from tokenyard_billing.invoicing.tables import StaleInvoice
+from tokenyard_billing.ports import AuditLog
 from tokenyard_billing.pricing.prices import PriceList
+from tokenyard_billing.wallets.changes import write_changes
 
 _LOG = logging.getLogger(__name__)
 
 INTERVAL_S = 2.0
+CLOSING_INTERVAL_S = 30.0
 BATCH = 100
 RETRY_MS = 60_000
+
+
+class _Apart:
+    """Keeps a failure of one organization from stopping the others; that another worker has the bucket is none."""
+
+    def __init__(self, organization: OrganizationId, work: str) -> None:
+        self._words = f"{work} of {organization}"
+        self.error: Exception | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
+        if isinstance(error, LeaseLost):
+            _LOG.info("%s are another worker's: %s", self._words, error)
+            return True
+        if isinstance(error, Exception):  # of any kind
+            _LOG.error("failed: %s", self._words, exc_info=error)
+            self.error = error
+            return True
+        return False
 
 
 class InvoiceDrafter:
@@ -47,13 +74,10 @@ class InvoiceDrafter:
         after = ""
         while due := await self._due(after):
             for organization, first in due:
-                try:
+                with _Apart(organization, f"the invoices from {first} on") as apart:
                     await self.keep(await self.draw(organization))
-                except LeaseLost as error:
-                    _LOG.info("%s is drawn by another worker: %s", organization, error)
-                except Exception as error:  # of any kind: it must not stop the others
-                    _LOG.exception("the invoices of %s from %s on cannot be drawn", organization, first)
-                    await self._put_off(organization, first, error)
+                if apart.error:
+                    await self._put_off(organization, first, apart.error)
             after = due[-1][0]
 
     async def draw(self, organization: OrganizationId) -> Drafts:
@@ -92,3 +116,70 @@ class InvoiceDrafter:
             await session.execute(marked.values(retry_at_ms=now_ms + RETRY_MS))
             await raise_alarms(session, [(organization, found)], now_ms)
         self._metrics.invoice_failed()
+
+
+class PeriodCloser:
+    """Closes what is due in the buckets that this worker leases, one period of each organization in a step."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        leases: BucketLeases,
+        drafter: InvoiceDrafter,
+        outbox: TransactionalOutbox,
+        metrics: LedgerMetrics,
+        clock: Clock,
+        terms: ClosingTerms,
+        audit: AuditLog,
+    ) -> None:
+        self._database = database
+        self._leases = leases
+        self._drafter = drafter
+        self._outbox = outbox
+        self._metrics = metrics
+        self._clock = clock
+        self._terms = terms
+        self._audit = audit
+
+    def loop(self) -> Loop:
+        return Loop("close periods", self.step, CLOSING_INTERVAL_S)
+
+    async def step(self) -> None:
+        after = ""
+        while due := await self._due(after):
+            for one in due:
+                with _Apart(one.organization, f"the period {one.period}") as apart:
+                    await self.close(one)
+                if apart.error:
+                    await self._put_off(one, apart.error)
+            after = due[-1].organization
+
+    async def close(self, due: DuePeriod) -> None:
+        """Draw what is marked, outside of the writing transaction, and close the period if nothing came meanwhile."""
+        drafts = await self._drafter.draw(due.organization)
+        now_ms = self._clock.now_ms()
+        async with self._database.transaction() as session:
+            await self._leases.fence(session, {bucket_of(due.organization)})
+            changes = await close(session, drafts, due.period, terms=self._terms, audit=self._audit, now_ms=now_ms)
+            messages = await write_changes(session, changes, now_ms)
+        await self._outbox.try_to_carry(messages)
+
+    async def _due(self, after: str) -> list[DuePeriod]:
+        now_ms = self._clock.now_ms()
+        async with self._database.reading() as session:
+            return await due_periods(session, self._leases.held, self._terms, now_ms, after=after, limit=BATCH)
+
+    async def _put_off(self, due: DuePeriod, error: Exception) -> None:
+        """Try again later, and raise an alarm. A database that is away raises here and ends the step."""
+        now_ms = self._clock.now_ms()
+        subject = invoice_id(due.organization, due.period)
+        found = Finding("period_not_closed", subject, f"{type(error).__name__}: {error}")
+        row = update(BillingPeriod).where(
+            BillingPeriod.organization == due.organization, BillingPeriod.period == due.period
+        )
+        async with self._database.transaction() as session:
+            await self._leases.fence(session, {bucket_of(due.organization)})
+            await session.execute(row.values(retry_at_ms=now_ms + RETRY_MS))
+            await raise_alarms(session, [(due.organization, found)], now_ms)
+        self._metrics.closing_failed()

@@ -1,4 +1,4 @@
-"""Invoices of all organizations, as they were last drafted."""
+"""Invoices of all organizations, as they were last drafted or issued."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,25 @@ from tokenyard.core.errors import InvalidRequest, NotFound
 from tokenyard.core.ids import OrganizationId
 from tokenyard.storage.database import Database
 from tokenyard.storage.paging import part_of_list
-from tokenyard_billing.invoicing.tables import Invoice
+from tokenyard_billing.invoice_tables import Invoice
+from tokenyard_billing.invoicing.store import InvoiceState, in_state
 
 
 class InvoiceOperatorStore:
-    """Reads the stored drafts."""
+    """Reads them."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def heads(
-        self, *, organization: OrganizationId | None, month: str | None, after: str | None, limit: int
+        self,
+        *,
+        organization: OrganizationId | None,
+        month: str | None,
+        state: InvoiceState | None,
+        now_ms: int,
+        after: str | None,
+        limit: int,
     ) -> Sequence[Invoice]:
         """Return at most `limit` invoices, the newest month first; an unknown `after` raises `InvalidRequest`."""
         query = select(Invoice)
@@ -27,6 +35,8 @@ class InvoiceOperatorStore:
             query = query.where(Invoice.organization == organization)
         if month is not None:
             query = query.where(Invoice.period == month)
+        if state is not None:
+            query = query.where(in_state(state, now_ms))
         async with self._database.reading() as session:
             last = None if after is None else await session.get(Invoice, after)
             if last is None and after is not None:
@@ -35,9 +45,11 @@ class InvoiceOperatorStore:
             return (await session.scalars(part)).all()
 
     async def invoice(self, identity: str) -> Invoice:
-        """Return an invoice with its lines."""
+        """Return an invoice with its lines and its settlement."""
         async with self._database.reading() as session:
-            found = await session.get(Invoice, identity, options=[selectinload(Invoice.lines)])
+            found = await session.get(
+                Invoice, identity, options=[selectinload(Invoice.lines), selectinload(Invoice.settlement)]
+            )
         if found is None:
             raise NotFound(f"No such invoice: {identity}")
         return found

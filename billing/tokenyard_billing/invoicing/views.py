@@ -6,6 +6,8 @@ from pydantic import BeforeValidator, model_validator
 
 from tokenyard.core.money import to_dollars
 from tokenyard.web.pages import Identified
+from tokenyard_billing.invoice_tables import BillingPeriod, Invoice
+from tokenyard_billing.invoicing.store import OPEN, PAST_DUE, InvoiceState
 from tokenyard_billing.pricing.prices import unit_of
 from tokenyard_billing.views import Dollars, View, of
 
@@ -17,9 +19,11 @@ def _per_million(rate: int) -> str:
 class InvoiceLineView(View):
     """`quantity` x `rate` nano-dollars = `amount`; `unit` says what is counted. Only tokens have a rate a million.
 
-    `kind`: input, cached_input, output, training, hosting, pinned_hosting or storage.
+    `kind`: input, cached_input, output, training, hosting, pinned_hosting or storage. `usage_period` is the period in
+    which it was used: before the invoice's own it is late usage, told after that period was closed.
     """
 
+    usage_period: str
     model: str
     price: str
     kind: str
@@ -39,14 +43,31 @@ class InvoiceLineView(View):
         return self
 
 
+class SettlementView(View):
+    """How an open invoice ended: paid, void or uncollectible; `note` is the payment's reference or the reason."""
+
+    state: str
+    amount: int
+    note: str
+    actor: str
+    transaction: str
+    settled_at_ms: int
+
+
 class InvoiceHead(View, Identified):
-    """An invoice without its lines. `total` = `credit_applied` + `amount_due`, as of `drafted_at_ms`."""
+    """An invoice without its lines. `total` = `credit_applied` + `amount_due`, as of `drafted_at_ms`.
+
+    A draft changes with each charge; then it is open, and one of past_due, paid, void and uncollectible. Its number
+    and what comes after are null in a draft. The period is from `period_start_ms` until before `period_end_ms`.
+    """
 
     object: Literal["invoice"] = "invoice"
     organization: str
     period: str
     time_zone: str
-    state: str
+    period_start_ms: int
+    period_end_ms: int
+    state: InvoiceState
     currency: Literal["usd"] = "usd"
     total: int
     credit_applied: int
@@ -55,9 +76,55 @@ class InvoiceHead(View, Identified):
     total_dollars: Annotated[Dollars, of("total")]
     credit_applied_dollars: Annotated[Dollars, of("credit_applied")]
     amount_due_dollars: Annotated[Dollars, of("amount_due")]
+    number: str | None
+    issuer: str | None
+    issued_at_ms: int | None
+    due_at_ms: int | None
+
+    @classmethod
+    def at(cls, invoice: Invoice, now_ms: int) -> Self:
+        """Return `invoice` as it stands at a moment: an open one may be past due then."""
+        shown = cls.model_validate(invoice)
+        if shown.state == OPEN and (shown.due_at_ms or 0) <= now_ms:
+            shown.state = PAST_DUE
+        return shown
 
 
 class InvoiceView(InvoiceHead):
     """A whole invoice; its lines sum to `total`."""
 
     lines: list[InvoiceLineView]
+    settlement: SettlementView | None
+
+
+class PeriodView(View, Identified):
+    """A period of which something was charged: open, closing from its end on, then closed. `id` is YYYY-MM."""
+
+    id: Annotated[str, of("period")]
+    object: Literal["billing_period"] = "billing_period"
+    organization: str
+    start_ms: int
+    end_ms: int
+    closed_at_ms: int | None
+    state: Literal["open", "closing", "closed"] = "open"
+
+    @classmethod
+    def at(cls, period: BillingPeriod, now_ms: int) -> Self:
+        """Return `period` as it stands at a moment."""
+        shown = cls.model_validate(period)
+        if shown.closed_at_ms is not None:
+            shown.state = "closed"
+        elif shown.end_ms <= now_ms:
+            shown.state = "closing"
+        return shown
+
+
+class TimeZoneView(View):
+    """`time_zone` is that of the period that runs now, `next_time_zone` that in which the one after it ends."""
+
+    object: Literal["organization.time_zone"] = "organization.time_zone"
+    organization: str
+    time_zone: str
+    period: str
+    next_time_zone: str
+    next_period: str

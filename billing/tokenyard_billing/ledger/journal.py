@@ -15,16 +15,26 @@ from tokenyard.storage import bulk
 from tokenyard_billing.tables import Account, Balance, Entry, Transaction
 
 CORRECTION = "correction"
+INVOICE = "invoice"
+SETTLEMENT = "settle_invoice"
 _HEAD = ("organization", "template", "reference", "reason", "actor")
 
 
 class AccountName(StrEnum):
-    """An organization's accounts. Positive means: owed to it (wallet, reserved), earned from it, given to it (-)."""
+    """An organization's accounts. Positive is what it is owed (wallet, reserved) or was earned from it (revenue).
+
+    Negative is what it was given, what it owes by open invoices, what it paid, and what was let go of these: by void
+    invoices (adjustments) and by those that will not be paid (written_off).
+    """
 
     WALLET = "wallet"
     RESERVED = "reserved"
     REVENUE = "revenue"
     GRANTED = "granted"
+    RECEIVABLE = "receivable"
+    CASH = "cash"
+    ADJUSTMENTS = "adjustments"
+    WRITTEN_OFF = "written_off"
 
 
 class UnbalancedPosting(ValueError):
@@ -85,6 +95,20 @@ def reservation_closed(
     )
     moving = tuple(entry for entry in entries if entry[1])
     return Posting(organization, "close_reservation", reference, moving) if moving else None
+
+
+def invoice_issued(organization: OrganizationId, due: NanoDollars, *, reference: str) -> Posting:
+    """Let an invoice claim what is due: the wallet owes it no more."""
+    entries = ((AccountName.WALLET, +due), (AccountName.RECEIVABLE, -due))
+    return Posting(organization, INVOICE, reference, entries)
+
+
+def invoice_settled(
+    organization: OrganizationId, due: NanoDollars, into: AccountName, *, reference: str, reason: str, actor: str
+) -> Posting:
+    """Let an invoice claim nothing any more: it was paid, is void or is written off."""
+    entries = ((AccountName.RECEIVABLE, +due), (into, -due))
+    return Posting(organization, SETTLEMENT, reference, entries, reason, actor)
 
 
 async def post(session: AsyncSession, postings: Sequence[Posting], at_ms: int) -> list[str]:

@@ -14,6 +14,7 @@ from tokenyard_billing.ports import LiveBudgetReader, UnfinishedJobs
 from tokenyard_billing.proof.checks.books import check_charges, check_hourly_usage, check_journal
 from tokenyard_billing.proof.checks.comparison import noted
 from tokenyard_billing.proof.checks.invoices import check_invoices
+from tokenyard_billing.proof.checks.issued_invoices import check_issued_invoices
 from tokenyard_billing.proof.checks.messages import check_messages
 from tokenyard_billing.proof.checks.reservations import check_orphans, check_reservations
 from tokenyard_billing.proof.checks.spending import check_spending
@@ -24,6 +25,10 @@ from tokenyard_billing.proof.views import Difference, Reconciliation
 PAUSE_S = 2.0  # the outbox's loop carries what was left to it within one
 HOLD_GRACE_S = 60.0
 STATEMENT_TIMEOUT_S = 600.0  # each of them reads whole tables
+_OF_SQL_ALONE = (
+    *(check_journal, check_charges, check_hourly_usage),
+    *(check_spending, check_invoices, check_issued_invoices),
+)
 
 
 class LedgerReconciler:
@@ -57,7 +62,7 @@ class LedgerReconciler:
         now_ms = self._clock.now_ms()
         async with self._snapshot() as session:
             tokens, found = await check_witnesses(session)
-            for check in (check_journal, check_charges, check_hourly_usage, check_spending, check_invoices):
+            for check in _OF_SQL_ALONE:
                 found += await check(session)
             found += await check_reservations(session, now_ms)
             found += await check_orphans(session, self._jobs, now_ms)

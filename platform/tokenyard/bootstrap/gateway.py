@@ -255,6 +255,7 @@ def _control_plane(foundation: Foundation, answers: GatewayAnswers) -> Sequence[
             find_organization=find_organization,
             live_budgets=RedisBudgetReader(foundation.redis),
             jobs=JobOperatorStore(database, clock),
+            audit=record,
             clock=clock,
         ),
     )

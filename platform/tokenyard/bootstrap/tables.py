@@ -11,7 +11,7 @@ _MODULES = (
     "tokenyard.responses.tables",
     "tokenyard.evals.tables",
     "tokenyard_billing.tables",
-    "tokenyard_billing.invoicing.tables",
+    "tokenyard_billing.invoice_tables",
 )
 
 

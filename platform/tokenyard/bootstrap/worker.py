@@ -43,7 +43,9 @@ from tokenyard.web.loops import Loop, run_loops
 from tokenyard.web.metrics import process_registry
 from tokenyard_billing.alerts.loops import AlertMetrics, BudgetAlerts
 from tokenyard_billing.charging.metrics import LedgerMetrics
+from tokenyard_billing.invoicing.closing import ClosingTerms
 from tokenyard_billing.loops import BillingWorker
+from tokenyard_billing.periods import DAY_MS, HOUR_MS
 
 SHUTDOWN_LIMIT_S = 5
 
@@ -63,6 +65,17 @@ def _billing(foundation: Foundation, name: str, registry: CollectorRegistry) -> 
         report_wait_ms=settings.replica_report_wait_ms,
         lease_ms=settings.hold_lease_ms,
         renewal_ms=settings.hold_renewal_ms,
+        terms=_closing_terms(settings),
+        audit=record,
+    )
+
+
+def _closing_terms(settings: Settings) -> ClosingTerms:
+    return ClosingTerms(
+        close_after_ms=settings.close_after_hours * HOUR_MS,
+        payment_ms=settings.payment_days * DAY_MS,
+        issuer=settings.invoice_issuer,
+        prefix=settings.invoice_prefix,
     )
 
 

@@ -2,6 +2,7 @@
 
 import typer
 
+from tokenyard.cli.books import invoices
 from tokenyard.cli.cluster_secrets import secrets_command
 from tokenyard.cli.evals.commands import eval_command
 from tokenyard.cli.jobs import jobs
@@ -34,6 +35,7 @@ app.add_typer(prices, name="prices")
 app.add_typer(jobs, name="jobs")
 app.add_typer(recipes, name="recipe")
 app.add_typer(credit, name="credit")
+app.add_typer(invoices, name="invoices")
 money_commands(app)
 eval_command(app)
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tokenyard.cli.books import trial_balance
 from tokenyard.cli.command import CommandFailed, CommandRun, platform_command
 from tokenyard.cli.output import CommandOutput, details, dollars, moment_ms, table
 from tokenyard.cli.request_report import request_report
@@ -34,6 +35,7 @@ def money_commands(app: typer.Typer) -> None:
     platform_command(app, "invoice")(invoice)
     platform_command(app, "request")(request)
     platform_command(app, "reconcile")(reconcile)
+    platform_command(app, "books")(trial_balance)
 
 
 async def usage(run: CommandRun, organization: Owner, month: Month = None) -> CommandOutput:
@@ -71,13 +73,21 @@ async def invoice_of(run: CommandRun, owner: OrganizationInfo, month: str) -> In
 
 def invoice_text(found: InvoiceInfo) -> str:
     rows = [
-        (line.model, line.kind, f"{line.quantity} {line.unit}", _rate_text(line), dollars(line.amount))
+        (
+            line.usage_period,
+            line.model,
+            line.kind,
+            f"{line.quantity} {line.unit}",
+            _rate_text(line),
+            dollars(line.amount),
+        )
         for line in found.lines
     ]
-    lines = table(("MODEL", "WHAT", "QUANTITY", "RATE", "AMOUNT"), rows, empty="No lines.")
+    lines = table(("USED IN", "MODEL", "WHAT", "QUANTITY", "RATE", "AMOUNT"), rows, empty="No lines.")
     sums = (("Total", found.total), ("Paid by credit", found.credit_applied), ("Due", found.amount_due))
     totals = "\n".join(f"{label:<16}{dollars(amount)}" for label, amount in sums)
-    title = f"Invoice {found.id}, {found.period}, {found.state} of {moment_ms(found.drafted_at_ms)}"
+    name = found.id if found.number is None else f"{found.number} ({found.id})"
+    title = f"Invoice {name}, {found.period}, {found.state} of {moment_ms(found.drafted_at_ms)}"
     return f"{title}\n\n{lines}\n\n{totals}"
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tokenyard.cli.command import CommandFailed, CommandRun, platform_command, set_signature
-from tokenyard.cli.output import CommandOutput, described, moment, table
+from tokenyard.cli.output import CommandOutput, described, moment, moment_ms, table
 from tokenyard.clients.platform_api.shapes import (
     LimitsInfo,
     LocalShareInfo,
@@ -178,6 +178,26 @@ async def put_on_plan(
 ) -> CommandOutput:
     """Put an organization on a plan; its own limits and weight go before the plan's."""
     return described(await run.api.put_on_plan(organization, None if plan == NO_LIMIT else plan))
+
+
+@platform_command(organizations, "time-zone")
+async def time_zone(
+    run: CommandRun,
+    organization: Organization,
+    zone: Annotated[str | None, typer.Argument(help="To change it: an IANA name, such as Europe/Berlin.")] = None,
+) -> CommandOutput:
+    """Show in which time zone an organization's periods end; change it from the next period on."""
+    if zone is None:
+        return described(await run.api.time_zone(organization))
+    return described(await run.api.change_time_zone(organization, zone))
+
+
+@platform_command(organizations, "periods")
+async def list_periods(run: CommandRun, organization: Organization) -> CommandOutput:
+    """List an organization's billing periods, the newest first."""
+    found = await run.api.periods(organization)
+    rows = [(one.id, one.state, moment_ms(one.start_ms), moment_ms(one.end_ms)) for one in found]
+    return CommandOutput(found, table(("PERIOD", "STATE", "FROM", "UNTIL"), rows, empty="Nothing was charged yet."))
 
 
 @platform_command(plans, "create")

@@ -20,8 +20,8 @@ from support.billing.stand import (
 from support.fakes.rate_cards import HOSTING_CARDS, HOUR, PINNED_HOUR, published, rate_card, with_hosting
 from tokenyard.metering.events import HOUR_MS
 from tokenyard.storage.database import Database
+from tokenyard_billing.invoice_tables import InvoiceLine
 from tokenyard_billing.invoicing.drafts import invoice_id
-from tokenyard_billing.invoicing.tables import InvoiceLine
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.tables import Alarm, HourlyUsage
 

@@ -19,8 +19,8 @@ from support.billing.stand import (
 from support.fakes.rate_cards import GB_MONTH, HOSTING_CARDS, published, rate_card, with_hosting
 from tokenyard.metering.events import HOUR_MS
 from tokenyard.storage.database import Database
+from tokenyard_billing.invoice_tables import InvoiceLine
 from tokenyard_billing.invoicing.drafts import invoice_id
-from tokenyard_billing.invoicing.tables import InvoiceLine
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.tables import Alarm, HourlyUsage, Spending
 

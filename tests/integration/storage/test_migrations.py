@@ -31,7 +31,7 @@ from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.plans.operator_store import PlanOperatorStore
 from tokenyard.tenancy.plans.views import PlanChanges
 from tokenyard.tenancy.store import TenancyStore, record
-from tokenyard_billing.invoicing.tables import StaleInvoice
+from tokenyard_billing.invoice_tables import StaleInvoice
 from tokenyard_billing.pricing.price_book import PriceBook
 from tokenyard_billing.pricing.rate_cards import InvalidRateCard, RateCard
 

@@ -19,6 +19,7 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.principal import Principal
 from tokenyard.limits.budget_reader import RedisBudgetReader
 from tokenyard.storage.database import Database
+from tokenyard.tenancy.store import record
 from tokenyard.web.errors import install_error_handlers
 from tokenyard_billing.api import billing_routers
 from tokenyard_billing.pricing.prices import PriceList
@@ -73,6 +74,7 @@ async def billing_api(database: Database, redis: Redis, prices: PriceList | None
         find_organization=find_organization,
         live_budgets=RedisBudgetReader(redis),
         jobs=FixedJobs(),
+        audit=record,
         clock=SystemClock(),
     ):
         app.include_router(router)

@@ -1,13 +1,15 @@
 """A worker's invoices at a clock that is moved by hand, and what changes them."""
 
 from redis.asyncio import Redis
+from sqlalchemy import update
 
 from support.billing.stand import ACME, MARCH_MS, budget_outbox, claims, rows, send, settled, usage, worker
 from support.fakes.clock import FrozenClock
 from tokenyard.core.ids import OrganizationId, new_request_id
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage.database import Database
-from tokenyard_billing.invoicing.tables import Invoice, StaleInvoice
+from tokenyard_billing.invoice_tables import Invoice, StaleInvoice
+from tokenyard_billing.tables import BucketLease
 from tokenyard_billing.wallets.store import Wallet
 
 
@@ -34,6 +36,23 @@ class InvoiceBooks:
 
     async def draft(self) -> None:
         await self.worker.drafter.step()
+
+    async def close(self) -> None:
+        """Let the watermark of every bucket be where the clock is, and close what is due."""
+        await self.worker.consumer.step()
+        async with self.database.transaction() as session:
+            await session.execute(update(BucketLease).values(watermark_ms=self.clock.now_ms()))
+        await self.worker.closer.step()
+
+    async def invoice(self, period: str, organization: OrganizationId = ACME) -> Invoice:
+        """Return the stored invoice of a period."""
+        [found] = [
+            one
+            for one in await rows(self.database, Invoice)
+            if (one.organization, one.period) == (organization, period)
+        ]
+        assert isinstance(found, Invoice)
+        return found
 
     async def bills(self, organization: OrganizationId = ACME) -> list[tuple[str, int, int, int]]:
         """Return period, total, credit applied and amount due of each stored invoice, oldest first."""

@@ -36,10 +36,13 @@ from tokenyard.metering.stream import emit
 from tokenyard.storage.database import Database
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
+from tokenyard.tenancy.store import record
 from tokenyard_billing.bucket_leases import BucketLeases
 from tokenyard_billing.charging.intake import Intake
 from tokenyard_billing.charging.metrics import LedgerMetrics
+from tokenyard_billing.invoicing.closing import ClosingTerms
 from tokenyard_billing.loops import BillingWorker
+from tokenyard_billing.periods import DAY_MS
 from tokenyard_billing.pricing.price_book import TOPIC as PUBLISHED
 from tokenyard_billing.pricing.price_book import price_carrier
 from tokenyard_billing.pricing.prices import PriceList
@@ -57,6 +60,7 @@ KEY = ApiKeyId("key_1")
 MARCH_MS = 1_772_500_000_000  # 2026-03-03
 WAIT_MS = 60_000
 PRICES = PriceList(SHIPPED_CARDS)
+TERMS = ClosingTerms(DAY_MS, 30 * DAY_MS, "tokenyard", "INV")
 RATE = PRICES.by_id(PRICE)
 
 
@@ -123,6 +127,7 @@ def worker(
     report_wait_ms: int = WAIT_MS,
     renewal_ms: int = 50,
     lease_ms: int = 1_000,
+    terms: ClosingTerms = TERMS,
 ) -> BillingWorker:
     return BillingWorker(
         name=name,
@@ -137,6 +142,8 @@ def worker(
         report_wait_ms=report_wait_ms,
         lease_ms=lease_ms,
         renewal_ms=renewal_ms,
+        terms=terms,
+        audit=record,
     )
 
 

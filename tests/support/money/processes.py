@@ -25,9 +25,11 @@ from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard.tenancy.changes import TOPIC as TENANCY
 from tokenyard.tenancy.changes import TenancyCarrier
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
-from tokenyard.tenancy.store import TenancyStore
+from tokenyard.tenancy.store import TenancyStore, record
 from tokenyard_billing.charging.metrics import LedgerMetrics
+from tokenyard_billing.invoicing.closing import ClosingTerms
 from tokenyard_billing.loops import BillingWorker
+from tokenyard_billing.periods import DAY_MS
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.budgets import SqlBudgets
 from tokenyard_billing.wallets.changes import TOPIC, BudgetCarrier
@@ -253,6 +255,8 @@ class WorkerProcess(MoneyProcess):
             report_wait_ms=LEASE_MS,
             lease_ms=LEASE_MS,
             renewal_ms=0,
+            terms=ClosingTerms(DAY_MS, 30 * DAY_MS, "tokenyard", "INV"),
+            audit=record,
         )
         self.sweeper = Sweeper(self.redis, renewal_ms=0, before=self.outbox.step)
         self.reservations = _reservations(self, self.outbox, around)

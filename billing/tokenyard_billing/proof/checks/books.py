@@ -5,7 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from tokenyard_billing.charging.charges import NO_REQUESTS
-from tokenyard_billing.invoicing.tables import BillingPeriod
+from tokenyard_billing.invoice_tables import BillingPeriod
 from tokenyard_billing.ledger.journal import CORRECTION, AccountName
 from tokenyard_billing.periods import HOUR_MS
 from tokenyard_billing.proof.checks.comparison import EXAMPLES, Side, broken, compare

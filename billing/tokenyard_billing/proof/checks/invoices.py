@@ -1,11 +1,11 @@
 """Invoices: each adds up, bills what was charged, and all of them owe what the wallet owes."""
 
-from sqlalchemy import ColumnElement, and_, exists, func, or_, select, union_all
+from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
+from tokenyard_billing.invoice_tables import Invoice, InvoiceLine, StaleInvoice
 from tokenyard_billing.invoicing.drafts import DRAFT
-from tokenyard_billing.invoicing.tables import Invoice, InvoiceLine, StaleInvoice
 from tokenyard_billing.ledger.journal import AccountName
 from tokenyard_billing.proof.checks.comparison import EXAMPLES, Side, broken, compare
 from tokenyard_billing.proof.views import Difference
@@ -88,8 +88,12 @@ async def _credit(session: AsyncSession) -> list[Difference]:
 
 
 async def _ledger(session: AsyncSession) -> list[Difference]:
-    """Credit left - amounts due = wallet + reserved, of each organization none of whose invoices is to be drawn."""
-    due = Invoice.organization, (-Invoice.credit_applied - Invoice.amount_due).label("amount")
+    """Credit left - amounts due = wallet + reserved, of each organization none of whose invoices is to be drawn.
+
+    What an issued invoice claims the wallet owes no more.
+    """
+    owed = case((Invoice.state == DRAFT, Invoice.amount_due), else_=0)
+    due = Invoice.organization, (-Invoice.credit_applied - owed).label("amount")
     bills = union_all(
         select(CreditGrant.organization, CreditGrant.amount).where(~_marked(CreditGrant.organization)),
         select(*due).where(~_marked(Invoice.organization)),

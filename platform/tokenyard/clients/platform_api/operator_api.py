@@ -19,12 +19,15 @@ from tokenyard.clients.platform_api.shapes import (
     ModelInfo,
     NewKeyInfo,
     OrganizationInfo,
+    PeriodInfo,
     PlanInfo,
     ProjectInfo,
     ProjectKeyInfo,
     RateCardInfo,
     ReconciliationInfo,
     RequestInfo,
+    TimeZoneInfo,
+    TrialBalanceInfo,
     UsageBucketInfo,
     UsageInfo,
     UsagePage,
@@ -35,6 +38,7 @@ _JOBS = "/admin/jobs"
 _PLANS = "/admin/plans"
 _RATE_CARDS = "/admin/rate_cards"
 _MODEL_FILES = "/admin/model_files"
+_INVOICES = "/admin/invoices"
 MAX_BUCKETS = 168  # of one page
 RECONCILE_TIMEOUT_S = 3600.0  # it reads whole tables
 
@@ -203,12 +207,41 @@ class OperatorApi(ApiCaller):
     async def balance(self, organization: str) -> BalanceInfo:
         return await self.call(BalanceInfo, "GET", _of(organization, "balance"))
 
-    async def invoices(self, *, organization: str | None = None, limit: int = 100) -> list[InvoiceInfo]:
+    async def invoices(
+        self, *, organization: str | None = None, state: str | None = None, limit: int = 100
+    ) -> list[InvoiceInfo]:
         """Return the newest invoices without their lines."""
-        return await self.listing(InvoiceInfo, "/admin/invoices", organization=organization, limit=limit)
+        return await self.listing(InvoiceInfo, _INVOICES, organization=organization, state=state, limit=limit)
 
     async def invoice(self, invoice: str) -> InvoiceInfo:
-        return await self.call(InvoiceInfo, "GET", f"/admin/invoices/{quote(invoice, safe='')}")
+        return await self.call(InvoiceInfo, "GET", f"{_INVOICES}/{quote(invoice, safe='')}")
+
+    async def pay_invoice(self, invoice: str, *, reference: str, idempotency_key: str) -> InvoiceInfo:
+        """Note that all that is due was paid."""
+        body = {"reference": reference, "idempotency_key": idempotency_key}
+        return await self.call(InvoiceInfo, "POST", f"{_INVOICES}/{quote(invoice, safe='')}/pay", body=body)
+
+    async def void_invoice(self, invoice: str, *, reason: str) -> InvoiceInfo:
+        path = f"{_INVOICES}/{quote(invoice, safe='')}/void"
+        return await self.call(InvoiceInfo, "POST", path, body={"reason": reason})
+
+    async def write_off_invoice(self, invoice: str, *, reason: str) -> InvoiceInfo:
+        path = f"{_INVOICES}/{quote(invoice, safe='')}/write_off"
+        return await self.call(InvoiceInfo, "POST", path, body={"reason": reason})
+
+    async def time_zone(self, organization: str) -> TimeZoneInfo:
+        return await self.call(TimeZoneInfo, "GET", _of(organization, "time_zone"))
+
+    async def change_time_zone(self, organization: str, time_zone: str) -> TimeZoneInfo:
+        """Let the organization's periods end in an IANA time zone, from the next one on."""
+        return await self.call(TimeZoneInfo, "POST", _of(organization, "time_zone"), body={"time_zone": time_zone})
+
+    async def periods(self, organization: str) -> list[PeriodInfo]:
+        """Return the newest periods of which something was charged."""
+        return await self.listing(PeriodInfo, _of(organization, "periods"))
+
+    async def trial_balance(self) -> TrialBalanceInfo:
+        return await self.call(TrialBalanceInfo, "GET", "/admin/books")
 
     async def alarms(self, limit: int) -> list[AlarmInfo]:
         return await self.listing(AlarmInfo, "/admin/alarms", limit=limit)

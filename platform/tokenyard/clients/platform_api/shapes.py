@@ -248,6 +248,7 @@ class BalanceInfo(ApiObject):
 class InvoiceLineInfo(ApiObject):
     """`amount` = `quantity` x `rate`; `unit` is tokens or hours."""
 
+    usage_period: str
     model: str
     price: str
     kind: str
@@ -265,10 +266,42 @@ class InvoiceInfo(ApiObject):
     period: str
     state: str
     lines: list[InvoiceLineInfo] = []
+    number: str | None = None
+    due_at_ms: int | None = None
     total: int
     credit_applied: int
     amount_due: int
     drafted_at_ms: int
+
+
+class TimeZoneInfo(ApiObject):
+    """In which time zone an organization's period that runs now ends, and the next one."""
+
+    organization: str
+    time_zone: str
+    period: str
+    next_time_zone: str
+    next_period: str
+
+
+class PeriodInfo(ApiObject):
+    id: str
+    start_ms: int
+    end_ms: int
+    closed_at_ms: int | None
+    state: str
+
+
+class AccountInfo(ApiObject):
+    name: str
+    amount: int
+
+
+class TrialBalanceInfo(ApiObject):
+    """The sums of all accounts; `total` is 0 where the books balance."""
+
+    accounts: list[AccountInfo]
+    total: int
 
 
 class GrantInfo(ApiObject):

@@ -38,7 +38,7 @@ from tokenyard.tenancy.operator_store import PlanChoice, TenancyOperatorStore
 from tokenyard.tenancy.plans.operator_store import PlanOperatorStore
 from tokenyard.tenancy.plans.views import NewPlan, PlanChanges
 from tokenyard.tenancy.tables import ApiKeyRow, OrganizationRow, ProjectRow
-from tokenyard_billing.invoicing.tables import Invoice, InvoiceLine
+from tokenyard_billing.invoice_tables import Invoice, InvoiceLine
 from tokenyard_billing.tables import Alarm, HourlyUsage, Waste
 
 IN_FORCE_MS = MARCH_MS + PRICE_LEAD_MS

@@ -1,0 +1,87 @@
+"""Ends open invoices: paid, void or uncollectible. Each is posted, and noted in the audit log."""
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from tokenyard.core.clock import Clock
+from tokenyard.core.errors import Conflict, NotFound
+from tokenyard.core.ids import ApiKeyId, OrganizationId
+from tokenyard.core.money import NanoDollars
+from tokenyard.storage.database import Database
+from tokenyard_billing.invoice_tables import Invoice, Settlement
+from tokenyard_billing.invoicing.closing import PAID
+from tokenyard_billing.invoicing.store import OPEN
+from tokenyard_billing.ledger import journal
+from tokenyard_billing.ledger.journal import AccountName
+from tokenyard_billing.ports import AuditLog
+
+VOID = "void"
+UNCOLLECTIBLE = "uncollectible"
+ACCOUNTS = {PAID: AccountName.CASH, VOID: AccountName.ADJUSTMENTS, UNCOLLECTIBLE: AccountName.WRITTEN_OFF}
+"""Where what was due goes."""
+
+
+class InvoiceSettlements:
+    def __init__(self, database: Database, audit: AuditLog, clock: Clock) -> None:
+        self._database = database
+        self._audit = audit
+        self._clock = clock
+
+    async def pay(self, invoice: str, *, reference: str, idempotency_key: str, actor: ApiKeyId) -> None:
+        """Note that all that is due was paid. The same idempotency key again changes nothing.
+
+        Raises:
+            NotFound: no such invoice.
+            Conflict: it is not open.
+        """
+        await self._settle(invoice, PAID, reference, actor, idempotency_key)
+
+    async def void(self, invoice: str, *, reason: str, actor: ApiKeyId) -> None:
+        """Claim nothing by an invoice that should not have been; what was used is not billed anew. Raises as `pay`."""
+        await self._settle(invoice, VOID, reason, actor, "")
+
+    async def write_off(self, invoice: str, *, reason: str, actor: ApiKeyId) -> None:
+        """Give up what is due: nobody will pay it. Raises as `pay`."""
+        await self._settle(invoice, UNCOLLECTIBLE, reason, actor, "")
+
+    async def _settle(self, identity: str, state: str, note: str, actor: ApiKeyId, key: str) -> None:
+        now_ms = self._clock.now_ms()
+        async with self._database.transaction() as session:
+            invoice = await session.scalar(select(Invoice).where(Invoice.id == identity).with_for_update())
+            if invoice is None:
+                raise NotFound(f"No such invoice: {identity}")
+            if await _is_done(session, identity, state, key):
+                return
+            if invoice.state != OPEN:
+                raise Conflict(f"The invoice {identity} is {invoice.state}; only an open one can become {state}.")
+            organization, due = OrganizationId(invoice.organization), NanoDollars(invoice.amount_due)
+            posting = journal.invoice_settled(
+                organization, due, ACCOUNTS[state], reference=identity, reason=note, actor=actor
+            )
+            [transaction] = await journal.post(session, [posting], now_ms)
+            session.add(
+                Settlement(
+                    invoice=identity,
+                    organization=organization,
+                    state=state,
+                    amount=due,
+                    note=note,
+                    actor=actor,
+                    idempotency_key=key,
+                    transaction=transaction,
+                    settled_at_ms=now_ms,
+                )
+            )
+            invoice.state = state
+            self._audit(
+                *(session, organization, actor, f"invoice.{state}", identity),
+                at=now_ms // 1000,
+                details={"state": state, "amount": int(due), "note": note},
+                before={"state": OPEN},
+            )
+
+
+async def _is_done(session: AsyncSession, invoice: str, state: str, key: str) -> bool:
+    """Tell whether this very payment was noted before."""
+    found = await session.get(Settlement, invoice)
+    return bool(key) and found is not None and (found.state, found.idempotency_key) == (state, key)
