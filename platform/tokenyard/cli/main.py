@@ -2,15 +2,15 @@
 
 import typer
 
-from tokenyard.cli.books import invoices
 from tokenyard.cli.cluster_secrets import secrets_command
 from tokenyard.cli.evals.commands import eval_command
 from tokenyard.cli.jobs import jobs
 from tokenyard.cli.keys import keys
 from tokenyard.cli.models import models
-from tokenyard.cli.money import credit, money_commands
+from tokenyard.cli.money.books import invoices
+from tokenyard.cli.money.commands import credit, money_commands
+from tokenyard.cli.money.prices import prices
 from tokenyard.cli.organizations import organizations, plans, projects
-from tokenyard.cli.prices import prices
 from tokenyard.cli.quickstart import quickstart_command
 from tokenyard.cli.recipes.commands import recipes
 from tokenyard.cli.running import running_commands

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from tokenyard.cli.command import CommandFailed, CommandRun, platform_command
-from tokenyard.cli.money import invoice_of, invoice_text, this_month, usage_text
+from tokenyard.cli.money.commands import invoice_of, invoice_text, this_month, usage_text
 from tokenyard.cli.output import CommandOutput, dollars, write
 from tokenyard.cli.recipes.recipe import Recipe, RecipeCheck, read_recipe
 from tokenyard.clients.platform_api.connection import ApiFailed

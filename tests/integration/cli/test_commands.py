@@ -169,6 +169,18 @@ def test_an_installation_without_usage(acme: dict[str, Any]) -> None:
     assert [model["id"] for model in models] == ["smollm2-135m-instruct"]
 
 
+def test_time_zones_periods_and_the_books(acme: dict[str, Any]) -> None:
+    assert answer("org", "time-zone", "acme-corp")["time_zone"] == "UTC"
+    assert answer("org", "time-zone", "acme-corp", "Asia/Tokyo")["next_time_zone"] == "Asia/Tokyo"
+    assert "No such time zone" in run("org", "time-zone", "acme-corp", "Mars", expect=1).stderr
+    assert "Nothing was charged yet" in run("org", "periods", "acme-corp").output
+    assert answer("invoices", "list", "--state", "past_due") == []
+    assert answer("books")["total"] == 0
+    assert "granted" in run("books").output
+    for command in (("pay", "--reference", "bank"), ("void", "--reason", "x"), ("write-off", "--reason", "x")):
+        assert "No such invoice" in run("invoices", command[0], "inv_none", *command[1:], expect=4).stderr
+
+
 def test_prices_are_published_from_a_file(acme: dict[str, Any], tmp_path: Path) -> None:
     start_ms = round(time.time() * 1000) + 86_400_000
     file = str(write_file(tmp_path, stated("next", start_ms)))

@@ -9,6 +9,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, column, insert, select, table, text
+from sqlalchemy.orm import selectinload
 
 from support.fakes.clock import FrozenClock
 from support.fakes.rate_cards import SHIPPED, SHIPPED_CARDS, stated, write_file
@@ -31,9 +32,10 @@ from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.plans.operator_store import PlanOperatorStore
 from tokenyard.tenancy.plans.views import PlanChanges
 from tokenyard.tenancy.store import TenancyStore, record
-from tokenyard_billing.invoice_tables import StaleInvoice
+from tokenyard_billing.invoice_tables import BillingPeriod, Invoice, StaleInvoice
 from tokenyard_billing.pricing.price_book import PriceBook
 from tokenyard_billing.pricing.rate_cards import InvalidRateCard, RateCard
+from tokenyard_billing.tables import Charge, OpenRequest
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -247,3 +249,52 @@ def test_invoices_that_were_drafted_are_drawn_again(empty_database_url: str) -> 
     asyncio.run(write())
     upgrade(empty_database_url)
     assert asyncio.run(read()) == [("org_acme", "2026-03", bucket_of(OrganizationId("org_acme")), 1, 0)]
+
+
+def test_periods_before_are_open_and_drafts_stay_drafts(empty_database_url: str) -> None:
+    command.upgrade(alembic_config(empty_database_url), "0020")
+    charge = """INSERT INTO billing_charges (charge_key, organization, project, key, kind, rule, endpoint, end_user,
+                    model, base_model, service_tier, price, prompt_tokens, cached_tokens, completion_tokens,
+                    trained_tokens, hosted_hours, pinned_hours, stored_months, amount, budgets, admitted_at_ms,
+                    charged_at_ms, period, time_zone)
+                VALUES ('req_1', 'org_acme', '', '', '', '', '', '', '', '', 'default', '', 0, 0, 0, 0, 0, 0, 0, 5,
+                    '[]', 1772500000000, 1772500000000, '2026-03', 'UTC')"""
+    invoice = """INSERT INTO billing_invoices (id, organization, period, time_zone, state, total, credit_applied,
+                     amount_due, drafted_at_ms)
+                 VALUES ('inv_1', 'org_acme', '2026-03', 'UTC', 'draft', 5, 0, 5, 1772500000000)"""
+    line = """INSERT INTO billing_invoice_lines (invoice, number, model, price, kind, quantity, rate, amount)
+              VALUES ('inv_1', 0, '', '', 'input', 5, 1, 5)"""
+    waiting = """INSERT INTO billing_open_requests (request, organization, bucket, looked_at_ms)
+                 VALUES ('req_2', 'org_acme', 1, 1)"""
+
+    async def write() -> None:
+        database = Database(empty_database_url)
+        async with database.transaction() as session:
+            for statement in (charge, invoice, line, waiting):
+                await session.execute(text(statement))
+        await database.close()
+
+    async def read() -> tuple[Charge, BillingPeriod, Invoice, OpenRequest]:
+        database = Database(empty_database_url)
+        async with database.reading() as session:
+            whole = selectinload(Invoice.lines), selectinload(Invoice.settlement)
+            found = (
+                (await session.scalars(select(Charge))).one(),
+                (await session.scalars(select(BillingPeriod))).one(),
+                (await session.scalars(select(Invoice).options(*whole))).one(),
+                (await session.scalars(select(OpenRequest))).one(),
+            )
+        await database.close()
+        return found
+
+    asyncio.run(write())
+    upgrade(empty_database_url)
+    charged, period, drafted, request = asyncio.run(read())
+    assert (charged.period, charged.billed_in) == ("2026-03", "2026-03")
+    march = (1_772_323_200_000, 1_775_001_600_000)
+    assert (period.organization, period.period, period.closed_at_ms) == ("org_acme", "2026-03", None)
+    assert (period.start_ms, period.end_ms) == (drafted.period_start_ms, drafted.period_end_ms) == march
+    assert period.bucket == bucket_of(OrganizationId("org_acme"))
+    assert (drafted.state, drafted.number, drafted.settlement) == ("draft", None, None)
+    assert [one.usage_period for one in drafted.lines] == ["2026-03"]
+    assert request.admitted_at_ms == 0, "no period closes before it is decided"

@@ -1,6 +1,6 @@
 """What commands print."""
 
-from tokenyard.cli.money import reconciliation_text
+from tokenyard.cli.money.commands import reconciliation_text
 from tokenyard.cli.output import described, details, dollars, moment, table
 from tokenyard.clients.platform_api.shapes import OrganizationInfo, ReconciliationInfo
 

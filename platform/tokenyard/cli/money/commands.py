@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from tokenyard.cli.books import trial_balance
 from tokenyard.cli.command import CommandFailed, CommandRun, platform_command
+from tokenyard.cli.money.books import trial_balance
+from tokenyard.cli.money.request_report import request_report
 from tokenyard.cli.output import CommandOutput, details, dollars, moment_ms, table
-from tokenyard.cli.request_report import request_report
 from tokenyard.clients.platform_api.shapes import (
     InvoiceInfo,
     InvoiceLineInfo,

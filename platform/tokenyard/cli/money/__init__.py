@@ -1,0 +1,1 @@
+"""Commands of prices, usage, invoices and the books."""
