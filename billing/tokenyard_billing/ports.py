@@ -100,7 +100,7 @@ class UnfinishedJobs(Protocol):
         ...
 
 
-class AuditLog(Protocol):
+class BillingAudit(Protocol):
     """Notes a change, in the transaction of the change itself, at `at` unix seconds (tenancy)."""
 
     def __call__(

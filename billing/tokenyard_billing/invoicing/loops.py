@@ -18,7 +18,7 @@ from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.invoice_tables import BillingPeriod, StaleInvoice
 from tokenyard_billing.invoicing.closing import ClosingTerms, DuePeriod, close, due_periods
 from tokenyard_billing.invoicing.drafts import Drafts, draw, invoice_id, keep
-from tokenyard_billing.ports import AuditLog
+from tokenyard_billing.ports import BillingAudit
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.changes import write_changes
 
@@ -131,7 +131,7 @@ class PeriodCloser:
         metrics: LedgerMetrics,
         clock: Clock,
         terms: ClosingTerms,
-        audit: AuditLog,
+        audit: BillingAudit,
     ) -> None:
         self._database = database
         self._leases = leases

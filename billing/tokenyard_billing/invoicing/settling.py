@@ -13,7 +13,7 @@ from tokenyard_billing.invoicing.closing import PAID
 from tokenyard_billing.invoicing.store import OPEN
 from tokenyard_billing.ledger import journal
 from tokenyard_billing.ledger.journal import AccountName
-from tokenyard_billing.ports import AuditLog
+from tokenyard_billing.ports import BillingAudit
 
 VOID = "void"
 UNCOLLECTIBLE = "uncollectible"
@@ -22,7 +22,7 @@ ACCOUNTS = {PAID: AccountName.CASH, VOID: AccountName.ADJUSTMENTS, UNCOLLECTIBLE
 
 
 class InvoiceSettlements:
-    def __init__(self, database: Database, audit: AuditLog, clock: Clock) -> None:
+    def __init__(self, database: Database, audit: BillingAudit, clock: Clock) -> None:
         self._database = database
         self._audit = audit
         self._clock = clock

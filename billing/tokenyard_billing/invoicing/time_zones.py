@@ -15,7 +15,7 @@ from tokenyard.storage.database import Database
 from tokenyard_billing.calendars import load_calendars
 from tokenyard_billing.invoice_tables import BillingPeriod, TimeZoneChange
 from tokenyard_billing.periods import BillingCalendar, later
-from tokenyard_billing.ports import AuditLog
+from tokenyard_billing.ports import BillingAudit
 
 
 class BillingTimeZone(msgspec.Struct, frozen=True):
@@ -31,7 +31,7 @@ class BillingTimeZone(msgspec.Struct, frozen=True):
 class BillingTimeZones:
     """Reads and changes them."""
 
-    def __init__(self, database: Database, audit: AuditLog, clock: Clock) -> None:
+    def __init__(self, database: Database, audit: BillingAudit, clock: Clock) -> None:
         self._database = database
         self._audit = audit
         self._clock = clock

@@ -18,5 +18,5 @@ class BooksOperatorStore:
         """Return the sum of each account over all organizations; together they are 0."""
         query = select(Balance.account, func.sum(Balance.amount)).group_by(Balance.account)
         async with self._database.reading() as session:
-            found = dict((await session.execute(query)).tuples().all())
-        return {name: NanoDollars(int(found.get(name.value, 0))) for name in AccountName}
+            found = {account: NanoDollars(int(amount)) for account, amount in await session.execute(query)}
+        return {name: found.get(name.value, NanoDollars(0)) for name in AccountName}

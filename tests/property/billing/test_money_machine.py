@@ -213,6 +213,14 @@ class MoneyMachine(RuleBasedStateMachine):
     def sweep(self, worker: int, of_the_living: bool, plan: Plan | None) -> None:
         self._do(self.actions.sweep(self.stand.workers[worker], of_the_living=of_the_living, plan=plan))
 
+    @rule(worker=PAIR, plan=PLANS)
+    def close(self, worker: int, plan: Plan | None) -> None:
+        self._do(self.actions.close(self.stand.workers[worker], plan=plan))
+
+    @rule(worker=PAIR, which=ANY, way=st.sampled_from(["pay", "void"]), plan=PLANS)
+    def settle_invoice(self, worker: int, which: int, way: str, plan: Plan | None) -> None:
+        self._do(self.actions.settle_invoice(self.stand.workers[worker], which, way, plan=plan))
+
     @rule(worker=PAIR, tidy=st.booleans(), plan=PLANS)
     def carry_or_tidy(self, worker: int, tidy: bool, plan: Plan | None) -> None:
         work = self.actions.tidy if tidy else self.actions.carry

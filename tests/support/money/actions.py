@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 from redis.exceptions import RedisError
+from sqlalchemy import select
 
 from support.billing.stand import MODEL, PRICE, RATE
 from support.money.faults import Plan
@@ -15,7 +16,7 @@ from support.money.stand import MoneyStand
 from tokenyard.core.admission import AdmissionRequest, PrincipalOutdated
 from tokenyard.core.budgets import budgets_of
 from tokenyard.core.clock import SystemClock
-from tokenyard.core.errors import BudgetInUse, QuotaExceeded, Unavailable
+from tokenyard.core.errors import BudgetInUse, Conflict, QuotaExceeded, Unavailable
 from tokenyard.core.ids import AdapterId, ApiKeyId, AttemptId, JobId
 from tokenyard.core.money import NanoDollars, worst_case_cost
 from tokenyard.core.principal import Principal
@@ -34,6 +35,7 @@ from tokenyard.metering.stream import USAGE_TOPIC
 from tokenyard.storage.transactional_outbox import write_message
 from tokenyard_billing.bucket_leases import LeaseLost
 from tokenyard_billing.charging.consumer import RETRY_MS
+from tokenyard_billing.invoice_tables import Invoice
 
 REFUSED = (QuotaExceeded, BudgetInUse)
 ROUNDS = 20  # within which all comes to rest
@@ -214,6 +216,28 @@ class MoneyActions:
         if overdue:
             await self.stand.reports_are_overdue()
         await self._run(worker, worker.consume, _nothing, plan, LeaseLost, *((RedisError,) if plan else ()))
+
+    async def close(self, worker: WorkerProcess, *, plan: Plan | None = None) -> None:
+        """The month is over for whoever has nothing undecided."""
+        self.stand.clock.advance(61)  # what could not be closed is tried again
+        await self._run(worker, worker.close, _nothing, plan, LeaseLost, *((RedisError,) if plan else ()))
+
+    async def settle_invoice(self, worker: WorkerProcess, choice: int, way: str, *, plan: Plan | None = None) -> None:
+        """An open invoice, if there is one, is paid or becomes void."""
+        async with self.stand.database.reading() as session:
+            query = select(Invoice.id).where(Invoice.state == "open").order_by(Invoice.id)
+            found = (await session.scalars(query)).all()
+        if not found:
+            return
+        invoice, by = found[choice % len(found)], ApiKeyId("key_operator")
+
+        async def settle() -> None:
+            if way == "void":
+                await worker.settlements.void(invoice, reason="a mistake", actor=by)
+            else:
+                await worker.settlements.pay(invoice, reference="bank", idempotency_key=invoice, actor=by)
+
+        await self._run(worker, settle, _nothing, plan, Conflict)
 
     async def carry(self, worker: WorkerProcess, *, plan: Plan | None = None) -> None:
         self.stand.clock.advance(1)

@@ -25,8 +25,11 @@ from tokenyard.limits.holds import SETTLED
 from tokenyard.metering.events import AdapterHosted, Outcome, StorageHeld
 from tokenyard.storage.database import Base
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
-from tokenyard_billing.tables import Charge, CreditGrant, Entry, Reservation
+from tokenyard_billing.invoice_tables import Invoice
+from tokenyard_billing.tables import Balance, Charge, CreditGrant, Entry, Reservation
 from tokenyard_billing.wallets.budgets import SqlBudgets
+
+_DUE = {"open": "receivable", "paid": "cash", "void": "adjustments"}
 
 
 class MoneyBooks:
@@ -66,6 +69,7 @@ class MoneyBooks:
         await self._check_charges()
         await self._check_jobs()
         await self._check_credit()
+        await self._check_invoices()
         await self._check_redis_equals_sql()
         await self._check_windows()
         await self._check_apart()
@@ -177,6 +181,25 @@ class MoneyBooks:
             given = {row.idempotency_key: row.amount for row in grants if row.organization == tenant.organization}
             assert given.items() >= tenant.granted.items()
             assert given.items() <= tenant.asked.items()
+
+    async def _check_invoices(self) -> None:
+        """Whatever closed in between, each charge is billed once, and what is owed stands in one account."""
+        for worker in self.stand.workers:
+            await worker.billing.drafter.step()
+        async with self.stand.database.reading() as session:
+            charges = (await session.scalars(select(Charge))).all()
+            invoices = (await session.scalars(select(Invoice))).all()
+            sums = select(Balance.organization, Balance.account, Balance.amount)
+            accounts = {(owner, name): amount for owner, name, amount in await session.execute(sums)}
+        for tenant in self.told.tenants:
+            owner = tenant.organization
+            bills = [one for one in invoices if one.organization == owner]
+            used = sum(one.amount for one in charges if one.organization == owner)
+            assert sum(one.total for one in bills) == used == accounts.get((owner, "revenue"), 0)
+            due = {state: sum(one.amount_due for one in bills if one.state == state) for state in _DUE}
+            assert {state: -accounts.get((owner, name), 0) for state, name in _DUE.items()} == due
+        numbers = sorted(one.sequence for one in invoices if one.sequence is not None)
+        assert numbers == list(range(1, len(numbers) + 1))
 
     async def _check_redis_equals_sql(self) -> None:
         """I6."""

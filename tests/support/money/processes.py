@@ -28,6 +28,7 @@ from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.store import TenancyStore, record
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.invoicing.closing import ClosingTerms
+from tokenyard_billing.invoicing.settling import InvoiceSettlements
 from tokenyard_billing.loops import BillingWorker
 from tokenyard_billing.periods import DAY_MS
 from tokenyard_billing.pricing.prices import PriceList
@@ -255,11 +256,20 @@ class WorkerProcess(MoneyProcess):
             report_wait_ms=LEASE_MS,
             lease_ms=LEASE_MS,
             renewal_ms=0,
-            terms=ClosingTerms(DAY_MS, 30 * DAY_MS, "tokenyard", "INV"),
+            # Closed while it runs: everything then comes late.
+            terms=ClosingTerms(-32 * DAY_MS, 30 * DAY_MS, "tokenyard", "INV"),
             audit=record,
         )
+        self.settlements = InvoiceSettlements(self.database, record, around.clock)
         self.sweeper = Sweeper(self.redis, renewal_ms=0, before=self.outbox.step)
         self.reservations = _reservations(self, self.outbox, around)
+
+    async def close(self) -> None:
+        """Note how far the streams were read, draw what is marked, and close what may close."""
+        self.billing.leases._renew_at = 0.0
+        await self.consume()
+        await self.billing.drafter.step()
+        await self.billing.closer.step()
 
     async def consume(self) -> None:
         """Do one round of the consumer; enough time has passed to look for orphans."""
