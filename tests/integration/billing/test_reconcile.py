@@ -103,7 +103,7 @@ async def test_what_may_be_is_named_and_the_sums_add_up(database: Database, redi
             {
                 ("charges_not_revenue", "{tx}"),
                 ("usage_not_charges", "{usage}"),
-                ("invoice_not_charges", f"inv_acme_{{month}}/{MODEL}/{PRICE}"),
+                ("invoice_not_charges", f"inv_acme_{{month}}/{{month}}/{MODEL}/{PRICE}"),
                 *(("spending_not_charges", scope) for scope in SCOPES),
             },
         ),
@@ -115,8 +115,16 @@ async def test_what_may_be_is_named_and_the_sums_add_up(database: Database, redi
             "UPDATE billing_charges SET period = '2020-01' WHERE charge_key = 'req_a'",
             {
                 ("charge_in_wrong_period", "req_a"),
+                ("invoice_not_charges", f"inv_acme_{{month}}/2020-01/{MODEL}/{PRICE}"),
+                ("invoice_not_charges", f"inv_acme_{{month}}/{{month}}/{MODEL}/{PRICE}"),
+            },
+        ),
+        (
+            "UPDATE billing_charges SET billed_in = '2020-01' WHERE charge_key = 'req_a'",
+            {
+                ("charge_in_wrong_period", "req_a"),
                 ("invoice_missing", f"{ACME}/2020-01"),
-                ("invoice_not_charges", f"inv_acme_{{month}}/{MODEL}/{PRICE}"),
+                ("invoice_not_charges", f"inv_acme_{{month}}/{{month}}/{MODEL}/{PRICE}"),
             },
         ),
         (
