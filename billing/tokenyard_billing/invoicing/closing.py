@@ -12,11 +12,11 @@ from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage import bulk
 from tokenyard_billing.invoice_tables import BillingPeriod, Invoice, InvoiceNumbers, StaleInvoice
-from tokenyard_billing.invoicing.drafts import DRAFT, Drafts, invoice_id, keep
+from tokenyard_billing.invoicing.drafts import DRAFT, Drafts, InvoiceMismatch, invoice_id, keep
 from tokenyard_billing.invoicing.store import OPEN
 from tokenyard_billing.ledger import journal
 from tokenyard_billing.ports import BillingAudit
-from tokenyard_billing.tables import BucketLease, OpenRequest
+from tokenyard_billing.tables import Balance, BucketLease, OpenRequest
 from tokenyard_billing.wallets.changes import BudgetChanges
 
 PAID = "paid"
@@ -65,9 +65,18 @@ async def close(
 
     The caller has proved to hold the organization's bucket, so no charge of it comes in between. Return what changed
     of budgets.
+
+    Raises:
+        InvoiceMismatch: the period was written down with a charge, and has no invoice.
     """
-    await keep(session, drafts)
     organization = drafts.organization
+    # Its wallet before its marks, in the order of whoever grants credit: two that wait for each other would be ended.
+    await session.execute(
+        select(Balance.version)
+        .where(Balance.organization == organization, Balance.account == journal.AccountName.WALLET)
+        .with_for_update()
+    )
+    await keep(session, drafts)
     own = (BillingPeriod.organization == organization) & (BillingPeriod.period == period)
     row = await session.scalar(select(BillingPeriod).where(own, _may_close(terms, now_ms)))
     marked = exists().where(StaleInvoice.organization == organization, StaleInvoice.period <= period)
@@ -75,7 +84,9 @@ async def close(
         return []
     row.closed_at_ms = now_ms
     invoice = await session.get(Invoice, invoice_id(organization, period))
-    return [] if invoice is None else await _issue(session, invoice, terms, audit, now_ms)
+    if invoice is None:
+        raise InvoiceMismatch(f"{organization} {period}: charged, and neither billed nor marked to be")
+    return await _issue(session, invoice, terms, audit, now_ms)
 
 
 def _may_close(terms: ClosingTerms, now_ms: int) -> ColumnElement[bool]:

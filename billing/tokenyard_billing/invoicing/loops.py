@@ -1,6 +1,9 @@
 """Keeps the stored drafts of invoices up to date, and closes periods."""
 
+import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Self
 
 from sqlalchemy import func, select, update
@@ -65,6 +68,7 @@ class InvoiceDrafter:
         self._prices = prices
         self._metrics = metrics
         self._clock = clock
+        self._drawing = asyncio.Lock()
 
     def loop(self) -> Loop:
         return Loop("draft invoices", self.step, INTERVAL_S)
@@ -75,10 +79,20 @@ class InvoiceDrafter:
         while due := await self._due(after):
             for organization, first in due:
                 with _Apart(organization, f"the invoices from {first} on") as apart:
-                    await self.keep(await self.draw(organization))
+                    async with self.drawing(organization) as drafts:
+                        await self.keep(drafts)
                 if apart.error:
                     await self._put_off(organization, first, apart.error)
             after = due[-1][0]
+
+    @asynccontextmanager
+    async def drawing(self, organization: OrganizationId) -> AsyncIterator[Drafts]:
+        """Draw, and let the caller keep it before anything else is drawn.
+
+        A mark that another draw has deleted may be made anew meanwhile, and look like the one that was read.
+        """
+        async with self._drawing:
+            yield await self.draw(organization)
 
     async def draw(self, organization: OrganizationId) -> Drafts:
         async with self._database.reading() as session:
@@ -157,9 +171,8 @@ class PeriodCloser:
 
     async def close(self, due: DuePeriod) -> None:
         """Draw what is marked, outside of the writing transaction, and close the period if nothing came meanwhile."""
-        drafts = await self._drafter.draw(due.organization)
-        now_ms = self._clock.now_ms()
-        async with self._database.transaction() as session:
+        async with self._drafter.drawing(due.organization) as drafts, self._database.transaction() as session:
+            now_ms = self._clock.now_ms()
             await self._leases.fence(session, {bucket_of(due.organization)})
             changes = await close(session, drafts, due.period, terms=self._terms, audit=self._audit, now_ms=now_ms)
             messages = await write_changes(session, changes, now_ms)
