@@ -16,6 +16,7 @@ from tokenyard_billing.calendars import load_calendars
 from tokenyard_billing.invoice_tables import BillingPeriod, TimeZoneChange
 from tokenyard_billing.periods import BillingCalendar, later
 from tokenyard_billing.ports import BillingAudit
+from tokenyard_billing.stale_invoices import mark_stale
 
 
 class BillingTimeZone(msgspec.Struct, frozen=True):
@@ -60,6 +61,7 @@ class BillingTimeZones:
             begun = (BillingPeriod.organization == organization) & (BillingPeriod.period == since)
             end_ms = BillingCalendar([(since, time_zone)]).end_ms(since)
             await session.execute(update(BillingPeriod).where(begun).values(end_ms=end_ms))
+            await mark_stale(session, [(organization, since)])
             self._audit(
                 *(session, organization, actor, "organization.time_zone_changed", organization),
                 at=now_ms // 1000,
@@ -77,5 +79,5 @@ class BillingTimeZones:
 
 @cache
 def _known() -> frozenset[str]:
-    """Return what the system's and Python's own tables of time zones know."""
-    return frozenset(available_timezones())
+    """Return what the system's and Python's own tables of time zones know, but what is none, or each machine's own."""
+    return frozenset(available_timezones() - {"Factory", "localtime"})

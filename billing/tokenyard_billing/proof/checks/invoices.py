@@ -67,7 +67,10 @@ async def _missing(session: AsyncSession) -> list[Difference]:
 
 
 async def _credit(session: AsyncSession) -> list[Difference]:
-    """Credit is applied as far as it goes: what was granted by the period's end and earlier invoices have left."""
+    """Credit is applied as far as it goes: what was granted by the period's end and earlier invoices have left.
+
+    What was granted after an invoice was issued, with a date before, is for the next one.
+    """
     other = aliased(Invoice)
     granted = select(func.coalesce(func.sum(CreditGrant.amount), 0)).where(
         CreditGrant.organization == Invoice.organization,
@@ -77,7 +80,7 @@ async def _credit(session: AsyncSession) -> list[Difference]:
         other.organization == Invoice.organization, other.period <= Invoice.period
     )
     left = granted.scalar_subquery() - applied.scalar_subquery()
-    wrong = or_(left < 0, and_(left > 0, Invoice.amount_due > 0))
+    wrong = or_(left < 0, and_(left > 0, Invoice.amount_due > 0, Invoice.state == DRAFT))
     query = select(Invoice.id, left, Invoice.amount_due).where(
         wrong, ~_on_its_way(Invoice.organization, Invoice.period)
     )

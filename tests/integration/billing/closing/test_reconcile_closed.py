@@ -48,6 +48,16 @@ async def test_books_with_closed_periods_and_late_usage_agree(books: InvoiceBook
     assert await broken(books) == set()
 
 
+async def test_credit_that_is_dated_in_a_closed_period_goes_to_the_next_invoice(books: InvoiceBooks) -> None:
+    """The clock of who granted it was behind, or its commit came after the closing."""
+    books.clock.advance((MARCH_MS - APRIL_MS) / 1000)
+    await books.grant(50)
+    books.clock.advance((APRIL_MS - MARCH_MS) / 1000)
+    await books.draft()
+    assert await books.bills() == [("2026-03", 1_000, 300, 700), ("2026-04", 600, 50, 550)]
+    assert await broken(books) == set()
+
+
 LINE = f"{MARCH}/2026-03/{MODEL}/{PRICE}"
 MARK = "INSERT INTO billing_stale_invoices VALUES ('org_acme', '2020-01', 0, 1, 0)"
 

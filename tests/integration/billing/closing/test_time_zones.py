@@ -52,7 +52,7 @@ async def test_a_change_that_is_taken_back_before_it_began_never_was(zones: Bill
 
 
 async def test_an_unknown_one_is_refused(books: InvoiceBooks, zones: BillingTimeZones) -> None:
-    for name in ("Mars/Olympus", "../UTC", "Europe", ""):
+    for name in ("Mars/Olympus", "../UTC", "Europe", "localtime", "Factory", ""):
         with pytest.raises(InvalidRequest):
             await zones.change(ACME, name, actor=OPERATOR)
     assert await rows(books.database, AuditRow) == []
@@ -76,6 +76,19 @@ async def test_charges_and_credit_count_in_the_periods_of_the_organization(
     assert (found.time_zone, found.period_start_ms, found.period_end_ms) == (TOKYO, APRIL_MS, MAY_IN_TOKYO_MS)
     dated = {(one.period, one.time_zone) for one in await rows(books.database, Charge) if one.organization == ACME}
     assert dated == {("2026-03", "UTC"), ("2026-04", TOKYO), ("2026-05", TOKYO)}
+
+
+async def test_a_period_that_has_begun_by_a_clock_ahead_ends_and_is_drawn_by_what_was_said_last(
+    books: InvoiceBooks, zones: BillingTimeZones
+) -> None:
+    await books.use(100, at_ms=APRIL_MS)
+    await books.draft()
+    await zones.change(ACME, TOKYO, actor=OPERATOR)
+    await books.draft()
+    [period] = await rows(books.database, BillingPeriod)
+    drafted = await books.invoice("2026-04")
+    assert period.end_ms == drafted.period_end_ms == MAY_IN_TOKYO_MS
+    assert drafted.time_zone == TOKYO
 
 
 async def test_a_period_closes_a_day_after_its_own_end(books: InvoiceBooks, zones: BillingTimeZones) -> None:
