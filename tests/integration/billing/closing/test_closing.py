@@ -41,6 +41,7 @@ MONTH_MS = 31 * DAY_MS
 APRIL_MS = MARCH_MS + MONTH_MS
 MAY_MS = APRIL_MS + MONTH_MS
 MARCH_END_MS = period_end_ms("2026-03", "UTC")
+SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # other tests ask PostgreSQL all the same
 
 
 @pytest.fixture
@@ -76,6 +77,7 @@ async def test_a_period_closes_a_day_after_its_end_and_its_invoice_is_issued(boo
     assert (audited.action, audited.actor, audited.resource) == ("invoice.issued", "worker", found.id)
 
 
+@SQLITE
 async def test_the_live_wallet_follows(books: InvoiceBooks) -> None:
     await put_budget(books.redis, bucket_of(ACME), wallet(ACME), BudgetFigures(0, 0))
     await books.use(1_000)
@@ -86,6 +88,7 @@ async def test_the_live_wallet_follows(books: InvoiceBooks) -> None:
     assert (await live_budget(books.redis, ACME))["ledger"] == 0
 
 
+@SQLITE
 async def test_what_is_paid_by_credit_is_paid_at_once(books: InvoiceBooks) -> None:
     await books.grant(5_000)
     await books.use(1_000)
@@ -149,6 +152,7 @@ async def test_late_usage_is_billed_in_the_first_open_period_at_its_own_price(bo
     assert await balance(books.database, ACME, "receivable") == -1_100
 
 
+@SQLITE
 async def test_late_usage_of_a_month_without_any_other(books: InvoiceBooks) -> None:
     """Nothing was used in March, and April is closed."""
     await books.use(1_000, at_ms=APRIL_MS)
@@ -162,6 +166,7 @@ async def test_late_usage_of_a_month_without_any_other(books: InvoiceBooks) -> N
     assert states == {(ACME, "2026-03"): True, (ACME, "2026-04"): True, (ACME, "2026-05"): False}
 
 
+@SQLITE
 async def test_periods_close_in_order_one_in_a_step(books: InvoiceBooks) -> None:
     await books.use(100, at_ms=APRIL_MS)
     await books.use(200)
@@ -172,6 +177,7 @@ async def test_periods_close_in_order_one_in_a_step(books: InvoiceBooks) -> None
     assert [(await books.invoice(period)).number for period in ("2026-03", "2026-04")] == ["INV-000001", "INV-000002"]
 
 
+@SQLITE
 async def test_credit_that_a_closed_invoice_used_is_used(books: InvoiceBooks) -> None:
     await books.grant(1_500)
     await books.use(1_000)
@@ -185,6 +191,7 @@ async def test_credit_that_a_closed_invoice_used_is_used(books: InvoiceBooks) ->
     assert await books.bills() == [("2026-03", 1_000, 1_000, 0), ("2026-04", 800, 600, 200)]
 
 
+@SQLITE
 async def test_an_issued_invoice_refuses_to_be_written(books: InvoiceBooks) -> None:
     await books.use(1_000)
     drawn = await books.worker.drafter.draw(ACME)
@@ -200,6 +207,7 @@ async def test_an_issued_invoice_refuses_to_be_written(books: InvoiceBooks) -> N
     assert await books.bills() == [("2026-03", 1_000, 0, 1_000)]
 
 
+@SQLITE
 async def test_a_mark_of_a_closed_period_changes_the_first_open_one_only(books: InvoiceBooks) -> None:
     await books.use(1_000)
     at(books, APRIL_MS)
@@ -254,6 +262,7 @@ async def test_an_organization_that_fails_stops_no_other_and_leaves_no_gap(books
     assert (await books.invoice("2026-03")).number == "INV-000002"
 
 
+@SQLITE
 async def test_a_rollback_takes_the_number_back(books: InvoiceBooks, monkeypatch: pytest.MonkeyPatch) -> None:
     await books.use(1_000)
     at(books, APRIL_MS)

@@ -15,6 +15,7 @@ from tokenyard_billing.periods import DAY_MS
 APRIL_MS = MARCH_MS + 31 * DAY_MS
 MARCH, APRIL, PAID = "inv_acme_2026-03", "inv_acme_2026-04", "inv_globex_2026-03"
 OPERATOR = ApiKeyId("key_operator")
+SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # other tests ask PostgreSQL all the same
 
 
 @pytest.fixture
@@ -62,6 +63,7 @@ LINE = f"{MARCH}/2026-03/{MODEL}/{PRICE}"
 MARK = "INSERT INTO billing_stale_invoices VALUES ('org_acme', '2020-01', 0, 1, 0)"
 
 
+@SQLITE
 @pytest.mark.parametrize(
     ("tampering", "expected"),
     [
@@ -140,6 +142,7 @@ async def test_a_mark_covers_no_issued_invoice(books: InvoiceBooks) -> None:
     assert await broken(books) == {("invoice_not_charges", LINE), ("invoice_not_charges", gone)}
 
 
+@SQLITE
 async def test_a_charge_outside_of_its_period_is_found(books: InvoiceBooks) -> None:
     async with books.database.transaction() as session:
         await session.execute(text("UPDATE billing_charges SET period = '2026-04' WHERE organization = 'org_globex'"))

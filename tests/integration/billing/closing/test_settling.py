@@ -67,13 +67,11 @@ async def test_what_was_due_goes_to_the_account_of_how_it_ended(
 
 
 @pytest.mark.parametrize("state", WAYS)
-@pytest.mark.parametrize("then", WAYS)
-async def test_it_ends_once(books: InvoiceBooks, settlements: InvoiceSettlements, state: str, then: str) -> None:
+async def test_it_ends_once(books: InvoiceBooks, settlements: InvoiceSettlements, state: str) -> None:
     await WAYS[state](settlements)
-    if then == "paid":
-        with pytest.raises(Conflict, match=f"is {state}"):
-            await pay(settlements, "another payment")
-    else:
+    with pytest.raises(Conflict, match=f"is {state}"):
+        await pay(settlements, "another payment")
+    for then in WAYS.keys() - {"paid"}:
         with pytest.raises(Conflict, match=f"is {state}"):
             await WAYS[then](settlements)
     assert len(await rows(books.database, Settlement)) == 1
