@@ -35,7 +35,7 @@ from tokenyard.tenancy.store import TenancyStore, record
 from tokenyard_billing.invoice_tables import BillingPeriod, Invoice, StaleInvoice
 from tokenyard_billing.pricing.price_book import PriceBook
 from tokenyard_billing.pricing.rate_cards import InvalidRateCard, RateCard
-from tokenyard_billing.tables import Charge, OpenRequest
+from tokenyard_billing.tables import BucketLease, Charge, OpenRequest
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -266,15 +266,17 @@ def test_periods_before_are_open_and_drafts_stay_drafts(empty_database_url: str)
               VALUES ('inv_1', 0, '', '', 'input', 5, 1, 5)"""
     waiting = """INSERT INTO billing_open_requests (request, organization, bucket, looked_at_ms)
                  VALUES ('req_2', 'org_acme', 1, 1)"""
+    lease = """INSERT INTO billing_bucket_leases (bucket, holder, lease_until_ms, watermark_ms)
+               VALUES (1, 'worker', 1, 1772500000000)"""
 
     async def write() -> None:
         database = Database(empty_database_url)
         async with database.transaction() as session:
-            for statement in (charge, invoice, line, waiting):
+            for statement in (charge, invoice, line, waiting, lease):
                 await session.execute(text(statement))
         await database.close()
 
-    async def read() -> tuple[Charge, BillingPeriod, Invoice, OpenRequest]:
+    async def read() -> tuple[Charge, BillingPeriod, Invoice, OpenRequest, BucketLease]:
         database = Database(empty_database_url)
         async with database.reading() as session:
             whole = selectinload(Invoice.lines), selectinload(Invoice.settlement)
@@ -283,13 +285,14 @@ def test_periods_before_are_open_and_drafts_stay_drafts(empty_database_url: str)
                 (await session.scalars(select(BillingPeriod))).one(),
                 (await session.scalars(select(Invoice).options(*whole))).one(),
                 (await session.scalars(select(OpenRequest))).one(),
+                (await session.scalars(select(BucketLease))).one(),
             )
         await database.close()
         return found
 
     asyncio.run(write())
     upgrade(empty_database_url)
-    charged, period, drafted, request = asyncio.run(read())
+    charged, period, drafted, request, leased = asyncio.run(read())
     assert (charged.period, charged.billed_in) == ("2026-03", "2026-03")
     march = (1_772_323_200_000, 1_775_001_600_000)
     assert (period.organization, period.period, period.closed_at_ms) == ("org_acme", "2026-03", None)
@@ -298,3 +301,4 @@ def test_periods_before_are_open_and_drafts_stay_drafts(empty_database_url: str)
     assert (drafted.state, drafted.number, drafted.settlement) == ("draft", None, None)
     assert [one.usage_period for one in drafted.lines] == ["2026-03"]
     assert request.admitted_at_ms == 0, "no period closes before it is decided"
+    assert leased.watermark_ms == 0, "no period closes by a watermark that passed what was put off"

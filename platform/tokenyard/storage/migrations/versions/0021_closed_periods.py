@@ -92,6 +92,8 @@ def _periods() -> None:
         bounds = {"start_ms": start, "end_ms": end, "closed_at_ms": None, "retry_at_ms": 0}
         rows.append({"organization": owner, "period": period, "bucket": bucket_of(owner), **bounds})
     op.bulk_insert(periods, rows)
+    # They passed what was put off or waited for a price; workers find out anew, within seconds.
+    op.execute("UPDATE billing_bucket_leases SET watermark_ms = 0")
 
 
 def _rows(query: str) -> list[list[str]]:
