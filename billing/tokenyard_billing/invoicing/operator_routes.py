@@ -24,7 +24,7 @@ class PaymentBody(BaseModel, extra="forbid"):
 
 
 class ReasonBody(BaseModel, extra="forbid"):
-    """Why; it stands in the journal."""
+    """Why; it stands in the journal, and the organization reads it."""
 
     reason: str = Field(min_length=1, max_length=500, pattern=NO_NUL)
 

@@ -12,7 +12,7 @@ from tokenyard.clients.platform_api.shapes import InvoiceInfo
 invoices = typer.Typer(help="Invoices of all organizations, and how they end.", no_args_is_help=True)
 
 Invoice = Annotated[str, typer.Argument(help="Its id, inv_...")]
-Reason = Annotated[str, typer.Option(help="Why; it stands in the journal.")]
+Reason = Annotated[str, typer.Option(help="Why; it stands in the journal, and the organization reads it.")]
 
 
 @platform_command(invoices, "list")
