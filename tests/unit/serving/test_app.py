@@ -240,6 +240,7 @@ def test_what_is_compiled_is_kept_for_the_next_start(tmp_path: Path) -> None:
         "VLLM_CACHE_ROOT": str(tmp_path / "cache" / "vllm"),
         "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache" / "torch"),
         "TRITON_CACHE_DIR": str(tmp_path / "cache" / "triton"),
+        "NUMBA_CACHE_DIR": str(tmp_path / "cache" / "numba"),
     }
 
 
