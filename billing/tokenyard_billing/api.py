@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from redis.asyncio import Redis
 
 from tokenyard.core.clock import Clock
-from tokenyard.storage.database import Database
+from tokenyard.storage.database import AuditLog, Database
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard_billing.alerts import operator_routes as alerts_for_operators
 from tokenyard_billing.alerts import tenant_routes as alerts_for_tenants
@@ -20,7 +20,7 @@ from tokenyard_billing.invoicing.store import InvoiceStore
 from tokenyard_billing.invoicing.time_zones import BillingTimeZones
 from tokenyard_billing.ledger import operator_routes as books_for_operators
 from tokenyard_billing.ledger.operator_store import BooksOperatorStore
-from tokenyard_billing.ports import BillingAudit, LiveBudgetReader, OrganizationLookup, UnfinishedJobs
+from tokenyard_billing.ports import LiveBudgetReader, OrganizationLookup, UnfinishedJobs
 from tokenyard_billing.pricing import operator_routes as prices_for_operators
 from tokenyard_billing.pricing.operator_store import RateCardOperatorStore
 from tokenyard_billing.pricing.prices import PriceList
@@ -47,7 +47,7 @@ def billing_routers(
     find_organization: OrganizationLookup,
     live_budgets: LiveBudgetReader,
     jobs: UnfinishedJobs,
-    audit: BillingAudit,
+    audit: AuditLog,
     clock: Clock,
 ) -> Sequence[APIRouter]:
     invoices = InvoiceStore(database)

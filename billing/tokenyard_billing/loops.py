@@ -3,7 +3,7 @@
 from redis.asyncio import Redis
 
 from tokenyard.core.clock import Clock
-from tokenyard.storage.database import Database
+from tokenyard.storage.database import AuditLog, Database
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard.web.loops import Loop
 from tokenyard_billing.bucket_leases import BucketLeases
@@ -14,7 +14,7 @@ from tokenyard_billing.charging.open_requests import OpenRequests
 from tokenyard_billing.charging.streams import UsageStreams
 from tokenyard_billing.invoicing.closing import ClosingTerms
 from tokenyard_billing.invoicing.loops import InvoiceDrafter, PeriodCloser
-from tokenyard_billing.ports import BillingAudit, LiveBudgets, PlanPrices
+from tokenyard_billing.ports import LiveBudgets, PlanPrices
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.loops import BucketReadiness
 
@@ -38,7 +38,7 @@ class BillingWorker:
         lease_ms: int,
         renewal_ms: int,
         terms: ClosingTerms,
-        audit: BillingAudit,
+        audit: AuditLog,
     ) -> None:
         """`lease_ms` and `renewal_ms` are those of holds; `report_wait_ms` is how long a report is awaited."""
         self.leases = BucketLeases(database, clock, name)

@@ -100,22 +100,5 @@ class UnfinishedJobs(Protocol):
         ...
 
 
-class BillingAudit(Protocol):
-    """Notes a change, in the transaction of the change itself, at `at` unix seconds (tenancy)."""
-
-    def __call__(
-        self,
-        session: AsyncSession,
-        organization: OrganizationId | None,
-        actor: ApiKeyId,
-        action: str,
-        resource: str,
-        *,
-        at: int,
-        details: dict[str, object],
-        before: dict[str, object],
-    ) -> None: ...
-
-
 OrganizationLookup = Callable[[str], Awaitable[OrganizationId]]
 """Returns the id of the organization with an id or slug; raises `NotFound` (tenancy)."""

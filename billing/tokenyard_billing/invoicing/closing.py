@@ -11,11 +11,11 @@ from tokenyard.core.budgets import wallet
 from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage import bulk
+from tokenyard.storage.database import AuditLog
 from tokenyard_billing.invoice_tables import BillingPeriod, Invoice, InvoiceNumbers, StaleInvoice
 from tokenyard_billing.invoicing.drafts import DRAFT, Drafts, InvoiceMismatch, invoice_id, keep
 from tokenyard_billing.invoicing.store import OPEN
 from tokenyard_billing.ledger import journal
-from tokenyard_billing.ports import BillingAudit
 from tokenyard_billing.tables import Balance, BucketLease, OpenRequest
 from tokenyard_billing.wallets.changes import BudgetChanges
 
@@ -59,7 +59,7 @@ async def due_periods(
 
 
 async def close(
-    session: AsyncSession, drafts: Drafts, period: str, *, terms: ClosingTerms, audit: BillingAudit, now_ms: int
+    session: AsyncSession, drafts: Drafts, period: str, *, terms: ClosingTerms, audit: AuditLog, now_ms: int
 ) -> list[BudgetChanges]:
     """Write `drafts` down and close `period`, unless something changed since they were drawn: then do it later.
 
@@ -108,7 +108,7 @@ def _may_close(terms: ClosingTerms, now_ms: int) -> ColumnElement[bool]:
 
 
 async def _issue(
-    session: AsyncSession, invoice: Invoice, terms: ClosingTerms, audit: BillingAudit, now_ms: int
+    session: AsyncSession, invoice: Invoice, terms: ClosingTerms, audit: AuditLog, now_ms: int
 ) -> list[BudgetChanges]:
     if invoice.state != DRAFT:
         raise AssertionError(f"{invoice.id} is {invoice.state}, and its period was not closed")

@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 from tokenyard.core.clock import Clock
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.redis_keys import bucket_of
-from tokenyard.storage.database import Database
+from tokenyard.storage.database import AuditLog, Database
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard.web.loops import Loop
 from tokenyard_billing.bucket_leases import BucketLeases, LeaseLost
@@ -21,7 +21,6 @@ from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.invoice_tables import BillingPeriod, StaleInvoice
 from tokenyard_billing.invoicing.closing import ClosingTerms, DuePeriod, close, due_periods
 from tokenyard_billing.invoicing.drafts import Drafts, draw, invoice_id, keep
-from tokenyard_billing.ports import BillingAudit
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.changes import write_changes
 
@@ -145,7 +144,7 @@ class PeriodCloser:
         metrics: LedgerMetrics,
         clock: Clock,
         terms: ClosingTerms,
-        audit: BillingAudit,
+        audit: AuditLog,
     ) -> None:
         self._database = database
         self._leases = leases

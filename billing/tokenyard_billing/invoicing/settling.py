@@ -7,13 +7,12 @@ from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Conflict, NotFound
 from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.money import NanoDollars
-from tokenyard.storage.database import Database
+from tokenyard.storage.database import AuditLog, Database
 from tokenyard_billing.invoice_tables import Invoice, Settlement
 from tokenyard_billing.invoicing.closing import PAID
 from tokenyard_billing.invoicing.store import OPEN
 from tokenyard_billing.ledger import journal
 from tokenyard_billing.ledger.journal import AccountName
-from tokenyard_billing.ports import BillingAudit
 
 VOID = "void"
 UNCOLLECTIBLE = "uncollectible"
@@ -22,7 +21,7 @@ ACCOUNTS = {PAID: AccountName.CASH, VOID: AccountName.ADJUSTMENTS, UNCOLLECTIBLE
 
 
 class InvoiceSettlements:
-    def __init__(self, database: Database, audit: BillingAudit, clock: Clock) -> None:
+    def __init__(self, database: Database, audit: AuditLog, clock: Clock) -> None:
         self._database = database
         self._audit = audit
         self._clock = clock

@@ -11,11 +11,10 @@ from tokenyard.core.clock import Clock
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.storage import bulk
-from tokenyard.storage.database import Database
+from tokenyard.storage.database import AuditLog, Database
 from tokenyard_billing.calendars import load_calendars
 from tokenyard_billing.invoice_tables import BillingPeriod, TimeZoneChange
 from tokenyard_billing.periods import BillingCalendar, later
-from tokenyard_billing.ports import BillingAudit
 from tokenyard_billing.stale_invoices import mark_stale
 
 
@@ -32,7 +31,7 @@ class BillingTimeZone(msgspec.Struct, frozen=True):
 class BillingTimeZones:
     """Reads and changes them."""
 
-    def __init__(self, database: Database, audit: BillingAudit, clock: Clock) -> None:
+    def __init__(self, database: Database, audit: AuditLog, clock: Clock) -> None:
         self._database = database
         self._audit = audit
         self._clock = clock

@@ -6,7 +6,7 @@ from tokenyard.catalog.adapters.hosting import Hosting
 from tokenyard.catalog.adapters.retirement import Retirement
 from tokenyard.catalog.base_models.base_models import BaseModels
 from tokenyard.catalog.operator_store import CatalogOperatorStore
-from tokenyard.catalog.ports import AuditLog, PinningPlans, ReplicaControl, ServeTargets
+from tokenyard.catalog.ports import PinningPlans, ReplicaControl, ServeTargets
 from tokenyard.catalog.replicas.discovery import Discovery
 from tokenyard.catalog.replicas.pinning import Pinning
 from tokenyard.catalog.replicas.placement import Placement
@@ -15,7 +15,7 @@ from tokenyard.catalog.replicas.waking import Waking
 from tokenyard.catalog.replicas.work_lease import WorkLease
 from tokenyard.core.clock import Clock
 from tokenyard.storage.blobs import BlobStore
-from tokenyard.storage.database import Database
+from tokenyard.storage.database import AuditLog, Database
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard.web.loops import Loop
 

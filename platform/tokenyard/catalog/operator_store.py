@@ -5,14 +5,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from sqlalchemy import Select, exists, func, select
 
 from tokenyard.catalog.changes import WORKER
-from tokenyard.catalog.ports import AuditLog
 from tokenyard.catalog.store import Adapter, note_state
 from tokenyard.catalog.tables import AdapterRow, AdapterState, AliasRow
 from tokenyard.catalog.views import AdapterView
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import NotFound
 from tokenyard.core.ids import AdapterId, OrganizationId
-from tokenyard.storage.database import Database
+from tokenyard.storage.database import AuditLog, Database
 from tokenyard.storage.paging import part_of_list
 
 ORGANIZATIONS_AT_ONCE = 500

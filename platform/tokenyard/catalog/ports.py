@@ -3,10 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from sqlalchemy.ext.asyncio import AsyncSession
-
 from tokenyard.core.adapters import AdapterRef
-from tokenyard.core.ids import ApiKeyId, OrganizationId
+from tokenyard.core.ids import OrganizationId
 from tokenyard.core.replica import AdapterUses, Replica, ReplicaState
 
 
@@ -39,23 +37,6 @@ class ReplicaControl(Protocol):
     async def load(self, replica: Replica, adapter: AdapterRef) -> None: ...
 
     async def unload(self, replica: Replica, name: str) -> None: ...
-
-
-class AuditLog(Protocol):
-    """Notes a change, in the transaction of the change itself, at `at` unix seconds (tenancy)."""
-
-    def __call__(
-        self,
-        session: AsyncSession,
-        organization: OrganizationId | None,
-        actor: ApiKeyId,
-        action: str,
-        resource: str,
-        *,
-        at: int,
-        details: dict[str, object],
-        before: dict[str, object],
-    ) -> None: ...
 
 
 class PinningPlans(Protocol):

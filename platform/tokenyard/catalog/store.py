@@ -9,13 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tokenyard.catalog.adapters.hosting import next_hour
 from tokenyard.catalog.aliases.store import delete_aliases_of
 from tokenyard.catalog.changes import WORKER, models_changed
-from tokenyard.catalog.ports import AuditLog
 from tokenyard.catalog.tables import ENDED, AdapterRow, AdapterState, AliasRow, RevisionRow
 from tokenyard.core.adapters import AdapterRef, parse_fine_tuned
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Conflict, NotFound
 from tokenyard.core.ids import AdapterId, ApiKeyId, JobId, OrganizationId, ProjectId
-from tokenyard.storage.database import Database, Fence, organization_lock
+from tokenyard.storage.database import AuditLog, Database, Fence, organization_lock
 from tokenyard.storage.quota import StorageQuota
 from tokenyard.storage.transactional_outbox import OutboxMessage
 

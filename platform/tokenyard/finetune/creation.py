@@ -194,8 +194,8 @@ class JobCreation:
         start = await self._start(principal, request)
         model, listed = self._model_and_price(request.model if start is None else start.base, now_ms)
         principal.check_model(request.model if start is None else start.name)
-        if request.grader is not None:
-            await check_grader_models(self._callable_models, principal, request.grader, GRADER_PLACE)
+        if (grader := request.grader) is not None:
+            await check_grader_models(self._callable_models, principal, grader, GRADER_PLACE)
         price = principal.price_of(listed, DEFAULT_TIER, now_ms)
         work = await (
             self._training(principal, request, model, start)

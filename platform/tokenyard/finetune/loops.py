@@ -105,11 +105,12 @@ def finetune_loops(
     async def stop(job: Job) -> JobProgress:
         return await (attempts if job.attempt else validation).stop(job)
 
+    advance, pause = (TrainingQuestions(step, blobs, answers).advance for step in (attempts.advance, attempts.pause))
     steps = {
         JobState.VALIDATING: validation.advance,
-        JobState.RUNNING: TrainingQuestions(attempts.advance, blobs, answers).advance,
-        JobState.PAUSING: TrainingQuestions(attempts.pause, blobs, answers).advance,
-        JobState.RESUMING: TrainingQuestions(attempts.pause, blobs, answers).advance,
+        JobState.RUNNING: advance,
+        JobState.PAUSING: pause,
+        JobState.RESUMING: pause,
         JobState.PAUSED: attempts.give_up_paused,
         JobState.STOPPING: stop,
         JobState.COMPARING: Comparing(SweepOperatorStore(database), policy, clock).advance,

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from sqlite3 import Error as SqliteError
-from typing import Any
+from typing import Any, Protocol
 
 from asyncpg import InterfaceError, PostgresError
 from sqlalchemy import event, text
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 from sqlalchemy.orm import DeclarativeBase, registry
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from tokenyard.core.ids import OrganizationId
+from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.storage.outage import DatabaseDown, raise_outage
 from tokenyard.storage.time_limits import REQUEST_LIMITS, TimeLimits
 
@@ -26,6 +26,23 @@ _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
 
 Fence = Callable[[AsyncSession], Awaitable[None]]
 """Asked first of all in a transaction: raises where whoever writes may not do so any more, else it holds to the end."""
+
+
+class AuditLog(Protocol):
+    """Notes a change, in the transaction of the change itself, at `at` unix seconds (tenancy)."""
+
+    def __call__(
+        self,
+        session: AsyncSession,
+        organization: OrganizationId | None,
+        actor: ApiKeyId,
+        action: str,
+        resource: str,
+        *,
+        at: int,
+        details: dict[str, object],
+        before: dict[str, object],
+    ) -> None: ...
 
 
 class Base(DeclarativeBase):

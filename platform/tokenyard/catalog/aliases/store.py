@@ -6,13 +6,12 @@ from sqlalchemy import Select, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.catalog.changes import models_changed
-from tokenyard.catalog.ports import AuditLog
 from tokenyard.catalog.tables import AdapterRow, AdapterState, AliasRevisionRow, AliasRow
 from tokenyard.catalog.views import AliasRevisionView, AliasView
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Conflict, NotFound
 from tokenyard.core.ids import AdapterId, ApiKeyId, OrganizationId
-from tokenyard.storage.database import Database, organization_lock
+from tokenyard.storage.database import AuditLog, Database, organization_lock
 from tokenyard.storage.transactional_outbox import OutboxMessage
 
 MAX_ALIASES = 1000

@@ -10,12 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.catalog.base_models.base_models import BaseModels, load_specs
 from tokenyard.catalog.base_models.model_files import TOPIC, newest_set, read_specs
-from tokenyard.catalog.ports import AuditLog
 from tokenyard.catalog.tables import ModelFilesRow
 from tokenyard.core.clock import Clock
 from tokenyard.core.ids import ApiKeyId
 from tokenyard.core.models import BaseModel
-from tokenyard.storage.database import Database, advisory_lock
+from tokenyard.storage.database import AuditLog, Database, advisory_lock
 from tokenyard.storage.transactional_outbox import OutboxMessage, write_message
 
 IMPORTER = ApiKeyId("import")
