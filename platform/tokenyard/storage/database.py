@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from sqlite3 import Connection as SqliteConnection
 from sqlite3 import Error as SqliteError
 from typing import Any, Protocol
 
@@ -120,10 +121,21 @@ class Database:
         await self._engine.dispose()
 
 
+class _RollingBack(SqliteConnection):
+    def close(self) -> None:
+        # SQLite keeps what is closed amid a statement open, and locked, until the statement's cursor is forgotten:
+        # where a request was cancelled, whenever its traceback is (https://sqlite.org/c3ref/close.html).
+        try:
+            self.rollback()
+        finally:
+            super().close()
+
+
 def _create_engine(url: str, limits: TimeLimits) -> AsyncEngine:
     # Errors are logged, and what tenants sent must not be: so they tell the statement without its parameters.
     if url.startswith("sqlite"):
-        engine = create_async_engine(url, connect_args={"timeout": limits.lock_s}, hide_parameters=True)
+        connect = {"timeout": limits.lock_s, "factory": _RollingBack}
+        engine = create_async_engine(url, connect_args=connect, hide_parameters=True)
         event.listen(engine.sync_engine, "connect", _set_up_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
     else:
