@@ -257,7 +257,7 @@ class WorkerProcess(MoneyProcess):
             lease_ms=LEASE_MS,
             renewal_ms=0,
             # Closed while it runs: everything then comes late.
-            terms=ClosingTerms(-32 * DAY_MS, 30 * DAY_MS, "tokenyard", "INV"),
+            terms=ClosingTerms(-32 * DAY_MS, 30 * DAY_MS, "tokenyard", "INV", "CN"),
             audit=record,
         )
         self.settlements = InvoiceSettlements(self.database, record, around.clock)
