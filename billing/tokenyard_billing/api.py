@@ -13,7 +13,7 @@ from tokenyard_billing.alerts import tenant_routes as alerts_for_tenants
 from tokenyard_billing.alerts.store import BudgetAlertStore
 from tokenyard_billing.corrections import operator_routes as corrections_for_operators
 from tokenyard_billing.corrections import tenant_routes as credit_notes_for_tenants
-from tokenyard_billing.corrections.operator_store import CorrectionOperatorStore
+from tokenyard_billing.corrections.operator_store import CorrectionOperatorStore, CreditNoteOperatorStore
 from tokenyard_billing.corrections.store import CreditNoteStore
 from tokenyard_billing.invoicing import operator_routes as invoices_for_operators
 from tokenyard_billing.invoicing import period_routes
@@ -59,18 +59,17 @@ def billing_routers(
     alerts = BudgetAlertStore(database)
     settlements = InvoiceSettlements(database, audit, clock)
     corrections = CorrectionOperatorStore(database, prices, audit, clock)
-    notes = CreditNoteStore(database)
     reconciler = LedgerReconciler(database, redis, live_budgets, jobs, clock)
     return (
         usage_for_tenants.router(usage, prices, clock),
         invoices_for_tenants.router(invoices, clock),
-        credit_notes_for_tenants.router(notes),
+        credit_notes_for_tenants.router(CreditNoteStore(database)),
         wallets_for_tenants.router(wallet),
         alerts_for_tenants.router(alerts),
         usage_for_operators.router(find_organization, usage, UsageOperatorStore(database), clock),
         invoices_for_operators.router(find_organization, invoices, InvoiceOperatorStore(database), settlements, clock),
         period_routes.router(find_organization, invoices, BillingTimeZones(database, audit, clock), clock),
-        corrections_for_operators.router(find_organization, corrections, notes),
+        corrections_for_operators.router(find_organization, corrections, CreditNoteOperatorStore(database)),
         books_for_operators.router(BooksOperatorStore(database)),
         alerts_for_operators.router(find_organization, alerts),
         wallets_for_operators.router(find_organization, wallet, WalletOperatorStore(database)),

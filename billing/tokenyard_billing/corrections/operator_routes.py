@@ -7,9 +7,8 @@ from tokenyard.core.ids import random_text
 from tokenyard.web.auth import CurrentOperator
 from tokenyard.web.pages import After, Page
 from tokenyard.web.request_guard import NO_NUL
-from tokenyard_billing.corrections.operator_store import CorrectionOperatorStore
+from tokenyard_billing.corrections.operator_store import CorrectionOperatorStore, CreditNoteOperatorStore
 from tokenyard_billing.corrections.selection import Scope
-from tokenyard_billing.corrections.store import CreditNoteStore
 from tokenyard_billing.corrections.views import CorrectionView, CreditNoteView, PreviewView
 from tokenyard_billing.ports import OrganizationLookup
 from tokenyard_billing.views import MONTH_PATTERN, ListSize
@@ -38,7 +37,7 @@ class CorrectionBody(ScopeBody):
     idempotency_key: str | None = Field(default=None, min_length=1, max_length=128, pattern=NO_NUL)
 
 
-def router(find: OrganizationLookup, corrections: CorrectionOperatorStore, notes: CreditNoteStore) -> APIRouter:
+def router(find: OrganizationLookup, corrections: CorrectionOperatorStore, notes: CreditNoteOperatorStore) -> APIRouter:
     """Return the routes; an organization is named by its id or slug."""
     routes = APIRouter(prefix="/admin", tags=["billing"])
 
@@ -83,7 +82,7 @@ def router(find: OrganizationLookup, corrections: CorrectionOperatorStore, notes
     ) -> Page[CreditNoteView]:
         """List credit notes with their lines, the newest first."""
         owner = None if organization is None else await find(organization)
-        found = await notes.credit_notes(owner, invoice=invoice, after=after, limit=limit + 1)
+        found = await notes.credit_notes(organization=owner, invoice=invoice, after=after, limit=limit + 1)
         return Page[CreditNoteView].of([CreditNoteView.model_validate(note) for note in found], limit)
 
     @routes.get("/credit_notes/{credit_note}")

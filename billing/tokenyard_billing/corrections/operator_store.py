@@ -1,4 +1,4 @@
-"""Corrections of all organizations: to look at before, to ask for, and to read."""
+"""Corrections of all organizations: to look at before, to ask for, and to read; and their credit notes."""
 
 from collections.abc import Sequence
 
@@ -13,16 +13,10 @@ from tokenyard.core.redis_keys import bucket_of
 from tokenyard.storage.database import AuditLog, Database, organization_lock
 from tokenyard.storage.paging import part_of_list
 from tokenyard_billing.calendars import load_calendars
-from tokenyard_billing.corrections.selection import Affected, Scope, affected
-from tokenyard_billing.invoice_tables import Correction
+from tokenyard_billing.corrections.selection import Preview, Scope, affected
+from tokenyard_billing.corrections.store import issued, one_of, page_of
+from tokenyard_billing.invoice_tables import Correction, CreditNote
 from tokenyard_billing.pricing.prices import PriceList, UnknownPrice
-
-
-class Preview(msgspec.Struct, frozen=True):
-    """What a correction would change, by the lines of bills; `closed_through` is the last period that is closed."""
-
-    closed_through: str
-    lines: Sequence[Affected]
 
 
 class CorrectionOperatorStore:
@@ -125,3 +119,22 @@ class CorrectionOperatorStore:
         except UnknownPrice as error:
             raise InvalidRequest(str(error), param="card") from error
         return Preview(calendar.closed_through, lines)
+
+
+class CreditNoteOperatorStore:
+    """Reads them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def credit_notes(
+        self, *, organization: OrganizationId | None, invoice: str | None, after: str | None, limit: int
+    ) -> Sequence[CreditNote]:
+        """Return at most `limit` credit notes with lines, the newest first; `after` must be one: `InvalidRequest`."""
+        query = issued(invoice)
+        if organization is not None:
+            query = query.where(CreditNote.organization == organization)
+        return await page_of(self._database, query, after=after, limit=limit)
+
+    async def credit_note(self, identity: str) -> CreditNote:
+        return await one_of(self._database, issued(), identity)

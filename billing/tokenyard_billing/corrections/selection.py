@@ -1,5 +1,7 @@
 """Which charges a correction is of, and what a card would make of them."""
 
+from collections.abc import Sequence
+
 import msgspec
 from sqlalchemy import ColumnElement, and_, case, exists, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -59,6 +61,13 @@ class Affected(msgspec.Struct, frozen=True):
     amount: NanoDollars
     lowered: NanoDollars
     raised: NanoDollars
+
+
+class Preview(msgspec.Struct, frozen=True):
+    """What a correction would change, by the lines of bills; `closed_through` is the last period that is closed."""
+
+    closed_through: str
+    lines: Sequence[Affected]
 
 
 async def affected(

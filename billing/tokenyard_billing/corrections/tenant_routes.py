@@ -22,6 +22,6 @@ def router(notes: CreditNoteStore) -> APIRouter:
 
     @routes.get("/credit_notes/{credit_note}")
     async def one(tenant: BillingTenant, credit_note: str) -> CreditNoteView:
-        return CreditNoteView.model_validate(await notes.credit_note(credit_note, tenant.organization))
+        return CreditNoteView.model_validate(await notes.credit_note(tenant.organization, credit_note))
 
     return routes

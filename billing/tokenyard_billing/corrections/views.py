@@ -6,8 +6,7 @@ import msgspec
 from pydantic import BeforeValidator
 
 from tokenyard.web.pages import Identified
-from tokenyard_billing.corrections.operator_store import Preview
-from tokenyard_billing.corrections.selection import Scope
+from tokenyard_billing.corrections.selection import Preview, Scope
 from tokenyard_billing.invoicing.views import InvoiceLineView
 from tokenyard_billing.views import Dollars, View, of
 
