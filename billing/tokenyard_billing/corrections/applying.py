@@ -70,6 +70,7 @@ async def _next(session: AsyncSession, correction: Correction) -> Sequence[Charg
         .where(
             scope.charges(OrganizationId(correction.organization), correction.card),
             Charge.admitted_at_ms <= correction.requested_at_ms,
+            Charge.correction.is_distinct_from(correction.id),
             behind(correction.part_ms, correction.part_key),
         )
         .order_by(Charge.admitted_at_ms, Charge.charge_key)

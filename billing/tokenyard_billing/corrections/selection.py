@@ -37,9 +37,7 @@ class Scope(msgspec.Struct, frozen=True, omit_defaults=True):
         if card is not None:
             wanted.append(~Charge.charge_key.endswith(f"~{VERSIONS}"))
         if self.request is not None:
-            wanted.append(
-                Charge.charge_key.in_([self.request, *(f"{self.request}~{n}" for n in range(1, VERSIONS + 1))])
-            )
+            wanted.append(Charge.charge_key.in_(versions(self.request)))
         if self.since_ms is not None:
             wanted.append(Charge.admitted_at_ms >= self.since_ms)
         if self.until_ms is not None:
