@@ -11,6 +11,8 @@ from tokenyard.storage.database import Base
 from tokenyard_billing.tables import MODEL_LENGTH, PRICE_LENGTH
 
 ISSUER_LENGTH = 128
+JURISDICTION_LENGTH = 6
+TAX_NAME_LENGTH = 64
 
 
 class TimeZoneChange(Base):
@@ -52,7 +54,10 @@ class InvoiceNumbers(Base):
 
 
 class Invoice(Base):
-    """The bill of one organization for one period. `total` = `credit_applied` + `amount_due`.
+    """The bill of one organization for one period.
+
+    `amount_due` = `total` - `credit_applied` + `tax` - `tax_included` + `rounding`. `tax` is all of it, `tax_included`
+    is what the prices hold already. `rounding` is 0 in a draft.
 
     `state` is draft, open, paid, void or uncollectible. Of an invoice that is no draft nothing but it is written.
     """
@@ -72,7 +77,13 @@ class Invoice(Base):
     state: Mapped[str] = mapped_column(String(16))
     total: Mapped[Nano]
     credit_applied: Mapped[Nano]
+    tax: Mapped[Nano] = mapped_column(default=0)
+    tax_included: Mapped[Nano] = mapped_column(default=0)
+    rounding: Mapped[Nano] = mapped_column(default=0)
     amount_due: Mapped[Nano]
+    tax_jurisdiction: Mapped[str] = mapped_column(String(JURISDICTION_LENGTH), default="")  # empty: none was stated
+    tax_exemption: Mapped[str] = mapped_column(String(16), default="none")
+    tax_reason: Mapped[str] = mapped_column(Text, default="")
     drafted_at_ms: Mapped[UnixMs]
     issuer: Mapped[str | None] = mapped_column(String(ISSUER_LENGTH))  # this and the next four: None in a draft
     sequence: Mapped[int | None] = mapped_column(BigInteger)  # from 1 for each issuer, without gaps
@@ -86,7 +97,10 @@ class Invoice(Base):
 
 
 class InvoiceLine(Base):
-    """`quantity` tokens or hours x `rate` = `amount`, exactly. `kind` is that of a `RatedLine`."""
+    """`quantity` tokens or hours x `rate` = `amount`, exactly. `kind` is that of a `RatedLine`.
+
+    `tax` is that of `amount` - `credit_applied`, by `tax_rate` millionths: on top of it, or in it (`tax_inclusive`).
+    """
 
     __tablename__ = "billing_invoice_lines"
     __table_args__ = (ForeignKeyConstraint(["invoice"], ["billing_invoices.id"], ondelete="CASCADE"),)
@@ -100,6 +114,11 @@ class InvoiceLine(Base):
     quantity: Mapped[Count]
     rate: Mapped[Nano]
     amount: Mapped[Nano]
+    credit_applied: Mapped[Nano] = mapped_column(default=0)
+    tax_name: Mapped[str] = mapped_column(String(TAX_NAME_LENGTH), default="")
+    tax_rate: Mapped[int] = mapped_column(Integer, default=0)
+    tax_inclusive: Mapped[bool] = mapped_column(default=False)
+    tax: Mapped[Nano] = mapped_column(default=0)
 
 
 class StaleInvoice(Base):

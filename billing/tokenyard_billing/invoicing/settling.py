@@ -17,7 +17,7 @@ from tokenyard_billing.ledger.journal import AccountName
 VOID = "void"
 UNCOLLECTIBLE = "uncollectible"
 ACCOUNTS = {PAID: AccountName.CASH, VOID: AccountName.ADJUSTMENTS, UNCOLLECTIBLE: AccountName.WRITTEN_OFF}
-"""Where what was due goes."""
+"""Where what was due goes; but the tax of a void invoice goes back."""
 
 
 class InvoiceSettlements:
@@ -54,8 +54,10 @@ class InvoiceSettlements:
             if invoice.state != OPEN:
                 raise Conflict(f"The invoice {identity} is {invoice.state}; only an open one can become {state}.")
             organization, due = OrganizationId(invoice.organization), NanoDollars(invoice.amount_due)
+            # A claim that should not have been owes no tax; one that is never paid may still owe it.
+            untaxed = NanoDollars(invoice.tax if state == VOID else 0)
             posting = journal.invoice_settled(
-                organization, due, ACCOUNTS[state], reference=identity, reason=note, actor=actor
+                organization, due, ACCOUNTS[state], reference=identity, reason=note, actor=actor, untaxed=untaxed
             )
             [transaction] = await journal.post(session, [posting], now_ms)
             session.add(

@@ -17,6 +17,7 @@ from tokenyard_billing.tables import Account, Balance, Entry, Transaction
 CORRECTION = "correction"
 INVOICE = "invoice"
 SETTLEMENT = "settle_invoice"
+NOTHING = NanoDollars(0)
 _HEAD = ("organization", "template", "reference", "reason", "actor")
 
 
@@ -24,7 +25,8 @@ class AccountName(StrEnum):
     """An organization's accounts. Positive is what it is owed (wallet, reserved) or was earned from it (revenue).
 
     Negative is what it was given, what it owes by open invoices, what it paid, and what was let go of these: by void
-    invoices (adjustments) and by those that will not be paid (written_off).
+    invoices (adjustments) and by those that will not be paid (written_off). Tax is what invoices claim for the state,
+    and rounding what they claim above what was billed; below 0, where that is less.
     """
 
     WALLET = "wallet"
@@ -35,6 +37,8 @@ class AccountName(StrEnum):
     CASH = "cash"
     ADJUSTMENTS = "adjustments"
     WRITTEN_OFF = "written_off"
+    TAX = "tax"
+    ROUNDING = "rounding"
 
 
 class UnbalancedPosting(ValueError):
@@ -93,22 +97,54 @@ def reservation_closed(
         (AccountName.WALLET, reserved - cost),
         (AccountName.REVENUE, +cost),
     )
-    moving = tuple(entry for entry in entries if entry[1])
+    moving = _moving(entries)
     return Posting(organization, "close_reservation", reference, moving) if moving else None
 
 
-def invoice_issued(organization: OrganizationId, due: NanoDollars, *, reference: str) -> Posting:
-    """Let an invoice claim what is due: the wallet owes it no more."""
-    entries = ((AccountName.WALLET, +due), (AccountName.RECEIVABLE, -due))
-    return Posting(organization, INVOICE, reference, entries)
+def invoice_issued(
+    organization: OrganizationId,
+    billed: NanoDollars,
+    *,
+    reference: str,
+    tax: NanoDollars = NOTHING,
+    tax_included: NanoDollars = NOTHING,
+    rounding: NanoDollars = NOTHING,
+) -> Posting:
+    """Let an invoice claim what is due: what was `billed` after credit, the wallet owes no more.
+
+    Of `tax`, `tax_included` stood in what was billed, and was no revenue; the rest comes on top, as rounding does.
+    """
+    due = billed + tax - tax_included + rounding
+    entries = (
+        (AccountName.WALLET, +billed),
+        (AccountName.RECEIVABLE, -due),
+        (AccountName.REVENUE, -tax_included),
+        (AccountName.TAX, +tax),
+        (AccountName.ROUNDING, +rounding),
+    )
+    return Posting(organization, INVOICE, reference, _moving(entries))
 
 
 def invoice_settled(
-    organization: OrganizationId, due: NanoDollars, into: AccountName, *, reference: str, reason: str, actor: str
+    organization: OrganizationId,
+    due: NanoDollars,
+    into: AccountName,
+    *,
+    reference: str,
+    reason: str,
+    actor: str,
+    untaxed: NanoDollars = NOTHING,
 ) -> Posting:
-    """Let an invoice claim nothing any more: it was paid, is void or is written off."""
-    entries = ((AccountName.RECEIVABLE, +due), (into, -due))
-    return Posting(organization, SETTLEMENT, reference, entries, reason, actor)
+    """Let an invoice claim nothing any more: it was paid, is void or is written off.
+
+    `untaxed` is the tax that is owed to no state any more.
+    """
+    entries = ((AccountName.RECEIVABLE, +due), (into, untaxed - due), (AccountName.TAX, -untaxed))
+    return Posting(organization, SETTLEMENT, reference, _moving(entries), reason, actor)
+
+
+def _moving(entries: Iterable[tuple[AccountName, int]]) -> tuple[tuple[AccountName, int], ...]:
+    return tuple(entry for entry in entries if entry[1])
 
 
 async def post(session: AsyncSession, postings: Sequence[Posting], at_ms: int) -> list[str]:

@@ -10,6 +10,7 @@ from tokenyard.cli.models import models
 from tokenyard.cli.money.books import invoices
 from tokenyard.cli.money.commands import credit, money_commands
 from tokenyard.cli.money.prices import prices
+from tokenyard.cli.money.taxes import tax
 from tokenyard.cli.organizations import organizations, plans, projects
 from tokenyard.cli.quickstart import quickstart_command
 from tokenyard.cli.recipes.commands import recipes
@@ -36,6 +37,7 @@ app.add_typer(jobs, name="jobs")
 app.add_typer(recipes, name="recipe")
 app.add_typer(credit, name="credit")
 app.add_typer(invoices, name="invoices")
+app.add_typer(tax, name="tax")
 money_commands(app)
 eval_command(app)
 

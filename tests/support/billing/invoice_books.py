@@ -3,12 +3,13 @@
 from redis.asyncio import Redis
 from sqlalchemy import update
 
-from support.billing.stand import ACME, MARCH_MS, budget_outbox, claims, rows, send, settled, usage, worker
+from support.billing.stand import ACME, MARCH_MS, TERMS, budget_outbox, claims, rows, send, settled, usage, worker
 from support.fakes.clock import FrozenClock
 from tokenyard.core.ids import OrganizationId, new_request_id
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage.database import Database
 from tokenyard_billing.invoice_tables import Invoice, StaleInvoice
+from tokenyard_billing.invoicing.closing import ClosingTerms
 from tokenyard_billing.tables import BucketLease
 from tokenyard_billing.wallets.store import Wallet
 
@@ -16,11 +17,11 @@ from tokenyard_billing.wallets.store import Wallet
 class InvoiceBooks:
     """`worker` consumes and drafts; the clock decides when a grant counts."""
 
-    def __init__(self, database: Database, redis: Redis) -> None:
+    def __init__(self, database: Database, redis: Redis, terms: ClosingTerms = TERMS) -> None:
         self.database = database
         self.redis = redis
         self.clock = FrozenClock(MARCH_MS / 1000)
-        self.worker = worker(database, redis, clock=self.clock)
+        self.worker = worker(database, redis, clock=self.clock, terms=terms)
         self.wallet = Wallet(database, budget_outbox(database, redis, self.clock), self.clock)
 
     async def grant(self, amount: int, organization: OrganizationId = ACME, *, key: str | None = None) -> None:

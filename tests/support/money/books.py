@@ -195,8 +195,15 @@ class MoneyBooks:
             owner = tenant.organization
             bills = [one for one in invoices if one.organization == owner]
             used = sum(one.amount for one in charges if one.organization == owner)
-            assert sum(one.total for one in bills) == used == accounts.get((owner, "revenue"), 0)
-            due = {state: sum(one.amount_due for one in bills if one.state == state) for state in _DUE}
+            issued = [one for one in bills if one.state != "draft"]
+            included = sum(one.tax_included for one in issued)
+            assert sum(one.total for one in bills) == used == accounts.get((owner, "revenue"), 0) + included
+            owed = {one.id: 0 if one.state == "void" else one.tax for one in issued}
+            assert sum(owed.values()) == accounts.get((owner, "tax"), 0)
+            assert sum(one.rounding for one in issued) == accounts.get((owner, "rounding"), 0)
+            assert {one.amount_due % 1_000 for one in issued} <= {0}
+            kept = {one.id: one.tax if one.state == "void" else 0 for one in bills}
+            due = {state: sum(one.amount_due - kept[one.id] for one in bills if one.state == state) for state in _DUE}
             assert {state: -accounts.get((owner, name), 0) for state, name in _DUE.items()} == due
         numbers = sorted(one.sequence for one in invoices if one.sequence is not None)
         assert numbers == list(range(1, len(numbers) + 1))

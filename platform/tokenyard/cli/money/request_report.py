@@ -1,7 +1,7 @@
 """All that is known of a request or a training job, for a person to read."""
 
 from tokenyard.cli.output import dollars, moment_ms, table
-from tokenyard.clients.platform_api.shapes import RequestInfo
+from tokenyard.clients.platform_api.request_shapes import RequestInfo
 
 _REPORTS = ("ATTEMPT", "WITNESS", "OUTCOME", "INPUT", "CACHED", "OUTPUT", "AT", "REPLICA")
 _ENTRIES = ("TRANSACTION", "ACCOUNT", "AMOUNT", "POSTED")

@@ -246,7 +246,7 @@ class BalanceInfo(ApiObject):
 
 
 class InvoiceLineInfo(ApiObject):
-    """`amount` = `quantity` x `rate`; `unit` is tokens or hours."""
+    """`amount` = `quantity` x `rate`; `unit` is tokens or hours. `tax` is by `tax_percent`."""
 
     usage_period: str
     model: str
@@ -256,10 +256,16 @@ class InvoiceLineInfo(ApiObject):
     unit: str = "tokens"
     rate: int
     amount: int
+    tax: int = 0
+    tax_name: str = ""
+    tax_percent: str = "0"
 
 
 class InvoiceInfo(ApiObject):
-    """`total` = sum of the lines = `credit_applied` + `amount_due`; later charges are not in it yet."""
+    """`total` = sum of the lines; later charges are not in it yet.
+
+    `amount_due` = `total` - `credit_applied` + `tax` - `tax_included` + `rounding`.
+    """
 
     id: str
     organization: str
@@ -270,6 +276,9 @@ class InvoiceInfo(ApiObject):
     due_at_ms: int | None = None
     total: int
     credit_applied: int
+    tax: int = 0
+    tax_included: int = 0
+    rounding: int = 0
     amount_due: int
     drafted_at_ms: int
 
@@ -311,80 +320,11 @@ class GrantInfo(ApiObject):
     granted_at_ms: int
 
 
-class ReportInfo(ApiObject):
-    """What one witness counted of an attempt."""
-
-    attempt: str
-    witness: str
-    outcome: str
-    prompt_tokens: int
-    cached_tokens: int
-    completion_tokens: int
-    replica: str | None = None
-    at_ms: int
-
-
-class WasteInfo(ApiObject):
-    """Usage that nobody pays for."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    amount: int
-
-
-class AttemptInfo(ApiObject):
-    id: str
-    gateway: ReportInfo | None = None
-    replica: ReportInfo | None = None
-    hold_expired: ReportInfo | None = None
-    waste: WasteInfo | None = None
-
-    @property
-    def reports(self) -> list[ReportInfo]:
-        return [report for report in (self.gateway, self.replica, self.hold_expired) if report is not None]
-
-
-class ChargeInfo(ApiObject):
-    organization: str
-    project: str
-    key: str
-    kind: str
-    endpoint: str | None = None
-    model: str
-    price: str
-    rule: str
-    period: str
-    trained_tokens: int
-    amount: int
-    admitted_at_ms: int
-
-
-class EntryInfo(ApiObject):
-    transaction: str
-    account: str
-    amount: int
-
-
-class TransactionInfo(ApiObject):
-    posted_at_ms: int
-    entries: list[EntryInfo]
-
-
 class AlarmInfo(ApiObject):
     kind: str
     subject: str
     message: str
     at_ms: int
-
-
-class RequestInfo(ApiObject):
-    id: str
-    state: str
-    attempts: list[AttemptInfo]
-    charge: ChargeInfo | None = None
-    journal: list[TransactionInfo]
-    invoice: str | None = None
-    alarms: list[AlarmInfo] = []
 
 
 class DifferenceInfo(ApiObject):
