@@ -20,11 +20,11 @@ MARK = """INSERT INTO billing_stale_invoices (organization, period, bucket, mark
         ),
         (
             "UPDATE billing_invoices SET total = total + 1 WHERE id = '{invoice}'",
-            {("invoice_not_lines", INVOICE), ("invoice_not_due", INVOICE)},
+            {("invoice_not_lines", INVOICE), ("invoice_not_due", INVOICE), ("invoices_not_ledger", ACME)},
         ),
         (
             "UPDATE billing_invoices SET credit_applied = credit_applied + 1 WHERE id = '{invoice}'",
-            {("invoice_not_lines", INVOICE), ("invoice_not_due", INVOICE), ("invoices_not_ledger", ACME)},
+            {("invoice_not_lines", INVOICE), ("invoice_not_due", INVOICE)},
         ),
         (
             "UPDATE billing_invoices SET credit_applied = 0, amount_due = total WHERE id = '{invoice}'",

@@ -94,15 +94,17 @@ async def _credit(session: AsyncSession) -> list[Difference]:
 
 
 async def _ledger(session: AsyncSession) -> list[Difference]:
-    """Credit left - what drafts bill = wallet + reserved, of each organization none of whose invoices is to be drawn.
+    """Credit - what was billed = wallet + reserved, of each organization none of whose invoices is to be drawn.
 
-    What an issued invoice claims the wallet owes no more; tax on top it never owes.
+    What an issued invoice claims the wallet owes no more, so only its credit counts; tax on top it never owes.
     """
-    owed = case((Invoice.state == DRAFT, Invoice.total - Invoice.credit_applied), else_=0)
-    due = Invoice.organization, (-Invoice.credit_applied - owed).label("amount")
+    billed = (
+        Invoice.organization,
+        (-case((Invoice.state == DRAFT, Invoice.total), else_=Invoice.credit_applied)).label("amount"),
+    )
     bills = union_all(
         select(CreditGrant.organization, CreditGrant.amount).where(~_marked(CreditGrant.organization)),
-        select(*due).where(~_marked(Invoice.organization)),
+        select(*billed).where(~_marked(Invoice.organization)),
     )
     ledger = select(Balance.organization, Balance.amount).where(
         Balance.account.in_((AccountName.WALLET, AccountName.RESERVED)), ~_marked(Balance.organization)
