@@ -31,6 +31,9 @@ from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.proof import operator_routes as proof_for_operators
 from tokenyard_billing.proof.operator_store import BillingOperatorStore
 from tokenyard_billing.proof.reconcile import LedgerReconciler
+from tokenyard_billing.taxes import operator_routes as taxes_for_operators
+from tokenyard_billing.taxes.operator_store import TaxRateOperatorStore
+from tokenyard_billing.taxes.profiles import TaxProfiles
 from tokenyard_billing.usage import operator_routes as usage_for_operators
 from tokenyard_billing.usage import tenant_routes as usage_for_tenants
 from tokenyard_billing.usage.operator_store import UsageOperatorStore
@@ -70,6 +73,11 @@ def billing_routers(
         invoices_for_operators.router(find_organization, invoices, InvoiceOperatorStore(database), settlements, clock),
         period_routes.router(find_organization, invoices, BillingTimeZones(database, audit, clock), clock),
         corrections_for_operators.router(find_organization, corrections, CreditNoteOperatorStore(database)),
+        taxes_for_operators.router(
+            find_organization,
+            TaxRateOperatorStore(database, audit, clock),
+            TaxProfiles(database, audit, clock),
+        ),
         books_for_operators.router(BooksOperatorStore(database)),
         alerts_for_operators.router(find_organization, alerts),
         wallets_for_operators.router(find_organization, wallet, WalletOperatorStore(database)),

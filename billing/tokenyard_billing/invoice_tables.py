@@ -11,6 +11,8 @@ from tokenyard.storage.database import Base
 from tokenyard_billing.tables import MODEL_LENGTH, PRICE_LENGTH
 
 ISSUER_LENGTH = 128
+JURISDICTION_LENGTH = 6
+TAX_NAME_LENGTH = 64
 
 
 class TimeZoneChange(Base):
@@ -52,7 +54,10 @@ class InvoiceNumbers(Base):
 
 
 class Invoice(Base):
-    """The bill of one organization for one period. `total` = `credit_applied` + `amount_due`.
+    """The bill of one organization for one period.
+
+    `amount_due` = `total` - `credit_applied` + `tax` - `tax_included` + `rounding`. `tax` is all of it, `tax_included`
+    is what the prices hold already. `rounding` is 0 in a draft.
 
     `state` is draft, open, paid, void or uncollectible. Of an invoice that is no draft nothing but it is written.
     """
@@ -72,7 +77,13 @@ class Invoice(Base):
     state: Mapped[str] = mapped_column(String(16))
     total: Mapped[Nano]
     credit_applied: Mapped[Nano]
+    tax: Mapped[Nano] = mapped_column(default=0)
+    tax_included: Mapped[Nano] = mapped_column(default=0)
+    rounding: Mapped[Nano] = mapped_column(default=0)
     amount_due: Mapped[Nano]
+    tax_jurisdiction: Mapped[str] = mapped_column(String(JURISDICTION_LENGTH), default="")  # empty: none was stated
+    tax_exemption: Mapped[str] = mapped_column(String(16), default="none")
+    tax_reason: Mapped[str] = mapped_column(Text, default="")
     drafted_at_ms: Mapped[UnixMs]
     issuer: Mapped[str | None] = mapped_column(String(ISSUER_LENGTH))  # this and the next four: None in a draft
     sequence: Mapped[int | None] = mapped_column(BigInteger)  # from 1 for each issuer, without gaps
@@ -90,11 +101,14 @@ class Invoice(Base):
     @property
     def amount_remaining(self) -> int:
         """What is still to be paid: nothing unless it is open, and less by what credit notes took from it."""
-        return self.amount_due - sum(note.lowered for note in self.credit_notes) if self.state == "open" else 0
+        return self.amount_due - sum(note.due_lowered for note in self.credit_notes) if self.state == "open" else 0
 
 
 class DocumentLine:
-    """`quantity` tokens or hours x `rate` = `amount`, exactly. `kind` is that of a `RatedLine`."""
+    """`quantity` tokens or hours x `rate` = `amount`, exactly. `kind` is that of a `RatedLine`.
+
+    `tax` is that of `amount` - `credit_applied`, by `tax_rate` millionths: on top of it, or in it (`tax_inclusive`).
+    """
 
     number: Mapped[int] = mapped_column(Integer, primary_key=True)
     usage_period: Mapped[str] = mapped_column(String(7))  # before the invoice's own: late usage
@@ -104,6 +118,11 @@ class DocumentLine:
     quantity: Mapped[Count]
     rate: Mapped[Nano]
     amount: Mapped[Nano]
+    credit_applied: Mapped[Nano] = mapped_column(default=0)
+    tax_name: Mapped[str] = mapped_column(String(TAX_NAME_LENGTH), default="")
+    tax_rate: Mapped[int] = mapped_column(Integer, default=0)
+    tax_inclusive: Mapped[bool] = mapped_column(default=False)
+    tax: Mapped[Nano] = mapped_column(default=0)
 
 
 class InvoiceLine(DocumentLine, Base):
@@ -151,11 +170,12 @@ class Settlement(Base):
 
 
 class CreditNote(Base):
-    """What a correction takes back of an issued invoice. `total` = `lowered` + `credited`, once it is issued.
+    """What a correction takes back of an issued invoice: `total` of its charges.
 
-    `lowered` is what the invoice claims less, moved from `lowered_account`: what is to be received of an open invoice,
-    what had been let go of a void or uncollectible one. `credited` is what had been paid, by money or by credit: it is
-    credit again. It grows until the correction is done; then it is issued, and never written again.
+    It grows until the correction is done; then it is issued, and never written again. `total` = `lowered` + `credited`.
+    `credited` had been paid, by money or by credit, and is credit again. `lowered` was not: with its tax it lowers, by
+    `due_lowered` = `lowered` + `tax` - `tax_included` + `rounding`, what stands in `lowered_account`: what is to be
+    received of an open invoice, what had been let go of a void or uncollectible one.
     """
 
     __tablename__ = "billing_credit_notes"
@@ -174,6 +194,10 @@ class CreditNote(Base):
     begun_at_ms: Mapped[UnixMs]
     total: Mapped[Nano]
     lowered: Mapped[Nano] = mapped_column(default=0)
+    tax: Mapped[Nano] = mapped_column(default=0)
+    tax_included: Mapped[Nano] = mapped_column(default=0)
+    rounding: Mapped[Nano] = mapped_column(default=0)
+    due_lowered: Mapped[Nano] = mapped_column(default=0)
     lowered_account: Mapped[str] = mapped_column(String(32), default="")
     credited: Mapped[Nano] = mapped_column(default=0)
     issuer: Mapped[str | None] = mapped_column(String(ISSUER_LENGTH))  # this and the next three: None until issued

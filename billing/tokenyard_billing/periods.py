@@ -10,6 +10,7 @@ import msgspec
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 TIME_ZONE = "UTC"  # of monthly limits and usage, and of the periods of an organization that has set no other
+BEGINNING = "1970-01"  # nothing was used before
 _QUARTER_MS = HOUR_MS // 4  # no time zone in use has a finer offset
 
 
@@ -70,6 +71,11 @@ class BillingCalendar(msgspec.Struct, frozen=True):
         if at_ms < self.start_ms(month):
             return later(month, -1)
         return month if at_ms < self.end_ms(month) else later(month)
+
+    @property
+    def first_open(self) -> str:
+        """Return the first period that is not closed: the beginning, where none was closed."""
+        return later(self.closed_through) if self.closed_through else BEGINNING
 
     def open_period(self, period: str) -> str:
         """Return the period in which usage of `period` is billed: its own, or the first that is not closed."""

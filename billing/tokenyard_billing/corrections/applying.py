@@ -135,9 +135,8 @@ async def _add_to_notes(session: AsyncSession, correction: Correction, rows: Seq
             "reason": correction.reason,
             "begun_at_ms": now_ms,
             "total": total,
-            "lowered": 0,
+            **dict.fromkeys(("lowered", "tax", "tax_included", "rounding", "due_lowered", "credited"), 0),
             "lowered_account": "",
-            "credited": 0,
         }
         for (identity, period), total in sorted(totals.items())
     ]

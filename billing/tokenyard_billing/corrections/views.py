@@ -97,8 +97,8 @@ class PreviewView(View):
 class CreditNoteView(View, Identified):
     """What a correction took back of an issued invoice. `total` = `lowered` + `credited`.
 
-    `lowered` is what the invoice claims less; `credited` had been paid, and is credit again. A line below 0 is what is
-    billed instead of what is taken back.
+    `credited` had been paid, and is credit again. The invoice claims `due_lowered` less, which is `lowered` with its
+    taxes: + `tax` - `tax_included` + `rounding`. A line below 0 is what is billed instead of what is taken back.
     """
 
     object: Literal["credit_note"] = "credit_note"
@@ -112,8 +112,13 @@ class CreditNoteView(View, Identified):
     issued_at_ms: int
     total: int
     lowered: int
+    tax: int
+    tax_included: int
+    rounding: int
+    due_lowered: int
     credited: int
     total_dollars: Annotated[Dollars, of("total")]
-    lowered_dollars: Annotated[Dollars, of("lowered")]
+    tax_dollars: Annotated[Dollars, of("tax")]
+    due_lowered_dollars: Annotated[Dollars, of("due_lowered")]
     credited_dollars: Annotated[Dollars, of("credited")]
     lines: list[InvoiceLineView]

@@ -9,7 +9,7 @@ from sqlalchemy.orm import aliased
 
 from tokenyard.core.budgets import wallet
 from tokenyard.core.ids import ApiKeyId, OrganizationId
-from tokenyard.core.money import NanoDollars
+from tokenyard.core.money import CENT, NanoDollars
 from tokenyard.storage import bulk
 from tokenyard.storage.database import AuditLog
 from tokenyard_billing.invoice_tables import (
@@ -23,6 +23,7 @@ from tokenyard_billing.invoicing.drafts import DRAFT, Drafts, InvoiceMismatch, i
 from tokenyard_billing.invoicing.store import OPEN
 from tokenyard_billing.ledger import journal
 from tokenyard_billing.tables import Balance, BucketLease, OpenRequest
+from tokenyard_billing.taxes.amounts import rounded_to
 from tokenyard_billing.wallets.changes import BudgetChanges
 
 PAID = "paid"
@@ -33,6 +34,7 @@ class ClosingTerms(msgspec.Struct, frozen=True):
     """When periods close, who issues their invoices, and in what time these are to be paid.
 
     A number is `<prefix>-000123`; credit notes have a prefix, and numbers, of their own. Each issuer counts for itself.
+    `payable` is the smallest amount that can be paid.
     """
 
     close_after_ms: int
@@ -40,6 +42,7 @@ class ClosingTerms(msgspec.Struct, frozen=True):
     issuer: str
     prefix: str
     credit_note_prefix: str
+    payable: NanoDollars = CENT
 
 
 class DuePeriod(msgspec.Struct, frozen=True):
@@ -119,10 +122,21 @@ async def _issue(
 ) -> list[BudgetChanges]:
     if invoice.state != DRAFT:
         raise AssertionError(f"{invoice.id} is {invoice.state}, and its period was not closed")
-    organization, due = OrganizationId(invoice.organization), NanoDollars(invoice.amount_due)
+    organization, billed = OrganizationId(invoice.organization), NanoDollars(invoice.total - invoice.credit_applied)
+    due = rounded_to(NanoDollars(invoice.amount_due), terms.payable)
+    invoice.rounding = due - invoice.amount_due
+    invoice.amount_due = due
     changes = []
-    if due:
-        await journal.post(session, [journal.invoice_issued(organization, due, reference=invoice.id)], now_ms)
+    if billed:
+        posting = journal.invoice_issued(
+            organization,
+            billed,
+            tax=NanoDollars(invoice.tax),
+            tax_included=NanoDollars(invoice.tax_included),
+            rounding=NanoDollars(invoice.rounding),
+            reference=invoice.id,
+        )
+        await journal.post(session, [posting], now_ms)
         changes.append(BudgetChanges(organization))
         changes[0].add([wallet(organization)])
     invoice.state = OPEN if due else PAID

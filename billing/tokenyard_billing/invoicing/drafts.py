@@ -11,8 +11,11 @@ from tokenyard.core.money import NanoDollars
 from tokenyard.storage import bulk
 from tokenyard_billing.calendars import load_calendars
 from tokenyard_billing.invoice_tables import CreditNote, Invoice, InvoiceLine, StaleInvoice
+from tokenyard_billing.periods import BillingCalendar
 from tokenyard_billing.pricing.prices import PriceList, RatedLine, rated_lines
 from tokenyard_billing.tables import COUNTS, Charge, CreditGrant
+from tokenyard_billing.taxes.amounts import UNTAXED, LineTax, spread_credit, tax_of
+from tokenyard_billing.taxes.terms import TaxProfile, TaxTerms, load_tax_terms
 
 DRAFT = "draft"
 _SUMMED = [getattr(Charge, name) for name in (*COUNTS, "amount")]
@@ -36,10 +39,16 @@ class StoredInvoice(msgspec.Struct, frozen=True):
 
 
 class DrawnLine(msgspec.Struct, frozen=True):
-    """One line, and the period in which that was used."""
+    """One line, and the period in which that was used; `tax` is that of what `credit_applied` leaves of it."""
 
     usage_period: str
     rated: RatedLine
+    credit_applied: NanoDollars = NanoDollars(0)
+    how: LineTax = UNTAXED
+
+    @property
+    def tax(self) -> NanoDollars:
+        return tax_of(NanoDollars(self.rated.amount - self.credit_applied), self.how)
 
 
 class DrawnInvoice(msgspec.Struct, frozen=True):
@@ -53,6 +62,7 @@ class DrawnInvoice(msgspec.Struct, frozen=True):
     lines: Sequence[DrawnLine]
     total: NanoDollars
     credit_applied: NanoDollars
+    profile: TaxProfile
     drafted_at_ms: int
 
 
@@ -85,6 +95,7 @@ async def draw(session: AsyncSession, organization: OrganizationId, prices: Pric
     stored = await _stored(session, organization)
     if not marks:
         return Drafts(organization, marks, stored, [])
+    terms = await load_tax_terms(session, organization)
     invoices: list[DrawnInvoice] = []
     marked = {calendar.open_period(period) for period in marks}
     first = min(marked)
@@ -102,7 +113,9 @@ async def draw(session: AsyncSession, organization: OrganizationId, prices: Pric
         applied = NanoDollars(min(credit, total))
         used += applied
         zone = calendar.time_zone(period)
-        invoices.append(DrawnInvoice(organization, period, zone, start_ms, end_ms, lines, total, applied, now_ms))
+        taxed = _taxed(lines, applied, terms, calendar)
+        amounts = total, applied, terms.profile(period)
+        invoices.append(DrawnInvoice(organization, period, zone, start_ms, end_ms, taxed, *amounts, now_ms))
     return Drafts(organization, marks, stored, invoices)
 
 
@@ -174,6 +187,11 @@ def line_rows(lines: Sequence[DrawnLine], **of: str) -> list[dict[str, object]]:
             "number": number,
             "usage_period": line.usage_period,
             "amount": line.rated.amount,
+            "credit_applied": line.credit_applied,
+            "tax_name": line.how.name,
+            "tax_rate": line.how.rate,
+            "tax_inclusive": line.how.inclusive,
+            "tax": line.tax,
             **msgspec.structs.asdict(line.rated),
         }
         for number, line in enumerate(lines)
@@ -182,6 +200,17 @@ def line_rows(lines: Sequence[DrawnLine], **of: str) -> list[dict[str, object]]:
 
 async def _is_billed(session: AsyncSession, billed: ColumnElement[bool]) -> bool:
     return bool(await session.scalar(select(exists().where(billed))))
+
+
+def _taxed(
+    lines: Sequence[DrawnLine], credit: NanoDollars, terms: TaxTerms, calendar: BillingCalendar
+) -> list[DrawnLine]:
+    """Let credit pay for lines in their order, and tax what it leaves of each as of the period in which it was used."""
+    paid = spread_credit(credit, [line.rated.amount for line in lines])
+    hows = [terms.tax(line.usage_period, calendar.end_ms(line.usage_period)) for line in lines]
+    return [
+        DrawnLine(line.usage_period, line.rated, part, how) for line, part, how in zip(lines, paid, hows, strict=True)
+    ]
 
 
 async def _granted(session: AsyncSession, organization: OrganizationId, end_ms: int) -> int:
@@ -197,13 +226,21 @@ async def _granted(session: AsyncSession, organization: OrganizationId, end_ms: 
 
 async def _write(session: AsyncSession, drawn: DrawnInvoice) -> None:
     identity = invoice_id(drawn.organization, drawn.period)
+    tax = sum(line.tax for line in drawn.lines)
+    included = sum(line.tax for line in drawn.lines if line.how.inclusive)
     changes = {
         "time_zone": drawn.time_zone,
         "period_start_ms": drawn.start_ms,
         "period_end_ms": drawn.end_ms,
         "total": drawn.total,
         "credit_applied": drawn.credit_applied,
-        "amount_due": drawn.total - drawn.credit_applied,
+        "tax": tax,
+        "tax_included": included,
+        "rounding": 0,
+        "amount_due": drawn.total - drawn.credit_applied + tax - included,
+        "tax_jurisdiction": drawn.profile.jurisdiction,
+        "tax_exemption": drawn.profile.exemption,
+        "tax_reason": drawn.profile.reason,
         "drafted_at_ms": drawn.drafted_at_ms,
     }
     head = {"id": identity, "organization": drawn.organization, "period": drawn.period, "state": DRAFT}

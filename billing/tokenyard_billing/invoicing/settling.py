@@ -17,7 +17,7 @@ from tokenyard_billing.ledger.journal import AccountName
 VOID = "void"
 UNCOLLECTIBLE = "uncollectible"
 ACCOUNTS = {PAID: AccountName.CASH, VOID: AccountName.ADJUSTMENTS, UNCOLLECTIBLE: AccountName.WRITTEN_OFF}
-"""Where what was due goes."""
+"""Where what was due goes; but the tax of a void invoice goes back."""
 
 
 class InvoiceSettlements:
@@ -54,9 +54,12 @@ class InvoiceSettlements:
             if invoice.state != OPEN:
                 raise Conflict(f"The invoice {identity} is {invoice.state}; only an open one can become {state}.")
             organization = OrganizationId(invoice.organization)
-            due = NanoDollars(invoice.amount_due - await _lowered(session, identity))
+            lowered, tax_lowered = await _lowered(session, identity)
+            due = NanoDollars(invoice.amount_due - lowered)
+            # A claim that should not have been owes no tax; one that is never paid may still owe it.
+            untaxed = NanoDollars(invoice.tax - tax_lowered if state == VOID else 0)
             posting = journal.invoice_settled(
-                organization, due, ACCOUNTS[state], reference=identity, reason=note, actor=actor
+                organization, due, ACCOUNTS[state], reference=identity, reason=note, actor=actor, untaxed=untaxed
             )
             [transaction] = await journal.post(session, [posting], now_ms)
             session.add(
@@ -87,6 +90,8 @@ async def _is_done(session: AsyncSession, invoice: str, state: str, key: str) ->
     return bool(key) and found is not None and (found.state, found.idempotency_key) == (state, key)
 
 
-async def _lowered(session: AsyncSession, invoice: str) -> int:
-    """Return what credit notes took from what an open invoice claims."""
-    return int(await session.scalar(select(func.sum(CreditNote.lowered)).where(CreditNote.invoice == invoice)) or 0)
+async def _lowered(session: AsyncSession, invoice: str) -> tuple[int, int]:
+    """Return what credit notes took from what an open invoice claims, and the tax in it."""
+    sums = func.coalesce(func.sum(CreditNote.due_lowered), 0), func.coalesce(func.sum(CreditNote.tax), 0)
+    due, tax = (await session.execute(select(*sums).where(CreditNote.invoice == invoice))).one()
+    return int(due), int(tax)

@@ -10,6 +10,8 @@ from tokenyard.web.pages import Identified
 from tokenyard_billing.invoice_tables import BillingPeriod, CreditNote, Invoice
 from tokenyard_billing.invoicing.store import OPEN, PAST_DUE, InvoiceState
 from tokenyard_billing.pricing.prices import unit_of
+from tokenyard_billing.taxes.terms import Exemption
+from tokenyard_billing.taxes.views import OptionalName, Percent
 from tokenyard_billing.views import Dollars, View, of
 
 
@@ -21,7 +23,9 @@ class InvoiceLineView(View):
     """`quantity` x `rate` nano-dollars = `amount`; `unit` says what is counted. Only tokens have a rate a million.
 
     `kind`: input, cached_input, output, training, hosting, pinned_hosting or storage. `usage_period` is the period in
-    which it was used: before the invoice's own it is late usage, told after that period was closed.
+    which it was used: before the invoice's own it is late usage, told after that period was closed. Credit pays for
+    lines in their order. `tax`, rounded half up to the nano-dollar, is that of `amount` - `credit_applied` by
+    `tax_rate` millionths, and stands in it (`tax_inclusive`) or comes on top.
     """
 
     usage_period: str
@@ -31,11 +35,18 @@ class InvoiceLineView(View):
     quantity: int
     rate: int
     amount: int
+    credit_applied: int
+    tax_name: str
+    tax_rate: int
+    tax_inclusive: bool
+    tax: int
 
     unit: Annotated[Literal["tokens", "hours"], BeforeValidator(unit_of), of("kind")]
     rate_dollars: Annotated[Dollars, of("rate")]
     rate_dollars_per_million: Annotated[str | None, BeforeValidator(_per_million), of("rate")]
     amount_dollars: Annotated[Dollars, of("amount")]
+    tax_percent: Annotated[Percent, of("tax_rate")]
+    tax_dollars: Annotated[Dollars, of("tax")]
 
     @model_validator(mode="after")
     def _without_millions_of_hours(self) -> Self:
@@ -56,7 +67,11 @@ class SettlementView(View):
 
 
 class InvoiceHead(View, Identified):
-    """An invoice without its lines. `total` = `credit_applied` + `amount_due`, as of `drafted_at_ms`.
+    """An invoice without its lines, as of `drafted_at_ms`.
+
+    `amount_due` = `total` - `credit_applied` + `tax` - `tax_included` + `rounding`: prices hold `tax_included` already,
+    and `rounding` makes whole cents of what is issued, half up. A draft is not rounded. `tax_exemption` and
+    `tax_reason` are those of the period.
 
     `amount_remaining` is what is still to be paid of an open one: credit notes may have lowered it.
     A draft changes with each charge; then it is open, and one of past_due, paid, void and uncollectible. Its number
@@ -73,11 +88,19 @@ class InvoiceHead(View, Identified):
     currency: Literal["usd"] = "usd"
     total: int
     credit_applied: int
+    tax: int
+    tax_included: int
+    rounding: int
     amount_due: int
     amount_remaining: int
+    tax_jurisdiction: OptionalName
+    tax_exemption: Exemption
+    tax_reason: str
     drafted_at_ms: int
     total_dollars: Annotated[Dollars, of("total")]
     credit_applied_dollars: Annotated[Dollars, of("credit_applied")]
+    tax_dollars: Annotated[Dollars, of("tax")]
+    rounding_dollars: Annotated[Dollars, of("rounding")]
     amount_due_dollars: Annotated[Dollars, of("amount_due")]
     amount_remaining_dollars: Annotated[Dollars, of("amount_remaining")]
     number: str | None

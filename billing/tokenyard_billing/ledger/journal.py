@@ -18,6 +18,7 @@ CORRECTION = "correction"
 INVOICE = "invoice"
 SETTLEMENT = "settle_invoice"
 CREDIT_NOTE = "credit_note"
+NOTHING = NanoDollars(0)
 _HEAD = ("organization", "template", "reference", "reason", "actor")
 
 
@@ -25,7 +26,8 @@ class AccountName(StrEnum):
     """An organization's accounts. Positive is what it is owed (wallet, reserved) or was earned from it (revenue).
 
     Negative is what it was given, what it owes by open invoices, what it paid, and what was let go of these: by void
-    invoices (adjustments) and by those that will not be paid (written_off).
+    invoices (adjustments) and by those that will not be paid (written_off). Tax is what invoices claim for the state,
+    and rounding what they claim above what was billed; below 0, where that is less.
     """
 
     WALLET = "wallet"
@@ -36,6 +38,8 @@ class AccountName(StrEnum):
     CASH = "cash"
     ADJUSTMENTS = "adjustments"
     WRITTEN_OFF = "written_off"
+    TAX = "tax"
+    ROUNDING = "rounding"
 
 
 class UnbalancedPosting(ValueError):
@@ -94,22 +98,54 @@ def reservation_closed(
         (AccountName.WALLET, reserved - cost),
         (AccountName.REVENUE, +cost),
     )
-    moving = tuple(entry for entry in entries if entry[1])
+    moving = _moving(entries)
     return Posting(organization, "close_reservation", reference, moving) if moving else None
 
 
-def invoice_issued(organization: OrganizationId, due: NanoDollars, *, reference: str) -> Posting:
-    """Let an invoice claim what is due: the wallet owes it no more."""
-    entries = ((AccountName.WALLET, +due), (AccountName.RECEIVABLE, -due))
-    return Posting(organization, INVOICE, reference, entries)
+def invoice_issued(
+    organization: OrganizationId,
+    billed: NanoDollars,
+    *,
+    reference: str,
+    tax: NanoDollars = NOTHING,
+    tax_included: NanoDollars = NOTHING,
+    rounding: NanoDollars = NOTHING,
+) -> Posting:
+    """Let an invoice claim what is due: what was `billed` after credit, the wallet owes no more.
+
+    Of `tax`, `tax_included` stood in what was billed, and was no revenue; the rest comes on top, as rounding does.
+    """
+    due = billed + tax - tax_included + rounding
+    entries = (
+        (AccountName.WALLET, +billed),
+        (AccountName.RECEIVABLE, -due),
+        (AccountName.REVENUE, -tax_included),
+        (AccountName.TAX, +tax),
+        (AccountName.ROUNDING, +rounding),
+    )
+    return Posting(organization, INVOICE, reference, _moving(entries))
 
 
 def invoice_settled(
-    organization: OrganizationId, due: NanoDollars, into: AccountName, *, reference: str, reason: str, actor: str
+    organization: OrganizationId,
+    due: NanoDollars,
+    into: AccountName,
+    *,
+    reference: str,
+    reason: str,
+    actor: str,
+    untaxed: NanoDollars = NOTHING,
 ) -> Posting:
-    """Let an invoice claim nothing any more: it was paid, is void or is written off."""
-    entries = ((AccountName.RECEIVABLE, +due), (into, -due))
-    return Posting(organization, SETTLEMENT, reference, entries, reason, actor)
+    """Let an invoice claim nothing any more: it was paid, is void or is written off.
+
+    `untaxed` is the tax that is owed to no state any more.
+    """
+    entries = ((AccountName.RECEIVABLE, +due), (into, untaxed - due), (AccountName.TAX, -untaxed))
+    return Posting(organization, SETTLEMENT, reference, _moving(entries), reason, actor)
+
+
+def _moving(entries: Iterable[tuple[AccountName, int]]) -> tuple[tuple[AccountName, int], ...]:
+    return tuple(entry for entry in entries if entry[1])
 
 
 def charges_corrected(
@@ -121,11 +157,31 @@ def charges_corrected(
 
 
 def credit_note_issued(
-    organization: OrganizationId, lowered: NanoDollars, account: AccountName, *, reference: str, reason: str, actor: str
+    organization: OrganizationId,
+    lowered: NanoDollars,
+    account: AccountName,
+    *,
+    tax: NanoDollars,
+    tax_included: NanoDollars,
+    rounding: NanoDollars,
+    reference: str,
+    reason: str,
+    actor: str,
 ) -> Posting:
-    """Let an invoice claim less, or have let go of less: what was taken back of its charges is not credit."""
-    entries = ((AccountName.WALLET, -lowered), (account, +lowered))
-    return Posting(organization, CREDIT_NOTE, reference, entries, reason, actor)
+    """Let an invoice claim less, or have let go of less: what was `lowered` of its charges is not credit.
+
+    It undoes its part of `invoice_issued`. The tax of a void invoice went back when that was voided.
+    """
+    due = lowered + tax - tax_included + rounding
+    untaxed = tax if account is AccountName.ADJUSTMENTS else 0
+    entries = (
+        (AccountName.WALLET, -lowered),
+        (account, due - untaxed),
+        (AccountName.TAX, untaxed - tax),
+        (AccountName.REVENUE, +tax_included),
+        (AccountName.ROUNDING, -rounding),
+    )
+    return Posting(organization, CREDIT_NOTE, reference, _moving(entries), reason, actor)
 
 
 async def post(session: AsyncSession, postings: Sequence[Posting], at_ms: int) -> list[str]:

@@ -11,6 +11,7 @@ from tokenyard.cli.money.books import invoices
 from tokenyard.cli.money.commands import credit, money_commands
 from tokenyard.cli.money.corrections import corrections, credit_notes
 from tokenyard.cli.money.prices import prices
+from tokenyard.cli.money.taxes import tax
 from tokenyard.cli.organizations import organizations, plans, projects
 from tokenyard.cli.quickstart import quickstart_command
 from tokenyard.cli.recipes.commands import recipes
@@ -39,6 +40,7 @@ app.add_typer(credit, name="credit")
 app.add_typer(invoices, name="invoices")
 app.add_typer(corrections, name="corrections")
 app.add_typer(credit_notes, name="credit-notes")
+app.add_typer(tax, name="tax")
 money_commands(app)
 eval_command(app)
 

@@ -192,6 +192,25 @@ async def time_zone(
     return described(await run.api.change_time_zone(organization, zone))
 
 
+@platform_command(organizations, "tax")
+async def tax(
+    run: CommandRun,
+    organization: Organization,
+    jurisdiction: Annotated[
+        str | None, typer.Argument(help="To change it: ISO 3166, such as DE or US-CA; or `none`.")
+    ] = None,
+    exemption: Annotated[str, typer.Option(help="none, exempt or reverse_charge.")] = "none",
+    reason: Annotated[str, typer.Option(help="Of the exemption: the number of a certificate, or the like.")] = "",
+) -> CommandOutput:
+    """Show where an organization pays tax; change it for all of its open periods."""
+    if jurisdiction is None:
+        return described(await run.api.tax_profile(organization))
+    place = None if jurisdiction == NO_LIMIT else jurisdiction
+    return described(
+        await run.api.change_tax_profile(organization, jurisdiction=place, exemption=exemption, reason=reason)
+    )
+
+
 @platform_command(organizations, "periods")
 async def list_periods(run: CommandRun, organization: Organization) -> CommandOutput:
     """List an organization's billing periods, the newest first."""

@@ -15,8 +15,13 @@ from tokenyard.core.usage import TokenUsage
 NanoDollars = NewType("NanoDollars", int)
 Multiplier = NewType("Multiplier", int)
 """Ten-thousandths of the prices on a rate card: 8000 is 0.8 times."""
+Millionths = NewType("Millionths", int)
+"""Of an amount: 190_000 is 19 percent."""
 
 NANO_PER_DOLLAR = 1_000_000_000
+CENT = NanoDollars(NANO_PER_DOLLAR // 100)
+WHOLE = Millionths(1_000_000)
+_PERCENT = WHOLE // 100
 _TOKENS_PER_MILLION = 1_000_000
 LIST_PRICE = Multiplier(10_000)
 MAX_MULTIPLIER = Multiplier(10 * LIST_PRICE)
@@ -131,7 +136,28 @@ def multiplier_from(text: str) -> Multiplier:
 
 def multiplier_text(multiplier: Multiplier) -> str:
     """Write a multiplier in its one form: 8000 becomes `"0.8"`."""
-    whole, part = divmod(multiplier, LIST_PRICE)
+    return _four_decimals(multiplier)
+
+
+def rate_from_percent(text: str) -> Millionths:
+    """Read a part of an amount such as `"19"` or `"8.875"` percent.
+
+    Raises:
+        InexactAmount: not a number from 0 to 100, or one with more than four decimals.
+    """
+    scaled = _decimal(text) * _PERCENT
+    if not 0 <= scaled <= WHOLE or scaled != scaled.to_integral_value():
+        raise InexactAmount("a percentage is from 0 to 100 and has at most four decimals")
+    return Millionths(int(scaled))
+
+
+def percent_text(rate: int) -> str:
+    """Write millionths as percent in their one form: 88_750 becomes `"8.875"`."""
+    return _four_decimals(rate)
+
+
+def _four_decimals(ten_thousandths: int) -> str:
+    whole, part = divmod(ten_thousandths, 10_000)
     return f"{whole}.{part:04d}".rstrip("0").rstrip(".")
 
 

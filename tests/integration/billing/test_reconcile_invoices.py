@@ -20,15 +20,15 @@ MARK = """INSERT INTO billing_stale_invoices (organization, period, bucket, mark
         ),
         (
             "UPDATE billing_invoices SET total = total + 1 WHERE id = '{invoice}'",
-            {("invoice_not_lines", INVOICE), ("invoice_not_due", INVOICE)},
+            {("invoice_not_lines", INVOICE), ("invoice_not_due", INVOICE), ("invoices_not_ledger", ACME)},
         ),
         (
             "UPDATE billing_invoices SET credit_applied = credit_applied + 1 WHERE id = '{invoice}'",
-            {("invoice_not_due", INVOICE), ("invoices_not_ledger", ACME)},
+            {("invoice_not_lines", INVOICE), ("invoice_not_due", INVOICE)},
         ),
         (
             "UPDATE billing_invoices SET credit_applied = 0, amount_due = total WHERE id = '{invoice}'",
-            {("invoice_credit_wrong", INVOICE)},
+            {("invoice_not_lines", INVOICE), ("invoice_credit_wrong", INVOICE)},
         ),
         (
             "UPDATE billing_invoice_lines SET rate = rate + 1 WHERE invoice = '{invoice}' AND number = 0",

@@ -192,6 +192,22 @@ def test_corrections(acme: dict[str, Any]) -> None:
     assert answer("credit-notes", "list") == []
 
 
+def test_taxes(acme: dict[str, Any]) -> None:
+    assert run("tax", "rates", "list").output == "None.\n"
+    added = run("tax", "rates", "add", "US-CA", "7.25", "--name", "Sales tax", "--from", "2026-01-01").output
+    assert added == "Sales tax of US-CA is 7.25 % on top from 2026-01-01 00:00:00 UTC on.\n"
+    assert answer("tax", "rates", "add", "AU", "10", "--name", "GST", "--inclusive")["rate"] == 100_000
+    assert [one["jurisdiction"] for one in answer("tax", "rates", "list")] == ["AU", "US-CA"]
+    assert "in prices" in run("tax", "rates", "list").output
+    assert "four decimals" in run("tax", "rates", "add", "DE", "19.00001", "--name", "VAT", expect=1).stderr
+    assert answer("org", "tax", "acme-corp")["jurisdiction"] is None
+    assert answer("org", "tax", "acme-corp", "US-CA")["jurisdiction"] == "US-CA"
+    exempt = ("org", "tax", "acme-corp", "DE", "--exemption", "reverse_charge")
+    assert "needs a reason" in run(*exempt, expect=1).stderr
+    assert answer(*exempt, "--reason", "DE123456789")["exemption"] == "reverse_charge"
+    assert answer("org", "tax", "acme-corp", "none")["jurisdiction"] is None
+
+
 def test_prices_are_published_from_a_file(acme: dict[str, Any], tmp_path: Path) -> None:
     start_ms = round(time.time() * 1000) + 86_400_000
     file = str(write_file(tmp_path, stated("next", start_ms)))

@@ -302,3 +302,36 @@ def test_periods_before_are_open_and_drafts_stay_drafts(empty_database_url: str)
     assert [one.usage_period for one in drafted.lines] == ["2026-03"]
     assert request.admitted_at_ms == 0, "no period closes before it is decided"
     assert leased.watermark_ms == 0, "no period closes by a watermark that passed what was put off"
+
+
+def test_credit_of_invoices_before_pays_for_their_lines_in_order(empty_database_url: str) -> None:
+    command.upgrade(alembic_config(empty_database_url), "0021")
+    invoice = """INSERT INTO billing_invoices (id, organization, period, time_zone, state, total, credit_applied,
+                     amount_due, drafted_at_ms)
+                 VALUES ('inv_1', 'org_acme', '2026-03', 'UTC', 'draft', 22, 12, 10, 1772500000000)"""
+    line = """INSERT INTO billing_invoice_lines (invoice, number, model, price, kind, quantity, rate, amount)
+              VALUES ('inv_1', :number, '', '', 'input', 1, :amount, :amount)"""
+
+    async def write() -> None:
+        database = Database(empty_database_url)
+        async with database.transaction() as session:
+            await session.execute(text(invoice))
+            for number, amount in enumerate((5, 0, 10, 7)):
+                await session.execute(text(line), {"number": number, "amount": amount})
+        await database.close()
+
+    async def read() -> Invoice:
+        database = Database(empty_database_url)
+        async with database.reading() as session:
+            whole = selectinload(Invoice.lines), selectinload(Invoice.settlement)
+            found = (await session.scalars(select(Invoice).options(*whole))).one()
+        await database.close()
+        return found
+
+    asyncio.run(write())
+    upgrade(empty_database_url)
+    found = asyncio.run(read())
+    assert [one.credit_applied for one in found.lines] == [5, 0, 7, 0]
+    assert {(one.tax, one.tax_rate, one.tax_inclusive) for one in found.lines} == {(0, 0, False)}
+    assert (found.tax, found.tax_included, found.rounding) == (0, 0, 0)
+    assert (found.tax_jurisdiction, found.tax_exemption, found.tax_reason) == ("", "none", "")

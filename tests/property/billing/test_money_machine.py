@@ -27,11 +27,14 @@ from support.money.processes import MoneyProcess
 from support.money.stand import STRANGERS, MoneyStand, neighbours
 from support.servers.free_ports import free_port
 from support.servers.valkey import Valkey
+from tokenyard.core.money import Millionths
 from tokenyard.core.usage import TokenUsage
 from tokenyard.limits import live_budgets, scripts
 from tokenyard.metering.events import Outcome
 from tokenyard.storage import transactional_outbox
 from tokenyard.storage.database import Database
+from tokenyard_billing.taxes.amounts import LineTax
+from tokenyard_billing.taxes.terms import TaxProfile
 
 T = TypeVar("T")
 
@@ -48,6 +51,8 @@ MOST = st.sampled_from([TokenUsage(20, 10), TokenUsage(50, 50, 10), TokenUsage(0
 JOBS = st.lists(st.sampled_from([5, 10, 20, 0]), min_size=1, max_size=3)
 ATTEMPTS = st.sampled_from([1, 1, 2])
 OUTCOMES = st.sampled_from(Outcome)
+PROFILES = st.sampled_from([TaxProfile("US-CA"), TaxProfile("US"), TaxProfile("US", "exempt", "a school")])
+TAXES = st.builds(LineTax, st.just("Tax"), st.sampled_from([72_500, 190_000, 333_333]).map(Millionths), st.booleans())
 
 
 class MoneyMachine(RuleBasedStateMachine):
@@ -224,6 +229,14 @@ class MoneyMachine(RuleBasedStateMachine):
     @rule(tenant=PAIR, worker=PAIR, card=st.sampled_from([None, "cheap"]), plan=PLANS)
     def correct(self, tenant: int, worker: int, card: str | None, plan: Plan | None) -> None:
         self._do(self.actions.correct(self._tenant(tenant), self.stand.workers[worker], card, plan=plan))
+
+    @rule(tenant=PAIR, profile=PROFILES, worker=PAIR, plan=PLANS)
+    def tax(self, tenant: int, profile: TaxProfile, worker: int, plan: Plan | None) -> None:
+        self._do(self.actions.tax(self._tenant(tenant), profile, self.stand.workers[worker], plan=plan))
+
+    @rule(jurisdiction=st.sampled_from(["US", "US-CA"]), how=TAXES, worker=PAIR, plan=PLANS)
+    def publish_tax(self, jurisdiction: str, how: LineTax, worker: int, plan: Plan | None) -> None:
+        self._do(self.actions.publish_tax(jurisdiction, how, self.stand.workers[worker], plan=plan))
 
     @rule(worker=PAIR, tidy=st.booleans(), plan=PLANS)
     def carry_or_tidy(self, worker: int, tidy: bool, plan: Plan | None) -> None:

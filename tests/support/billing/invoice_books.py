@@ -5,7 +5,7 @@ from typing import Any
 from redis.asyncio import Redis
 from sqlalchemy import update
 
-from support.billing.stand import ACME, MARCH_MS, budget_outbox, claims, rows, send, settled, usage, worker
+from support.billing.stand import ACME, MARCH_MS, TERMS, budget_outbox, claims, rows, send, settled, usage, worker
 from support.fakes.clock import FrozenClock
 from support.fakes.rate_cards import SHIPPED_CARDS, rate_card
 from tokenyard.core.ids import ApiKeyId, OrganizationId, new_request_id
@@ -16,6 +16,7 @@ from tokenyard.tenancy.store import record
 from tokenyard_billing.corrections.operator_store import CorrectionOperatorStore
 from tokenyard_billing.corrections.selection import Scope
 from tokenyard_billing.invoice_tables import Correction, Invoice, StaleInvoice
+from tokenyard_billing.invoicing.closing import ClosingTerms
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.tables import BucketLease
 from tokenyard_billing.wallets.store import Wallet
@@ -30,12 +31,12 @@ OPERATOR = ApiKeyId("key_operator")
 class InvoiceBooks:
     """`worker` consumes and drafts; the clock decides when a grant counts."""
 
-    def __init__(self, database: Database, redis: Redis) -> None:
+    def __init__(self, database: Database, redis: Redis, terms: ClosingTerms = TERMS) -> None:
         self.database = database
         self.redis = redis
         self.clock = FrozenClock(MARCH_MS / 1000)
         prices = PriceList((*SHIPPED_CARDS, CHEAP, DEAR))
-        self.worker = worker(database, redis, clock=self.clock, prices=prices)
+        self.worker = worker(database, redis, clock=self.clock, prices=prices, terms=terms)
         self.corrections = CorrectionOperatorStore(database, prices, record, self.clock)
         self.wallet = Wallet(database, budget_outbox(database, redis, self.clock), self.clock)
 

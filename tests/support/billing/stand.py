@@ -60,7 +60,9 @@ KEY = ApiKeyId("key_1")
 MARCH_MS = 1_772_500_000_000  # 2026-03-03
 WAIT_MS = 60_000
 PRICES = PriceList(SHIPPED_CARDS)
-TERMS = ClosingTerms(DAY_MS, 30 * DAY_MS, "tokenyard", "INV", "CN")
+TERMS = ClosingTerms(DAY_MS, 30 * DAY_MS, "tokenyard", "INV", "CN", payable=NanoDollars(1))
+"""Nothing is rounded, so that few nano-dollars say much; `CENTS` is as it is in earnest."""
+CENTS = ClosingTerms(DAY_MS, 30 * DAY_MS, "tokenyard", "INV", "CN")
 RATE = PRICES.by_id(PRICE)
 
 

@@ -37,6 +37,8 @@ from tokenyard_billing.bucket_leases import LeaseLost
 from tokenyard_billing.charging.consumer import RETRY_MS
 from tokenyard_billing.corrections.selection import Scope
 from tokenyard_billing.invoice_tables import Invoice
+from tokenyard_billing.taxes.amounts import LineTax
+from tokenyard_billing.taxes.terms import TaxProfile
 
 REFUSED = (QuotaExceeded, BudgetInUse)
 ROUNDS = 20  # within which all comes to rest
@@ -258,6 +260,24 @@ class MoneyActions:
             await worker.billing.corrections.step()
 
         await self._run(worker, correct, _nothing, plan, InvalidRequest)
+
+    async def tax(
+        self, tenant: Tenant, profile: TaxProfile, worker: WorkerProcess, *, plan: Plan | None = None
+    ) -> None:
+        """An operator states where a tenant pays tax, for whatever is not closed."""
+        by = ApiKeyId("key_operator")
+        await self._run(
+            worker, lambda: worker.tax_profiles.change(tenant.organization, profile, actor=by), _nothing, plan
+        )
+
+    async def publish_tax(
+        self, jurisdiction: str, how: LineTax, worker: WorkerProcess, *, plan: Plan | None = None
+    ) -> None:
+        """A new rate holds from now on."""
+        by = ApiKeyId("key_operator")
+        await self._run(
+            worker, lambda: worker.tax_rates.publish(jurisdiction, how, None, actor=by), _nothing, plan, Conflict
+        )
 
     async def carry(self, worker: WorkerProcess, *, plan: Plan | None = None) -> None:
         self.stand.clock.advance(1)

@@ -1,7 +1,7 @@
 """The invariants of money (design, section 4): at every moment, and when all has come to rest."""
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import pytest
 from redis.asyncio import Redis
@@ -198,12 +198,16 @@ class MoneyBooks:
             bills = [one for one in invoices if one.organization == owner]
             taken_back = [one for one in notes if one.organization == owner]
             used = sum(one.amount for one in charges if one.organization == owner)
+            issued = [one for one in bills if one.state != "draft"]
+            included = sum(one.tax_included for one in issued) - sum(one.tax_included for one in taken_back)
             billed = sum(one.total for one in bills) - sum(one.total for one in taken_back)
-            assert billed == used == accounts.get((owner, "revenue"), 0)
-            lowered = {bill.id: sum(one.lowered for one in taken_back if one.invoice == bill.id) for bill in bills}
-            due = {
-                state: sum(one.amount_due - lowered[one.id] for one in bills if one.state == state) for state in _DUE
-            }
+            assert billed == used == accounts.get((owner, "revenue"), 0) + included
+            left = {one.id: _left(one, [note for note in taken_back if note.invoice == one.id]) for one in issued}
+            assert sum(tax for _, tax in left.values()) == accounts.get((owner, "tax"), 0)
+            rounding = sum(one.rounding for one in issued) - sum(one.rounding for one in taken_back)
+            assert rounding == accounts.get((owner, "rounding"), 0)
+            assert {one.amount_due % 1_000 for one in issued} <= {0}
+            due = {state: sum(left[one.id][0] for one in issued if one.state == state) for state in _DUE}
             assert {state: -accounts.get((owner, name), 0) for state, name in _DUE.items()} == due
         for documents in (invoices, notes):
             numbers = sorted(one.sequence for one in documents if one.sequence is not None)
@@ -299,6 +303,13 @@ def _unasked_cost(event: AdapterHosted | StorageHeld) -> int:
     if isinstance(event, StorageHeld):
         return GB_MONTH
     return PINNED_HOUR if event.pinned else HOUR
+
+
+def _left(invoice: Invoice, notes: Sequence[CreditNote]) -> tuple[int, int]:
+    """Return what of an issued invoice stands in the account of its state, and what of its tax is owed."""
+    due = invoice.amount_due - sum(note.due_lowered for note in notes)
+    tax = invoice.tax - sum(note.tax for note in notes)
+    return (due - tax, 0) if invoice.state == "void" else (due, tax)
 
 
 class LimitHistory:

@@ -14,6 +14,7 @@ from support.fakes.clock import FrozenClock
 from support.fakes.rate_cards import HOSTING_CARDS, rate_card
 from support.money.faults import Fault, FragileDatabase, FragileRedis, Plan, Steps
 from tokenyard.core.ids import ApiKeyId, OrganizationId
+from tokenyard.core.money import NanoDollars
 from tokenyard.core.principal import Limits, Principal
 from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.live_budgets import RedisBudgets
@@ -33,6 +34,8 @@ from tokenyard_billing.invoicing.settling import InvoiceSettlements
 from tokenyard_billing.loops import BillingWorker
 from tokenyard_billing.periods import DAY_MS
 from tokenyard_billing.pricing.prices import PriceList
+from tokenyard_billing.taxes.operator_store import TaxRateOperatorStore
+from tokenyard_billing.taxes.profiles import TaxProfiles
 from tokenyard_billing.wallets.budgets import SqlBudgets
 from tokenyard_billing.wallets.changes import TOPIC, BudgetCarrier
 from tokenyard_billing.wallets.reservations import JobReservations
@@ -263,10 +266,12 @@ class WorkerProcess(MoneyProcess):
             lease_ms=LEASE_MS,
             renewal_ms=0,
             # Closed while it runs: everything then comes late.
-            terms=ClosingTerms(-32 * DAY_MS, 30 * DAY_MS, "tokenyard", "INV", "CN"),
+            terms=ClosingTerms(-32 * DAY_MS, 30 * DAY_MS, "tokenyard", "INV", "CN", payable=NanoDollars(1_000)),
             audit=record,
         )
         self.corrections = CorrectionOperatorStore(self.database, PRICES, record, around.clock)
+        self.tax_rates = TaxRateOperatorStore(self.database, record, around.clock)
+        self.tax_profiles = TaxProfiles(self.database, record, around.clock)
         self.settlements = InvoiceSettlements(self.database, record, around.clock)
         self.sweeper = Sweeper(self.redis, renewal_ms=0, before=self.outbox.step)
         self.reservations = _reservations(self, self.outbox, around)

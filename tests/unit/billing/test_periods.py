@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokenyard.core.budgets import monthly
-from tokenyard_billing.periods import BillingCalendar, later, month_of, period_end_ms, period_of, period_start_ms
+from tokenyard_billing.periods import (
+    BEGINNING,
+    BillingCalendar,
+    later,
+    month_of,
+    period_end_ms,
+    period_of,
+    period_start_ms,
+)
 
 MOMENTS = st.integers(min_value=0, max_value=4_000_000_000_000)
 ZONES = st.sampled_from(["UTC", "Asia/Kathmandu", "America/St_Johns", "Pacific/Chatham", "Europe/Berlin"])
@@ -81,3 +89,4 @@ def test_what_was_used_in_a_closed_period_is_billed_in_the_first_open_one() -> N
     assert [calendar.open_period(one) for one in ("2026-01", "2026-12", "2027-01", "2027-05")] == [
         *("2027-01", "2027-01", "2027-01", "2027-05")
     ]
+    assert (BillingCalendar().first_open, calendar.first_open) == (BEGINNING, "2027-01")

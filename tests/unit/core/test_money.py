@@ -8,14 +8,18 @@ from tokenyard.core.money import (
     LIST_PRICE,
     MAX_MULTIPLIER,
     MULTIPLIER_LENGTH,
+    WHOLE,
     InexactAmount,
+    Millionths,
     Multiplier,
     PriceStep,
     from_dollars,
     multiplier_at,
     multiplier_from,
     multiplier_text,
+    percent_text,
     rate_from_dollars_per_million,
+    rate_from_percent,
     to_dollars,
 )
 
@@ -54,6 +58,19 @@ def test_a_multiplier_has_one_form(multiplier: Multiplier) -> None:
 def test_a_multiplier_that_is_no_number_too_large_or_too_fine_is_refused(text: str) -> None:
     with pytest.raises(InexactAmount):
         multiplier_from(text)
+
+
+@given(st.integers(min_value=0, max_value=WHOLE).map(Millionths))
+def test_a_percentage_has_one_form(rate: Millionths) -> None:
+    text = percent_text(rate)
+    assert rate_from_percent(text) == rate
+    assert percent_text(rate_from_percent(f"{text}.0" if "." not in text else f"{text}0")) == text
+
+
+@pytest.mark.parametrize("text", ["19.00001", "-0.1", "100.0001", "nan", "Infinity", "1e99", "x", "", "0,8"])
+def test_a_percentage_that_is_no_number_too_large_or_too_fine_is_refused(text: str) -> None:
+    with pytest.raises(InexactAmount):
+        rate_from_percent(text)
 
 
 def test_a_multiplier_holds_from_its_moment_on() -> None:

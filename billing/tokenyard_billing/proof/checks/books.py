@@ -6,7 +6,7 @@ from sqlalchemy.orm import aliased
 
 from tokenyard_billing.charging.charges import NO_REQUESTS
 from tokenyard_billing.invoice_tables import BillingPeriod
-from tokenyard_billing.ledger.journal import CORRECTION, AccountName
+from tokenyard_billing.ledger.journal import CORRECTION, CREDIT_NOTE, INVOICE, AccountName
 from tokenyard_billing.periods import HOUR_MS
 from tokenyard_billing.proof.checks.comparison import EXAMPLES, Side, broken, compare
 from tokenyard_billing.proof.views import Difference
@@ -25,12 +25,15 @@ async def check_journal(session: AsyncSession) -> list[Difference]:
 
 
 async def check_charges(session: AsyncSession) -> list[Difference]:
-    """Every charge stands in the journal once (I3): revenue of its transaction = the charges that it posted."""
+    """Every charge stands in the journal once (I3): revenue of its transaction = the charges that it posted.
+
+    Invoices take out of revenue the tax that prices hold, and credit notes give it back.
+    """
     charges = select(Charge.transaction, Charge.amount).where(Charge.transaction.is_not(None))
     revenue = (
         select(Entry.transaction, Entry.amount)
         .join(Transaction, Transaction.id == Entry.transaction)
-        .where(Entry.account == AccountName.REVENUE, Transaction.template != CORRECTION)
+        .where(Entry.account == AccountName.REVENUE, Transaction.template.not_in((CORRECTION, INVOICE, CREDIT_NOTE)))
     )
     found = await compare(session, "charges_not_revenue", Side("charges", charges), Side("revenue", revenue))
     unposted = select(Charge.charge_key).where(Charge.transaction.is_(None), Charge.amount != 0).limit(EXAMPLES)

@@ -1,11 +1,12 @@
 """Credit notes: each takes back what its charges were corrected by, and stands in the journal as it is."""
 
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, case, literal, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard_billing.invoice_tables import CreditNote, CreditNoteLine, CreditNoteNumbers
 from tokenyard_billing.ledger.journal import CREDIT_NOTE, AccountName
 from tokenyard_billing.proof.checks.comparison import EXAMPLES, Side, broken, compare
+from tokenyard_billing.proof.checks.invoice_taxes import check_line_taxes
 from tokenyard_billing.proof.checks.issued_invoices import check_numbers
 from tokenyard_billing.proof.views import Difference
 from tokenyard_billing.tables import Charge, Entry, Transaction
@@ -36,28 +37,53 @@ async def _lines(session: AsyncSession) -> list[Difference]:
         .join(Charge, Charge.credit_note == CreditNote.id)
         .where(_ISSUED)
     )
-    return await compare(session, "credit_note_not_lines", Side("charges", charged), Side("lines", written), keys=4)
+    sides = Side("charges", charged), Side("lines", written)
+    found = await compare(session, "credit_note_not_lines", *sides, keys=4)
+    included = case((CreditNoteLine.tax_inclusive, CreditNoteLine.tax), else_=0)
+    parts = select(CreditNoteLine.credit_note, CreditNoteLine.credit_applied, CreditNoteLine.tax, included)
+    sums = select(CreditNote.id, CreditNote.credited, CreditNote.tax, CreditNote.tax_included).where(_ISSUED)
+    sides = Side("credit note", sums), Side("lines", parts)
+    found += await compare(session, "credit_note_not_taxed", *sides)
+    return found + await check_line_taxes(session, "credit_note_line_not_tax", CreditNoteLine)
 
 
 async def _money(session: AsyncSession) -> list[Difference]:
-    columns = CreditNote.id, CreditNote.total, CreditNote.lowered, CreditNote.credited
+    due = CreditNote.lowered + CreditNote.tax - CreditNote.tax_included + CreditNote.rounding
+    columns = CreditNote.id, CreditNote.total, CreditNote.lowered, CreditNote.credited, CreditNote.due_lowered
     uneven = or_(
-        CreditNote.total != CreditNote.lowered + CreditNote.credited, CreditNote.lowered < 0, CreditNote.credited < 0
+        CreditNote.total != CreditNote.lowered + CreditNote.credited,
+        CreditNote.due_lowered != due,
+        *(column < 0 for column in (CreditNote.lowered, CreditNote.credited, CreditNote.due_lowered)),
     )
     found = [
-        broken("credit_note_not_settled", note, f"total {total}, lowered {lowered}, credited {credited}")
-        for note, total, lowered, credited in await session.execute(
+        broken("credit_note_not_settled", note, f"total {total}, lowered {lowered} by {less}, credited {credited}")
+        for note, total, lowered, credited, less in await session.execute(
             select(*columns).where(_ISSUED, uneven).order_by(CreditNote.id).limit(EXAMPLES)
         )
     ]
-    lowered = select(CreditNote.id, CreditNote.lowered_account, CreditNote.lowered).where(CreditNote.lowered != 0)
+    return found + await _journal(session)
+
+
+async def _journal(session: AsyncSession) -> list[Difference]:
+    """What it lowered was posted, and its taxes; that of a void invoice stands nowhere any more."""
+    untaxed = case((CreditNote.lowered_account == AccountName.ADJUSTMENTS.value, CreditNote.tax), else_=0)
+    said: list[tuple[ColumnElement[str], ColumnElement[int]]] = [
+        (CreditNote.lowered_account.expression, CreditNote.due_lowered - untaxed),
+        (literal(AccountName.WALLET.value), -CreditNote.lowered),
+        (literal(AccountName.TAX.value), untaxed - CreditNote.tax),
+        (literal(AccountName.REVENUE.value), CreditNote.tax_included + 0),
+        (literal(AccountName.ROUNDING.value), -CreditNote.rounding),
+    ]
+    claimed = union_all(
+        *(select(CreditNote.id, account.label("account"), amount.label("amount")) for account, amount in said)
+    )
     posted = (
         select(Transaction.reference, Entry.account, Entry.amount)
         .join(Transaction, Transaction.id == Entry.transaction)
-        .where(Transaction.template == CREDIT_NOTE, Entry.account != AccountName.WALLET)
+        .where(Transaction.template == CREDIT_NOTE)
     )
-    sides = Side("credit note", lowered), Side("journal", posted)
-    return found + await compare(session, "credit_note_not_journal", *sides, keys=2)
+    sides = Side("credit note", claimed), Side("journal", posted)
+    return await compare(session, "credit_note_not_journal", *sides, keys=2)
 
 
 async def _reversals(session: AsyncSession) -> list[Difference]:

@@ -26,15 +26,18 @@ async def check_invoices(session: AsyncSession) -> list[Difference]:
 
 
 async def _sums(session: AsyncSession) -> list[Difference]:
-    totals, lines = select(Invoice.id, Invoice.total), select(InvoiceLine.invoice, InvoiceLine.amount)
-    found = await compare(session, "invoice_not_lines", Side("invoice", totals), Side("lines", lines))
-    columns = Invoice.id, Invoice.total, Invoice.credit_applied, Invoice.amount_due
+    totals = select(Invoice.id, Invoice.total, Invoice.credit_applied, Invoice.tax, Invoice.tax_included)
+    included = case((InvoiceLine.tax_inclusive, InvoiceLine.tax), else_=0)
+    line = InvoiceLine.invoice, InvoiceLine.amount, InvoiceLine.credit_applied, InvoiceLine.tax, included
+    found = await compare(session, "invoice_not_lines", Side("invoice", totals), Side("lines", select(*line)))
+    on_top = Invoice.tax - Invoice.tax_included + Invoice.rounding
+    columns = Invoice.id, Invoice.total, Invoice.credit_applied, on_top, Invoice.amount_due
     uneven = select(*columns).where(
-        or_(Invoice.total != Invoice.credit_applied + Invoice.amount_due, Invoice.credit_applied < 0)
+        or_(Invoice.total + on_top != Invoice.credit_applied + Invoice.amount_due, Invoice.credit_applied < 0)
     )
     found += [
-        broken("invoice_not_due", invoice, f"total {total}, credit applied {credit}, due {due}")
-        for invoice, total, credit, due in await session.execute(uneven.order_by(Invoice.id).limit(EXAMPLES))
+        broken("invoice_not_due", invoice, f"total {total}, credit applied {credit}, on top {more}, due {due}")
+        for invoice, total, credit, more, due in await session.execute(uneven.order_by(Invoice.id).limit(EXAMPLES))
     ]
     wrong = select(InvoiceLine).where(InvoiceLine.amount != InvoiceLine.quantity * InvoiceLine.rate)
     order = InvoiceLine.invoice, InvoiceLine.number
@@ -97,17 +100,20 @@ async def _credit(session: AsyncSession) -> list[Difference]:
 
 
 async def _ledger(session: AsyncSession) -> list[Difference]:
-    """Credit left - amounts due = wallet + reserved, of each organization none of whose invoices is to be drawn.
+    """Credit - what was billed = wallet + reserved, of each organization none of whose invoices is to be drawn.
 
-    What an issued invoice claims the wallet owes no more; what a credit note takes back is credit until it is issued.
+    What an issued invoice claims the wallet owes no more, so only its credit counts; tax on top it never owes. What a
+    credit note takes back is credit until it is issued.
     """
     taken_back = case((CreditNote.issued_at_ms.is_(None), CreditNote.total), else_=CreditNote.credited)
-    owed = case((Invoice.state == DRAFT, Invoice.amount_due), else_=0)
-    due = Invoice.organization, (-Invoice.credit_applied - owed).label("amount")
+    billed = (
+        Invoice.organization,
+        (-case((Invoice.state == DRAFT, Invoice.total), else_=Invoice.credit_applied)).label("amount"),
+    )
     bills = union_all(
         select(CreditGrant.organization, CreditGrant.amount).where(~_marked(CreditGrant.organization)),
         select(CreditNote.organization, taken_back).where(~_marked(CreditNote.organization)),
-        select(*due).where(~_marked(Invoice.organization)),
+        select(*billed).where(~_marked(Invoice.organization)),
     )
     ledger = select(Balance.organization, Balance.amount).where(
         Balance.account.in_((AccountName.WALLET, AccountName.RESERVED)), ~_marked(Balance.organization)

@@ -1,6 +1,6 @@
 """Issued invoices: each is of a closed period, stands in the journal as it is, and has the next number."""
 
-from sqlalchemy import and_, case, exists, func, or_, select, union_all
+from sqlalchemy import and_, case, exists, func, literal, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard_billing.invoice_tables import (
@@ -12,7 +12,7 @@ from tokenyard_billing.invoice_tables import (
     Settlement,
 )
 from tokenyard_billing.invoicing.drafts import DRAFT
-from tokenyard_billing.invoicing.settling import ACCOUNTS
+from tokenyard_billing.invoicing.settling import ACCOUNTS, VOID
 from tokenyard_billing.invoicing.store import OPEN
 from tokenyard_billing.ledger.journal import INVOICE, SETTLEMENT, AccountName
 from tokenyard_billing.proof.checks.comparison import EXAMPLES, Side, broken, compare
@@ -66,7 +66,7 @@ async def _journal(session: AsyncSession) -> list[Difference]:
     found = await compare(session, "invoice_not_journal", Side("invoice", claimed), Side("journal", posted))
     left = union_all(
         select(Invoice.organization, Invoice.amount_due).where(Invoice.state == OPEN),
-        select(Invoice.organization, -CreditNote.lowered).join(*_LOWERING).where(Invoice.state == OPEN),
+        select(Invoice.organization, -CreditNote.due_lowered).join(*_LOWERING).where(Invoice.state == OPEN),
     )
     receivable = select(Entry.organization, -Entry.amount).where(Entry.account == AccountName.RECEIVABLE)
     sides = Side("open invoices", left), Side("journal", receivable)
@@ -74,16 +74,33 @@ async def _journal(session: AsyncSession) -> list[Difference]:
 
 
 async def _settlements(session: AsyncSession) -> list[Difference]:
-    """Every settled invoice that had something left to pay says how it ended; that was posted to its own account."""
+    """Every settled invoice that had something left to pay says how it ended; that was posted to its own account.
+
+    The tax of a void one went back to its own.
+    """
     ended = union_all(
         select(Invoice.id, Invoice.state, Invoice.amount_due).where(Invoice.state.in_(ACCOUNTS)),
-        select(Invoice.id, Invoice.state, -CreditNote.lowered).join(*_LOWERING).where(Invoice.state.in_(ACCOUNTS)),
+        select(Invoice.id, Invoice.state, -CreditNote.due_lowered).join(*_LOWERING).where(Invoice.state.in_(ACCOUNTS)),
     )
     said = select(Settlement.invoice, Settlement.state, Settlement.amount)
     sides = Side("invoice", ended), Side("settlement", said)
     found = await compare(session, "settlement_not_invoice", *sides, keys=2)
     account = case(*((Settlement.state == state, name.value) for state, name in ACCOUNTS.items()), else_="none")
-    settled = select(Settlement.transaction, account.label("account"), Settlement.amount)
+    untaxed = case((Settlement.state == VOID, Invoice.tax), else_=0)
+    own = Invoice.id == Settlement.invoice
+    settled = union_all(
+        select(Settlement.transaction, account.label("account"), (Settlement.amount - untaxed).label("amount")).join(
+            Invoice, own
+        ),
+        select(Settlement.transaction, literal(AccountName.TAX.value), untaxed).join(Invoice, own),
+        *(
+            select(Settlement.transaction, literal(name.value), tax)
+            .join(Invoice, own)
+            .join(*_LOWERING)
+            .where(Settlement.state == VOID)
+            for name, tax in ((AccountName.ADJUSTMENTS, CreditNote.tax), (AccountName.TAX, -CreditNote.tax))
+        ),
+    )
     posted = (
         select(Entry.transaction, Entry.account, -Entry.amount)
         .join(Transaction, Transaction.id == Entry.transaction)

@@ -79,11 +79,20 @@ def invoice_text(found: InvoiceInfo) -> str:
         for line in found.lines
     ]
     lines = table(("USED IN", "MODEL", "WHAT", "QUANTITY", "RATE", "AMOUNT"), rows, empty="No lines.")
-    sums = (("Total", found.total), ("Paid by credit", found.credit_applied), ("Due", found.amount_due))
-    totals = "\n".join(f"{label:<16}{dollars(amount)}" for label, amount in sums)
+    totals = "\n".join(f"{label:<16}{dollars(amount)}" for label, amount in _sums(found))
     name = found.id if found.number is None else f"{found.number} ({found.id})"
     title = f"Invoice {name}, {found.period}, {found.state} of {moment_ms(found.drafted_at_ms)}"
     return f"{title}\n\n{lines}\n\n{totals}"
+
+
+def _sums(found: InvoiceInfo) -> list[tuple[str, int]]:
+    """Return what adds up to what is due, each with its name; of tax and rounding only what there is."""
+    more = (("Tax", found.tax), ("Held by prices", -found.tax_included), ("Rounding", found.rounding))
+    return [
+        *(("Total", found.total), ("Paid by credit", found.credit_applied)),
+        *(one for one in more if one[1]),
+        ("Due", found.amount_due),
+    ]
 
 
 def _rate_text(line: InvoiceLineInfo) -> str:

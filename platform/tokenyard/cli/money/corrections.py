@@ -99,7 +99,7 @@ async def notes(
     found = await run.api.credit_notes(organization=organization, invoice=invoice)
     rows = [
         (
-            *(one.number, one.organization, one.invoice, dollars(one.total), dollars(one.lowered)),
+            *(one.number, one.organization, one.invoice, dollars(one.total), dollars(one.due_lowered)),
             *(dollars(one.credited), moment_ms(one.issued_at_ms), one.reason),
         )
         for one in found

@@ -39,7 +39,7 @@ class CorrectionInfo(ApiObject):
 
 
 class CreditNoteInfo(ApiObject):
-    """`total` = `lowered` (its invoice claims less) + `credited` (had been paid, is credit again)."""
+    """`due_lowered` is what its invoice claims less, with taxes; `credited` had been paid, and is credit again."""
 
     id: str
     organization: str
@@ -49,5 +49,5 @@ class CreditNoteInfo(ApiObject):
     reason: str
     issued_at_ms: int
     total: int
-    lowered: int
+    due_lowered: int
     credited: int

@@ -31,6 +31,7 @@ from tokenyard.clients.platform_api.shapes import (
     UsageInfo,
     UsagePage,
 )
+from tokenyard.clients.platform_api.tax_shapes import TaxProfileInfo, TaxRateInfo
 
 _OPERATOR_KEYS = "/admin/operator_keys"
 _JOBS = "/admin/jobs"
@@ -38,6 +39,7 @@ _PLANS = "/admin/plans"
 _RATE_CARDS = "/admin/rate_cards"
 _MODEL_FILES = "/admin/model_files"
 _INVOICES = "/admin/invoices"
+_TAX_RATES = "/admin/tax_rates"
 MAX_BUCKETS = 168  # of one page
 RECONCILE_TIMEOUT_S = 3600.0  # it reads whole tables
 
@@ -234,6 +236,23 @@ class OperatorApi(ApiCaller):
     async def change_time_zone(self, organization: str, time_zone: str) -> TimeZoneInfo:
         """Let the organization's periods end in an IANA time zone, from the next one on."""
         return await self.call(TimeZoneInfo, "POST", _of(organization, "time_zone"), body={"time_zone": time_zone})
+
+    def tax_rates(self) -> AsyncIterator[TaxRateInfo]:
+        """Yield the published rates of tax, the last to start first."""
+        return self.every(TaxRateInfo, _TAX_RATES)
+
+    async def publish_tax_rate(self, rate: Body) -> TaxRateInfo:
+        return await self.call(TaxRateInfo, "POST", _TAX_RATES, body=rate)
+
+    async def tax_profile(self, organization: str) -> TaxProfileInfo:
+        return await self.call(TaxProfileInfo, "GET", _of(organization, "tax"))
+
+    async def change_tax_profile(
+        self, organization: str, *, jurisdiction: str | None, exemption: str, reason: str
+    ) -> TaxProfileInfo:
+        """State where an organization pays tax, for all of its open periods; None is nowhere."""
+        body = {"jurisdiction": jurisdiction, "exemption": exemption, "reason": reason}
+        return await self.call(TaxProfileInfo, "PUT", _of(organization, "tax"), body=body)
 
     async def periods(self, organization: str) -> list[PeriodInfo]:
         """Return the newest periods of which something was charged."""

@@ -246,7 +246,7 @@ class BalanceInfo(ApiObject):
 
 
 class InvoiceLineInfo(ApiObject):
-    """`amount` = `quantity` x `rate`; `unit` is tokens or hours."""
+    """`amount` = `quantity` x `rate`; `unit` is tokens or hours. `tax` is by `tax_percent`."""
 
     usage_period: str
     model: str
@@ -256,10 +256,16 @@ class InvoiceLineInfo(ApiObject):
     unit: str = "tokens"
     rate: int
     amount: int
+    tax: int = 0
+    tax_name: str = ""
+    tax_percent: str = "0"
 
 
 class InvoiceInfo(ApiObject):
-    """`total` = sum of the lines = `credit_applied` + `amount_due`; later charges are not in it yet."""
+    """`total` = sum of the lines; later charges are not in it yet.
+
+    `amount_due` = `total` - `credit_applied` + `tax` - `tax_included` + `rounding`.
+    """
 
     id: str
     organization: str
@@ -270,6 +276,9 @@ class InvoiceInfo(ApiObject):
     due_at_ms: int | None = None
     total: int
     credit_applied: int
+    tax: int = 0
+    tax_included: int = 0
+    rounding: int = 0
     amount_due: int
     drafted_at_ms: int
 

@@ -56,6 +56,10 @@ def _credit_notes() -> None:
         sa.Column("begun_at_ms", sa.BigInteger(), nullable=False),
         sa.Column("total", sa.BigInteger(), nullable=False),
         sa.Column("lowered", sa.BigInteger(), nullable=False),
+        *(
+            sa.Column(name, sa.BigInteger(), nullable=False)
+            for name in ("tax", "tax_included", "rounding", "due_lowered")
+        ),
         sa.Column("lowered_account", sa.String(32), nullable=False),
         sa.Column("credited", sa.BigInteger(), nullable=False),
         sa.Column("issuer", sa.String(128)),
@@ -78,6 +82,11 @@ def _credit_notes() -> None:
         sa.Column("quantity", sa.BigInteger(), nullable=False),
         sa.Column("rate", sa.BigInteger(), nullable=False),
         sa.Column("amount", sa.BigInteger(), nullable=False),
+        sa.Column("credit_applied", sa.BigInteger(), nullable=False),
+        sa.Column("tax_name", sa.String(64), nullable=False),
+        sa.Column("tax_rate", sa.Integer(), nullable=False),
+        sa.Column("tax_inclusive", sa.Boolean(), nullable=False),
+        sa.Column("tax", sa.BigInteger(), nullable=False),
     )
     op.create_table(
         "billing_credit_note_numbers",

@@ -1,0 +1,1 @@
+"""Taxes: published rates, organizations' profiles, and what they come to."""
