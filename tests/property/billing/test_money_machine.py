@@ -76,8 +76,11 @@ class MoneyMachine(RuleBasedStateMachine):
         await self.stand.welcome(*(neighbours(0) if of_one_bucket else STRANGERS), monthly_spend=100_000)
         self.actions = MoneyActions(self.stand)
         self.books = MoneyBooks(self.actions)
+        worker = self.stand.workers[0]
+        await self.actions.publish_tax("US", LineTax("Tax", Millionths(190_000)), worker)
         for tenant, amount in zip(self.stand.told.tenants, given, strict=True):
             await self.actions.grant(tenant, amount, self.stand.gateways[0])
+            await self.actions.tax(tenant, TaxProfile("US"), worker)
 
     @rule()
     def end_well(self) -> None:
