@@ -12,6 +12,7 @@ _MODULES = (
     "tokenyard.evals.tables",
     "tokenyard_billing.tables",
     "tokenyard_billing.invoice_tables",
+    "tokenyard_billing.parties.tables",
 )
 
 

@@ -181,6 +181,16 @@ def test_time_zones_periods_and_the_books(acme: dict[str, Any]) -> None:
         assert "No such invoice" in run("invoices", command[0], "inv_none", *command[1:], expect=4).stderr
 
 
+def test_who_bills_whom(acme: dict[str, Any], tmp_path: Path) -> None:
+    assert answer("issuer")["details"] is None
+    assert answer("issuer", "--set", "legal_name=Tokenhof GmbH", "--set", "country=DE")["details"]["country"] == "DE"
+    named = answer("org", "billing-details", "acme-corp", "--set", "legal_name=Acme", "--set", "country=GB")
+    assert answer("org", "billing-details", "acme-corp") == named
+    assert "ISO 3166-1" in run("issuer", "--set", "country=Mars", expect=1).stderr
+    file = str(tmp_path / "x.pdf")
+    assert "No such invoice" in run("invoices", "pdf", "inv_none", "-o", file, expect=4).stderr
+
+
 def test_prices_are_published_from_a_file(acme: dict[str, Any], tmp_path: Path) -> None:
     start_ms = round(time.time() * 1000) + 86_400_000
     file = str(write_file(tmp_path, stated("next", start_ms)))
