@@ -1,5 +1,6 @@
 """Bills as files: what routes answer with."""
 
+import asyncio
 from pathlib import Path
 
 from fastapi import Response
@@ -28,13 +29,19 @@ class BillFiles:
         self._queue = RenderingQueue()
 
     async def pdf(self, bill: Bill) -> PdfResponse:
-        """Raises as `RenderingQueue.run`."""
-        made = await self._queue.run(_owner(bill), lambda: self._pdf.write(invoice_document(bill)))
+        """Raises as `RenderingQueue.run` and `PdfWriter.write`."""
+
+        async def make() -> bytes:
+            return await self._pdf.write(await asyncio.to_thread(invoice_document, bill))
+
+        made = await self._queue.run(_owner(bill), make)
         return PdfResponse(made, headers=_headers(bill, "pdf"))
 
     async def html(self, bill: Bill) -> HTMLResponse:
         """Raises as `RenderingQueue.run`."""
-        made = await self._queue.run(_owner(bill), lambda: self._html.write(invoice_document(bill)))
+        made = await self._queue.run(
+            _owner(bill), lambda: asyncio.to_thread(lambda: self._html.write(invoice_document(bill)))
+        )
         return HTMLResponse(made, headers={"content-security-policy": _POLICY, **_headers(bill, "html")})
 
 

@@ -1,41 +1,56 @@
-"""Documents as PDF, by Typst: it takes their text as data, never as markup, and reads no file and no network."""
+"""Documents as PDF, each set by a process of its own."""
 
-from functools import cached_property
+import asyncio
+import os
+import sys
 from pathlib import Path
 
 import msgspec
-import typst
 
+from tokenyard.core.errors import Unavailable
+from tokenyard_billing.documents import typesetting
 from tokenyard_billing.documents.document import InvoiceDocument
+from tokenyard_billing.documents.typesetting import TypesettingOrder
 
-_TEMPLATE = Path(__file__).parent / "templates" / "invoice.typ"
+_KEPT_VARIABLES = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
 
 
 class PdfWriter:
-    """`fonts_dir` is a folder of further fonts, for scripts that Typst's own do not have.
-
-    The machine's fonts are left alone: a document is the same wherever it is written.
-    """
+    """`fonts_dir` is a folder of further fonts, for scripts that Typst's own do not have."""
 
     def __init__(self, fonts_dir: Path | None = None) -> None:
-        self._fonts_dir = fonts_dir
+        self._fonts_dir = "" if fonts_dir is None else str(fonts_dir.absolute())
 
-    def write(self, document: InvoiceDocument) -> bytes:
-        """Return the file: the same bytes for the same document. It takes seconds of a long one, without the GIL."""
-        return typst.compile(
-            self._template,
-            font_paths=self._fonts,
-            ignore_system_fonts=True,
-            format="pdf",
-            sys_inputs={"document": msgspec.json.encode(document).decode()},
-            timestamp=document.dated_s,
+    async def write(self, document: InvoiceDocument) -> bytes:
+        """Return the file: the same bytes for the same document. The process ends with who waits for it.
+
+        Raises:
+            Unavailable: it could not be made.
+        """
+        order = await asyncio.to_thread(self._order, document)
+        kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", typesetting.__name__),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**kept, "RAYON_NUM_THREADS": "1"},
+        )
+        try:
+            made, complaints = await process.communicate(order)
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode != 0:
+            raise Unavailable(f"The PDF was not made: {_last_line(complaints)}")
+        return made
+
+    def _order(self, document: InvoiceDocument) -> bytes:
+        return msgspec.json.encode(
+            TypesettingOrder(msgspec.Raw(msgspec.json.encode(document)), document.dated_s, self._fonts_dir)
         )
 
-    @cached_property
-    def _template(self) -> bytes:
-        return _TEMPLATE.read_bytes()
 
-    @cached_property
-    def _fonts(self) -> typst.Fonts:
-        folders = [] if self._fonts_dir is None else [self._fonts_dir]
-        return typst.Fonts(include_system_fonts=False, font_paths=folders)
+def _last_line(complaints: bytes) -> str:
+    return (complaints.decode(errors="replace").strip().splitlines() or ["it ended"])[-1][:200]

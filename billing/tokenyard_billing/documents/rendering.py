@@ -1,25 +1,24 @@
-"""Renders documents in threads: a few at once, and few of one organization, so that nobody holds up the others."""
+"""Who may have a document made now: a few at once, and few of one organization, so that nobody holds up the others."""
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable
 
 from tokenyard.core.errors import RateLimited, Unavailable
 from tokenyard.core.ids import OrganizationId
 
-THREADS = 2
+AT_ONCE = 2
 MAX_ASKED, MAX_OF_ONE = 16, 4
-WAIT_LIMIT_S = 30.0
+TIME_LIMIT_S = 30.0
 
 
 class RenderingQueue:
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(THREADS, "documents")
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self._asked: Counter[OrganizationId] = Counter()
 
-    async def run(self, organization: OrganizationId, work: Callable[[], bytes]) -> bytes:
-        """Run `work` in a thread. Where the caller leaves, it counts as long as it runs.
+    async def run(self, organization: OrganizationId, work: Callable[[], Awaitable[bytes]]) -> bytes:
+        """Do `work` when it is its turn; it is cancelled where the caller leaves, or where it takes too long.
 
         Raises:
             RateLimited: too many documents of this organization are being made.
@@ -30,17 +29,12 @@ class RenderingQueue:
         if self._asked.total() >= MAX_ASKED:
             raise Unavailable("Too many documents are being made. Please try again.")
         self._asked[organization] += 1
-        made = asyncio.get_running_loop().run_in_executor(self._threads, work)
-        made.add_done_callback(lambda done: self._ended(organization, done))
         try:
-            async with asyncio.timeout(WAIT_LIMIT_S):
-                return await asyncio.shield(made)
+            async with asyncio.timeout(TIME_LIMIT_S), self._turns:
+                return await work()
         except TimeoutError:
-            raise Unavailable("Too many documents are being made. Please try again.") from None
-
-    def _ended(self, organization: OrganizationId, made: asyncio.Future[bytes]) -> None:
-        if not made.cancelled():
-            made.exception()  # whoever asked may have left, and nobody else would read it
-        self._asked[organization] -= 1
-        if not self._asked[organization]:
-            del self._asked[organization]
+            raise Unavailable("Making the document took too long. Please try again.") from None
+        finally:
+            self._asked[organization] -= 1
+            if not self._asked[organization]:
+                del self._asked[organization]
