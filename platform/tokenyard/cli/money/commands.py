@@ -92,7 +92,9 @@ def invoice_text(found: InvoiceInfo) -> str:
 
 
 def _rate_text(line: InvoiceLineInfo) -> str:
-    return f"{dollars(line.rate)} an hour" if line.unit == "hours" else f"{dollars(line.rate * 1_000_000)} a million"
+    if line.unit == "tokens":
+        return f"{dollars(line.rate * 1_000_000)} a million"
+    return f"{dollars(line.rate)} {'an hour' if line.unit == 'hours' else 'a gigabyte-month'}"
 
 
 async def request(

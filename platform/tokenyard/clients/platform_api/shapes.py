@@ -246,7 +246,7 @@ class BalanceInfo(ApiObject):
 
 
 class InvoiceLineInfo(ApiObject):
-    """`amount` = `quantity` x `rate`; `unit` is tokens or hours."""
+    """`amount` = `quantity` x `rate`; `unit` is tokens, hours or gigabyte_months."""
 
     usage_period: str
     model: str
