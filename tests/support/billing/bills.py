@@ -79,8 +79,7 @@ def invoice(
 
 
 def draft(lines: Sequence[InvoiceLine]) -> Invoice:
-    unknown = ("issuer", "sequence", "number", "issued_at_ms", "due_at_ms")
-    return invoice(lines, state="draft", **dict.fromkeys(unknown))
+    return invoice(lines, state="draft", issuer=None, sequence=None, number=None, issued_at_ms=None, due_at_ms=None)
 
 
 def settlement(state: str, amount: int, note: str = "bank 17") -> Settlement:
