@@ -44,7 +44,7 @@ class Amount(msgspec.Struct, frozen=True):
     padding: int = 0
 
 
-class DocumentLine(msgspec.Struct, frozen=True):
+class LineText(msgspec.Struct, frozen=True):
     what: str
     quantity: str
     rate: str
@@ -56,7 +56,7 @@ class ModelLines(msgspec.Struct, frozen=True):
 
     model: str
     amount: Amount
-    lines: Sequence[DocumentLine]
+    lines: Sequence[LineText]
 
 
 class PeriodLines(msgspec.Struct, frozen=True):
@@ -145,7 +145,7 @@ def _period(invoice: Invoice, period: str, lines: Sequence[InvoiceLine], places:
 
 def _model(model: str, lines: Sequence[InvoiceLine], places: int) -> ModelLines:
     rows = [
-        DocumentLine(
+        LineText(
             kind_text(line.kind),
             quantity_text(line.kind, line.quantity),
             rate_text(line.kind, line.rate),
