@@ -12,6 +12,10 @@ from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard_billing.alerts import operator_routes as alerts_for_operators
 from tokenyard_billing.alerts import tenant_routes as alerts_for_tenants
 from tokenyard_billing.alerts.store import BudgetAlertStore
+from tokenyard_billing.corrections import operator_routes as corrections_for_operators
+from tokenyard_billing.corrections import tenant_routes as credit_notes_for_tenants
+from tokenyard_billing.corrections.operator_store import CorrectionOperatorStore, CreditNoteOperatorStore
+from tokenyard_billing.corrections.store import CreditNoteStore
 from tokenyard_billing.documents import operator_routes as documents_for_operators
 from tokenyard_billing.documents import tenant_routes as documents_for_tenants
 from tokenyard_billing.documents.files import BillFiles
@@ -69,15 +73,18 @@ def billing_routers(
     settlements = InvoiceSettlements(database, audit, clock)
     details = BillingDetailsStore(database, audit, clock)
     files = BillFiles(fonts_dir)
+    corrections = CorrectionOperatorStore(database, prices, audit, clock)
     reconciler = LedgerReconciler(database, redis, live_budgets, jobs, clock)
     return (
         usage_for_tenants.router(usage, prices, clock),
         invoices_for_tenants.router(invoices, clock),
+        credit_notes_for_tenants.router(CreditNoteStore(database)),
         wallets_for_tenants.router(wallet),
         alerts_for_tenants.router(alerts),
         usage_for_operators.router(find_organization, usage, UsageOperatorStore(database), clock),
         invoices_for_operators.router(find_organization, invoices, InvoiceOperatorStore(database), settlements, clock),
         period_routes.router(find_organization, invoices, BillingTimeZones(database, audit, clock), clock),
+        corrections_for_operators.router(find_organization, corrections, CreditNoteOperatorStore(database)),
         books_for_operators.router(BooksOperatorStore(database)),
         alerts_for_operators.router(find_organization, alerts),
         wallets_for_operators.router(find_organization, wallet, WalletOperatorStore(database)),

@@ -1,4 +1,4 @@
-"""Tables of invoices, their periods, and how they were settled.
+"""Tables of invoices, their periods, how they were settled, and credit notes.
 
 Money is nano-dollars; times are unix milliseconds; every row belongs to one organization unless it says otherwise.
 """
@@ -83,15 +83,19 @@ class Invoice(Base):
     settlement: Mapped["Settlement | None"] = relationship(
         primaryjoin="foreign(Settlement.invoice) == Invoice.id", lazy="raise", viewonly=True
     )
+    credit_notes: Mapped[list["CreditNote"]] = relationship(
+        primaryjoin="foreign(CreditNote.invoice) == Invoice.id", lazy="raise", viewonly=True
+    )
+
+    @property
+    def amount_remaining(self) -> int:
+        """What is still to be paid: nothing unless it is open, and less by what credit notes took from it."""
+        return self.amount_due - sum(note.lowered for note in self.credit_notes) if self.state == "open" else 0
 
 
-class InvoiceLine(Base):
+class DocumentLine:
     """`quantity` tokens or hours x `rate` = `amount`, exactly. `kind` is that of a `RatedLine`."""
 
-    __tablename__ = "billing_invoice_lines"
-    __table_args__ = (ForeignKeyConstraint(["invoice"], ["billing_invoices.id"], ondelete="CASCADE"),)
-
-    invoice: Mapped[Id] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(Integer, primary_key=True)
     usage_period: Mapped[str] = mapped_column(String(7))  # before the invoice's own: late usage
     model: Mapped[str] = mapped_column(String(MODEL_LENGTH))
@@ -100,6 +104,15 @@ class InvoiceLine(Base):
     quantity: Mapped[Count]
     rate: Mapped[Nano]
     amount: Mapped[Nano]
+
+
+class InvoiceLine(DocumentLine, Base):
+    """A line of an invoice; below 0 where it takes back what an earlier one billed, to bill it anew."""
+
+    __tablename__ = "billing_invoice_lines"
+    __table_args__ = (ForeignKeyConstraint(["invoice"], ["billing_invoices.id"], ondelete="CASCADE"),)
+
+    invoice: Mapped[Id] = mapped_column(primary_key=True, sort_order=-1)
 
 
 class StaleInvoice(Base):
@@ -135,3 +148,85 @@ class Settlement(Base):
     idempotency_key: Mapped[str] = mapped_column(String(128))
     transaction: Mapped[Id]
     settled_at_ms: Mapped[UnixMs]
+
+
+class CreditNote(Base):
+    """What a correction takes back of an issued invoice. `total` = `lowered` + `credited`, once it is issued.
+
+    `lowered` is what the invoice claims less, moved from `lowered_account`: what is to be received of an open invoice,
+    what had been let go of a void or uncollectible one. `credited` is what had been paid, by money or by credit: it is
+    credit again. It grows until the correction is done; then it is issued, and never written again.
+    """
+
+    __tablename__ = "billing_credit_notes"
+    __table_args__ = (
+        Index("billing_credit_notes_organization", "organization", "begun_at_ms"),
+        Index("billing_credit_notes_invoice", "invoice"),
+        Index("billing_credit_notes_correction", "correction"),
+        Index("billing_credit_notes_number", "issuer", "sequence", unique=True),
+    )
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    organization: Mapped[Id]
+    correction: Mapped[Id]
+    invoice: Mapped[Id]
+    reason: Mapped[str] = mapped_column(Text)
+    begun_at_ms: Mapped[UnixMs]
+    total: Mapped[Nano]
+    lowered: Mapped[Nano] = mapped_column(default=0)
+    lowered_account: Mapped[str] = mapped_column(String(32), default="")
+    credited: Mapped[Nano] = mapped_column(default=0)
+    issuer: Mapped[str | None] = mapped_column(String(ISSUER_LENGTH))  # this and the next three: None until issued
+    sequence: Mapped[int | None] = mapped_column(BigInteger)  # from 1 for each issuer, without gaps
+    number: Mapped[str | None] = mapped_column(String(64))  # as people see it
+    issued_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    lines: Mapped[list["CreditNoteLine"]] = relationship(order_by="CreditNoteLine.number", lazy="raise", viewonly=True)
+
+
+class CreditNoteLine(DocumentLine, Base):
+    """A line of a credit note; below 0 where something is billed instead of what is taken back."""
+
+    __tablename__ = "billing_credit_note_lines"
+    __table_args__ = (ForeignKeyConstraint(["credit_note"], ["billing_credit_notes.id"]),)
+
+    credit_note: Mapped[Id] = mapped_column(primary_key=True, sort_order=-1)
+
+
+class CreditNoteNumbers(Base):
+    """The last number that an issuer gave to a credit note. Belongs to no organization."""
+
+    __tablename__ = "billing_credit_note_numbers"
+
+    issuer: Mapped[str] = mapped_column(String(ISSUER_LENGTH), primary_key=True)
+    last: Mapped[Count]
+
+
+class Correction(Base):
+    """Charges of an organization that are reversed or, by the rate card `card`, rated anew.
+
+    `scope` is JSON corrections.selection.Scope. A worker goes through them in the order of admission, a part in each
+    transaction: `part_ms` and `part_key` name the last charge that it looked at.
+    """
+
+    __tablename__ = "billing_corrections"
+    __table_args__ = (
+        Index("billing_corrections_key", "organization", "idempotency_key", unique=True),
+        Index("billing_corrections_pending", "bucket", "applied_at_ms"),
+    )
+
+    id: Mapped[Id] = mapped_column(primary_key=True)
+    organization: Mapped[Id]
+    idempotency_key: Mapped[str] = mapped_column(String(128))
+    bucket: Mapped[int] = mapped_column(Integer)
+    scope: Mapped[str] = mapped_column(Text)
+    card: Mapped[str | None] = mapped_column(String(64))
+    reason: Mapped[str] = mapped_column(Text)
+    actor: Mapped[str] = mapped_column(String(96))
+    requested_at_ms: Mapped[UnixMs]
+    applied_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    retry_at_ms: Mapped[UnixMs] = mapped_column(default=0)
+    part_ms: Mapped[int] = mapped_column(BigInteger, default=-1)
+    part_key: Mapped[str] = mapped_column(String(96), default="")
+    charges: Mapped[Count] = mapped_column(default=0)  # that were corrected so far, and by how much
+    lowered: Mapped[Nano] = mapped_column(default=0)
+    raised: Mapped[Nano] = mapped_column(default=0)

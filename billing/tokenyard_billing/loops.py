@@ -12,6 +12,7 @@ from tokenyard_billing.charging.intake import Intake
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.charging.open_requests import OpenRequests
 from tokenyard_billing.charging.streams import UsageStreams
+from tokenyard_billing.corrections.loops import CorrectionApplier
 from tokenyard_billing.invoicing.closing import ClosingTerms
 from tokenyard_billing.invoicing.loops import InvoiceDrafter, PeriodCloser
 from tokenyard_billing.ports import LiveBudgets, PlanPrices
@@ -67,8 +68,20 @@ class BillingWorker:
             audit=audit,
         )
 
+        self.corrections = CorrectionApplier(
+            database=database,
+            leases=self.leases,
+            prices=prices,
+            outbox=outbox,
+            metrics=metrics,
+            clock=clock,
+            terms=terms,
+            audit=audit,
+        )
+
     def loops(self) -> list[Loop]:
-        return [self.consumer.loop(), self.readiness.loop(), self.drafter.loop(), self.closer.loop()]
+        parts = self.consumer, self.readiness, self.drafter, self.closer, self.corrections
+        return [part.loop() for part in parts]
 
     async def stop(self) -> None:
         """Hand the buckets over at once, after the loops have ended."""

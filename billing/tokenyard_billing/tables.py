@@ -3,7 +3,7 @@
 Money is nano-dollars; times are unix milliseconds; every row belongs to one organization unless it says otherwise.
 """
 
-from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, Integer, String, Text
+from sqlalchemy import BigInteger, ForeignKeyConstraint, Index, Integer, String, Text, text
 from sqlalchemy.orm import Mapped, column_property, mapped_column, relationship
 
 from tokenyard.core.usage import DEFAULT_TIER, MAX_END_USER_CHARS, MAX_TIER_CHARS
@@ -18,6 +18,12 @@ COUNTS = (
     *("hosted_hours", "pinned_hours", "stored_months"),
 )
 """The columns of charges, and of hourly usage, that say how much was used."""
+
+
+def _index_where_set(name: str, column: str, *, unique: bool = False) -> Index:
+    """Return an index of the rows in which `column` is not null, alike on both databases."""
+    there = text(f"{column} IS NOT NULL")
+    return Index(name, column, unique=unique, sqlite_where=there, postgresql_where=there)
 
 
 class UsageReport(Base):
@@ -76,6 +82,8 @@ class Charge(Base):
         Index("billing_charges_billed", "organization", "billed_in"),
         Index("billing_charges_time", "organization", "admitted_at_ms"),
         Index("billing_charges_transaction", "transaction"),
+        _index_where_set("billing_charges_reverses", "reverses", unique=True),
+        _index_where_set("billing_charges_credit_note", "credit_note"),
     )
 
     charge_key: Mapped[Id] = mapped_column(primary_key=True)
@@ -106,6 +114,9 @@ class Charge(Base):
     time_zone: Mapped[str] = mapped_column(String(64), default="UTC")
     billed_in: Mapped[str] = mapped_column(String(7))  # YYYY-MM
     transaction: Mapped[str | None] = mapped_column(String(96))  # journal transaction; None where the amount is 0
+    correction: Mapped[str | None] = mapped_column(String(96))  # that made it; None: usage did
+    reverses: Mapped[str | None] = mapped_column(String(96))  # the charge that this one undoes, all of it negated
+    credit_note: Mapped[str | None] = mapped_column(String(96))  # that has it, instead of an invoice
 
 
 class Waste(Base):

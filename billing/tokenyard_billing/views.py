@@ -8,7 +8,8 @@ from pydantic.fields import FieldInfo
 
 from tokenyard.core.money import to_dollars
 
-Month = Annotated[str | None, Query(pattern="^2[0-9]{3}-(0[1-9]|1[0-2])$", description="YYYY-MM")]
+MONTH_PATTERN = "^2[0-9]{3}-(0[1-9]|1[0-2])$"
+Month = Annotated[str | None, Query(pattern=MONTH_PATTERN, description="YYYY-MM")]
 ListSize = Annotated[int, Query(ge=1, le=1000)]
 
 Dollars = Annotated[str, BeforeValidator(to_dollars)]

@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     # days what is due is to be paid.
     invoice_issuer: Annotated[str, Field(min_length=1, max_length=128)] = "tokenyard"
     invoice_prefix: Annotated[str, Field(pattern="^[A-Z0-9-]{1,16}$")] = "INV"
+    credit_note_prefix: Annotated[str, Field(pattern="^[A-Z0-9-]{1,16}$")] = "CN"
     close_after_hours: int = Field(default=24, ge=0)
     payment_days: int = Field(default=30, ge=0)
     # A folder of further fonts for documents: Chinese, Japanese, Korean, Arabic and other scripts need one.

@@ -1,11 +1,13 @@
 """Charges in the making, the one place that writes them, and their sums by hour."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.usage import MeterClaims, TokenUsage
 from tokenyard.metering.events import AdapterHosted, StandaloneUse, StorageHeld, TrainingFinished
@@ -21,6 +23,8 @@ HOSTING = "hosting"
 STORAGE_KIND = "storage"
 NO_REQUESTS = (HOSTING, STORAGE_KIND)
 """The kinds of charges that no request made, so that none is counted."""
+ChargeRow = dict[str, Any]
+"""The columns of one charge."""
 _HOUR = ("organization", "project", "key", "kind", "model", "price", "end_user", "hour_ms")
 _SUMMED = ("requests", *COUNTS, "amount")
 
@@ -73,7 +77,7 @@ class NewCharge(msgspec.Struct):
 
 
 async def write_charges(session: AsyncSession, charges: Sequence[NewCharge], at_ms: int) -> None:
-    """Insert `charges`, add them to their hours and mark their invoices; what used nothing is no usage.
+    """Insert `charges`.
 
     One that was used in a closed period is billed in the first that is not: its bucket's lease, which the transaction
     proves to hold, is also what a period is closed under.
@@ -81,29 +85,40 @@ async def write_charges(session: AsyncSession, charges: Sequence[NewCharge], at_
     if not charges:
         return
     calendars = await load_calendars(session, {charge.source.organization for charge in charges})
-    billing = [_bill(charge, calendars[charge.source.organization]) for charge in charges]
-    await bulk.insert(session, Charge, [_row(*pair, at_ms) for pair in zip(charges, billing, strict=True)])
-    await _add_hours(session, charges)
-    owners = [charge.source.organization for charge in charges]
-    billed = list(zip(owners, (one["billed_in"] for one in billing), strict=True))
-    used = zip(owners, (one["period"] for one in billing), strict=True)
+    rows = [_row(charge, _bill(charge, calendars[charge.source.organization]), at_ms) for charge in charges]
+    await write_rows(session, rows, calendars, at_ms)
+
+
+async def write_rows(
+    session: AsyncSession, rows: Sequence[ChargeRow], calendars: Mapping[OrganizationId, BillingCalendar], at_ms: int
+) -> None:
+    """Insert charges, add them to their hours and mark their invoices; what used nothing is no usage."""
+    await bulk.insert(session, Charge, rows)
+    await _add_hours(session, rows)
+    billed = [(row["organization"], row["billed_in"]) for row in rows if row["credit_note"] is None]
+    used = ((row["organization"], row["period"]) for row in rows)
     await add_periods(session, calendars, (*billed, *used), at_ms)
     await mark_stale(session, billed)
 
 
-async def _add_hours(session: AsyncSession, charges: Sequence[NewCharge]) -> None:
+def requests_of(kind: str, rule: str) -> int:
+    """Return for how many requests a charge stands: a reversed one counts no more."""
+    if kind in NO_REQUESTS:
+        return 0
+    return -1 if rule == Rule.REVERSED else 1
+
+
+async def _add_hours(session: AsyncSession, rows: Sequence[ChargeRow]) -> None:
     hours: dict[tuple[str | int, ...], list[int]] = {}
-    for charge in charges:
-        source, used = charge.source, charge.counts.values()
+    for row in rows:
+        used = [row[name] for name in COUNTS]
         if any(used):
-            hour_ms = source.admitted_at_ms // HOUR_MS * HOUR_MS
-            sums = hours.setdefault(
-                (*charge.scopes, charge.kind, source.model, source.price, charge.end_user, hour_ms), [0] * len(_SUMMED)
-            )
-            for index, value in enumerate((int(charge.kind not in NO_REQUESTS), *used, charge.amount)):
+            hour_ms = row["admitted_at_ms"] // HOUR_MS * HOUR_MS
+            sums = hours.setdefault((*(row[name] for name in _HOUR[:-1]), hour_ms), [0] * len(_SUMMED))
+            for index, value in enumerate((requests_of(row["kind"], row["rule"]), *used, row["amount"])):
                 sums[index] += value
-    rows = [dict(zip((*_HOUR, *_SUMMED), (*key, *sums), strict=True)) for key, sums in sorted(hours.items())]
-    await bulk.add_up(session, HourlyUsage, rows, add=_SUMMED)
+    sums_of_hours = [dict(zip((*_HOUR, *_SUMMED), (*key, *sums), strict=True)) for key, sums in sorted(hours.items())]
+    await bulk.add_up(session, HourlyUsage, sums_of_hours, add=_SUMMED)
 
 
 def _bill(charge: NewCharge, calendar: BillingCalendar) -> dict[str, str]:
@@ -115,7 +130,7 @@ def _bill(charge: NewCharge, calendar: BillingCalendar) -> dict[str, str]:
     }
 
 
-def _row(charge: NewCharge, billing: dict[str, str], at_ms: int) -> dict[str, object]:
+def _row(charge: NewCharge, billing: dict[str, str], at_ms: int) -> ChargeRow:
     source = charge.source
     return {
         "charge_key": charge.key,
@@ -138,4 +153,7 @@ def _row(charge: NewCharge, billing: dict[str, str], at_ms: int) -> dict[str, ob
         "charged_at_ms": at_ms,
         **billing,
         "transaction": charge.transaction,
+        "correction": None,
+        "reverses": None,
+        "credit_note": None,
     }

@@ -27,6 +27,8 @@ class Rule(StrEnum):
     TRAINING = "training"  # a fine-tuning job's trained tokens
     HOSTING = "hosting"  # an hour of a fine-tune that was live
     STORAGE = "storage"  # a gigabyte that was kept for a month
+    REVERSED = "reversed"  # a correction: what another charge says, negated
+    RERATED = "rerated"  # a correction: what a reversed charge says, at another card's price
 
 
 _ESTIMATED = {Rule.CLIENT_LEFT_UNREPORTED, Rule.UNREPORTED}

@@ -42,6 +42,10 @@ class LedgerMetrics:
         """Count a period that could not be closed."""
         self._alarms.labels("period_not_closed").inc()
 
+    def correction_failed(self) -> None:
+        """Count an organization whose corrections could not be applied."""
+        self._alarms.labels("correction_failed").inc()
+
     def put_off(self) -> None:
         """Count an event that failed and will be delivered again."""
         self._events.labels("put_off").inc()

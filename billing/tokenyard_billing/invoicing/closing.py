@@ -12,7 +12,13 @@ from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage import bulk
 from tokenyard.storage.database import AuditLog
-from tokenyard_billing.invoice_tables import BillingPeriod, Invoice, InvoiceNumbers, StaleInvoice
+from tokenyard_billing.invoice_tables import (
+    BillingPeriod,
+    CreditNoteNumbers,
+    Invoice,
+    InvoiceNumbers,
+    StaleInvoice,
+)
 from tokenyard_billing.invoicing.drafts import DRAFT, Drafts, InvoiceMismatch, invoice_id, keep
 from tokenyard_billing.invoicing.store import OPEN
 from tokenyard_billing.ledger import journal
@@ -27,13 +33,14 @@ CLOSER = ApiKeyId("worker")  # the actor of changes that no key asked for
 class ClosingTerms(msgspec.Struct, frozen=True):
     """When periods close, who issues their invoices, and in what time these are to be paid.
 
-    A number is `<prefix>-000123`. Each issuer counts for itself.
+    A number is `<prefix>-000123`; credit notes have a prefix, and numbers, of their own. Each issuer counts for itself.
     """
 
     close_after_ms: int
     payment_ms: int
     issuer: str
     prefix: str
+    credit_note_prefix: str
 
 
 class DuePeriod(msgspec.Struct, frozen=True):
@@ -125,7 +132,7 @@ async def _issue(
     invoice.due_at_ms = now_ms + terms.payment_ms
     await keep_parties(session, invoice.id, organization, terms.issuer)
     # Last, as everybody waits for it: the issuer's row is locked from here to the commit, and a rollback undoes it.
-    invoice.sequence = await _next_number(session, terms.issuer)
+    invoice.sequence = await next_number(session, InvoiceNumbers, terms.issuer)
     invoice.number = f"{terms.prefix}-{invoice.sequence:06d}"
     details: dict[str, object] = {"number": invoice.number, "state": invoice.state, "amount_due": invoice.amount_due}
     audit(
@@ -137,7 +144,8 @@ async def _issue(
     return changes
 
 
-async def _next_number(session: AsyncSession, issuer: str) -> int:
-    statement = bulk.upsert(session, InvoiceNumbers).values(issuer=issuer, last=1)
-    counted = statement.on_conflict_do_update(index_elements=["issuer"], set_={"last": InvoiceNumbers.last + 1})
-    return int((await session.execute(counted.returning(InvoiceNumbers.last))).scalar_one())
+async def next_number(session: AsyncSession, numbers: type[InvoiceNumbers | CreditNoteNumbers], issuer: str) -> int:
+    """Return the next number of a document of the issuer; whoever asks next waits for this transaction's end."""
+    statement = bulk.upsert(session, numbers).values(issuer=issuer, last=1)
+    counted = statement.on_conflict_do_update(index_elements=["issuer"], set_={"last": numbers.last + 1})
+    return int((await session.execute(counted.returning(numbers.last))).scalar_one())

@@ -3,14 +3,14 @@
 from collections.abc import Mapping, Sequence
 
 import msgspec
-from sqlalchemy import delete, func, select
+from sqlalchemy import ColumnElement, delete, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage import bulk
 from tokenyard_billing.calendars import load_calendars
-from tokenyard_billing.invoice_tables import Invoice, InvoiceLine, StaleInvoice
+from tokenyard_billing.invoice_tables import CreditNote, Invoice, InvoiceLine, StaleInvoice
 from tokenyard_billing.pricing.prices import PriceList, RatedLine, rated_lines
 from tokenyard_billing.tables import COUNTS, Charge, CreditGrant
 
@@ -90,9 +90,10 @@ async def draw(session: AsyncSession, organization: OrganizationId, prices: Pric
     first = min(marked)
     used = sum(one.credit_applied for one in stored if one.period < first)
     for period in sorted(marked | {one.period for one in stored if one.period > first}):
-        lines = await _lines(session, organization, period, prices)
-        if lines is None:  # credit was granted in a month without charges
+        billed = (Charge.organization == organization) & (Charge.billed_in == period) & Charge.credit_note.is_(None)
+        if not await _is_billed(session, billed):  # credit was granted in a month without charges
             continue
+        lines = await drawn_lines(session, billed, prices, f"{organization} {period}")
         start_ms, end_ms = calendar.start_ms(period), calendar.end_ms(period)
         total = NanoDollars(sum(line.rated.amount for line in lines))
         credit = await _granted(session, organization, end_ms) - used
@@ -137,36 +138,61 @@ async def _stored(session: AsyncSession, organization: OrganizationId) -> list[S
     return [StoredInvoice(*row) for row in await session.execute(query)]
 
 
-async def _lines(
-    session: AsyncSession, organization: OrganizationId, period: str, prices: PriceList
-) -> list[DrawnLine] | None:
-    """Return what is billed in `period`: its own usage first, then late usage, the newest first."""
+async def drawn_lines(
+    session: AsyncSession, charges: ColumnElement[bool], prices: PriceList, subject: str
+) -> list[DrawnLine]:
+    """Return the lines of `charges`: the newest usage first. There are none where there are no charges.
+
+    Raises:
+        InvoiceMismatch: the books of `subject` are wrong.
+        UnknownPrice: a charge has a price that no installed card has.
+    """
     query = (
         select(Charge.period, Charge.model, Charge.price, *(func.sum(column) for column in _SUMMED))
-        .where(Charge.organization == organization, Charge.billed_in == period)
+        .where(charges)
         .group_by(Charge.period, Charge.model, Charge.price)
         .order_by(Charge.period.desc(), Charge.model, Charge.price)
     )
-    found = (await session.execute(query)).all()
     lines: list[DrawnLine] = []
     charged = 0
-    for used_in, model, price, *sums in found:
+    for used_in, model, price, *sums in await session.execute(query):
         *counts, amount = map(int, sums)
         charged += amount
         rated = rated_lines(model, prices.by_id(price), **dict(zip(COUNTS, counts, strict=True)))
         lines += [DrawnLine(used_in, line) for line in rated]
     total = sum(line.rated.amount for line in lines)
     if total != charged:
-        raise InvoiceMismatch(f"{organization} {period}: lines sum to {total}, charges to {charged} nano-dollars")
-    return lines if found else None
+        raise InvoiceMismatch(f"{subject}: lines sum to {total}, charges to {charged} nano-dollars")
+    return lines
+
+
+def line_rows(lines: Sequence[DrawnLine], **of: str) -> list[dict[str, object]]:
+    """Return the rows of the lines of one document, which `of` names."""
+    return [
+        {
+            **of,
+            "number": number,
+            "usage_period": line.usage_period,
+            "amount": line.rated.amount,
+            **msgspec.structs.asdict(line.rated),
+        }
+        for number, line in enumerate(lines)
+    ]
+
+
+async def _is_billed(session: AsyncSession, billed: ColumnElement[bool]) -> bool:
+    return bool(await session.scalar(select(exists().where(billed))))
 
 
 async def _granted(session: AsyncSession, organization: OrganizationId, end_ms: int) -> int:
-    """Return all credit that was granted before the period's end."""
-    query = select(func.sum(CreditGrant.amount)).where(
+    """Return all credit before the period's end: what was granted, and what was paid and taken back since."""
+    granted = select(func.sum(CreditGrant.amount)).where(
         CreditGrant.organization == organization, CreditGrant.granted_at_ms < end_ms
     )
-    return int(await session.scalar(query) or 0)
+    taken_back = select(func.sum(CreditNote.credited)).where(
+        CreditNote.organization == organization, CreditNote.issued_at_ms < end_ms
+    )
+    return int(await session.scalar(granted) or 0) + int(await session.scalar(taken_back) or 0)
 
 
 async def _write(session: AsyncSession, drawn: DrawnInvoice) -> None:
@@ -184,14 +210,4 @@ async def _write(session: AsyncSession, drawn: DrawnInvoice) -> None:
     statement = bulk.upsert(session, Invoice).values(head | changes)
     await session.execute(statement.on_conflict_do_update(index_elements=["id"], set_=changes))
     await session.execute(delete(InvoiceLine).where(InvoiceLine.invoice == identity))
-    rows = [
-        {
-            "invoice": identity,
-            "number": number,
-            "usage_period": line.usage_period,
-            "amount": line.rated.amount,
-            **msgspec.structs.asdict(line.rated),
-        }
-        for number, line in enumerate(drawn.lines)
-    ]
-    await bulk.insert(session, InvoiceLine, rows)
+    await bulk.insert(session, InvoiceLine, line_rows(drawn.lines, invoice=identity))

@@ -1,10 +1,8 @@
 """Keeps the stored drafts of invoices up to date, and closes periods."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Self
 
 from sqlalchemy import func, select, update
 
@@ -14,7 +12,8 @@ from tokenyard.core.redis_keys import bucket_of
 from tokenyard.storage.database import AuditLog, Database
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard.web.loops import Loop
-from tokenyard_billing.bucket_leases import BucketLeases, LeaseLost
+from tokenyard_billing.apart import Apart
+from tokenyard_billing.bucket_leases import BucketLeases
 from tokenyard_billing.charging.batch import raise_alarms
 from tokenyard_billing.charging.decision import Finding
 from tokenyard_billing.charging.metrics import LedgerMetrics
@@ -24,33 +23,10 @@ from tokenyard_billing.invoicing.drafts import Drafts, draw, invoice_id, keep
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.changes import write_changes
 
-_LOG = logging.getLogger(__name__)
-
 INTERVAL_S = 2.0
 CLOSING_INTERVAL_S = 30.0
 BATCH = 100
 RETRY_MS = 60_000
-
-
-class _Apart:
-    """Keeps a failure of one organization from stopping the others; that another worker has the bucket is none."""
-
-    def __init__(self, organization: OrganizationId, work: str) -> None:
-        self._words = f"{work} of {organization}"
-        self.error: Exception | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
-        if isinstance(error, LeaseLost):
-            _LOG.info("%s are another worker's: %s", self._words, error)
-            return True
-        if isinstance(error, Exception):  # of any kind
-            _LOG.error("failed: %s", self._words, exc_info=error)
-            self.error = error
-            return True
-        return False
 
 
 class InvoiceDrafter:
@@ -77,7 +53,7 @@ class InvoiceDrafter:
         after = ""
         while due := await self._due(after):
             for organization, first in due:
-                with _Apart(organization, f"the invoices from {first} on") as apart:
+                with Apart(organization, f"the invoices from {first} on") as apart:
                     async with self.drawing(organization) as drafts:
                         await self.keep(drafts)
                 if apart.error:
@@ -162,7 +138,7 @@ class PeriodCloser:
         after = ""
         while due := await self._due(after):
             for one in due:
-                with _Apart(one.organization, f"the period {one.period}") as apart:
+                with Apart(one.organization, f"the period {one.period}") as apart:
                     await self.close(one)
                 if apart.error:
                     await self._put_off(one, apart.error)

@@ -10,7 +10,7 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.storage.database import Database
 from tokenyard.storage.paging import part_of_list
 from tokenyard_billing.invoice_tables import Invoice
-from tokenyard_billing.invoicing.store import InvoiceState, in_state
+from tokenyard_billing.invoicing.store import WHOLE, InvoiceState, in_state
 
 
 class InvoiceOperatorStore:
@@ -42,14 +42,12 @@ class InvoiceOperatorStore:
             if last is None and after is not None:
                 raise InvalidRequest(f"No such invoice: {after}", param="after")
             part = part_of_list(query, Invoice.period, Invoice.id, after=last, limit=limit)
-            return (await session.scalars(part)).all()
+            return (await session.scalars(part.options(selectinload(Invoice.credit_notes)))).all()
 
     async def invoice(self, identity: str) -> Invoice:
-        """Return an invoice with its lines and its settlement."""
+        """Return an invoice with all that belongs to it."""
         async with self._database.reading() as session:
-            found = await session.get(
-                Invoice, identity, options=[selectinload(Invoice.lines), selectinload(Invoice.settlement)]
-            )
+            found = await session.get(Invoice, identity, options=WHOLE)
         if found is None:
             raise NotFound(f"No such invoice: {identity}")
         return found

@@ -1,6 +1,6 @@
 """Ends open invoices: paid, void or uncollectible. Each is posted, and noted in the audit log."""
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.clock import Clock
@@ -8,7 +8,7 @@ from tokenyard.core.errors import Conflict, NotFound
 from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage.database import AuditLog, Database
-from tokenyard_billing.invoice_tables import Invoice, Settlement
+from tokenyard_billing.invoice_tables import CreditNote, Invoice, Settlement
 from tokenyard_billing.invoicing.closing import PAID
 from tokenyard_billing.invoicing.store import OPEN
 from tokenyard_billing.ledger import journal
@@ -27,7 +27,7 @@ class InvoiceSettlements:
         self._clock = clock
 
     async def pay(self, invoice: str, *, reference: str, idempotency_key: str, actor: ApiKeyId) -> None:
-        """Note that all that is due was paid. The same idempotency key again changes nothing.
+        """Note that all that is still due was paid. The same idempotency key again changes nothing.
 
         Raises:
             NotFound: no such invoice.
@@ -53,7 +53,8 @@ class InvoiceSettlements:
                 return
             if invoice.state != OPEN:
                 raise Conflict(f"The invoice {identity} is {invoice.state}; only an open one can become {state}.")
-            organization, due = OrganizationId(invoice.organization), NanoDollars(invoice.amount_due)
+            organization = OrganizationId(invoice.organization)
+            due = NanoDollars(invoice.amount_due - await _lowered(session, identity))
             posting = journal.invoice_settled(
                 organization, due, ACCOUNTS[state], reference=identity, reason=note, actor=actor
             )
@@ -84,3 +85,8 @@ async def _is_done(session: AsyncSession, invoice: str, state: str, key: str) ->
     """Tell whether this very payment was noted before."""
     found = await session.get(Settlement, invoice)
     return bool(key) and found is not None and (found.state, found.idempotency_key) == (state, key)
+
+
+async def _lowered(session: AsyncSession, invoice: str) -> int:
+    """Return what credit notes took from what an open invoice claims."""
+    return int(await session.scalar(select(func.sum(CreditNote.lowered)).where(CreditNote.invoice == invoice)) or 0)

@@ -17,6 +17,13 @@ PAST_DUE: Final = "past_due"
 InvoiceState = Literal["draft", "open", "past_due", "paid", "void", "uncollectible"]
 """Past due is what an open one is from `due_at_ms` on; nothing is written then."""
 
+WHOLE: Final = (
+    selectinload(Invoice.lines),
+    selectinload(Invoice.settlement),
+    selectinload(Invoice.credit_notes),
+)
+"""Load an invoice with all that is shown of it."""
+
 
 def in_state(state: InvoiceState, now_ms: int) -> ColumnElement[bool]:
     """Tell of an invoice whether it is shown in `state` at a moment."""
@@ -52,8 +59,7 @@ class InvoiceStore:
             if state is not None:
                 query = query.where(in_state(state, now_ms))
             part = part_of_list(query, Invoice.period, Invoice.id, after=last, limit=limit)
-            whole = selectinload(Invoice.lines), selectinload(Invoice.settlement)
-            return (await session.scalars(part.options(*whole))).all()
+            return (await session.scalars(part.options(*WHOLE))).all()
 
     async def periods(
         self, organization: OrganizationId, *, after: str | None = None, limit: int

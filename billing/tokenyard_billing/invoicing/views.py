@@ -1,12 +1,13 @@
 """Invoices as the API shows them."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator, field_validator, model_validator
 
 from tokenyard.core.money import to_dollars
 from tokenyard.web.pages import Identified
-from tokenyard_billing.invoice_tables import BillingPeriod, Invoice
+from tokenyard_billing.invoice_tables import BillingPeriod, CreditNote, Invoice
 from tokenyard_billing.invoicing.store import OPEN, PAST_DUE, InvoiceState
 from tokenyard_billing.pricing.prices import Unit, unit_of
 from tokenyard_billing.views import Dollars, View, of
@@ -57,6 +58,7 @@ class SettlementView(View):
 class InvoiceHead(View, Identified):
     """An invoice without its lines. `total` = `credit_applied` + `amount_due`, as of `drafted_at_ms`.
 
+    `amount_remaining` is what is still to be paid of an open one: credit notes may have lowered it.
     A draft changes with each charge; then it is open, and one of past_due, paid, void and uncollectible. Its number
     and what comes after are null in a draft. The period is from `period_start_ms` until before `period_end_ms`.
     """
@@ -72,10 +74,12 @@ class InvoiceHead(View, Identified):
     total: int
     credit_applied: int
     amount_due: int
+    amount_remaining: int
     drafted_at_ms: int
     total_dollars: Annotated[Dollars, of("total")]
     credit_applied_dollars: Annotated[Dollars, of("credit_applied")]
     amount_due_dollars: Annotated[Dollars, of("amount_due")]
+    amount_remaining_dollars: Annotated[Dollars, of("amount_remaining")]
     number: str | None
     issuer: str | None
     issued_at_ms: int | None
@@ -95,6 +99,12 @@ class InvoiceView(InvoiceHead):
 
     lines: list[InvoiceLineView]
     settlement: SettlementView | None
+    credit_notes: list[str]
+
+    @field_validator("credit_notes", mode="before")
+    @classmethod
+    def _ids(cls, notes: Sequence[CreditNote]) -> list[str]:
+        return sorted(note.id for note in notes if note.issued_at_ms is not None)
 
 
 class PeriodView(View, Identified):

@@ -17,6 +17,7 @@ from tokenyard_billing.tables import Account, Balance, Entry, Transaction
 CORRECTION = "correction"
 INVOICE = "invoice"
 SETTLEMENT = "settle_invoice"
+CREDIT_NOTE = "credit_note"
 _HEAD = ("organization", "template", "reference", "reason", "actor")
 
 
@@ -109,6 +110,22 @@ def invoice_settled(
     """Let an invoice claim nothing any more: it was paid, is void or is written off."""
     entries = ((AccountName.RECEIVABLE, +due), (into, -due))
     return Posting(organization, SETTLEMENT, reference, entries, reason, actor)
+
+
+def charges_corrected(
+    organization: OrganizationId, difference: NanoDollars, *, reference: str, reason: str, actor: str
+) -> Posting:
+    """Change what the charges of a correction come to by `difference`, which is below 0 where they cost less now."""
+    entries = ((AccountName.WALLET, -difference), (AccountName.REVENUE, +difference))
+    return Posting(organization, "correct_charges", reference, entries, reason, actor)
+
+
+def credit_note_issued(
+    organization: OrganizationId, lowered: NanoDollars, account: AccountName, *, reference: str, reason: str, actor: str
+) -> Posting:
+    """Let an invoice claim less, or have let go of less: what was taken back of its charges is not credit."""
+    entries = ((AccountName.WALLET, -lowered), (account, +lowered))
+    return Posting(organization, CREDIT_NOTE, reference, entries, reason, actor)
 
 
 async def post(session: AsyncSession, postings: Sequence[Posting], at_ms: int) -> list[str]:

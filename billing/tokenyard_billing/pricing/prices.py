@@ -74,6 +74,17 @@ class PriceList:
         except (KeyError, InexactAmount):
             raise UnknownPrice(f"no rate card has the price {price!r}") from None
 
+    def on_card(self, price: str, version: str) -> Price:
+        """Return what stands on the card `version` for the price with an id: of the same model and multiplier.
+
+        Raises:
+            UnknownPrice: neither is known, or the card has no price of the model.
+        """
+        own = max((card.version for card in self.cards if price.startswith(f"{card.version}/")), key=len, default=None)
+        if own is None:
+            raise UnknownPrice(f"no rate card of the price {price!r} is known")
+        return self.by_id(f"{version}{price.removeprefix(own)}")
+
     def _in_force(self, at_ms: int) -> int:
         self._check_read()
         return bisect_right(self._starts_ms, at_ms) - 1

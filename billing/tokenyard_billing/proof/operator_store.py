@@ -16,6 +16,7 @@ from tokenyard.metering.stream import FIELD
 from tokenyard.storage.database import Database
 from tokenyard.storage.paging import part_of_list
 from tokenyard_billing.charging.reports import Report, ReportWitness, load_reports
+from tokenyard_billing.corrections.selection import reversal_of, versions
 from tokenyard_billing.invoicing.drafts import invoice_id
 from tokenyard_billing.tables import Alarm, Charge, DeadLetter, OpenRequest, Reservation, Transaction, Waste
 
@@ -35,11 +36,15 @@ class AttemptStory(msgspec.Struct, frozen=True):
 
 
 class RequestStory(msgspec.Struct, frozen=True):
-    """All that is known of a request or a training job. `journal` posted its charge or moved its reservation."""
+    """All that is known of a request or a training job. `journal` posted its charges or moved its reservation.
+
+    `corrections` are the charges that undid one, or took its place.
+    """
 
     id: str
     attempts: Sequence[AttemptStory]
     charge: Charge | None
+    corrections: Sequence[Charge]
     waiting: OpenRequest | None
     reservation: Reservation | None
     journal: Sequence[Transaction]
@@ -69,6 +74,7 @@ class BillingOperatorStore:
             reservation = await session.get(Reservation, key)
             if not reports and charge is None and reservation is None:
                 raise NotFound(f"No request {key}: it was never admitted, or its usage has not arrived yet.")
+            corrections = await _corrections(session, key)
             attempts = sorted({report.attempt for report in reports})
             waste = {row.attempt: row for row in await session.scalars(select(Waste).where(Waste.request == key))}
             alarms = await session.scalars(select(Alarm).where(Alarm.subject.in_([key, *attempts])))
@@ -76,9 +82,10 @@ class BillingOperatorStore:
                 key,
                 [_attempt(attempt, reports, charge, waste.get(attempt)) for attempt in attempts],
                 charge,
+                corrections,
                 await session.get(OpenRequest, key),
                 reservation,
-                await _journal(session, charge, key),
+                await _journal(session, [charge, *corrections] if charge else [], key),
                 alarms.all(),
             )
 
@@ -116,9 +123,16 @@ def _attempt(attempt: AttemptId, reports: Sequence[Report], charge: Charge | Non
     )
 
 
-async def _journal(session: AsyncSession, charge: Charge | None, key: str) -> Sequence[Transaction]:
+async def _corrections(session: AsyncSession, key: str) -> Sequence[Charge]:
+    keys = versions(key)
+    wanted = Charge.charge_key.in_([*keys[1:], *map(reversal_of, keys)])
+    query = select(Charge).where(wanted).order_by(Charge.charged_at_ms, Charge.reverses.is_(None), Charge.charge_key)
+    return (await session.scalars(query)).all()
+
+
+async def _journal(session: AsyncSession, charges: Sequence[Charge], key: str) -> Sequence[Transaction]:
     wanted = (Transaction.reference == key) & Transaction.template.in_(("reserve", "close_reservation"))
-    if charge is not None and charge.transaction is not None:
-        wanted |= Transaction.id == charge.transaction  # it posted other charges of its batch too
+    # They posted other charges of their batches too.
+    wanted |= Transaction.id.in_({charge.transaction for charge in charges} - {None})
     query = select(Transaction).where(wanted).options(selectinload(Transaction.entries))
     return (await session.scalars(query.order_by(Transaction.posted_at_ms))).all()

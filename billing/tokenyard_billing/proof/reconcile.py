@@ -13,6 +13,7 @@ from tokenyard.storage.redis import RedisRun, current_run
 from tokenyard_billing.ports import LiveBudgetReader, UnfinishedJobs
 from tokenyard_billing.proof.checks.books import check_charges, check_hourly_usage, check_journal
 from tokenyard_billing.proof.checks.comparison import noted
+from tokenyard_billing.proof.checks.credit_notes import check_credit_notes
 from tokenyard_billing.proof.checks.invoices import check_invoices
 from tokenyard_billing.proof.checks.issued_invoices import check_issued_invoices
 from tokenyard_billing.proof.checks.messages import check_messages
@@ -27,7 +28,7 @@ HOLD_GRACE_S = 60.0
 STATEMENT_TIMEOUT_S = 600.0  # each of them reads whole tables
 _OF_SQL_ALONE = (
     *(check_journal, check_charges, check_hourly_usage),
-    *(check_spending, check_invoices, check_issued_invoices),
+    *(check_spending, check_invoices, check_issued_invoices, check_credit_notes),
 )
 
 

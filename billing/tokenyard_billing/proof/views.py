@@ -94,7 +94,10 @@ class AttemptView(View):
 
 
 class ChargeView(View):
-    """The charge; `rule` is the row of the charge table that decided."""
+    """A charge; `rule` is the row of the charge table that decided, or that a correction made it.
+
+    What is `reversed` is below 0, and undoes an earlier one; `credit_note` has it where that was billed.
+    """
 
     organization: str
     project: str
@@ -121,6 +124,8 @@ class ChargeView(View):
     charged_at_ms: int
     period: str
     transaction: str | None
+    correction: str | None
+    credit_note: str | None
 
 
 class WaitingView(View):
@@ -174,6 +179,7 @@ class RequestView(View):
     state: Literal["charged", "waiting", "reserved"]
     attempts: list[AttemptView]
     charge: ChargeView | None
+    corrections: list[ChargeView]
     waiting: WaitingView | None
     reservation: ReservationView | None
     journal: list[TransactionView]

@@ -76,6 +76,7 @@ def _closing_terms(settings: Settings) -> ClosingTerms:
         payment_ms=settings.payment_days * DAY_MS,
         issuer=settings.invoice_issuer,
         prefix=settings.invoice_prefix,
+        credit_note_prefix=settings.credit_note_prefix,
     )
 
 

@@ -9,6 +9,7 @@ from tokenyard.cli.keys import keys
 from tokenyard.cli.models import models
 from tokenyard.cli.money.books import invoices
 from tokenyard.cli.money.commands import credit, money_commands
+from tokenyard.cli.money.corrections import corrections, credit_notes
 from tokenyard.cli.money.documents import document_commands
 from tokenyard.cli.money.prices import prices
 from tokenyard.cli.organizations import organizations, plans, projects
@@ -37,6 +38,8 @@ app.add_typer(jobs, name="jobs")
 app.add_typer(recipes, name="recipe")
 app.add_typer(credit, name="credit")
 app.add_typer(invoices, name="invoices")
+app.add_typer(corrections, name="corrections")
+app.add_typer(credit_notes, name="credit-notes")
 money_commands(app)
 document_commands(app, organizations, invoices)
 eval_command(app)

@@ -191,6 +191,17 @@ def test_who_bills_whom(acme: dict[str, Any], tmp_path: Path) -> None:
     assert "No such invoice" in run("invoices", "pdf", "inv_none", "-o", file, expect=4).stderr
 
 
+def test_corrections(acme: dict[str, Any]) -> None:
+    apply = ("corrections", "apply", "acme-corp")
+    assert "Nothing would change" in run(*apply, "--period", "2026-01", "--preview").output
+    assert answer(*apply, "--period", "2026-01", "--card", "2026-01-01", "--preview")["charges"] == 0
+    assert "Say why" in run(*apply, "--period", "2026-01", expect=1).stderr
+    assert "Nothing would change" in run(*apply, "--period", "2026-01", "--reason", "x", expect=1).stderr
+    assert "Say which charges" in run(*apply, "--model", "m", "--reason", "x", expect=1).stderr
+    assert answer("corrections", "list", "--organization", "acme-corp") == []
+    assert answer("credit-notes", "list") == []
+
+
 def test_prices_are_published_from_a_file(acme: dict[str, Any], tmp_path: Path) -> None:
     start_ms = round(time.time() * 1000) + 86_400_000
     file = str(write_file(tmp_path, stated("next", start_ms)))

@@ -221,6 +221,10 @@ class MoneyMachine(RuleBasedStateMachine):
     def settle_invoice(self, worker: int, which: int, way: str, plan: Plan | None) -> None:
         self._do(self.actions.settle_invoice(self.stand.workers[worker], which, way, plan=plan))
 
+    @rule(tenant=PAIR, worker=PAIR, card=st.sampled_from([None, "cheap"]), plan=PLANS)
+    def correct(self, tenant: int, worker: int, card: str | None, plan: Plan | None) -> None:
+        self._do(self.actions.correct(self._tenant(tenant), self.stand.workers[worker], card, plan=plan))
+
     @rule(worker=PAIR, tidy=st.booleans(), plan=PLANS)
     def carry_or_tidy(self, worker: int, tidy: bool, plan: Plan | None) -> None:
         work = self.actions.tidy if tidy else self.actions.carry

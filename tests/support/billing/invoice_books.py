@@ -1,16 +1,30 @@
 """A worker's invoices at a clock that is moved by hand, and what changes them."""
 
+from typing import Any
+
 from redis.asyncio import Redis
 from sqlalchemy import update
 
 from support.billing.stand import ACME, MARCH_MS, budget_outbox, claims, rows, send, settled, usage, worker
 from support.fakes.clock import FrozenClock
-from tokenyard.core.ids import OrganizationId, new_request_id
+from support.fakes.rate_cards import SHIPPED_CARDS, rate_card
+from tokenyard.core.ids import ApiKeyId, OrganizationId, new_request_id
 from tokenyard.core.money import NanoDollars
+from tokenyard.core.usage import TokenUsage
 from tokenyard.storage.database import Database
-from tokenyard_billing.invoice_tables import Invoice, StaleInvoice
+from tokenyard.tenancy.store import record
+from tokenyard_billing.corrections.operator_store import CorrectionOperatorStore
+from tokenyard_billing.corrections.selection import Scope
+from tokenyard_billing.invoice_tables import Correction, Invoice, StaleInvoice
+from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.tables import BucketLease
 from tokenyard_billing.wallets.store import Wallet
+
+YEAR_2100_MS = 4_102_444_800_000
+CHEAP = rate_card("cheap", YEAR_2100_MS, output="0.20")
+DEAR = rate_card("dear", YEAR_2100_MS + 1, output="0.80")
+"""Cards that are not in force: half and twice the shipped card's 400 nano-dollars for a token of output."""
+OPERATOR = ApiKeyId("key_operator")
 
 
 class InvoiceBooks:
@@ -20,7 +34,9 @@ class InvoiceBooks:
         self.database = database
         self.redis = redis
         self.clock = FrozenClock(MARCH_MS / 1000)
-        self.worker = worker(database, redis, clock=self.clock)
+        prices = PriceList((*SHIPPED_CARDS, CHEAP, DEAR))
+        self.worker = worker(database, redis, clock=self.clock, prices=prices)
+        self.corrections = CorrectionOperatorStore(database, prices, record, self.clock)
         self.wallet = Wallet(database, budget_outbox(database, redis, self.clock), self.clock)
 
     async def grant(self, amount: int, organization: OrganizationId = ACME, *, key: str | None = None) -> None:
@@ -33,6 +49,19 @@ class InvoiceBooks:
         made = claims(new_request_id(), organization=organization, admitted_at_ms=at_ms)
         await send(self.redis, settled(made, usage(amount // 100, 0)))
         await self.worker.consumer.step()
+
+    async def spend(self, request: str, count: TokenUsage, *, at_ms: int = MARCH_MS) -> None:
+        """Charge a request of a known id."""
+        await send(self.redis, settled(claims(request, admitted_at_ms=at_ms), count))
+        await self.worker.consumer.step()
+
+    async def correct(self, card: str | None = None, *, once: str | None = None, **scope: Any) -> Correction:
+        """Ask for a correction, and let the worker apply it."""
+        asked = await self.corrections.request(
+            ACME, Scope(**scope), card, reason="wrong", actor=OPERATOR, idempotency_key=once or new_request_id()
+        )
+        await self.worker.corrections.step()
+        return await self.corrections.correction(asked.id)
 
     async def draft(self) -> None:
         await self.worker.drafter.step()

@@ -60,7 +60,7 @@ KEY = ApiKeyId("key_1")
 MARCH_MS = 1_772_500_000_000  # 2026-03-03
 WAIT_MS = 60_000
 PRICES = PriceList(SHIPPED_CARDS)
-TERMS = ClosingTerms(DAY_MS, 30 * DAY_MS, "tokenyard", "INV")
+TERMS = ClosingTerms(DAY_MS, 30 * DAY_MS, "tokenyard", "INV", "CN")
 RATE = PRICES.by_id(PRICE)
 
 

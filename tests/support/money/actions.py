@@ -16,7 +16,7 @@ from support.money.stand import MoneyStand
 from tokenyard.core.admission import AdmissionRequest, PrincipalOutdated
 from tokenyard.core.budgets import budgets_of
 from tokenyard.core.clock import SystemClock
-from tokenyard.core.errors import BudgetInUse, Conflict, QuotaExceeded, Unavailable
+from tokenyard.core.errors import BudgetInUse, Conflict, InvalidRequest, QuotaExceeded, Unavailable
 from tokenyard.core.ids import AdapterId, ApiKeyId, AttemptId, JobId
 from tokenyard.core.money import NanoDollars, worst_case_cost
 from tokenyard.core.principal import Principal
@@ -35,6 +35,7 @@ from tokenyard.metering.stream import USAGE_TOPIC
 from tokenyard.storage.transactional_outbox import write_message
 from tokenyard_billing.bucket_leases import LeaseLost
 from tokenyard_billing.charging.consumer import RETRY_MS
+from tokenyard_billing.corrections.selection import Scope
 from tokenyard_billing.invoice_tables import Invoice
 
 REFUSED = (QuotaExceeded, BudgetInUse)
@@ -238,6 +239,25 @@ class MoneyActions:
                 await worker.settlements.pay(invoice, reference="bank", idempotency_key=invoice, actor=by)
 
         await self._run(worker, settle, _nothing, plan, Conflict)
+
+    async def correct(
+        self, tenant: Tenant, worker: WorkerProcess, card: str | None, *, plan: Plan | None = None
+    ) -> None:
+        """All that a tenant used so far is taken back, or rated anew by a card."""
+        once = f"correction {self._number()}"
+
+        async def correct() -> None:
+            await worker.corrections.request(
+                tenant.organization,
+                Scope(since_ms=0),
+                card,
+                reason="wrong",
+                actor=ApiKeyId("key_operator"),
+                idempotency_key=once,
+            )
+            await worker.billing.corrections.step()
+
+        await self._run(worker, correct, _nothing, plan, InvalidRequest)
 
     async def carry(self, worker: WorkerProcess, *, plan: Plan | None = None) -> None:
         self.stand.clock.advance(1)

@@ -25,7 +25,7 @@ from tokenyard.limits.holds import SETTLED
 from tokenyard.metering.events import AdapterHosted, Outcome, StorageHeld
 from tokenyard.storage.database import Base
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
-from tokenyard_billing.invoice_tables import Invoice
+from tokenyard_billing.invoice_tables import CreditNote, Invoice
 from tokenyard_billing.tables import Balance, Charge, CreditGrant, Entry, Reservation
 from tokenyard_billing.wallets.budgets import SqlBudgets
 
@@ -126,7 +126,7 @@ class MoneyBooks:
         async with self.stand.database.reading() as session:
             names = [tenant.organization for tenant in self.told.tenants]
             found = await session.scalars(select(Charge).where(Charge.organization.in_(names)))
-            rows = {row.charge_key: row for row in found}
+            rows = {row.charge_key: row for row in found if row.correction is None}
             sums = await session.scalars(select(func.sum(Entry.amount)).group_by(Entry.transaction))
             assert set(sums.all()) <= {0}
         for one in self.told.requests.values():
@@ -185,21 +185,29 @@ class MoneyBooks:
     async def _check_invoices(self) -> None:
         """Whatever closed in between, each charge is billed once, and what is owed stands in one account."""
         for worker in self.stand.workers:
+            await worker.billing.corrections.step()
             await worker.billing.drafter.step()
         async with self.stand.database.reading() as session:
             charges = (await session.scalars(select(Charge))).all()
             invoices = (await session.scalars(select(Invoice))).all()
+            notes = (await session.scalars(select(CreditNote))).all()
             sums = select(Balance.organization, Balance.account, Balance.amount)
             accounts = {(owner, name): amount for owner, name, amount in await session.execute(sums)}
         for tenant in self.told.tenants:
             owner = tenant.organization
             bills = [one for one in invoices if one.organization == owner]
+            taken_back = [one for one in notes if one.organization == owner]
             used = sum(one.amount for one in charges if one.organization == owner)
-            assert sum(one.total for one in bills) == used == accounts.get((owner, "revenue"), 0)
-            due = {state: sum(one.amount_due for one in bills if one.state == state) for state in _DUE}
+            billed = sum(one.total for one in bills) - sum(one.total for one in taken_back)
+            assert billed == used == accounts.get((owner, "revenue"), 0)
+            lowered = {bill.id: sum(one.lowered for one in taken_back if one.invoice == bill.id) for bill in bills}
+            due = {
+                state: sum(one.amount_due - lowered[one.id] for one in bills if one.state == state) for state in _DUE
+            }
             assert {state: -accounts.get((owner, name), 0) for state, name in _DUE.items()} == due
-        numbers = sorted(one.sequence for one in invoices if one.sequence is not None)
-        assert numbers == list(range(1, len(numbers) + 1))
+        for documents in (invoices, notes):
+            numbers = sorted(one.sequence for one in documents if one.sequence is not None)
+            assert numbers == list(range(1, len(numbers) + 1))
 
     async def _check_redis_equals_sql(self) -> None:
         """I6."""

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import QueuePool
 
 from support.fakes.clock import FrozenClock
-from support.fakes.rate_cards import HOSTING_CARDS
+from support.fakes.rate_cards import HOSTING_CARDS, rate_card
 from support.money.faults import Fault, FragileDatabase, FragileRedis, Plan, Steps
 from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.principal import Limits, Principal
@@ -27,6 +27,7 @@ from tokenyard.tenancy.changes import TenancyCarrier
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.store import TenancyStore, record
 from tokenyard_billing.charging.metrics import LedgerMetrics
+from tokenyard_billing.corrections.operator_store import CorrectionOperatorStore
 from tokenyard_billing.invoicing.closing import ClosingTerms
 from tokenyard_billing.invoicing.settling import InvoiceSettlements
 from tokenyard_billing.loops import BillingWorker
@@ -236,6 +237,11 @@ class ReplicaProcess(MoneyProcess):
         self.outbox._spool._end_file()
 
 
+CHEAP = rate_card("cheap", 4_102_444_800_000, output="0.20")
+"""By which charges are rated anew; it starts in the year 2100."""
+PRICES = PriceList((*HOSTING_CARDS, CHEAP))
+
+
 class WorkerProcess(MoneyProcess):
     """Brings usage into the ledger, and tidies up after the others. No two workers ever have the same `name`."""
 
@@ -247,7 +253,7 @@ class WorkerProcess(MoneyProcess):
             name=name,
             database=self.database,
             redis=self.redis,
-            prices=PriceList(HOSTING_CARDS),
+            prices=PRICES,
             plans=TenancyOperatorStore(self.database, around.clock),
             outbox=self.outbox,
             live=RedisBudgets(self.redis),
@@ -257,9 +263,10 @@ class WorkerProcess(MoneyProcess):
             lease_ms=LEASE_MS,
             renewal_ms=0,
             # Closed while it runs: everything then comes late.
-            terms=ClosingTerms(-32 * DAY_MS, 30 * DAY_MS, "tokenyard", "INV"),
+            terms=ClosingTerms(-32 * DAY_MS, 30 * DAY_MS, "tokenyard", "INV", "CN"),
             audit=record,
         )
+        self.corrections = CorrectionOperatorStore(self.database, PRICES, record, around.clock)
         self.settlements = InvoiceSettlements(self.database, record, around.clock)
         self.sweeper = Sweeper(self.redis, renewal_ms=0, before=self.outbox.step)
         self.reservations = _reservations(self, self.outbox, around)

@@ -2,7 +2,8 @@
 
 from tokenyard.cli.money.commands import reconciliation_text
 from tokenyard.cli.output import described, details, dollars, moment, table
-from tokenyard.clients.platform_api.shapes import OrganizationInfo, ReconciliationInfo
+from tokenyard.clients.platform_api.proof_shapes import ReconciliationInfo
+from tokenyard.clients.platform_api.shapes import OrganizationInfo
 
 
 def test_a_table_is_aligned_numbers_to_the_right() -> None:

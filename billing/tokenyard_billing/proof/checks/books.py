@@ -71,7 +71,7 @@ async def check_hourly_usage(session: AsyncSession) -> list[Difference]:
     charges = select(
         *(getattr(Charge, name) for name in key),
         (Charge.admitted_at_ms // HOUR_MS * HOUR_MS).label("hour_ms"),
-        case((Charge.kind.in_(NO_REQUESTS), 0), else_=1).label("requests"),
+        case((Charge.kind.in_(NO_REQUESTS), 0), (Charge.reverses.is_not(None), -1), else_=1).label("requests"),
         *used,
     ).where(or_(*(column != 0 for column in used)))
     hours = select(*(getattr(HourlyUsage, name) for name in (*key, "hour_ms", "requests", *amounts)))

@@ -4,7 +4,7 @@ from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select, uni
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
-from tokenyard_billing.invoice_tables import Invoice, InvoiceLine, StaleInvoice
+from tokenyard_billing.invoice_tables import CreditNote, Invoice, InvoiceLine, StaleInvoice
 from tokenyard_billing.invoicing.drafts import DRAFT
 from tokenyard_billing.ledger.journal import AccountName
 from tokenyard_billing.proof.checks.comparison import EXAMPLES, Side, broken, compare
@@ -49,7 +49,10 @@ async def _charges(session: AsyncSession) -> list[Difference]:
     line = InvoiceLine.usage_period, InvoiceLine.model, InvoiceLine.price, InvoiceLine.amount
     billed = select(Invoice.id, *line).join(InvoiceLine, InvoiceLine.invoice == Invoice.id)
     charged = select(Invoice.id, Charge.period, Charge.model, Charge.price, Charge.amount).join(
-        Charge, (Charge.organization == Invoice.organization) & (Charge.billed_in == Invoice.period)
+        Charge,
+        (Charge.organization == Invoice.organization)
+        & (Charge.billed_in == Invoice.period)
+        & Charge.credit_note.is_(None),
     )
     drawn = or_(Invoice.state != DRAFT, ~_on_its_way(Invoice.organization, Invoice.period))
     sides = Side("charges", charged.where(drawn)), Side("lines", billed.where(drawn))
@@ -76,10 +79,13 @@ async def _credit(session: AsyncSession) -> list[Difference]:
         CreditGrant.organization == Invoice.organization,
         CreditGrant.granted_at_ms < Invoice.period_end_ms,
     )
+    taken_back = select(func.coalesce(func.sum(CreditNote.credited), 0)).where(
+        CreditNote.organization == Invoice.organization, CreditNote.issued_at_ms < Invoice.period_end_ms
+    )
     applied = select(func.sum(other.credit_applied)).where(
         other.organization == Invoice.organization, other.period <= Invoice.period
     )
-    left = granted.scalar_subquery() - applied.scalar_subquery()
+    left = granted.scalar_subquery() + taken_back.scalar_subquery() - applied.scalar_subquery()
     wrong = or_(left < 0, and_(left > 0, Invoice.amount_due > 0, Invoice.state == DRAFT))
     query = select(Invoice.id, left, Invoice.amount_due).where(
         wrong, ~_on_its_way(Invoice.organization, Invoice.period)
@@ -93,12 +99,14 @@ async def _credit(session: AsyncSession) -> list[Difference]:
 async def _ledger(session: AsyncSession) -> list[Difference]:
     """Credit left - amounts due = wallet + reserved, of each organization none of whose invoices is to be drawn.
 
-    What an issued invoice claims the wallet owes no more.
+    What an issued invoice claims the wallet owes no more; what a credit note takes back is credit until it is issued.
     """
+    taken_back = case((CreditNote.issued_at_ms.is_(None), CreditNote.total), else_=CreditNote.credited)
     owed = case((Invoice.state == DRAFT, Invoice.amount_due), else_=0)
     due = Invoice.organization, (-Invoice.credit_applied - owed).label("amount")
     bills = union_all(
         select(CreditGrant.organization, CreditGrant.amount).where(~_marked(CreditGrant.organization)),
+        select(CreditNote.organization, taken_back).where(~_marked(CreditNote.organization)),
         select(*due).where(~_marked(Invoice.organization)),
     )
     ledger = select(Balance.organization, Balance.amount).where(

@@ -1,9 +1,16 @@
 """Issued invoices: each is of a closed period, stands in the journal as it is, and has the next number."""
 
-from sqlalchemy import and_, case, exists, func, or_, select
+from sqlalchemy import and_, case, exists, func, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tokenyard_billing.invoice_tables import BillingPeriod, Invoice, InvoiceNumbers, Settlement
+from tokenyard_billing.invoice_tables import (
+    BillingPeriod,
+    CreditNote,
+    CreditNoteNumbers,
+    Invoice,
+    InvoiceNumbers,
+    Settlement,
+)
 from tokenyard_billing.invoicing.drafts import DRAFT
 from tokenyard_billing.invoicing.settling import ACCOUNTS
 from tokenyard_billing.invoicing.store import OPEN
@@ -12,10 +19,21 @@ from tokenyard_billing.proof.checks.comparison import EXAMPLES, Side, broken, co
 from tokenyard_billing.proof.views import Difference
 from tokenyard_billing.tables import Entry, Transaction
 
+_LOWERING = (
+    CreditNote,
+    (CreditNote.invoice == Invoice.id) & (CreditNote.lowered_account == AccountName.RECEIVABLE.value),
+)
+"""Credit notes that took something from what an invoice claims, while it was open."""
+
 
 async def check_issued_invoices(session: AsyncSession) -> list[Difference]:
     """Of every closed period: invoice = journal; that invoice = charges is checked where drafts are."""
-    return [*await _states(session), *await _journal(session), *await _settlements(session), *await _numbers(session)]
+    return [
+        *await _states(session),
+        *await _journal(session),
+        *await _settlements(session),
+        *await check_numbers(session, "invoice_numbers_gap", Invoice, InvoiceNumbers),
+    ]
 
 
 async def _states(session: AsyncSession) -> list[Difference]:
@@ -46,15 +64,21 @@ async def _journal(session: AsyncSession) -> list[Difference]:
         .where(Entry.account == AccountName.RECEIVABLE, Transaction.template == INVOICE)
     )
     found = await compare(session, "invoice_not_journal", Side("invoice", claimed), Side("journal", posted))
-    left = select(Invoice.organization, Invoice.amount_due).where(Invoice.state == OPEN)
+    left = union_all(
+        select(Invoice.organization, Invoice.amount_due).where(Invoice.state == OPEN),
+        select(Invoice.organization, -CreditNote.lowered).join(*_LOWERING).where(Invoice.state == OPEN),
+    )
     receivable = select(Entry.organization, -Entry.amount).where(Entry.account == AccountName.RECEIVABLE)
     sides = Side("open invoices", left), Side("journal", receivable)
     return found + await compare(session, "open_invoices_not_receivable", *sides)
 
 
 async def _settlements(session: AsyncSession) -> list[Difference]:
-    """Every settled invoice that had something due says how it was, and that was posted to its own account."""
-    ended = select(Invoice.id, Invoice.state, Invoice.amount_due).where(Invoice.state.in_(ACCOUNTS))
+    """Every settled invoice that had something left to pay says how it ended; that was posted to its own account."""
+    ended = union_all(
+        select(Invoice.id, Invoice.state, Invoice.amount_due).where(Invoice.state.in_(ACCOUNTS)),
+        select(Invoice.id, Invoice.state, -CreditNote.lowered).join(*_LOWERING).where(Invoice.state.in_(ACCOUNTS)),
+    )
     said = select(Settlement.invoice, Settlement.state, Settlement.amount)
     sides = Side("invoice", ended), Side("settlement", said)
     found = await compare(session, "settlement_not_invoice", *sides, keys=2)
@@ -69,19 +93,22 @@ async def _settlements(session: AsyncSession) -> list[Difference]:
     return found + await compare(session, "settlement_not_journal", *sides, keys=2)
 
 
-async def _numbers(session: AsyncSession) -> list[Difference]:
+async def check_numbers(
+    session: AsyncSession,
+    name: str,
+    document: type[Invoice | CreditNote],
+    numbers: type[InvoiceNumbers | CreditNoteNumbers],
+) -> list[Difference]:
     """The numbers of an issuer are 1 to the last that was given: none is there twice, as SQL itself forbids that."""
-    numbers = func.count(), func.max(Invoice.sequence)
-    given = select(Invoice.issuer, *numbers).where(Invoice.issuer.is_not(None)).group_by(Invoice.issuer)
+    of_issuer = func.count(), func.max(document.sequence)
+    given = select(document.issuer, *of_issuer).where(document.issuer.is_not(None)).group_by(document.issuer)
     found = {str(issuer): (count, highest) for issuer, count, highest in await session.execute(given)}
-    last = {one.issuer: one.last for one in await session.scalars(select(InvoiceNumbers))}
+    last = {issuer: counted for issuer, counted in await session.execute(select(numbers.issuer, numbers.last))}
     uneven = [
         (issuer, *found.get(issuer, (0, 0)), last.get(issuer, 0)) for issuer in sorted(found.keys() | last.keys())
     ]
     return [
-        broken(
-            "invoice_numbers_gap", issuer, f"{count} invoices, the highest number {highest}, the last given {counted}"
-        )
+        broken(name, issuer, f"{count} issued, the highest number {highest}, the last given {counted}")
         for issuer, count, highest, counted in uneven
         if not count == highest == counted
     ]

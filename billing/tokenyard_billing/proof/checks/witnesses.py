@@ -23,7 +23,8 @@ async def check_witnesses(session: AsyncSession) -> tuple[TokenSums, list[Differ
     named = _named()
     parts: dict[str, _Tokens] = {
         "reported": select(UsageReport.attempt, UsageReport.organization, _SAID).where(_REPLICA),
-        "charged": select(Charge.charge_key, Charge.organization, _BILLED),
+        # A correction changes what is paid, and not what was used.
+        "charged": select(Charge.charge_key, Charge.organization, _BILLED).where(Charge.correction.is_(None)),
         "waste": select(Waste.attempt, Waste.organization, _WASTED),
         **named,
     }

@@ -11,13 +11,8 @@ from tokenyard.cli.command import CommandFailed, CommandRun, platform_command
 from tokenyard.cli.money.books import trial_balance
 from tokenyard.cli.money.request_report import request_report
 from tokenyard.cli.output import CommandOutput, details, dollars, moment_ms, table
-from tokenyard.clients.platform_api.shapes import (
-    InvoiceInfo,
-    InvoiceLineInfo,
-    OrganizationInfo,
-    ReconciliationInfo,
-    UsageInfo,
-)
+from tokenyard.clients.platform_api.proof_shapes import ReconciliationInfo
+from tokenyard.clients.platform_api.shapes import InvoiceInfo, InvoiceLineInfo, OrganizationInfo, UsageInfo
 from tokenyard.core.money import InexactAmount, from_dollars
 
 credit = typer.Typer(help="Prepaid credit.", no_args_is_help=True)

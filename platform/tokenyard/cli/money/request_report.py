@@ -1,7 +1,7 @@
 """All that is known of a request or a training job, for a person to read."""
 
 from tokenyard.cli.output import dollars, moment_ms, table
-from tokenyard.clients.platform_api.shapes import RequestInfo
+from tokenyard.clients.platform_api.proof_shapes import RequestInfo
 
 _REPORTS = ("ATTEMPT", "WITNESS", "OUTCOME", "INPUT", "CACHED", "OUTPUT", "AT", "REPLICA")
 _ENTRIES = ("TRANSACTION", "ACCOUNT", "AMOUNT", "POSTED")
@@ -54,4 +54,9 @@ def _charge(found: RequestInfo) -> str:
     ]
     if charge.trained_tokens:
         lines.append(f"  {charge.trained_tokens} trained tokens")
+    lines += [
+        f"  {moment_ms(one.charged_at_ms)} {one.rule}: {dollars(one.amount)} by {one.price}"
+        + (f", on the credit note {one.credit_note}" if one.credit_note else "")
+        for one in found.corrections
+    ]
     return "\n".join(lines)

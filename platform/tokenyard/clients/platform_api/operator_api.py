@@ -4,9 +4,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from urllib.parse import quote
 
 from tokenyard.clients.platform_api.connection import ApiCaller, Body
+from tokenyard.clients.platform_api.correction_shapes import CorrectionInfo, CreditNoteInfo, PreviewInfo
 from tokenyard.clients.platform_api.party_shapes import PartyInfo
+from tokenyard.clients.platform_api.proof_shapes import AlarmInfo, ReconciliationInfo, RequestInfo
 from tokenyard.clients.platform_api.shapes import (
-    AlarmInfo,
     ApiObject,
     BalanceInfo,
     EventInfo,
@@ -25,8 +26,6 @@ from tokenyard.clients.platform_api.shapes import (
     ProjectInfo,
     ProjectKeyInfo,
     RateCardInfo,
-    ReconciliationInfo,
-    RequestInfo,
     TimeZoneInfo,
     TrialBalanceInfo,
     UsageBucketInfo,
@@ -256,6 +255,28 @@ class OperatorApi(ApiCaller):
     async def periods(self, organization: str) -> list[PeriodInfo]:
         """Return the newest periods of which something was charged."""
         return await self.listing(PeriodInfo, _of(organization, "periods"))
+
+    async def preview_correction(self, organization: str, wanted: Mapping[str, object]) -> PreviewInfo:
+        """Tell what a correction would change."""
+        return await self.call(PreviewInfo, "POST", _of(organization, "corrections", "preview"), body=wanted)
+
+    async def correct(
+        self, organization: str, wanted: Mapping[str, object], *, reason: str, idempotency_key: str
+    ) -> CorrectionInfo:
+        """Ask for a correction; a worker applies it within seconds."""
+        body = {**wanted, "reason": reason, "idempotency_key": idempotency_key}
+        return await self.call(CorrectionInfo, "POST", _of(organization, "corrections"), body=body)
+
+    async def correction(self, correction: str) -> CorrectionInfo:
+        return await self.call(CorrectionInfo, "GET", f"/admin/corrections/{quote(correction, safe='')}")
+
+    async def corrections(self, organization: str | None = None) -> list[CorrectionInfo]:
+        return await self.listing(CorrectionInfo, "/admin/corrections", organization=organization)
+
+    async def credit_notes(
+        self, *, organization: str | None = None, invoice: str | None = None
+    ) -> list[CreditNoteInfo]:
+        return await self.listing(CreditNoteInfo, "/admin/credit_notes", organization=organization, invoice=invoice)
 
     async def trial_balance(self) -> TrialBalanceInfo:
         return await self.call(TrialBalanceInfo, "GET", "/admin/books")

@@ -1,0 +1,1 @@
+"""Corrections of charges, and credit notes."""
