@@ -101,7 +101,7 @@ def invoice_document(bill: Bill) -> InvoiceDocument:
         _period(invoice, period, list(lines), places)
         for period, lines in groupby(invoice.lines, key=lambda line: line.usage_period)
     ]
-    payable = invoice.state in ("open", "uncollectible") and invoice.amount_due > 0
+    payable = invoice.state in ("open", "uncollectible") and _claimed(invoice) > 0
     return InvoiceDocument(
         title="Draft invoice" if invoice.state == "draft" else "Invoice",
         name=invoice.number or invoice.id,
@@ -163,18 +163,28 @@ def _sums(invoice: Invoice) -> list[SumRow]:
         amounts.append(("Prepaid credit applied", -invoice.credit_applied))
     amounts.append((f"Total due ({CURRENCY})", invoice.amount_due))
     strong = len(amounts) - 1
+    claimed = _claimed(invoice)
+    if claimed != invoice.amount_due:
+        amounts.append(("Taken back by credit notes", claimed - invoice.amount_due))
     if (settlement := invoice.settlement) and settlement.state == "paid":
         amounts.append((f"Paid on {day_text(settlement.settled_at_ms, invoice.time_zone)}", -settlement.amount))
-        amounts.append((f"Outstanding ({CURRENCY})", invoice.amount_due - settlement.amount))
+        claimed -= settlement.amount
+    if len(amounts) > strong + 1:
+        amounts.append((f"Outstanding ({CURRENCY})", claimed))
     places = max(decimals(money(amount)) for _, amount in amounts)
     return [
         SumRow(label, _amount(amount, places), strong=index == strong) for index, (label, amount) in enumerate(amounts)
     ]
 
 
+def _claimed(invoice: Invoice) -> int:
+    """Return what is due, less what credit notes took from it."""
+    return invoice.amount_due - sum(note.lowered for note in invoice.credit_notes)
+
+
 def _payment(invoice: Invoice, seller: Seller | None) -> Iterator[Fact]:
     due = "" if invoice.due_at_ms is None else f" by {day_text(invoice.due_at_ms, invoice.time_zone)}"
-    yield Fact("Please pay", f"{CURRENCY} {money(invoice.amount_due)}{due}")
+    yield Fact("Please pay", f"{CURRENCY} {money(_claimed(invoice))}{due}")
     if seller is not None and seller.iban:
         yield Fact("Account holder", seller.account_name or seller.legal_name)
         yield Fact("IBAN", iban_text(seller.iban))

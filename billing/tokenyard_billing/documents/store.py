@@ -11,7 +11,7 @@ from tokenyard_billing.documents.document import Bill
 from tokenyard_billing.invoice_tables import Invoice
 from tokenyard_billing.parties.snapshots import current_parties, kept_parties
 
-WHOLE = selectinload(Invoice.lines), selectinload(Invoice.settlement)
+WHOLE = selectinload(Invoice.lines), selectinload(Invoice.settlement), selectinload(Invoice.credit_notes)
 MAX_LINES = 10_000
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from support.billing.stand import ACME, MODEL, PRICE
 from tokenyard_billing.documents.document import Bill
-from tokenyard_billing.invoice_tables import Invoice, InvoiceLine, Settlement
+from tokenyard_billing.invoice_tables import CreditNote, Invoice, InvoiceLine, Settlement
 from tokenyard_billing.parties.party import Buyer, Seller
 from tokenyard_billing.parties.snapshots import Parties
 from tokenyard_billing.periods import DAY_MS, period_end_ms, period_start_ms
@@ -53,7 +53,12 @@ def line(
 
 
 def invoice(
-    lines: Sequence[InvoiceLine], *, credit: int = 0, settlement: Settlement | None = None, **changes: Any
+    lines: Sequence[InvoiceLine],
+    *,
+    credit: int = 0,
+    settlement: Settlement | None = None,
+    notes: Sequence[CreditNote] = (),
+    **changes: Any,
 ) -> Invoice:
     """Return the issued invoice of March; `changes` are of its columns."""
     total = sum(one.amount for one in lines)
@@ -75,7 +80,7 @@ def invoice(
         "issued_at_ms": ISSUED_MS,
         "due_at_ms": ISSUED_MS + 30 * DAY_MS,
     }
-    return Invoice(**(columns | changes), lines=list(lines), settlement=settlement)
+    return Invoice(**(columns | changes), lines=list(lines), settlement=settlement, credit_notes=list(notes))
 
 
 def draft(lines: Sequence[InvoiceLine]) -> Invoice:

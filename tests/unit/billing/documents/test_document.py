@@ -3,6 +3,7 @@
 from support.billing.bills import ISSUED_MS, SELLER, bill, draft, invoice, line, settlement
 from support.billing.stand import ACME, MODEL
 from tokenyard_billing.documents.document import InvoiceDocument, invoice_document
+from tokenyard_billing.invoice_tables import CreditNote
 
 LINES = (line(0), line(1, "output", 10, 400), line(2, "input", 5, 100, model="ft:own"))
 
@@ -76,6 +77,15 @@ def test_a_paid_one_says_when_and_that_nothing_is_left() -> None:
     assert (found.watermark, found.payment) == ("PAID", [])
     assert sums(found)[-2:] == [("Paid on 7 April 2026", "-0.0001045"), ("Outstanding (USD)", "0.00")]
     assert any("bank 17" in note for note in found.notes)
+
+
+def test_what_a_credit_note_took_back_is_not_asked_for() -> None:
+    notes = [CreditNote(lowered=4_500, credited=0)]
+    found = invoice_document(bill(invoice(LINES, notes=notes)))
+    assert sums(found)[-2:] == [("Taken back by credit notes", "-0.0000045"), ("Outstanding (USD)", "0.0001")]
+    assert said(found)["Please pay"].startswith("USD 0.0001 by")
+    paid = invoice(LINES, notes=notes, state="paid", settlement=settlement("paid", 100_000))
+    assert sums(invoice_document(bill(paid)))[-1] == ("Outstanding (USD)", "0.00")
 
 
 def test_one_that_credit_paid_asks_for_nothing() -> None:
