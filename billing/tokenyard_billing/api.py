@@ -1,6 +1,7 @@
 """Puts billing's routes together for the control plane."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from fastapi import APIRouter
 from redis.asyncio import Redis
@@ -15,6 +16,11 @@ from tokenyard_billing.corrections import operator_routes as corrections_for_ope
 from tokenyard_billing.corrections import tenant_routes as credit_notes_for_tenants
 from tokenyard_billing.corrections.operator_store import CorrectionOperatorStore, CreditNoteOperatorStore
 from tokenyard_billing.corrections.store import CreditNoteStore
+from tokenyard_billing.documents import operator_routes as documents_for_operators
+from tokenyard_billing.documents import tenant_routes as documents_for_tenants
+from tokenyard_billing.documents.files import BillFiles
+from tokenyard_billing.documents.operator_store import BillOperatorStore
+from tokenyard_billing.documents.store import BillStore
 from tokenyard_billing.invoicing import operator_routes as invoices_for_operators
 from tokenyard_billing.invoicing import period_routes
 from tokenyard_billing.invoicing import tenant_routes as invoices_for_tenants
@@ -24,6 +30,10 @@ from tokenyard_billing.invoicing.store import InvoiceStore
 from tokenyard_billing.invoicing.time_zones import BillingTimeZones
 from tokenyard_billing.ledger import operator_routes as books_for_operators
 from tokenyard_billing.ledger.operator_store import BooksOperatorStore
+from tokenyard_billing.parties import operator_routes as parties_for_operators
+from tokenyard_billing.parties import tenant_routes as parties_for_tenants
+from tokenyard_billing.parties.operator_store import IssuerOperatorStore
+from tokenyard_billing.parties.store import BillingDetailsStore
 from tokenyard_billing.ports import LiveBudgetReader, OrganizationLookup, UnfinishedJobs
 from tokenyard_billing.pricing import operator_routes as prices_for_operators
 from tokenyard_billing.pricing.operator_store import RateCardOperatorStore
@@ -56,11 +66,16 @@ def billing_routers(
     jobs: UnfinishedJobs,
     audit: AuditLog,
     clock: Clock,
+    issuer: str,
+    fonts_dir: Path | None = None,
 ) -> Sequence[APIRouter]:
+    """Return them all; `issuer` is who issues the invoices, `fonts_dir` a folder of further fonts for documents."""
     invoices = InvoiceStore(database)
     usage = UsageStore(database)
     alerts = BudgetAlertStore(database)
     settlements = InvoiceSettlements(database, audit, clock)
+    details = BillingDetailsStore(database, audit, clock)
+    files = BillFiles(fonts_dir)
     corrections = CorrectionOperatorStore(database, prices, audit, clock)
     reconciler = LedgerReconciler(database, redis, live_budgets, jobs, clock)
     return (
@@ -82,5 +97,9 @@ def billing_routers(
         alerts_for_operators.router(find_organization, alerts),
         wallets_for_operators.router(find_organization, wallet, WalletOperatorStore(database)),
         prices_for_operators.router(RateCardOperatorStore(database, outbox, clock)),
+        parties_for_tenants.router(details),
+        parties_for_operators.router(find_organization, details, IssuerOperatorStore(database, audit, clock, issuer)),
+        documents_for_tenants.router(BillStore(database, issuer), files),
+        documents_for_operators.router(BillOperatorStore(database, issuer), files),
         proof_for_operators.router(BillingOperatorStore(database, redis), reconciler),
     )

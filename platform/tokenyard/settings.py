@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     credit_note_prefix: Annotated[str, Field(pattern="^[A-Z0-9-]{1,16}$")] = "CN"
     close_after_hours: int = Field(default=24, ge=0)
     payment_days: int = Field(default=30, ge=0)
+    # A folder of further fonts for documents: Chinese, Japanese, Korean, Arabic and other scripts need one.
+    document_fonts_dir: Path | None = None
     max_upload_bytes: int = 512 * 1024 * 1024
     # Of its files and fine-tuned models together.
     files_bytes_per_organization: int = 20 * 1024 * 1024 * 1024

@@ -47,6 +47,7 @@ SCOPES = {
     "/v1/organization/usage": KeyScope.BILLING,
     "/v1/organization/costs": KeyScope.BILLING,
     "/v1/organization/invoices": KeyScope.BILLING,
+    "/v1/organization/billing_details": KeyScope.BILLING,
     "/v1/organization/credit_notes": KeyScope.BILLING,
     "/v1/organization/balance": KeyScope.BILLING,
     "/v1/organization/budget_alerts": KeyScope.BILLING,

@@ -22,6 +22,7 @@ from tokenyard_billing.invoice_tables import (
 from tokenyard_billing.invoicing.drafts import DRAFT, Drafts, InvoiceMismatch, invoice_id, keep
 from tokenyard_billing.invoicing.store import OPEN
 from tokenyard_billing.ledger import journal
+from tokenyard_billing.parties.snapshots import keep_parties
 from tokenyard_billing.tables import Balance, BucketLease, OpenRequest
 from tokenyard_billing.taxes.amounts import rounded_to
 from tokenyard_billing.wallets.changes import BudgetChanges
@@ -143,6 +144,7 @@ async def _issue(
     invoice.issuer = terms.issuer
     invoice.issued_at_ms = now_ms
     invoice.due_at_ms = now_ms + terms.payment_ms
+    await keep_parties(session, invoice.id, organization, terms.issuer)
     # Last, as everybody waits for it: the issuer's row is locked from here to the commit, and a rollback undoes it.
     invoice.sequence = await next_number(session, InvoiceNumbers, terms.issuer)
     invoice.number = f"{terms.prefix}-{invoice.sequence:06d}"

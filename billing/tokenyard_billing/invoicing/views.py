@@ -9,7 +9,7 @@ from tokenyard.core.money import to_dollars
 from tokenyard.web.pages import Identified
 from tokenyard_billing.invoice_tables import BillingPeriod, CreditNote, Invoice
 from tokenyard_billing.invoicing.store import OPEN, PAST_DUE, InvoiceState
-from tokenyard_billing.pricing.prices import unit_of
+from tokenyard_billing.pricing.prices import Unit, unit_of
 from tokenyard_billing.taxes.terms import Exemption
 from tokenyard_billing.taxes.views import OptionalName, Percent
 from tokenyard_billing.views import Dollars, View, of
@@ -41,7 +41,7 @@ class InvoiceLineView(View):
     tax_inclusive: bool
     tax: int
 
-    unit: Annotated[Literal["tokens", "hours"], BeforeValidator(unit_of), of("kind")]
+    unit: Annotated[Unit, BeforeValidator(unit_of), of("kind")]
     rate_dollars: Annotated[Dollars, of("rate")]
     rate_dollars_per_million: Annotated[str | None, BeforeValidator(_per_million), of("rate")]
     amount_dollars: Annotated[Dollars, of("amount")]
@@ -49,8 +49,8 @@ class InvoiceLineView(View):
     tax_dollars: Annotated[Dollars, of("tax")]
 
     @model_validator(mode="after")
-    def _without_millions_of_hours(self) -> Self:
-        if self.unit == "hours":
+    def _without_millions_of_others(self) -> Self:
+        if self.unit != "tokens":
             self.rate_dollars_per_million = None
         return self
 

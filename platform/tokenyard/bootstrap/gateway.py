@@ -257,6 +257,8 @@ def _control_plane(foundation: Foundation, answers: GatewayAnswers) -> Sequence[
             jobs=JobOperatorStore(database, clock),
             audit=record,
             clock=clock,
+            issuer=settings.invoice_issuer,
+            fonts_dir=settings.document_fonts_dir,
         ),
     )
 

@@ -13,6 +13,7 @@ _MODULES = (
     "tokenyard_billing.tables",
     "tokenyard_billing.invoice_tables",
     "tokenyard_billing.tax_tables",
+    "tokenyard_billing.parties.tables",
 )
 
 

@@ -10,6 +10,7 @@ from tokenyard.cli.models import models
 from tokenyard.cli.money.books import invoices
 from tokenyard.cli.money.commands import credit, money_commands
 from tokenyard.cli.money.corrections import corrections, credit_notes
+from tokenyard.cli.money.documents import document_commands
 from tokenyard.cli.money.prices import prices
 from tokenyard.cli.money.taxes import tax
 from tokenyard.cli.organizations import organizations, plans, projects
@@ -42,6 +43,7 @@ app.add_typer(corrections, name="corrections")
 app.add_typer(credit_notes, name="credit-notes")
 app.add_typer(tax, name="tax")
 money_commands(app)
+document_commands(app, organizations, invoices)
 eval_command(app)
 
 

@@ -117,4 +117,6 @@ FineTuningTenant = Annotated[Principal, Depends(TenantWith(KeyScope.FINE_TUNING)
 FreshFineTuningTenant = Annotated[Principal, Depends(TenantWith(KeyScope.FINE_TUNING, fresh=True))]
 """The same, for routes that change something: a revoked key is dead there at once."""
 BillingTenant = Annotated[Principal, Depends(TenantWith(KeyScope.BILLING))]
+FreshBillingTenant = Annotated[Principal, Depends(TenantWith(KeyScope.BILLING, fresh=True))]
+"""The same, for routes that change something."""
 CurrentOperator = Annotated[Operator, Depends(current_operator)]

@@ -59,6 +59,18 @@ async def test_it_is_a_line_of_the_invoice_and_the_books_agree(database: Databas
     assert (found.ok, found.differences) == (True, [])
 
 
+async def test_the_api_tells_the_line_in_gigabyte_months(database: Database, redis: Redis) -> None:
+    stand = worker(database, redis, prices=PriceList(HOSTING_CARDS))
+    await send(redis, *EVENTS)
+    await stand.consumer.step()
+    await stand.drafter.step()
+    async with billing_api(database, redis, PriceList(HOSTING_CARDS)) as api:
+        status, page = await api.get("/v1/organization/invoices", TENANT)
+        assert status == 200
+        [line] = page["data"][0]["lines"]
+        assert (line["quantity"], line["unit"], line["rate_dollars_per_million"]) == (3, "gigabyte_months", None)
+
+
 async def test_without_a_price_storage_is_free_and_shown(database: Database, redis: Redis) -> None:
     stand = worker(database, redis)
     await send(redis, *EVENTS)

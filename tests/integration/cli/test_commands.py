@@ -181,6 +181,16 @@ def test_time_zones_periods_and_the_books(acme: dict[str, Any]) -> None:
         assert "No such invoice" in run("invoices", command[0], "inv_none", *command[1:], expect=4).stderr
 
 
+def test_who_bills_whom(acme: dict[str, Any], tmp_path: Path) -> None:
+    assert answer("issuer")["details"] is None
+    assert answer("issuer", "--set", "legal_name=Tokenhof GmbH", "--set", "country=DE")["details"]["country"] == "DE"
+    named = answer("org", "billing-details", "acme-corp", "--set", "legal_name=Acme", "--set", "country=GB")
+    assert answer("org", "billing-details", "acme-corp") == named
+    assert "ISO 3166-1" in run("issuer", "--set", "country=Mars", expect=1).stderr
+    file = str(tmp_path / "x.pdf")
+    assert "No such invoice" in run("invoices", "pdf", "inv_none", "-o", file, expect=4).stderr
+
+
 def test_corrections(acme: dict[str, Any]) -> None:
     apply = ("corrections", "apply", "acme-corp")
     assert "Nothing would change" in run(*apply, "--period", "2026-01", "--preview").output

@@ -9,7 +9,7 @@ import aiohttp
 from fastapi import FastAPI
 from redis.asyncio import Redis
 
-from support.billing.stand import ACME, GLOBEX, KEY, PROJECT, FixedJobs, budget_outbox
+from support.billing.stand import ACME, GLOBEX, KEY, PROJECT, TERMS, FixedJobs, budget_outbox
 from support.fakes.authenticator import FixedAuthenticator
 from support.fakes.rate_cards import SHIPPED_CARDS
 from support.servers.asgi import running
@@ -49,6 +49,15 @@ class Api:
         async with self.session.get(self.url + path, params=params, headers=_bearer(key)) as answer:
             return answer.status, await answer.json()
 
+    async def put(self, path: str, body: object, key: str = OPERATOR) -> tuple[int, dict[str, Any]]:
+        async with self.session.put(self.url + path, json=body, headers=_bearer(key)) as answer:
+            return answer.status, await answer.json()
+
+    async def content(self, path: str, key: str = OPERATOR) -> tuple[int, str, bytes]:
+        """Return status, content type and body of an answer that may be no JSON."""
+        async with self.session.get(self.url + path, headers=_bearer(key)) as answer:
+            return answer.status, answer.content_type, await answer.read()
+
     async def post(self, path: str, body: object = None, key: str = OPERATOR) -> tuple[int, dict[str, Any]]:
         async with self.session.post(self.url + path, json=body, headers=_bearer(key)) as answer:
             return answer.status, await answer.json()
@@ -80,6 +89,7 @@ async def billing_api(database: Database, redis: Redis, prices: PriceList | None
         jobs=FixedJobs(),
         audit=record,
         clock=SystemClock(),
+        issuer=TERMS.issuer,
     ):
         app.include_router(router)
     async with running(app) as url, aiohttp.ClientSession() as session:

@@ -56,6 +56,9 @@ class TaxBooks(InvoiceBooks):
     def at(self, at_ms: int) -> None:
         self.clock.advance(at_ms / 1000 - self.clock())
 
+    async def rows(self, table: Any) -> list[Any]:
+        return await rows(self.database, table)
+
     async def lines(self, invoice: str) -> list[InvoiceLine]:
         found = [one for one in await rows(self.database, InvoiceLine) if one.invoice == invoice]
         return sorted(found, key=lambda one: int(one.number))

@@ -96,7 +96,9 @@ def _sums(found: InvoiceInfo) -> list[tuple[str, int]]:
 
 
 def _rate_text(line: InvoiceLineInfo) -> str:
-    return f"{dollars(line.rate)} an hour" if line.unit == "hours" else f"{dollars(line.rate * 1_000_000)} a million"
+    if line.unit == "tokens":
+        return f"{dollars(line.rate * 1_000_000)} a million"
+    return f"{dollars(line.rate)} {'an hour' if line.unit == 'hours' else 'a gigabyte-month'}"
 
 
 async def request(

@@ -5,6 +5,7 @@ from urllib.parse import quote
 
 from tokenyard.clients.platform_api.connection import ApiCaller, Body
 from tokenyard.clients.platform_api.correction_shapes import CorrectionInfo, CreditNoteInfo, PreviewInfo
+from tokenyard.clients.platform_api.party_shapes import PartyInfo
 from tokenyard.clients.platform_api.proof_shapes import AlarmInfo, ReconciliationInfo, RequestInfo
 from tokenyard.clients.platform_api.shapes import (
     ApiObject,
@@ -39,6 +40,7 @@ _PLANS = "/admin/plans"
 _RATE_CARDS = "/admin/rate_cards"
 _MODEL_FILES = "/admin/model_files"
 _INVOICES = "/admin/invoices"
+_ISSUER = "/admin/issuer"
 _TAX_RATES = "/admin/tax_rates"
 MAX_BUCKETS = 168  # of one page
 RECONCILE_TIMEOUT_S = 3600.0  # it reads whole tables
@@ -229,6 +231,21 @@ class OperatorApi(ApiCaller):
     async def write_off_invoice(self, invoice: str, *, reason: str) -> InvoiceInfo:
         path = f"{_INVOICES}/{quote(invoice, safe='')}/write_off"
         return await self.call(InvoiceInfo, "POST", path, body={"reason": reason})
+
+    async def invoice_pdf(self, invoice: str) -> bytes:
+        return await self.content(f"{_INVOICES}/{quote(invoice, safe='')}/pdf")
+
+    async def issuer(self) -> PartyInfo:
+        return await self.call(PartyInfo, "GET", _ISSUER)
+
+    async def replace_issuer(self, details: Mapping[str, str]) -> PartyInfo:
+        return await self.call(PartyInfo, "PUT", _ISSUER, body=details)
+
+    async def billing_details(self, organization: str) -> PartyInfo:
+        return await self.call(PartyInfo, "GET", _of(organization, "billing_details"))
+
+    async def replace_billing_details(self, organization: str, details: Mapping[str, str]) -> PartyInfo:
+        return await self.call(PartyInfo, "PUT", _of(organization, "billing_details"), body=details)
 
     async def time_zone(self, organization: str) -> TimeZoneInfo:
         return await self.call(TimeZoneInfo, "GET", _of(organization, "time_zone"))

@@ -246,7 +246,7 @@ class BalanceInfo(ApiObject):
 
 
 class InvoiceLineInfo(ApiObject):
-    """`amount` = `quantity` x `rate`; `unit` is tokens or hours. `tax` is by `tax_percent`."""
+    """`amount` = `quantity` x `rate`; `unit` is tokens, hours or gigabyte_months. `tax` is by `tax_percent`."""
 
     usage_period: str
     model: str

@@ -1,0 +1,1 @@
+"""Invoices as documents: PDF for the files, HTML for the screen."""

@@ -1,0 +1,71 @@
+"""`tokenyard issuer`, `org billing-details` and `invoices pdf`: who bills whom, and the documents that say so."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tokenyard.cli.command import CommandFailed, CommandRun, platform_command
+from tokenyard.cli.output import CommandOutput, described
+from tokenyard.clients.platform_api.party_shapes import PartyInfo
+
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="NAME=VALUE, such as country=DE; may be given again. An empty value takes one away."),
+]
+
+
+def document_commands(app: typer.Typer, organizations: typer.Typer, invoices: typer.Typer) -> None:
+    platform_command(app, "issuer")(issuer)
+    platform_command(organizations, "billing-details")(billing_details)
+    platform_command(invoices, "pdf")(pdf)
+
+
+async def issuer(run: CommandRun, changes: Changes = None) -> CommandOutput:
+    """Show who issues the invoices, and how these are paid; change what is given for those from now on."""
+    found = await run.api.issuer()
+    if changes:
+        found = await run.api.replace_issuer(changed_details(found, changes))
+    return described(found)
+
+
+async def billing_details(
+    run: CommandRun,
+    organization: Annotated[str, typer.Argument(help="Its id or slug.")],
+    changes: Changes = None,
+) -> CommandOutput:
+    """Show how an organization is named on its invoices; change what is given for those from now on."""
+    found = await run.api.billing_details(organization)
+    if changes:
+        found = await run.api.replace_billing_details(organization, changed_details(found, changes))
+    return described(found)
+
+
+async def pdf(
+    run: CommandRun,
+    invoice: Annotated[str, typer.Argument(help="Its id, inv_...")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write; default: named by the id.", dir_okay=False)
+    ] = None,
+) -> CommandOutput:
+    """Write an invoice to a PDF file; a draft is marked as one."""
+    content = await run.api.invoice_pdf(invoice)
+    path = output or Path(f"{invoice}.pdf")
+    try:
+        await asyncio.to_thread(path.write_bytes, content)
+    except OSError as error:
+        raise CommandFailed(f"{path} cannot be written: {error.strerror}.") from None
+    return CommandOutput({"invoice": invoice, "file": str(path), "bytes": len(content)}, f"Written to {path}.")
+
+
+def changed_details(found: PartyInfo, changes: Sequence[str]) -> dict[str, str]:
+    """Return all details as they are to be, or raise `CommandFailed`."""
+    details = dict(found.details or {})
+    for text in changes:
+        name, stated, value = text.partition("=")
+        if not stated:
+            raise CommandFailed(f"--set is {text!r}; it must be like country=DE.")
+        details[name.strip()] = value
+    return details
