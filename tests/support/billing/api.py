@@ -62,10 +62,6 @@ class Api:
         async with self.session.post(self.url + path, json=body, headers=_bearer(key)) as answer:
             return answer.status, await answer.json()
 
-    async def put(self, path: str, body: object, key: str = OPERATOR) -> tuple[int, dict[str, Any]]:
-        async with self.session.put(self.url + path, json=body, headers=_bearer(key)) as answer:
-            return answer.status, await answer.json()
-
 
 def _bearer(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}

@@ -189,7 +189,7 @@ SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # other
     ("tampering", "expected"),
     [
         (
-            "UPDATE billing_credit_notes SET total = 900, lowered = 900",
+            "UPDATE billing_credit_notes SET total = 900, lowered = 900, due_lowered = 900",
             {
                 "credit_note_not_charges",
                 "credit_note_not_journal",
