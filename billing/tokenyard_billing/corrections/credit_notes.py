@@ -26,6 +26,7 @@ from tokenyard_billing.invoicing.settling import UNCOLLECTIBLE, VOID
 from tokenyard_billing.invoicing.store import OPEN
 from tokenyard_billing.ledger import journal
 from tokenyard_billing.ledger.journal import AccountName
+from tokenyard_billing.parties.snapshots import keep_parties
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.stale_invoices import mark_stale
 from tokenyard_billing.tables import Charge
@@ -71,6 +72,7 @@ async def issue(
         await mark_stale(session, [(organization, calendar.period_of(now_ms))])
     for note in notes:
         note.issuer, note.issued_at_ms = terms.issuer, now_ms
+        await keep_parties(session, note.id, OrganizationId(note.organization), terms.issuer)
         # Last, as with invoices: the issuer's row is locked from here to the commit.
         note.sequence = await next_number(session, CreditNoteNumbers, terms.issuer)
         note.number = f"{terms.credit_note_prefix}-{note.sequence:06d}"

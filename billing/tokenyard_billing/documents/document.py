@@ -1,10 +1,14 @@
-"""What an invoice's document says: every word of it, so that PDF and HTML cannot disagree. Pure, without I/O."""
+"""What an invoice's document says: every word of it, so that PDF and HTML cannot disagree. Pure, without I/O.
+
+What it shares with a credit note's is here, too.
+"""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 import msgspec
 
+from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import Millionths, percent_text
 from tokenyard_billing.documents.party_text import PartyText, buyer_text, iban_text, seller_text
 from tokenyard_billing.documents.wording import (
@@ -17,7 +21,7 @@ from tokenyard_billing.documents.wording import (
     rate_text,
     span_text,
 )
-from tokenyard_billing.invoice_tables import Invoice, InvoiceLine, Settlement
+from tokenyard_billing.invoice_tables import DocumentLine, Invoice, Settlement
 from tokenyard_billing.parties.party import Seller
 from tokenyard_billing.parties.snapshots import Parties
 
@@ -26,11 +30,22 @@ _WATERMARKS = {"draft": "DRAFT", "paid": "PAID", "void": "VOID"}
 
 
 class Bill(msgspec.Struct, frozen=True):
-    """An invoice with its lines and its settlement, and the parties it is between."""
+    """An invoice with its lines, its settlement and its credit notes, and the parties it is between."""
 
     invoice: Invoice
     parties: Parties
     issuer: str
+
+    @property
+    def organization(self) -> OrganizationId:
+        return OrganizationId(self.invoice.organization)
+
+    @property
+    def name(self) -> str:
+        return self.invoice.number or self.invoice.id
+
+    def document(self) -> "BillDocument":
+        return invoice_document(self)
 
 
 class Fact(msgspec.Struct, frozen=True):
@@ -75,8 +90,11 @@ class SumRow(msgspec.Struct, frozen=True):
     strong: bool = False
 
 
-class InvoiceDocument(msgspec.Struct, frozen=True):
-    """`dated_s` (unix seconds) is when it was issued, or drafted; `name` is its number, or a draft's id."""
+class BillDocument(msgspec.Struct, frozen=True):
+    """`dated_s` (unix seconds) is when it was issued, or drafted; `name` is its number, or a draft's id.
+
+    It is of an invoice or of a credit note.
+    """
 
     title: str
     name: str
@@ -93,17 +111,12 @@ class InvoiceDocument(msgspec.Struct, frozen=True):
     currency: str = CURRENCY
 
 
-def invoice_document(bill: Bill) -> InvoiceDocument:
+def invoice_document(bill: Bill) -> BillDocument:
     """Say all that `bill` states; the same bill gives the same document at any time."""
     invoice, parties = bill.invoice, bill.parties
     dated_ms = invoice.drafted_at_ms if invoice.issued_at_ms is None else invoice.issued_at_ms
-    places = max((decimals(money(line.amount)) for line in invoice.lines), default=2)
-    periods = [
-        _period(invoice, period, list(lines), places)
-        for period, lines in groupby(invoice.lines, key=lambda line: line.usage_period)
-    ]
     payable = invoice.state in ("open", "uncollectible") and _claimed(invoice) > 0
-    return InvoiceDocument(
+    return BillDocument(
         title="Draft invoice" if invoice.state == "draft" else "Invoice",
         name=invoice.number or invoice.id,
         watermark=_WATERMARKS.get(invoice.state, ""),
@@ -111,7 +124,7 @@ def invoice_document(bill: Bill) -> InvoiceDocument:
         seller=seller_text(parties.seller, bill.issuer),
         buyer=buyer_text(parties.buyer, invoice.organization),
         facts=list(_facts(bill)),
-        periods=periods,
+        periods=periods_of(invoice.lines, late_before=invoice.period),
         sums=_sums(invoice),
         payment=list(_payment(invoice, parties.seller)) if payable else [],
         payment_terms=parties.seller.payment_terms if payable and parties.seller else "",
@@ -136,15 +149,23 @@ def _facts(bill: Bill) -> Iterator[Fact]:
     yield Fact("Currency", CURRENCY)
 
 
-def _period(invoice: Invoice, period: str, lines: Sequence[InvoiceLine], places: int) -> PeriodLines:
-    late = period < invoice.period
+def periods_of(lines: Sequence[DocumentLine], *, late_before: str = "") -> list[PeriodLines]:
+    """Return the lines by period of use, in their order; what was used before the period `late_before` is late."""
+    places = max((decimals(money(line.amount)) for line in lines), default=2)
+    return [
+        _period(period, list(own), places, late=period < late_before)
+        for period, own in groupby(lines, key=lambda line: line.usage_period)
+    ]
+
+
+def _period(period: str, lines: Sequence[DocumentLine], places: int, *, late: bool) -> PeriodLines:
     note = "Late usage: it was told after that period had been closed. Prices are those of its own date."
     models = [_model(model, list(own), places) for model, own in groupby(lines, key=lambda line: line.model)]
     total = sum(line.amount for line in lines)
     return PeriodLines(f"Usage in {month_text(period)}", note if late else "", _amount(total, places), models)
 
 
-def _model(model: str, lines: Sequence[InvoiceLine], places: int) -> ModelLines:
+def _model(model: str, lines: Sequence[DocumentLine], places: int) -> ModelLines:
     rows = [
         LineText(
             kind_text(line.kind),
@@ -175,6 +196,11 @@ def _sums(invoice: Invoice) -> list[SumRow]:
         claimed -= settlement.amount
     if len(amounts) > strong + 1:
         amounts.append((f"Outstanding ({CURRENCY})", claimed))
+    return sum_rows(amounts, strong)
+
+
+def sum_rows(amounts: Sequence[tuple[str, int]], strong: int) -> list[SumRow]:
+    """Return rows of sums, of which the one at `strong` is what the document comes to."""
     places = max(decimals(money(amount)) for _, amount in amounts)
     return [
         SumRow(label, _amount(amount, places), strong=index == strong) for index, (label, amount) in enumerate(amounts)
@@ -189,7 +215,7 @@ class TaxSum(msgspec.Struct, frozen=True):
     inclusive: bool
 
 
-def taxes_of(lines: Sequence[InvoiceLine]) -> list[TaxSum]:
+def taxes_of(lines: Sequence[DocumentLine]) -> list[TaxSum]:
     """Return the taxes of a document by their rates, in the order of its lines."""
     sums: dict[tuple[str, int, bool], list[int]] = {}
     for line in lines:
@@ -227,16 +253,21 @@ def _notes(invoice: Invoice) -> Iterator[str]:
         yield "Nothing is to be paid."
     if invoice.settlement is not None:
         yield from _settled(invoice.settlement)
-    for tax in taxes_of(invoice.lines):
-        if tax.inclusive:
-            yield f"Prices hold the tax: {tax.label}, {CURRENCY} {money(tax.amount)}."
+    yield from exactness(invoice.lines)
     if invoice.tax_exemption == "reverse_charge":
         yield f"Reverse charge: the recipient owes the tax. {invoice.tax_reason}"
     if invoice.tax_exemption == "exempt":
         yield f"Exempt from tax: {invoice.tax_reason}"
+
+
+def exactness(lines: Sequence[DocumentLine]) -> Iterator[str]:
+    """Say which taxes prices hold, and what is rounded."""
+    for tax in taxes_of(lines):
+        if tax.inclusive:
+            yield f"Prices hold the tax: {tax.label}, {CURRENCY} {money(tax.amount)}."
     yield (
         f"All amounts are in US dollars ({CURRENCY}). Lines are exact; the tax of each is rounded to nine decimals,"
-        " and the total due to cents."
+        " and the total to cents."
     )
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from fastapi import Response
 from fastapi.responses import HTMLResponse
 
-from tokenyard.core.ids import OrganizationId
-from tokenyard_billing.documents.document import Bill, invoice_document
+from tokenyard_billing.documents.credit_note import CreditNoteBill
+from tokenyard_billing.documents.document import Bill
 from tokenyard_billing.documents.html_page import HtmlWriter
 from tokenyard_billing.documents.pdf import PdfWriter
 from tokenyard_billing.documents.rendering import RenderingQueue
@@ -28,31 +28,27 @@ class BillFiles:
         self._html = HtmlWriter()
         self._queue = RenderingQueue()
 
-    async def pdf(self, bill: Bill) -> PdfResponse:
+    async def pdf(self, bill: Bill | CreditNoteBill) -> PdfResponse:
         """Raises as `RenderingQueue.run` and `PdfWriter.write`."""
 
         async def make() -> bytes:
-            return await self._pdf.write(await asyncio.to_thread(invoice_document, bill))
+            return await self._pdf.write(await asyncio.to_thread(bill.document))
 
-        made = await self._queue.run(_owner(bill), make)
+        made = await self._queue.run(bill.organization, make)
         return PdfResponse(made, headers=_headers(bill, "pdf"))
 
-    async def html(self, bill: Bill) -> HTMLResponse:
+    async def html(self, bill: Bill | CreditNoteBill) -> HTMLResponse:
         """Raises as `RenderingQueue.run`."""
         made = await self._queue.run(
-            _owner(bill), lambda: asyncio.to_thread(lambda: self._html.write(invoice_document(bill)))
+            bill.organization, lambda: asyncio.to_thread(lambda: self._html.write(bill.document()))
         )
         return HTMLResponse(made, headers={"content-security-policy": _POLICY, **_headers(bill, "html")})
 
 
-def _owner(bill: Bill) -> OrganizationId:
-    return OrganizationId(bill.invoice.organization)
-
-
-def _headers(bill: Bill, ending: str) -> dict[str, str]:
-    name = bill.invoice.number or bill.invoice.id  # neither has a character that would end the quotes
+def _headers(bill: Bill | CreditNoteBill, ending: str) -> dict[str, str]:
+    # No number and no id has a character that would end the quotes.
     return {
-        "content-disposition": f'inline; filename="{name}.{ending}"',
+        "content-disposition": f'inline; filename="{bill.name}.{ending}"',
         "cache-control": "private, no-store",
         "x-content-type-options": "nosniff",
     }

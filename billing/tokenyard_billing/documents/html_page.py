@@ -5,13 +5,13 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from tokenyard_billing.documents.document import InvoiceDocument
+from tokenyard_billing.documents.document import BillDocument
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
 class HtmlWriter:
-    def write(self, document: InvoiceDocument) -> bytes:
+    def write(self, document: BillDocument) -> bytes:
         """Return the page; whatever anyone wrote is escaped."""
         return self._template.render(document=document).encode()
 

@@ -9,7 +9,7 @@ import msgspec
 
 from tokenyard.core.errors import Unavailable
 from tokenyard_billing.documents import typesetting
-from tokenyard_billing.documents.document import InvoiceDocument
+from tokenyard_billing.documents.document import BillDocument
 from tokenyard_billing.documents.typesetting import TypesettingOrder
 
 _KEPT_VARIABLES = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")
@@ -21,7 +21,7 @@ class PdfWriter:
     def __init__(self, fonts_dir: Path | None = None) -> None:
         self._fonts_dir = "" if fonts_dir is None else str(fonts_dir.absolute())
 
-    async def write(self, document: InvoiceDocument) -> bytes:
+    async def write(self, document: BillDocument) -> bytes:
         """Return the file: the same bytes for the same document. The process ends with who waits for it.
 
         Raises:
@@ -46,7 +46,7 @@ class PdfWriter:
             raise Unavailable(f"The PDF was not made: {_last_line(complaints)}")
         return made
 
-    def _order(self, document: InvoiceDocument) -> bytes:
+    def _order(self, document: BillDocument) -> bytes:
         return msgspec.json.encode(
             TypesettingOrder(msgspec.Raw(msgspec.json.encode(document)), document.dated_s, self._fonts_dir)
         )

@@ -1,4 +1,4 @@
-"""The parties of an invoice: as they are now, and as they were when it was issued.
+"""The parties of an invoice or a credit note: as they are now, and as they were when it was issued.
 
 They were checked when they were stated, and are read as they stand: what was right then is shown for ever.
 """
@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.ids import OrganizationId
 from tokenyard_billing.parties.party import Buyer, Seller
-from tokenyard_billing.parties.tables import BillingDetails, InvoiceParties, IssuerDetails
+from tokenyard_billing.parties.tables import BillingDetails, DocumentParties, IssuerDetails
 
 
 class Parties(msgspec.Struct, frozen=True):
@@ -27,19 +27,19 @@ async def current_parties(session: AsyncSession, organization: OrganizationId, i
     )
 
 
-async def keep_parties(session: AsyncSession, invoice: str, organization: OrganizationId, issuer: str) -> None:
-    """Write down who they are, with the invoice that is being issued: its document stays as it is."""
+async def keep_parties(session: AsyncSession, document: str, organization: OrganizationId, issuer: str) -> None:
+    """Write down who they are, with the invoice or credit note that is being issued: it stays as it is."""
     parties = await current_parties(session, organization, issuer)
     session.add(
-        InvoiceParties(
-            invoice=invoice, organization=organization, seller=stated(parties.seller), buyer=stated(parties.buyer)
+        DocumentParties(
+            document=document, organization=organization, seller=stated(parties.seller), buyer=stated(parties.buyer)
         )
     )
 
 
-async def kept_parties(session: AsyncSession, invoice: str) -> Parties:
-    """Return who they were; of an invoice that was issued before they were written down, nothing is known."""
-    row = await session.get(InvoiceParties, invoice)
+async def kept_parties(session: AsyncSession, document: str) -> Parties:
+    """Return who they were; of what was issued before they were written down, nothing is known."""
+    row = await session.get(DocumentParties, document)
     if row is None:
         return Parties()
     return Parties(

@@ -28,12 +28,15 @@ class IssuerDetails(Base):
     changed_at_ms: Mapped[UnixMs]
 
 
-class InvoiceParties(Base):
-    """Both as they were when an invoice was issued, {} where they were not stated. Never updated, never deleted."""
+class DocumentParties(Base):
+    """Both as they were when a document was issued, {} where they were not stated. Never updated, never deleted.
 
-    __tablename__ = "billing_invoice_parties"
+    `document` is the id of an invoice or of a credit note.
+    """
 
-    invoice: Mapped[Id] = mapped_column(primary_key=True)
+    __tablename__ = "billing_document_parties"
+
+    document: Mapped[Id] = mapped_column(primary_key=True)
     organization: Mapped[Id]
     seller: Mapped[Json]
     buyer: Mapped[Json]

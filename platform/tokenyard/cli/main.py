@@ -43,7 +43,7 @@ app.add_typer(corrections, name="corrections")
 app.add_typer(credit_notes, name="credit-notes")
 app.add_typer(tax, name="tax")
 money_commands(app)
-document_commands(app, organizations, invoices)
+document_commands(app, organizations, invoices, credit_notes)
 eval_command(app)
 
 

@@ -214,3 +214,23 @@ async def test_the_command_line_states_parties_and_writes_files(books: InvoiceBo
         assert not (tmp_path / "none.pdf").exists()
         with pytest.raises(CommandFailed, match="cannot be written"):
             await documents.pdf(run, ISSUED, tmp_path / "nowhere" / "march.pdf")
+
+
+async def test_a_credit_note_is_a_document_of_its_tenant(books: InvoiceBooks) -> None:
+    async with billing_api(books.database, books.redis) as api:
+        await api.put("/admin/issuer", SELLER)
+        await api.put(OWN, BUYER, TENANT)
+        await close(books)
+        await books.correct(period="2026-03")
+        await api.put(OWN, {**BUYER, "legal_name": "Another name"}, TENANT)
+        [note] = (await api.get("/v1/organization/credit_notes", TENANT))[1]["data"]
+        own = f"/v1/organization/credit_notes/{note['id']}"
+        text = await pdf(api, own, TENANT)
+        for said in ("Credit note", "CN-000001", "INV-000001 of March 2026", "Acme Widgets Ltd", "Reason: wrong"):
+            assert said in text, said
+        assert await pdf(api, f"/admin/credit_notes/{note['id']}") == text
+        assert "CN-000001" in await page(api, own, TENANT)
+        for ending in ("pdf", "html"):
+            assert (await api.content(f"{own}/{ending}", OTHER_TENANT))[0] == 404
+            assert (await api.content(f"/admin/credit_notes/cn_none/{ending}"))[0] == 404
+            assert (await api.content(f"/admin/credit_notes/{note['id']}/{ending}", TENANT))[0] == 403

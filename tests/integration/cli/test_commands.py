@@ -200,6 +200,7 @@ def test_corrections(acme: dict[str, Any]) -> None:
     assert "Say which charges" in run(*apply, "--model", "m", "--reason", "x", expect=1).stderr
     assert answer("corrections", "list", "--organization", "acme-corp") == []
     assert answer("credit-notes", "list") == []
+    assert "No such credit note" in run("credit-notes", "pdf", "cn_none", expect=4).stderr
 
 
 def test_taxes(acme: dict[str, Any]) -> None:

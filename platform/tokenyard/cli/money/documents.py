@@ -15,12 +15,18 @@ Changes = Annotated[
     list[str] | None,
     typer.Option("--set", help="NAME=VALUE, such as country=DE; may be given again. An empty value takes one away."),
 ]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="The file to write; default: named by the id.", dir_okay=False)
+]
 
 
-def document_commands(app: typer.Typer, organizations: typer.Typer, invoices: typer.Typer) -> None:
+def document_commands(
+    app: typer.Typer, organizations: typer.Typer, invoices: typer.Typer, credit_notes: typer.Typer
+) -> None:
     platform_command(app, "issuer")(issuer)
     platform_command(organizations, "billing-details")(billing_details)
     platform_command(invoices, "pdf")(pdf)
+    platform_command(credit_notes, "pdf")(credit_note_pdf)
 
 
 async def issuer(run: CommandRun, changes: Changes = None) -> CommandOutput:
@@ -46,18 +52,26 @@ async def billing_details(
 async def pdf(
     run: CommandRun,
     invoice: Annotated[str, typer.Argument(help="Its id, inv_...")],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file to write; default: named by the id.", dir_okay=False)
-    ] = None,
+    output: Output = None,
 ) -> CommandOutput:
     """Write an invoice to a PDF file; a draft is marked as one."""
-    content = await run.api.invoice_pdf(invoice)
-    path = output or Path(f"{invoice}.pdf")
+    return await _written(await run.api.invoice_pdf(invoice), invoice, output)
+
+
+async def credit_note_pdf(
+    run: CommandRun, credit_note: Annotated[str, typer.Argument(help="Its id, cn_...")], output: Output = None
+) -> CommandOutput:
+    """Write a credit note to a PDF file."""
+    return await _written(await run.api.credit_note_pdf(credit_note), credit_note, output)
+
+
+async def _written(content: bytes, document: str, output: Path | None) -> CommandOutput:
+    path = output or Path(f"{document}.pdf")
     try:
         await asyncio.to_thread(path.write_bytes, content)
     except OSError as error:
         raise CommandFailed(f"{path} cannot be written: {error.strerror}.") from None
-    return CommandOutput({"invoice": invoice, "file": str(path), "bytes": len(content)}, f"Written to {path}.")
+    return CommandOutput({"document": document, "file": str(path), "bytes": len(content)}, f"Written to {path}.")
 
 
 def changed_details(found: PartyInfo, changes: Sequence[str]) -> dict[str, str]:

@@ -297,6 +297,9 @@ class OperatorApi(ApiCaller):
     ) -> list[CreditNoteInfo]:
         return await self.listing(CreditNoteInfo, "/admin/credit_notes", organization=organization, invoice=invoice)
 
+    async def credit_note_pdf(self, credit_note: str) -> bytes:
+        return await self.content(f"/admin/credit_notes/{quote(credit_note, safe='')}/pdf")
+
     async def trial_balance(self) -> TrialBalanceInfo:
         return await self.call(TrialBalanceInfo, "GET", "/admin/books")
 

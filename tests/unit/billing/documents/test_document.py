@@ -4,17 +4,17 @@ import pytest
 
 from support.billing.bills import ISSUED_MS, SELLER, bill, draft, invoice, line, settlement
 from support.billing.stand import ACME, MODEL
-from tokenyard_billing.documents.document import InvoiceDocument, invoice_document
+from tokenyard_billing.documents.document import BillDocument, invoice_document
 from tokenyard_billing.invoice_tables import CreditNote
 
 LINES = (line(0), line(1, "output", 10, 400), line(2, "input", 5, 100, model="ft:own"))
 
 
-def said(document: InvoiceDocument) -> dict[str, str]:
+def said(document: BillDocument) -> dict[str, str]:
     return {fact.label: fact.text for fact in (*document.facts, *document.payment)}
 
 
-def sums(document: InvoiceDocument) -> list[tuple[str, str]]:
+def sums(document: BillDocument) -> list[tuple[str, str]]:
     return [(row.label, row.amount.text) for row in document.sums]
 
 

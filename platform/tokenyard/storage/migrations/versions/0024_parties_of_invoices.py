@@ -1,4 +1,4 @@
-"""Who issues invoices, who is billed, and both as they were when an invoice was issued."""
+"""Who issues invoices, who is billed, and both as they were when a document was issued."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -26,8 +26,8 @@ def upgrade() -> None:
         sa.Column("changed_at_ms", sa.BigInteger(), nullable=False),
     )
     op.create_table(
-        "billing_invoice_parties",
-        sa.Column("invoice", sa.String(96), primary_key=True),
+        "billing_document_parties",
+        sa.Column("document", sa.String(96), primary_key=True),
         sa.Column("organization", sa.String(96), nullable=False),
         sa.Column("seller", _JSON, nullable=False),
         sa.Column("buyer", _JSON, nullable=False),
