@@ -22,7 +22,21 @@ from tokenyard_billing.wallets.budgets import SqlBudgets
 
 CLIENTS = 6
 LOOKS = 12
-ENDINGS = ("completed", "left", "lost", "failed", "silent", "late", "elsewhere", "job", "hour", "month", "grant")
+ENDINGS = (
+    "completed",
+    "left",
+    "lost",
+    "failed",
+    "silent",
+    "late",
+    "elsewhere",
+    "job",
+    "hour",
+    "month",
+    "grant",
+    "wrong",
+    "dear",
+)
 
 
 class Load:
@@ -47,6 +61,9 @@ class Load:
                     await self._books.keep(organization, self._months)
                 case "grant":
                     await self._books.grant(organization, key=new_request_id())
+                case "wrong" | "dear":
+                    card = None if ending == "wrong" else "cheap"
+                    await self._books.correct(organization, card, last_ms=200)
                 case "silent" | "late":
                     await self._abandoned(organization, late=ending == "late")
                 case "elsewhere":
@@ -109,7 +126,9 @@ async def test_no_difference_is_seen_in_honest_books_under_load(
         async with asyncio.timeout(120), asyncio.TaskGroup() as tasks:
             for number in range(CLIENTS):
                 tasks.create_task(load.client((ACME, GLOBEX)[number % 2]))
-            for step in (books.worker.consumer.step, books.worker.drafter.step, sweeper.sweep, books.outbox.step):
+            worker = books.worker
+            steps = worker.consumer.step, worker.drafter.step, worker.corrections.step, sweeper.sweep, books.outbox.step
+            for step in steps:
                 tasks.create_task(repeat(step))
             tasks.create_task(look())
         assert await books.broken() == set()

@@ -1,5 +1,6 @@
 """Books in full swing that agree: credit, charges, jobs, and requests in every stage on their way to the ledger."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -7,6 +8,7 @@ import msgspec
 from redis.asyncio import Redis
 from sqlalchemy import text
 
+from support.billing.invoice_books import CHEAP
 from support.billing.stand import (
     ACME,
     GLOBEX,
@@ -29,10 +31,12 @@ from support.billing.stand import (
     worker,
 )
 from support.fakes.admission_requests import open_buckets
+from support.fakes.rate_cards import SHIPPED_CARDS
 from tokenyard.core.admission import AdmissionRequest
 from tokenyard.core.budgets import budgets_of
 from tokenyard.core.clock import SystemClock
-from tokenyard.core.ids import ApiKeyId, JobId, OrganizationId, ProjectId
+from tokenyard.core.errors import InvalidRequest
+from tokenyard.core.ids import ApiKeyId, JobId, OrganizationId, ProjectId, new_request_id
 from tokenyard.core.money import NanoDollars, inference_cost
 from tokenyard.core.principal import Principal
 from tokenyard.core.usage import MeterClaims
@@ -40,7 +44,11 @@ from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.reservation_holds import ReservationHolds
 from tokenyard.metering.events import HOUR_MS, Outcome
 from tokenyard.storage.database import Database
+from tokenyard.tenancy.store import record
+from tokenyard_billing.corrections.operator_store import CorrectionOperatorStore
+from tokenyard_billing.corrections.selection import Scope
 from tokenyard_billing.periods import month_of
+from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.proof.views import Reconciliation
 from tokenyard_billing.wallets.budgets import SqlBudgets
 from tokenyard_billing.wallets.reservations import JobReservations
@@ -65,7 +73,9 @@ class BusyBooks:
         self.redis = redis
         self.clock = SystemClock()
         self.outbox = budget_outbox(database, redis)
-        self.worker = worker(database, redis, report_wait_ms=report_wait_ms)
+        prices = PriceList((*SHIPPED_CARDS, CHEAP))
+        self.worker = worker(database, redis, report_wait_ms=report_wait_ms, prices=prices)
+        self.corrections = CorrectionOperatorStore(database, prices, record, self.clock)
         self.wallet = Wallet(database, self.outbox, self.clock)
         budgets = SqlBudgets(database)
         self.gateway = RedisAdmission(redis, budgets.load, spool_folder=spool, lease_ms=LEASE_MS, renewal_ms=5_000)
@@ -106,6 +116,14 @@ class BusyBooks:
     async def grant(self, organization: OrganizationId = ACME, key: str = "first") -> None:
         amount = NanoDollars(CREDIT)
         await self.wallet.grant(organization, amount, reason="paid", actor="op", idempotency_key=key)
+
+    async def correct(self, organization: OrganizationId, card: str | None, *, last_ms: int) -> None:
+        """Ask that what was used in the last moments is taken back, or rated anew by a card."""
+        scope = Scope(since_ms=self.clock.now_ms() - last_ms)
+        with suppress(InvalidRequest):  # nothing was used
+            await self.corrections.request(
+                organization, scope, card, reason="wrong", actor=KEY, idempotency_key=new_request_id()
+            )
 
     async def reserve(self, job: str, amount: int) -> None:
         await self.reservations.reserve(ACME, PROJECT, KEY, {JobId(job): NanoDollars(amount)})
