@@ -128,7 +128,7 @@ async def _issue(
     invoice.rounding = due - invoice.amount_due
     invoice.amount_due = due
     changes = []
-    if billed:
+    if billed or invoice.tax:  # tax may be a nano-dollar that lines were rounded by
         posting = journal.invoice_issued(
             organization,
             billed,

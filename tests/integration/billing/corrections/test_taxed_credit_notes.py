@@ -3,12 +3,13 @@
 import pytest
 from redis.asyncio import Redis
 
-from support.billing.stand import MARCH_MS, usage
-from support.billing.tax_books import APRIL_MS, DOLLAR, OPERATOR, TaxBooks
+from support.billing.stand import MARCH_MS, MODEL, usage
+from support.billing.tax_books import APRIL_MS, DOLLAR, MAY_MS, OPERATOR, TaxBooks
 from tokenyard.core.money import CENT
 from tokenyard.core.usage import TokenUsage
 from tokenyard.storage.database import Database
 from tokenyard_billing.invoice_tables import CreditNote, CreditNoteLine
+from tokenyard_billing.periods import DAY_MS
 
 ACCOUNTS = ("wallet", "receivable", "revenue", "tax", "rounding", "cash", "adjustments", "written_off")
 MARCH = "inv_acme_2026-03"
@@ -116,6 +117,27 @@ async def test_what_costs_more_is_taxed_with_the_next_invoice(books: TaxBooks) -
     await books.draft()
     found = await books.amounts("2026-04")
     assert (found["total"], found["tax"]) == (2 * DOLLAR, 380_000_000)
+    assert await books.broken() == set()
+
+
+async def test_credit_pays_for_what_costs_more_of_two_rates_and_leaves_no_tax(books: TaxBooks) -> None:
+    """Both months cost $1 more, of which the next invoice bills the old price below 0, and the new one."""
+    await books.publish("DE", "16", from_ms=APRIL_MS)
+    await issued(books, "19")
+    await books.spend("req_d", usage(0, 2_500_000), at_ms=MARCH_MS)
+    await books.spend("req_e", usage(0, 2_500_000), at_ms=APRIL_MS)
+    books.at(MAY_MS)
+    await books.close()
+    await books.correct("dear", since_ms=0, model=MODEL)
+    await books.grant(DOLLAR * 3 // 2)
+    await books.draft()
+    found = await books.amounts("2026-05")
+    assert (found["total"], found["tax"], found["amount_due"]) == (2 * DOLLAR, 95_000_000, 595_000_000)
+    await books.grant(DOLLAR)
+    books.at(MAY_MS + 32 * DAY_MS)
+    await books.close()
+    found = await books.invoice("2026-05")
+    assert (found.credit_applied, found.tax, found.amount_due, found.state) == (2 * DOLLAR, 0, 0, "paid")
     assert await books.broken() == set()
 
 
