@@ -55,7 +55,7 @@ async def test_a_draft_is_not_below_0(books: TaxBooks) -> None:
 async def test_what_costs_less_than_at_first_is_rated_anew_on_the_first_bill(books: TaxBooks) -> None:
     await books.correct("cheap", request="req_a")
     await agree(books)
-    assert await notes(books) == [(MARCH, DOLLAR // 2, 60 * CENT, 0)]
+    assert await notes(books) == [(MARCH, DOLLAR // 2, 59 * CENT, 0)]
     assert (await books.amounts("2026-04"))["total"] == 0
     await books.correct("dear", request="req_a")
     await agree(books)

@@ -141,6 +141,44 @@ async def test_credit_pays_for_what_costs_more_of_two_rates_and_leaves_no_tax(bo
     assert await books.broken() == set()
 
 
+async def test_many_small_notes_take_off_what_they_say(books: TaxBooks) -> None:
+    """Eleven times $0.004 are $0.04; ten of them taken back leave nothing that can be paid."""
+    for number in range(11):
+        await books.spend(f"req_{number}", usage(40_000, 0))
+    books.at(APRIL_MS)
+    await books.close()
+    for number in range(5):
+        await books.correct(request=f"req_{number}")
+    assert await books.accounts("receivable", "rounding") == {"receivable": -2 * CENT, "rounding": -CENT * 2 // 5}
+    for number in range(5, 10):
+        await books.correct(request=f"req_{number}")
+    assert [one[5] for one in await notes(books)] == [0, 0, CENT, 0, CENT, 0, 0, CENT, 0, CENT]
+    assert (await books.invoice("2026-03")).state == "paid"
+    assert await books.broken() == set()
+
+
+async def test_no_more_tax_goes_back_than_was_claimed(books: TaxBooks) -> None:
+    """April has $10 at 19 %, of which credit paid half, and $10 of March, which was not taxed: $15.95 are due."""
+    await books.publish("DE", "19", from_ms=APRIL_MS)
+    await books.live_in("DE")
+    await books.spend("req_a", ONE)
+    books.at(APRIL_MS)
+    await books.close()
+    await books.grant(5 * DOLLAR)
+    await books.spend("req_b", usage(100_000_000, 0), at_ms=APRIL_MS)
+    await books.spend("req_c", usage(100_000_000, 0))
+    books.at(MAY_MS)
+    await books.close()
+    await books.correct(request="req_b")
+    assert await notes(books) == [(10 * DOLLAR, 5 * DOLLAR, 950_000_000, 0, 0, 595 * CENT, 5 * DOLLAR)]
+    assert await books.accounts("wallet", "tax") == {"wallet": 5 * DOLLAR, "tax": 0}
+    await books.correct(request="req_c")
+    assert (await notes(books))[1] == (10 * DOLLAR, 10 * DOLLAR, 0, 0, 0, 1_000 * CENT, 0)
+    assert await moved(books) == {"wallet": 5 * DOLLAR, "receivable": -100 * CENT, "revenue": DOLLAR}
+    await books.draft()
+    assert await books.broken() == set()
+
+
 async def test_lines_say_how_they_are_taxed(books: TaxBooks) -> None:
     await books.spend("req_f", usage(10_000_000, 1_000_000))
     await issued(books, "19")
