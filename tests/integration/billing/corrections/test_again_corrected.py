@@ -5,9 +5,11 @@ from redis.asyncio import Redis
 
 from support.billing.stand import usage
 from support.billing.tax_books import APRIL_MS, DOLLAR, MAY_MS, OPERATOR, TaxBooks
+from tokenyard.core.ids import RequestId
 from tokenyard.core.money import CENT
 from tokenyard.storage.database import Database
 from tokenyard_billing.invoice_tables import CreditNote
+from tokenyard_billing.proof.operator_store import BillingOperatorStore
 
 MARCH, APRIL = "inv_acme_2026-03", "inv_acme_2026-04"
 
@@ -50,6 +52,18 @@ async def test_a_draft_is_not_below_0(books: TaxBooks) -> None:
     assert set((await books.accounts("wallet", "receivable", "revenue", "tax", "rounding")).values()) == {0}
     await close(books, MAY_MS)
     assert (await books.amounts("2026-04"))["amount_due"] == 0
+
+
+async def test_all_of_it_is_in_the_story_of_the_request(books: TaxBooks) -> None:
+    await books.correct(request="req_a")
+    story = await BillingOperatorStore(books.database, books.redis).request(RequestId("req_a"))
+    assert sorted((one.charge_key, one.amount) for one in story.corrections) == [
+        ("req_a~1", 2 * DOLLAR),
+        ("req_a~1~as~2026-03", DOLLAR),
+        ("req_a~1~as~2026-03~reversed", -DOLLAR),
+        ("req_a~1~reversed", -2 * DOLLAR),
+        ("req_a~reversed", -DOLLAR),
+    ]
 
 
 async def test_what_costs_less_than_at_first_is_rated_anew_on_the_first_bill(books: TaxBooks) -> None:
