@@ -97,7 +97,7 @@ async def test_a_period_whose_charges_are_on_no_invoice_stays_open(books: Invoic
 async def test_a_tax_profile_is_of_open_periods_also_where_one_closes_meanwhile(
     books: InvoiceBooks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    closings = []
+    closings: list[asyncio.Task[None]] = []
 
     async def load_and_close(
         session: AsyncSession, organizations: Collection[OrganizationId]

@@ -204,6 +204,10 @@ SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # other
             },
         ),
         ("UPDATE billing_credit_notes SET lowered = 900, credited = 100", {"credit_note_not_journal"}),
+        (
+            "UPDATE billing_credit_notes SET rounding = 10000001, due_lowered = due_lowered + 10000001",
+            {"credit_note_not_rounded", "credit_notes_too_much"},
+        ),
         ("UPDATE billing_credit_notes SET sequence = 2", {"credit_note_numbers_gap"}),
         ("UPDATE billing_credit_note_lines SET amount = 0 WHERE number = 0", {"credit_note_not_lines"}),
         ("DELETE FROM billing_credit_note_lines", {"credit_note_not_lines"}),

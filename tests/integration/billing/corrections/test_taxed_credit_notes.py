@@ -136,8 +136,8 @@ async def test_credit_pays_for_what_costs_more_of_two_rates_and_leaves_no_tax(bo
     await books.grant(DOLLAR)
     books.at(MAY_MS + 32 * DAY_MS)
     await books.close()
-    found = await books.invoice("2026-05")
-    assert (found.credit_applied, found.tax, found.amount_due, found.state) == (2 * DOLLAR, 0, 0, "paid")
+    bill = await books.invoice("2026-05")
+    assert (bill.credit_applied, bill.tax, bill.amount_due, bill.state) == (2 * DOLLAR, 0, 0, "paid")
     assert await books.broken() == set()
 
 
