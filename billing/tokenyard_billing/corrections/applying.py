@@ -15,7 +15,7 @@ from tokenyard_billing.calendars import load_calendars
 from tokenyard_billing.charging.charges import ChargeRow, write_rows
 from tokenyard_billing.corrections.counter_charges import CounterCharges, counter_charges
 from tokenyard_billing.corrections.credit_notes import issue
-from tokenyard_billing.corrections.selection import Scope, behind
+from tokenyard_billing.corrections.selection import Scope, behind, former_versions
 from tokenyard_billing.invoice_tables import Correction, CreditNote
 from tokenyard_billing.invoicing.closing import ClosingTerms
 from tokenyard_billing.invoicing.drafts import invoice_id
@@ -84,6 +84,7 @@ async def _counters(
 ) -> list[CounterCharges]:
     organization = OrganizationId(correction.organization)
     calendar = (await load_calendars(session, [organization]))[organization]
+    former = await _former(session, charges)
     found = [
         counter_charges(
             charge,
@@ -91,10 +92,26 @@ async def _counters(
             calendar,
             correction=correction.id,
             at_ms=now_ms,
+            former=former.get(charge.charge_key, ()),
         )
         for charge in charges
     ]
     return [counter for counter in found if counter is not None]
+
+
+async def _former(session: AsyncSession, charges: Sequence[Charge]) -> dict[str, list[Charge]]:
+    """Return what each charge took the place of, of each earlier bill that has a part of it: the newest first."""
+    keys = {charge.charge_key: former_versions(charge.charge_key) for charge in charges}
+    query = select(Charge).where(Charge.charge_key.in_([key for own in keys.values() for key in own]))
+    found = {one.charge_key: one for one in await session.scalars(query)}
+    former: dict[str, list[Charge]] = {}
+    for charge in charges:
+        billed_in = charge.billed_in
+        for one in (found[key] for key in keys[charge.charge_key]):
+            if one.billed_in < billed_in:
+                former.setdefault(charge.charge_key, []).append(one)
+                billed_in = one.billed_in
+    return former
 
 
 async def _post(session: AsyncSession, correction: Correction, counters: Sequence[CounterCharges], now_ms: int) -> None:

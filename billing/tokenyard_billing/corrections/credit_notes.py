@@ -1,10 +1,11 @@
 """Issues the credit notes of a correction: each with its lines, a number, and where its money goes."""
 
 from collections.abc import Mapping
+from itertools import groupby
 from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.ids import ApiKeyId, OrganizationId
@@ -41,9 +42,13 @@ LOWERED: Mapping[str, AccountName] = {
 
 
 class _Left(NamedTuple):
-    """Of an invoice: its charges that no credit paid, and what is due for them."""
+    """What earlier credit notes have left of an invoice: of its charges that no credit paid, by the period of use.
 
-    billed: int
+    `exact` is what is due for them, and `due` what of that is claimed.
+    """
+
+    billed: Mapping[str, int]
+    exact: int
     due: int
 
 
@@ -64,8 +69,12 @@ async def issue(
     """
     query = select(CreditNote).where(CreditNote.correction == correction.id).order_by(CreditNote.id)
     notes = (await session.scalars(query)).all()
+    # All of them before any balance, in one order: whoever settles an invoice locks it, and then balances.
+    own = select(Invoice).where(Invoice.id.in_([note.invoice for note in notes])).order_by(Invoice.id)
+    invoices = {invoice.id: invoice for invoice in await session.scalars(own.with_for_update())}
     for note in notes:
-        await _settle(session, note, prices, terms, now_ms=now_ms, actor=correction.actor)
+        invoice = invoices[note.invoice]
+        await _settle(session, note, invoice, prices, terms, now_ms=now_ms, actor=correction.actor)
     if any(note.credited for note in notes):
         organization = OrganizationId(correction.organization)
         calendar = (await load_calendars(session, [organization]))[organization]
@@ -80,19 +89,26 @@ async def issue(
 
 
 async def _settle(
-    session: AsyncSession, note: CreditNote, prices: PriceList, terms: ClosingTerms, *, now_ms: int, actor: str
+    session: AsyncSession,
+    note: CreditNote,
+    invoice: Invoice,
+    prices: PriceList,
+    terms: ClosingTerms,
+    *,
+    now_ms: int,
+    actor: str,
 ) -> None:
     """Lower what its invoice claims, or claimed, as far as that goes; the rest stays in the wallet, as credit."""
-    invoice = (await session.scalars(select(Invoice).where(Invoice.id == note.invoice).with_for_update())).one()
     left = await _left(session, invoice, note)
     account = LOWERED.get(invoice.state)
-    note.lowered = 0 if account is None else min(note.total, left.billed)
-    note.credited = note.total - note.lowered
-    await _write_lines(session, note, prices)
+    await _write_lines(session, note, prices, {} if account is None else left.billed)
     if not note.lowered or account is None:
         return
-    exact = NanoDollars(note.lowered + note.tax - note.tax_included)
-    note.due_lowered = left.due if note.lowered == left.billed else min(rounded_to(exact, terms.payable), left.due)
+    exact = note.lowered + note.tax - note.tax_included
+    whole = note.lowered == sum(left.billed.values())
+    # What stays due is rounded, not what is taken off: many small credit notes take off what they say.
+    stays = 0 if whole else min(max(rounded_to(NanoDollars(left.exact - exact), terms.payable), 0), left.due)
+    note.due_lowered = left.due - stays
     note.rounding = note.due_lowered - exact
     note.lowered_account = account.value
     posting = journal.credit_note_issued(
@@ -111,23 +127,28 @@ async def _settle(
         invoice.state = PAID
 
 
-async def _write_lines(session: AsyncSession, note: CreditNote, prices: PriceList) -> None:
+async def _write_lines(session: AsyncSession, note: CreditNote, prices: PriceList, left: Mapping[str, int]) -> None:
     """Write what its charges took back, taxed as the invoice was; the charges are below 0, and the lines above.
 
-    What is credit again is not taxed: credit lowers what the next invoices tax.
+    What is `left` of the invoice's charges, by the period of use, is lowered; the rest is credit again. That is not
+    taxed: credit lowers what the next invoices tax.
     """
     found = await drawn_lines(session, Charge.credit_note == note.id, prices, note.id)
-    rated = [msgspec.structs.replace(line.rated, quantity=-line.rated.quantity) for line in found]
-    if (total := sum(line.amount for line in rated)) != note.total:
-        raise InvoiceMismatch(f"{note.id}: lines sum to {total}, and it to {note.total} nano-dollars")
     hows = await _hows(session, note.invoice)
-    parts = spread_credit(NanoDollars(note.credited), [line.amount for line in rated])
-    lines = [
-        DrawnLine(line.usage_period, own, part, hows.get(line.usage_period, UNTAXED))
-        for line, own, part in zip(found, rated, parts, strict=True)
-    ]
-    note.tax = sum(line.tax for line in lines) if note.lowered else 0
-    note.tax_included = sum(line.tax for line in lines if line.how.inclusive) if note.lowered else 0
+    lines: list[DrawnLine] = []
+    for period, own in groupby(found, key=lambda line: line.usage_period):
+        rated = [msgspec.structs.replace(line.rated, quantity=-line.rated.quantity) for line in own]
+        total = sum(line.amount for line in rated)
+        credited = NanoDollars(total - min(total, left.get(period, 0)))
+        parts = spread_credit(credited, [line.amount for line in rated])
+        how = hows.get(period, UNTAXED) if credited < total else UNTAXED
+        lines += [DrawnLine(period, line, part, how) for line, part in zip(rated, parts, strict=True)]
+    if (total := sum(line.rated.amount for line in lines)) != note.total:
+        raise InvoiceMismatch(f"{note.id}: lines sum to {total}, and it to {note.total} nano-dollars")
+    note.credited = sum(line.credit_applied for line in lines)
+    note.lowered = note.total - note.credited
+    note.tax = sum(line.tax for line in lines)
+    note.tax_included = sum(line.tax for line in lines if line.how.inclusive)
     await bulk.insert(session, CreditNoteLine, line_rows(lines, credit_note=note.id))
 
 
@@ -143,10 +164,24 @@ async def _hows(session: AsyncSession, invoice: str) -> dict[str, LineTax]:
 
 async def _left(session: AsyncSession, invoice: Invoice, note: CreditNote) -> _Left:
     """Return what earlier credit notes have left of an invoice."""
-    sums = func.coalesce(func.sum(CreditNote.lowered), 0), func.coalesce(func.sum(CreditNote.due_lowered), 0)
-    earlier = select(*sums).where(CreditNote.invoice == invoice.id, CreditNote.id != note.id)
-    lowered, due_lowered = map(int, (await session.execute(earlier)).one())
-    return _Left(invoice.total - invoice.credit_applied - lowered, invoice.amount_due - due_lowered)
+    billed = await _unpaid_by_credit(session, InvoiceLine, InvoiceLine.invoice == invoice.id)
+    earlier = (CreditNote.invoice == invoice.id) & (CreditNote.id != note.id)
+    notes = select(CreditNote.id).where(earlier)
+    lowered = await _unpaid_by_credit(session, CreditNoteLine, CreditNoteLine.credit_note.in_(notes))
+    left = {period: max(amount - lowered.get(period, 0), 0) for period, amount in billed.items()}
+    columns = CreditNote.due_lowered, CreditNote.rounding
+    sums = select(*(func.coalesce(func.sum(column), 0) for column in columns)).where(earlier)
+    due_lowered, rounding = map(int, (await session.execute(sums)).one())
+    exact = invoice.amount_due - invoice.rounding - (due_lowered - rounding)
+    return _Left(left, exact, invoice.amount_due - due_lowered)
+
+
+async def _unpaid_by_credit(
+    session: AsyncSession, table: type[InvoiceLine | CreditNoteLine], wanted: ColumnElement[bool]
+) -> dict[str, int]:
+    """Return what lines come to without their credit, by the period of use."""
+    query = select(table.usage_period, func.sum(table.amount - table.credit_applied)).where(wanted)
+    return {period: int(amount) for period, amount in await session.execute(query.group_by(table.usage_period))}
 
 
 def _note_issued(session: AsyncSession, note: CreditNote, actor: str, audit: AuditLog, now_ms: int) -> None:

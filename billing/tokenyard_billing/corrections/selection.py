@@ -114,10 +114,24 @@ def reversal_of(key: str) -> str:
     return f"{key}~reversed"
 
 
+def restored_as(key: str, period: str) -> str:
+    """Return the key of the charge that is what `period` had billed, before `key` cost more and was billed later."""
+    return f"{key}~as~{period}"
+
+
+def version_of(key: str) -> int:
+    """Return how often a charge was rated anew."""
+    return int(key.partition("~")[2] or 0)
+
+
+def former_versions(key: str) -> list[str]:
+    """Return the keys of the charges whose place `key` took, the newest first."""
+    return versions(key.partition("~")[0])[: version_of(key)][::-1]
+
+
 def next_version(key: str) -> str:
     """Return the key of the charge that takes the place of `key`."""
-    base, _, version = key.partition("~")
-    return f"{base}~{int(version or 0) + 1}"
+    return f"{key.partition('~')[0]}~{version_of(key) + 1}"
 
 
 def _in_force() -> tuple[ColumnElement[bool], ...]:

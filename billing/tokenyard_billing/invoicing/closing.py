@@ -23,7 +23,7 @@ from tokenyard_billing.invoicing.drafts import DRAFT, Drafts, InvoiceMismatch, i
 from tokenyard_billing.invoicing.store import OPEN
 from tokenyard_billing.ledger import journal
 from tokenyard_billing.parties.snapshots import keep_parties
-from tokenyard_billing.tables import Balance, BucketLease, OpenRequest
+from tokenyard_billing.tables import BucketLease, OpenRequest
 from tokenyard_billing.taxes.amounts import rounded_to
 from tokenyard_billing.wallets.changes import BudgetChanges
 
@@ -81,12 +81,7 @@ async def close(
         InvoiceMismatch: the period was written down with a charge, and has no invoice.
     """
     organization = drafts.organization
-    # Its wallet before its marks, in the order of whoever grants credit: two that wait for each other would be ended.
-    await session.execute(
-        select(Balance.version)
-        .where(Balance.organization == organization, Balance.account == journal.AccountName.WALLET)
-        .with_for_update()
-    )
+    await journal.lock_wallet(session, organization)
     await keep(session, drafts)
     own = (BillingPeriod.organization == organization) & (BillingPeriod.period == period)
     row = await session.scalar(select(BillingPeriod).where(own, _may_close(terms, now_ms)))
@@ -128,7 +123,7 @@ async def _issue(
     invoice.rounding = due - invoice.amount_due
     invoice.amount_due = due
     changes = []
-    if billed:
+    if billed or invoice.tax:  # tax may be a nano-dollar that lines were rounded by
         posting = journal.invoice_issued(
             organization,
             billed,

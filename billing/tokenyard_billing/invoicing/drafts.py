@@ -1,6 +1,7 @@
 """Draws an organization's stale invoices from the charges of their periods, and writes them down."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain, groupby
 
 import msgspec
 from sqlalchemy import ColumnElement, delete, exists, func, select
@@ -14,7 +15,7 @@ from tokenyard_billing.invoice_tables import CreditNote, Invoice, InvoiceLine, S
 from tokenyard_billing.periods import BillingCalendar
 from tokenyard_billing.pricing.prices import PriceList, RatedLine, rated_lines
 from tokenyard_billing.tables import COUNTS, Charge, CreditGrant
-from tokenyard_billing.taxes.amounts import UNTAXED, LineTax, spread_credit, tax_of
+from tokenyard_billing.taxes.amounts import UNTAXED, LineTax, spread_over_groups, tax_of
 from tokenyard_billing.taxes.terms import TaxProfile, TaxTerms, load_tax_terms
 
 DRAFT = "draft"
@@ -206,7 +207,8 @@ def _taxed(
     lines: Sequence[DrawnLine], credit: NanoDollars, terms: TaxTerms, calendar: BillingCalendar
 ) -> list[DrawnLine]:
     """Let credit pay for lines in their order, and tax what it leaves of each as of the period in which it was used."""
-    paid = spread_credit(credit, [line.rated.amount for line in lines])
+    used = groupby(lines, key=lambda line: line.usage_period)
+    paid = chain.from_iterable(spread_over_groups(credit, [[line.rated.amount for line in own] for _, own in used]))
     hows = [terms.tax(line.usage_period, calendar.end_ms(line.usage_period)) for line in lines]
     return [
         DrawnLine(line.usage_period, line.rated, part, how) for line, part, how in zip(lines, paid, hows, strict=True)

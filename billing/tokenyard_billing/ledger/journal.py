@@ -215,6 +215,15 @@ async def correct(
     return identity
 
 
+async def lock_wallet(session: AsyncSession, organization: OrganizationId) -> None:
+    """Hold the organization's wallet until the transaction ends: under it periods are closed.
+
+    Whoever marks invoices, too, takes it before: two that wait for each other would be ended.
+    """
+    own = (Balance.organization == organization) & (Balance.account == AccountName.WALLET)
+    await session.execute(select(Balance.version).where(own).with_for_update())
+
+
 async def balances(
     session: AsyncSession, organizations: Iterable[OrganizationId], account: AccountName
 ) -> dict[OrganizationId, tuple[NanoDollars, int]]:

@@ -11,8 +11,10 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_
 from tokenyard_billing.parties.countries import known_country
 
 # No control characters, and none that turn the direction of what follows: it would read as something else.
-_LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$"
+_ODD = r"\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069"
+_LINE = rf"^[^{_ODD}]*$"
 _LINES = r"^[^\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$"
+_EMAIL = rf"^([^@\s{_ODD}]+@[^@\s{_ODD}]+)?$"
 _IBAN = re.compile(r"[A-Z]{2}[0-9]{2}[A-Z0-9]{10,30}")
 
 
@@ -31,7 +33,7 @@ def _as_number(text: str) -> int:
 TextLine = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200, pattern=_LINE)]
 TextLines = Annotated[str, StringConstraints(strip_whitespace=True, max_length=1000, pattern=_LINES)]
 Country = Annotated[str, AfterValidator(known_country)]
-Email = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200, pattern=r"^([^@\s]+@[^@\s]+)?$")]
+Email = Annotated[str, StringConstraints(strip_whitespace=True, max_length=200, pattern=_EMAIL)]
 # A code of the list EAS: four digits such as 0088 (GLN), or EM, O3, AN and the like.
 AddressScheme = Annotated[str, StringConstraints(pattern=r"^([0-9]{4}|[A-Z][A-Z0-9])?$")]
 Iban = Annotated[TextLine, AfterValidator(_iban)]

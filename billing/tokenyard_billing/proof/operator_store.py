@@ -16,7 +16,7 @@ from tokenyard.metering.stream import FIELD
 from tokenyard.storage.database import Database
 from tokenyard.storage.paging import part_of_list
 from tokenyard_billing.charging.reports import Report, ReportWitness, load_reports
-from tokenyard_billing.corrections.selection import reversal_of, versions
+from tokenyard_billing.corrections.selection import restored_as, reversal_of, versions
 from tokenyard_billing.invoicing.drafts import invoice_id
 from tokenyard_billing.tables import Alarm, Charge, DeadLetter, OpenRequest, Reservation, Transaction, Waste
 
@@ -125,7 +125,9 @@ def _attempt(attempt: AttemptId, reports: Sequence[Report], charge: Charge | Non
 
 async def _corrections(session: AsyncSession, key: str) -> Sequence[Charge]:
     keys = versions(key)
-    wanted = Charge.charge_key.in_([*keys[1:], *map(reversal_of, keys)])
+    periods = select(Charge.billed_in).where(Charge.charge_key.in_(keys)).distinct()
+    restored = [restored_as(one, period) for period in await session.scalars(periods) for one in keys[1:]]
+    wanted = Charge.charge_key.in_([*keys[1:], *restored, *map(reversal_of, [*keys, *restored])])
     query = select(Charge).where(wanted).order_by(Charge.charged_at_ms, Charge.reverses.is_(None), Charge.charge_key)
     return (await session.scalars(query)).all()
 

@@ -1,6 +1,6 @@
 """What tax comes to, what credit pays for, and what of an amount can be paid. Pure; whole nano-dollars."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -35,6 +35,20 @@ def spread_credit(credit: NanoDollars, amounts: Iterable[NanoDollars]) -> list[N
     for amount in amounts:
         paid.append(NanoDollars(min(left, max(amount, 0))))
         left -= paid[-1]
+    return paid
+
+
+def spread_over_groups(credit: NanoDollars, groups: Iterable[Sequence[NanoDollars]]) -> list[list[NanoDollars]]:
+    """Return what of each amount `credit` pays: it pays for groups in their order, and of each for what it comes to.
+
+    Amounts of a group are taxed alike, so those above 0 are not paid at one rate while those below 0 are left at it.
+    """
+    left = NanoDollars(credit)
+    paid: list[list[NanoDollars]] = []
+    for group in groups:
+        part = NanoDollars(min(left, max(sum(group), 0)))
+        paid.append(spread_credit(part, group))
+        left = NanoDollars(left - part)
     return paid
 
 

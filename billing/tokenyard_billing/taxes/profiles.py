@@ -10,6 +10,7 @@ from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.storage import bulk
 from tokenyard.storage.database import AuditLog, Database
 from tokenyard_billing.calendars import load_calendars
+from tokenyard_billing.ledger.journal import lock_wallet
 from tokenyard_billing.stale_invoices import mark_stale
 from tokenyard_billing.tax_tables import TaxProfileChange
 from tokenyard_billing.taxes.terms import NOWHERE, TaxProfile
@@ -44,6 +45,7 @@ class TaxProfiles:
             raise InvalidRequest("An exemption needs a reason, such as the number of a certificate.", param="reason")
         now_ms = self._clock.now_ms()
         async with self._database.transaction() as session:
+            await lock_wallet(session, organization)  # no period is closed between this and the commit
             before = await _last(session, organization)
             since = (await load_calendars(session, [organization]))[organization].first_open
             key = {"organization": organization, "since_period": since}

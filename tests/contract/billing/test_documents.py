@@ -104,6 +104,7 @@ async def test_the_issuer_is_stated_by_operators(database: Database, redis: Redi
         (OWN, {"legal_name": "x"}, "country"),
         (OWN, {"legal_name": "x", "country": "XX"}, "country"),
         (OWN, {"legal_name": "a\x00", "country": "DE"}, "legal_name"),
+        (OWN, {"legal_name": "x", "country": "DE", "email": "a\x00@example.com"}, "email"),
         (OWN, BUYER | {"iban": SELLER["iban"]}, "iban"),
         ("/admin/issuer", SELLER | {"iban": "DE00"}, "iban"),
         ("/admin/issuer", SELLER | {"purchase_order": "x"}, "purchase_order"),

@@ -30,6 +30,8 @@ def test_all_countries_are_known() -> None:
         {"city": "NUL\x00"},
         {"city": "turned\u202eround"},
         {"email": "nobody"},
+        {"email": "NUL\x00@example.com"},
+        {"email": "turned\u202eround@example.com"},
         {"electronic_address": "5060012345675"},
         {"electronic_address_scheme": "0088"},
         {"electronic_address": "x", "electronic_address_scheme": "GLN"},

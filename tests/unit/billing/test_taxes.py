@@ -3,7 +3,7 @@
 import pytest
 
 from tokenyard.core.money import CENT, Millionths, NanoDollars, rate_from_percent
-from tokenyard_billing.taxes.amounts import UNTAXED, LineTax, rounded_to, spread_credit, tax_of
+from tokenyard_billing.taxes.amounts import UNTAXED, LineTax, rounded_to, spread_credit, spread_over_groups, tax_of
 from tokenyard_billing.taxes.terms import TaxProfile, TaxTerms
 
 
@@ -34,6 +34,11 @@ def test_credit_pays_for_amounts_in_their_order() -> None:
     assert spread_credit(NanoDollars(12), amounts) == [5, 0, 7, 0]
     assert spread_credit(NanoDollars(0), amounts) == [0, 0, 0, 0]
     assert spread_credit(NanoDollars(100), amounts) == amounts
+
+
+def test_credit_pays_of_each_group_for_what_it_comes_to() -> None:
+    groups = [[NanoDollars(each) for each in group] for group in ((-10, 15), (3,), (-4, -5), (7, -1))]
+    assert spread_over_groups(NanoDollars(12), groups) == [[0, 5], [3], [0, 0], [4, 0]]
 
 
 @pytest.mark.parametrize(

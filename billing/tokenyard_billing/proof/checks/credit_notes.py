@@ -1,9 +1,10 @@
 """Credit notes: each takes back what its charges were corrected by, and stands in the journal as it is."""
 
-from sqlalchemy import ColumnElement, case, literal, or_, select, union_all
+from sqlalchemy import ColumnElement, case, func, literal, or_, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tokenyard_billing.invoice_tables import CreditNote, CreditNoteLine, CreditNoteNumbers
+from tokenyard.core.money import CENT
+from tokenyard_billing.invoice_tables import CreditNote, CreditNoteLine, CreditNoteNumbers, Invoice
 from tokenyard_billing.ledger.journal import CREDIT_NOTE, AccountName
 from tokenyard_billing.proof.checks.comparison import EXAMPLES, Side, broken, compare
 from tokenyard_billing.proof.checks.invoice_taxes import check_line_taxes
@@ -61,7 +62,30 @@ async def _money(session: AsyncSession) -> list[Difference]:
             select(*columns).where(_ISSUED, uneven).order_by(CreditNote.id).limit(EXAMPLES)
         )
     ]
-    return found + await _journal(session)
+    return [*found, *await _too_much(session), *await _journal(session)]
+
+
+async def _too_much(session: AsyncSession) -> list[Difference]:
+    """No invoice gives back more than it billed and claimed, and by rounding no note differs by more than a cent."""
+    lowered, due_lowered = func.sum(CreditNote.lowered), func.sum(CreditNote.due_lowered)
+    billed = Invoice.total - Invoice.credit_applied
+    given_back = (
+        select(Invoice.id, lowered, due_lowered)
+        .join(CreditNote, CreditNote.invoice == Invoice.id)
+        .group_by(Invoice.id)
+        .having(or_(lowered > billed, due_lowered > Invoice.amount_due))
+    )
+    odd = select(CreditNote.id, CreditNote.rounding).where(func.abs(CreditNote.rounding) > int(CENT))
+    return [
+        *(
+            broken("credit_notes_too_much", invoice, f"they lowered {amount} by {less}")
+            for invoice, amount, less in await session.execute(given_back.order_by(Invoice.id).limit(EXAMPLES))
+        ),
+        *(
+            broken("credit_note_not_rounded", note, f"{rounding} nano-dollars were added")
+            for note, rounding in await session.execute(odd.order_by(CreditNote.id).limit(EXAMPLES))
+        ),
+    ]
 
 
 async def _journal(session: AsyncSession) -> list[Difference]:

@@ -1,22 +1,27 @@
 """What happens while a period is being closed neither blocks it nor falls between two invoices."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy import text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from support.billing.invoice_books import InvoiceBooks
+from support.billing.invoice_books import OPERATOR, InvoiceBooks
 from support.billing.stand import ACME, MARCH_MS, rows
 from tokenyard.core.ids import OrganizationId
 from tokenyard.storage.database import Database
+from tokenyard.tenancy.store import record
+from tokenyard_billing.calendars import load_calendars
 from tokenyard_billing.invoice_tables import BillingPeriod
 from tokenyard_billing.invoicing.drafts import Drafts
-from tokenyard_billing.periods import DAY_MS
+from tokenyard_billing.periods import DAY_MS, BillingCalendar
 from tokenyard_billing.stale_invoices import mark_stale
 from tokenyard_billing.tables import Alarm, BucketLease
+from tokenyard_billing.taxes import profiles
+from tokenyard_billing.taxes.profiles import TaxProfiles
+from tokenyard_billing.taxes.terms import TaxProfile
 from tokenyard_billing.wallets import store
 
 APRIL_MS = MARCH_MS + 31 * DAY_MS
@@ -87,3 +92,26 @@ async def test_a_period_whose_charges_are_on_no_invoice_stays_open(books: Invoic
     assert await closed(books) == set()
     [alarm] = await rows(books.database, Alarm)
     assert (alarm.kind, alarm.organization) == ("period_not_closed", ACME)
+
+
+async def test_a_tax_profile_is_of_open_periods_also_where_one_closes_meanwhile(
+    books: InvoiceBooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closings: list[asyncio.Task[None]] = []
+
+    async def load_and_close(
+        session: AsyncSession, organizations: Collection[OrganizationId]
+    ) -> Mapping[OrganizationId, BillingCalendar]:
+        found = await load_calendars(session, organizations)
+        if not closings:
+            closings.append(asyncio.create_task(books.worker.closer.step()))
+            await asyncio.sleep(0.5)
+        return found
+
+    monkeypatch.setattr(profiles, "load_calendars", load_and_close)
+    stated = TaxProfiles(books.database, record, books.clock)
+    await stated.change(ACME, TaxProfile("DE"), actor=OPERATOR)
+    await asyncio.gather(*closings)
+    await books.worker.closer.step()
+    assert await closed(books) == {"2026-03"}
+    assert (await books.invoice("2026-03")).tax_jurisdiction == "DE", "it began before it was closed"

@@ -1,8 +1,12 @@
 """What a correction takes back of an issued invoice stands on a credit note; the invoice stays as it is."""
 
+import asyncio
+from collections.abc import Sequence
+
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from support.billing.invoice_books import OPERATOR, InvoiceBooks
 from support.billing.stand import ACME, MARCH_MS, MODEL, PRICE, balance, journal_sum, reconciler, rows, usage
@@ -12,7 +16,10 @@ from tokenyard.tenancy.store import record
 from tokenyard.tenancy.tables import AuditRow
 from tokenyard_billing.invoice_tables import CreditNote, CreditNoteLine, Invoice, InvoiceLine, Settlement
 from tokenyard_billing.invoicing.settling import InvoiceSettlements
+from tokenyard_billing.ledger import journal
+from tokenyard_billing.ledger.journal import Posting
 from tokenyard_billing.periods import DAY_MS
+from tokenyard_billing.tables import Alarm
 
 APRIL_MS = MARCH_MS + 31 * DAY_MS
 INVOICE = "inv_acme_2026-03"
@@ -197,6 +204,10 @@ SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # other
             },
         ),
         ("UPDATE billing_credit_notes SET lowered = 900, credited = 100", {"credit_note_not_journal"}),
+        (
+            "UPDATE billing_credit_notes SET rounding = 10000001, due_lowered = due_lowered + 10000001",
+            {"credit_note_not_rounded", "credit_notes_too_much"},
+        ),
         ("UPDATE billing_credit_notes SET sequence = 2", {"credit_note_numbers_gap"}),
         ("UPDATE billing_credit_note_lines SET amount = 0 WHERE number = 0", {"credit_note_not_lines"}),
         ("DELETE FROM billing_credit_note_lines", {"credit_note_not_lines"}),
@@ -228,3 +239,29 @@ async def test_a_note_counts_as_credit_while_it_is_not_issued(
     await agree(books)
     assert await notes(books) == [("CN-000001", INVOICE, 3_500, 3_200, "receivable", 300)]
     assert {one.state for one in await rows(books.database, Invoice)} == {"paid"}
+
+
+async def test_a_payment_amid_the_notes_of_two_invoices_blocks_nobody(
+    books: InvoiceBooks, settlements: InvoiceSettlements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both lock an invoice and then what is to be received."""
+    await books.spend("req_c", usage(10, 5), at_ms=APRIL_MS)
+    books.clock.advance(31 * DAY_MS / 1000)
+    await books.close()
+    applying = []
+
+    async def post_later(session: AsyncSession, postings: Sequence[Posting], at_ms: int) -> list[str]:
+        monkeypatch.undo()
+        applying.append(asyncio.create_task(books.correct("cheap", since_ms=0)))
+        await asyncio.sleep(0.5)
+        return await journal.post(session, postings, at_ms)
+
+    monkeypatch.setattr(journal, "post", post_later)
+    await settlements.pay("inv_acme_2026-04", reference="bank 17", idempotency_key="a", actor=OPERATOR)
+    await asyncio.gather(*applying)
+    assert await rows(books.database, Alarm) == []
+    assert [one[1:4] for one in await notes(books)] == [
+        (INVOICE, 1_200, 1_200),
+        ("inv_acme_2026-04", 1_000, 0),
+    ]
+    await agree(books)

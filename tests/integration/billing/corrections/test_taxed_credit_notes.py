@@ -3,12 +3,13 @@
 import pytest
 from redis.asyncio import Redis
 
-from support.billing.stand import MARCH_MS, usage
-from support.billing.tax_books import APRIL_MS, DOLLAR, OPERATOR, TaxBooks
+from support.billing.stand import MARCH_MS, MODEL, usage
+from support.billing.tax_books import APRIL_MS, DOLLAR, MAY_MS, OPERATOR, TaxBooks
 from tokenyard.core.money import CENT
 from tokenyard.core.usage import TokenUsage
 from tokenyard.storage.database import Database
 from tokenyard_billing.invoice_tables import CreditNote, CreditNoteLine
+from tokenyard_billing.periods import DAY_MS
 
 ACCOUNTS = ("wallet", "receivable", "revenue", "tax", "rounding", "cash", "adjustments", "written_off")
 MARCH = "inv_acme_2026-03"
@@ -116,6 +117,65 @@ async def test_what_costs_more_is_taxed_with_the_next_invoice(books: TaxBooks) -
     await books.draft()
     found = await books.amounts("2026-04")
     assert (found["total"], found["tax"]) == (2 * DOLLAR, 380_000_000)
+    assert await books.broken() == set()
+
+
+async def test_credit_pays_for_what_costs_more_of_two_rates_and_leaves_no_tax(books: TaxBooks) -> None:
+    """Both months cost $1 more, of which the next invoice bills the old price below 0, and the new one."""
+    await books.publish("DE", "16", from_ms=APRIL_MS)
+    await issued(books, "19")
+    await books.spend("req_d", usage(0, 2_500_000), at_ms=MARCH_MS)
+    await books.spend("req_e", usage(0, 2_500_000), at_ms=APRIL_MS)
+    books.at(MAY_MS)
+    await books.close()
+    await books.correct("dear", since_ms=0, model=MODEL)
+    await books.grant(DOLLAR * 3 // 2)
+    await books.draft()
+    found = await books.amounts("2026-05")
+    assert (found["total"], found["tax"], found["amount_due"]) == (2 * DOLLAR, 95_000_000, 595_000_000)
+    await books.grant(DOLLAR)
+    books.at(MAY_MS + 32 * DAY_MS)
+    await books.close()
+    bill = await books.invoice("2026-05")
+    assert (bill.credit_applied, bill.tax, bill.amount_due, bill.state) == (2 * DOLLAR, 0, 0, "paid")
+    assert await books.broken() == set()
+
+
+async def test_many_small_notes_take_off_what_they_say(books: TaxBooks) -> None:
+    """Eleven times $0.004 are $0.04; ten of them taken back leave nothing that can be paid."""
+    for number in range(11):
+        await books.spend(f"req_{number}", usage(40_000, 0))
+    books.at(APRIL_MS)
+    await books.close()
+    for number in range(5):
+        await books.correct(request=f"req_{number}")
+    assert await books.accounts("receivable", "rounding") == {"receivable": -2 * CENT, "rounding": -CENT * 2 // 5}
+    for number in range(5, 10):
+        await books.correct(request=f"req_{number}")
+    assert [one[5] for one in await notes(books)] == [0, 0, CENT, 0, CENT, 0, 0, CENT, 0, CENT]
+    assert (await books.invoice("2026-03")).state == "paid"
+    assert await books.broken() == set()
+
+
+async def test_no_more_tax_goes_back_than_was_claimed(books: TaxBooks) -> None:
+    """April has $10 at 19 %, of which credit paid half, and $10 of March, which was not taxed: $15.95 are due."""
+    await books.publish("DE", "19", from_ms=APRIL_MS)
+    await books.live_in("DE")
+    await books.spend("req_a", ONE)
+    books.at(APRIL_MS)
+    await books.close()
+    await books.grant(5 * DOLLAR)
+    await books.spend("req_b", usage(100_000_000, 0), at_ms=APRIL_MS)
+    await books.spend("req_c", usage(100_000_000, 0))
+    books.at(MAY_MS)
+    await books.close()
+    await books.correct(request="req_b")
+    assert await notes(books) == [(10 * DOLLAR, 5 * DOLLAR, 950_000_000, 0, 0, 595 * CENT, 5 * DOLLAR)]
+    assert await books.accounts("wallet", "tax") == {"wallet": 5 * DOLLAR, "tax": 0}
+    await books.correct(request="req_c")
+    assert (await notes(books))[1] == (10 * DOLLAR, 10 * DOLLAR, 0, 0, 0, 1_000 * CENT, 0)
+    assert await moved(books) == {"wallet": 5 * DOLLAR, "receivable": -100 * CENT, "revenue": DOLLAR}
+    await books.draft()
     assert await books.broken() == set()
 
 
