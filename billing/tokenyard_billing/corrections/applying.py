@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.budgets import monthly, wallet
 from tokenyard.core.ids import ApiKeyId, OrganizationId
-from tokenyard.core.money import NanoDollars
+from tokenyard.core.money import NanoDollars, Price
 from tokenyard.storage import bulk
 from tokenyard.storage.database import AuditLog
 from tokenyard_billing.calendars import load_calendars
@@ -39,27 +39,39 @@ async def apply_part(
 ) -> BudgetChanges:
     """Correct the next charges, or issue the credit notes where there are none left; return what changed of budgets.
 
+    Credit notes have a transaction of their own, which locks invoices before any balance, as whoever settles one does.
+
     Raises:
-        UnknownPrice: the card has no price of something.
+        UnknownPrice: the card is not known here yet.
     """
-    organization = OrganizationId(correction.organization)
-    charges = await _next(session, correction)
-    for charge in charges[-1:]:
-        correction.part_ms, correction.part_key = charge.admitted_at_ms, charge.charge_key
-    counters = await _counters(session, correction, charges, prices, now_ms)
-    await _post(session, correction, counters, now_ms)
-    rows = [row for counter in counters for row in counter.rows]
-    changes = BudgetChanges(organization)
-    changes.add([wallet(organization)])
-    if rows:
-        await write_rows(session, rows, await load_calendars(session, [organization]), now_ms)
-        await _add_to_notes(session, correction, rows, now_ms)
-        await _spend(session, rows, changes)
-    if len(charges) < PART:
+    changes = BudgetChanges(OrganizationId(correction.organization))
+    changes.add([wallet(changes.organization)])
+    if charges := await _next(session, correction):
+        await _correct(session, correction, charges, prices, changes, now_ms=now_ms)
+    else:
         await issue(session, correction, prices=prices, terms=terms, audit=audit, now_ms=now_ms)
         correction.applied_at_ms = now_ms
         _note_applied(session, correction, audit, now_ms)
     return changes
+
+
+async def _correct(
+    session: AsyncSession,
+    correction: Correction,
+    charges: Sequence[Charge],
+    prices: PriceList,
+    changes: BudgetChanges,
+    *,
+    now_ms: int,
+) -> None:
+    correction.part_ms, correction.part_key = charges[-1].admitted_at_ms, charges[-1].charge_key
+    counters = await _counters(session, correction, charges, prices, now_ms)
+    await _post(session, correction, counters, now_ms)
+    if rows := [row for counter in counters for row in counter.rows]:
+        calendars = await load_calendars(session, [changes.organization])
+        await write_rows(session, rows, calendars, now_ms)
+        await _add_to_notes(session, correction, rows, now_ms)
+        await _spend(session, rows, changes)
 
 
 async def _next(session: AsyncSession, correction: Correction) -> Sequence[Charge]:
@@ -88,7 +100,7 @@ async def _counters(
     found = [
         counter_charges(
             charge,
-            None if correction.card is None else prices.on_card(charge.price, correction.card),
+            None if correction.card is None else _anew(prices, charge, correction.card),
             calendar,
             correction=correction.id,
             at_ms=now_ms,
@@ -97,6 +109,14 @@ async def _counters(
         for charge in charges
     ]
     return [counter for counter in found if counter is not None]
+
+
+def _anew(prices: PriceList, charge: Charge, card: str) -> Price:
+    """Return the price of `charge` on the card.
+
+    A correction is refused where the card has none; a charge that came to the ledger since then keeps its own.
+    """
+    return prices.on_card(charge.price, card) or prices.by_id(charge.price)
 
 
 async def _former(session: AsyncSession, charges: Sequence[Charge]) -> dict[str, list[Charge]]:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import aliased
 
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars, Price
-from tokenyard_billing.pricing.prices import PriceList
+from tokenyard_billing.pricing.prices import PriceList, UnknownPrice
 from tokenyard_billing.tables import Charge
 
 VERSIONS = 20
@@ -82,7 +82,7 @@ async def affected(
         used = (await session.scalars(select(Charge.price).where(wanted).distinct())).all()
         if not used:
             return []
-        anew = {price: prices.on_card(price, card) for price in used}
+        anew = {price: _on_card(prices, price, card) for price in used}
         difference = case({price: _cost(new) - Charge.amount for price, new in anew.items()}, value=Charge.price)
     line = Charge.billed_in, Charge.period, Charge.model, Charge.price
     lowered = func.sum(case((difference < 0, -difference), else_=0))
@@ -132,6 +132,12 @@ def former_versions(key: str) -> list[str]:
 def next_version(key: str) -> str:
     """Return the key of the charge that takes the place of `key`."""
     return f"{key.partition('~')[0]}~{version_of(key) + 1}"
+
+
+def _on_card(prices: PriceList, price: str, card: str) -> Price:
+    if (anew := prices.on_card(price, card)) is None:
+        raise UnknownPrice(f"the rate card {card} has no price in place of {price}")
+    return anew
 
 
 def _in_force() -> tuple[ColumnElement[bool], ...]:

@@ -74,16 +74,19 @@ class PriceList:
         except (KeyError, InexactAmount):
             raise UnknownPrice(f"no rate card has the price {price!r}") from None
 
-    def on_card(self, price: str, version: str) -> Price:
-        """Return what stands on the card `version` for the price with an id: of the same model and multiplier.
+    def on_card(self, price: str, version: str) -> Price | None:
+        """Return what the card `version` has for the price with an id: of the same model and multiplier.
 
         Raises:
-            UnknownPrice: neither is known, or the card has no price of the model.
+            UnknownPrice: one of the two cards is not known here.
         """
         own = max((card.version for card in self.cards if price.startswith(f"{card.version}/")), key=len, default=None)
-        if own is None:
-            raise UnknownPrice(f"no rate card of the price {price!r} is known")
-        return self.by_id(f"{version}{price.removeprefix(own)}")
+        if own is None or all(card.version != version for card in self.cards):
+            raise UnknownPrice(f"no rate card {version!r}, or none of the price {price!r}, is known")
+        try:
+            return self.by_id(f"{version}{price.removeprefix(own)}")
+        except UnknownPrice:
+            return None
 
     def _in_force(self, at_ms: int) -> int:
         self._check_read()

@@ -14,16 +14,19 @@ from support.billing.stand import (
     PRICE,
     balance,
     charges,
+    claims,
     journal_sum,
     live_budget,
     month,
     put_pending,
     reconciler,
     rows,
+    send,
+    settled,
     usage,
 )
 from tokenyard.core.errors import Conflict, InvalidRequest, NotFound
-from tokenyard.core.ids import OrganizationId
+from tokenyard.core.ids import OrganizationId, PriceId
 from tokenyard.storage.database import Database
 from tokenyard.tenancy.tables import AuditRow
 from tokenyard_billing.corrections import applying
@@ -195,10 +198,29 @@ async def test_only_what_is_meant_and_was_admitted_by_then_is_corrected(books: I
 async def test_bad_corrections_are_refused(books: InvoiceBooks) -> None:
     with pytest.raises(InvalidRequest, match="Say which charges"):
         await books.correct(model=MODEL)
-    with pytest.raises(InvalidRequest, match="no rate card has the price"):
+    with pytest.raises(InvalidRequest, match="no rate card 'unknown'"):
         await books.correct("unknown", period="2026-03")
     with pytest.raises(NotFound):
         await books.corrections.correction("cor_none")
+
+
+async def test_what_came_since_and_is_not_on_the_card_keeps_its_price(books: InvoiceBooks) -> None:
+    """A correction is refused where there is such a charge; one that comes afterwards holds up no other."""
+    other = "all-minilm-l6-v2"
+    await books.corrections.request(
+        ACME, Scope(period="2026-03"), "cheap", reason="promised", actor=OPERATOR, idempotency_key="a"
+    )
+    made = claims("req_other", model=other, base_model=other, price=PriceId(f"2026-01-01/{other}"))
+    await send(books.redis, settled(made, usage(1_000, 0)))
+    await books.worker.consumer.step()
+    assert (await charges(books.database))["req_other"].amount > 0
+    await books.worker.corrections.step()
+    [done] = await rows(books.database, Correction)
+    assert (done.charges, done.lowered, done.raised) == (2, 1_200, 0)
+    assert done.applied_at_ms is not None
+    await agree(books)
+    with pytest.raises(InvalidRequest, match=f"no price in place of 2026-01-01/{other}"):
+        await books.correct("cheap", period="2026-03")
 
 
 @pytest.mark.parametrize("dies_after", range(4))
