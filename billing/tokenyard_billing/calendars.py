@@ -33,6 +33,11 @@ async def load_calendars(
     return {owner: BillingCalendar(zones.get(owner, ()), through.get(owner, "")) for owner in organizations}
 
 
+async def load_calendar(session: AsyncSession, organization: OrganizationId) -> BillingCalendar:
+    """Return the calendar of one organization."""
+    return (await load_calendars(session, [organization]))[organization]
+
+
 async def add_periods(
     session: AsyncSession,
     calendars: Mapping[OrganizationId, BillingCalendar],

@@ -99,9 +99,14 @@ class Invoice(Base):
     )
 
     @property
+    def amount_claimed(self) -> int:
+        """What is due, less what credit notes took from it."""
+        return self.amount_due - sum(note.due_lowered for note in self.credit_notes)
+
+    @property
     def amount_remaining(self) -> int:
-        """What is still to be paid: nothing unless it is open, and less by what credit notes took from it."""
-        return self.amount_due - sum(note.due_lowered for note in self.credit_notes) if self.state == "open" else 0
+        """What is still to be paid: nothing unless it is open."""
+        return self.amount_claimed if self.state == "open" else 0
 
 
 class DocumentLine:

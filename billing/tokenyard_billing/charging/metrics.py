@@ -34,17 +34,8 @@ class LedgerMetrics:
         self._events.labels("dead").inc()
         self._alarms.labels("dead_letter").inc()
 
-    def invoice_failed(self) -> None:
-        """Count an organization whose invoices could not be drawn."""
-        self._alarms.labels("invoice_failed").inc()
-
-    def closing_failed(self) -> None:
-        """Count a period that could not be closed."""
-        self._alarms.labels("period_not_closed").inc()
-
-    def correction_failed(self) -> None:
-        """Count an organization whose corrections could not be applied."""
-        self._alarms.labels("correction_failed").inc()
+    def alarm_raised(self, kind: str) -> None:
+        self._alarms.labels(kind).inc()
 
     def put_off(self) -> None:
         """Count an event that failed and will be delivered again."""

@@ -11,7 +11,7 @@ from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.money import NanoDollars, Price
 from tokenyard.storage import bulk
 from tokenyard.storage.database import AuditLog
-from tokenyard_billing.calendars import load_calendars
+from tokenyard_billing.calendars import load_calendar
 from tokenyard_billing.charging.charges import ChargeRow, write_rows
 from tokenyard_billing.corrections.counter_charges import CounterCharges, counter_charges
 from tokenyard_billing.corrections.credit_notes import issue
@@ -21,6 +21,7 @@ from tokenyard_billing.invoicing.closing import ClosingTerms
 from tokenyard_billing.invoicing.drafts import invoice_id
 from tokenyard_billing.ledger import journal
 from tokenyard_billing.ledger.projections import SpendingChanges
+from tokenyard_billing.periods import BillingCalendar
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.tables import Charge
 from tokenyard_billing.wallets.changes import BudgetChanges
@@ -65,11 +66,11 @@ async def _correct(
     now_ms: int,
 ) -> None:
     correction.part_ms, correction.part_key = charges[-1].admitted_at_ms, charges[-1].charge_key
-    counters = await _counters(session, correction, charges, prices, now_ms)
+    calendar = await load_calendar(session, changes.organization)
+    counters = await _counters(session, correction, charges, prices, calendar, now_ms=now_ms)
     await _post(session, correction, counters, now_ms)
     if rows := [row for counter in counters for row in counter.rows]:
-        calendars = await load_calendars(session, [changes.organization])
-        await write_rows(session, rows, calendars, now_ms)
+        await write_rows(session, rows, {changes.organization: calendar}, now_ms)
         await _add_to_notes(session, correction, rows, now_ms)
         await _spend(session, rows, changes)
 
@@ -92,10 +93,14 @@ async def _next(session: AsyncSession, correction: Correction) -> Sequence[Charg
 
 
 async def _counters(
-    session: AsyncSession, correction: Correction, charges: Sequence[Charge], prices: PriceList, now_ms: int
+    session: AsyncSession,
+    correction: Correction,
+    charges: Sequence[Charge],
+    prices: PriceList,
+    calendar: BillingCalendar,
+    *,
+    now_ms: int,
 ) -> list[CounterCharges]:
-    organization = OrganizationId(correction.organization)
-    calendar = (await load_calendars(session, [organization]))[organization]
     former = await _former(session, charges)
     found = [
         counter_charges(
@@ -136,20 +141,20 @@ async def _former(session: AsyncSession, charges: Sequence[Charge]) -> dict[str,
 
 async def _post(session: AsyncSession, correction: Correction, counters: Sequence[CounterCharges], now_ms: int) -> None:
     """Post what costs less and what costs more, each by itself: together they might come to nothing."""
-    organization = OrganizationId(correction.organization)
     lowering = [counter for counter in counters if counter.difference < 0]
     raising = [counter for counter in counters if counter.difference > 0]
-    for group in (lowering, raising):
-        if not group:
-            continue
-        posting = journal.charges_corrected(
-            organization,
+    groups = [group for group in (lowering, raising) if group]
+    postings = [
+        journal.charges_corrected(
+            OrganizationId(correction.organization),
             NanoDollars(sum(counter.difference for counter in group)),
             reference=correction.id,
             reason=correction.reason,
             actor=correction.actor,
         )
-        [transaction] = await journal.post(session, [posting], now_ms)
+        for group in groups
+    ]
+    for transaction, group in zip(await journal.post(session, postings, now_ms), groups, strict=True):
         for row in (row for counter in group for row in counter.rows if row["amount"]):
             row["transaction"] = transaction
     correction.charges += len(counters)

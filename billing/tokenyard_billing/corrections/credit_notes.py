@@ -12,7 +12,7 @@ from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.money import Millionths, NanoDollars
 from tokenyard.storage import bulk
 from tokenyard.storage.database import AuditLog
-from tokenyard_billing.calendars import load_calendars
+from tokenyard_billing.calendars import load_calendar
 from tokenyard_billing.invoice_tables import (
     Correction,
     CreditNote,
@@ -77,7 +77,7 @@ async def issue(
         await _settle(session, note, invoice, prices, terms, now_ms=now_ms, actor=correction.actor)
     if any(note.credited for note in notes):
         organization = OrganizationId(correction.organization)
-        calendar = (await load_calendars(session, [organization]))[organization]
+        calendar = await load_calendar(session, organization)
         await mark_stale(session, [(organization, calendar.period_of(now_ms))])
     for note in notes:
         note.issuer, note.issued_at_ms = terms.issuer, now_ms
@@ -133,7 +133,7 @@ async def _write_lines(session: AsyncSession, note: CreditNote, prices: PriceLis
     What is `left` of the invoice's charges, by the period of use, is lowered; the rest is credit again. That is not
     taxed: credit lowers what the next invoices tax.
     """
-    found = await drawn_lines(session, Charge.credit_note == note.id, prices, note.id)
+    found = await drawn_lines(session, Charge.credit_note == note.id, prices, note.id) or []
     hows = await _hows(session, note.invoice)
     lines: list[DrawnLine] = []
     for period, own in groupby(found, key=lambda line: line.usage_period):

@@ -8,10 +8,8 @@ from tokenyard.core.redis_keys import bucket_of
 from tokenyard.storage.database import AuditLog, Database
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard.web.loops import Loop
-from tokenyard_billing.apart import Apart
+from tokenyard_billing.apart import BATCH, Apart, Due
 from tokenyard_billing.bucket_leases import BucketLeases
-from tokenyard_billing.charging.batch import raise_alarms
-from tokenyard_billing.charging.decision import Finding
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.corrections.applying import apply_part
 from tokenyard_billing.invoice_tables import Correction
@@ -20,8 +18,6 @@ from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.changes import write_changes
 
 INTERVAL_S = 2.0
-BATCH = 100
-RETRY_MS = 60_000
 PARTS = 10
 """In a step, of one organization: a long correction keeps nobody waiting."""
 
@@ -45,8 +41,8 @@ class CorrectionApplier:
         self._leases = leases
         self._prices = prices
         self._outbox = outbox
-        self._metrics = metrics
         self._clock = clock
+        self._apart = Apart(database, leases, metrics, clock)
         self._terms = terms
         self._audit = audit
 
@@ -54,18 +50,11 @@ class CorrectionApplier:
         return Loop("apply corrections", self.step, INTERVAL_S)
 
     async def step(self) -> None:
-        after = ""
-        while due := await self._due(after):
-            for organization in due:
-                with Apart(organization, "the corrections") as apart:
-                    await self._some_parts(organization)
-                if apart.error:
-                    await self._put_off(organization, apart.error)
-            after = due[-1]
+        await self._apart.each("apply corrections", self._due, self._some_parts, self._put_off)
 
-    async def _some_parts(self, organization: OrganizationId) -> None:
+    async def _some_parts(self, due: Due) -> None:
         for _ in range(PARTS):
-            if not await self._part(organization):
+            if not await self._part(due.organization):
                 return
 
     async def _part(self, organization: OrganizationId) -> bool:
@@ -89,7 +78,7 @@ class CorrectionApplier:
         await self._outbox.try_to_carry(messages)
         return True
 
-    async def _due(self, after: str) -> list[OrganizationId]:
+    async def _due(self, after: str) -> list[Due]:
         query = (
             select(Correction.organization)
             .where(
@@ -103,16 +92,11 @@ class CorrectionApplier:
             .limit(BATCH)
         )
         async with self._database.reading() as session:
-            return [OrganizationId(organization) for organization in await session.scalars(query)]
+            return [Due(OrganizationId(organization)) for organization in await session.scalars(query)]
 
-    async def _put_off(self, organization: OrganizationId, error: Exception) -> None:
-        """Try again later, and raise an alarm. A database that is away raises here and ends the step."""
-        now_ms = self._clock.now_ms()
-        waiting = (Correction.organization == organization) & Correction.applied_at_ms.is_(None)
-        async with self._database.transaction() as session:
-            await self._leases.fence(session, {bucket_of(organization)})
+    async def _put_off(self, due: Due, error: Exception) -> None:
+        waiting = (Correction.organization == due.organization) & Correction.applied_at_ms.is_(None)
+        async with self._database.reading() as session:
             first = await session.scalar(select(func.min(Correction.id)).where(waiting))
-            found = Finding("correction_failed", first or organization, f"{type(error).__name__}: {error}")
-            await session.execute(update(Correction).where(waiting).values(retry_at_ms=now_ms + RETRY_MS))
-            await raise_alarms(session, [(organization, found)], now_ms)
-        self._metrics.correction_failed()
+        rows = update(Correction).where(waiting)
+        await self._apart.put_off(due.organization, rows, "correction_failed", first or due.organization, error)

@@ -12,7 +12,7 @@ from tokenyard.core.ids import ApiKeyId, OrganizationId, random_text
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.storage.database import AuditLog, Database, organization_lock
 from tokenyard.storage.paging import part_of_list
-from tokenyard_billing.calendars import load_calendars
+from tokenyard_billing.calendars import load_calendar
 from tokenyard_billing.corrections.selection import Preview, Scope, affected
 from tokenyard_billing.corrections.store import issued, one_of, page_of
 from tokenyard_billing.invoice_tables import Correction, CreditNote
@@ -113,7 +113,7 @@ class CorrectionOperatorStore:
     ) -> Preview:
         if scope.request is None and scope.period is None and scope.since_ms is None:
             raise InvalidRequest("Say which charges: a request, a period, or since when.", param="request")
-        calendar = (await load_calendars(session, [organization]))[organization]
+        calendar = await load_calendar(session, organization)
         try:
             lines = await affected(session, organization, scope, self._prices, card)
         except UnknownPrice as error:

@@ -22,7 +22,6 @@ from tokenyard_billing.documents.wording import (
     span_text,
 )
 from tokenyard_billing.invoice_tables import DocumentLine, Invoice, Settlement
-from tokenyard_billing.parties.party import Seller
 from tokenyard_billing.parties.snapshots import Parties
 
 CURRENCY = "USD"
@@ -115,10 +114,10 @@ def invoice_document(bill: Bill) -> BillDocument:
     """Say all that `bill` states; the same bill gives the same document at any time."""
     invoice, parties = bill.invoice, bill.parties
     dated_ms = invoice.drafted_at_ms if invoice.issued_at_ms is None else invoice.issued_at_ms
-    payable = invoice.state in ("open", "uncollectible") and _claimed(invoice) > 0
+    payable = invoice.state in ("open", "uncollectible") and invoice.amount_claimed > 0
     return BillDocument(
         title="Draft invoice" if invoice.state == "draft" else "Invoice",
-        name=invoice.number or invoice.id,
+        name=bill.name,
         watermark=_WATERMARKS.get(invoice.state, ""),
         dated_s=dated_ms // 1000,
         seller=seller_text(parties.seller, bill.issuer),
@@ -126,7 +125,7 @@ def invoice_document(bill: Bill) -> BillDocument:
         facts=list(_facts(bill)),
         periods=periods_of(invoice.lines, late_before=invoice.period),
         sums=_sums(invoice),
-        payment=list(_payment(invoice, parties.seller)) if payable else [],
+        payment=list(_payment(bill)) if payable else [],
         payment_terms=parties.seller.payment_terms if payable and parties.seller else "",
         notes=list(_notes(invoice)),
     )
@@ -188,7 +187,7 @@ def _sums(invoice: Invoice) -> list[SumRow]:
         amounts.append(("Rounding", invoice.rounding))
     amounts.append((f"Total due ({CURRENCY})", invoice.amount_due))
     strong = len(amounts) - 1
-    claimed = _claimed(invoice)
+    claimed = invoice.amount_claimed
     if claimed != invoice.amount_due:
         amounts.append(("Taken back by credit notes", claimed - invoice.amount_due))
     if (settlement := invoice.settlement) and settlement.state == "paid":
@@ -229,21 +228,17 @@ def taxes_of(lines: Sequence[DocumentLine]) -> list[TaxSum]:
     ]
 
 
-def _claimed(invoice: Invoice) -> int:
-    """Return what is due, less what credit notes took from it."""
-    return invoice.amount_due - sum(note.due_lowered for note in invoice.credit_notes)
-
-
-def _payment(invoice: Invoice, seller: Seller | None) -> Iterator[Fact]:
+def _payment(bill: Bill) -> Iterator[Fact]:
+    invoice, seller = bill.invoice, bill.parties.seller
     due = "" if invoice.due_at_ms is None else f" by {day_text(invoice.due_at_ms, invoice.time_zone)}"
-    yield Fact("Please pay", f"{CURRENCY} {money(_claimed(invoice))}{due}")
+    yield Fact("Please pay", f"{CURRENCY} {money(invoice.amount_claimed)}{due}")
     if seller is not None and seller.iban:
         yield Fact("Account holder", seller.account_name or seller.legal_name)
         yield Fact("IBAN", iban_text(seller.iban))
     if seller is not None:
         stated = (("BIC", seller.bic), ("Bank", seller.bank_name))
         yield from (Fact(label, text) for label, text in stated if text)
-    yield Fact("Reference", invoice.number or invoice.id)
+    yield Fact("Reference", bill.name)
 
 
 def _notes(invoice: Invoice) -> Iterator[str]:

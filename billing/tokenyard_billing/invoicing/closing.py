@@ -12,6 +12,7 @@ from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.money import CENT, NanoDollars
 from tokenyard.storage import bulk
 from tokenyard.storage.database import AuditLog
+from tokenyard_billing.apart import Due
 from tokenyard_billing.invoice_tables import (
     BillingPeriod,
     CreditNoteNumbers,
@@ -46,8 +47,7 @@ class ClosingTerms(msgspec.Struct, frozen=True):
     payable: NanoDollars = CENT
 
 
-class DuePeriod(msgspec.Struct, frozen=True):
-    organization: OrganizationId
+class DuePeriod(Due, frozen=True):
     period: str
 
 

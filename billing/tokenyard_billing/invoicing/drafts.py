@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from itertools import chain, groupby
 
 import msgspec
-from sqlalchemy import ColumnElement, delete, exists, func, select
+from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage import bulk
-from tokenyard_billing.calendars import load_calendars
+from tokenyard_billing.calendars import load_calendar
 from tokenyard_billing.invoice_tables import CreditNote, Invoice, InvoiceLine, StaleInvoice
 from tokenyard_billing.periods import BillingCalendar
 from tokenyard_billing.pricing.prices import PriceList, RatedLine, rated_lines
@@ -92,7 +92,7 @@ async def draw(session: AsyncSession, organization: OrganizationId, prices: Pric
     """
     # Marks come first: what commits after they were read changes one, and is drawn the next time.
     marks = await _marks(session, organization)
-    calendar = (await load_calendars(session, [organization]))[organization]
+    calendar = await load_calendar(session, organization)
     stored = await _stored(session, organization)
     if not marks:
         return Drafts(organization, marks, stored, [])
@@ -103,9 +103,9 @@ async def draw(session: AsyncSession, organization: OrganizationId, prices: Pric
     used = sum(one.credit_applied for one in stored if one.period < first)
     for period in sorted(marked | {one.period for one in stored if one.period > first}):
         billed = (Charge.organization == organization) & (Charge.billed_in == period) & Charge.credit_note.is_(None)
-        if not await _is_billed(session, billed):  # credit was granted in a month without charges
-            continue
         lines = await drawn_lines(session, billed, prices, f"{organization} {period}")
+        if lines is None:  # credit was granted in a month without charges
+            continue
         start_ms, end_ms = calendar.start_ms(period), calendar.end_ms(period)
         total = NanoDollars(sum(line.rated.amount for line in lines))
         credit = await _granted(session, organization, end_ms) - used
@@ -154,8 +154,8 @@ async def _stored(session: AsyncSession, organization: OrganizationId) -> list[S
 
 async def drawn_lines(
     session: AsyncSession, charges: ColumnElement[bool], prices: PriceList, subject: str
-) -> list[DrawnLine]:
-    """Return the lines of `charges`: the newest usage first. There are none where there are no charges.
+) -> list[DrawnLine] | None:
+    """Return the lines of `charges`, the newest usage first, or None where there are no charges.
 
     Raises:
         InvoiceMismatch: the books of `subject` are wrong.
@@ -167,9 +167,10 @@ async def drawn_lines(
         .group_by(Charge.period, Charge.model, Charge.price)
         .order_by(Charge.period.desc(), Charge.model, Charge.price)
     )
+    found = (await session.execute(query)).all()
     lines: list[DrawnLine] = []
     charged = 0
-    for used_in, model, price, *sums in await session.execute(query):
+    for used_in, model, price, *sums in found:
         *counts, amount = map(int, sums)
         charged += amount
         rated = rated_lines(model, prices.by_id(price), **dict(zip(COUNTS, counts, strict=True)))
@@ -177,7 +178,7 @@ async def drawn_lines(
     total = sum(line.rated.amount for line in lines)
     if total != charged:
         raise InvoiceMismatch(f"{subject}: lines sum to {total}, charges to {charged} nano-dollars")
-    return lines
+    return lines if found else None
 
 
 def line_rows(lines: Sequence[DrawnLine], **of: str) -> list[dict[str, object]]:
@@ -197,10 +198,6 @@ def line_rows(lines: Sequence[DrawnLine], **of: str) -> list[dict[str, object]]:
         }
         for number, line in enumerate(lines)
     ]
-
-
-async def _is_billed(session: AsyncSession, billed: ColumnElement[bool]) -> bool:
-    return bool(await session.scalar(select(exists().where(billed))))
 
 
 def _taxed(

@@ -12,10 +12,8 @@ from tokenyard.core.redis_keys import bucket_of
 from tokenyard.storage.database import AuditLog, Database
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard.web.loops import Loop
-from tokenyard_billing.apart import Apart
+from tokenyard_billing.apart import BATCH, Apart
 from tokenyard_billing.bucket_leases import BucketLeases
-from tokenyard_billing.charging.batch import raise_alarms
-from tokenyard_billing.charging.decision import Finding
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.invoice_tables import BillingPeriod, StaleInvoice
 from tokenyard_billing.invoicing.closing import ClosingTerms, DuePeriod, close, due_periods
@@ -25,8 +23,6 @@ from tokenyard_billing.wallets.changes import write_changes
 
 INTERVAL_S = 2.0
 CLOSING_INTERVAL_S = 30.0
-BATCH = 100
-RETRY_MS = 60_000
 
 
 class InvoiceDrafter:
@@ -41,8 +37,8 @@ class InvoiceDrafter:
         self._database = database
         self._leases = leases
         self._prices = prices
-        self._metrics = metrics
         self._clock = clock
+        self._apart = Apart(database, leases, metrics, clock)
         self._drawing = asyncio.Lock()
 
     def loop(self) -> Loop:
@@ -50,15 +46,11 @@ class InvoiceDrafter:
 
     async def step(self) -> None:
         """Draw once for each organization with a mark: none waits behind one that is always marked, or always fails."""
-        after = ""
-        while due := await self._due(after):
-            for organization, first in due:
-                with Apart(organization, f"the invoices from {first} on") as apart:
-                    async with self.drawing(organization) as drafts:
-                        await self.keep(drafts)
-                if apart.error:
-                    await self._put_off(organization, first, apart.error)
-            after = due[-1][0]
+        await self._apart.each("draw invoices", self._due, self._draw, self._put_off)
+
+    async def _draw(self, due: DuePeriod) -> None:
+        async with self.drawing(due.organization) as drafts:
+            await self.keep(drafts)
 
     @asynccontextmanager
     async def drawing(self, organization: OrganizationId) -> AsyncIterator[Drafts]:
@@ -79,7 +71,7 @@ class InvoiceDrafter:
             await self._leases.fence(session, {bucket_of(drafts.organization)})
             await keep(session, drafts)
 
-    async def _due(self, after: str) -> list[tuple[OrganizationId, str]]:
+    async def _due(self, after: str) -> list[DuePeriod]:
         """Return at most `BATCH` organizations behind `after`, each with its first marked period."""
         query = (
             select(StaleInvoice.organization, func.min(StaleInvoice.period))
@@ -93,18 +85,14 @@ class InvoiceDrafter:
             .limit(BATCH)
         )
         async with self._database.reading() as session:
-            return [(OrganizationId(organization), first) for organization, first in await session.execute(query)]
+            return [
+                DuePeriod(OrganizationId(organization), first) for organization, first in await session.execute(query)
+            ]
 
-    async def _put_off(self, organization: OrganizationId, first: str, error: Exception) -> None:
-        """Keep the marks for later, and raise an alarm. A database that is away raises here and ends the step."""
-        now_ms = self._clock.now_ms()
-        found = Finding("invoice_failed", invoice_id(organization, first), f"{type(error).__name__}: {error}")
-        marked = update(StaleInvoice).where(StaleInvoice.organization == organization)
-        async with self._database.transaction() as session:
-            await self._leases.fence(session, {bucket_of(organization)})
-            await session.execute(marked.values(retry_at_ms=now_ms + RETRY_MS))
-            await raise_alarms(session, [(organization, found)], now_ms)
-        self._metrics.invoice_failed()
+    async def _put_off(self, due: DuePeriod, error: Exception) -> None:
+        marked = update(StaleInvoice).where(StaleInvoice.organization == due.organization)
+        subject = invoice_id(due.organization, due.period)
+        await self._apart.put_off(due.organization, marked, "invoice_failed", subject, error)
 
 
 class PeriodCloser:
@@ -126,8 +114,8 @@ class PeriodCloser:
         self._leases = leases
         self._drafter = drafter
         self._outbox = outbox
-        self._metrics = metrics
         self._clock = clock
+        self._apart = Apart(database, leases, metrics, clock)
         self._terms = terms
         self._audit = audit
 
@@ -135,14 +123,7 @@ class PeriodCloser:
         return Loop("close periods", self.step, CLOSING_INTERVAL_S)
 
     async def step(self) -> None:
-        after = ""
-        while due := await self._due(after):
-            for one in due:
-                with Apart(one.organization, f"the period {one.period}") as apart:
-                    await self.close(one)
-                if apart.error:
-                    await self._put_off(one, apart.error)
-            after = due[-1].organization
+        await self._apart.each("close periods", self._due, self.close, self._put_off)
 
     async def close(self, due: DuePeriod) -> None:
         """Draw what is marked, outside of the writing transaction, and close the period if nothing came meanwhile."""
@@ -159,15 +140,8 @@ class PeriodCloser:
             return await due_periods(session, self._leases.held, self._terms, now_ms, after=after, limit=BATCH)
 
     async def _put_off(self, due: DuePeriod, error: Exception) -> None:
-        """Try again later, and raise an alarm. A database that is away raises here and ends the step."""
-        now_ms = self._clock.now_ms()
+        own = (BillingPeriod.organization == due.organization) & (BillingPeriod.period == due.period)
         subject = invoice_id(due.organization, due.period)
-        found = Finding("period_not_closed", subject, f"{type(error).__name__}: {error}")
-        row = update(BillingPeriod).where(
-            BillingPeriod.organization == due.organization, BillingPeriod.period == due.period
+        await self._apart.put_off(
+            due.organization, update(BillingPeriod).where(own), "period_not_closed", subject, error
         )
-        async with self._database.transaction() as session:
-            await self._leases.fence(session, {bucket_of(due.organization)})
-            await session.execute(row.values(retry_at_ms=now_ms + RETRY_MS))
-            await raise_alarms(session, [(due.organization, found)], now_ms)
-        self._metrics.closing_failed()

@@ -12,7 +12,7 @@ from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.storage import bulk
 from tokenyard.storage.database import AuditLog, Database
-from tokenyard_billing.calendars import load_calendars
+from tokenyard_billing.calendars import load_calendar
 from tokenyard_billing.invoice_tables import BillingPeriod, TimeZoneChange
 from tokenyard_billing.periods import BillingCalendar, later
 from tokenyard_billing.stale_invoices import mark_stale
@@ -70,7 +70,7 @@ class BillingTimeZones:
         return after
 
     async def _read(self, session: AsyncSession, organization: OrganizationId) -> BillingTimeZone:
-        calendar = (await load_calendars(session, [organization]))[organization]
+        calendar = await load_calendar(session, organization)
         period = calendar.period_of(self._clock.now_ms())
         zones = calendar.time_zone(period), calendar.time_zone(later(period))
         return BillingTimeZone(organization, zones[0], period, zones[1], later(period))

@@ -1,14 +1,13 @@
 """Who issues the installation's invoices."""
 
 import msgspec
-from sqlalchemy import select
 
 from tokenyard.core.clock import Clock
 from tokenyard.core.ids import ApiKeyId
-from tokenyard.storage import bulk
 from tokenyard.storage.database import AuditLog, Database
 from tokenyard_billing.parties.party import Seller
 from tokenyard_billing.parties.snapshots import stated
+from tokenyard_billing.parties.stating import state
 from tokenyard_billing.parties.tables import IssuerDetails
 
 
@@ -41,11 +40,7 @@ class IssuerOperatorStore:
         now_ms = self._clock.now_ms()
         after = stated(details)
         async with self._database.transaction() as session:
-            own = select(IssuerDetails.details).where(IssuerDetails.issuer == self._issuer)
-            before = await session.scalar(own.with_for_update()) or {}
-            changes = {"details": after, "changed_at_ms": now_ms}
-            statement = bulk.upsert(session, IssuerDetails).values({"issuer": self._issuer} | changes)
-            await session.execute(statement.on_conflict_do_update(index_elements=["issuer"], set_=changes))
+            before = await state(session, IssuerDetails, self._issuer, after, now_ms)
             self._audit(
                 *(session, None, actor, "issuer.details_changed", self._issuer),
                 at=now_ms // 1000,

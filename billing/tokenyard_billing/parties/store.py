@@ -1,14 +1,13 @@
 """One organization's billing details."""
 
 import msgspec
-from sqlalchemy import select
 
 from tokenyard.core.clock import Clock
 from tokenyard.core.ids import ApiKeyId, OrganizationId
-from tokenyard.storage import bulk
 from tokenyard.storage.database import AuditLog, Database
 from tokenyard_billing.parties.party import Buyer
 from tokenyard_billing.parties.snapshots import stated
+from tokenyard_billing.parties.stating import state
 from tokenyard_billing.parties.tables import BillingDetails
 
 
@@ -38,11 +37,7 @@ class BillingDetailsStore:
         now_ms = self._clock.now_ms()
         after = stated(details)
         async with self._database.transaction() as session:
-            own = select(BillingDetails.details).where(BillingDetails.organization == organization)
-            before = await session.scalar(own.with_for_update()) or {}
-            changes = {"details": after, "changed_at_ms": now_ms}
-            statement = bulk.upsert(session, BillingDetails).values({"organization": organization} | changes)
-            await session.execute(statement.on_conflict_do_update(index_elements=["organization"], set_=changes))
+            before = await state(session, BillingDetails, organization, after, now_ms)
             self._audit(
                 *(session, organization, actor, "organization.billing_details_changed", organization),
                 at=now_ms // 1000,

@@ -9,7 +9,7 @@ from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.storage import bulk
 from tokenyard.storage.database import AuditLog, Database
-from tokenyard_billing.calendars import load_calendars
+from tokenyard_billing.calendars import load_calendar
 from tokenyard_billing.ledger.journal import lock_wallet
 from tokenyard_billing.stale_invoices import mark_stale
 from tokenyard_billing.tax_tables import TaxProfileChange
@@ -47,7 +47,7 @@ class TaxProfiles:
         async with self._database.transaction() as session:
             await lock_wallet(session, organization)  # no period is closed between this and the commit
             before = await _last(session, organization)
-            since = (await load_calendars(session, [organization]))[organization].first_open
+            since = (await load_calendar(session, organization)).first_open
             key = {"organization": organization, "since_period": since}
             stated: dict[str, object] = msgspec.structs.asdict(profile)
             change = stated | {"changed_at_ms": now_ms}

@@ -15,7 +15,7 @@ from tokenyard.core.money import NanoDollars, from_dollars
 from tokenyard.storage.database import Database
 from tokenyard.storage.paging import part_of_list
 from tokenyard.storage.transactional_outbox import OutboxMessage, TransactionalOutbox
-from tokenyard_billing.calendars import load_calendars
+from tokenyard_billing.calendars import load_calendar
 from tokenyard_billing.ledger import journal
 from tokenyard_billing.stale_invoices import mark_stale
 from tokenyard_billing.tables import CreditGrant
@@ -128,6 +128,6 @@ async def _post(session: AsyncSession, grant: CreditGrant) -> CreditGrant:
     if -given[owner][0] > MAX_GRANTED:
         raise InvalidRequest("The credit of an organization is at most 1000 million dollars in all.", param="amount")
     session.add(grant)
-    calendar = (await load_calendars(session, [owner]))[owner]
+    calendar = await load_calendar(session, owner)
     await mark_stale(session, [(owner, calendar.period_of(grant.granted_at_ms))])
     return grant

@@ -21,7 +21,6 @@ Millionths = NewType("Millionths", int)
 NANO_PER_DOLLAR = 1_000_000_000
 CENT = NanoDollars(NANO_PER_DOLLAR // 100)
 WHOLE = Millionths(1_000_000)
-_PERCENT = WHOLE // 100
 _TOKENS_PER_MILLION = 1_000_000
 LIST_PRICE = Multiplier(10_000)
 MAX_MULTIPLIER = Multiplier(10 * LIST_PRICE)
@@ -128,10 +127,7 @@ def multiplier_from(text: str) -> Multiplier:
     Raises:
         InexactAmount: not a number from 0 to 10, or one with more than four decimals.
     """
-    scaled = _decimal(text) * LIST_PRICE
-    if not 0 <= scaled <= MAX_MULTIPLIER or scaled != scaled.to_integral_value():
-        raise InexactAmount("a price multiplier is from 0 to 10 and has at most four decimals")
-    return Multiplier(int(scaled))
+    return Multiplier(_ten_thousandths(text, MAX_MULTIPLIER, "a price multiplier is from 0 to 10"))
 
 
 def multiplier_text(multiplier: Multiplier) -> str:
@@ -145,15 +141,19 @@ def rate_from_percent(text: str) -> Millionths:
     Raises:
         InexactAmount: not a number from 0 to 100, or one with more than four decimals.
     """
-    scaled = _decimal(text) * _PERCENT
-    if not 0 <= scaled <= WHOLE or scaled != scaled.to_integral_value():
-        raise InexactAmount("a percentage is from 0 to 100 and has at most four decimals")
-    return Millionths(int(scaled))
+    return Millionths(_ten_thousandths(text, WHOLE, "a percentage is from 0 to 100"))
 
 
 def percent_text(rate: int) -> str:
     """Write millionths as percent in their one form: 88_750 becomes `"8.875"`."""
     return _four_decimals(rate)
+
+
+def _ten_thousandths(text: str, most: int, bounds: str) -> int:
+    scaled = _decimal(text) * 10_000
+    if not 0 <= scaled <= most or scaled != scaled.to_integral_value():
+        raise InexactAmount(f"{bounds} and has at most four decimals")
+    return int(scaled)
 
 
 def _four_decimals(ten_thousandths: int) -> str:

@@ -29,12 +29,13 @@ from tokenyard.core.clock import Clock
 from tokenyard.core.ids import OrganizationId, new_organization_id
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.storage.database import Database
+from tokenyard_billing.apart import RETRY_MS
 from tokenyard_billing.bucket_leases import LEASE_MS, BucketLeases, LeaseLost
 from tokenyard_billing.charging.intake import Received
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.invoice_tables import Invoice, InvoiceLine
 from tokenyard_billing.invoicing.drafts import Drafts
-from tokenyard_billing.invoicing.loops import RETRY_MS, InvoiceDrafter
+from tokenyard_billing.invoicing.loops import InvoiceDrafter
 from tokenyard_billing.tables import Alarm, Charge
 
 MONTH_S = 31 * 86_400

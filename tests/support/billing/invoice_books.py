@@ -5,7 +5,20 @@ from typing import Any
 from redis.asyncio import Redis
 from sqlalchemy import update
 
-from support.billing.stand import ACME, MARCH_MS, TERMS, budget_outbox, claims, rows, send, settled, usage, worker
+from support.billing.stand import (
+    ACME,
+    MARCH_MS,
+    TERMS,
+    budget_outbox,
+    claims,
+    journal_sum,
+    reconciler,
+    rows,
+    send,
+    settled,
+    usage,
+    worker,
+)
 from support.fakes.clock import FrozenClock
 from support.fakes.rate_cards import SHIPPED_CARDS, rate_card
 from tokenyard.core.ids import ApiKeyId, OrganizationId, new_request_id
@@ -95,3 +108,16 @@ class InvoiceBooks:
 
     async def marks(self) -> dict[tuple[str, str], int]:
         return {(one.organization, one.period): one.marks for one in await rows(self.database, StaleInvoice)}
+
+    async def broken(self) -> set[tuple[str, str]]:
+        """Return the names and subjects of what reconcile finds broken."""
+        found = await reconciler(self.database, self.redis, clock=self.clock).reconcile()
+        assert found.ok == (not any(one.broken for one in found.differences))
+        return {(one.name, one.subject) for one in found.differences if one.broken}
+
+    async def agree(self) -> None:
+        """Every check of the books passes, as they are and once drafts are drawn."""
+        for _ in range(2):
+            assert await self.broken() == set()
+            await self.draft()
+        assert await journal_sum(self.database) == 0

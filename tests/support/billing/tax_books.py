@@ -5,7 +5,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from support.billing.invoice_books import InvoiceBooks
-from support.billing.stand import ACME, CENTS, MARCH_MS, balance, reconciler, rows
+from support.billing.stand import ACME, CENTS, MARCH_MS, balance, rows
 from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.money import rate_from_percent
 from tokenyard.storage.database import Database
@@ -65,10 +65,6 @@ class TaxBooks(InvoiceBooks):
 
     async def accounts(self, *names: str) -> dict[str, int]:
         return {name: await balance(self.database, ACME, name) for name in names}
-
-    async def broken(self) -> set[tuple[str, str]]:
-        found = await reconciler(self.database, self.redis, clock=self.clock).reconcile()
-        return {(one.name, one.subject) for one in found.differences if one.broken}
 
     async def amounts(self, period: str) -> dict[str, Any]:
         """Return what adds up to what is due of an invoice."""

@@ -30,10 +30,10 @@ from tokenyard.limits.budget_figures import BudgetFigures
 from tokenyard.metering.events import Outcome
 from tokenyard.storage.database import Database
 from tokenyard.tenancy.tables import AuditRow
+from tokenyard_billing.apart import RETRY_MS
 from tokenyard_billing.bucket_leases import LEASE_MS
 from tokenyard_billing.invoice_tables import BillingPeriod, Invoice, InvoiceLine, InvoiceNumbers
 from tokenyard_billing.invoicing.drafts import InvoiceIsFinal, keep
-from tokenyard_billing.invoicing.loops import RETRY_MS
 from tokenyard_billing.periods import DAY_MS, period_end_ms
 from tokenyard_billing.tables import Alarm, BucketLease, Charge, OpenRequest
 

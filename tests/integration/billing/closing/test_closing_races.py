@@ -1,7 +1,7 @@
 """What happens while a period is being closed neither blocks it nor falls between two invoices."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable
 
 import pytest
 from redis.asyncio import Redis
@@ -13,7 +13,7 @@ from support.billing.stand import ACME, MARCH_MS, rows
 from tokenyard.core.ids import OrganizationId
 from tokenyard.storage.database import Database
 from tokenyard.tenancy.store import record
-from tokenyard_billing.calendars import load_calendars
+from tokenyard_billing.calendars import load_calendar
 from tokenyard_billing.invoice_tables import BillingPeriod
 from tokenyard_billing.invoicing.drafts import Drafts
 from tokenyard_billing.periods import DAY_MS, BillingCalendar
@@ -99,16 +99,14 @@ async def test_a_tax_profile_is_of_open_periods_also_where_one_closes_meanwhile(
 ) -> None:
     closings: list[asyncio.Task[None]] = []
 
-    async def load_and_close(
-        session: AsyncSession, organizations: Collection[OrganizationId]
-    ) -> Mapping[OrganizationId, BillingCalendar]:
-        found = await load_calendars(session, organizations)
+    async def load_and_close(session: AsyncSession, organization: OrganizationId) -> BillingCalendar:
+        found = await load_calendar(session, organization)
         if not closings:
             closings.append(asyncio.create_task(books.worker.closer.step()))
             await asyncio.sleep(0.5)
         return found
 
-    monkeypatch.setattr(profiles, "load_calendars", load_and_close)
+    monkeypatch.setattr(profiles, "load_calendar", load_and_close)
     stated = TaxProfiles(books.database, record, books.clock)
     await stated.change(ACME, TaxProfile("DE"), actor=OPERATOR)
     await asyncio.gather(*closings)

@@ -15,11 +15,9 @@ from support.billing.stand import (
     balance,
     charges,
     claims,
-    journal_sum,
     live_budget,
     month,
     put_pending,
-    reconciler,
     rows,
     send,
     settled,
@@ -47,15 +45,6 @@ async def books(database: Database, redis: Redis) -> InvoiceBooks:
     return books
 
 
-async def agree(books: InvoiceBooks) -> None:
-    """Every check of the books passes, as it is and once drafts are drawn."""
-    for _ in range(2):
-        found = await reconciler(books.database, books.redis, clock=books.clock).reconcile()
-        assert [one for one in found.differences if one.broken] == []
-        await books.draft()
-    assert await journal_sum(books.database) == 0
-
-
 async def lines(books: InvoiceBooks) -> list[tuple[object, ...]]:
     columns = InvoiceLine.price, InvoiceLine.kind, InvoiceLine.quantity, InvoiceLine.amount
     query = select(*columns).where(InvoiceLine.invoice == "inv_acme_2026-03").order_by(InvoiceLine.number)
@@ -67,7 +56,7 @@ async def test_a_request_is_reversed_as_if_it_had_not_been(books: InvoiceBooks) 
     done = await books.correct(request="req_b")
     assert (done.charges, done.lowered, done.raised) == (1, 3_000, 0)
     assert done.applied_at_ms is not None
-    await agree(books)
+    await books.agree()
     assert await books.bills() == [("2026-03", 500, 0, 500)]
     assert await lines(books) == [(PRICE, "input", 1, 100), (PRICE, "output", 1, 400)]
     assert await balance(books.database, ACME) == -500
@@ -92,7 +81,7 @@ async def test_a_month_is_rated_anew_by_another_card(books: InvoiceBooks) -> Non
     await books.spend("req_c", usage(10, 5), at_ms=FEBRUARY_MS)
     done = await books.correct("cheap", period="2026-03")
     assert (done.charges, done.lowered, done.raised) == (2, 1_200, 0)
-    await agree(books)
+    await books.agree()
     assert await books.bills() == [("2026-02", 3_000, 0, 3_000), ("2026-03", 2_300, 0, 2_300)]
     price = f"cheap/{MODEL}"
     assert await lines(books) == [(price, "input", 11, 1_100), (price, "output", 6, 1_200)]
@@ -103,7 +92,7 @@ async def test_a_month_is_rated_anew_by_another_card(books: InvoiceBooks) -> Non
 async def test_what_costs_more_is_billed(books: InvoiceBooks) -> None:
     done = await books.correct("dear", period="2026-03")
     assert (done.charges, done.lowered, done.raised) == (2, 0, 2_400)
-    await agree(books)
+    await books.agree()
     assert await books.bills() == [("2026-03", 5_900, 0, 5_900)]
 
 
@@ -111,7 +100,7 @@ async def test_what_was_corrected_is_corrected_again(books: InvoiceBooks) -> Non
     await books.correct("cheap", request="req_b")
     await books.correct("dear", request="req_b")
     await books.correct(request="req_b")
-    await agree(books)
+    await books.agree()
     made = await charges(books.database)
     assert {key: made[key].amount for key in made if key.startswith("req_b")} == {
         "req_b": 3_000,
@@ -133,7 +122,7 @@ async def test_what_was_rated_anew_too_often_is_left_alone(books: InvoiceBooks) 
         await books.correct("cheap", request="req_a")
     done = await books.correct(request="req_a")
     assert done.charges == 1
-    await agree(books)
+    await books.agree()
     assert await books.bills() == [("2026-03", 3_000, 0, 3_000)]
 
 
@@ -145,7 +134,7 @@ async def test_what_was_looked_at_is_what_is_done(books: InvoiceBooks) -> None:
         assert [done.charges, done.lowered, done.raised] == sums, card
         if card is None:
             await books.spend("req_d", usage(3, 3, 1))
-    await agree(books)
+    await books.agree()
 
 
 async def test_the_same_key_corrects_once(books: InvoiceBooks) -> None:
@@ -169,7 +158,7 @@ async def test_two_that_overlap_take_a_charge_back_once(books: InvoiceBooks) -> 
     for scope in (Scope(request="req_b"), Scope(period="2026-03")):
         await books.corrections.request(ACME, scope, None, reason="wrong", actor=OPERATOR, idempotency_key=repr(scope))
     await books.worker.corrections.step()
-    await agree(books)
+    await books.agree()
     assert await balance(books.database, ACME) == 0
     assert sum(one.charges for one in await rows(books.database, Correction)) == 2
 
@@ -187,7 +176,7 @@ async def test_only_what_is_meant_and_was_admitted_by_then_is_corrected(books: I
     books.clock.advance(1)
     await books.spend("req_later", usage(1, 0), at_ms=MARCH_MS + 1_000)
     await books.worker.corrections.step()
-    await agree(books)
+    await books.agree()
     assert await balance(books.database, ACME) == -100
     assert await balance(books.database, OrganizationId("org_globex")) == -700
     for scope in ({"until_ms": MARCH_MS}, {"model": "other"}, {"project": "proj_2"}, {"key": "key_2"}):
@@ -218,7 +207,7 @@ async def test_what_came_since_and_is_not_on_the_card_keeps_its_price(books: Inv
     [done] = await rows(books.database, Correction)
     assert (done.charges, done.lowered, done.raised) == (2, 1_200, 0)
     assert done.applied_at_ms is not None
-    await agree(books)
+    await books.agree()
     with pytest.raises(InvalidRequest, match=f"no price in place of 2026-01-01/{other}"):
         await books.correct("cheap", period="2026-03")
 
@@ -249,10 +238,10 @@ async def test_a_worker_that_dies_corrects_nothing_twice(
         await books.worker.corrections.step()
     [begun] = await rows(books.database, Correction)
     assert (begun.charges, begun.applied_at_ms) == (2 * dies_after, None)
-    await agree(books)
+    await books.agree()
     monkeypatch.setattr("tokenyard_billing.corrections.loops.apply_part", real)
     await books.worker.corrections.step()
-    await agree(books)
+    await books.agree()
     assert await balance(books.database, ACME) == 0
     [done] = await rows(books.database, Correction)
     assert (done.charges, done.lowered) == (7, 4_000)

@@ -9,7 +9,7 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from support.billing.invoice_books import OPERATOR, InvoiceBooks
-from support.billing.stand import ACME, MARCH_MS, MODEL, PRICE, balance, journal_sum, reconciler, rows, usage
+from support.billing.stand import ACME, MARCH_MS, MODEL, PRICE, balance, rows, usage
 from tokenyard.core.errors import Conflict
 from tokenyard.storage.database import Database
 from tokenyard.tenancy.store import record
@@ -42,19 +42,6 @@ def settlements(books: InvoiceBooks) -> InvoiceSettlements:
     return InvoiceSettlements(books.database, record, books.clock)
 
 
-async def agree(books: InvoiceBooks) -> None:
-    """Every check of the books passes, as it is and once drafts are drawn."""
-    for _ in range(2):
-        assert await broken(books) == set()
-        await books.draft()
-    assert await journal_sum(books.database) == 0
-
-
-async def broken(books: InvoiceBooks) -> set[tuple[str, str]]:
-    found = await reconciler(books.database, books.redis, clock=books.clock).reconcile()
-    return {(one.name, one.subject) for one in found.differences if one.broken}
-
-
 async def notes(books: InvoiceBooks) -> list[tuple[str, str, int, int, str, int]]:
     async with books.database.reading() as session:
         found = await session.scalars(select(CreditNote).order_by(CreditNote.sequence))
@@ -72,7 +59,7 @@ async def accounts(books: InvoiceBooks) -> dict[str, int]:
 async def test_what_is_due_is_lowered(books: InvoiceBooks, settlements: InvoiceSettlements) -> None:
     before = await rows(books.database, InvoiceLine)
     await books.correct("cheap", request="req_b")
-    await agree(books)
+    await books.agree()
     assert await notes(books) == [("CN-000001", INVOICE, 1_000, 1_000, "receivable", 0)]
     assert await accounts(books) == {"revenue": 2_500, "receivable": -2_200}
     invoice = await books.invoice("2026-03")
@@ -82,7 +69,7 @@ async def test_what_is_due_is_lowered(books: InvoiceBooks, settlements: InvoiceS
     [paid] = await rows(books.database, Settlement)
     assert paid.amount == 2_200
     assert await accounts(books) == {"revenue": 2_500, "cash": -2_200}
-    await agree(books)
+    await books.agree()
 
 
 async def test_its_lines_take_back_one_price_and_bill_the_other(books: InvoiceBooks) -> None:
@@ -106,26 +93,26 @@ async def test_its_lines_take_back_one_price_and_bill_the_other(books: InvoiceBo
 
 async def test_what_was_paid_by_credit_is_credit_again(books: InvoiceBooks) -> None:
     await books.correct(period="2026-03")
-    await agree(books)
+    await books.agree()
     assert await notes(books) == [("CN-000001", INVOICE, 3_500, 3_200, "receivable", 300)]
     assert (await books.invoice("2026-03")).state == "paid"
     assert await accounts(books) == {"wallet": 300}
     await books.use(1_000, at_ms=APRIL_MS)
     await books.draft()
     assert (await books.bills())[1:] == [("2026-04", 1_000, 300, 700)]
-    await agree(books)
+    await books.agree()
 
 
 async def test_what_was_paid_by_money_is_credit(books: InvoiceBooks, settlements: InvoiceSettlements) -> None:
     await settlements.pay(INVOICE, reference="bank 17", idempotency_key="a", actor=OPERATOR)
     await books.correct(request="req_b")
-    await agree(books)
+    await books.agree()
     assert await notes(books) == [("CN-000001", INVOICE, 3_000, 0, "", 3_000)]
     assert await accounts(books) == {"wallet": 3_000, "revenue": 500, "cash": -3_200}
     await books.use(1_000, at_ms=APRIL_MS)
     await books.draft()
     assert (await books.bills())[1:] == [("2026-04", 1_000, 1_000, 0)]
-    await agree(books)
+    await books.agree()
 
 
 @pytest.mark.parametrize(("state", "account"), [("void", "adjustments"), ("uncollectible", "written_off")])
@@ -137,11 +124,11 @@ async def test_of_what_was_let_go_less_was_let_go(
     await end(INVOICE, reason="x", actor=OPERATOR)
     assert await accounts(books) == {"revenue": 2_500, account: -2_200}
     await books.correct(request="req_b")
-    await agree(books)
+    await books.agree()
     assert (await notes(books))[1] == ("CN-000002", INVOICE, 2_000, 2_000, account, 0)
     assert await accounts(books) == {"revenue": 500, account: -200}
     await books.correct(request="req_a")
-    await agree(books)
+    await books.agree()
     assert (await notes(books))[2] == ("CN-000003", INVOICE, 500, 200, account, 300)
     assert await accounts(books) == {"wallet": 300}
 
@@ -156,12 +143,12 @@ async def test_an_invoice_that_claims_nothing_more_is_paid(
     assert invoice.state == "paid"
     with pytest.raises(Conflict, match="is paid"):
         await settlements.pay(INVOICE, reference="bank 17", idempotency_key="a", actor=OPERATOR)
-    await agree(books)
+    await books.agree()
 
 
 async def test_what_costs_more_is_billed_with_the_next_invoice(books: InvoiceBooks) -> None:
     await books.correct("dear", request="req_b")
-    await agree(books)
+    await books.agree()
     assert await notes(books) == []
     assert await books.bills() == [("2026-03", 3_500, 300, 3_200), ("2026-04", 2_000, 0, 2_000)]
     lines = [one for one in await rows(books.database, InvoiceLine) if one.invoice == "inv_acme_2026-04"]
@@ -180,7 +167,7 @@ async def test_one_correction_is_of_drafts_and_of_issued_invoices(books: Invoice
     await books.spend("req_d", usage(10, 5), at_ms=APRIL_MS + 31 * DAY_MS)
     done = await books.correct("cheap", since_ms=0)
     assert (done.charges, done.lowered) == (4, 3_200)
-    await agree(books)
+    await books.agree()
     assert [(one[0], one[1], one[2]) for one in await notes(books)] == [
         ("CN-000001", INVOICE, 1_200),
         ("CN-000002", "inv_acme_2026-04", 1_000),
@@ -218,10 +205,10 @@ SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # other
 async def test_what_was_tampered_with_is_found(books: InvoiceBooks, tampering: str, expected: set[str]) -> None:
     await books.correct("cheap", request="req_b")
     await books.draft()
-    assert await broken(books) == set()
+    assert await books.broken() == set()
     async with books.database.transaction() as session:
         await session.execute(text(tampering))
-    assert expected <= {name for name, _ in await broken(books)}
+    assert expected <= {name for name, _ in await books.broken()}
 
 
 async def test_a_note_counts_as_credit_while_it_is_not_issued(
@@ -233,10 +220,10 @@ async def test_a_note_counts_as_credit_while_it_is_not_issued(
     await books.correct(period="2026-03")
     [note] = await rows(books.database, CreditNote)
     assert (note.issued_at_ms, note.total) == (None, 500)
-    await agree(books)
+    await books.agree()
     for _ in range(2):
         await books.worker.corrections.step()
-    await agree(books)
+    await books.agree()
     assert await notes(books) == [("CN-000001", INVOICE, 3_500, 3_200, "receivable", 300)]
     assert {one.state for one in await rows(books.database, Invoice)} == {"paid"}
 
@@ -264,4 +251,4 @@ async def test_a_payment_amid_the_notes_of_two_invoices_blocks_nobody(
         (INVOICE, 1_200, 1_200),
         ("inv_acme_2026-04", 1_000, 0),
     ]
-    await agree(books)
+    await books.agree()
