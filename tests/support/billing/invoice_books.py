@@ -51,7 +51,8 @@ class InvoiceBooks:
         prices = PriceList((*SHIPPED_CARDS, CHEAP, DEAR))
         self.worker = worker(database, redis, clock=self.clock, prices=prices, terms=terms)
         self.corrections = CorrectionOperatorStore(database, prices, record, self.clock)
-        self.wallet = Wallet(database, budget_outbox(database, redis, self.clock), self.clock)
+        self.outbox = budget_outbox(database, redis, self.clock)
+        self.wallet = Wallet(database, self.outbox, self.clock)
 
     async def grant(self, amount: int, organization: OrganizationId = ACME, *, key: str | None = None) -> None:
         await self.wallet.grant(
@@ -110,7 +111,8 @@ class InvoiceBooks:
         return {(one.organization, one.period): one.marks for one in await rows(self.database, StaleInvoice)}
 
     async def broken(self) -> set[tuple[str, str]]:
-        """Return the names and subjects of what reconcile finds broken."""
+        """Return the names and subjects of what reconcile finds broken once no message waits for Redis."""
+        await self.outbox.step()
         found = await reconciler(self.database, self.redis, clock=self.clock).reconcile()
         assert found.ok == (not any(one.broken for one in found.differences))
         return {(one.name, one.subject) for one in found.differences if one.broken}
