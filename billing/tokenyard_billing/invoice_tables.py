@@ -27,8 +27,9 @@ class TimeZoneChange(Base):
 
 
 class BillingPeriod(Base):
-    """A period of which something was charged. What is not after an organization's last closed one is closed too.
+    """A period of which something was charged, or a plan asks something.
 
+    What is not after an organization's last closed one is closed too.
     `retry_at_ms` is above 0 after it could not be closed.
     """
 

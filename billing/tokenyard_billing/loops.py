@@ -15,7 +15,8 @@ from tokenyard_billing.charging.streams import UsageStreams
 from tokenyard_billing.corrections.loops import CorrectionApplier
 from tokenyard_billing.invoicing.closing import ClosingTerms
 from tokenyard_billing.invoicing.loops import InvoiceDrafter, PeriodCloser
-from tokenyard_billing.ports import LiveBudgets, PlanPrices
+from tokenyard_billing.plan_fees.loops import PlanFeeCharger
+from tokenyard_billing.ports import LiveBudgets, PlanTerms
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.loops import BucketReadiness
 
@@ -30,7 +31,7 @@ class BillingWorker:
         database: Database,
         redis: Redis,
         prices: PriceList,
-        plans: PlanPrices,
+        plans: PlanTerms,
         outbox: TransactionalOutbox,
         live: LiveBudgets,
         metrics: LedgerMetrics,
@@ -57,9 +58,13 @@ class BillingWorker:
         self.drafter = InvoiceDrafter(
             database=database, leases=self.leases, prices=prices, metrics=metrics, clock=clock
         )
+        self.fees = PlanFeeCharger(
+            database=database, leases=self.leases, prices=prices, plans=plans, outbox=outbox, clock=clock
+        )
         self.closer = PeriodCloser(
             database=database,
             leases=self.leases,
+            fees=self.fees,
             drafter=self.drafter,
             outbox=outbox,
             metrics=metrics,
@@ -67,7 +72,6 @@ class BillingWorker:
             terms=terms,
             audit=audit,
         )
-
         self.corrections = CorrectionApplier(
             database=database,
             leases=self.leases,
@@ -80,7 +84,7 @@ class BillingWorker:
         )
 
     def loops(self) -> list[Loop]:
-        parts = self.consumer, self.readiness, self.drafter, self.closer, self.corrections
+        parts = self.consumer, self.readiness, self.drafter, self.fees, self.closer, self.corrections
         return [part.loop() for part in parts]
 
     async def stop(self) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.budgets import AlertRules, BucketHolds, Budget, BudgetKey, BudgetUpdate, LiveBudget
 from tokenyard.core.ids import ApiKeyId, JobId, OrganizationId, ProjectId
-from tokenyard.core.money import NanoDollars, PriceStep
+from tokenyard.core.money import FeeStep, NanoDollars, PriceStep
 
 
 class SpendingLimits(Protocol):
@@ -28,6 +28,22 @@ class PlanPrices(Protocol):
     ) -> Mapping[OrganizationId, Sequence[PriceStep]]:
         """Return for each by what its prices were, are and will be multiplied, in the order of dates."""
         ...
+
+
+class PlanFees(Protocol):
+    """Knows what organizations' plans ask for a month (tenancy)."""
+
+    async def fee_steps(self, session: AsyncSession, organization: OrganizationId) -> Sequence[FeeStep]:
+        """Return what they asked, ask, and will ask, in the order of dates."""
+        ...
+
+    async def with_fees(self, session: AsyncSession, *, after: str, limit: int) -> Sequence[OrganizationId]:
+        """Return at most `limit` organizations behind `after` of which a plan ever asked something."""
+        ...
+
+
+class PlanTerms(PlanPrices, PlanFees, Protocol):
+    """Knows all that plans say of money (tenancy)."""
 
 
 class AlertRulesSource(Protocol):

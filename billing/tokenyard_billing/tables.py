@@ -15,7 +15,7 @@ PRICE_LENGTH = 320
 REPLICA_LENGTH = 256
 COUNTS = (
     *("prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens"),
-    *("hosted_hours", "pinned_hours", "stored_months"),
+    *("hosted_hours", "pinned_hours", "stored_months", "fees"),
 )
 """The columns of charges, and of hourly usage, that say how much was used."""
 
@@ -68,10 +68,11 @@ class OpenRequest(Base):
 
 
 class Charge(Base):
-    """One decided request, training job or hour of a fine-tune, also where the amount is 0.
+    """One decided request, training job or hour of a fine-tune, also where the amount is 0, or a plan's fee.
 
-    `rule` is the row of the charge table. `charge_key` is the request id, the job id, adapter and hour, or
-    organization and number of the gigabyte that was kept for a month, which has no project and no key; `period` is
+    `rule` is the row of the charge table. `charge_key` is the request id, the job id, adapter and hour, organization
+    and number of the gigabyte that was kept for a month, or organization, period and number of the fee; the last two
+    have no project and no key. `period` is
     the organization's own of its date, and ends in `time_zone`; `billed_in` is that of its invoice, a later one where
     its own was closed; `base_model`, `service_tier` and `price` say what it was rated by; `budgets` is a JSON list of
     budget names.
@@ -90,7 +91,7 @@ class Charge(Base):
     organization: Mapped[Id]
     project: Mapped[Id]
     key: Mapped[Id]
-    kind: Mapped[str] = mapped_column(String(16))  # inference, training, hosting or storage
+    kind: Mapped[str] = mapped_column(String(16))  # inference, training, hosting, storage, plan_fee or minimum
     rule: Mapped[str] = mapped_column(String(32))
     endpoint: Mapped[str] = mapped_column(String(64), default="")
     end_user: Mapped[str] = mapped_column(String(MAX_END_USER_CHARS), default="")  # as the client names it, if it does
@@ -106,6 +107,7 @@ class Charge(Base):
     hosted_hours: Mapped[Count] = mapped_column(default=0)
     pinned_hours: Mapped[Count] = mapped_column(default=0)
     stored_months: Mapped[Count] = mapped_column(default=0)
+    fees: Mapped[Count] = mapped_column(default=0)
     amount: Mapped[Nano]
     budgets: Mapped[str] = mapped_column(Text, default="[]")
     admitted_at_ms: Mapped[UnixMs]
@@ -281,6 +283,7 @@ class HourlyUsage(Base):
     hosted_hours: Mapped[Count]
     pinned_hours: Mapped[Count]
     stored_months: Mapped[Count]
+    fees: Mapped[Count]
     amount: Mapped[Nano]
 
 

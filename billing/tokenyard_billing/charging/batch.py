@@ -18,6 +18,7 @@ from tokenyard.storage import bulk
 from tokenyard.storage.transactional_outbox import OutboxMessage
 from tokenyard_billing.charging.charges import NewCharge, write_charges
 from tokenyard_billing.charging.decision import Decision, Finding, Rule
+from tokenyard_billing.charging.fee import PlanFee
 from tokenyard_billing.charging.rating import Rating, rate, unknown_price
 from tokenyard_billing.charging.reports import Report, insert_reports
 from tokenyard_billing.ledger import journal
@@ -54,7 +55,7 @@ class LedgerBatch:
     """Collects what is to be written; `write` writes it all."""
 
     def __init__(self, prices: PriceList, steps: Mapping[OrganizationId, Sequence[PriceStep]], now_ms: int) -> None:
-        """`steps` are those of every organization of which something is to be rated."""
+        """`steps` are those of every organization of which something is to be rated; fees are not."""
         self.taken = Taken()
         self._prices = prices
         self._steps = steps
@@ -136,6 +137,10 @@ class LedgerBatch:
         event, price = self._rated(event)
         self._add(NewCharge(event.charge_key, event, Rule.STORAGE, price.storage, ()))
         self.settled(event.organization, (), event.charge_key)
+
+    def charge_fee(self, fee: PlanFee) -> None:
+        self._add(NewCharge(fee.charge_key, fee, Rule(fee.kind), fee.stated.amount, ()))
+        self.settled(fee.organization, (), fee.charge_key)
 
     def waste(self, report: Report) -> None:
         """Keep a replica's work that nobody pays."""

@@ -14,14 +14,16 @@ from tokenyard.metering.events import AdapterHosted, StandaloneUse, StorageHeld,
 from tokenyard.storage import bulk
 from tokenyard_billing.calendars import add_periods, load_calendars
 from tokenyard_billing.charging.decision import NOTHING, Rule
+from tokenyard_billing.charging.fee import PlanFee
 from tokenyard_billing.charging.rating import tier_of
 from tokenyard_billing.periods import HOUR_MS, BillingCalendar
+from tokenyard_billing.pricing.fee_prices import MINIMUM, PLAN_FEE
 from tokenyard_billing.stale_invoices import mark_stale
 from tokenyard_billing.tables import COUNTS, Charge, HourlyUsage
 
 HOSTING = "hosting"
 STORAGE_KIND = "storage"
-NO_REQUESTS = (HOSTING, STORAGE_KIND)
+NO_REQUESTS = (HOSTING, STORAGE_KIND, PLAN_FEE, MINIMUM)
 """The kinds of charges that no request made, so that none is counted."""
 ChargeRow = dict[str, Any]
 """The columns of one charge."""
@@ -33,7 +35,7 @@ class NewCharge(msgspec.Struct):
     """A charge before it is written. `source` says whose it is; `transaction` is set when it is posted."""
 
     key: str
-    source: MeterClaims | StandaloneUse
+    source: MeterClaims | StandaloneUse | PlanFee
     rule: Rule
     amount: NanoDollars
     budgets: Sequence[str]
@@ -52,6 +54,8 @@ class NewCharge(msgspec.Struct):
                 found["pinned_hours" if self.source.pinned else "hosted_hours"] = 1
             case StorageHeld():
                 found["stored_months"] = 1
+            case PlanFee():
+                found["fees"] = 1
         return found
 
     @property
@@ -63,6 +67,8 @@ class NewCharge(msgspec.Struct):
                 return HOSTING
             case StorageHeld():
                 return STORAGE_KIND
+            case PlanFee():
+                return self.source.kind
             case _:
                 return "inference"
 

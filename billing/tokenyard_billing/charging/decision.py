@@ -27,6 +27,8 @@ class Rule(StrEnum):
     TRAINING = "training"  # a fine-tuning job's trained tokens
     HOSTING = "hosting"  # an hour of a fine-tune that was live
     STORAGE = "storage"  # a gigabyte that was kept for a month
+    PLAN_FEE = "plan_fee"  # what a plan asked for a period, or for the part of it that it held
+    MINIMUM = "minimum"  # what a period lacked of the plan's minimum
     REVERSED = "reversed"  # a correction: what another charge says, negated
     RERATED = "rerated"  # a correction: what a reversed charge says, at another card's price
 

@@ -10,6 +10,7 @@ from tokenyard.core.money import Price, PriceStep, multiplied, multiplier_at
 from tokenyard.core.usage import DEFAULT_TIER, MeterClaims
 from tokenyard.metering.events import AdapterHosted, StandaloneUse, StorageHeld, UsageEvent
 from tokenyard_billing.charging.decision import Finding
+from tokenyard_billing.charging.fee import PlanFee
 from tokenyard_billing.pricing.prices import PriceList, UnknownPrice
 
 _SUBJECT_LENGTH = 128
@@ -27,7 +28,7 @@ def used_by(event: UsageEvent) -> MeterClaims | StandaloneUse:
     return event if isinstance(event, StandaloneUse) else event.claims
 
 
-def tier_of(use: MeterClaims | StandaloneUse) -> str:
+def tier_of(use: MeterClaims | StandaloneUse | PlanFee) -> str:
     return use.tier if isinstance(use, MeterClaims) else DEFAULT_TIER
 
 

@@ -35,7 +35,7 @@ class Scope(msgspec.Struct, frozen=True, omit_defaults=True):
         """Return the condition that a charge is meant, is the one in force, and may be rated anew if it is to be."""
         wanted = [Charge.organization == organization, *_in_force()]
         if card is not None:
-            wanted.append(~Charge.charge_key.endswith(f"~{VERSIONS}"))
+            wanted += [~Charge.charge_key.endswith(f"~{VERSIONS}"), Charge.fees == 0]  # no card has a plan's fee
         if self.request is not None:
             wanted.append(Charge.charge_key.in_(versions(self.request)))
         if self.since_ms is not None:

@@ -167,7 +167,7 @@ def _period(period: str, lines: Sequence[DocumentLine], places: int, *, late: bo
 def _model(model: str, lines: Sequence[DocumentLine], places: int) -> ModelLines:
     rows = [
         LineText(
-            kind_text(line.kind),
+            kind_text(line.kind, line.price),
             quantity_text(line.kind, line.quantity),
             rate_text(line.kind, line.rate),
             _amount(line.amount, places),

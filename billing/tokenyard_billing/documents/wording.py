@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
 from tokenyard.core.money import to_dollars
+from tokenyard_billing.pricing.fee_prices import fee_price
 from tokenyard_billing.pricing.prices import Unit, unit_of
 
 MONTHS = (
@@ -18,12 +19,15 @@ _KINDS = {
     "hosting": "Hosting of a fine-tuned model",
     "pinned_hosting": "Hosting of a fine-tuned model in memory",
     "storage": "Storage",
+    "plan_fee": "Monthly fee",
+    "minimum": "Up to the monthly minimum",
 }
-_QUANTITIES: dict[Unit, str] = {"tokens": "", "hours": " h", "gigabyte_months": " GB-months"}
+_QUANTITIES: dict[Unit, str] = {"tokens": "", "hours": " h", "gigabyte_months": " GB-months", "fees": ""}
 _RATES: dict[Unit, tuple[int, str]] = {
     "tokens": (1_000_000, "1M tokens"),
     "hours": (1, "hour"),
     "gigabyte_months": (1, "GB-month"),
+    "fees": (1, "fee"),
 }
 """Of so many units a price is stated, and what they are called."""
 
@@ -39,9 +43,12 @@ def decimals(text: str) -> int:
     return len(text.partition(".")[2])
 
 
-def kind_text(kind: str) -> str:
-    """Return what a line is of; a kind that is not known here is named as it is."""
-    return _KINDS.get(kind, kind.replace("_", " ").capitalize())
+def kind_text(kind: str, price: str) -> str:
+    """Return what a line is of, and of a fee for which days; a kind that is not known here is named as it is."""
+    text = _KINDS.get(kind, kind.replace("_", " ").capitalize())
+    if (fee := fee_price(price)) is None:
+        return text
+    return f"{text}, {_date_text(fee.first)} to {_date_text(fee.last)}"
 
 
 def quantity_text(kind: str, quantity: int) -> str:
@@ -58,6 +65,11 @@ def month_text(period: str) -> str:
     """Write YYYY-MM as `March 2026`."""
     year, month = period.split("-")
     return f"{MONTHS[int(month) - 1]} {year}"
+
+
+def _date_text(date: str) -> str:
+    """Write YYYY-MM-DD as `1 March 2026`."""
+    return f"{int(date[8:])} {month_text(date[:7])}"
 
 
 def day_text(at_ms: int, time_zone: str) -> str:

@@ -24,7 +24,7 @@ from tokenyard_billing.invoicing.drafts import DRAFT, Drafts, InvoiceMismatch, i
 from tokenyard_billing.invoicing.store import OPEN
 from tokenyard_billing.ledger import journal
 from tokenyard_billing.parties.snapshots import keep_parties
-from tokenyard_billing.tables import BucketLease, OpenRequest
+from tokenyard_billing.tables import BucketLease, Charge, OpenRequest
 from tokenyard_billing.taxes.amounts import rounded_to
 from tokenyard_billing.wallets.changes import BudgetChanges
 
@@ -77,8 +77,10 @@ async def close(
     The caller has proved to hold the organization's bucket, so no charge of it comes in between. Return what changed
     of budgets.
 
+    A period in which a plan asked something, and which came to nothing, closes without an invoice.
+
     Raises:
-        InvoiceMismatch: the period was written down with a charge, and has no invoice.
+        InvoiceMismatch: the period has a charge, and no invoice.
     """
     organization = drafts.organization
     await journal.lock_wallet(session, organization)
@@ -91,7 +93,10 @@ async def close(
     row.closed_at_ms = now_ms
     invoice = await session.get(Invoice, invoice_id(organization, period))
     if invoice is None:
-        raise InvoiceMismatch(f"{organization} {period}: charged, and neither billed nor marked to be")
+        billed = exists().where(Charge.organization == organization, Charge.billed_in == period)
+        if await session.scalar(select(billed)):
+            raise InvoiceMismatch(f"{organization} {period}: charged, and neither billed nor marked to be")
+        return []
     return await _issue(session, invoice, terms, audit, now_ms)
 
 

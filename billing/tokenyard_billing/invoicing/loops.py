@@ -18,6 +18,7 @@ from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.invoice_tables import BillingPeriod, StaleInvoice
 from tokenyard_billing.invoicing.closing import ClosingTerms, DuePeriod, close, due_periods
 from tokenyard_billing.invoicing.drafts import Drafts, draw, invoice_id, keep
+from tokenyard_billing.plan_fees.loops import PlanFeeCharger
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.changes import write_changes
 
@@ -103,6 +104,7 @@ class PeriodCloser:
         *,
         database: Database,
         leases: BucketLeases,
+        fees: PlanFeeCharger,
         drafter: InvoiceDrafter,
         outbox: TransactionalOutbox,
         metrics: LedgerMetrics,
@@ -112,6 +114,7 @@ class PeriodCloser:
     ) -> None:
         self._database = database
         self._leases = leases
+        self._fees = fees
         self._drafter = drafter
         self._outbox = outbox
         self._clock = clock
@@ -126,7 +129,11 @@ class PeriodCloser:
         await self._apart.each("close periods", self._due, self.close, self._put_off)
 
     async def close(self, due: DuePeriod) -> None:
-        """Draw what is marked, outside of the writing transaction, and close the period if nothing came meanwhile."""
+        """Charge the plan's fees, draw what is marked, and close the period if nothing came meanwhile.
+
+        It is drawn outside of the writing transaction.
+        """
+        await self._fees.charge(due.organization, due.period)
         async with self._drafter.drawing(due.organization) as drafts, self._database.transaction() as session:
             now_ms = self._clock.now_ms()
             await self._leases.fence(session, {bucket_of(due.organization)})

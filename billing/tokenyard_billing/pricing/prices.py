@@ -10,6 +10,7 @@ import msgspec
 from tokenyard.core.errors import Unavailable
 from tokenyard.core.ids import PriceId
 from tokenyard.core.money import InexactAmount, NanoDollars, Price, multiplied, multiplier_from
+from tokenyard_billing.pricing.fee_prices import MINIMUM, PLAN_FEE, fee_kind, read_fee_price
 from tokenyard_billing.pricing.rate_cards import FINE_TUNED, RateCard
 
 
@@ -61,11 +62,13 @@ class PriceList:
         return price in self._by_id or any(price.startswith(f"{card.version}/") for card in self.cards)
 
     def by_id(self, price: str) -> Price:
-        """Return the price with this id, also where it is a card's times a multiplier.
+        """Return the price with this id, also where it is a card's times a multiplier, or a plan's fee.
 
         Raises:
             UnknownPrice: no card has it.
         """
+        if (fee := read_fee_price(price)) is not None:
+            return fee
         listed, _, multiplier = price.rpartition("@")
         try:
             return self._by_id.get(PriceId(price)) or multiplied(
@@ -102,15 +105,21 @@ class PriceList:
         return price if price is not None and price.model == model else None
 
 
-Unit = Literal["tokens", "hours", "gigabyte_months"]
-_UNITS: Mapping[str, Unit] = {"hosting": "hours", "pinned_hosting": "hours", "storage": "gigabyte_months"}
+Unit = Literal["tokens", "hours", "gigabyte_months", "fees"]
+_UNITS: Mapping[str, Unit] = {
+    "hosting": "hours",
+    "pinned_hosting": "hours",
+    "storage": "gigabyte_months",
+    PLAN_FEE: "fees",
+    MINIMUM: "fees",
+}
 
 
 class RatedLine(msgspec.Struct, frozen=True):
     """`quantity` x `rate` nano-dollars = `amount`.
 
     `kind`: input, cached_input, output and training are of tokens, hosting and pinned_hosting of hours, storage is of
-    gigabytes that were kept for a month.
+    gigabytes that were kept for a month; plan_fee and minimum are of fees.
     """
 
     model: str
@@ -144,6 +153,7 @@ def rated_lines(
     hosted_hours: int = 0,
     pinned_hours: int = 0,
     stored_months: int = 0,
+    fees: int = 0,
 ) -> tuple[RatedLine, ...]:
     """Split what `model` used into what a bill lists; kinds of which there is nothing are left out.
 
@@ -157,5 +167,6 @@ def rated_lines(
         ("hosting", hosted_hours, price.hosting),
         ("pinned_hosting", pinned_hours, price.pinned_hosting),
         ("storage", stored_months, price.storage),
+        (fee_kind(price.id), fees, price.fee),
     )
     return tuple(RatedLine(model, price.id, kind, quantity, rate) for kind, quantity, rate in kinds if quantity)

@@ -12,6 +12,7 @@ from tokenyard.core.money import PRICE_LEAD_MS
 from tokenyard.storage import bulk
 from tokenyard.storage.database import Database, advisory_lock
 from tokenyard.storage.transactional_outbox import OutboxMessage, write_message
+from tokenyard_billing.pricing.fee_prices import FEE_PRICES
 from tokenyard_billing.pricing.price_book import TOPIC
 from tokenyard_billing.pricing.rate_cards import InvalidRateCard, RateCard, RateCardConflict, load_rate_cards
 from tokenyard_billing.tables import RateCardRow, UsedCardChecksum
@@ -93,7 +94,12 @@ def _check_names(card: RateCard) -> None:
 
 
 def _check_version(card: RateCard, taken: Iterable[str]) -> None:
-    """Refuse a version that goes on where another ends: a price's id is `<version>/<model>`, and models hold `/`."""
+    """Refuse a version that goes on where another ends: a price's id is `<version>/<model>`, and models hold `/`.
+
+    None begins as the prices of fees do.
+    """
+    if card.version.startswith(FEE_PRICES):
+        raise InvalidRateCard(f"rate card {card.version}: no version begins with {FEE_PRICES}")
     for other in taken:
         if f"{card.version}/".startswith(f"{other}/") or f"{other}/".startswith(f"{card.version}/"):
             raise RateCardConflict(f"rate cards {other} and {card.version} could give two prices the same id")

@@ -117,6 +117,7 @@ class ChargeView(View):
     hosted_hours: int
     pinned_hours: int
     stored_months: int
+    fees: int
     amount: int
     amount_dollars: Annotated[Dollars, of("amount")]
     budgets: _Names

@@ -34,6 +34,7 @@ class UsageSum(msgspec.Struct, frozen=True):
     hosted_hours: int
     pinned_hours: int
     stored_months: int
+    fees: int
     amount: int
 
 

@@ -49,7 +49,7 @@ class UsageFigures(View):
     """Charged usage; `cached_tokens` are among `prompt_tokens`, `amount` is nano-dollars.
 
     `hosted_hours` are those of fine-tunes that were live, but for those in memory at all times: `pinned_hours`.
-    `stored_months` are gigabytes that were kept for a month.
+    `stored_months` are gigabytes that were kept for a month, `fees` what plans asked.
     """
 
     object: Literal["usage"] = "usage"
@@ -61,6 +61,7 @@ class UsageFigures(View):
     hosted_hours: int
     pinned_hours: int
     stored_months: int
+    fees: int
     amount: int
     amount_dollars: Annotated[Dollars, of("amount")]
 

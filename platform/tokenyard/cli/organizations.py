@@ -28,6 +28,10 @@ Plan = Annotated[str, typer.Argument(help="Its id or name.")]
 Models = Annotated[
     list[str] | None, typer.Option("--model", help="A model's name or its beginning and a `*`; may be given again.")
 ]
+MonthlyFee = Annotated[str | None, typer.Option("--monthly-fee", help="Dollars for each month, such as 20.")]
+MonthlyMinimum = Annotated[
+    str | None, typer.Option("--monthly-minimum", help="Dollars that each month comes to at least, the fee included.")
+]
 Multiplier = Annotated[str | None, typer.Option("--price-multiplier", help="Of all prices, such as 0.8.")]
 Tiers = Annotated[
     list[str] | None,
@@ -232,6 +236,8 @@ async def create_plan(
     share: Share = None,
     pinned: Pinned = None,
     training: TrainingLimitOptions = None,
+    fee: MonthlyFee = None,
+    minimum: MonthlyMinimum = None,
     changes: LimitsInfo,
 ) -> CommandOutput:
     """Make a plan; without models it is for all of them."""
@@ -245,6 +251,8 @@ async def create_plan(
         local_share=None if share is None else local_share(share),
         pinned_adapters=pinned or 0,
         training=training_limits(training or []),
+        monthly_fee_dollars=fee or "0",
+        monthly_minimum_dollars=minimum or "0",
     )
     return described(await run.api.create_plan(plan))
 
@@ -254,9 +262,13 @@ async def list_plans(run: CommandRun) -> CommandOutput:
     """List all plans."""
     found = [plan async for plan in run.api.plans()]
     rows = [
-        (plan.name, plan.id, plan.weight, plan.price_multiplier, ", ".join(plan.models or ["all"])) for plan in found
+        (
+            *(plan.name, plan.id, plan.weight, plan.price_multiplier),
+            *(plan.monthly_fee_dollars, plan.monthly_minimum_dollars, ", ".join(plan.models or ["all"])),
+        )
+        for plan in found
     ]
-    return CommandOutput(found, table(("NAME", "ID", "WEIGHT", "PRICES", "MODELS"), rows))
+    return CommandOutput(found, table(("NAME", "ID", "WEIGHT", "PRICES", "FEE", "MINIMUM", "MODELS"), rows))
 
 
 @platform_command(plans, "show")
@@ -278,6 +290,8 @@ async def change_plan(
     share: Share = None,
     pinned: Pinned = None,
     training: TrainingLimitOptions = None,
+    fee: MonthlyFee = None,
+    minimum: MonthlyMinimum = None,
     changes: LimitsInfo,
 ) -> CommandOutput:
     """Change what is given for every organization on the plan: prices in 15 minutes, all else at once.
@@ -292,6 +306,8 @@ async def change_plan(
         "pinned_adapters": pinned,
         "training": training_limits(training) if training else None,
         "limits": changes if changes.model_fields_set else None,
+        "monthly_fee_dollars": fee,
+        "monthly_minimum_dollars": minimum,
     }
     stated = {name: value for name, value in given.items() if value is not None}
     if share is not None:

@@ -88,10 +88,10 @@ class Price(msgspec.Struct, frozen=True, omit_defaults=True):
     """The rates of one model on one dated rate card, in whole nano-dollars for one token.
 
     `hosting` and `pinned_hosting` are for one hour of a fine-tune, `storage` is for a gigabyte kept for a month; cards
-    from before there were any state none.
+    from before there were any state none. `fee` is the whole of what a plan asks for a part of a month.
 
-    `id` is `<rate card>/<model>` for a base model, `<rate card>/<model>/fine-tuned` for its adapters, and
-    `<rate card>/storage` for what is stored.
+    `id` is `<rate card>/<model>` for a base model, `<rate card>/<model>/fine-tuned` for its adapters,
+    `<rate card>/storage` for what is stored, and what billing makes it for a plan's fee.
     """
 
     id: PriceId
@@ -103,6 +103,7 @@ class Price(msgspec.Struct, frozen=True, omit_defaults=True):
     hosting: NanoDollars = NanoDollars(0)
     pinned_hosting: NanoDollars = NanoDollars(0)
     storage: NanoDollars = NanoDollars(0)
+    fee: NanoDollars = NanoDollars(0)
 
 
 class PriceStep(msgspec.Struct, frozen=True):
@@ -111,6 +112,19 @@ class PriceStep(msgspec.Struct, frozen=True):
     from_ms: int
     multiplier: Multiplier
     tiers: Mapping[str, Multiplier] = {}
+
+
+class FeeStep(msgspec.Struct, frozen=True):
+    """What an organization's plan asks for a whole month, from `from_ms` (unix ms) on.
+
+    `fee` is asked beside what is used; all of a month comes to at least `minimum`. `plan` is its name; without a plan
+    it is empty, and nothing is asked.
+    """
+
+    from_ms: int
+    plan: str
+    fee: NanoDollars = NanoDollars(0)
+    minimum: NanoDollars = NanoDollars(0)
 
 
 class PriceLookup(Protocol):

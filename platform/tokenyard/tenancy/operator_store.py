@@ -12,7 +12,7 @@ from tokenyard.core.budgets import ALERT_PERCENTS, AlertRules
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Conflict, NotFound
 from tokenyard.core.ids import ApiKeyId, OrganizationId, new_organization_id, new_project_id
-from tokenyard.core.money import NanoDollars, PriceStep
+from tokenyard.core.money import FeeStep, NanoDollars, PriceStep
 from tokenyard.core.principal import Limits, Role
 from tokenyard.core.training import TrainingLimits, TrainingTerms
 from tokenyard.storage.database import Database, advisory_lock
@@ -23,6 +23,7 @@ from tokenyard.tenancy.changes import OperatorKeyEnded, write_change
 from tokenyard.tenancy.keys import Credential
 from tokenyard.tenancy.permissions.store import permitted_models
 from tokenyard.tenancy.plans.combination import NO_LIMITS, credential_of, effective_limits, effective_weight
+from tokenyard.tenancy.plans.fees import fee_steps, organizations_with_fees
 from tokenyard.tenancy.plans.operator_store import plan_of
 from tokenyard.tenancy.plans.prices import in_force, price_steps, publish_first_plan, publish_move
 from tokenyard.tenancy.plans.rules import Rules
@@ -125,9 +126,10 @@ class TenancyOperatorStore:
             chosen = None if plan is None or plan.reference is None else await plan_of(session, plan.reference)
             row = await _organization(session, reference, to_change=True)
             change = write_changes(row, limits, rules, name=name)
-            if plan is not None:
-                await _move(session, row, None if chosen is None else chosen.id, change, now_ms)
             change.archive(archived, at=now_ms // 1000)
+            if plan is not None:
+                change.set("plan_id", None if chosen is None else chosen.id)
+            await _move(session, row, change, now_ms)
             messages = await revise_for(session, OrganizationId(row.id), change, now_ms)
             action = "organization.archived" if archived else "organization.updated"
             record(session, OrganizationId(row.id), actor, action, row.id, at=now_ms // 1000, change=change)
@@ -216,6 +218,14 @@ class TenancyOperatorStore:
         """Return for each by what its prices were, are and will be multiplied, in the order of dates."""
         return await price_steps(session, organizations)
 
+    async def fee_steps(self, session: AsyncSession, organization: OrganizationId) -> Sequence[FeeStep]:
+        """Return what its plans asked for a month, ask, and will ask, in the order of dates."""
+        return await fee_steps(session, organization)
+
+    async def with_fees(self, session: AsyncSession, *, after: str, limit: int) -> Sequence[OrganizationId]:
+        """Return at most `limit` organizations behind `after` of which a plan ever asked a fee or a minimum."""
+        return await organizations_with_fees(session, after=after, limit=limit)
+
     async def pinned_adapters(self) -> Mapping[OrganizationId, int]:
         """Return how many fine-tuned models of each organization stay in memory, where its plan keeps any."""
         query = (
@@ -275,13 +285,12 @@ class TenancyOperatorStore:
             row.announced_at = self._clock.now_ms() // 1000
 
 
-async def _move(
-    session: AsyncSession, row: OrganizationRow, plan: str | None, change: AuditedChange, now_ms: int
-) -> None:
-    moves = plan != row.plan_id
-    change.set("plan_id", plan)
-    if moves:
-        change.set("prices_from_ms", await publish_move(session, row, now_ms))
+async def _move(session: AsyncSession, row: OrganizationRow, change: AuditedChange, now_ms: int) -> None:
+    moves = change.before.get("plan_id") != change.after.get("plan_id")
+    if moves or "archived" in change.after:
+        from_ms = await publish_move(session, row, now_ms)
+        if moves:
+            change.set("prices_from_ms", from_ms)
 
 
 def _default_project(owner: OrganizationRow) -> ProjectRow:

@@ -13,7 +13,7 @@ from sqlalchemy.types import TypeDecorator
 
 from tokenyard.core.money import MULTIPLIER_LENGTH
 from tokenyard.core.principal import Limits, LocalShare, Role
-from tokenyard.storage.columns import Count, Id, Json, UnixMs, UnixSeconds
+from tokenyard.storage.columns import Count, Id, Json, Nano, UnixMs, UnixSeconds
 from tokenyard.storage.database import Base
 from tokenyard.tenancy.keys import redacted
 
@@ -99,12 +99,17 @@ class PlanRow(Base):
     pinned_adapters: Mapped[int] = mapped_column(default=0)
     # `TrainingLimits`: those that are set.
     training: Mapped[Json] = mapped_column(default=dict)
+    # Both of a whole month; as stated last, as the multiplier is.
+    monthly_fee: Mapped[Nano] = mapped_column(default=0)
+    monthly_minimum: Mapped[Nano] = mapped_column(default=0)
     prices_from_ms: Mapped[UnixMs]
     created_at: Mapped[UnixSeconds] = mapped_column("created")
 
 
 class PlanPriceRow(Base):
-    """What prices are multiplied by on a plan, from `from_ms` until the next row's. Never updated, never deleted.
+    """What a plan multiplies prices by, and asks for a month, from `from_ms` until the next row's.
+
+    Never updated, never deleted.
 
     `tiers` are the multipliers of the service tiers that have their own, by name.
     """
@@ -115,17 +120,23 @@ class PlanPriceRow(Base):
     from_ms: Mapped[UnixMs] = mapped_column(primary_key=True, autoincrement=False)
     multiplier: Mapped[str] = mapped_column(String(MULTIPLIER_LENGTH))
     tiers: Mapped[Json]
+    monthly_fee: Mapped[Nano] = mapped_column(default=0)
+    monthly_minimum: Mapped[Nano] = mapped_column(default=0)
     published_at_ms: Mapped[UnixMs]
 
 
 class OrganizationPlanRow(Base):
-    """By which plan an organization's prices go from `from_ms` on; None is by none. Never updated, never deleted."""
+    """By which plan an organization's prices go from `from_ms` on; None is by none. Never updated, never deleted.
+
+    While it is archived the plan asks no fee.
+    """
 
     __tablename__ = "tenancy_organization_plans"
 
     organization: Mapped[Id] = mapped_column(primary_key=True)
     from_ms: Mapped[UnixMs] = mapped_column(primary_key=True, autoincrement=False)
     plan: Mapped[Id | None]
+    archived: Mapped[bool] = mapped_column(default=False)
     published_at_ms: Mapped[UnixMs]
 
 

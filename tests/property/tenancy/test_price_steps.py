@@ -35,7 +35,8 @@ def _said(plans: Mapping[str, Sequence[PriceStep]], moves: Mapping[int, str], ti
 def test_the_plan_of_the_moment_decides(
     plans: Mapping[str, Sequence[PriceStep]], moves: Mapping[int, str], tier: str, now_ms: int, later_ms: int
 ) -> None:
-    found = steps_of([(moved_ms, plans.get(moves[moved_ms], ())) for moved_ms in sorted(moves)])
+    stated = [(moved_ms, plans.get(moves[moved_ms], ())) for moved_ms in sorted(moves)]
+    found = steps_of(stated, PriceStep(0, LIST_PRICE))
     assert multiplier_at(found, tier, now_ms) == _said(plans, moves, tier, now_ms)
     later_ms = max(now_ms, later_ms)
     assert multiplier_at(in_force(found, now_ms), tier, later_ms) == _said(plans, moves, tier, later_ms)

@@ -81,6 +81,8 @@ class PlanInfo(ApiObject):
     service_tiers: dict[str, TierInfo | None] = {}
     pinned_adapters: int = 0
     training: TrainingLimitsInfo = TrainingLimitsInfo()
+    monthly_fee_dollars: str = "0"
+    monthly_minimum_dollars: str = "0"
     prices_from_ms: int = 0
 
 

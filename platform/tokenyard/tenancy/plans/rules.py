@@ -63,6 +63,8 @@ def stated(body: BaseModel, *names: str) -> dict[str, Callable[[object], object]
     return {name: always(getattr(body, name)) for name in names if name in body.model_fields_set}
 
 
+StatedDollars = Annotated[str, AfterValidator(_dollars)]
+"""Dollars as text, such as `"25.00"`: not below 0, to the nano-dollar."""
 Weight = Annotated[int, Field(ge=1, le=1000)]
 PinnedAdapters = Annotated[int, Field(ge=0, le=1000)]
 """How many of an organization's fine-tuned models stay in the memory of replicas: those that its aliases name, then
@@ -107,7 +109,7 @@ class RateLimitsView(StrictBody):
 class LimitsView(RateLimitsView):
     """Limits as the API takes and shows them; null is without limit. The spend is dollars, such as `"25.00"`."""
 
-    monthly_spend_dollars: Annotated[str, AfterValidator(_dollars)] | None = None
+    monthly_spend_dollars: StatedDollars | None = None
 
     @classmethod
     def of(cls, limits: Limits) -> Self:
@@ -133,7 +135,7 @@ class LocalShareView(StrictBody):
     """
 
     percent: Annotated[int, Field(ge=1, le=100)]
-    spend_dollars: Annotated[str, AfterValidator(_dollars)]
+    spend_dollars: StatedDollars
 
     @classmethod
     def of(cls, share: LocalShare) -> Self:

@@ -1,11 +1,12 @@
 """Plans as the API takes and shows them, and what holds for models in a project, in OpenAI's shapes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from tokenyard.core.ids import PlanId
+from tokenyard.core.money import from_dollars, to_dollars
 from tokenyard.core.principal import Limits
 from tokenyard.tenancy.plans.combination import WEIGHT
 from tokenyard.tenancy.plans.rules import (
@@ -19,6 +20,7 @@ from tokenyard.tenancy.plans.rules import (
     PriceMultiplier,
     RateLimitsView,
     Rules,
+    StatedDollars,
     StrictBody,
     TierName,
     TrainingLimitsView,
@@ -28,6 +30,7 @@ from tokenyard.tenancy.plans.rules import (
 from tokenyard.tenancy.views import RowView
 from tokenyard.web.pages import Identified
 
+_MONTHLY = ("monthly_fee", "monthly_minimum")
 _STATED = ("name", "weight", "models", "price_multiplier", "pinned_adapters")
 PlanName = Annotated[str, Field(max_length=40, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
 
@@ -36,7 +39,8 @@ class NewPlan(StrictBody):
     """`POST /admin/plans`; models go by their names, or by the beginning of them and a `*`, and null is all.
 
     `service_tiers` are those that requests may ask for, besides `default`. Without a `local_share` nothing is served
-    while Redis is away.
+    while Redis is away. The fee is charged for each month beside what is used, and a month comes to at least the
+    minimum; of a part of a month each is charged in proportion.
     """
 
     name: PlanName
@@ -48,6 +52,8 @@ class NewPlan(StrictBody):
     local_share: LocalShareView | None = None
     pinned_adapters: PinnedAdapters = 0
     training: TrainingLimitsView = TrainingLimitsView()
+    monthly_fee_dollars: StatedDollars = "0"
+    monthly_minimum_dollars: StatedDollars = "0"
 
     def stated(self) -> Mapping[str, object]:
         """Return what the plan's row is to hold."""
@@ -55,14 +61,15 @@ class NewPlan(StrictBody):
         values = {name: getattr(self, name) for name in _STATED}
         share = LocalShareView.share_of(self.local_share)
         values |= {"limits": self.limits.applied_to(Limits()), "training": self.training.applied_to({})}
+        values |= {name: from_dollars(getattr(self, f"{name}_dollars")) for name in _MONTHLY}
         return values | {"service_tiers": tiers, "local_share": share}
 
 
 class PlanChanges(StrictBody):
     """`PATCH /admin/plans/{plan}`; absent changes nothing, nor does null, which for models is all of them.
 
-    A `local_share` that is null ends. Of `service_tiers` those that are named change, and one that is null ends. Prices
-    change 15 minutes later.
+    A `local_share` that is null ends. Of `service_tiers` those that are named change, and one that is null ends.
+    Prices, fee and minimum change 15 minutes later.
     """
 
     name: PlanName | None = None
@@ -74,17 +81,24 @@ class PlanChanges(StrictBody):
     local_share: LocalShareView | None = None
     pinned_adapters: PinnedAdapters | None = None
     training: TrainingLimitsView | None = None
+    monthly_fee_dollars: StatedDollars | None = None
+    monthly_minimum_dollars: StatedDollars | None = None
 
     def rules(self) -> Rules:
         """Return what the body names, but for name and limits."""
         given = [name for name in ("weight", "price_multiplier", "pinned_adapters") if getattr(self, name) is not None]
         rules: dict[str, Any] = stated(self, "models", *given)
         if "local_share" in self.model_fields_set:
-            share = LocalShareView.share_of(self.local_share)
-            rules["local_share"] = lambda _old: share
+            rules["local_share"] = _replaced_by(LocalShareView.share_of(self.local_share))
         if self.training is not None:
             rules["training"] = self.training.applied_to
+        rules |= {name: _replaced_by(from_dollars(text)) for name, text in self._monthly()}
         return rules if self.service_tiers is None else {**rules, "service_tiers": self._applied_to}
+
+    def _monthly(self) -> Iterator[tuple[str, str]]:
+        for name in _MONTHLY:
+            if (text := getattr(self, f"{name}_dollars")) is not None:
+                yield name, text
 
     def _applied_to(self, old: Mapping[str, object]) -> dict[str, object]:
         tiers = dict(old)
@@ -98,7 +112,7 @@ class PlanChanges(StrictBody):
 class PlanView(RowView):
     """What organizations on it have where they state nothing of their own.
 
-    The multipliers come into force at `prices_from_ms` (unix milliseconds).
+    The multipliers, the fee and the minimum come into force at `prices_from_ms` (unix milliseconds).
     """
 
     id: PlanId
@@ -113,7 +127,13 @@ class PlanView(RowView):
     local_share: LocalShareField | None
     pinned_adapters: int
     training: TrainingLimitsView
+    monthly_fee_dollars: Annotated[str, BeforeValidator(to_dollars), Field(validation_alias="monthly_fee")]
+    monthly_minimum_dollars: Annotated[str, BeforeValidator(to_dollars), Field(validation_alias="monthly_minimum")]
     created_at: int
+
+
+def _replaced_by(value: object) -> Callable[[object], object]:
+    return lambda _old: value
 
 
 class PlanDeleted(Identified):

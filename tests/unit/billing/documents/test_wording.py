@@ -36,6 +36,7 @@ def test_an_amount_is_exact_with_two_decimals_at_least(amount: int, text: str) -
         ("input", 1_234_567, 150, ("1,234,567", "0.15 / 1M tokens")),
         ("hosting", 720, NANO_PER_DOLLAR // 4, ("720 h", "0.25 / hour")),
         ("storage", 3, 20_000_000, ("3 GB-months", "0.02 / GB-month")),
+        ("minimum", 1, 7_500_000_000, ("1", "7.50 / fee")),
     ],
 )
 def test_quantities_and_rates_say_their_unit(kind: str, quantity: int, rate: int, texts: tuple[str, str]) -> None:
@@ -43,7 +44,12 @@ def test_quantities_and_rates_say_their_unit(kind: str, quantity: int, rate: int
 
 
 def test_a_kind_that_is_new_has_a_name() -> None:
-    assert kind_text("image_input") == "Image input"
+    assert kind_text("image_input", "2026/chat") == "Image input"
+
+
+def test_a_fee_says_for_which_days_it_is() -> None:
+    price = "plan:team/plan_fee/2026-03-01/2026-03-09/5806451612"
+    assert kind_text("plan_fee", price) == "Monthly fee, 1 March 2026 to 9 March 2026"
 
 
 def test_a_day_is_that_of_the_time_zone() -> None:
