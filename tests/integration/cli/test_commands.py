@@ -86,6 +86,10 @@ def test_plans(acme: dict[str, Any]) -> None:
     assert bounded["training"] == {"running": 2, "unfinished": None, "tokens_per_day": None}
     assert "like running=2" in run("plan", "change", "pro", "--training-limit", "walking=2", expect=1).stderr
     assert "like 20:5.00" in run("plan", "change", "pro", "--local-share", "20", expect=1).stderr
+    asked = answer("plan", "change", "pro", "--monthly-fee", "20", "--monthly-minimum", "99.5")
+    assert (asked["monthly_fee_dollars"], asked["monthly_minimum_dollars"]) == ("20.00", "99.50")
+    assert answer("plan", "change", "pro", "--monthly-fee", "0")["monthly_minimum_dollars"] == "99.50"
+    assert "99.50" in run("plan", "list").output
     assert answer("org", "plan", "acme-corp", "pro")["plan_id"] == made["id"]
     assert "pro" in run("plan", "list").output
     assert "are on the plan" in run("plan", "delete", "pro", expect=1).stderr

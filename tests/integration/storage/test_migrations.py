@@ -335,3 +335,37 @@ def test_credit_of_invoices_before_pays_for_their_lines_in_order(empty_database_
     assert {(one.tax, one.tax_rate, one.tax_inclusive) for one in found.lines} == {(0, 0, False)}
     assert (found.tax, found.tax_included, found.rounding) == (0, 0, 0)
     assert (found.tax_jurisdiction, found.tax_exemption, found.tax_reason) == ("", "none", "")
+
+
+def test_whoever_is_archived_is_asked_no_fee(empty_database_url: str) -> None:
+    command.upgrade(alembic_config(empty_database_url), "0024")
+    organization = """INSERT INTO tenancy_organizations (id, slug, name, default_project, plan, prices_from_ms, limits,
+                          revision, created, archived)
+                      VALUES ('org_{0}', '{0}', '', 'proj_{0}', 'plan_1', 0, '{{}}', 1, 1, {1})"""
+    plan = """INSERT INTO tenancy_plans (id, name, weight, limits, price_multiplier, service_tiers, prices_from_ms,
+                  training, pinned_adapters, created)
+              VALUES ('plan_1', 'team', 1, '{}', '1', '{}', 0, '{}', 0, 1)"""
+    move = """INSERT INTO tenancy_organization_plans (organization, from_ms, plan, published_at_ms)
+              VALUES ('org_{}', 7, 'plan_1', 0)"""
+
+    async def write() -> None:
+        database = Database(empty_database_url)
+        async with database.transaction() as session:
+            for statement in (plan, organization.format("a", "NULL"), organization.format("b", "5")):
+                await session.execute(text(statement))
+            for owner in "ab":
+                await session.execute(text(move.format(owner)))
+        await database.close()
+
+    async def read() -> list[tuple[object, ...]]:
+        database = Database(empty_database_url)
+        query = "SELECT organization, from_ms, plan, archived FROM tenancy_organization_plans ORDER BY 1, 2"
+        async with database.reading() as session:
+            found = [(*row[:3], bool(row[3])) for row in await session.execute(text(query))]
+        await database.close()
+        return found
+
+    asyncio.run(write())
+    upgrade(empty_database_url)
+    kept = [("org_a", 7, "plan_1", False), ("org_b", 7, "plan_1", False), ("org_b", 8, "plan_1", True)]
+    assert asyncio.run(read()) == kept

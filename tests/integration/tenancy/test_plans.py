@@ -128,6 +128,32 @@ async def test_a_plan_may_keep_fine_tuned_models_in_memory(tenancy: Tenancy) -> 
     assert ({"pinned_adapters": 0}, {"pinned_adapters": 3}) in noted
 
 
+async def test_a_plan_may_ask_a_fee_and_a_minimum(tenancy: Tenancy) -> None:
+    made = (await tenancy.as_operator("POST", PLANS, {**PRO, "monthly_fee_dollars": "20"})).json()
+    assert (made["monthly_fee_dollars"], made["monthly_minimum_dollars"]) == ("20.00", "0.00")
+    changed = (await tenancy.as_operator("PATCH", f"{PLANS}/pro", {"monthly_minimum_dollars": "99.5"})).json()
+    assert (changed["monthly_fee_dollars"], changed["monthly_minimum_dollars"]) == ("20.00", "99.50")
+    assert changed["prices_from_ms"] > made["prices_from_ms"]
+    for wrong in ("-1", "0.0000000001", "many", 20, "10000000000"):
+        refused = await tenancy.as_operator("PATCH", f"{PLANS}/pro", {"monthly_fee_dollars": wrong})
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, "monthly_fee_dollars")
+    entries = (await tenancy.as_operator("GET", "/admin/audit_logs")).json()["data"]
+    [noted] = [entry for entry in entries if entry["type"] == "plan.updated"]
+    assert (noted["before"]["monthly_minimum"], noted["details"]["monthly_minimum"]) == (0, 99_500_000_000)
+
+
+async def test_an_archived_organization_is_asked_nothing(tenancy: Tenancy) -> None:
+    await tenancy.as_operator("POST", PLANS, {**PRO, "monthly_fee_dollars": "20"})
+    organization, _ = await tenancy.new_tenant("acme")
+    for change in ({"plan": "pro"}, {"archived": True}, {"archived": True}, {"archived": False}, {"plan": "pro"}):
+        assert (await tenancy.as_operator("PATCH", ACME, change)).status_code == 200
+    async with tenancy.database.reading() as session:
+        steps = await tenancy.operator_store.fee_steps(session, organization.id)
+        assert await tenancy.operator_store.with_fees(session, after="", limit=9) == [organization.id]
+        assert await tenancy.operator_store.with_fees(session, after=organization.id, limit=9) == []
+    assert [(step.plan, step.fee) for step in steps] == [("pro", 20 * 10**9), ("", 0), ("pro", 20 * 10**9)]
+
+
 async def test_a_plan_may_bound_training(tenancy: Tenancy) -> None:
     made = (await tenancy.as_operator("POST", PLANS, {**PRO, "training": {"running": 2}})).json()
     assert made["training"] == {"running": 2, "unfinished": None, "tokens_per_day": None}

@@ -46,6 +46,7 @@ PLANS = st.none() | FAULTS
 PAIR = st.integers(0, 1)
 ANY = st.integers(0, 1_000)
 CREDITS = st.sampled_from([100_000, 40_000, 20_000, 1])
+FEES = st.sampled_from([0, 30_001, 70_000])
 LIMITS = st.sampled_from([60_000, 200_000, 20_000, 0])
 MOST = st.sampled_from([TokenUsage(20, 10), TokenUsage(50, 50, 10), TokenUsage(0, 1), TokenUsage(0, 0)])
 JOBS = st.lists(st.sampled_from([5, 10, 20, 0]), min_size=1, max_size=3)
@@ -120,6 +121,10 @@ class MoneyMachine(RuleBasedStateMachine):
         name = changed.scopes[scope]
         new = None if without and name == changed.project else limit
         self._do(self.actions.limit(changed, name, new, self.stand.gateways[gateway], plan=plan))
+
+    @rule(tenant=PAIR, fee=FEES, minimum=FEES)
+    def subscribe(self, tenant: int, fee: int, minimum: int) -> None:
+        self._do(self.books.subscriptions.subscribe(self._tenant(tenant), fee, minimum))
 
     # Requests
 

@@ -12,6 +12,7 @@ from support.fakes.rate_cards import GB_MONTH, HOUR, PINNED_HOUR
 from support.money.actions import REFUSED, MoneyActions, request_of
 from support.money.live_budgets import read_budget
 from support.money.model import LetIn, Tenant
+from support.money.plan_fees import Subscriptions
 from support.money.processes import principal_of
 from support.money.stand import MoneyStand
 from support.redis_reader import as_bytes, read_hash, read_scope
@@ -40,6 +41,7 @@ class MoneyBooks:
         self._sql = SqlBudgets(self.stand.database)
         self._limits = LimitHistory(self.stand)
         self._came_to: dict[str, int] = {}
+        self.subscriptions = Subscriptions(self.stand)
 
     async def check_now(self) -> None:
         """I5, at any moment: nobody overspends, and Redis never offers more than there is."""
@@ -55,7 +57,7 @@ class MoneyBooks:
                 if tenant.project in name:
                     continue  # where a limit is new, what was let in before it is not held on it
                 # What nobody asked for is not let in, so nothing holds it back; Redis hears of its charge afterwards.
-                left += self._unasked(tenant, name, charged)
+                left += self._unasked(tenant, name, charged) + await self._fees(tenant, name)
                 self._check_spent(name, left, in_force)
                 if name in in_redis:
                     offered = in_redis[name]
@@ -138,7 +140,7 @@ class MoneyBooks:
         for key, row in rows.items():
             if key in self.told.unasked:
                 self._check_unasked(self.told.unasked[key], row)
-            elif key not in self.told.requests and key not in self.told.jobs:
+            elif key not in self.told.requests and key not in self.told.jobs and not row.fees:
                 assert row.amount == 0, f"{key} was never let in"
 
     def _check_unasked(self, event: AdapterHosted | StorageHeld, row: Charge) -> None:
@@ -161,6 +163,11 @@ class MoneyBooks:
             and event.organization == tenant.organization
             and scope in (None, event.organization, event.project, event.key)
         )
+
+    async def _fees(self, tenant: Tenant, name: str) -> int:
+        """Return what of a budget went to fees of plans; they are of no project and no key."""
+        scope = (scope_and_month(name) or (None,))[0]
+        return await self.subscriptions.charged(tenant) if scope in (None, tenant.organization) else 0
 
     async def _check_jobs(self) -> None:
         async with self.stand.database.reading() as session:
@@ -204,6 +211,7 @@ class MoneyBooks:
             assert billed == used == accounts.get((owner, "revenue"), 0) + included
             left = {one.id: _left(one, [note for note in taken_back if note.invoice == one.id]) for one in issued}
             assert sum(tax for _, tax in left.values()) == accounts.get((owner, "tax"), 0)
+            await self.subscriptions.check(tenant)
             rounding = sum(one.rounding for one in issued) - sum(one.rounding for one in taken_back)
             assert rounding == accounts.get((owner, "rounding"), 0)
             assert {one.amount_due % 1_000 for one in issued} <= {0}

@@ -40,7 +40,8 @@ class Subscriptions:
     books: InvoiceBooks
 
     async def make(self, name: str, fee: str = "0", minimum: str = "0") -> None:
-        body = NewPlan(name=name, monthly_fee_dollars=fee, monthly_minimum_dollars=minimum)
+        asked = {"monthly_fee_dollars": fee, "monthly_minimum_dollars": minimum}
+        body = NewPlan.model_validate({"name": name, **asked})
         await self._plans.create(body.stated(), actor=BOOTSTRAP)
 
     async def restate(self, name: str, day: str, *, zone: str = "UTC", **changes: str) -> None:
