@@ -16,6 +16,7 @@ from sqlalchemy import create_engine
 from support.servers.free_ports import free_port
 from support.servers.object_store import BUCKET, object_store
 from support.servers.postgres import postgres_with_tables, running_postgres
+from support.servers.sqlite import fresh_copy
 from support.servers.valkey import running_valkey
 from tokenyard.bootstrap.tables import import_all_tables
 from tokenyard.storage.database import Base, Database
@@ -57,13 +58,21 @@ def empty_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def databases() -> dict[str, Database]:
+    """The databases of earlier tests by their URLs: they have compiled their statements, which takes half a test."""
+    return {}
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
-async def database(request: pytest.FixtureRequest, tmp_path: Path, empty_sqlite: Path) -> AsyncIterator[Database]:
+async def database(
+    request: pytest.FixtureRequest, empty_sqlite: Path, databases: dict[str, Database]
+) -> AsyncIterator[Database]:
     if request.param == "sqlite":
-        url = f"sqlite+aiosqlite:///{shutil.copy(empty_sqlite, tmp_path / 'test.db')}"
+        url = f"sqlite+aiosqlite:///{fresh_copy(empty_sqlite)}"
     else:
         url = await postgres_with_tables(request.getfixturevalue("postgres_url"))
-    opened = Database(url)
+    opened = databases.setdefault(url, Database(url))
     yield opened
     await opened.close()
 

