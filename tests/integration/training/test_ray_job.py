@@ -152,6 +152,7 @@ def events_of(folder: Path) -> list[TrainingEvent]:
     return [msgspec.json.decode(file.read_bytes(), type=TrainingEvent) for file in sorted(folder.glob("events/*.json"))]
 
 
+@pytest.mark.long
 async def test_killed_and_resumed_it_is_published_as_if_nothing_had_been(
     cluster: Cluster, jobs: RayJobs, base_model: Path, dataset: Path, tmp_path: Path
 ) -> None:
