@@ -1,5 +1,6 @@
 """What an endpoint gets, when it gets it again, and when it is left alone; time is moved, never waited for."""
 
+import itertools
 import json
 from typing import Any
 
@@ -81,7 +82,7 @@ async def test_what_fails_is_tried_again_by_the_schedule_with_the_same_id(stand:
         assert len(stand.receiver.received) == number + 1
     assert {one.id for one in stand.receiver.received} == {event}
     stamps = [int(one.headers["webhook-timestamp"]) for one in stand.receiver.received]
-    assert [later - earlier for earlier, later in zip(stamps, stamps[1:], strict=False)] == list(DELAYS_S)
+    assert [later - earlier for earlier, later in itertools.pairwise(stamps)] == list(DELAYS_S)
     [delivery] = await stand.deliveries()
     assert (delivery.state, delivery.attempts, delivery.due_at_ms) == ("failed", len(DELAYS_S) + 1, None)
     await stand.after(30 * DAY_S)
