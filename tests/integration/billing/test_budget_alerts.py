@@ -16,6 +16,7 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage.database import Database
 from tokenyard.webhooks.events import write_event
+from tokenyard.webhooks.tables import WebhookEventRow
 from tokenyard_billing.alerts.loops import EVERYTHING_S, AlertMetrics, BudgetAlerts
 from tokenyard_billing.bucket_leases import BucketLeases
 from tokenyard_billing.tables import Balance, BudgetAlert
@@ -94,6 +95,9 @@ async def test_a_wallet_is_told_once_a_percent_and_month(books: InvoiceBooks) ->
     await loop.step()
     found = [(one.month, one.percent) for one in await rows(books.database, BudgetAlert)]
     assert sorted(found) == [(month, percent) for month in ("2026-03", "2026-04") for percent in (50, 80, 100)]
+    events = {one.data["id"]: one for one in await rows(books.database, WebhookEventRow) if one.type == "budget.alert"}
+    assert events.keys() == {one.id for one in await rows(books.database, BudgetAlert)}
+    assert {one.organization for one in events.values()} == {ACME}
 
 
 async def test_each_scope_with_a_monthly_limit_is_told(books: InvoiceBooks) -> None:
