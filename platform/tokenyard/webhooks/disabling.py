@@ -12,7 +12,7 @@ DISABLED = "webhook_endpoint.disabled"
 
 
 async def disable(
-    session: AsyncSession, row: WebhookEndpointRow, reason: str, *, actor: ApiKeyId, audit: AuditLog, now_ms: int
+    session: AsyncSession, row: WebhookEndpointRow, reason: str | None, *, actor: ApiKeyId, audit: AuditLog, now_ms: int
 ) -> None:
     """Disable an endpoint that is locked. What waits for it fails; what is under way is not tried again."""
     row.enabled, row.disabled_reason, row.updated_at_ms = False, reason, now_ms

@@ -113,7 +113,7 @@ class WebhookEndpointStore:
                 row.enabled, row.disabled_reason, row.failing_since_ms, row.updated_at_ms = True, None, None, now_ms
                 self._note(session, row, actor, "enabled", after={"enabled": True}, before={"enabled": False})
             if change.enabled is False and row.enabled:
-                await disable(session, row, reason, actor=actor, audit=self._audit, now_ms=now_ms)
+                await disable(session, row, reason or None, actor=actor, audit=self._audit, now_ms=now_ms)
             return row
 
     async def rotate(

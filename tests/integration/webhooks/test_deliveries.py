@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from openai import InvalidWebhookSignatureError
+from openai.types.webhooks import FineTuningJobSucceededWebhookEvent
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from support.webhooks.receiver import (
@@ -54,7 +55,7 @@ async def test_the_sdk_understands_what_is_sent(stand: WebhooksStand) -> None:
     [received] = stand.receiver.received
     assert (received.path, received.headers["content-type"]) == ("/hook?of=acme", "application/json")
     read = stand.acme.webhooks.unwrap(received.body, dict(received.headers), secret=made.signing_secret)
-    assert read.type == SUCCEEDED
+    assert isinstance(read, FineTuningJobSucceededWebhookEvent)
     assert (read.id, read.object, read.data.id) == (event, "event", "ftjob-ü")
     assert read.created_at == stand.clock.now_ms() // 1000
     assert verified_by(stand, received, made.signing_secret)

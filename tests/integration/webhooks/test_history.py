@@ -2,6 +2,7 @@
 
 import pytest
 from openai import BadRequestError
+from openai.types.webhooks import FineTuningJobSucceededWebhookEvent
 
 from support.webhooks.receiver import answers, hangs
 from support.webhooks.stand import ACME, FAILED, SUCCEEDED, WebhooksStand
@@ -123,7 +124,8 @@ async def test_a_sample_is_sent_at_once_and_leaves_nothing_behind(stand: Webhook
     assert (result.status_code, result.success, result.webhook_endpoint_id) == (418, True, made.id)
     [received] = stand.receiver.received
     read = stand.acme.webhooks.unwrap(received.body, dict(received.headers), secret=made.signing_secret)
-    assert (read.type, read.data.id) == (SUCCEEDED, "test")
+    assert isinstance(read, FineTuningJobSucceededWebhookEvent)
+    assert read.data.id == "test"
     assert await ids(stand) == []
     assert await stand.deliveries() == []
     stand.receiver.behaviours["/hook"] = hangs

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 from openai import AsyncOpenAI
@@ -36,7 +36,8 @@ from tokenyard.webhooks.tables import WebhookDeliveryRow, WebhookEventRow
 from tokenyard.webhooks.targets import WebhookTargets
 
 ACME, GLOBEX = OrganizationId("org_acme"), OrganizationId("org_globex")
-SUCCEEDED, FAILED = "fine_tuning.job.succeeded", "fine_tuning.job.failed"
+SUCCEEDED: Final = "fine_tuning.job.succeeded"
+FAILED: Final = "fine_tuning.job.failed"
 LIMIT_S = 0.5
 """What an attempt may take here."""
 
