@@ -1,5 +1,7 @@
 """What was told is seen, and told again: one event, all that an endpoint missed, or a sample."""
 
+from typing import Any
+
 import pytest
 from openai import BadRequestError
 from openai.types.webhooks import FineTuningJobSucceededWebhookEvent
@@ -8,7 +10,7 @@ from support.webhooks.receiver import answers, hangs
 from support.webhooks.stand import ACME, FAILED, SUCCEEDED, WebhooksStand
 
 
-async def ids(stand: WebhooksStand, **query: str | int) -> list[str]:
+async def ids(stand: WebhooksStand, **query: Any) -> list[str]:
     status, answer = await stand.call("GET", "/v1/webhook_events", **query)
     assert status == 200, answer
     return [one["id"] for one in answer["data"]]

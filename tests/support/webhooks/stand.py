@@ -135,8 +135,8 @@ async def webhooks_stand(database: Database, folder: Path, **allowed: Any) -> As
         async with (
             running(app) as url,
             AsyncOpenAI(api_key="ty-acme", base_url=f"{url}/v1", max_retries=0) as acme,
-            AsyncOpenAI(api_key="ty-globex", base_url=f"{url}/v1", max_retries=0) as globex,
         ):
+            globex = acme.with_options(api_key="ty-globex")
             store = WebhookOperatorStore(
                 database, clock, Cipher([settings.derived_secret("webhooks")]), record, chance=lambda: 0.0
             )
