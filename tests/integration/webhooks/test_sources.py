@@ -41,13 +41,17 @@ def stack(database: Database, tmp_path: Path) -> FinetuneStack:
 
 
 async def test_each_end_of_a_job_is_told_once(stack: FinetuneStack) -> None:
-    good, bad, cancelled = [await stack.create() for _ in range(3)]
-    await stack.jobs.cancel(cancelled.organization, cancelled.id)
-    assert await told(stack.database) == [("fine_tuning.job.cancelled", cancelled.id)]
-    await stack.jobs.cancel(cancelled.organization, cancelled.id)
+    cancelled = await stack.create()
+    for _ in range(2):
+        await stack.jobs.cancel(cancelled.organization, cancelled.id)
+        assert await told(stack.database) == [("fine_tuning.job.cancelled", cancelled.id)]
+    await stack.rounds(6)
+    good = await stack.create()
     await stack.rounds(2)
     await stack.cluster.succeed(f"{good.id}-1", tokens=10)
     await stack.rounds(6)
+    bad = await stack.create()
+    await stack.rounds(2)
     await stack.cluster.fail(f"{bad.id}-1", "row_too_long", "Row 3 does not fit.")
     await stack.rounds(6)
     assert await told(stack.database) == [
