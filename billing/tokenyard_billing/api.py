@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from redis.asyncio import Redis
 
 from tokenyard.core.clock import Clock
-from tokenyard.storage.database import AuditLog, Database
+from tokenyard.storage.database import AuditLog, Database, EventLog
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard_billing.alerts import operator_routes as alerts_for_operators
 from tokenyard_billing.alerts import tenant_routes as alerts_for_tenants
@@ -65,6 +65,7 @@ def billing_routers(
     live_budgets: LiveBudgetReader,
     jobs: UnfinishedJobs,
     audit: AuditLog,
+    events: EventLog,
     clock: Clock,
     issuer: str,
     fonts_dir: Path | None = None,
@@ -73,7 +74,7 @@ def billing_routers(
     invoices = InvoiceStore(database)
     usage = UsageStore(database)
     alerts = BudgetAlertStore(database)
-    settlements = InvoiceSettlements(database, audit, clock)
+    settlements = InvoiceSettlements(database, audit, events, clock)
     details = BillingDetailsStore(database, audit, clock)
     files = BillFiles(fonts_dir)
     corrections = CorrectionOperatorStore(database, prices, audit, clock)

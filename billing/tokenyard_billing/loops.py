@@ -3,7 +3,7 @@
 from redis.asyncio import Redis
 
 from tokenyard.core.clock import Clock
-from tokenyard.storage.database import AuditLog, Database
+from tokenyard.storage.database import AuditLog, Database, EventLog
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard.web.loops import Loop
 from tokenyard_billing.bucket_leases import BucketLeases
@@ -41,6 +41,7 @@ class BillingWorker:
         renewal_ms: int,
         terms: ClosingTerms,
         audit: AuditLog,
+        events: EventLog,
     ) -> None:
         """`lease_ms` and `renewal_ms` are those of holds; `report_wait_ms` is how long a report is awaited."""
         self.leases = BucketLeases(database, clock, name)
@@ -71,6 +72,7 @@ class BillingWorker:
             clock=clock,
             terms=terms,
             audit=audit,
+            events=events,
         )
         self.corrections = CorrectionApplier(
             database=database,
@@ -81,6 +83,7 @@ class BillingWorker:
             clock=clock,
             terms=terms,
             audit=audit,
+            events=events,
         )
 
     def loops(self) -> list[Loop]:

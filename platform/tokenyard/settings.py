@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import json
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -78,6 +79,10 @@ class Settings(BaseSettings):
     # Evals with their runs, whose runs are kept as long.
     evals_bytes_per_organization: int = 256 * 1024 * 1024
 
+    # Webhooks: networks (CIDR) that they may go to although these are not public, and whether they may go without TLS.
+    webhook_networks: Annotated[tuple[str, ...], NoDecode] = ()
+    webhook_plain_http: bool = False
+
     # Of each gateway process, to one client or organization and in all.
     max_connections: int = 4096
     max_connections_per_address: int = 512
@@ -115,7 +120,10 @@ class Settings(BaseSettings):
     training_autoscaled: bool = False
     training_max_running_per_organization: int = Field(default=3, ge=1)
 
-    @field_validator("models", "trusted_proxies", "plain_http_servers", "training_quantized_models", mode="before")
+    @field_validator(
+        *("models", "trusted_proxies", "plain_http_servers", "training_quantized_models", "webhook_networks"),
+        mode="before",
+    )
     @classmethod
     def _split_names(cls, value: object) -> object:
         """Take `a,b` as well as JSON's `["a", "b"]`."""
@@ -149,6 +157,13 @@ class Settings(BaseSettings):
         if self.training_max_running != "auto":
             return self.training_max_running
         return None if self.ray_url else 1
+
+    @field_validator("webhook_networks")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ip_network(network)
+        return value
 
     @model_validator(mode="after")
     def _bounded_where_it_grows(self) -> Self:
@@ -199,7 +214,7 @@ class Settings(BaseSettings):
         """Return a 32-byte secret for one purpose, so that no secret is used for two things.
 
         Purposes in use: `api-key-pepper-1`, `meter`, `cache-salt`, `replica-bearer`, `dashboard-session`,
-        `end-user`, `stored-answers`, `idempotent-replies`, `lent-keys`, `evals`.
+        `end-user`, `stored-answers`, `idempotent-replies`, `lent-keys`, `evals`, `webhooks`.
 
         Raises:
             ValueError: no installation secret is set (`TOKENYARD_SECRET`; `tokenyard up` makes one).

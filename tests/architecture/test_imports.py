@@ -11,7 +11,10 @@ from support.source_tree import ROOT, SourceFile, listed, source_files
 
 HEAVY = {"ray", "torch", "vllm", "transformers", "peft", "trl"}
 QUICK = ("architecture", "unit", "contract", "property")
-SLICES = ("tenancy", "catalog", "limits", "gateway", "files", "finetune", "responses", "evals", "batches", "clients")
+SLICES = (
+    *("tenancy", "catalog", "limits", "gateway", "files", "finetune", "responses", "evals", "webhooks", "batches"),
+    "clients",
+)
 
 
 def test_the_import_contracts_hold() -> None:

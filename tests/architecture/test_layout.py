@@ -11,7 +11,7 @@ MAX_FILES = 15
 SLICES = (
     *(
         f"platform/tokenyard/{name}"
-        for name in ("tenancy", "catalog", "limits", "gateway", "files", "finetune", "responses", "evals")
+        for name in ("tenancy", "catalog", "limits", "gateway", "files", "finetune", "responses", "evals", "webhooks")
     ),
     "billing/tokenyard_billing",
 )

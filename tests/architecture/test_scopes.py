@@ -53,6 +53,9 @@ SCOPES = {
     "/v1/organization/budget_alerts": KeyScope.BILLING,
     "/v1/organization/projects": None,
     "/v1/organization/audit_logs": None,
+    "/v1/webhook_endpoints": None,
+    "/v1/webhook_event_types": None,
+    "/v1/webhook_events": None,
 }
 """By the beginning of paths; None is for keys that are for everything."""
 

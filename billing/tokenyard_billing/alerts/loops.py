@@ -6,12 +6,13 @@ from collections.abc import Collection, Sequence
 
 from prometheus_client import CollectorRegistry, Counter
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.clock import Clock
 from tokenyard.core.ids import OrganizationId, random_text
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.storage import bulk
-from tokenyard.storage.database import Database
+from tokenyard.storage.database import Database, EventLog
 from tokenyard.web.loops import Loop
 from tokenyard_billing.alerts.use import ReachedPercent, budgets_in_use, reached
 from tokenyard_billing.bucket_leases import BucketLeases, LeaseLost
@@ -47,16 +48,19 @@ class BudgetAlerts:
 
     def __init__(
         self,
+        *,
         database: Database,
         leases: BucketLeases,
         rules: AlertRulesSource,
         metrics: AlertMetrics,
+        events: EventLog,
         clock: Clock,
     ) -> None:
         self._database = database
         self._leases = leases
         self._rules = rules
         self._metrics = metrics
+        self._events = events
         self._clock = clock
         self._looked_at: frozenset[int] = frozenset()
         self._since_ms = 0
@@ -135,9 +139,19 @@ class BudgetAlerts:
             async with self._database.transaction() as session:
                 await self._leases.fence(session, {bucket_of(organization)})
                 await bulk.insert_new(session, BudgetAlert, rows)
+                await self._write_events(session, organization, [str(row["id"]) for row in rows], at_ms)
         except LeaseLost as error:
             _LOG.info("the budgets of %s are looked at by another worker: %s", organization, error)
             return
         for alert in alerts:
             self._metrics.told(alert)
             _LOG.info("%s has used %d %% of %s of %s", organization, alert.percent, alert.use.budget, alert.use.scope)
+
+    async def _write_events(
+        self, session: AsyncSession, organization: OrganizationId, alerts: Sequence[str], at_ms: int
+    ) -> None:
+        """Write an event of each of these alerts that was written just now, and not by an earlier step."""
+        for alert in await session.scalars(select(BudgetAlert).where(BudgetAlert.id.in_(alerts))):
+            names = ("id", "budget", "scope", "month", "percent", "used", "total")
+            data = {name: getattr(alert, name) for name in names}
+            await self._events(session, organization, "budget.alert", data, at_ms=at_ms)

@@ -10,7 +10,7 @@ from tokenyard.core.budgets import monthly, wallet
 from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.money import NanoDollars, Price
 from tokenyard.storage import bulk
-from tokenyard.storage.database import AuditLog
+from tokenyard.storage.database import AuditLog, EventLog
 from tokenyard_billing.calendars import load_calendar
 from tokenyard_billing.charging.charges import ChargeRow, write_rows
 from tokenyard_billing.corrections.counter_charges import CounterCharges, counter_charges
@@ -36,6 +36,7 @@ async def apply_part(
     prices: PriceList,
     terms: ClosingTerms,
     audit: AuditLog,
+    events: EventLog,
     now_ms: int,
 ) -> BudgetChanges:
     """Correct the next charges, or issue the credit notes where there are none left; return what changed of budgets.
@@ -50,7 +51,7 @@ async def apply_part(
     if charges := await _next(session, correction):
         await _correct(session, correction, charges, prices, changes, now_ms=now_ms)
     else:
-        await issue(session, correction, prices=prices, terms=terms, audit=audit, now_ms=now_ms)
+        await issue(session, correction, prices=prices, terms=terms, audit=audit, events=events, now_ms=now_ms)
         correction.applied_at_ms = now_ms
         _note_applied(session, correction, audit, now_ms)
     return changes

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.money import Millionths, NanoDollars
 from tokenyard.storage import bulk
-from tokenyard.storage.database import AuditLog
+from tokenyard.storage.database import AuditLog, EventLog
 from tokenyard_billing.calendars import load_calendar
 from tokenyard_billing.invoice_tables import (
     Correction,
@@ -21,7 +21,7 @@ from tokenyard_billing.invoice_tables import (
     Invoice,
     InvoiceLine,
 )
-from tokenyard_billing.invoicing.closing import PAID, ClosingTerms, next_number
+from tokenyard_billing.invoicing.closing import INVOICE_PAID, PAID, ClosingTerms, next_number
 from tokenyard_billing.invoicing.drafts import DrawnLine, InvoiceMismatch, drawn_lines, line_rows
 from tokenyard_billing.invoicing.settling import UNCOLLECTIBLE, VOID
 from tokenyard_billing.invoicing.store import OPEN
@@ -59,6 +59,7 @@ async def issue(
     prices: PriceList,
     terms: ClosingTerms,
     audit: AuditLog,
+    events: EventLog,
     now_ms: int,
 ) -> None:
     """Issue the credit notes of a correction that has corrected all its charges.
@@ -74,7 +75,12 @@ async def issue(
     invoices = {invoice.id: invoice for invoice in await session.scalars(own.with_for_update())}
     for note in notes:
         invoice = invoices[note.invoice]
+        was = invoice.state
         await _settle(session, note, invoice, prices, terms, now_ms=now_ms, actor=correction.actor)
+        owner, data = OrganizationId(note.organization), {"id": note.id, "invoice": invoice.id}
+        await events(session, owner, "credit_note.issued", data, at_ms=now_ms)
+        if invoice.state != was:
+            await events(session, owner, INVOICE_PAID, {"id": invoice.id}, at_ms=now_ms)
     if any(note.credited for note in notes):
         organization = OrganizationId(correction.organization)
         calendar = await load_calendar(session, organization)

@@ -5,7 +5,7 @@ from sqlalchemy import func, select, update
 from tokenyard.core.clock import Clock
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.redis_keys import bucket_of
-from tokenyard.storage.database import AuditLog, Database
+from tokenyard.storage.database import AuditLog, Database, EventLog
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard.web.loops import Loop
 from tokenyard_billing.apart import BATCH, Apart, Due
@@ -36,6 +36,7 @@ class CorrectionApplier:
         clock: Clock,
         terms: ClosingTerms,
         audit: AuditLog,
+        events: EventLog,
     ) -> None:
         self._database = database
         self._leases = leases
@@ -45,6 +46,7 @@ class CorrectionApplier:
         self._apart = Apart(database, leases, metrics, clock)
         self._terms = terms
         self._audit = audit
+        self._events = events
 
     def loop(self) -> Loop:
         return Loop("apply corrections", self.step, INTERVAL_S)
@@ -72,7 +74,13 @@ class CorrectionApplier:
             if correction is None:
                 return False
             changes = await apply_part(
-                session, correction, prices=self._prices, terms=self._terms, audit=self._audit, now_ms=now_ms
+                session,
+                correction,
+                prices=self._prices,
+                terms=self._terms,
+                audit=self._audit,
+                events=self._events,
+                now_ms=now_ms,
             )
             messages = await write_changes(session, [changes], now_ms)
         await self._outbox.try_to_carry(messages)

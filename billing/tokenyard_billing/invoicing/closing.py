@@ -11,7 +11,7 @@ from tokenyard.core.budgets import wallet
 from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.money import CENT, NanoDollars
 from tokenyard.storage import bulk
-from tokenyard.storage.database import AuditLog
+from tokenyard.storage.database import AuditLog, EventLog
 from tokenyard_billing.apart import Due
 from tokenyard_billing.invoice_tables import (
     BillingPeriod,
@@ -29,6 +29,8 @@ from tokenyard_billing.taxes.amounts import rounded_to
 from tokenyard_billing.wallets.changes import BudgetChanges
 
 PAID = "paid"
+INVOICE_PAID = "invoice.paid"
+"""The event of an invoice that owes nothing any more, by a payment or without one."""
 CLOSER = ApiKeyId("worker")  # the actor of changes that no key asked for
 
 
@@ -70,7 +72,14 @@ async def due_periods(
 
 
 async def close(
-    session: AsyncSession, drafts: Drafts, period: str, *, terms: ClosingTerms, audit: AuditLog, now_ms: int
+    session: AsyncSession,
+    drafts: Drafts,
+    period: str,
+    *,
+    terms: ClosingTerms,
+    audit: AuditLog,
+    events: EventLog,
+    now_ms: int,
 ) -> list[BudgetChanges]:
     """Write `drafts` down and close `period`, unless something changed since they were drawn: then do it later.
 
@@ -97,7 +106,7 @@ async def close(
         if await session.scalar(select(billed)):
             raise InvoiceMismatch(f"{organization} {period}: charged, and neither billed nor marked to be")
         return []
-    return await _issue(session, invoice, terms, audit, now_ms)
+    return await _issue(session, invoice, terms, audit=audit, events=events, now_ms=now_ms)
 
 
 def _may_close(terms: ClosingTerms, now_ms: int) -> ColumnElement[bool]:
@@ -119,7 +128,7 @@ def _may_close(terms: ClosingTerms, now_ms: int) -> ColumnElement[bool]:
 
 
 async def _issue(
-    session: AsyncSession, invoice: Invoice, terms: ClosingTerms, audit: AuditLog, now_ms: int
+    session: AsyncSession, invoice: Invoice, terms: ClosingTerms, *, audit: AuditLog, events: EventLog, now_ms: int
 ) -> list[BudgetChanges]:
     if invoice.state != DRAFT:
         raise AssertionError(f"{invoice.id} is {invoice.state}, and its period was not closed")
@@ -145,6 +154,8 @@ async def _issue(
     invoice.issued_at_ms = now_ms
     invoice.due_at_ms = now_ms + terms.payment_ms
     await keep_parties(session, invoice.id, organization, terms.issuer)
+    for kind in ("invoice.issued",) if due else ("invoice.issued", INVOICE_PAID):
+        await events(session, organization, kind, {"id": invoice.id}, at_ms=now_ms)
     # Last, as everybody waits for it: the issuer's row is locked from here to the commit, and a rollback undoes it.
     invoice.sequence = await next_number(session, InvoiceNumbers, terms.issuer)
     invoice.number = f"{terms.prefix}-{invoice.sequence:06d}"

@@ -9,7 +9,7 @@ from sqlalchemy import func, select, update
 from tokenyard.core.clock import Clock
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.redis_keys import bucket_of
-from tokenyard.storage.database import AuditLog, Database
+from tokenyard.storage.database import AuditLog, Database, EventLog
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard.web.loops import Loop
 from tokenyard_billing.apart import BATCH, Apart
@@ -111,6 +111,7 @@ class PeriodCloser:
         clock: Clock,
         terms: ClosingTerms,
         audit: AuditLog,
+        events: EventLog,
     ) -> None:
         self._database = database
         self._leases = leases
@@ -121,6 +122,7 @@ class PeriodCloser:
         self._apart = Apart(database, leases, metrics, clock)
         self._terms = terms
         self._audit = audit
+        self._events = events
 
     def loop(self) -> Loop:
         return Loop("close periods", self.step, CLOSING_INTERVAL_S)
@@ -137,7 +139,15 @@ class PeriodCloser:
         async with self._drafter.drawing(due.organization) as drafts, self._database.transaction() as session:
             now_ms = self._clock.now_ms()
             await self._leases.fence(session, {bucket_of(due.organization)})
-            changes = await close(session, drafts, due.period, terms=self._terms, audit=self._audit, now_ms=now_ms)
+            changes = await close(
+                session,
+                drafts,
+                due.period,
+                terms=self._terms,
+                audit=self._audit,
+                events=self._events,
+                now_ms=now_ms,
+            )
             messages = await write_changes(session, changes, now_ms)
         await self._outbox.try_to_carry(messages)
 

@@ -7,9 +7,9 @@ from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Conflict, NotFound
 from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.money import NanoDollars
-from tokenyard.storage.database import AuditLog, Database
+from tokenyard.storage.database import AuditLog, Database, EventLog
 from tokenyard_billing.invoice_tables import CreditNote, Invoice, Settlement
-from tokenyard_billing.invoicing.closing import PAID
+from tokenyard_billing.invoicing.closing import INVOICE_PAID, PAID
 from tokenyard_billing.invoicing.store import OPEN
 from tokenyard_billing.ledger import journal
 from tokenyard_billing.ledger.journal import AccountName
@@ -18,12 +18,14 @@ VOID = "void"
 UNCOLLECTIBLE = "uncollectible"
 ACCOUNTS = {PAID: AccountName.CASH, VOID: AccountName.ADJUSTMENTS, UNCOLLECTIBLE: AccountName.WRITTEN_OFF}
 """Where what was due goes; but the tax of a void invoice goes back."""
+_EVENTS = {PAID: INVOICE_PAID, VOID: "invoice.voided", UNCOLLECTIBLE: "invoice.marked_uncollectible"}
 
 
 class InvoiceSettlements:
-    def __init__(self, database: Database, audit: AuditLog, clock: Clock) -> None:
+    def __init__(self, database: Database, audit: AuditLog, events: EventLog, clock: Clock) -> None:
         self._database = database
         self._audit = audit
+        self._events = events
         self._clock = clock
 
     async def pay(self, invoice: str, *, reference: str, idempotency_key: str, actor: ApiKeyId) -> None:
@@ -76,6 +78,7 @@ class InvoiceSettlements:
                 )
             )
             invoice.state = state
+            await self._events(session, organization, _EVENTS[state], {"id": identity}, at_ms=now_ms)
             self._audit(
                 *(session, organization, actor, f"invoice.{state}", identity),
                 at=now_ms // 1000,

@@ -12,7 +12,7 @@ from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Conflict, InvalidRequest
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars, from_dollars
-from tokenyard.storage.database import Database
+from tokenyard.storage.database import Database, EventLog
 from tokenyard.storage.paging import part_of_list
 from tokenyard.storage.transactional_outbox import OutboxMessage, TransactionalOutbox
 from tokenyard_billing.calendars import load_calendar
@@ -35,9 +35,10 @@ class WalletBalance(msgspec.Struct, frozen=True):
 
 
 class Wallet:
-    def __init__(self, database: Database, outbox: TransactionalOutbox, clock: Clock) -> None:
+    def __init__(self, database: Database, outbox: TransactionalOutbox, events: EventLog, clock: Clock) -> None:
         self._database = database
         self._outbox = outbox
+        self._events = events
         self._clock = clock
 
     async def balance(self, organization: OrganizationId) -> WalletBalance:
@@ -86,6 +87,8 @@ class Wallet:
                 found = await session.get(CreditGrant, key)
                 if found is None:
                     found = await _post(session, wanted)
+                    data = {"id": found.transaction, "amount": found.amount}
+                    await self._events(session, organization, "credit.granted", data, at_ms=wanted.granted_at_ms)
                     changes = BudgetChanges(organization)
                     changes.add([wallet(organization)])
                     messages = await write_changes(session, [changes], wanted.granted_at_ms)

@@ -37,7 +37,7 @@ from tokenyard.finetune.sweeps.tenant_routes import sweep_router
 from tokenyard.finetune.tenant_routes import job_router
 from tokenyard.settings import Settings
 from tokenyard.storage.blobs import BlobStore
-from tokenyard.storage.database import Database
+from tokenyard.storage.database import Database, EventLog
 from tokenyard.storage.quota import StorageQuota
 
 UPLOAD_RULES = {
@@ -80,12 +80,13 @@ def file_and_job_routers(
     quota: StorageQuota,
     adapters: LiveAdapters,
     answers: ModelAnswers,
+    events: EventLog,
     adapter_downloads: bool = True,
 ) -> list[APIRouter]:
     """Return the routes of files and jobs for tenants, and of jobs for the operator."""
     files = FileStore(database, clock, files_in_use)
-    jobs = JobStore(database, clock, files, max_unfinished=policy.max_unfinished_per_organization)
-    operator_store = JobOperatorStore(database, clock)
+    jobs = JobStore(database, clock, files, events, max_unfinished=policy.max_unfinished_per_organization)
+    operator_store = JobOperatorStore(database, clock, events)
     uploads = Uploads(files, blobs, UPLOAD_RULES, max_bytes=max_upload_bytes, quota=quota)
     creation = JobCreation(
         jobs=jobs,
@@ -108,7 +109,7 @@ def file_and_job_routers(
         job_router(jobs, creation, pausing, own_models),
         adapter_router(jobs, adapters, blobs, allowed=adapter_downloads),
         ray_jobs_router(jobs, creation),
-        sweep_router(SweepStore(database, clock), SweepCreation(creation)),
+        sweep_router(SweepStore(database, clock, events), SweepCreation(creation)),
         grader_router(answers),
         operator_job_router(operator_store, jobs, pausing),
     ]

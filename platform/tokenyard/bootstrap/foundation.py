@@ -47,6 +47,7 @@ from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.organizations import Organizations
 from tokenyard.tenancy.push import TenancyPush
 from tokenyard.tenancy.store import TenancyStore, record
+from tokenyard.webhooks.events import write_event
 from tokenyard_billing.pricing.price_book import TOPIC as PRICES
 from tokenyard_billing.pricing.price_book import PriceBook, price_carrier
 from tokenyard_billing.pricing.prices import PriceList
@@ -166,7 +167,7 @@ class Foundation:
 
     @cached_property
     def wallet(self) -> Wallet:
-        return Wallet(self.database, self.outbox, self.clock)
+        return Wallet(self.database, self.outbox, write_event, self.clock)
 
     @cached_property
     def organizations(self) -> Organizations:

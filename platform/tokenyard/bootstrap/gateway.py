@@ -17,6 +17,7 @@ from tokenyard.bootstrap.evaluation import eval_routers
 from tokenyard.bootstrap.finetuning import file_and_job_routers, training_policy
 from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
+from tokenyard.bootstrap.webhooks import webhook_routers, webhook_sender
 from tokenyard.catalog.base_models.operator_routes import model_file_router
 from tokenyard.catalog.base_models.operator_store import ModelFileOperatorStore
 from tokenyard.catalog.base_models.server_access import ServerKeys, server_keys
@@ -69,6 +70,8 @@ from tokenyard.web.edge.bounds import HttpBounds
 from tokenyard.web.edge.http_protocol import BoundedConfig
 from tokenyard.web.health import Check, Dependencies
 from tokenyard.web.metrics import process_registry
+from tokenyard.webhooks.delivery.sending import WebhookSender
+from tokenyard.webhooks.events import write_event
 from tokenyard_billing.api import billing_routers
 
 ROUTES = ("all", "inference", "control")
@@ -118,7 +121,8 @@ async def application(
             routers.append(tokenize_router(foundation.models, counter))
         if routes != "inference":
             itself = await stack.enter_async_context(ApiConnection(settings.effective_api_url))
-            routers.extend(_control_plane(foundation, GatewayAnswers(itself, foundation.lent_bearer)))
+            sender = await stack.enter_async_context(webhook_sender(settings))
+            routers.extend(_control_plane(foundation, GatewayAnswers(itself, foundation.lent_bearer), sender))
         dependencies = Dependencies(_checks(foundation, replicas, elsewhere), registry)
         yield create_app(
             authenticator=foundation.authenticator,
@@ -203,7 +207,7 @@ async def _inference(
     )
 
 
-def _control_plane(foundation: Foundation, answers: GatewayAnswers) -> Sequence[APIRouter]:
+def _control_plane(foundation: Foundation, answers: GatewayAnswers, sender: WebhookSender) -> Sequence[APIRouter]:
     settings, clock, database = foundation.settings, foundation.clock, foundation.database
     bases = foundation.base_models
 
@@ -241,11 +245,13 @@ def _control_plane(foundation: Foundation, answers: GatewayAnswers) -> Sequence[
             quota=foundation.quota,
             adapters=foundation.catalog_store,
             answers=answers,
+            events=write_event,
             adapter_downloads=settings.adapter_downloads,
         ),
         response_router(foundation.answers, ResponseStreams(foundation.answers, ResponseReplay)),
         chat_completion_router(foundation.answers),
         *eval_routers(settings, database, clock, FileStore(database, clock, files_in_use), foundation.models),
+        *webhook_routers(settings, database, clock, record, sender=sender, find_organization=find_organization),
         *billing_routers(
             database=database,
             redis=foundation.redis,
@@ -254,8 +260,9 @@ def _control_plane(foundation: Foundation, answers: GatewayAnswers) -> Sequence[
             wallet=foundation.wallet,
             find_organization=find_organization,
             live_budgets=RedisBudgetReader(foundation.redis),
-            jobs=JobOperatorStore(database, clock),
+            jobs=JobOperatorStore(database, clock, write_event),
             audit=record,
+            events=write_event,
             clock=clock,
             issuer=settings.invoice_issuer,
             fonts_dir=settings.document_fonts_dir,

@@ -10,6 +10,7 @@ _MODULES = (
     "tokenyard.finetune.tables",
     "tokenyard.responses.tables",
     "tokenyard.evals.tables",
+    "tokenyard.webhooks.tables",
     "tokenyard_billing.tables",
     "tokenyard_billing.invoice_tables",
     "tokenyard_billing.tax_tables",

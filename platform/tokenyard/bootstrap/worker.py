@@ -16,6 +16,7 @@ from tokenyard.bootstrap.evaluation import eval_worker_loops
 from tokenyard.bootstrap.finetuning import training_policy
 from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
+from tokenyard.bootstrap.webhooks import webhook_worker_loops
 from tokenyard.catalog.loops import catalog_loops
 from tokenyard.catalog.replicas.prometheus_routes import prometheus_router
 from tokenyard.catalog.replicas.registry import ReplicaRegistry
@@ -41,6 +42,7 @@ from tokenyard.web.app import create_app
 from tokenyard.web.health import Dependencies
 from tokenyard.web.loops import Loop, run_loops
 from tokenyard.web.metrics import process_registry
+from tokenyard.webhooks.events import write_event
 from tokenyard_billing.alerts.loops import AlertMetrics, BudgetAlerts
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.invoicing.closing import ClosingTerms
@@ -67,6 +69,7 @@ def _billing(foundation: Foundation, name: str, registry: CollectorRegistry) -> 
         renewal_ms=settings.hold_renewal_ms,
         terms=_closing_terms(settings),
         audit=record,
+        events=write_event,
     )
 
 
@@ -128,6 +131,7 @@ def _model_loops(
             canary=replicas,
             answers=training[2],
             policy=training_policy(foundation.settings),
+            events=write_event,
             folders_kept_ms=foundation.settings.job_folders_ms,
         ),
         StoredMonths(
@@ -170,12 +174,21 @@ async def work(settings: Settings) -> None:
         billing = _billing(foundation, name, registry)
         stack.push_async_callback(billing.stop)
         alerts = BudgetAlerts(
-            foundation.database, billing.leases, foundation.tenancy_operator, AlertMetrics(registry), foundation.clock
+            database=foundation.database,
+            leases=billing.leases,
+            rules=foundation.tenancy_operator,
+            metrics=AlertMetrics(registry),
+            events=write_event,
+            clock=foundation.clock,
+        )
+        webhooks = await stack.enter_async_context(
+            webhook_worker_loops(settings, foundation.database, foundation.clock, record, registry)
         )
         loops = [
             *billing.loops(),
             alerts.loop(),
             *_money_loops(foundation),
+            *webhooks,
             *_model_loops(foundation, name, serve, replicas, (jobs, nodes, answers)),
         ]
         running = asyncio.create_task(run_loops(loops, lambda loop: failures.labels(loop).inc()))

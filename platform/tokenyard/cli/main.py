@@ -17,6 +17,7 @@ from tokenyard.cli.organizations import organizations, plans, projects
 from tokenyard.cli.quickstart import quickstart_command
 from tokenyard.cli.recipes.commands import recipes
 from tokenyard.cli.running import running_commands
+from tokenyard.cli.webhooks import webhooks
 
 app = typer.Typer(
     name="tokenyard",
@@ -42,6 +43,7 @@ app.add_typer(invoices, name="invoices")
 app.add_typer(corrections, name="corrections")
 app.add_typer(credit_notes, name="credit-notes")
 app.add_typer(tax, name="tax")
+app.add_typer(webhooks, name="webhooks")
 money_commands(app)
 document_commands(app, organizations, invoices, credit_notes)
 eval_command(app)

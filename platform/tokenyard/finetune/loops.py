@@ -41,7 +41,7 @@ from tokenyard.finetune.steps.validation import JobValidation
 from tokenyard.finetune.sweeps.comparing import Comparing
 from tokenyard.finetune.sweeps.operator_store import SweepOperatorStore
 from tokenyard.storage.blobs import BlobStore
-from tokenyard.storage.database import Database
+from tokenyard.storage.database import Database, EventLog
 from tokenyard.web.loops import Loop
 
 _LOG = logging.getLogger(__name__)
@@ -70,13 +70,14 @@ def finetune_loops(
     canary: CanaryClient,
     answers: ModelAnswers,
     policy: TrainingPolicy,
+    events: EventLog,
     folders_kept_ms: int,
 ) -> list[Loop]:
     """Return the loops: schedule waiting jobs, bring all further, and checkpoints; delete what is left of ended ones.
 
     No two workers share `owner`.
     """
-    store = JobOperatorStore(database, clock)
+    store = JobOperatorStore(database, clock, events)
     attempts = Attempts(files=AttemptFiles(blobs, files), runs=runs, models=models, policy=policy, clock=clock)
     going_live = GoingLive(blobs=blobs, adapters=adapters, canary=CanaryCheck(replicas, canary), models=models)
     checkpoints = CheckpointPublishing(

@@ -19,7 +19,7 @@ from tokenyard.finetune.scheduling import DAY_MS, Standing, TrainingPolicy, deci
 from tokenyard.finetune.states import FINISHED, UNFINISHED, JobOutcome, JobState, JobStatus, outward
 from tokenyard.finetune.sweeps.operator_store import can_be_compared
 from tokenyard.finetune.tables import EventRow, JobRow
-from tokenyard.storage.database import Database, advisory_lock
+from tokenyard.storage.database import Database, EventLog, advisory_lock
 from tokenyard.storage.paging import part_of_list
 
 LEASE_MS = 30_000
@@ -33,9 +33,10 @@ _WORKED_ON = UNFINISHED - {JobState.QUEUED, JobState.PAUSED, JobState.COMPARING}
 class JobOperatorStore:
     """Leases jobs to workers, schedules them, and shows them to the operator."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, events: EventLog) -> None:
         self._database = database
         self._clock = clock
+        self._events = events
 
     async def claim(self, owner: str, *, limit: int, for_ms: int = LEASE_MS) -> list[Job]:
         """Lease up to `limit` jobs that are due, for `for_ms` from the call on."""
@@ -82,7 +83,7 @@ class JobOperatorStore:
     async def save(self, before: Job, progress: JobProgress) -> Job:
         """Write a job's progress; `JobChanged` means that somebody else changed it since it was read."""
         async with self._database.transaction() as session:
-            return await save(session, before, progress, now=self._clock.now_ms() // 1000)
+            return await save(session, before, progress, self._events, now=self._clock.now_ms() // 1000)
 
     async def metrics(self, job: JobId) -> list[StepMetrics]:
         """Return what the steps of a job measured, in the order in which they were told."""
@@ -144,7 +145,7 @@ class JobOperatorStore:
             rows = await session.scalars(in_turn.limit(MAX_QUEUE))
             for job, progress in decide(policy, standing._replace(free=slots), [job_of(row) for row in rows], now_ms):
                 if progress.job != job:
-                    await save(session, job, progress, now=now_ms // 1000)
+                    await save(session, job, progress, self._events, now=now_ms // 1000)
 
     async def page(
         self,

@@ -10,11 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tokenyard.core.ids import random_text
 from tokenyard.core.training import TrainingCheckpoint
 from tokenyard.finetune.job import Job, JobError, progress_columns
-from tokenyard.finetune.states import TRAINING, JobOutcome, JobState, check_transition
+from tokenyard.finetune.states import TRAINING, JobOutcome, JobState, JobStatus, check_transition, outward
 from tokenyard.finetune.tables import CheckpointRow, EventRow, JobRow
 from tokenyard.metering.events import TrainingFinished, encode_event
 from tokenyard.metering.stream import USAGE_TOPIC
-from tokenyard.storage.database import Fence
+from tokenyard.storage.database import EventLog, Fence
 from tokenyard.storage.transactional_outbox import write_message
 
 
@@ -107,11 +107,18 @@ def unchanged(job: Job) -> Fence:
 
 
 async def save(
-    session: AsyncSession, before: Job, progress: JobProgress, *, now: int, due_ms: int | None = None
+    session: AsyncSession,
+    before: Job,
+    progress: JobProgress,
+    events: EventLog,
+    *,
+    now: int,
+    due_ms: int | None = None,
 ) -> Job:
     """Write the progress of `before`; return the job with its new version.
 
-    `now` is unix seconds; `due_ms` is when a worker may take the job up, where that changes.
+    `events` is told of its end, once. `now` is unix seconds; `due_ms` is when a worker may take the job up, where that
+    changes.
 
     Raises:
         JobChanged: `before` is not how the job is now; nothing is written.
@@ -139,7 +146,15 @@ async def save(
         await progress.also(session)
     if progress.usage is not None:
         await write_message(session, USAGE_TOPIC, encode_event(progress.usage), now * 1000)
+    if (ended := ending(before, saved)) is not None:
+        await events(session, saved.organization, f"fine_tuning.job.{ended}", {"id": saved.id}, at_ms=now * 1000)
     return saved
+
+
+def ending(before: Job, after: Job) -> JobStatus | None:
+    """Return how a job has ended for everybody who sees it, by this very step."""
+    was, now = outward(before.state, before.outcome), outward(after.state, after.outcome)
+    return now if now != was and now in ("succeeded", "failed", "cancelled") else None
 
 
 async def add_events(session: AsyncSession, job: Job, notes: Sequence[Note], now: int) -> None:

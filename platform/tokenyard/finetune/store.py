@@ -15,7 +15,7 @@ from tokenyard.finetune.ports import TrainingFiles
 from tokenyard.finetune.progress import JobProgress, cancelled, save
 from tokenyard.finetune.states import CANCELLABLE, UNFINISHED, JobOutcome, JobState
 from tokenyard.finetune.tables import CheckpointRow, EventRow, JobRow
-from tokenyard.storage.database import Database, organization_lock
+from tokenyard.storage.database import Database, EventLog, organization_lock
 from tokenyard.storage.paging import part_of_list
 
 _Part = TypeVar("_Part", EventRow, CheckpointRow)
@@ -29,9 +29,12 @@ class JobStore:
     In lists, an `after` that is not there raises `InvalidRequest`.
     """
 
-    def __init__(self, database: Database, clock: Clock, files: TrainingFiles, *, max_unfinished: int) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, files: TrainingFiles, events: EventLog, *, max_unfinished: int
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._events = events
         self._files = files
         self._max_unfinished = max_unfinished
 
@@ -85,7 +88,7 @@ class JobStore:
             saved = []
             for before, progress in steps:
                 assert before.organization == progress.job.organization == organization
-                saved.append(await save(session, before, progress, now=now, due_ms=now * 1000))
+                saved.append(await save(session, before, progress, self._events, now=now, due_ms=now * 1000))
             return saved
 
     async def discard(self, organization: OrganizationId, jobs: Sequence[Job]) -> None:
@@ -137,7 +140,7 @@ class JobStore:
             progress = decide(found)
             if progress.job == found:
                 return found
-            return await save(session, found, progress, now=now_ms // 1000)
+            return await save(session, found, progress, self._events, now=now_ms // 1000)
 
     async def events(
         self, organization: OrganizationId, job: JobId, *, limit: int, after: str | None

@@ -86,6 +86,7 @@ def environment_of(settings: Settings) -> dict[str, str]:
         "trusted_proxies": json.dumps(settings.trusted_proxies),
         "server_keys": json.dumps({name: key.get_secret_value() for name, key in settings.server_keys.items()}),
         "plain_http_servers": json.dumps(settings.plain_http_servers),
+        "webhook_networks": json.dumps(settings.webhook_networks),
         "data_dir": settings.data_dir.absolute(),
         "database_url": settings.effective_database_url,
         "redis_url": settings.effective_redis_url,

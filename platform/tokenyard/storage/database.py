@@ -1,7 +1,7 @@
 """The SQL database: SQLite by default, PostgreSQL by setting. The same code runs on both."""
 
 import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from sqlite3 import Connection as SqliteConnection
 from sqlite3 import Error as SqliteError
@@ -43,6 +43,23 @@ class AuditLog(Protocol):
         at: int,
         details: dict[str, object],
         before: dict[str, object],
+    ) -> None: ...
+
+
+class EventLog(Protocol):
+    """Tells an organization's webhooks what happened, in the transaction of the change itself (webhooks).
+
+    `kind` is of the types that webhooks know, else it raises `ValueError`.
+    """
+
+    async def __call__(
+        self,
+        session: AsyncSession,
+        organization: OrganizationId,
+        kind: str,
+        data: Mapping[str, object],
+        *,
+        at_ms: int,
     ) -> None: ...
 
 

@@ -32,6 +32,7 @@ from tokenyard.core.replica import Replica
 from tokenyard.settings import Settings
 from tokenyard.stack.installation import environment_of
 from tokenyard.tenancy.organizations import Organizations
+from tokenyard.webhooks.events import write_event
 from tokenyard_billing.wallets.store import OpeningCredit, Wallet
 
 HERE = Path(__file__).parent
@@ -170,7 +171,7 @@ def _run(command: Sequence[str], target: Target, seconds: float) -> bytes:
 
 async def _prepare(settings: Settings, replica_url: str) -> dict[str, str]:
     async with Foundation.opened(settings) as foundation:
-        wallet = Wallet(foundation.database, foundation.outbox, foundation.clock)
+        wallet = Wallet(foundation.database, foundation.outbox, write_event, foundation.clock)
         credit = OpeningCredit(wallet, settings.opening_credit_dollars)
         organizations = Organizations(foundation.tenancy_operator, credit.created)
         keys = {}

@@ -9,6 +9,7 @@ from support.finetune.stack import FinetuneStack, principal
 from tokenyard.finetune.states import JobState
 from tokenyard.finetune.store import CREATION_LEASE_MS, JobStore
 from tokenyard.finetune.sweeps.sweep import Sweep
+from tokenyard.webhooks.events import write_event
 
 LOSSES = (1.5, 1.0)
 TOKENS = 400
@@ -70,7 +71,7 @@ async def _creator_dies(stack: FinetuneStack, dies_at: int | None) -> Countdown:
     database: Any = Mortal(stack.database, countdown)
     alive = stack.creation
     stack.creation = stack.new_creation(
-        jobs=JobStore(database, stack.clock, stack.files, max_unfinished=len(LOSSES)),
+        jobs=JobStore(database, stack.clock, stack.files, write_event, max_unfinished=len(LOSSES)),
         reservations=Mortal(stack.reservations, countdown),
     )
     files: dict[str, Any] = {

@@ -39,6 +39,7 @@ from tokenyard.limits.admission import RedisAdmission
 from tokenyard.limits.sweeper import Sweeper
 from tokenyard.storage.database import Base, Database
 from tokenyard.storage.redis import connect_redis, current_run
+from tokenyard.webhooks.events import write_event
 from tokenyard_billing.wallets.budgets import SqlBudgets
 from tokenyard_billing.wallets.store import Wallet
 
@@ -136,7 +137,7 @@ class FailoverStand:
 
     async def __aenter__(self) -> Self:
         await open_buckets(self.redis)
-        credit = Wallet(self.database, self.outbox, SystemClock())
+        credit = Wallet(self.database, self.outbox, write_event, SystemClock())
         for name in TENANTS:
             await credit.grant(name, NanoDollars(ROOMY), reason="paid", actor="op", idempotency_key="first")
             for _ in range(CLIENTS):

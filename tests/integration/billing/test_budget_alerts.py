@@ -15,7 +15,10 @@ from tokenyard.core.budgets import ALERT_PERCENTS, AlertRules
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage.database import Database
+from tokenyard.webhooks.events import write_event
+from tokenyard.webhooks.tables import WebhookEventRow
 from tokenyard_billing.alerts.loops import EVERYTHING_S, AlertMetrics, BudgetAlerts
+from tokenyard_billing.bucket_leases import BucketLeases
 from tokenyard_billing.tables import Balance, BudgetAlert
 
 MONTH_S = 31 * 86_400
@@ -47,9 +50,21 @@ def books(database: Database, redis: Redis) -> InvoiceBooks:
     return InvoiceBooks(database, redis)
 
 
-def alerts_of(books: InvoiceBooks, rules: FixedRules, registry: CollectorRegistry | None = None) -> BudgetAlerts:
-    metrics = AlertMetrics(registry or CollectorRegistry())
-    return BudgetAlerts(books.database, books.worker.leases, rules, metrics, books.clock)
+def alerts_of(
+    books: InvoiceBooks,
+    rules: FixedRules,
+    registry: CollectorRegistry | None = None,
+    *,
+    leases: BucketLeases | None = None,
+) -> BudgetAlerts:
+    return BudgetAlerts(
+        database=books.database,
+        leases=leases or books.worker.leases,
+        rules=rules,
+        metrics=AlertMetrics(registry or CollectorRegistry()),
+        events=write_event,
+        clock=books.clock,
+    )
 
 
 async def told(books: InvoiceBooks) -> set[tuple[str, str, str, int]]:
@@ -80,6 +95,9 @@ async def test_a_wallet_is_told_once_a_percent_and_month(books: InvoiceBooks) ->
     await loop.step()
     found = [(one.month, one.percent) for one in await rows(books.database, BudgetAlert)]
     assert sorted(found) == [(month, percent) for month in ("2026-03", "2026-04") for percent in (50, 80, 100)]
+    events = {one.data["id"]: one for one in await rows(books.database, WebhookEventRow) if one.type == "budget.alert"}
+    assert events.keys() == {one.id for one in await rows(books.database, BudgetAlert)}
+    assert {one.organization for one in events.values()} == {ACME}
 
 
 async def test_each_scope_with_a_monthly_limit_is_told(books: InvoiceBooks) -> None:
@@ -137,7 +155,7 @@ async def test_who_holds_no_bucket_tells_nothing(books: InvoiceBooks) -> None:
     loop = alerts_of(books, FixedRules({KEY: 1_000}))
     other = EagerLeases(books.database, books.clock, "other", lease_ms=1)
     assert await other.hold_now() == frozenset()
-    none = BudgetAlerts(books.database, other, FixedRules({KEY: 1_000}), AlertMetrics(CollectorRegistry()), books.clock)
+    none = alerts_of(books, FixedRules({KEY: 1_000}), leases=other)
     await none.step()
     assert await told(books) == set()
     books.clock.advance(60)

@@ -13,12 +13,13 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import BUCKETS, bucket_of, ready
 from tokenyard.storage.database import Database
+from tokenyard.webhooks.events import write_event
 from tokenyard_billing.wallets.budgets import SqlBudgets
 from tokenyard_billing.wallets.store import Wallet
 
 
 async def grant(database: Database, redis: Redis, organization: OrganizationId, amount: int, key: str = "a") -> None:
-    wallet = Wallet(database, budget_outbox(database, redis), SystemClock())
+    wallet = Wallet(database, budget_outbox(database, redis), write_event, SystemClock())
     await wallet.grant(organization, NanoDollars(amount), reason="paid", actor="op", idempotency_key=key)
 
 

@@ -33,6 +33,7 @@ from tokenyard.limits.reservation_holds import ReservationHolds
 from tokenyard.limits.sweeper import Sweeper
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
+from tokenyard.webhooks.events import write_event
 from tokenyard_billing.proof.checks.reservations import check_reservations
 from tokenyard_billing.proof.checks.spending import check_spending
 from tokenyard_billing.tables import Reservation
@@ -50,7 +51,7 @@ class Stand:
         self.budgets = SqlBudgets(database)
         self.holds = ReservationHolds(redis, self.budgets.load)
         self.outbox = budget_outbox(database, redis, CLOCK)
-        self.wallet = Wallet(database, self.outbox, CLOCK)
+        self.wallet = Wallet(database, self.outbox, write_event, CLOCK)
         self.reservations = JobReservations(
             database=database,
             outbox=self.outbox,

@@ -15,12 +15,13 @@ from tokenyard.core.redis_keys import bucket_of
 from tokenyard.limits.budget_figures import BudgetFigures
 from tokenyard.storage.database import Database
 from tokenyard.storage.redis import connect_redis
+from tokenyard.webhooks.events import write_event
 from tokenyard_billing.tables import CreditGrant
 from tokenyard_billing.wallets.store import MAX_GRANT, OpeningCredit, Wallet
 
 
 def make(database: Database, redis: Redis) -> Wallet:
-    return Wallet(database, budget_outbox(database, redis), SystemClock())
+    return Wallet(database, budget_outbox(database, redis), write_event, SystemClock())
 
 
 async def grant(wallet: Wallet, amount: int, key: str) -> None:

@@ -266,3 +266,31 @@ def test_doctor_finds_nothing_running_here(acme: dict[str, Any], settings: Setti
     assert report["process"] is None
     assert report["installed"]["ray"] is not None
     assert any(f"Port {settings.gateway_port}" in problem for problem in report["problems"])
+
+
+def test_webhooks(settings: Settings, acme: dict[str, Any]) -> None:
+    made = _new_endpoint(settings, answer("key", "create", "acme-corp")["value"])
+    assert "https://example.invalid/hook" in run("webhooks", "list", "acme-corp").output
+    *_, event = answer("webhooks", "events", "acme-corp", "--type", "credit.granted")
+    assert (event["type"], event["deliveries"]) == ("credit.granted", [])
+    shown = run("webhooks", "show", "acme-corp", event["id"]).output
+    assert "Not tried yet." in shown
+    assert "is disabled" in run("webhooks", "disable", "acme-corp", made, "--reason", "Too loud.").output
+    assert "disabled: Too loud." in run("webhooks", "list", "acme-corp").output
+    assert "Enable it first" in run("webhooks", "resend", "acme-corp", event["id"], made, expect=1).stderr
+    assert "is enabled" in run("webhooks", "enable", "acme-corp", made).output
+    resent = answer("webhooks", "resend", "acme-corp", event["id"], made)
+    assert [one["state"] for one in resent["deliveries"]] == ["waiting"]
+    assert run("webhooks", "replay", "acme-corp", made, "--since", "2026-01-01").output.startswith("0 events")
+    assert f"{made} waiting" in run("webhooks", "events", "acme-corp", "--state", "waiting").output
+
+
+def _new_endpoint(settings: Settings, key: str) -> str:
+    body = {"name": "Books", "url": "https://example.invalid/hook", "event_types": ["*"]}
+    request = urllib.request.Request(
+        f"{settings.effective_api_url}/v1/webhook_endpoints",
+        json.dumps(body).encode(),
+        {"authorization": f"Bearer {key}", "content-type": "application/json"},
+    )
+    with urllib.request.urlopen(request) as reply:
+        return str(json.load(reply)["id"])

@@ -18,6 +18,7 @@ from tokenyard.metering.events import TrainingFinished
 from tokenyard.metering.stream import USAGE_TOPIC, usage_carrier
 from tokenyard.storage.redis import connect_redis
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
+from tokenyard.webhooks.events import write_event
 
 
 def outbox(stack: FinetuneStack, redis: Redis) -> TransactionalOutbox:
@@ -50,7 +51,7 @@ async def test_a_job_that_ends_while_redis_is_away_is_charged_when_it_is_back(
 
 async def test_billing_is_told_which_jobs_may_still_be_charged(stack: FinetuneStack) -> None:
     ended, running = await finish_a_job(stack), await stack.create()
-    jobs = JobOperatorStore(stack.database, stack.clock)
+    jobs = JobOperatorStore(stack.database, stack.clock, write_event)
     asked = [ended.id, running.id, JobId("ftjob-never-made")]
     assert ended.finished_at is not None
     moment_ms = ended.finished_at * 1000

@@ -17,6 +17,7 @@ from tokenyard.finetune.states import JobState
 from tokenyard.storage.database import Database
 from tokenyard.storage.outage import DatabaseDown
 from tokenyard.web.leases import KeptLease
+from tokenyard.webhooks.events import write_event
 
 LEASE = KeptLease(3000)
 DEADLINE_S = 30.0
@@ -52,7 +53,7 @@ class Outage(Database):
 
 
 def worker(database: Database, step: Callable[[Job], Awaitable[JobProgress]]) -> JobReconciler:
-    store = JobOperatorStore(database, SystemClock())
+    store = JobOperatorStore(database, SystemClock(), write_event)
     return JobReconciler(
         store=store, steps={JobState.VALIDATING: step}, owner="worker", clock=SystemClock(), lease=LEASE
     )
@@ -65,7 +66,7 @@ async def created_now(stack: FinetuneStack) -> Job:
 
 
 async def others_could_have_it(stack: FinetuneStack) -> bool:
-    found = await JobOperatorStore(stack.database, SystemClock()).claim("other", limit=1)
+    found = await JobOperatorStore(stack.database, SystemClock(), write_event).claim("other", limit=1)
     return bool(found)
 
 

@@ -14,6 +14,7 @@ from tokenyard.finetune.store import JobStore
 from tokenyard.finetune.views import CheckpointView, JobView
 from tokenyard.storage.database import Database
 from tokenyard.storage.migrate import alembic_config, upgrade
+from tokenyard.webhooks.events import write_event
 
 ROWS = (
     """INSERT INTO finetune_files (id, organization, project, filename, purpose, state, bytes, created_at_ms, summary)
@@ -49,7 +50,7 @@ async def _write(url: str) -> None:
 async def _check(url: str) -> None:
     database, organization = Database(url), OrganizationId("org_1")
     files = FileStore(database, FrozenClock(), files_in_use)
-    jobs = JobStore(database, FrozenClock(), files, max_unfinished=1)
+    jobs = JobStore(database, FrozenClock(), files, write_event, max_unfinished=1)
     file = await files.get(organization, FileId("file-1"))
     assert (file.filename, file.summary) == ("a.jsonl", {"rows": 1, "messages": 2, "text_tokens": 3})
     job = await jobs.get(organization, JobId("ftjob-1"))

@@ -21,6 +21,7 @@ from tokenyard.limits.budget_reader import RedisBudgetReader
 from tokenyard.storage.database import Database
 from tokenyard.tenancy.store import record
 from tokenyard.web.errors import install_error_handlers
+from tokenyard.webhooks.events import write_event
 from tokenyard_billing.api import billing_routers
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.store import Wallet
@@ -79,11 +80,12 @@ async def billing_api(database: Database, redis: Redis, prices: PriceList | None
         redis=redis,
         prices=prices or PriceList(SHIPPED_CARDS),
         outbox=outbox,
-        wallet=Wallet(database, outbox, SystemClock()),
+        wallet=Wallet(database, outbox, write_event, SystemClock()),
         find_organization=find_organization,
         live_budgets=RedisBudgetReader(redis),
         jobs=FixedJobs(),
         audit=record,
+        events=write_event,
         clock=SystemClock(),
         issuer=TERMS.issuer,
     ):

@@ -45,6 +45,7 @@ from tokenyard.limits.reservation_holds import ReservationHolds
 from tokenyard.metering.events import HOUR_MS, Outcome
 from tokenyard.storage.database import Database
 from tokenyard.tenancy.store import record
+from tokenyard.webhooks.events import write_event
 from tokenyard_billing.corrections.operator_store import CorrectionOperatorStore
 from tokenyard_billing.corrections.selection import Scope
 from tokenyard_billing.periods import month_of
@@ -76,7 +77,7 @@ class BusyBooks:
         prices = PriceList((*SHIPPED_CARDS, CHEAP))
         self.worker = worker(database, redis, report_wait_ms=report_wait_ms, prices=prices)
         self.corrections = CorrectionOperatorStore(database, prices, record, self.clock)
-        self.wallet = Wallet(database, self.outbox, self.clock)
+        self.wallet = Wallet(database, self.outbox, write_event, self.clock)
         budgets = SqlBudgets(database)
         self.gateway = RedisAdmission(redis, budgets.load, spool_folder=spool, lease_ms=LEASE_MS, renewal_ms=5_000)
         self.reservations = JobReservations(

@@ -26,6 +26,7 @@ from tokenyard.core.money import NanoDollars
 from tokenyard.core.usage import TokenUsage
 from tokenyard.storage.database import Database
 from tokenyard.tenancy.store import record
+from tokenyard.webhooks.events import write_event
 from tokenyard_billing.corrections.operator_store import CorrectionOperatorStore
 from tokenyard_billing.corrections.selection import Scope
 from tokenyard_billing.invoice_tables import Correction, Invoice, StaleInvoice
@@ -52,7 +53,7 @@ class InvoiceBooks:
         self.worker = worker(database, redis, clock=self.clock, prices=prices, terms=terms)
         self.corrections = CorrectionOperatorStore(database, prices, record, self.clock)
         self.outbox = budget_outbox(database, redis, self.clock)
-        self.wallet = Wallet(database, self.outbox, self.clock)
+        self.wallet = Wallet(database, self.outbox, write_event, self.clock)
 
     async def grant(self, amount: int, organization: OrganizationId = ACME, *, key: str | None = None) -> None:
         await self.wallet.grant(

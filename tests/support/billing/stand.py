@@ -37,6 +37,7 @@ from tokenyard.storage.database import Database
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.store import record
+from tokenyard.webhooks.events import write_event
 from tokenyard_billing.bucket_leases import BucketLeases
 from tokenyard_billing.charging.intake import Intake
 from tokenyard_billing.charging.metrics import LedgerMetrics
@@ -146,6 +147,7 @@ def worker(
         renewal_ms=renewal_ms,
         terms=terms,
         audit=record,
+        events=write_event,
     )
 
 

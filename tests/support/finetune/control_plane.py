@@ -32,6 +32,7 @@ from tokenyard.tenancy.organizations import Organizations
 from tokenyard.tenancy.push import TenancyPush
 from tokenyard.tenancy.store import TenancyStore
 from tokenyard.web.errors import install_error_handlers
+from tokenyard.webhooks.events import write_event
 
 LIMIT_S = 120.0
 BIN = Path(sys.executable).parent
@@ -141,6 +142,7 @@ def _control_plane(stack: FinetuneStack, redis: Redis) -> tuple[FastAPI, ApiKeys
         quota=stack.quota_of(10_000_000),
         adapters=stack.catalog,
         answers=stack.answers,
+        events=write_event,
     ):
         app.include_router(router)
     return app, keys, organizations

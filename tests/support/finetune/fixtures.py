@@ -32,6 +32,7 @@ from tokenyard.storage.blobs import BlobStore
 from tokenyard.storage.database import Database
 from tokenyard.storage.quota import StorageQuota
 from tokenyard.web.errors import install_error_handlers
+from tokenyard.webhooks.events import write_event
 
 BOUND_KEY = "ty-acme-other-model"
 """May use one model only, which no test trains."""
@@ -86,6 +87,7 @@ async def platform(database: Database, tmp_path: Path) -> AsyncIterator[Platform
         quota=StorageQuota(database, FILES_QUOTA_BYTES, file_bytes, adapter_bytes),
         adapters=MemoryAdapterCatalog(database),
         answers=answers,
+        events=write_event,
     ):
         app.include_router(router)
     async with running(app) as url:

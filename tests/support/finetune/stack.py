@@ -50,6 +50,7 @@ from tokenyard.storage.database import Database
 from tokenyard.storage.quota import StorageQuota, StorageUse
 from tokenyard.storage.tables import OutboxRow
 from tokenyard.web.loops import Loop
+from tokenyard.webhooks.events import write_event
 
 FOLDERS_KEPT_MS = 86_400_000
 POLICY = TrainingPolicy(resources=TrainingResources(timeout_s=600))
@@ -76,11 +77,11 @@ class FinetuneStack:
         self.reservations = MemoryReservations()
         self.quota = self.quota_of(1_000_000_000)
         self.files = FileStore(self.database, self.clock, files_in_use)
-        self.jobs = JobStore(self.database, self.clock, self.files, max_unfinished=20)
-        self.operator = JobOperatorStore(self.database, self.clock)
+        self.jobs = JobStore(self.database, self.clock, self.files, write_event, max_unfinished=20)
+        self.operator = JobOperatorStore(self.database, self.clock, write_event)
         self.pausing = JobPausing(self.jobs, self.policy, self.clock)
         self.creation = self.new_creation()
-        self.sweeps = SweepStore(self.database, self.clock)
+        self.sweeps = SweepStore(self.database, self.clock, write_event)
         self.worker = self.new_worker()
 
     def quota_of(self, max_bytes: int) -> StorageQuota:
@@ -128,6 +129,7 @@ class FinetuneStack:
             "canary": self.replicas,
             "answers": self.answers,
             "policy": self.policy,
+            "events": write_event,
             "folders_kept_ms": FOLDERS_KEPT_MS,
         }
         leftovers = FileOperatorStore(self.database, self.clock, files_in_use)

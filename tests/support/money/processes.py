@@ -27,6 +27,7 @@ from tokenyard.tenancy.changes import TOPIC as TENANCY
 from tokenyard.tenancy.changes import TenancyCarrier
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.store import TenancyStore, record
+from tokenyard.webhooks.events import write_event
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.corrections.operator_store import CorrectionOperatorStore
 from tokenyard_billing.invoicing.closing import ClosingTerms
@@ -190,7 +191,7 @@ class GatewayProcess(MoneyProcess):
         self._keys = TenancyStore(self.database, around.clock)
         self._organizations = TenancyOperatorStore(self.database, around.clock)
         self._cache: dict[ApiKeyId, Principal] = {}
-        self.wallet = Wallet(self.database, self._outbox, around.clock)
+        self.wallet = Wallet(self.database, self._outbox, write_event, around.clock)
         self.reservations = _reservations(self, self._outbox, around)
 
     async def principal(self, key: ApiKeyId, *, fresh: bool = True) -> Principal:
@@ -268,11 +269,12 @@ class WorkerProcess(MoneyProcess):
             # Closed while it runs: everything then comes late.
             terms=ClosingTerms(-32 * DAY_MS, 30 * DAY_MS, "tokenyard", "INV", "CN", payable=NanoDollars(1_000)),
             audit=record,
+            events=write_event,
         )
         self.corrections = CorrectionOperatorStore(self.database, PRICES, record, around.clock)
         self.tax_rates = TaxRateOperatorStore(self.database, record, around.clock)
         self.tax_profiles = TaxProfiles(self.database, record, around.clock)
-        self.settlements = InvoiceSettlements(self.database, record, around.clock)
+        self.settlements = InvoiceSettlements(self.database, record, write_event, around.clock)
         self.sweeper = Sweeper(self.redis, renewal_ms=0, before=self.outbox.step)
         self.reservations = _reservations(self, self.outbox, around)
 

@@ -33,6 +33,7 @@ from tokenyard.clients.platform_api.shapes import (
     UsagePage,
 )
 from tokenyard.clients.platform_api.tax_shapes import TaxProfileInfo, TaxRateInfo
+from tokenyard.clients.platform_api.webhook_shapes import WebhookEndpointInfo, WebhookEventInfo, WebhookReplayInfo
 
 _OPERATOR_KEYS = "/admin/operator_keys"
 _JOBS = "/admin/jobs"
@@ -299,6 +300,31 @@ class OperatorApi(ApiCaller):
 
     async def credit_note_pdf(self, credit_note: str) -> bytes:
         return await self.content(f"/admin/credit_notes/{quote(credit_note, safe='')}/pdf")
+
+    async def webhook_endpoints(self, organization: str) -> list[WebhookEndpointInfo]:
+        return await self.listing(WebhookEndpointInfo, _of(organization, "webhook_endpoints"), limit=100)
+
+    async def switch_webhook_endpoint(
+        self, organization: str, endpoint: str, *, enabled: bool, reason: str = ""
+    ) -> WebhookEndpointInfo:
+        path = _of(organization, "webhook_endpoints", endpoint)
+        return await self.call(WebhookEndpointInfo, "PATCH", path, body={"enabled": enabled, "reason": reason})
+
+    async def replay_webhooks(self, organization: str, endpoint: str, *, since: int) -> WebhookReplayInfo:
+        """Send an endpoint what it did not get since then, in unix seconds."""
+        path = _of(organization, "webhook_endpoints", endpoint, "replay")
+        return await self.call(WebhookReplayInfo, "POST", path, body={"since": since})
+
+    async def webhook_events(self, organization: str, **wanted: str | int | None) -> list[WebhookEventInfo]:
+        """Return the newest events; `wanted` are the filters of the API."""
+        return await self.listing(WebhookEventInfo, _of(organization, "webhook_events"), **wanted)
+
+    async def webhook_event(self, organization: str, event: str) -> WebhookEventInfo:
+        return await self.call(WebhookEventInfo, "GET", _of(organization, "webhook_events", event))
+
+    async def resend_webhook_event(self, organization: str, event: str, endpoint: str) -> WebhookEventInfo:
+        path = _of(organization, "webhook_events", event, "resend")
+        return await self.call(WebhookEventInfo, "POST", path, body={"webhook_endpoint_id": endpoint})
 
     async def trial_balance(self) -> TrialBalanceInfo:
         return await self.call(TrialBalanceInfo, "GET", "/admin/books")

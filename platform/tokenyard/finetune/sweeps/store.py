@@ -13,16 +13,17 @@ from tokenyard.finetune.progress import cancelled, save
 from tokenyard.finetune.states import CANCELLABLE, JobOutcome, JobState
 from tokenyard.finetune.sweeps.sweep import Sweep
 from tokenyard.finetune.tables import JobRow
-from tokenyard.storage.database import Database
+from tokenyard.storage.database import Database, EventLog
 from tokenyard.storage.paging import part_of_list
 
 
 class SweepStore:
     """Every method sees one organization's sweeps; another's raise `NotFound`, as if they did not exist."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, events: EventLog) -> None:
         self._database = database
         self._clock = clock
+        self._events = events
 
     async def get(self, organization: OrganizationId, sweep: SweepId) -> Sweep:
         async with self._database.reading() as session:
@@ -57,7 +58,9 @@ class SweepStore:
                     return found
                 raise InvalidRequest(f"The sweep {sweep} has already ended.", code="sweep_not_cancellable")
             trials = [
-                await save(session, trial, cancelled(trial, now), now=now) if trial.state in CANCELLABLE else trial
+                await save(session, trial, cancelled(trial, now), self._events, now=now)
+                if trial.state in CANCELLABLE
+                else trial
                 for trial in found.trials
             ]
             return Sweep(tuple(trials))

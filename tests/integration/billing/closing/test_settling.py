@@ -13,6 +13,7 @@ from tokenyard.core.ids import ApiKeyId
 from tokenyard.storage.database import Database
 from tokenyard.tenancy.store import record
 from tokenyard.tenancy.tables import AuditRow
+from tokenyard.webhooks.events import write_event
 from tokenyard_billing.invoice_tables import Settlement
 from tokenyard_billing.invoicing.settling import InvoiceSettlements
 from tokenyard_billing.periods import DAY_MS
@@ -35,7 +36,7 @@ async def books(database: Database, redis: Redis) -> InvoiceBooks:
 
 @pytest.fixture
 def settlements(books: InvoiceBooks) -> InvoiceSettlements:
-    return InvoiceSettlements(books.database, record, books.clock)
+    return InvoiceSettlements(books.database, record, write_event, books.clock)
 
 
 def pay(settlements: InvoiceSettlements, key: str = "once") -> Awaitable[None]:

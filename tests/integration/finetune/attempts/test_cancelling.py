@@ -19,6 +19,7 @@ from tokenyard.finetune.states import JobOutcome, JobState
 from tokenyard.finetune.tenant_routes import job_router
 from tokenyard.storage.database import Database
 from tokenyard.web.errors import install_error_handlers
+from tokenyard.webhooks.events import write_event
 
 BLOCKED = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
 DEADLINE_S = 10.0
@@ -153,7 +154,7 @@ async def test_the_worker_commits_while_the_cancel_is_under_way(
     job = await brought_to(stack, step.state)
     progress = step.progress(job)
     async with stack.database.transaction() as session:
-        saved = await save(session, job, progress, now=1)
+        saved = await save(session, job, progress, write_event, now=1)
         cancelling = asyncio.create_task(canceller.cancel(job, who))
         await until_blocked(stack.database)
     check_answer(await cancelling, ended=step.ends)

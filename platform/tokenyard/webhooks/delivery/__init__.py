@@ -1,0 +1,1 @@
+"""Deliveries: which one is sent next, how it is sent, and what becomes of it."""
