@@ -3,6 +3,9 @@
 import asyncio
 import contextlib
 
+import pytest
+from sqlalchemy import update
+
 from support.gateway_stack import until
 from support.webhooks.receiver import answers, hangs
 from support.webhooks.stand import GLOBEX, WebhooksStand
@@ -10,7 +13,7 @@ from tokenyard.webhooks.delivery.choice import OF_ENDPOINT, OF_ORGANIZATION
 from tokenyard.webhooks.delivery.operator_store import LEASE_MS
 from tokenyard.webhooks.delivery.sending import AT_ONCE, EndpointAnswer
 from tokenyard.webhooks.events import write_event
-from tokenyard.webhooks.tables import WebhookEndpointRow
+from tokenyard.webhooks.tables import WebhookDeliveryRow, WebhookEndpointRow
 
 
 async def test_what_a_lost_worker_had_sent_is_sent_again_with_the_same_id(stand: WebhooksStand) -> None:
@@ -51,6 +54,22 @@ async def test_two_workers_send_nothing_twice(stand: WebhooksStand) -> None:
             claimed.append(delivery.message.id)
             await stand.store.note(delivery, EndpointAnswer(1, 200), at_ms=0)
     assert sorted(claimed) == sorted(events)
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)  # SQLite has one writer at a time
+async def test_a_tenant_s_long_change_holds_up_no_other(stand: WebhooksStand) -> None:
+    """Whoever deletes an endpoint with many deliveries holds their rows for as long as that takes."""
+    theirs = await stand.endpoint("/theirs", client=stand.globex)
+    await stand.tell(organization=GLOBEX)
+    await stand.endpoint()
+    event = await stand.tell()
+    async with stand.database.transaction() as session:
+        changed = update(WebhookDeliveryRow).where(WebhookDeliveryRow.endpoint == theirs.id)
+        await session.execute(changed.values(state="failed", due_at_ms=None))
+        async with asyncio.timeout(1):
+            found = await stand.store.claim(free=AT_ONCE, free_for_failing=AT_ONCE)
+    assert [one.message.id for one in found] == [event]
+    assert await stand.store.claim(free=AT_ONCE, free_for_failing=AT_ONCE) == []
 
 
 async def test_a_hanging_endpoint_holds_up_no_other(stand: WebhooksStand) -> None:

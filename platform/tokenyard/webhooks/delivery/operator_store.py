@@ -74,9 +74,12 @@ class WebhookOperatorStore:
             chosen = [one.id for one in choose(due, under_way, free=free, free_for_failing=free_for_failing)]
             if not chosen:
                 return []
-            taken = update(WebhookDeliveryRow).where(WebhookDeliveryRow.id.in_(chosen))
+            # What its owner is changing is left for later: a claim that waited would hold up everybody's deliveries.
+            due_still = WebhookDeliveryRow.id.in_(chosen), WebhookDeliveryRow.due_at_ms <= now_ms
+            free_rows = select(WebhookDeliveryRow.id).where(*due_still).with_for_update(skip_locked=True)
+            taken = update(WebhookDeliveryRow).where(WebhookDeliveryRow.id.in_(free_rows))
             await session.execute(
-                taken.where(WebhookDeliveryRow.due_at_ms <= now_ms).values(lease=lease, due_at_ms=now_ms + LEASE_MS)
+                taken.values(lease=lease, due_at_ms=now_ms + LEASE_MS).execution_options(synchronize_session=False)
             )
             query = (
                 select(WebhookDeliveryRow.id, WebhookEndpointRow, WebhookEventRow)
