@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from tokenyard.storage.database import Database
@@ -103,6 +103,21 @@ async def test_reports_that_overlap_leave_no_connection_open(database: Database)
 async def test_every_database_takes_a_report_s_limit(database: Database) -> None:
     async with database.reading(statement_timeout_s=30) as session:
         assert await session.scalar(text("SELECT 1")) == 1
+
+
+@postgres
+@pytest.mark.usefixtures("organization")
+async def test_of_two_that_wait_for_each_other_one_is_told_to_try_again(database: Database) -> None:
+    lock, both = text("SELECT pg_advisory_xact_lock(1)"), asyncio.Barrier(2)
+
+    async def writes(first: TextClause, second: TextClause) -> None:
+        async with database.transaction() as session:
+            await session.execute(first)
+            await both.wait()
+            await session.execute(second)
+
+    ended = await asyncio.gather(writes(lock, TAKE), writes(TAKE, lock), return_exceptions=True)
+    assert sorted(map(type, ended), key=str) == [type(None), DatabaseDown]
 
 
 @postgres
