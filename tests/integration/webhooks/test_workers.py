@@ -42,6 +42,17 @@ async def test_who_lost_its_lease_notes_nothing(stand: WebhooksStand) -> None:
     assert [one.attempts for one in await stand.deliveries()] == [1]
 
 
+async def test_the_answer_of_a_former_url_says_nothing_of_the_new_one(stand: WebhooksStand) -> None:
+    made = await stand.endpoint("/old")
+    await stand.tell()
+    [under_way] = await stand.store.claim(free=1, free_for_failing=1)
+    await stand.acme.webhooks.update(made.id, url=f"{stand.receiver.url}/new")
+    assert await stand.store.note(under_way, EndpointAnswer(1, 410), at_ms=0) == "waiting"
+    assert (await stand.acme.webhooks.retrieve(made.id)).to_dict()["enabled"] is True
+    await stand.after(5)
+    assert [one.path for one in stand.receiver.received] == ["/new"]
+
+
 async def test_two_workers_send_nothing_twice(stand: WebhooksStand) -> None:
     await stand.endpoint()
     events = [await stand.tell() for _ in range(20)]

@@ -121,7 +121,8 @@ class WebhookOperatorStore:
             session.add(_attempt(sent, answer, at_ms))
             delivery.attempts += 1
             delivery.lease = None
-            await self._judge(session, endpoint, answer, now_ms)
+            if endpoint.url == sent.url:  # else it is another server that answered
+                await self._judge(session, endpoint, answer, now_ms)
             delay_ms = retry_delay_ms(delivery.attempts, self._chance()) if endpoint.enabled else None
             if answer.accepted or delay_ms is None:
                 delivery.state = DeliveryState.DELIVERED if answer.accepted else DeliveryState.FAILED
