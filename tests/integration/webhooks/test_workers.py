@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import insert, select, text, update
 
 from support.gateway_stack import until
 from support.webhooks.receiver import answers, hangs
 from support.webhooks.stand import GLOBEX, WebhooksStand
 from tokenyard.webhooks.delivery.choice import OF_ENDPOINT, OF_ORGANIZATION
-from tokenyard.webhooks.delivery.operator_store import LEASE_MS
+from tokenyard.webhooks.delivery.operator_store import CANDIDATES, LEASE_MS
 from tokenyard.webhooks.delivery.sending import AT_ONCE, EndpointAnswer
 from tokenyard.webhooks.events import write_event
 from tokenyard.webhooks.tables import WebhookDeliveryRow, WebhookEndpointRow
@@ -81,6 +81,31 @@ async def test_a_tenant_s_long_change_holds_up_no_other(stand: WebhooksStand) ->
             found = await stand.store.claim(free=AT_ONCE, free_for_failing=AT_ONCE)
     assert [one.message.id for one in found] == [event]
     assert await stand.store.claim(free=AT_ONCE, free_for_failing=AT_ONCE) == []
+
+
+async def test_ever_so_many_that_fail_hold_up_no_other(stand: WebhooksStand) -> None:
+    """More organizations' than are looked at in one go, and no room for one that fails."""
+    await stand.endpoint("/fails", client=stand.globex)
+    await stand.tell(organization=GLOBEX)
+    async with stand.database.transaction() as session:
+        [endpoint] = (await session.scalars(select(WebhookEndpointRow))).all()
+        [delivery] = (await session.scalars(select(WebhookDeliveryRow))).all()
+        endpoint.failing_since_ms = stand.clock.now_ms()
+        for number in range(CANDIDATES):
+            owner, another = f"org_{number}", f"we_{number}"
+            await session.execute(insert(WebhookEndpointRow).values(_columns(endpoint, id=another, organization=owner)))
+            told = {"id": delivery.id + 1 + number, "organization": owner, "endpoint": another}
+            await session.execute(insert(WebhookDeliveryRow).values(_columns(delivery, **told)))
+        if not stand.database.is_sqlite:
+            await session.execute(text("SELECT setval('webhooks_deliveries_id_seq', 10000)"))
+    await stand.endpoint()
+    event = await stand.tell()
+    found = await stand.store.claim(free=AT_ONCE, free_for_failing=0)
+    assert [one.message.id for one in found] == [event]
+
+
+def _columns(row: WebhookEndpointRow | WebhookDeliveryRow, **others: object) -> dict[str, object]:
+    return {column.key: getattr(row, column.key) for column in row.__table__.columns} | others
 
 
 async def test_a_hanging_endpoint_holds_up_no_other(stand: WebhooksStand) -> None:
