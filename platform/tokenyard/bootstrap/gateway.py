@@ -17,6 +17,7 @@ from tokenyard.bootstrap.evaluation import eval_routers
 from tokenyard.bootstrap.finetuning import file_and_job_routers, training_policy
 from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
+from tokenyard.bootstrap.payments import payment_provider
 from tokenyard.catalog.base_models.operator_routes import model_file_router
 from tokenyard.catalog.base_models.operator_store import ModelFileOperatorStore
 from tokenyard.catalog.base_models.server_access import ServerKeys, server_keys
@@ -70,6 +71,7 @@ from tokenyard.web.edge.http_protocol import BoundedConfig
 from tokenyard.web.health import Check, Dependencies
 from tokenyard.web.metrics import process_registry
 from tokenyard_billing.api import billing_routers
+from tokenyard_billing.payments.ports import PaymentProvider
 
 ROUTES = ("all", "inference", "control")
 SHUTDOWN_LIMIT_S = 300
@@ -118,7 +120,8 @@ async def application(
             routers.append(tokenize_router(foundation.models, counter))
         if routes != "inference":
             itself = await stack.enter_async_context(ApiConnection(settings.effective_api_url))
-            routers.extend(_control_plane(foundation, GatewayAnswers(itself, foundation.lent_bearer)))
+            provider = await stack.enter_async_context(payment_provider(settings))
+            routers.extend(_control_plane(foundation, GatewayAnswers(itself, foundation.lent_bearer), provider))
         dependencies = Dependencies(_checks(foundation, replicas, elsewhere), registry)
         yield create_app(
             authenticator=foundation.authenticator,
@@ -203,7 +206,9 @@ async def _inference(
     )
 
 
-def _control_plane(foundation: Foundation, answers: GatewayAnswers) -> Sequence[APIRouter]:
+def _control_plane(
+    foundation: Foundation, answers: GatewayAnswers, provider: PaymentProvider | None
+) -> Sequence[APIRouter]:
     settings, clock, database = foundation.settings, foundation.clock, foundation.database
     bases = foundation.base_models
 
@@ -257,6 +262,8 @@ def _control_plane(foundation: Foundation, answers: GatewayAnswers) -> Sequence[
             jobs=JobOperatorStore(database, clock),
             audit=record,
             clock=clock,
+            blocking=foundation.blocking,
+            provider=provider,
             issuer=settings.invoice_issuer,
             fonts_dir=settings.document_fonts_dir,
         ),

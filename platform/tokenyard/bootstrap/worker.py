@@ -16,6 +16,7 @@ from tokenyard.bootstrap.evaluation import eval_worker_loops
 from tokenyard.bootstrap.finetuning import training_policy
 from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
+from tokenyard.bootstrap.payments import payment_provider
 from tokenyard.catalog.loops import catalog_loops
 from tokenyard.catalog.replicas.prometheus_routes import prometheus_router
 from tokenyard.catalog.replicas.registry import ReplicaRegistry
@@ -43,14 +44,18 @@ from tokenyard.web.loops import Loop, run_loops
 from tokenyard.web.metrics import process_registry
 from tokenyard_billing.alerts.loops import AlertMetrics, BudgetAlerts
 from tokenyard_billing.charging.metrics import LedgerMetrics
+from tokenyard_billing.dunning.schedule import DunningSchedule
 from tokenyard_billing.invoicing.closing import ClosingTerms
 from tokenyard_billing.loops import BillingWorker
+from tokenyard_billing.payments.ports import PaymentProvider
 from tokenyard_billing.periods import DAY_MS, HOUR_MS
 
 SHUTDOWN_LIMIT_S = 5
 
 
-def _billing(foundation: Foundation, name: str, registry: CollectorRegistry) -> BillingWorker:
+def _billing(
+    foundation: Foundation, name: str, registry: CollectorRegistry, provider: PaymentProvider | None
+) -> BillingWorker:
     settings = foundation.settings
     return BillingWorker(
         name=name,
@@ -67,6 +72,9 @@ def _billing(foundation: Foundation, name: str, registry: CollectorRegistry) -> 
         renewal_ms=settings.hold_renewal_ms,
         terms=_closing_terms(settings),
         audit=record,
+        blocking=foundation.blocking,
+        dunning=DunningSchedule(settings.dunning_days),
+        provider=provider,
     )
 
 
@@ -167,7 +175,8 @@ async def work(settings: Settings) -> None:
         replicas = await stack.enter_async_context(ReplicaClient(settings.derived_secret("replica-bearer").hex()))
         gateway = await stack.enter_async_context(ApiConnection(settings.effective_api_url))
         answers = GatewayAnswers(gateway, foundation.lent_bearer)
-        billing = _billing(foundation, name, registry)
+        provider = await stack.enter_async_context(payment_provider(settings))
+        billing = _billing(foundation, name, registry, provider)
         stack.push_async_callback(billing.stop)
         alerts = BudgetAlerts(
             foundation.database, billing.leases, foundation.tenancy_operator, AlertMetrics(registry), foundation.clock

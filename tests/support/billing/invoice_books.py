@@ -44,12 +44,13 @@ OPERATOR = ApiKeyId("key_operator")
 class InvoiceBooks:
     """`worker` consumes and drafts; the clock decides when a grant counts."""
 
-    def __init__(self, database: Database, redis: Redis, terms: ClosingTerms = TERMS) -> None:
+    def __init__(self, database: Database, redis: Redis, terms: ClosingTerms = TERMS, **more: Any) -> None:
+        """`more` is what `stand.worker` takes."""
         self.database = database
         self.redis = redis
         self.clock = FrozenClock(MARCH_MS / 1000)
         prices = PriceList((*SHIPPED_CARDS, CHEAP, DEAR))
-        self.worker = worker(database, redis, clock=self.clock, prices=prices, terms=terms)
+        self.worker = worker(database, redis, clock=self.clock, prices=prices, terms=terms, **more)
         self.corrections = CorrectionOperatorStore(database, prices, record, self.clock)
         self.outbox = budget_outbox(database, redis, self.clock)
         self.wallet = Wallet(database, self.outbox, self.clock)

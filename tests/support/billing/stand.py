@@ -35,13 +35,16 @@ from tokenyard.metering.events import (
 from tokenyard.metering.stream import emit
 from tokenyard.storage.database import Database
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
+from tokenyard.tenancy.blocking import OrganizationBlocks
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.store import record
 from tokenyard_billing.bucket_leases import BucketLeases
 from tokenyard_billing.charging.intake import Intake
 from tokenyard_billing.charging.metrics import LedgerMetrics
+from tokenyard_billing.dunning.schedule import DunningSchedule
 from tokenyard_billing.invoicing.closing import ClosingTerms
 from tokenyard_billing.loops import BillingWorker
+from tokenyard_billing.payments.ports import PaymentProvider
 from tokenyard_billing.periods import DAY_MS
 from tokenyard_billing.pricing.price_book import TOPIC as PUBLISHED
 from tokenyard_billing.pricing.price_book import price_carrier
@@ -130,6 +133,8 @@ def worker(
     renewal_ms: int = 50,
     lease_ms: int = 1_000,
     terms: ClosingTerms = TERMS,
+    dunning: DunningSchedule | None = None,
+    provider: PaymentProvider | None = None,
 ) -> BillingWorker:
     return BillingWorker(
         name=name,
@@ -146,6 +151,9 @@ def worker(
         renewal_ms=renewal_ms,
         terms=terms,
         audit=record,
+        blocking=OrganizationBlocks(),
+        dunning=dunning or DunningSchedule(()),
+        provider=provider,
     )
 
 

@@ -9,6 +9,7 @@ from support.billing.stand import ACME, CENTS, MARCH_MS, balance, rows
 from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.money import rate_from_percent
 from tokenyard.storage.database import Database
+from tokenyard.tenancy.blocking import OrganizationBlocks
 from tokenyard.tenancy.store import record
 from tokenyard_billing.invoice_tables import InvoiceLine
 from tokenyard_billing.invoicing.settling import InvoiceSettlements
@@ -31,7 +32,7 @@ class TaxBooks(InvoiceBooks):
         super().__init__(database, redis, CENTS)
         self.rates = TaxRateOperatorStore(database, record, self.clock)
         self.profiles = TaxProfiles(database, record, self.clock)
-        self.settlements = InvoiceSettlements(database, record, self.clock)
+        self.settlements = InvoiceSettlements(database, record, self.clock, OrganizationBlocks(), self.outbox)
 
     async def publish(
         self,

@@ -8,6 +8,7 @@ from support.billing.invoice_books import InvoiceBooks
 from support.billing.stand import ACME, GLOBEX, MARCH_MS, MODEL, PRICE
 from tokenyard.core.ids import ApiKeyId
 from tokenyard.storage.database import Database
+from tokenyard.tenancy.blocking import OrganizationBlocks
 from tokenyard.tenancy.store import record
 from tokenyard_billing.invoicing.settling import InvoiceSettlements
 from tokenyard_billing.periods import DAY_MS
@@ -27,7 +28,7 @@ async def books(database: Database, redis: Redis) -> InvoiceBooks:
         await books.use(1_000, organization)
     books.clock.advance((APRIL_MS - MARCH_MS) / 1000)
     await books.close()
-    settlements = InvoiceSettlements(database, record, books.clock)
+    settlements = InvoiceSettlements(database, record, books.clock, OrganizationBlocks(), books.outbox)
     await settlements.pay(PAID, reference="bank 17", idempotency_key="once", actor=OPERATOR)
     await books.use(400)
     await books.use(200, at_ms=APRIL_MS)

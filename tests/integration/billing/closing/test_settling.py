@@ -11,6 +11,7 @@ from support.billing.stand import ACME, MARCH_MS, balance, journal_sum, rows
 from tokenyard.core.errors import Conflict, NotFound
 from tokenyard.core.ids import ApiKeyId
 from tokenyard.storage.database import Database
+from tokenyard.tenancy.blocking import OrganizationBlocks
 from tokenyard.tenancy.store import record
 from tokenyard.tenancy.tables import AuditRow
 from tokenyard_billing.invoice_tables import Settlement
@@ -35,7 +36,7 @@ async def books(database: Database, redis: Redis) -> InvoiceBooks:
 
 @pytest.fixture
 def settlements(books: InvoiceBooks) -> InvoiceSettlements:
-    return InvoiceSettlements(books.database, record, books.clock)
+    return InvoiceSettlements(books.database, record, books.clock, OrganizationBlocks(), books.outbox)
 
 
 def pay(settlements: InvoiceSettlements, key: str = "once") -> Awaitable[None]:

@@ -12,6 +12,7 @@ from support.billing.invoice_books import OPERATOR, InvoiceBooks
 from support.billing.stand import ACME, MARCH_MS, MODEL, PRICE, balance, rows, usage
 from tokenyard.core.errors import Conflict
 from tokenyard.storage.database import Database
+from tokenyard.tenancy.blocking import OrganizationBlocks
 from tokenyard.tenancy.store import record
 from tokenyard.tenancy.tables import AuditRow
 from tokenyard_billing.invoice_tables import CreditNote, CreditNoteLine, Invoice, InvoiceLine, Settlement
@@ -39,7 +40,7 @@ async def books(database: Database, redis: Redis) -> InvoiceBooks:
 
 @pytest.fixture
 def settlements(books: InvoiceBooks) -> InvoiceSettlements:
-    return InvoiceSettlements(books.database, record, books.clock)
+    return InvoiceSettlements(books.database, record, books.clock, OrganizationBlocks(), books.outbox)
 
 
 async def notes(books: InvoiceBooks) -> list[tuple[str, str, int, int, str, int]]:
