@@ -20,6 +20,7 @@ from tokenyard.limits.budget_figures import NO_LEDGER
 from tokenyard.limits.budget_reader import RedisBudgetReader
 from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.limits.reservation_holds import ReservationHolds
+from tokenyard.limits.revisions import RedisRevisions
 from tokenyard.metering.events import (
     HOUR_MS,
     AdapterHosted,
@@ -36,6 +37,8 @@ from tokenyard.metering.stream import emit
 from tokenyard.storage.database import Database
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard.tenancy.blocking import OrganizationBlocks
+from tokenyard.tenancy.changes import TOPIC as TENANCY
+from tokenyard.tenancy.changes import TenancyCarrier
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.store import record
 from tokenyard_billing.bucket_leases import BucketLeases
@@ -106,10 +109,14 @@ def reconciler(
 
 
 def budget_outbox(database: Database, redis: Redis, clock: Clock | None = None) -> TransactionalOutbox:
-    """The outbox that brings changes of budgets and prices to Redis, as `bootstrap` makes it."""
+    """The outbox that brings changes of budgets, prices and organizations to Redis, as `bootstrap` makes it."""
     budgets = SqlBudgets(database)
     carrier = BudgetCarrier(budgets, RedisBudgets(redis), ReservationHolds(redis, budgets.load))
-    handlers = {TOPIC: carrier.carry, PUBLISHED: price_carrier(redis)}
+    handlers = {
+        TOPIC: carrier.carry,
+        PUBLISHED: price_carrier(redis),
+        TENANCY: TenancyCarrier(redis, RedisRevisions(redis)).carry,
+    }
     return TransactionalOutbox(database, redis, clock or SystemClock(), handlers)
 
 

@@ -1,5 +1,7 @@
 """An issued invoice is charged to the stored method: once, whatever dies in between, and no money vanishes."""
 
+from collections.abc import Awaitable, Callable
+
 import pytest
 
 from support.billing.stand import ACME, balance, rows
@@ -11,6 +13,10 @@ from tokenyard_billing.invoice_tables import Settlement
 from tokenyard_billing.tables import Alarm, CreditGrant
 
 DECLINED = "pm_card_chargeDeclined"
+SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # other tests ask PostgreSQL all the same
+
+
+Meanwhile = Callable[[PayingBooks], Awaitable[None]]
 
 
 async def test_it_is_charged_and_paid(books: PayingBooks) -> None:
@@ -39,6 +45,7 @@ async def test_without_a_method_nothing_is_charged(books: PayingBooks) -> None:
     assert books.taken == DOLLARS_7
 
 
+@SQLITE
 @pytest.mark.parametrize("call", ["/payment_intents", "/confirm"])
 @pytest.mark.parametrize("fault", Fault)
 async def test_a_call_that_goes_wrong_charges_once(books: PayingBooks, call: str, fault: Fault) -> None:
@@ -55,6 +62,7 @@ async def test_a_call_that_goes_wrong_charges_once(books: PayingBooks, call: str
     await books.agree()
 
 
+@SQLITE
 async def test_a_provider_that_stays_away_is_an_alarm_and_costs_nobody(books: PayingBooks) -> None:
     await books.set_up()
     await books.owe()
@@ -66,6 +74,7 @@ async def test_a_provider_that_stays_away_is_an_alarm_and_costs_nobody(books: Pa
     assert books.taken == await books.cash() == DOLLARS_7
 
 
+@SQLITE
 @pytest.mark.parametrize(
     ("card", "code"),
     [
@@ -97,6 +106,7 @@ async def test_another_method_is_tried_at_once(books: PayingBooks) -> None:
     assert books.taken == await books.cash() == DOLLARS_7
 
 
+@SQLITE
 async def test_what_stripe_will_not_take_has_failed(books: PayingBooks) -> None:
     await books.set_up()
     await books.owe(DOLLARS_7 // 70)
@@ -151,7 +161,9 @@ async def _lower(books: PayingBooks) -> None:
 @pytest.mark.parametrize(
     ("meanwhile", "settled"), [(_pay_by_hand, 0), (_void, 0), (_write_off, 0)], ids=["paid", "void", "written off"]
 )
-async def test_money_for_an_invoice_that_ended_is_credit(books: PayingBooks, meanwhile, settled: int) -> None:
+async def test_money_for_an_invoice_that_ended_is_credit(
+    books: PayingBooks, meanwhile: Meanwhile, settled: int
+) -> None:
     await books.set_up(SLOW)
     await books.owe()
     await books.pay()
@@ -186,8 +198,9 @@ async def test_money_above_what_a_credit_note_left_is_credit(books: PayingBooks)
     await books.agree()
 
 
+@SQLITE
 @pytest.mark.parametrize("meanwhile", [_pay_by_hand, _void, _write_off])
-async def test_what_ended_before_it_was_confirmed_takes_no_money(books: PayingBooks, meanwhile) -> None:
+async def test_what_ended_before_it_was_confirmed_takes_no_money(books: PayingBooks, meanwhile: Meanwhile) -> None:
     await books.set_up()
     await books.owe()
     books.stripe.faults.append(("/payment_intents", Fault.RESET))
