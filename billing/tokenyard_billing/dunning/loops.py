@@ -74,13 +74,13 @@ class DunningLoop:
         )
         return await self._found(ended, after)
 
-    async def _found(self, query: Select[tuple[str, str]], after: str) -> list[DueDunning]:
+    async def _found(self, query: Select[str, str], after: str) -> list[DueDunning]:
         part = query.where(Invoice.organization > after).group_by(Invoice.organization)
         async with self._database.reading() as session:
             rows = await session.execute(part.order_by(Invoice.organization).limit(BATCH))
             return [DueDunning(OrganizationId(organization), invoice) for organization, invoice in rows]
 
-    def _overdue(self) -> Select[tuple[str, str]]:
+    def _overdue(self) -> Select[str, str]:
         """Return those whose next step is due, one of each organization once that is grouped."""
         now_ms = self._clock.now_ms()
         period = (BillingPeriod.organization == Invoice.organization) & (BillingPeriod.period == Invoice.period)

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from sqlalchemy import ColumnElement, and_, func, or_
+from sqlalchemy import ColumnElement, and_, false, func, or_
 
 from tokenyard_billing.dunning.tables import Dunning
 from tokenyard_billing.invoice_tables import Invoice
@@ -30,6 +30,7 @@ class DunningSchedule:
         """Tell of rows of `Invoice` outer joined with `Dunning` whether a step is due."""
         taken = func.coalesce(Dunning.steps, 0)
         return or_(
+            false(),
             *(
                 and_(
                     taken == step,
@@ -38,7 +39,6 @@ class DunningSchedule:
                 )
                 for step, day in enumerate(self._days)
             ),
-            False,
         )
 
     def _gap_ms(self, step: int) -> int:

@@ -21,7 +21,7 @@ class DueCollection(Due, frozen=True):
     invoice: str
 
 
-def collectable(provider: str, buckets: Collection[int], now_ms: int) -> Select[tuple[str, str]]:
+def collectable(provider: str, buckets: Collection[int], now_ms: int) -> Select[str, str]:
     """Return a query of organizations and their first invoice to be charged, to be grouped by organization.
 
     One is charged again for each step of dunning it took, and when its organization chose another method.
@@ -43,7 +43,7 @@ def collectable(provider: str, buckets: Collection[int], now_ms: int) -> Select[
     )
 
 
-async def open_payment(session: AsyncSession, due: DueCollection, query: Select[tuple[str, str]], now_ms: int) -> None:
+async def open_payment(session: AsyncSession, due: DueCollection, query: Select[str, str], now_ms: int) -> None:
     """Write down that an invoice is charged, in the caller's fenced transaction, unless it needs no more."""
     invoice = await session.scalar(select(Invoice).where(Invoice.id == due.invoice).with_for_update())
     still = query.where(Invoice.id == due.invoice).group_by(Invoice.organization)

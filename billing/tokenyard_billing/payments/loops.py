@@ -1,10 +1,10 @@
 """Collects open invoices, and follows payments and set-ups to their end, in the buckets that this worker leases."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import ColumnElement, Select, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from tokenyard.core.clock import Clock
 from tokenyard.core.ids import OrganizationId
@@ -105,19 +105,21 @@ class PaymentLoop:
         rows = await self._first_of_each(query, PaymentSetup.organization, after)
         return [DueSetup(OrganizationId(owner), checkout) for owner, checkout in rows]
 
-    async def _first_of_each(self, query: Select[Any], organization: Any, after: str) -> Sequence[Any]:
+    async def _first_of_each(
+        self, query: Select[str, str], organization: InstrumentedAttribute[str], after: str
+    ) -> list[tuple[str, str]]:
         if self._away:
             return []
         part = query.where(organization > after).group_by(organization).order_by(organization).limit(BATCH)
         async with self._database.reading() as session:
-            return (await session.execute(part)).all()
+            return [(owner, first) for owner, first in await session.execute(part)]
 
-    def _mine(self, table: type[Payment | PaymentSetup]) -> tuple[Any, ...]:
+    def _mine(self, table: type[Payment | PaymentSetup]) -> tuple[ColumnElement[bool], ...]:
         now_ms = self._clock.now_ms()
         held = table.bucket.in_(self._leases.held)
         return held, table.provider == self._provider.name, table.retry_at_ms <= now_ms
 
-    def _collectable(self) -> Select[tuple[str, str]]:
+    def _collectable(self) -> Select[str, str]:
         return collectable(self._provider.name, self._leases.held, self._clock.now_ms())
 
     async def _collect(self, due: DueCollection) -> None:

@@ -4,10 +4,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.clock import Clock
-from tokenyard.core.errors import InvalidRequest, NotFound, Unavailable
+from tokenyard.core.errors import Conflict, InvalidRequest, NotFound, Unavailable
 from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.storage import bulk
@@ -23,6 +24,7 @@ from tokenyard_billing.payments.ports import (
 from tokenyard_billing.payments.tables import PaymentCustomer, PaymentSetup
 
 FIRST_LOOK_MS = 60_000
+MAX_OPEN_SETUPS = 10
 
 
 class ListedMethod(msgspec.Struct, frozen=True):
@@ -51,8 +53,12 @@ class PaymentMethods:
         return self._provider
 
     async def set_up(self, organization: OrganizationId) -> CheckoutPage:
-        """Return a page of the provider's. The method that is set up there is charged from then on."""
+        """Return a page of the provider's. The method that is set up there is charged from then on.
+
+        Too many open pages raise `Conflict`.
+        """
         customer = await self.customer(organization)
+        await self._check_open(organization)
         async with answering():
             page = await self.provider.setup(organization, customer.customer)
         now_ms = self._clock.now_ms()
@@ -116,6 +122,14 @@ class PaymentMethods:
     async def known_customer(self, organization: OrganizationId) -> PaymentCustomer | None:
         async with self._database.reading() as session:
             return await session.get(PaymentCustomer, (organization, self.provider.name))
+
+    async def _check_open(self, organization: OrganizationId) -> None:
+        """Pages live for a day, and a worker looks after each of them."""
+        own = (PaymentSetup.organization == organization) & (PaymentSetup.state == CheckoutState.OPEN)
+        async with self._database.reading() as session:
+            count = await session.scalar(select(func.count()).where(own))
+        if count is not None and count >= MAX_OPEN_SETUPS:
+            raise Conflict(f"{count} set-ups of payment methods are open. Finish one first.")
 
     async def _own(self, organization: OrganizationId, method: str) -> StoredMethod:
         for one in await self.listed(organization):

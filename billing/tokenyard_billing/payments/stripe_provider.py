@@ -76,9 +76,8 @@ class StripeProvider:
 
     async def customer(self, organization: OrganizationId) -> str:
         async with _asking():
-            found = await self._client.customers.create_async(
-                {"metadata": {"organization": organization}}, {"idempotency_key": f"customer-{organization}"}
-            )
+            # No key that stays: it would repeat an error for a day. A customer that is lost harms nobody.
+            found = await self._client.customers.create_async({"metadata": {"organization": organization}})
         return found.id
 
     async def begin(self, order: ChargeOrder) -> str:

@@ -2,8 +2,9 @@
 
 from enum import StrEnum
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Conflict, InvalidRequest
@@ -15,11 +16,12 @@ from tokenyard_billing.payments.asking import PAGE_MS
 from tokenyard_billing.payments.collecting import new_payment_id
 from tokenyard_billing.payments.methods import PaymentMethods, answering
 from tokenyard_billing.payments.ports import CheckoutOrder
-from tokenyard_billing.payments.posting import CREATED
+from tokenyard_billing.payments.posting import CREATED, LIVE
 from tokenyard_billing.payments.tables import Payment
 
 LEAST, MOST = NanoDollars(NANO_PER_DOLLAR), NanoDollars(100_000 * NANO_PER_DOLLAR)
 TITLE = "API credit"
+MAX_UNFINISHED = 10
 
 
 class PayBy(StrEnum):
@@ -49,7 +51,8 @@ class TopUps:
         Raises:
             InvalidRequest: the amount is no whole number of cents between 1 and 100,000 dollars, there is no stored
                 method, or the provider refuses.
-            Conflict: the idempotency key was used for another amount, or to be paid in another way.
+            Conflict: the idempotency key was used for another amount, or to be paid in another way, or too many
+                top-ups are unfinished.
             NotFound, Unavailable: as `PaymentMethods`.
         """
         if not LEAST <= amount <= MOST or amount % CENT:
@@ -83,6 +86,7 @@ class TopUps:
             async with self._database.transaction() as session:
                 found = await session.scalar(select(Payment).where(own))
                 if found is None:
+                    await _check_unfinished(session, wanted.organization)
                     session.add(wanted)
                 return found or wanted
         except IntegrityError:  # the same key at the same moment: the other one won
@@ -108,3 +112,11 @@ class TopUps:
                 row.checkout, row.checkout_url = page.id, page.url
                 row.retry_at_ms = self._clock.now_ms()
             return row
+
+
+async def _check_unfinished(session: AsyncSession, organization: str) -> None:
+    """A worker follows an organization's payments one after the other: its invoices do not wait behind thousands."""
+    unfinished = (Payment.organization == organization) & Payment.invoice.is_(None) & Payment.state.in_(LIVE)
+    count = await session.scalar(select(func.count()).where(unfinished))
+    if count is not None and count >= MAX_UNFINISHED:
+        raise Conflict(f"{count} top-ups are unfinished. Pay these first, or wait until their pages expire.")

@@ -38,5 +38,5 @@ async def check_payments(session: AsyncSession) -> list[Difference]:
     return found + await compare(session, "cash_not_payments", Side("payments", paid), Side("journal", cash))
 
 
-def _parts(column: InstrumentedAttribute[int]) -> Select[tuple[str, str, int]]:
+def _parts(column: InstrumentedAttribute[int]) -> Select[str, str, int]:
     return select(Payment.id, literal(column.key).label("part"), column.label("amount"))

@@ -6,6 +6,7 @@ from urllib.parse import quote
 from tokenyard.clients.platform_api.connection import ApiCaller, Body
 from tokenyard.clients.platform_api.correction_shapes import CorrectionInfo, CreditNoteInfo, PreviewInfo
 from tokenyard.clients.platform_api.party_shapes import PartyInfo
+from tokenyard.clients.platform_api.payment_shapes import DunningExceptionInfo, DunningInfo, PaymentInfo
 from tokenyard.clients.platform_api.proof_shapes import AlarmInfo, ReconciliationInfo, RequestInfo
 from tokenyard.clients.platform_api.shapes import (
     ApiObject,
@@ -299,6 +300,19 @@ class OperatorApi(ApiCaller):
 
     async def credit_note_pdf(self, credit_note: str) -> bytes:
         return await self.content(f"/admin/credit_notes/{quote(credit_note, safe='')}/pdf")
+
+    async def payments(self, *, organization: str | None = None, state: str | None = None) -> list[PaymentInfo]:
+        return await self.listing(PaymentInfo, "/admin/payments", organization=organization, state=state)
+
+    async def dunned(self, organization: str | None = None) -> list[DunningInfo]:
+        return await self.listing(DunningInfo, "/admin/dunning", organization=organization)
+
+    async def except_from_dunning(
+        self, organization: str, *, exempt: bool, paused_until_ms: int, reason: str
+    ) -> DunningExceptionInfo:
+        """State it whole, in place of what was stated before; 0 is no pause."""
+        body = {"exempt": exempt, "paused_until_ms": paused_until_ms, "reason": reason}
+        return await self.call(DunningExceptionInfo, "PUT", _of(organization, "dunning"), body=body)
 
     async def trial_balance(self) -> TrialBalanceInfo:
         return await self.call(TrialBalanceInfo, "GET", "/admin/books")

@@ -105,6 +105,7 @@ MARK = "INSERT INTO billing_stale_invoices VALUES ('org_acme', '2020-01', 0, 1, 
                 ("settlement_not_invoice", f"{PAID}/void"),
                 ("settlement_not_journal", "TRANSACTION/adjustments"),
                 ("settlement_not_journal", "TRANSACTION/cash"),
+                ("cash_not_payments", "org_globex"),
             },
         ),
         (

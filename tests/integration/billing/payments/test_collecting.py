@@ -3,13 +3,16 @@
 from collections.abc import Awaitable, Callable
 
 import pytest
+from sqlalchemy import text
 
 from support.billing.stand import ACME, balance, rows
 from support.card_payments.account import SLOW
 from support.card_payments.books import DOLLARS_7, INVOICE, OPERATOR, PayingBooks
 from support.card_payments.server import Fault
+from tokenyard.core.money import NanoDollars
 from tokenyard.tenancy.tables import AuditRow
 from tokenyard_billing.invoice_tables import Settlement
+from tokenyard_billing.payments.top_ups import PayBy
 from tokenyard_billing.tables import Alarm, CreditGrant
 
 DECLINED = "pm_card_chargeDeclined"
@@ -210,3 +213,30 @@ async def test_what_ended_before_it_was_confirmed_takes_no_money(books: PayingBo
     assert (await books.payment()).state == "cancelled"
     assert books.taken == 0
     await books.agree()
+
+
+TAMPERING = {
+    "UPDATE billing_payments SET amount = amount + 1": {"payment_not_whole"},
+    "UPDATE billing_payments SET state = 'failed'": {"payment_not_whole"},
+    "UPDATE billing_payments SET settled = settled - 1, credited = credited + 1": {
+        *("payment_not_booked", "cash_not_payments")
+    },
+    "DELETE FROM billing_payments": {"cash_not_payments"},
+    "UPDATE billing_settlements SET idempotency_key = 'another'": {"payment_not_booked"},
+}
+
+
+@SQLITE
+@pytest.mark.parametrize("tampering", TAMPERING)
+async def test_what_was_tampered_with_is_found(books: PayingBooks, tampering: str) -> None:
+    """One payment settled an invoice, and one bought credit."""
+    await books.set_up()
+    await books.owe()
+    await books.top_ups.buy(ACME, NanoDollars(DOLLARS_7), PayBy.STORED_METHOD, idempotency_key="k", actor=OPERATOR)
+    for _ in range(3):
+        await books.pay()
+    assert books.taken == await books.cash() == 2 * DOLLARS_7
+    await books.agree()
+    async with books.database.transaction() as session:
+        await session.execute(text(tampering))
+    assert {name for name, _ in await books.broken()} == TAMPERING[tampering]

@@ -80,6 +80,13 @@ async def test_bad_amounts(api: Api) -> None:
         assert (status, answer["error"]["param"]) == (400, "amount_dollars"), amount
 
 
+async def test_what_is_unfinished_is_bounded(books: PayingBooks, api: Api) -> None:
+    for path, body in ((TOP_UPS, {"amount_dollars": "20"}), (f"{METHODS}/setup", None)):
+        answers = [(await api.post(path, body, TENANT))[0] for _ in range(11)]
+        assert answers == [200] * 10 + [409]
+        assert (await api.post(path, body, OTHER_TENANT))[0] == 200
+
+
 async def test_a_page_that_could_not_be_made_is_asked_for_again(books: PayingBooks, api: Api) -> None:
     books.stripe.faults.append(("/checkout/sessions", Fault.ERROR))
     status, answer = await api.post(TOP_UPS, ASKED, TENANT)
