@@ -8,7 +8,7 @@ from pydantic import SecretStr, ValidationError
 from tokenyard.bootstrap.payments import MODULE, PaymentsNotInstalled, payment_provider
 from tokenyard.settings import Settings
 
-SECRETS = {"stripe_secret_key": SecretStr("sk_test"), "stripe_webhook_secret": SecretStr("whsec_test")}
+WITH_STRIPE = Settings(stripe_secret_key=SecretStr("sk_test"), stripe_webhook_secret=SecretStr("whsec_test"))
 
 
 async def test_without_a_key_there_is_none() -> None:
@@ -17,7 +17,7 @@ async def test_without_a_key_there_is_none() -> None:
 
 
 async def test_with_a_key_it_is_stripe() -> None:
-    async with payment_provider(Settings(**SECRETS)) as provider:
+    async with payment_provider(WITH_STRIPE) as provider:
         assert provider is not None
         assert provider.name == "stripe"
 
@@ -26,7 +26,7 @@ async def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delitem(sys.modules, MODULE, raising=False)
     monkeypatch.setitem(sys.modules, "stripe", None)
     with pytest.raises(PaymentsNotInstalled, match=r"tokenyard\[stripe\]"):
-        async with payment_provider(Settings(**SECRETS)):
+        async with payment_provider(WITH_STRIPE):
             pass
 
 
