@@ -21,6 +21,8 @@ from tokenyard_billing.documents import tenant_routes as documents_for_tenants
 from tokenyard_billing.documents.files import BillFiles
 from tokenyard_billing.documents.operator_store import BillOperatorStore
 from tokenyard_billing.documents.store import BillStore
+from tokenyard_billing.dunning import operator_routes as dunning_for_operators
+from tokenyard_billing.dunning.operator_store import DunningOperatorStore
 from tokenyard_billing.invoicing import operator_routes as invoices_for_operators
 from tokenyard_billing.invoicing import period_routes
 from tokenyard_billing.invoicing import tenant_routes as invoices_for_tenants
@@ -34,7 +36,15 @@ from tokenyard_billing.parties import operator_routes as parties_for_operators
 from tokenyard_billing.parties import tenant_routes as parties_for_tenants
 from tokenyard_billing.parties.operator_store import IssuerOperatorStore
 from tokenyard_billing.parties.store import BillingDetailsStore
-from tokenyard_billing.ports import LiveBudgetReader, OrganizationLookup, UnfinishedJobs
+from tokenyard_billing.payments import operator_routes as payments_for_operators
+from tokenyard_billing.payments import tenant_routes as payments_for_tenants
+from tokenyard_billing.payments import webhook_routes
+from tokenyard_billing.payments.methods import PaymentMethods
+from tokenyard_billing.payments.operator_store import PaymentOperatorStore
+from tokenyard_billing.payments.ports import PaymentProvider
+from tokenyard_billing.payments.store import PaymentStore
+from tokenyard_billing.payments.top_ups import TopUps
+from tokenyard_billing.ports import Blocking, LiveBudgetReader, OrganizationLookup, UnfinishedJobs
 from tokenyard_billing.pricing import operator_routes as prices_for_operators
 from tokenyard_billing.pricing.operator_store import RateCardOperatorStore
 from tokenyard_billing.pricing.prices import PriceList
@@ -67,18 +77,28 @@ def billing_routers(
     audit: AuditLog,
     events: EventLog,
     clock: Clock,
+    blocking: Blocking,
+    provider: PaymentProvider | None,
     issuer: str,
     fonts_dir: Path | None = None,
 ) -> Sequence[APIRouter]:
-    """Return them all; `issuer` is who issues the invoices, `fonts_dir` a folder of further fonts for documents."""
+    """Return them all.
+
+    `issuer` is who issues the invoices, `fonts_dir` a folder of further fonts for documents; without a `provider`
+    operators note all payments.
+    """
     invoices = InvoiceStore(database)
     usage = UsageStore(database)
     alerts = BudgetAlertStore(database)
-    settlements = InvoiceSettlements(database, audit, events, clock)
+    settlements = InvoiceSettlements(
+        database=database, audit=audit, events=events, clock=clock, blocking=blocking, outbox=outbox
+    )
     details = BillingDetailsStore(database, audit, clock)
     files = BillFiles(fonts_dir)
     corrections = CorrectionOperatorStore(database, prices, audit, clock)
     reconciler = LedgerReconciler(database, redis, live_budgets, jobs, clock)
+    methods = PaymentMethods(database, provider, audit, clock)
+    payments = PaymentOperatorStore(database, clock)
     return (
         usage_for_tenants.router(usage, prices, clock),
         invoices_for_tenants.router(invoices, clock),
@@ -102,5 +122,9 @@ def billing_routers(
         parties_for_operators.router(find_organization, details, IssuerOperatorStore(database, audit, clock, issuer)),
         documents_for_tenants.router(BillStore(database, issuer), files),
         documents_for_operators.router(BillOperatorStore(database, issuer), files),
+        payments_for_tenants.router(PaymentStore(database), methods, TopUps(database, methods, clock)),
+        payments_for_operators.router(find_organization, payments),
+        webhook_routes.router(provider, payments, clock),
+        dunning_for_operators.router(find_organization, DunningOperatorStore(database, audit, clock, blocking, outbox)),
         proof_for_operators.router(BillingOperatorStore(database, redis), reconciler),
     )

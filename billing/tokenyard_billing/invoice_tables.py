@@ -67,6 +67,7 @@ class Invoice(Base):
     __table_args__ = (
         Index("billing_invoices_organization", "organization", "period", unique=True),
         Index("billing_invoices_number", "issuer", "sequence", unique=True),
+        Index("billing_invoices_due", "state", "due_at_ms"),
     )
 
     id: Mapped[Id] = mapped_column(primary_key=True)

@@ -13,10 +13,15 @@ from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.charging.open_requests import OpenRequests
 from tokenyard_billing.charging.streams import UsageStreams
 from tokenyard_billing.corrections.loops import CorrectionApplier
+from tokenyard_billing.dunning.loops import DunningLoop
+from tokenyard_billing.dunning.schedule import DunningSchedule
 from tokenyard_billing.invoicing.closing import ClosingTerms
 from tokenyard_billing.invoicing.loops import InvoiceDrafter, PeriodCloser
+from tokenyard_billing.payments.loops import PaymentLoop
+from tokenyard_billing.payments.ports import PaymentProvider
+from tokenyard_billing.payments.posting import PaymentPosting
 from tokenyard_billing.plan_fees.loops import PlanFeeCharger
-from tokenyard_billing.ports import LiveBudgets, PlanTerms
+from tokenyard_billing.ports import Blocking, LiveBudgets, PlanTerms
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.loops import BucketReadiness
 
@@ -42,6 +47,9 @@ class BillingWorker:
         terms: ClosingTerms,
         audit: AuditLog,
         events: EventLog,
+        blocking: Blocking,
+        dunning: DunningSchedule,
+        provider: PaymentProvider | None,
     ) -> None:
         """`lease_ms` and `renewal_ms` are those of holds; `report_wait_ms` is how long a report is awaited."""
         self.leases = BucketLeases(database, clock, name)
@@ -86,9 +94,35 @@ class BillingWorker:
             events=events,
         )
 
+        self.dunning = DunningLoop(
+            database=database,
+            leases=self.leases,
+            outbox=outbox,
+            metrics=metrics,
+            clock=clock,
+            audit=audit,
+            blocking=blocking,
+            schedule=dunning,
+        )
+        self.payments = (
+            None
+            if provider is None
+            else PaymentLoop(
+                database=database,
+                leases=self.leases,
+                outbox=outbox,
+                metrics=metrics,
+                clock=clock,
+                provider=provider,
+                posting=PaymentPosting(audit, events, blocking),
+                audit=audit,
+            )
+        )
+
     def loops(self) -> list[Loop]:
-        parts = self.consumer, self.readiness, self.drafter, self.fees, self.closer, self.corrections
-        return [part.loop() for part in parts]
+        parts = self.consumer, self.readiness, self.drafter, self.fees, self.closer, self.corrections, self.dunning
+        paying = [] if self.payments is None else [self.payments.loop()]
+        return [*(part.loop() for part in parts), *paying]
 
     async def stop(self) -> None:
         """Hand the buckets over at once, after the loops have ended."""

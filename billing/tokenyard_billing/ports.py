@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tokenyard.core.budgets import AlertRules, BucketHolds, Budget, BudgetKey, BudgetUpdate, LiveBudget
 from tokenyard.core.ids import ApiKeyId, JobId, OrganizationId, ProjectId
 from tokenyard.core.money import FeeStep, NanoDollars, PriceStep
+from tokenyard.storage.transactional_outbox import OutboxMessage
 
 
 class SpendingLimits(Protocol):
@@ -105,6 +106,19 @@ class LiveBudgetReader(Protocol):
 
     async def holds(self, bucket: int, budgets: Iterable[str] = ()) -> BucketHolds:
         """Return the bucket's holds, and what is held of every budget that they name, and of `budgets`."""
+        ...
+
+
+class Blocking(Protocol):
+    """Blocks organizations from all that costs money (tenancy)."""
+
+    async def set_reason(
+        self, session: AsyncSession, organization: OrganizationId, reason: str, *, actor: ApiKeyId, at_ms: int
+    ) -> Sequence[OutboxMessage]:
+        """Block for a reason that the organization reads, or let it go on where that is empty.
+
+        Return what is to be carried after the commit.
+        """
         ...
 
 

@@ -65,6 +65,15 @@ class Settings(BaseSettings):
     credit_note_prefix: Annotated[str, Field(pattern="^[A-Z0-9-]{1,16}$")] = "CN"
     close_after_hours: int = Field(default=24, ge=0)
     payment_days: int = Field(default=30, ge=0)
+    # Days after it was due on which an invoice is dunned, such as 0,3,7,14; the last one blocks its organization. None:
+    # nobody is ever blocked for what it owes.
+    dunning_days: Annotated[tuple[int, ...], NoDecode] = ()
+    # Stripe takes payments where a secret key is set; webhooks come to /webhooks/stripe.
+    stripe_secret_key: SecretStr = SecretStr("")
+    stripe_webhook_secret: SecretStr = SecretStr("")
+    stripe_api_url: str = ""
+    # Where people come back to from the pages of the provider of payments.
+    payment_return_url: str = ""
     # A folder of further fonts for documents: Chinese, Japanese, Korean, Arabic and other scripts need one.
     document_fonts_dir: Path | None = None
     max_upload_bytes: int = 512 * 1024 * 1024
@@ -122,6 +131,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         *("models", "trusted_proxies", "plain_http_servers", "training_quantized_models", "webhook_networks"),
+        "dunning_days",
         mode="before",
     )
     @classmethod
@@ -164,6 +174,12 @@ class Settings(BaseSettings):
         for network in value:
             ip_network(network)
         return value
+
+    @model_validator(mode="after")
+    def _told_by_stripe(self) -> Self:
+        if self.stripe_secret_key.get_secret_value() and not self.stripe_webhook_secret.get_secret_value():
+            raise ValueError("stripe_secret_key needs the stripe_webhook_secret of its endpoint")
+        return self
 
     @model_validator(mode="after")
     def _bounded_where_it_grows(self) -> Self:

@@ -69,6 +69,17 @@ def test_only_deployments_imports_the_model_libraries() -> None:
     assert not found, listed(found)
 
 
+def test_only_its_own_file_imports_the_package_of_a_payment_provider() -> None:
+    found = [
+        f"{file.name}: {name}"
+        for file in source_files()
+        if file.path.name != "stripe_provider.py"
+        for name in file.imports()
+        if name.split(".")[0] == "stripe"
+    ]
+    assert not found, listed(found)
+
+
 def test_quick_tests_do_not_import_the_model_libraries() -> None:
     """Each process of pytest would take many seconds for it: what needs them stands in `tests/integration`."""
     files = {file.module: file for file in source_files()}

@@ -22,8 +22,8 @@ from tokenyard.settings import Settings
 from tokenyard.tenancy.api_keys import BOOTSTRAP
 from tokenyard.web.auth import TenantWith, current_operator
 
-OPEN = {"/health", "/ready", "/metrics", "/openapi.json"}
-"""Without any key."""
+OPEN = {"/health", "/ready", "/metrics", "/openapi.json", "/webhooks/stripe"}
+"""Without any key: what comes to a webhook is signed."""
 COUNTING = (
     *("/tokenize", "/v1/tokenize", "/detokenize", "/v1/detokenize"),
     *("/v1/messages/count_tokens", "/v1/responses/input_tokens"),
@@ -50,6 +50,9 @@ SCOPES = {
     "/v1/organization/billing_details": KeyScope.BILLING,
     "/v1/organization/credit_notes": KeyScope.BILLING,
     "/v1/organization/balance": KeyScope.BILLING,
+    "/v1/organization/payments": KeyScope.BILLING,
+    "/v1/organization/payment_methods": KeyScope.BILLING,
+    "/v1/organization/credit": KeyScope.BILLING,
     "/v1/organization/budget_alerts": KeyScope.BILLING,
     "/v1/organization/projects": None,
     "/v1/organization/audit_logs": None,

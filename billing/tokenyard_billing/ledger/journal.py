@@ -71,6 +71,14 @@ def credit_granted(
     return Posting(organization, "grant", reference, entries, reason, actor)
 
 
+def credit_paid(
+    organization: OrganizationId, amount: NanoDollars, *, reference: str, reason: str, actor: str
+) -> Posting:
+    """Give credit that was paid for: the wallet grows by the cash that came."""
+    entries = ((AccountName.WALLET, +amount), (AccountName.CASH, -amount))
+    return Posting(organization, "paid_credit", reference, entries, reason, actor)
+
+
 def usage_charged(organization: OrganizationId, amount: NanoDollars, *, reference: str) -> Posting:
     """Take the charges of one consumer batch from the wallet."""
     entries = ((AccountName.WALLET, -amount), (AccountName.REVENUE, +amount))

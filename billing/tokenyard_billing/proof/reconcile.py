@@ -18,6 +18,7 @@ from tokenyard_billing.proof.checks.invoice_taxes import check_invoice_taxes
 from tokenyard_billing.proof.checks.invoices import check_invoices
 from tokenyard_billing.proof.checks.issued_invoices import check_issued_invoices
 from tokenyard_billing.proof.checks.messages import check_messages
+from tokenyard_billing.proof.checks.payments import check_payments
 from tokenyard_billing.proof.checks.reservations import check_orphans, check_reservations
 from tokenyard_billing.proof.checks.spending import check_spending
 from tokenyard_billing.proof.checks.witnesses import check_witnesses
@@ -30,6 +31,7 @@ STATEMENT_TIMEOUT_S = 600.0  # each of them reads whole tables
 _OF_SQL_ALONE = (
     *(check_journal, check_charges, check_hourly_usage),
     *(check_spending, check_invoices, check_issued_invoices, check_invoice_taxes, check_credit_notes),
+    check_payments,
 )
 
 

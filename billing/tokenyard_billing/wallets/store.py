@@ -1,6 +1,7 @@
 """Gives credit to organizations: by hand, and once when an organization is made."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 from sqlalchemy import select
@@ -86,12 +87,8 @@ class Wallet:
             async with self._database.transaction() as session:
                 found = await session.get(CreditGrant, key)
                 if found is None:
-                    found = await _post(session, wanted)
-                    data = {"id": found.transaction, "amount": found.amount}
-                    await self._events(session, organization, "credit.granted", data, at_ms=wanted.granted_at_ms)
-                    changes = BudgetChanges(organization)
-                    changes.add([wallet(organization)])
-                    messages = await write_changes(session, [changes], wanted.granted_at_ms)
+                    found = wanted
+                    messages = await _give(session, wanted, journal.credit_granted, self._events)
         except IntegrityError:  # the same key at the same moment: the other one won
             async with self._database.reading() as session:
                 found = await session.get_one(CreditGrant, key)
@@ -116,21 +113,54 @@ class OpeningCredit:
             )
 
 
-async def _post(session: AsyncSession, grant: CreditGrant) -> CreditGrant:
-    owner = OrganizationId(grant.organization)
-    posting = journal.credit_granted(
-        owner,
-        NanoDollars(grant.amount),
-        reference=f"grant:{grant.idempotency_key}"[:128],
-        reason=grant.reason,
-        actor=grant.actor,
+async def credit_payment(
+    session: AsyncSession,
+    organization: OrganizationId,
+    amount: NanoDollars,
+    *,
+    payment: str,
+    reason: str,
+    actor: str,
+    events: EventLog,
+    at_ms: int,
+) -> list[OutboxMessage]:
+    """Turn money that was paid into credit, in the transaction that notes the payment.
+
+    Return what is to be carried after the commit.
+    """
+    grant = CreditGrant(
+        organization=organization,
+        idempotency_key=payment,
+        amount=amount,
+        reason=reason,
+        actor=actor,
+        granted_at_ms=at_ms,
     )
+    return await _give(session, grant, journal.credit_paid, events)
+
+
+class _Template(Protocol):
+    def __call__(
+        self, organization: OrganizationId, amount: NanoDollars, *, reference: str, reason: str, actor: str
+    ) -> journal.Posting: ...
+
+
+async def _give(
+    session: AsyncSession, grant: CreditGrant, template: _Template, events: EventLog
+) -> list[OutboxMessage]:
+    owner = OrganizationId(grant.organization)
+    reference = f"grant:{grant.idempotency_key}"[:128]
+    posting = template(owner, NanoDollars(grant.amount), reference=reference, reason=grant.reason, actor=grant.actor)
     [grant.transaction] = await journal.post(session, [posting], grant.granted_at_ms)
     # Read after the posting, which has locked the balance.
     given = await journal.balances(session, [owner], journal.AccountName.GRANTED)
-    if -given[owner][0] > MAX_GRANTED:
+    if owner in given and -given[owner][0] > MAX_GRANTED:
         raise InvalidRequest("The credit of an organization is at most 1000 million dollars in all.", param="amount")
     session.add(grant)
+    data = {"id": grant.transaction, "amount": grant.amount}
+    await events(session, owner, "credit.granted", data, at_ms=grant.granted_at_ms)
     calendar = await load_calendar(session, owner)
     await mark_stale(session, [(owner, calendar.period_of(grant.granted_at_ms))])
-    return grant
+    changes = BudgetChanges(owner)
+    changes.add([wallet(owner)])
+    return await write_changes(session, [changes], grant.granted_at_ms)

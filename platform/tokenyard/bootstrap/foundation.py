@@ -40,6 +40,7 @@ from tokenyard.storage.transactional_outbox import Handler, TransactionalOutbox
 from tokenyard.tenancy.api_keys import ApiKeys
 from tokenyard.tenancy.authentication.authenticator import KeyAuthenticator
 from tokenyard.tenancy.authentication.lent_keys import LentKeys
+from tokenyard.tenancy.blocking import OrganizationBlocks
 from tokenyard.tenancy.changes import TOPIC as TENANCY
 from tokenyard.tenancy.changes import TenancyCarrier
 from tokenyard.tenancy.keys import KeyHasher, Pepper
@@ -183,6 +184,10 @@ class Foundation:
             limits=self.tenancy,
             clock=self.clock,
         )
+
+    @cached_property
+    def blocking(self) -> OrganizationBlocks:
+        return OrganizationBlocks()
 
     @cached_property
     def quota(self) -> StorageQuota:

@@ -17,6 +17,7 @@ from tokenyard.bootstrap.evaluation import eval_routers
 from tokenyard.bootstrap.finetuning import file_and_job_routers, training_policy
 from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
+from tokenyard.bootstrap.payments import payment_provider
 from tokenyard.bootstrap.webhooks import webhook_routers, webhook_sender
 from tokenyard.catalog.base_models.operator_routes import model_file_router
 from tokenyard.catalog.base_models.operator_store import ModelFileOperatorStore
@@ -73,6 +74,7 @@ from tokenyard.web.metrics import process_registry
 from tokenyard.webhooks.delivery.sending import WebhookSender
 from tokenyard.webhooks.events import write_event
 from tokenyard_billing.api import billing_routers
+from tokenyard_billing.payments.ports import PaymentProvider
 
 ROUTES = ("all", "inference", "control")
 SHUTDOWN_LIMIT_S = 300
@@ -122,7 +124,8 @@ async def application(
         if routes != "inference":
             itself = await stack.enter_async_context(ApiConnection(settings.effective_api_url))
             sender = await stack.enter_async_context(webhook_sender(settings))
-            routers.extend(_control_plane(foundation, GatewayAnswers(itself, foundation.lent_bearer), sender))
+            provider = await stack.enter_async_context(payment_provider(settings))
+            routers.extend(_control_plane(foundation, GatewayAnswers(itself, foundation.lent_bearer), sender, provider))
         dependencies = Dependencies(_checks(foundation, replicas, elsewhere), registry)
         yield create_app(
             authenticator=foundation.authenticator,
@@ -207,7 +210,9 @@ async def _inference(
     )
 
 
-def _control_plane(foundation: Foundation, answers: GatewayAnswers, sender: WebhookSender) -> Sequence[APIRouter]:
+def _control_plane(
+    foundation: Foundation, answers: GatewayAnswers, sender: WebhookSender, provider: PaymentProvider | None
+) -> Sequence[APIRouter]:
     settings, clock, database = foundation.settings, foundation.clock, foundation.database
     bases = foundation.base_models
 
@@ -264,6 +269,8 @@ def _control_plane(foundation: Foundation, answers: GatewayAnswers, sender: Webh
             audit=record,
             events=write_event,
             clock=clock,
+            blocking=foundation.blocking,
+            provider=provider,
             issuer=settings.invoice_issuer,
             fonts_dir=settings.document_fonts_dir,
         ),

@@ -15,6 +15,8 @@ _MODULES = (
     "tokenyard_billing.invoice_tables",
     "tokenyard_billing.tax_tables",
     "tokenyard_billing.parties.tables",
+    "tokenyard_billing.payments.tables",
+    "tokenyard_billing.dunning.tables",
 )
 
 

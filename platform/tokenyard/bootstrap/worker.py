@@ -16,6 +16,7 @@ from tokenyard.bootstrap.evaluation import eval_worker_loops
 from tokenyard.bootstrap.finetuning import training_policy
 from tokenyard.bootstrap.foundation import Foundation
 from tokenyard.bootstrap.logs import log_to_stderr
+from tokenyard.bootstrap.payments import payment_provider
 from tokenyard.bootstrap.webhooks import webhook_worker_loops
 from tokenyard.catalog.loops import catalog_loops
 from tokenyard.catalog.replicas.prometheus_routes import prometheus_router
@@ -45,14 +46,18 @@ from tokenyard.web.metrics import process_registry
 from tokenyard.webhooks.events import write_event
 from tokenyard_billing.alerts.loops import AlertMetrics, BudgetAlerts
 from tokenyard_billing.charging.metrics import LedgerMetrics
+from tokenyard_billing.dunning.schedule import DunningSchedule
 from tokenyard_billing.invoicing.closing import ClosingTerms
 from tokenyard_billing.loops import BillingWorker
+from tokenyard_billing.payments.ports import PaymentProvider
 from tokenyard_billing.periods import DAY_MS, HOUR_MS
 
 SHUTDOWN_LIMIT_S = 5
 
 
-def _billing(foundation: Foundation, name: str, registry: CollectorRegistry) -> BillingWorker:
+def _billing(
+    foundation: Foundation, name: str, registry: CollectorRegistry, provider: PaymentProvider | None
+) -> BillingWorker:
     settings = foundation.settings
     return BillingWorker(
         name=name,
@@ -70,6 +75,9 @@ def _billing(foundation: Foundation, name: str, registry: CollectorRegistry) -> 
         terms=_closing_terms(settings),
         audit=record,
         events=write_event,
+        blocking=foundation.blocking,
+        dunning=DunningSchedule(settings.dunning_days),
+        provider=provider,
     )
 
 
@@ -171,7 +179,8 @@ async def work(settings: Settings) -> None:
         replicas = await stack.enter_async_context(ReplicaClient(settings.derived_secret("replica-bearer").hex()))
         gateway = await stack.enter_async_context(ApiConnection(settings.effective_api_url))
         answers = GatewayAnswers(gateway, foundation.lent_bearer)
-        billing = _billing(foundation, name, registry)
+        provider = await stack.enter_async_context(payment_provider(settings))
+        billing = _billing(foundation, name, registry, provider)
         stack.push_async_callback(billing.stop)
         alerts = BudgetAlerts(
             database=foundation.database,

@@ -11,6 +11,7 @@ from tokenyard.cli.money.books import invoices
 from tokenyard.cli.money.commands import credit, money_commands
 from tokenyard.cli.money.corrections import corrections, credit_notes
 from tokenyard.cli.money.documents import document_commands
+from tokenyard.cli.money.payments import dunning, payments
 from tokenyard.cli.money.prices import prices
 from tokenyard.cli.money.taxes import tax
 from tokenyard.cli.organizations import organizations, plans, projects
@@ -43,6 +44,8 @@ app.add_typer(invoices, name="invoices")
 app.add_typer(corrections, name="corrections")
 app.add_typer(credit_notes, name="credit-notes")
 app.add_typer(tax, name="tax")
+app.add_typer(payments, name="payments")
+app.add_typer(dunning, name="dunning")
 app.add_typer(webhooks, name="webhooks")
 money_commands(app)
 document_commands(app, organizations, invoices, credit_notes)

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import msgspec
 
-from tokenyard.core.errors import InvalidRequest, PermissionDenied
+from tokenyard.core.errors import InvalidRequest, PermissionDenied, QuotaExceeded
 from tokenyard.core.ids import ApiKeyId, OrganizationId, ProjectId
 from tokenyard.core.money import NanoDollars, Price, PriceStep, multiplied, multiplier_at
 from tokenyard.core.usage import DEFAULT_TIER
@@ -87,6 +87,7 @@ class Principal(msgspec.Struct, frozen=True, dict=True):
     `revision` is the organization's: it grows with every change that may make an older `Principal` of it wrong.
     `models` is empty where every model of the organization may be used, and `scopes` None where the key is for all.
     `local_share` is None where nothing is served while Redis is away.
+    `blocked` says why the organization may use nothing that costs money, and is empty where it may.
     `tiers` are the weights of the service tiers that its plan grants. `prices` are the step in force and those to come.
     """
 
@@ -102,6 +103,7 @@ class Principal(msgspec.Struct, frozen=True, dict=True):
     local_share: LocalShare | None = None
     tiers: Mapping[str, int] = {}
     prices: tuple[PriceStep, ...] = ()
+    blocked: str = ""
 
     @cached_property
     def monthly_limits(self) -> dict[str, NanoDollars]:
@@ -112,6 +114,11 @@ class Principal(msgspec.Struct, frozen=True, dict=True):
     def who_denies(self, model: str) -> AllowedModels | None:
         """Return the narrowest scope that may not use `model`, or None where all of them may."""
         return next((allowed for allowed in self.models if not allowed.allow(model)), None)
+
+    def check_not_blocked(self) -> None:
+        """Raise `QuotaExceeded` where the organization may use nothing that costs money."""
+        if self.blocked:
+            raise QuotaExceeded(f"Your organization is blocked: {self.blocked}. Please check your billing details.")
 
     def check_model(self, model: str) -> None:
         """Raise `PermissionDenied` where a list of allowed models lacks `model`, which the organization has."""

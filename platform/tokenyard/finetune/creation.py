@@ -114,11 +114,13 @@ class JobCreation:
             Conflict: the job of this key is still being created.
             ModelNotFound: there is no such base model, and no such fine-tuned model of the organization.
             PermissionDenied: the caller may not use the model.
-            QuotaExceeded: the worst case is not covered, or there is no room for what the job makes.
+            QuotaExceeded: the worst case is not covered, there is no room for what the job makes, or the organization
+                is blocked.
             BudgetInUse: it is not covered now; nothing is left behind.
             RateLimited: too many unfinished jobs.
             Unavailable: the money could not be reserved now.
         """
+        principal.check_not_blocked()
         request.check()
 
         async def plan() -> list[Job]:

@@ -162,6 +162,8 @@ class OrganizationRow(Base):
     revision: Mapped[Count] = mapped_column(default=1)
     created_at: Mapped[UnixSeconds] = mapped_column("created")
     archived_at: Mapped[UnixSeconds | None] = mapped_column("archived")
+    # Why it may use nothing that costs money, as it reads it itself; empty: it may.
+    blocked_reason: Mapped[str] = mapped_column(String(200), default="")
     # When the other slices had been told of it.
     announced_at: Mapped[UnixSeconds | None] = mapped_column("announced", index=True)
 

@@ -115,7 +115,8 @@ class RowView(Identified, from_attributes=True):
 class OrganizationView(RowView):
     """A tenant, with what is its own: what is null comes from its plan, or else there is no limit to it.
 
-    Its prices go by its plan from `prices_from_ms` (unix milliseconds) on.
+    Its prices go by its plan from `prices_from_ms` (unix milliseconds) on. `blocked_reason` says why it may use nothing
+    that costs money; it is empty where it may.
     """
 
     id: OrganizationId
@@ -131,6 +132,7 @@ class OrganizationView(RowView):
     alert_percents: list[int] | None
     created_at: int
     archived_at: int | None
+    blocked_reason: str
 
 
 class ProjectView(RowView):

@@ -10,7 +10,7 @@ from openai.types.fine_tuning import FineTuningJob
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
-from support.finetune.fixtures import Platform
+from support.finetune.fixtures import BLOCKED_KEY, Platform
 from support.finetune.ports import MemoryReservations
 from support.finetune.rows import rows
 from support.finetune.stack import FinetuneStack, principal
@@ -47,6 +47,17 @@ async def test_the_same_creation_again_is_the_same_job_and_one_reservation(platf
     assert again == first
     assert list(platform.reservations.open) == [first.id]
     assert await _count(platform) == 1
+
+
+async def test_a_blocked_organization_creates_no_job_and_still_sees_those_it_has(platform: Platform) -> None:
+    file = await _file(platform)
+    there = await _create(platform.acme, file)
+    blocked = platform.acme.with_options(api_key=BLOCKED_KEY)
+    with pytest.raises(openai.RateLimitError, match="an invoice is overdue") as refused:
+        await _create(blocked, file, "another")
+    assert refused.value.code == "insufficient_quota"
+    assert await _count(platform) == 1
+    assert [job.id async for job in blocked.fine_tuning.jobs.list()] == [there.id]
 
 
 async def test_it_is_the_same_job_at_every_later_time(platform: Platform) -> None:

@@ -160,7 +160,7 @@ def test_credit(acme: dict[str, Any]) -> None:
     assert answer(*command)["amount"] == 2_500_000_000
     granted = [grant["reason"] for grant in answer("credit", "list", "acme-corp")]
     assert sorted(granted) == ["Opening credit", "welcome"]
-    assert "is no amount" in run("credit", "grant", "acme-corp", "much", "--reason", "x", expect=1).stderr
+    assert "is no amount" in run("credit", "grant", "acme-corp", "much", "--reason", "x", expect=4).stderr
 
 
 def test_an_installation_without_usage(acme: dict[str, Any]) -> None:
@@ -200,11 +200,22 @@ def test_corrections(acme: dict[str, Any]) -> None:
     assert "Nothing would change" in run(*apply, "--period", "2026-01", "--preview").output
     assert answer(*apply, "--period", "2026-01", "--card", "2026-01-01", "--preview")["charges"] == 0
     assert "Say why" in run(*apply, "--period", "2026-01", expect=1).stderr
-    assert "Nothing would change" in run(*apply, "--period", "2026-01", "--reason", "x", expect=1).stderr
-    assert "Say which charges" in run(*apply, "--model", "m", "--reason", "x", expect=1).stderr
+    assert "Nothing would change" in run(*apply, "--period", "2026-01", "--reason", "x", expect=4).stderr
+    assert "Say which charges" in run(*apply, "--model", "m", "--reason", "x", expect=4).stderr
     assert answer("corrections", "list", "--organization", "acme-corp") == []
     assert answer("credit-notes", "list") == []
     assert "No such credit note" in run("credit-notes", "pdf", "cn_none", expect=4).stderr
+
+
+def test_payments_and_dunning(acme: dict[str, Any]) -> None:
+    assert answer("payments", "list", "--organization", "acme-corp") == []
+    assert answer("dunning", "list") == []
+    paused = ("dunning", "pause", "acme-corp", "--until", "2099-01-01", "--reason", "they asked")
+    assert run(*paused).output == "acme-corp is dunned again from 2099-01-01 00:00:00 UTC on.\n"
+    stated = answer("dunning", "exempt", "acme-corp", "--reason", "a friend")
+    assert (stated["exempt"], stated["paused_until_ms"], stated["reason"]) == (True, 0, "a friend")
+    assert not answer("dunning", "resume", "acme-corp", "--reason", "a friend no more")["exempt"]
+    assert run("dunning", "exempt", "no-such-one", "--reason", "x", expect=4).stderr
 
 
 def test_taxes(acme: dict[str, Any]) -> None:

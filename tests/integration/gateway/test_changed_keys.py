@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 from aiohttp import ClientSession
 
@@ -41,6 +42,22 @@ async def test_a_changed_weight_goes_with_the_very_next_request(outdated: Gatewa
         await (await outdated.post(session, ASK)).read()
     await outdated.settled(1)
     assert [sent.claims.weight for sent in outdated.server.log] == [7]
+
+
+async def test_a_blocked_organization_uses_nothing_more(outdated: GatewayStack) -> None:
+    known = principal(revision=2)
+    outdated.keys.tenants[KEY] = msgspec.structs.replace(known, blocked="an invoice is overdue")
+    async with ClientSession() as session:
+        for _ in range(2):
+            refused = await outdated.post(session, ASK)
+            error = (await refused.json())["error"]
+            assert (refused.status, error["type"], error["code"]) == (429, "insufficient_quota", "insufficient_quota")
+            assert "an invoice is overdue" in error["message"]
+            assert refused.headers["x-should-retry"] == "false"
+        outdated.keys.tenants[KEY] = known
+        outdated.keys.cached.clear()
+        assert (await outdated.status(session, ASK)) == 200
+    await outdated.settled(1)
 
 
 async def test_a_revoked_key_pays_for_nothing_more(outdated: GatewayStack) -> None:

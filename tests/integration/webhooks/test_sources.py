@@ -14,7 +14,6 @@ from support.billing.stand import ACME, MARCH_MS, balance, rows, usage
 from support.finetune.stack import FinetuneStack
 from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.storage.database import Database, EventLog
-from tokenyard.tenancy.store import record
 from tokenyard.webhooks.events import write_event
 from tokenyard.webhooks.tables import WebhookEventRow
 from tokenyard_billing.invoice_tables import CreditNote
@@ -75,7 +74,7 @@ async def books(database: Database, redis: Redis) -> InvoiceBooks:
 
 
 def settlements(books: InvoiceBooks, events: EventLog = write_event) -> InvoiceSettlements:
-    return InvoiceSettlements(books.database, record, events, books.clock)
+    return books.settling(events)
 
 
 async def test_credit_that_is_granted_is_told_once(database: Database, redis: Redis) -> None:

@@ -13,16 +13,18 @@ from support.billing.stand import ACME, GLOBEX, KEY, PROJECT, TERMS, FixedJobs, 
 from support.fakes.authenticator import FixedAuthenticator
 from support.fakes.rate_cards import SHIPPED_CARDS
 from support.servers.asgi import running
-from tokenyard.core.clock import SystemClock
+from tokenyard.core.clock import Clock, SystemClock
 from tokenyard.core.errors import NotFound
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.principal import Principal
 from tokenyard.limits.budget_reader import RedisBudgetReader
 from tokenyard.storage.database import Database
+from tokenyard.tenancy.blocking import OrganizationBlocks
 from tokenyard.tenancy.store import record
 from tokenyard.web.errors import install_error_handlers
 from tokenyard.webhooks.events import write_event
 from tokenyard_billing.api import billing_routers
+from tokenyard_billing.payments.ports import PaymentProvider
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.wallets.store import Wallet
 
@@ -59,6 +61,10 @@ class Api:
         async with self.session.get(self.url + path, headers=_bearer(key)) as answer:
             return answer.status, answer.content_type, await answer.read()
 
+    async def delete(self, path: str, key: str = OPERATOR) -> tuple[int, dict[str, Any]]:
+        async with self.session.delete(self.url + path, headers=_bearer(key)) as answer:
+            return answer.status, await answer.json()
+
     async def post(self, path: str, body: object = None, key: str = OPERATOR) -> tuple[int, dict[str, Any]]:
         async with self.session.post(self.url + path, json=body, headers=_bearer(key)) as answer:
             return answer.status, await answer.json()
@@ -69,24 +75,34 @@ def _bearer(key: str) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def billing_api(database: Database, redis: Redis, prices: PriceList | None = None) -> AsyncIterator[Api]:
+async def billing_api(
+    database: Database,
+    redis: Redis,
+    prices: PriceList | None = None,
+    *,
+    provider: PaymentProvider | None = None,
+    clock: Clock | None = None,
+) -> AsyncIterator[Api]:
     app = FastAPI()
     install_error_handlers(app)
     tenants = {TENANT: Principal(ACME, PROJECT, KEY, 1), OTHER_TENANT: Principal(GLOBEX, PROJECT, KEY, 1)}
     app.state.authenticator = FixedAuthenticator(tenants, OPERATOR)
+    clock = clock or SystemClock()
     outbox = budget_outbox(database, redis)
     for router in billing_routers(
         database=database,
         redis=redis,
         prices=prices or PriceList(SHIPPED_CARDS),
         outbox=outbox,
-        wallet=Wallet(database, outbox, write_event, SystemClock()),
+        wallet=Wallet(database, outbox, write_event, clock),
         find_organization=find_organization,
         live_budgets=RedisBudgetReader(redis),
         jobs=FixedJobs(),
         audit=record,
         events=write_event,
-        clock=SystemClock(),
+        clock=clock,
+        blocking=OrganizationBlocks(),
+        provider=provider,
         issuer=TERMS.issuer,
     ):
         app.include_router(router)

@@ -24,13 +24,15 @@ from support.fakes.rate_cards import SHIPPED_CARDS, rate_card
 from tokenyard.core.ids import ApiKeyId, OrganizationId, new_request_id
 from tokenyard.core.money import NanoDollars
 from tokenyard.core.usage import TokenUsage
-from tokenyard.storage.database import Database
+from tokenyard.storage.database import Database, EventLog
+from tokenyard.tenancy.blocking import OrganizationBlocks
 from tokenyard.tenancy.store import record
 from tokenyard.webhooks.events import write_event
 from tokenyard_billing.corrections.operator_store import CorrectionOperatorStore
 from tokenyard_billing.corrections.selection import Scope
 from tokenyard_billing.invoice_tables import Correction, Invoice, StaleInvoice
 from tokenyard_billing.invoicing.closing import ClosingTerms
+from tokenyard_billing.invoicing.settling import InvoiceSettlements
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.tables import BucketLease
 from tokenyard_billing.wallets.store import Wallet
@@ -45,15 +47,27 @@ OPERATOR = ApiKeyId("key_operator")
 class InvoiceBooks:
     """`worker` consumes and drafts; the clock decides when a grant counts."""
 
-    def __init__(self, database: Database, redis: Redis, terms: ClosingTerms = TERMS) -> None:
+    def __init__(self, database: Database, redis: Redis, terms: ClosingTerms = TERMS, **more: Any) -> None:
+        """`more` is what `stand.worker` takes."""
         self.database = database
         self.redis = redis
         self.clock = FrozenClock(MARCH_MS / 1000)
         prices = PriceList((*SHIPPED_CARDS, CHEAP, DEAR))
-        self.worker = worker(database, redis, clock=self.clock, prices=prices, terms=terms)
+        self.worker = worker(database, redis, clock=self.clock, prices=prices, terms=terms, **more)
         self.corrections = CorrectionOperatorStore(database, prices, record, self.clock)
         self.outbox = budget_outbox(database, redis, self.clock)
         self.wallet = Wallet(database, self.outbox, write_event, self.clock)
+
+    def settling(self, events: EventLog = write_event) -> InvoiceSettlements:
+        """Return what ends invoices; `events` is told of it."""
+        return InvoiceSettlements(
+            database=self.database,
+            audit=record,
+            events=events,
+            clock=self.clock,
+            blocking=OrganizationBlocks(),
+            outbox=self.outbox,
+        )
 
     async def grant(self, amount: int, organization: OrganizationId = ACME, *, key: str | None = None) -> None:
         await self.wallet.grant(

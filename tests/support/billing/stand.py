@@ -20,6 +20,7 @@ from tokenyard.limits.budget_figures import NO_LEDGER
 from tokenyard.limits.budget_reader import RedisBudgetReader
 from tokenyard.limits.live_budgets import RedisBudgets
 from tokenyard.limits.reservation_holds import ReservationHolds
+from tokenyard.limits.revisions import RedisRevisions
 from tokenyard.metering.events import (
     HOUR_MS,
     AdapterHosted,
@@ -35,14 +36,19 @@ from tokenyard.metering.events import (
 from tokenyard.metering.stream import emit
 from tokenyard.storage.database import Database
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
+from tokenyard.tenancy.blocking import OrganizationBlocks
+from tokenyard.tenancy.changes import TOPIC as TENANCY
+from tokenyard.tenancy.changes import TenancyCarrier
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
 from tokenyard.tenancy.store import record
 from tokenyard.webhooks.events import write_event
 from tokenyard_billing.bucket_leases import BucketLeases
 from tokenyard_billing.charging.intake import Intake
 from tokenyard_billing.charging.metrics import LedgerMetrics
+from tokenyard_billing.dunning.schedule import DunningSchedule
 from tokenyard_billing.invoicing.closing import ClosingTerms
 from tokenyard_billing.loops import BillingWorker
+from tokenyard_billing.payments.ports import PaymentProvider
 from tokenyard_billing.periods import DAY_MS
 from tokenyard_billing.pricing.price_book import TOPIC as PUBLISHED
 from tokenyard_billing.pricing.price_book import price_carrier
@@ -104,10 +110,14 @@ def reconciler(
 
 
 def budget_outbox(database: Database, redis: Redis, clock: Clock | None = None) -> TransactionalOutbox:
-    """The outbox that brings changes of budgets and prices to Redis, as `bootstrap` makes it."""
+    """The outbox that brings changes of budgets, prices and organizations to Redis, as `bootstrap` makes it."""
     budgets = SqlBudgets(database)
     carrier = BudgetCarrier(budgets, RedisBudgets(redis), ReservationHolds(redis, budgets.load))
-    handlers = {TOPIC: carrier.carry, PUBLISHED: price_carrier(redis)}
+    handlers = {
+        TOPIC: carrier.carry,
+        PUBLISHED: price_carrier(redis),
+        TENANCY: TenancyCarrier(redis, RedisRevisions(redis)).carry,
+    }
     return TransactionalOutbox(database, redis, clock or SystemClock(), handlers)
 
 
@@ -131,6 +141,8 @@ def worker(
     renewal_ms: int = 50,
     lease_ms: int = 1_000,
     terms: ClosingTerms = TERMS,
+    dunning: DunningSchedule | None = None,
+    provider: PaymentProvider | None = None,
 ) -> BillingWorker:
     return BillingWorker(
         name=name,
@@ -148,6 +160,9 @@ def worker(
         terms=terms,
         audit=record,
         events=write_event,
+        blocking=OrganizationBlocks(),
+        dunning=dunning or DunningSchedule(()),
+        provider=provider,
     )
 
 

@@ -10,9 +10,7 @@ from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.money import rate_from_percent
 from tokenyard.storage.database import Database
 from tokenyard.tenancy.store import record
-from tokenyard.webhooks.events import write_event
 from tokenyard_billing.invoice_tables import InvoiceLine
-from tokenyard_billing.invoicing.settling import InvoiceSettlements
 from tokenyard_billing.periods import DAY_MS
 from tokenyard_billing.taxes.amounts import LineTax
 from tokenyard_billing.taxes.operator_store import TaxRateOperatorStore
@@ -32,7 +30,7 @@ class TaxBooks(InvoiceBooks):
         super().__init__(database, redis, CENTS)
         self.rates = TaxRateOperatorStore(database, record, self.clock)
         self.profiles = TaxProfiles(database, record, self.clock)
-        self.settlements = InvoiceSettlements(database, record, write_event, self.clock)
+        self.settlements = self.settling()
 
     async def publish(
         self,

@@ -36,6 +36,7 @@ from tokenyard.webhooks.events import write_event
 
 BOUND_KEY = "ty-acme-other-model"
 """May use one model only, which no test trains."""
+BLOCKED_KEY = "ty-acme-blocked"
 CHEAP_KEY = "ty-acme-cheap"
 """Pays four fifths of the list price, as its organization's plan says."""
 MAX_UPLOAD_BYTES = 4 * 1024 * 1024
@@ -70,6 +71,7 @@ async def platform(database: Database, tmp_path: Path) -> AsyncIterator[Platform
     bound = msgspec.structs.replace(principal("acme"), models=(AllowedModels("key", "key_acme", ("other-model",)),))
     tenants = {"ty-acme": principal("acme"), "ty-rival": principal("rival"), BOUND_KEY: bound}
     tenants[CHEAP_KEY] = msgspec.structs.replace(principal("acme"), prices=(PriceStep(0, Multiplier(8_000)),))
+    tenants[BLOCKED_KEY] = msgspec.structs.replace(principal("acme"), blocked="an invoice is overdue")
     app.state.authenticator = FixedAuthenticator(tenants)
     for router in file_and_job_routers(
         database=database,

@@ -23,6 +23,7 @@ from tokenyard.limits.revisions import RedisRevisions
 from tokenyard.limits.sweeper import Sweeper
 from tokenyard.metering.stream import USAGE_TOPIC, report_outbox, usage_carrier
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
+from tokenyard.tenancy.blocking import OrganizationBlocks
 from tokenyard.tenancy.changes import TOPIC as TENANCY
 from tokenyard.tenancy.changes import TenancyCarrier
 from tokenyard.tenancy.operator_store import TenancyOperatorStore
@@ -30,6 +31,7 @@ from tokenyard.tenancy.store import TenancyStore, record
 from tokenyard.webhooks.events import write_event
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.corrections.operator_store import CorrectionOperatorStore
+from tokenyard_billing.dunning.schedule import DunningSchedule
 from tokenyard_billing.invoicing.closing import ClosingTerms
 from tokenyard_billing.invoicing.settling import InvoiceSettlements
 from tokenyard_billing.loops import BillingWorker
@@ -270,11 +272,21 @@ class WorkerProcess(MoneyProcess):
             terms=ClosingTerms(-32 * DAY_MS, 30 * DAY_MS, "tokenyard", "INV", "CN", payable=NanoDollars(1_000)),
             audit=record,
             events=write_event,
+            blocking=OrganizationBlocks(),
+            dunning=DunningSchedule(()),
+            provider=None,
         )
         self.corrections = CorrectionOperatorStore(self.database, PRICES, record, around.clock)
         self.tax_rates = TaxRateOperatorStore(self.database, record, around.clock)
         self.tax_profiles = TaxProfiles(self.database, record, around.clock)
-        self.settlements = InvoiceSettlements(self.database, record, write_event, around.clock)
+        self.settlements = InvoiceSettlements(
+            database=self.database,
+            audit=record,
+            events=write_event,
+            clock=around.clock,
+            blocking=OrganizationBlocks(),
+            outbox=self.outbox,
+        )
         self.sweeper = Sweeper(self.redis, renewal_ms=0, before=self.outbox.step)
         self.reservations = _reservations(self, self.outbox, around)
 

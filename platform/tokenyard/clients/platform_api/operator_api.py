@@ -6,6 +6,7 @@ from urllib.parse import quote
 from tokenyard.clients.platform_api.connection import ApiCaller, Body
 from tokenyard.clients.platform_api.correction_shapes import CorrectionInfo, CreditNoteInfo, PreviewInfo
 from tokenyard.clients.platform_api.party_shapes import PartyInfo
+from tokenyard.clients.platform_api.payment_shapes import DunningExceptionInfo, DunningInfo, PaymentInfo
 from tokenyard.clients.platform_api.proof_shapes import AlarmInfo, ReconciliationInfo, RequestInfo
 from tokenyard.clients.platform_api.shapes import (
     ApiObject,
@@ -325,6 +326,19 @@ class OperatorApi(ApiCaller):
     async def resend_webhook_event(self, organization: str, event: str, endpoint: str) -> WebhookEventInfo:
         path = _of(organization, "webhook_events", event, "resend")
         return await self.call(WebhookEventInfo, "POST", path, body={"webhook_endpoint_id": endpoint})
+
+    async def payments(self, *, organization: str | None = None, state: str | None = None) -> list[PaymentInfo]:
+        return await self.listing(PaymentInfo, "/admin/payments", organization=organization, state=state)
+
+    async def dunned(self, organization: str | None = None) -> list[DunningInfo]:
+        return await self.listing(DunningInfo, "/admin/dunning", organization=organization)
+
+    async def except_from_dunning(
+        self, organization: str, *, exempt: bool, paused_until_ms: int, reason: str
+    ) -> DunningExceptionInfo:
+        """State it whole, in place of what was stated before; 0 is no pause."""
+        body = {"exempt": exempt, "paused_until_ms": paused_until_ms, "reason": reason}
+        return await self.call(DunningExceptionInfo, "PUT", _of(organization, "dunning"), body=body)
 
     async def trial_balance(self) -> TrialBalanceInfo:
         return await self.call(TrialBalanceInfo, "GET", "/admin/books")

@@ -101,6 +101,7 @@ class OrganizationInfo(ApiObject):
     limits: LimitsInfo
     created_at: int
     archived_at: int | None = None
+    blocked_reason: str = ""
 
 
 class ProjectInfo(ApiObject):

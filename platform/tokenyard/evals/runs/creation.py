@@ -37,7 +37,9 @@ class EvalRunCreation:
             InvalidRequest: what is wrong with the body, by the field.
             NotFound: no such eval, or no such model.
             PermissionDenied: the key may not use a model.
+            QuotaExceeded: the organization is blocked.
         """
+        caller.check_not_blocked()
         found = await self._evals.get(caller.organization, caller.project, eval_id)
         source = await asyncio.to_thread(data_source_of, body.data_source)
         content = RunContent(

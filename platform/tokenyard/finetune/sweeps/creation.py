@@ -25,6 +25,7 @@ class SweepCreation:
 
         Raises what `JobCreation.create` does, for all trials together: none is left behind.
         """
+        principal.check_not_blocked()
         request.check()
 
         async def plan() -> list[Job]:

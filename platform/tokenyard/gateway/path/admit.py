@@ -27,7 +27,9 @@ class AdmissionStage:
         """Take the hold; where the quick bound of the prompt is refused, count exactly and try once more.
 
         Nothing is counted for who is over a limit anyway. What is returned has the caller's price.
+        A blocked organization raises `QuotaExceeded`.
         """
+        principal.check_not_blocked()
         request = _priced(request, principal, self._clock.now_ms())
         try:
             return request, await self._ask(request, principal, request_id)

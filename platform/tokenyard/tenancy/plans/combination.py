@@ -84,6 +84,7 @@ def credential_of(
         local_share=None if plan is None else plan.local_share,
         tiers={tier: terms.weight for tier, terms in tier_terms(plan).items()},
         prices=tuple(prices),
+        blocked=organization.blocked_reason,
     )
     return Credential(principal, key.expires_at, addresses, None if plan is None else plan.id)
 

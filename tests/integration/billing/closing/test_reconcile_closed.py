@@ -8,9 +8,6 @@ from support.billing.invoice_books import InvoiceBooks
 from support.billing.stand import ACME, GLOBEX, MARCH_MS, MODEL, PRICE
 from tokenyard.core.ids import ApiKeyId
 from tokenyard.storage.database import Database
-from tokenyard.tenancy.store import record
-from tokenyard.webhooks.events import write_event
-from tokenyard_billing.invoicing.settling import InvoiceSettlements
 from tokenyard_billing.periods import DAY_MS
 
 APRIL_MS = MARCH_MS + 31 * DAY_MS
@@ -28,7 +25,7 @@ async def books(database: Database, redis: Redis) -> InvoiceBooks:
         await books.use(1_000, organization)
     books.clock.advance((APRIL_MS - MARCH_MS) / 1000)
     await books.close()
-    settlements = InvoiceSettlements(database, record, write_event, books.clock)
+    settlements = books.settling()
     await settlements.pay(PAID, reference="bank 17", idempotency_key="once", actor=OPERATOR)
     await books.use(400)
     await books.use(200, at_ms=APRIL_MS)
@@ -105,6 +102,7 @@ MARK = "INSERT INTO billing_stale_invoices VALUES ('org_acme', '2020-01', 0, 1, 
                 ("settlement_not_invoice", f"{PAID}/void"),
                 ("settlement_not_journal", "TRANSACTION/adjustments"),
                 ("settlement_not_journal", "TRANSACTION/cash"),
+                ("cash_not_payments", "org_globex"),
             },
         ),
         (

@@ -11,9 +11,7 @@ from support.billing.stand import ACME, MARCH_MS, balance, journal_sum, rows
 from tokenyard.core.errors import Conflict, NotFound
 from tokenyard.core.ids import ApiKeyId
 from tokenyard.storage.database import Database
-from tokenyard.tenancy.store import record
 from tokenyard.tenancy.tables import AuditRow
-from tokenyard.webhooks.events import write_event
 from tokenyard_billing.invoice_tables import Settlement
 from tokenyard_billing.invoicing.settling import InvoiceSettlements
 from tokenyard_billing.periods import DAY_MS
@@ -36,7 +34,7 @@ async def books(database: Database, redis: Redis) -> InvoiceBooks:
 
 @pytest.fixture
 def settlements(books: InvoiceBooks) -> InvoiceSettlements:
-    return InvoiceSettlements(books.database, record, write_event, books.clock)
+    return books.settling()
 
 
 def pay(settlements: InvoiceSettlements, key: str = "once") -> Awaitable[None]:

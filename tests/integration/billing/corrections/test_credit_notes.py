@@ -12,9 +12,7 @@ from support.billing.invoice_books import OPERATOR, InvoiceBooks
 from support.billing.stand import ACME, MARCH_MS, MODEL, PRICE, balance, rows, usage
 from tokenyard.core.errors import Conflict
 from tokenyard.storage.database import Database
-from tokenyard.tenancy.store import record
 from tokenyard.tenancy.tables import AuditRow
-from tokenyard.webhooks.events import write_event
 from tokenyard_billing.invoice_tables import CreditNote, CreditNoteLine, Invoice, InvoiceLine, Settlement
 from tokenyard_billing.invoicing.settling import InvoiceSettlements
 from tokenyard_billing.ledger import journal
@@ -40,7 +38,7 @@ async def books(database: Database, redis: Redis) -> InvoiceBooks:
 
 @pytest.fixture
 def settlements(books: InvoiceBooks) -> InvoiceSettlements:
-    return InvoiceSettlements(books.database, record, write_event, books.clock)
+    return books.settling()
 
 
 async def notes(books: InvoiceBooks) -> list[tuple[str, str, int, int, str, int]]:

@@ -1,0 +1,1 @@
+"""Payments through a provider: of invoices, and of credit."""
