@@ -9,7 +9,8 @@ from tokenyard_billing.pricing.fee_prices import FeeKind, FeePrice
 class PlanFee(msgspec.Struct, frozen=True):
     """The `number`-th of its kind in a period, dated in the last millisecond that it is for.
 
-    It is of no project and no key.
+    Where that is later than the UTC month of the period's name, it is dated in the last millisecond of that month. It
+    is of no project and no key.
     """
 
     organization: OrganizationId

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import FeeStep, NanoDollars
 from tokenyard_billing.charging.fee import PlanFee, fee_key
-from tokenyard_billing.periods import BillingCalendar
+from tokenyard_billing.periods import TIME_ZONE, BillingCalendar, period_end_ms
 from tokenyard_billing.plan_fees.proration import PlanPart, plan_parts
 from tokenyard_billing.pricing.fee_prices import MINIMUM, PLAN_FEE, FeeKind, FeePrice
 from tokenyard_billing.tables import Charge
@@ -53,7 +53,9 @@ class _Billed(msgspec.Struct, frozen=True):
         last_ms = parts[-1].until_ms - 1
         first, last = self._day(parts[0].from_ms), self._day(last_ms)
         stated = FeePrice(plan=parts[-1].plan, kind=kind, first=first, last=last, amount=amount)
-        return PlanFee(self.organization, self.period, number, stated, last_ms)
+        # A period may end in the next month of limits, which begins with nothing spent of them.
+        dated_ms = min(last_ms, period_end_ms(self.period, TIME_ZONE) - 1)
+        return PlanFee(self.organization, self.period, number, stated, dated_ms)
 
     def _day(self, at_ms: int) -> str:
         return f"{datetime.fromtimestamp(at_ms / 1000, UTC).astimezone(ZoneInfo(self.time_zone)):%Y-%m-%d}"

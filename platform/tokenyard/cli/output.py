@@ -53,13 +53,14 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[Cell]], *, empty: str
 
 
 def cell_text(value: object) -> str:
+    """Write a value on one line; a terminal's control characters, which a tenant may have written, become spaces."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
-    return str(value)
+    return "".join(one if one.isprintable() else " " for one in str(value))
 
 
 def dollars(amount: int | None) -> str:

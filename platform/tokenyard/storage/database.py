@@ -12,7 +12,7 @@ from sqlalchemy import event, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, registry
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.storage.outage import DatabaseDown, raise_outage
@@ -77,11 +77,14 @@ class Database:
     answer within the limits.
     """
 
-    def __init__(self, url: str, limits: TimeLimits = REQUEST_LIMITS) -> None:
-        """Take a SQLAlchemy async URL: `sqlite+aiosqlite:///<file>` or `postgresql+asyncpg://...`."""
+    def __init__(self, url: str, limits: TimeLimits = REQUEST_LIMITS, *, pooled: bool = True) -> None:
+        """Take a SQLAlchemy async URL: `sqlite+aiosqlite:///<file>` or `postgresql+asyncpg://...`.
+
+        Where connections are not `pooled`, PostgreSQL's end with their transactions.
+        """
         self._url = url
         self._limits = limits
-        self._engine = _create_engine(url, limits)
+        self._engine = _create_engine(url, limits, pooled=pooled)
         self._patient: dict[float, Database] = {}
 
     @property
@@ -109,12 +112,8 @@ class Database:
         """
         if statement_timeout_s is not None and not self.is_sqlite:
             # The driver's own limit belongs to a connection, so the report has one that no request gets later.
-            patient = self._with_limit(statement_timeout_s)
-            try:
-                async with patient.reading() as session:
-                    yield session
-            finally:
-                await patient.close()
+            async with self._with_limit(statement_timeout_s).reading() as session:
+                yield session
             return
         async with self._connect("BEGIN") as connection, AsyncSession(bind=connection) as session:
             yield session
@@ -122,7 +121,8 @@ class Database:
     def _with_limit(self, statement_s: float) -> "Database":
         """Return the same database with another limit: always the same object, which has compiled its statements."""
         if statement_s not in self._patient:
-            self._patient[statement_s] = Database(self._url, dataclasses.replace(self._limits, statement_s=statement_s))
+            limits = dataclasses.replace(self._limits, statement_s=statement_s)
+            self._patient[statement_s] = Database(self._url, limits, pooled=False)
         return self._patient[statement_s]
 
     @asynccontextmanager
@@ -155,7 +155,7 @@ class _RollingBack(SqliteConnection):
             super().close()
 
 
-def _create_engine(url: str, limits: TimeLimits) -> AsyncEngine:
+def _create_engine(url: str, limits: TimeLimits, *, pooled: bool) -> AsyncEngine:
     # Errors are logged, and what tenants sent must not be: so they tell the statement without its parameters.
     if url.startswith("sqlite"):
         connect = {"timeout": limits.lock_s, "factory": _RollingBack}
@@ -163,14 +163,10 @@ def _create_engine(url: str, limits: TimeLimits) -> AsyncEngine:
         event.listen(engine.sync_engine, "connect", _set_up_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
     else:
-        engine = create_async_engine(
-            url,
-            connect_args=limits.postgres_arguments(),
-            pool_size=POOL_SIZE,
-            pool_timeout=limits.connect_s,
-            pool_pre_ping=True,
-            hide_parameters=True,
-        )
+        pool: dict[str, Any] = {"poolclass": NullPool}
+        if pooled:
+            pool = {"pool_size": POOL_SIZE, "pool_timeout": limits.connect_s, "pool_pre_ping": True}
+        engine = create_async_engine(url, connect_args=limits.postgres_arguments(), hide_parameters=True, **pool)
     event.listen(engine.sync_engine, "handle_error", raise_outage)
     return engine
 

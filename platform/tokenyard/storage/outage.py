@@ -8,8 +8,9 @@ from sqlalchemy.engine import ExceptionContext
 from tokenyard.core.errors import Unavailable
 
 RETRY_AFTER_S = 2.0
-# Connection lost; too many connections, disk full; ended by a time limit or an operator; waited too long for a lock.
-_POSTGRES_STATES = ("08", "53", "57", "55P03")
+# Connection lost; too many connections, disk full; ended by a time limit or an operator; waited too long for a lock, or
+# for one whose holder waited for it.
+_POSTGRES_STATES = ("08", "53", "57", "55P03", "40P01")
 _SQLITE_CODES = {
     *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_CANTOPEN),
     *(sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM),

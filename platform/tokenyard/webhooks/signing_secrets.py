@@ -1,5 +1,7 @@
 """The secrets of an endpoint as SQL keeps them: encrypted, each bound to its endpoint."""
 
+import contextlib
+
 from cryptography.exceptions import InvalidTag
 
 from tokenyard.storage.encryption import Cipher
@@ -21,11 +23,12 @@ def give_secret(row: WebhookEndpointRow, cipher: Cipher, *, former_until_ms: int
 
 
 def secrets_of(row: WebhookEndpointRow, cipher: Cipher, now_ms: int) -> list[str]:
-    """Return the secrets that sign now; none where they were encrypted with a key that is not known any more."""
+    """Return the secrets that sign now, but none that was encrypted with a key that is not known any more."""
     encrypted = [row.secret]
     if row.former_secret is not None and row.former_until_ms is not None and now_ms < row.former_until_ms:
         encrypted.append(row.former_secret)
-    try:
-        return [cipher.decrypt(row.id, one).decode() for one in encrypted]
-    except InvalidTag:
-        return []
+    found: list[str] = []
+    for one in encrypted:
+        with contextlib.suppress(InvalidTag):
+            found.append(cipher.decrypt(row.id, one).decode())
+    return found

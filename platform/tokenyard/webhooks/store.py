@@ -108,6 +108,8 @@ class WebhookEndpointStore:
                     setattr(row, name, list(value) if name == "event_types" else value)
             if before != _told(row):
                 row.updated_at_ms = now_ms
+                if before["url"] != row.url:
+                    row.failing_since_ms = None  # what the former one did says nothing of it
                 self._note(session, row, actor, "updated", after=_told(row), before=before)
             if change.enabled and not row.enabled:
                 row.enabled, row.disabled_reason, row.failing_since_ms, row.updated_at_ms = True, None, None, now_ms

@@ -32,14 +32,15 @@ class WebhookTargets:
         """Raise `InvalidRequest` for what is no URL to send to; whither a name leads is seen only when it is used."""
         try:
             parsed = URL(url)
+            host = parsed.host  # a name in Punycode is read only here
         except ValueError:
             raise _refused("This is not a URL.") from None
-        if parsed.scheme not in self._schemes or not parsed.host:
+        if parsed.scheme not in self._schemes or not host:
             raise _refused(f"A webhook's URL begins with {' or '.join(f'{one}://' for one in self._schemes)}.")
         if parsed.user is not None or parsed.password is not None or parsed.fragment:
             raise _refused("A webhook's URL has no user, password or fragment.")
         try:
-            literal = str(ip_address(parsed.host))
+            literal = str(ip_address(host))
         except ValueError:
             return
         if not self.allows(literal):

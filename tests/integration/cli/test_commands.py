@@ -160,7 +160,7 @@ def test_credit(acme: dict[str, Any]) -> None:
     assert answer(*command)["amount"] == 2_500_000_000
     granted = [grant["reason"] for grant in answer("credit", "list", "acme-corp")]
     assert sorted(granted) == ["Opening credit", "welcome"]
-    assert "is no amount" in run("credit", "grant", "acme-corp", "much", "--reason", "x", expect=4).stderr
+    assert "is no amount" in run("credit", "grant", "acme-corp", "much", "--reason", "x", expect=1).stderr
 
 
 def test_an_installation_without_usage(acme: dict[str, Any]) -> None:
@@ -200,8 +200,8 @@ def test_corrections(acme: dict[str, Any]) -> None:
     assert "Nothing would change" in run(*apply, "--period", "2026-01", "--preview").output
     assert answer(*apply, "--period", "2026-01", "--card", "2026-01-01", "--preview")["charges"] == 0
     assert "Say why" in run(*apply, "--period", "2026-01", expect=1).stderr
-    assert "Nothing would change" in run(*apply, "--period", "2026-01", "--reason", "x", expect=4).stderr
-    assert "Say which charges" in run(*apply, "--model", "m", "--reason", "x", expect=4).stderr
+    assert "Nothing would change" in run(*apply, "--period", "2026-01", "--reason", "x", expect=1).stderr
+    assert "Say which charges" in run(*apply, "--model", "m", "--reason", "x", expect=1).stderr
     assert answer("corrections", "list", "--organization", "acme-corp") == []
     assert answer("credit-notes", "list") == []
     assert "No such credit note" in run("credit-notes", "pdf", "cn_none", expect=4).stderr
@@ -292,7 +292,8 @@ def test_webhooks(settings: Settings, acme: dict[str, Any]) -> None:
     assert "is enabled" in run("webhooks", "enable", "acme-corp", made).output
     resent = answer("webhooks", "resend", "acme-corp", event["id"], made)
     assert [one["state"] for one in resent["deliveries"]] == ["waiting"]
-    assert run("webhooks", "replay", "acme-corp", made, "--since", "2026-01-01").output.startswith("0 events")
+    others = len(answer("webhooks", "events", "acme-corp")) - 1
+    assert run("webhooks", "replay", "acme-corp", made, "--since", "2026-01-01").output.startswith(f"{others} events")
     assert f"{made} waiting" in run("webhooks", "events", "acme-corp", "--state", "waiting").output
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from tokenyard.storage.database import Database
@@ -78,9 +78,46 @@ async def test_a_report_says_how_long_it_may_take(opened: Opener) -> None:
             await session.execute(text("SELECT pg_sleep(60)"))
 
 
+@postgres
+async def test_reports_that_overlap_leave_no_connection_open(database: Database) -> None:
+    async def report(begun: asyncio.Event, end: asyncio.Event) -> None:
+        async with database.reading(statement_timeout_s=29) as session:
+            await session.execute(text("SELECT 1"))
+            begun.set()
+            await end.wait()
+
+    for _ in range(3):
+        events = [(asyncio.Event(), asyncio.Event()) for _ in range(2)]
+        async with asyncio.TaskGroup() as group:
+            for begun, end in events:
+                group.create_task(report(begun, end))
+                await begun.wait()
+            for _, end in events:
+                end.set()
+                await asyncio.sleep(0.1)
+    async with database.reading() as session:
+        count = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+        assert await session.scalar(count) == 1
+
+
 async def test_every_database_takes_a_report_s_limit(database: Database) -> None:
     async with database.reading(statement_timeout_s=30) as session:
         assert await session.scalar(text("SELECT 1")) == 1
+
+
+@postgres
+@pytest.mark.usefixtures("organization")
+async def test_of_two_that_wait_for_each_other_one_is_told_to_try_again(database: Database) -> None:
+    lock, both = text("SELECT pg_advisory_xact_lock(1)"), asyncio.Barrier(2)
+
+    async def writes(first: TextClause, second: TextClause) -> None:
+        async with database.transaction() as session:
+            await session.execute(first)
+            await both.wait()
+            await session.execute(second)
+
+    ended = await asyncio.gather(writes(lock, TAKE), writes(TAKE, lock), return_exceptions=True)
+    assert sorted(map(type, ended), key=str) == [type(None), DatabaseDown]
 
 
 @postgres

@@ -197,6 +197,17 @@ async def test_success_ends_the_time_of_failing(stand: WebhooksStand) -> None:
     assert (await stand.acme.webhooks.retrieve(made.id)).to_dict()["enabled"] is True
 
 
+async def test_a_new_url_is_given_its_own_days(stand: WebhooksStand) -> None:
+    made = await stand.endpoint()
+    stand.receiver.behaviours["/hook"] = answers(500)
+    await stand.tell()
+    await stand.round()
+    await stand.acme.webhooks.update(made.id, url=f"{stand.receiver.url}/new")
+    stand.receiver.behaviours["/new"] = answers(500)
+    await stand.after(5 * DAY_S)
+    assert (await stand.acme.webhooks.retrieve(made.id)).to_dict()["enabled"] is True
+
+
 @pytest.mark.parametrize("keep", [True, False])
 async def test_the_former_secret_signs_for_a_day_where_that_is_wanted(stand: WebhooksStand, keep: bool) -> None:
     made = await stand.endpoint()

@@ -3,14 +3,17 @@
 import asyncio
 import contextlib
 
+import pytest
+from sqlalchemy import insert, select, text, update
+
 from support.gateway_stack import until
 from support.webhooks.receiver import answers, hangs
 from support.webhooks.stand import GLOBEX, WebhooksStand
 from tokenyard.webhooks.delivery.choice import OF_ENDPOINT, OF_ORGANIZATION
-from tokenyard.webhooks.delivery.operator_store import LEASE_MS
+from tokenyard.webhooks.delivery.operator_store import CANDIDATES, LEASE_MS
 from tokenyard.webhooks.delivery.sending import AT_ONCE, EndpointAnswer
 from tokenyard.webhooks.events import write_event
-from tokenyard.webhooks.tables import WebhookEndpointRow
+from tokenyard.webhooks.tables import WebhookDeliveryRow, WebhookEndpointRow
 
 
 async def test_what_a_lost_worker_had_sent_is_sent_again_with_the_same_id(stand: WebhooksStand) -> None:
@@ -39,6 +42,17 @@ async def test_who_lost_its_lease_notes_nothing(stand: WebhooksStand) -> None:
     assert [one.attempts for one in await stand.deliveries()] == [1]
 
 
+async def test_the_answer_of_a_former_url_says_nothing_of_the_new_one(stand: WebhooksStand) -> None:
+    made = await stand.endpoint("/old")
+    await stand.tell()
+    [under_way] = await stand.store.claim(free=1, free_for_failing=1)
+    await stand.acme.webhooks.update(made.id, url=f"{stand.receiver.url}/new")
+    assert await stand.store.note(under_way, EndpointAnswer(1, 410), at_ms=0) == "waiting"
+    assert (await stand.acme.webhooks.retrieve(made.id)).to_dict()["enabled"] is True
+    await stand.after(5)
+    assert [one.path for one in stand.receiver.received] == ["/new"]
+
+
 async def test_two_workers_send_nothing_twice(stand: WebhooksStand) -> None:
     await stand.endpoint()
     events = [await stand.tell() for _ in range(20)]
@@ -51,6 +65,47 @@ async def test_two_workers_send_nothing_twice(stand: WebhooksStand) -> None:
             claimed.append(delivery.message.id)
             await stand.store.note(delivery, EndpointAnswer(1, 200), at_ms=0)
     assert sorted(claimed) == sorted(events)
+
+
+@pytest.mark.parametrize("database", ["postgres"], indirect=True)  # SQLite has one writer at a time
+async def test_a_tenant_s_long_change_holds_up_no_other(stand: WebhooksStand) -> None:
+    """Whoever deletes an endpoint with many deliveries holds their rows for as long as that takes."""
+    theirs = await stand.endpoint("/theirs", client=stand.globex)
+    await stand.tell(organization=GLOBEX)
+    await stand.endpoint()
+    event = await stand.tell()
+    async with stand.database.transaction() as session:
+        changed = update(WebhookDeliveryRow).where(WebhookDeliveryRow.endpoint == theirs.id)
+        await session.execute(changed.values(state="failed", due_at_ms=None))
+        async with asyncio.timeout(1):
+            found = await stand.store.claim(free=AT_ONCE, free_for_failing=AT_ONCE)
+    assert [one.message.id for one in found] == [event]
+    assert await stand.store.claim(free=AT_ONCE, free_for_failing=AT_ONCE) == []
+
+
+async def test_ever_so_many_that_fail_hold_up_no_other(stand: WebhooksStand) -> None:
+    """More organizations' than are looked at in one go, and no room for one that fails."""
+    await stand.endpoint("/fails", client=stand.globex)
+    await stand.tell(organization=GLOBEX)
+    async with stand.database.transaction() as session:
+        [endpoint] = (await session.scalars(select(WebhookEndpointRow))).all()
+        [delivery] = (await session.scalars(select(WebhookDeliveryRow))).all()
+        endpoint.failing_since_ms = stand.clock.now_ms()
+        for number in range(CANDIDATES):
+            owner, another = f"org_{number}", f"we_{number}"
+            await session.execute(insert(WebhookEndpointRow).values(_columns(endpoint, id=another, organization=owner)))
+            told = {"id": delivery.id + 1 + number, "organization": owner, "endpoint": another}
+            await session.execute(insert(WebhookDeliveryRow).values(_columns(delivery, **told)))
+        if not stand.database.is_sqlite:
+            await session.execute(text("SELECT setval('webhooks_deliveries_id_seq', 10000)"))
+    await stand.endpoint()
+    event = await stand.tell()
+    found = await stand.store.claim(free=AT_ONCE, free_for_failing=0)
+    assert [one.message.id for one in found] == [event]
+
+
+def _columns(row: WebhookEndpointRow | WebhookDeliveryRow, **others: object) -> dict[str, object]:
+    return {column.key: getattr(row, column.key) for column in row.__table__.columns} | others
 
 
 async def test_a_hanging_endpoint_holds_up_no_other(stand: WebhooksStand) -> None:

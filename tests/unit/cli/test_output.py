@@ -15,6 +15,13 @@ def test_a_table_is_aligned_numbers_to_the_right() -> None:
     )  # fmt: skip
 
 
+def test_what_others_wrote_steers_no_terminal() -> None:
+    """Such as the answer of a tenant's server: it neither erases a line nor adds one."""
+    written = "ok\x1b[2K\r\n\x9b1A\u202efine"
+    assert table(("ANSWER",), [(written,)]).splitlines() == ["ANSWER", "ok [2K   1A fine"]
+    assert details({"answer": written}) == "answer: ok [2K   1A fine"
+
+
 def test_an_empty_table_says_so() -> None:
     assert table(("A",), [], empty="No jobs.") == "No jobs."
 

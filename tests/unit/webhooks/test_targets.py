@@ -45,3 +45,9 @@ def test_without_tls_goes_nothing_unless_it_is_allowed(url: str) -> None:
 )
 def test_what_may_be_called(url: str) -> None:
     WebhookTargets().check_url(url)
+
+
+@pytest.mark.parametrize("url", ["https://xn--/", "https://xn--a/hook", "https://a.xn--a.example/"])
+def test_a_name_that_cannot_be_written_out_is_refused(url: str) -> None:
+    with pytest.raises(InvalidRequest):
+        WebhookTargets().check_url(url)

@@ -8,11 +8,19 @@ import msgspec
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from tokenyard.core.errors import InvalidRequest
-from tokenyard.core.money import InexactAmount, from_dollars, multiplier_from, multiplier_text, to_dollars
+from tokenyard.core.money import (
+    NANO_PER_DOLLAR,
+    InexactAmount,
+    from_dollars,
+    multiplier_from,
+    multiplier_text,
+    to_dollars,
+)
 from tokenyard.core.principal import KeyScope, Limits, LocalShare
 
 MAX_PATTERNS = 50  # each that names a model has windows of its own, which a request must pass
 MAX_NETWORKS = 50
+MAX_MONTHLY = 1_000_000 * NANO_PER_DOLLAR
 MAX_MODEL_LENGTH = 200
 MODEL_PATTERN = r"^([A-Za-z0-9._:/-]+\*?|\*)$"
 """A model's name, or the beginning of names and a `*`."""
@@ -33,6 +41,12 @@ def _dollars(text: str) -> str:
         raise ValueError(str(error)) from None
     if not 0 <= amount < 2**62:
         raise ValueError("must not be negative or too large")
+    return text
+
+
+def _monthly(text: str) -> str:
+    if from_dollars(text) > MAX_MONTHLY:
+        raise ValueError("must not be above a million dollars")
     return text
 
 
@@ -65,6 +79,8 @@ def stated(body: BaseModel, *names: str) -> dict[str, Callable[[object], object]
 
 StatedDollars = Annotated[str, AfterValidator(_dollars)]
 """Dollars as text, such as `"25.00"`: not below 0, to the nano-dollar."""
+MonthlyDollars = Annotated[str, AfterValidator(_dollars), AfterValidator(_monthly)]
+"""What a plan asks for a month: at most a million dollars, so that sums of it stay within 64 bits."""
 Weight = Annotated[int, Field(ge=1, le=1000)]
 PinnedAdapters = Annotated[int, Field(ge=0, le=1000)]
 """How many of an organization's fine-tuned models stay in the memory of replicas: those that its aliases name, then

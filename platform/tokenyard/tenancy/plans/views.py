@@ -15,12 +15,12 @@ from tokenyard.tenancy.plans.rules import (
     LocalShareField,
     LocalShareView,
     Models,
+    MonthlyDollars,
     PinnedAdapters,
     PlanTier,
     PriceMultiplier,
     RateLimitsView,
     Rules,
-    StatedDollars,
     StrictBody,
     TierName,
     TrainingLimitsView,
@@ -52,8 +52,8 @@ class NewPlan(StrictBody):
     local_share: LocalShareView | None = None
     pinned_adapters: PinnedAdapters = 0
     training: TrainingLimitsView = TrainingLimitsView()
-    monthly_fee_dollars: StatedDollars = "0"
-    monthly_minimum_dollars: StatedDollars = "0"
+    monthly_fee_dollars: MonthlyDollars = "0"
+    monthly_minimum_dollars: MonthlyDollars = "0"
 
     def stated(self) -> Mapping[str, object]:
         """Return what the plan's row is to hold."""
@@ -81,8 +81,8 @@ class PlanChanges(StrictBody):
     local_share: LocalShareView | None = None
     pinned_adapters: PinnedAdapters | None = None
     training: TrainingLimitsView | None = None
-    monthly_fee_dollars: StatedDollars | None = None
-    monthly_minimum_dollars: StatedDollars | None = None
+    monthly_fee_dollars: MonthlyDollars | None = None
+    monthly_minimum_dollars: MonthlyDollars | None = None
 
     def rules(self) -> Rules:
         """Return what the body names, but for name and limits."""

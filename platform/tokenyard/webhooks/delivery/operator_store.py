@@ -70,13 +70,17 @@ class WebhookOperatorStore:
         lease = secrets.token_hex(16)
         async with self._database.transaction() as session:
             await advisory_lock(session, "webhooks:claim")
-            due, under_way = await _in_turn(session, now_ms), await _under_way(session, now_ms)
+            due = await _in_turn(session, now_ms, with_failing=free_for_failing > 0)
+            under_way = await _under_way(session, now_ms)
             chosen = [one.id for one in choose(due, under_way, free=free, free_for_failing=free_for_failing)]
             if not chosen:
                 return []
-            taken = update(WebhookDeliveryRow).where(WebhookDeliveryRow.id.in_(chosen))
+            # What its owner is changing is left for later: a claim that waited would hold up everybody's deliveries.
+            due_still = WebhookDeliveryRow.id.in_(chosen), WebhookDeliveryRow.due_at_ms <= now_ms
+            free_rows = select(WebhookDeliveryRow.id).where(*due_still).with_for_update(skip_locked=True)
+            taken = update(WebhookDeliveryRow).where(WebhookDeliveryRow.id.in_(free_rows))
             await session.execute(
-                taken.where(WebhookDeliveryRow.due_at_ms <= now_ms).values(lease=lease, due_at_ms=now_ms + LEASE_MS)
+                taken.values(lease=lease, due_at_ms=now_ms + LEASE_MS).execution_options(synchronize_session=False)
             )
             query = (
                 select(WebhookDeliveryRow.id, WebhookEndpointRow, WebhookEventRow)
@@ -118,7 +122,8 @@ class WebhookOperatorStore:
             session.add(_attempt(sent, answer, at_ms))
             delivery.attempts += 1
             delivery.lease = None
-            await self._judge(session, endpoint, answer, now_ms)
+            if endpoint.url == sent.url:  # else it is another server that answered
+                await self._judge(session, endpoint, answer, now_ms)
             delay_ms = retry_delay_ms(delivery.attempts, self._chance()) if endpoint.enabled else None
             if answer.accepted or delay_ms is None:
                 delivery.state = DeliveryState.DELIVERED if answer.accepted else DeliveryState.FAILED
@@ -177,8 +182,12 @@ def _due(now_ms: int) -> Select[int | None]:
     return select(WebhookDeliveryRow.due_at_ms).join(*enabled).where(_is_due(now_ms))
 
 
-async def _in_turn(session: AsyncSession, now_ms: int) -> list[Candidate]:
-    """Return the first due deliveries of each endpoint, the organizations in turn."""
+async def _in_turn(session: AsyncSession, now_ms: int, *, with_failing: bool) -> list[Candidate]:
+    """Return the first due deliveries of each endpoint, the organizations in turn.
+
+    Those to endpoints that fail are left out where there is no room for them: they are not to fill the list.
+    """
+    wanted = _is_due(now_ms) if with_failing else _is_due(now_ms) & WebhookEndpointRow.failing_since_ms.is_(None)
     place = func.row_number().over(
         partition_by=WebhookDeliveryRow.endpoint, order_by=(WebhookDeliveryRow.due_at_ms, WebhookDeliveryRow.id)
     )
@@ -192,7 +201,7 @@ async def _in_turn(session: AsyncSession, now_ms: int) -> list[Candidate]:
             place.label("place"),
         )
         .join(WebhookEndpointRow, WebhookEndpointRow.id == WebhookDeliveryRow.endpoint)
-        .where(_is_due(now_ms))
+        .where(wanted)
         .subquery()
     )
     turn = func.row_number().over(partition_by=first.c.organization, order_by=(first.c.due_at_ms, first.c.id))

@@ -168,6 +168,25 @@ async def test_hours_of_a_month_with_a_change_of_clocks(plans: Subscriptions) ->
 
 
 @SQLITE
+async def test_a_fee_takes_nothing_from_the_limit_of_the_month_after(plans: Subscriptions) -> None:
+    """April ends four hours later in New York than in UTC, in which limits are counted."""
+    async with plans.books.database.transaction() as session:
+        session.add(
+            TimeZoneChange(organization=ACME, since_period="2025-01", time_zone="America/New_York", changed_at_ms=0)
+        )
+    await plans.make("team", "30", "50")
+    await plans.move("team", "2026-04-01", zone="America/New_York")
+    await plans.close_month("2026-05-02")
+    [spent] = await rows(plans.books.database, Spending)
+    assert (spent.month, spent.spent) == ("2026-04", 50 * NANO_PER_DOLLAR)
+    assert [fee[1] for fee in await plans.fees()] == [
+        "plan:team/plan_fee/2026-04-01/2026-04-30",
+        "plan:team/minimum/2026-04-01/2026-04-30",
+    ]
+    await plans.agree()
+
+
+@SQLITE
 @pytest.mark.parametrize(("used", "lacking"), [(0, 15.0), (4 * NANO_PER_DOLLAR, 11.0), (15 * NANO_PER_DOLLAR, None)])
 async def test_a_month_comes_to_its_minimum(plans: Subscriptions, used: int, lacking: float | None) -> None:
     """Of 40 dollars 20 are asked for the second half of April; the fee of 5 counts."""
