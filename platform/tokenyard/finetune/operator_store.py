@@ -142,7 +142,8 @@ class JobOperatorStore:
             slots = None if isinstance(free, Unavailable) else policy.free_slots(standing.training, free, now_ms)
             of_known = queued.where(JobRow.organization.in_(waiting))
             in_turn = of_known.order_by(JobRow.created_at_ms, JobRow.trial, JobRow.id)
-            rows = await session.scalars(in_turn.limit(MAX_QUEUE))
+            # A job that its owner changes right now is left for later: else that would end the turn of all others.
+            rows = await session.scalars(in_turn.limit(MAX_QUEUE).with_for_update(skip_locked=True))
             for job, progress in decide(policy, standing._replace(free=slots), [job_of(row) for row in rows], now_ms):
                 if progress.job != job:
                     await save(session, job, progress, self._events, now=now_ms // 1000)

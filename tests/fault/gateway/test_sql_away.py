@@ -44,7 +44,7 @@ BODIES: dict[str, dict[str, object]] = {
 }
 WITHOUT_SQL = {
     *("GET /health", "HEAD /health", "GET /ready", "HEAD /ready", "GET /metrics", "GET /openapi.json"),
-    "GET /api/version",
+    *("GET /api/version", "GET /v1/webhook_event_types"),
 }
 
 

@@ -37,8 +37,8 @@ async def organization(database: Database) -> None:
         await session.execute(
             text(
                 "INSERT INTO tenancy_organizations"
-                " (id, slug, name, default_project, weight, limits, created, revision, prices_from_ms)"
-                " VALUES ('org_1', 'acme', 'Acme', 'proj_1', 1, '{}', 1, 1, 0)"
+                " (id, slug, name, default_project, weight, limits, created, revision, prices_from_ms, blocked_reason)"
+                " VALUES ('org_1', 'acme', 'Acme', 'proj_1', 1, '{}', 1, 1, 0, '')"
             )
         )
 
