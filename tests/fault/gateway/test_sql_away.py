@@ -45,6 +45,11 @@ BODIES: dict[str, dict[str, object]] = {
 WITHOUT_SQL = {
     *("GET /health", "HEAD /health", "GET /ready", "HEAD /ready", "GET /metrics", "GET /openapi.json"),
     *("GET /api/version", "GET /v1/webhook_event_types"),
+    # Without a provider of payments they are not there.
+    *("POST /webhooks/stripe", "GET /v1/organization/payment_methods"),
+    "POST /v1/organization/payment_methods/setup",
+    "POST /v1/organization/payment_methods/{method}/default",
+    "DELETE /v1/organization/payment_methods/{method}",
 }
 
 
