@@ -72,7 +72,9 @@ async def database(
         url = f"sqlite+aiosqlite:///{fresh_copy(empty_sqlite)}"
     else:
         url = await postgres_with_tables(request.getfixturevalue("postgres_url"))
-    opened = databases.setdefault(url, Database(url))
+    if url not in databases:
+        databases[url] = Database(url)
+    opened = databases[url]
     yield opened
     await opened.close()
 

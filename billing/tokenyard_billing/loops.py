@@ -93,7 +93,6 @@ class BillingWorker:
             audit=audit,
             events=events,
         )
-
         self.dunning = DunningLoop(
             database=database,
             leases=self.leases,

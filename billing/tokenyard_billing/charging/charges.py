@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+from sqlalchemy import ColumnElement
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.ids import OrganizationId
@@ -105,6 +106,11 @@ async def write_rows(
     used = ((row["organization"], row["period"]) for row in rows)
     await add_periods(session, calendars, (*billed, *used), at_ms)
     await mark_stale(session, billed)
+
+
+def billed_by(organization: OrganizationId, period: str) -> ColumnElement[bool]:
+    """Return which charges the organization's invoice of a period bills."""
+    return (Charge.organization == organization) & (Charge.billed_in == period) & Charge.credit_note.is_(None)
 
 
 def requests_of(kind: str, rule: str) -> int:

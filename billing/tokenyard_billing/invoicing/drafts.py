@@ -11,6 +11,7 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage import bulk
 from tokenyard_billing.calendars import load_calendar
+from tokenyard_billing.charging.charges import billed_by
 from tokenyard_billing.invoice_tables import CreditNote, Invoice, InvoiceLine, StaleInvoice
 from tokenyard_billing.periods import BillingCalendar
 from tokenyard_billing.pricing.prices import PriceList, RatedLine, rated_lines
@@ -102,8 +103,7 @@ async def draw(session: AsyncSession, organization: OrganizationId, prices: Pric
     first = min(marked)
     used = sum(one.credit_applied for one in stored if one.period < first)
     for period in sorted(marked | {one.period for one in stored if one.period > first}):
-        billed = (Charge.organization == organization) & (Charge.billed_in == period) & Charge.credit_note.is_(None)
-        lines = await drawn_lines(session, billed, prices, f"{organization} {period}")
+        lines = await drawn_lines(session, billed_by(organization, period), prices, f"{organization} {period}")
         if lines is None:  # credit was granted in a month without charges
             continue
         start_ms, end_ms = calendar.start_ms(period), calendar.end_ms(period)

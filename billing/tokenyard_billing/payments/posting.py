@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tokenyard.core.ids import ApiKeyId, OrganizationId
+from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage.database import AuditLog, EventLog
 from tokenyard.storage.transactional_outbox import OutboxMessage
@@ -88,7 +88,7 @@ class PaymentPosting:
             "failure_code": payment.failure_code,
         }
         self._audit(
-            *(session, OrganizationId(payment.organization), ApiKeyId(CLOSER), f"payment.{state}", payment.id),
+            *(session, OrganizationId(payment.organization), CLOSER, f"payment.{state}", payment.id),
             at=now_ms // 1000,
             details=details,
             before={"state": before},

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import FeeStep, NanoDollars
+from tokenyard_billing.charging.charges import billed_by
 from tokenyard_billing.charging.fee import PlanFee, fee_key
 from tokenyard_billing.periods import TIME_ZONE, BillingCalendar, period_end_ms
 from tokenyard_billing.plan_fees.proration import PlanPart, plan_parts
@@ -68,5 +69,4 @@ async def _are_charged(session: AsyncSession, organization: OrganizationId, peri
 
 
 async def _charged(session: AsyncSession, organization: OrganizationId, period: str) -> int:
-    billed = (Charge.organization == organization) & (Charge.billed_in == period) & Charge.credit_note.is_(None)
-    return int(await session.scalar(select(func.sum(Charge.amount)).where(billed)) or 0)
+    return int(await session.scalar(select(func.sum(Charge.amount)).where(billed_by(organization, period))) or 0)

@@ -67,12 +67,12 @@ class PriceList:
         Raises:
             UnknownPrice: no card has it.
         """
-        if (fee := read_fee_price(price)) is not None:
-            return fee
         listed, _, multiplier = price.rpartition("@")
         try:
-            return self._by_id.get(PriceId(price)) or multiplied(
-                self._by_id[PriceId(listed)], multiplier_from(multiplier)
+            return (
+                self._by_id.get(PriceId(price))
+                or read_fee_price(price)
+                or multiplied(self._by_id[PriceId(listed)], multiplier_from(multiplier))
             )
         except (KeyError, InexactAmount):
             raise UnknownPrice(f"no rate card has the price {price!r}") from None

@@ -1,6 +1,6 @@
 """What plans ask of organizations for a month, and since when: of the same rows as their prices (ADR 57)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 from sqlalchemy import and_, or_, select
@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import FeeStep, NanoDollars
-from tokenyard.tenancy.plans.prices import steps_of
+from tokenyard.tenancy.plans.prices import in_force, steps_of
 from tokenyard.tenancy.tables import OrganizationPlanRow, OrganizationRow, PlanPriceRow, PlanRow
 
 NO_PLAN = FeeStep(0, "")
@@ -32,17 +32,9 @@ async def fee_steps(session: AsyncSession, organization: OrganizationId) -> Sequ
         stated = moves.setdefault(moved_ms, [])
         if from_ms is not None:
             stated.append(FeeStep(from_ms, name or str(plan), NanoDollars(fee), NanoDollars(minimum)))
-    return _since(steps_of([*moves.items()], NO_PLAN), owner.created_at * 1000)
-
-
-def _since(steps: Iterable[FeeStep], begin_ms: int) -> tuple[FeeStep, ...]:
-    found: list[FeeStep] = []
-    for step in steps:
-        if step.from_ms <= begin_ms:
-            found = [msgspec.structs.replace(step, from_ms=begin_ms)]
-        else:
-            found.append(step)
-    return tuple(found)
+    begin_ms = owner.created_at * 1000
+    steps = in_force(steps_of([*moves.items()], NO_PLAN), begin_ms)
+    return [msgspec.structs.replace(step, from_ms=max(step.from_ms, begin_ms)) for step in steps]
 
 
 async def organizations_with_fees(session: AsyncSession, *, after: str, limit: int) -> Sequence[OrganizationId]:

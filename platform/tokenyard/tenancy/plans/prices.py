@@ -104,7 +104,7 @@ def _until(end_ms: float, from_ms: int, stated: Sequence[StepT], none: StepT) ->
     yield from (step for step in stated if from_ms < step.from_ms < end_ms)
 
 
-def in_force(steps: Sequence[PriceStep], now_ms: int) -> tuple[PriceStep, ...]:
+def in_force(steps: Sequence[StepT], now_ms: int) -> tuple[StepT, ...]:
     """Return the step that is in force and those to come."""
     past = sum(step.from_ms <= now_ms for step in steps)
     return tuple(steps[max(0, past - 1) :])

@@ -71,10 +71,12 @@ def _in_order(percents: list[int]) -> list[int]:
 def stated(body: BaseModel, *names: str) -> dict[str, Callable[[object], object]]:
     """Return those of the fields that a body names, as rules: they replace whatever stood there."""
 
-    def always(value: object) -> Callable[[object], object]:
-        return lambda _old: value
+    return {name: replaced_by(getattr(body, name)) for name in names if name in body.model_fields_set}
 
-    return {name: always(getattr(body, name)) for name in names if name in body.model_fields_set}
+
+def replaced_by(value: object) -> Callable[[object], object]:
+    """Return the rule that a value replaces whatever stood there."""
+    return lambda _old: value
 
 
 StatedDollars = Annotated[str, AfterValidator(_dollars)]

@@ -1,6 +1,6 @@
 """Plans as the API takes and shows them, and what holds for models in a project, in OpenAI's shapes."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, Field
@@ -25,6 +25,7 @@ from tokenyard.tenancy.plans.rules import (
     TierName,
     TrainingLimitsView,
     Weight,
+    replaced_by,
     stated,
 )
 from tokenyard.tenancy.views import RowView
@@ -89,10 +90,10 @@ class PlanChanges(StrictBody):
         given = [name for name in ("weight", "price_multiplier", "pinned_adapters") if getattr(self, name) is not None]
         rules: dict[str, Any] = stated(self, "models", *given)
         if "local_share" in self.model_fields_set:
-            rules["local_share"] = _replaced_by(LocalShareView.share_of(self.local_share))
+            rules["local_share"] = replaced_by(LocalShareView.share_of(self.local_share))
         if self.training is not None:
             rules["training"] = self.training.applied_to
-        rules |= {name: _replaced_by(from_dollars(text)) for name, text in self._monthly()}
+        rules |= {name: replaced_by(from_dollars(text)) for name, text in self._monthly()}
         return rules if self.service_tiers is None else {**rules, "service_tiers": self._applied_to}
 
     def _monthly(self) -> Iterator[tuple[str, str]]:
@@ -130,10 +131,6 @@ class PlanView(RowView):
     monthly_fee_dollars: Annotated[str, BeforeValidator(to_dollars), Field(validation_alias="monthly_fee")]
     monthly_minimum_dollars: Annotated[str, BeforeValidator(to_dollars), Field(validation_alias="monthly_minimum")]
     created_at: int
-
-
-def _replaced_by(value: object) -> Callable[[object], object]:
-    return lambda _old: value
 
 
 class PlanDeleted(Identified):
