@@ -13,7 +13,10 @@ from support.servers.free_ports import free_ports
 from support.servers.valkey import Valkey
 
 SLOTS = 16_384
-NODE_TIMEOUT_MS = 1_000  # a primary that is silent for so long is failed over
+# A primary that is silent for so long is failed over. Where there is nothing to fail over to, a test that means one
+# primary would lose the others, too, whenever the machine stands still for so long.
+NODE_TIMEOUT_MS = 1_000
+PATIENT_TIMEOUT_MS = 60_000
 DEADLINE_S = 30.0
 
 
@@ -24,7 +27,10 @@ class ValkeyCluster:
         count = primaries * (2 if replicas else 1)
         ports = free_ports(2 * count)
         self.ports, buses = ports[:count], ports[count:]
-        self.nodes = [_node(folder / f"node-{port}", port, bus) for port, bus in zip(self.ports, buses, strict=True)]
+        timeout_ms = NODE_TIMEOUT_MS if replicas else PATIENT_TIMEOUT_MS
+        self.nodes = [
+            _node(folder / f"node-{port}", port, bus, timeout_ms) for port, bus in zip(self.ports, buses, strict=True)
+        ]
         self.primaries = self.nodes[:primaries]
         self._buses = buses
         self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in self.ports)
@@ -54,6 +60,14 @@ class ValkeyCluster:
             if first <= slot <= last:
                 return self.nodes[self.ports.index(primary[1])]
         raise RuntimeError(f"nobody has {key}")
+
+    def mark_down(self, dead: Valkey) -> None:
+        """Let the others say of a dead primary without a replica that its slots are not served."""
+        others = [port for port, node in zip(self.ports, self.nodes, strict=True) if node is not dead]
+        for timeout_ms in (NODE_TIMEOUT_MS, PATIENT_TIMEOUT_MS):
+            for port in others:
+                ask(port, "CONFIG SET", "cluster-node-timeout", timeout_ms)
+            until(lambda: all(_misses_slots(port) for port in others), "the others to miss it")
 
     def number_of(self, key: str) -> int:
         """Return which of `primaries` had `key` at first."""
@@ -93,14 +107,14 @@ def running_cluster(folder: Path, *, replicas: bool = False) -> Iterator[ValkeyC
         cluster.stop()
 
 
-def _node(folder: Path, port: int, bus: int) -> Valkey:
+def _node(folder: Path, port: int, bus: int, timeout_ms: int) -> Valkey:
     folder.mkdir()
-    return Valkey(folder, port, *_options(bus))
+    return Valkey(folder, port, *_options(bus, timeout_ms))
 
 
-def _options(bus: int) -> Sequence[str]:
+def _options(bus: int, timeout_ms: int) -> Sequence[str]:
     return (
-        *("--cluster-enabled", "yes", "--cluster-port", str(bus), "--cluster-node-timeout", str(NODE_TIMEOUT_MS)),
+        *("--cluster-enabled", "yes", "--cluster-port", str(bus), "--cluster-node-timeout", str(timeout_ms)),
         # One lost shard is the loss of its own organizations alone.
         *("--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0"),
         *("--repl-diskless-sync-delay", "0"),
@@ -114,6 +128,12 @@ def _info(port: int, section: str) -> dict[str, Any]:
 
 def _knows(port: int, count: int) -> bool:
     return len(ask(port, "CLUSTER NODES")) == count
+
+
+def _misses_slots(port: int) -> bool:
+    """Tell that it knows of slots nobody serves, and is in touch with enough others to serve its own."""
+    seen = ask(port, "CLUSTER INFO")
+    return seen["cluster_state"] == "ok" and int(seen["cluster_slots_fail"]) > 0
 
 
 def _is_well(port: int) -> bool:
