@@ -10,8 +10,9 @@ COVERAGE ?=
 # Coverage costs a third of the time of tests.
 TIMED = $(if $(COVERAGE),COVERAGE_FILE=build/coverage/data.$@) $(PYTEST) -m "not long" --durations=10 \
 	$(if $(COVERAGE),--cov --cov-report=)
-# These start engines and whole installations: each list is one process, so that what is started serves many tests, and
-# one after the other, because some of them say how long somebody may wait.
+# These start engines and whole installations, one after the other, because some of them say how long somebody may
+# wait. Engines are two processes, one for serving and one for all else, and installations one, so that what is started
+# serves many tests.
 ENGINES := tests/integration/serving tests/integration/training tests/integration/stack
 INSTALLATIONS := tests/browser tests/e2e
 SOURCES := platform deployments billing tests scripts
@@ -62,7 +63,7 @@ test-most: setup
 	$(TIMED) -n $(JOBS) --dist worksteal tests $(patsubst %,--ignore=%,$(ENGINES) $(INSTALLATIONS))
 
 test-engines: setup
-	$(TIMED) $(ENGINES)
+	$(TIMED) -n $(JOBS) --dist loadgroup $(ENGINES)
 
 test-installations: setup
 	@chromium=$$($(BIN)/python scripts/chromium.py) && export CHROMIUM="$$chromium" && $(TIMED) $(INSTALLATIONS)
