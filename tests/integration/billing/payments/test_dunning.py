@@ -194,6 +194,41 @@ async def test_two_workers_take_a_step_once(overdue: PayingBooks) -> None:
     assert [one.steps for one in await rows(overdue.database, Dunning)] == [1]
 
 
+async def _redun(books: PayingBooks, days: tuple[int, ...], later: float) -> None:
+    """Let the worker start anew with another schedule, and look some days later."""
+    books.worker = worker(
+        books.database, books.redis, name="worker-1", clock=books.clock, dunning=DunningSchedule(days)
+    )
+    await dun(books, later)
+
+
+async def test_who_is_blocked_stays_so_while_the_schedule_grows_and_goes_on_once_it_has_paid(
+    overdue: PayingBooks,
+) -> None:
+    await until_blocked(overdue)
+    for later in (30, 30):
+        await _redun(overdue, (*DAYS, 30, 60), later)
+        assert await is_blocked(overdue)
+        assert [one.blocks for one in await rows(overdue.database, Dunning)] == [True]
+    await _pay(overdue)
+    assert not await is_blocked(overdue)
+
+
+@pytest.mark.parametrize("days", [(0, 3), (0, 9)])
+async def test_a_schedule_that_shrinks_below_what_was_taken_still_blocks(
+    overdue: PayingBooks, days: tuple[int, ...]
+) -> None:
+    for passed in (0, 3):
+        await dun(overdue, passed)
+    assert not await is_blocked(overdue)
+    await _redun(overdue, days, 10)
+    assert await is_blocked(overdue)
+    await _redun(overdue, days, 10)
+    assert [one.steps for one in await rows(overdue.database, Dunning)] == [2]
+    await _pay(overdue)
+    assert not await is_blocked(overdue)
+
+
 async def test_without_a_schedule_nobody_is_dunned(overdue: PayingBooks) -> None:
     other = worker(overdue.database, overdue.redis, name="worker-1", clock=overdue.clock)
     overdue.clock.advance(100 * DAY_MS / 1000)
