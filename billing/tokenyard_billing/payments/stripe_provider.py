@@ -172,7 +172,8 @@ class StripeProvider:
             stripe.WebhookSignature.verify_header(body, signature, self._webhook_secret)
             at_ms = 1000 * int(next(part[2:] for part in signature.split(",") if part.startswith("t=")))
             event = msgspec.json.decode(body, type=_Event)
-        except (stripe.SignatureVerificationError, UnicodeDecodeError, ValueError, StopIteration) as error:
+        # TypeError: a signature that is not ASCII.
+        except (stripe.SignatureVerificationError, ValueError, TypeError, StopIteration) as error:
             raise InvalidEvent("The signature is not Stripe's.") from error
         if abs(now_ms - at_ms) > TOLERANCE_MS:
             raise InvalidEvent("It was signed too long ago.")
@@ -180,7 +181,7 @@ class StripeProvider:
 
 
 class _EventObject(msgspec.Struct, frozen=True):
-    id: str
+    id: str = ""  # a balance has none
     object: str = ""
     payment_intent: str | None = None
 
