@@ -153,7 +153,7 @@ class PaymentLoop:
                 self._posting.end(session, payment, FAILED, now_ms, code=code, message=message)
             case ChargeProgress(ChargeState.CANCELLED):
                 self._posting.end(session, payment, CANCELLED, now_ms)
-            case ChargeProgress(ChargeState.PROCESSING):
+            case ChargeProgress(ChargeState.PROCESSING | ChargeState.WAITING):
                 payment.state, payment.retry_at_ms = PROCESSING, now_ms + POLL_MS
             case ChargeProgress():
                 payment.retry_at_ms = now_ms + RETRY_MS

@@ -24,9 +24,13 @@ class ProviderRefused(Exception):
 
 
 class ChargeState(StrEnum):
-    """`unconfirmed` takes no money until it is confirmed; `processing` may take days. The other three are final."""
+    """`unconfirmed` takes no money until it is confirmed; `processing` may take days. The last three are final.
+
+    `waiting` is for what its payer must still do, such as to confirm small deposits: it may take money days later.
+    """
 
     UNCONFIRMED = "unconfirmed"
+    WAITING = "waiting"
     PROCESSING = "processing"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -34,7 +38,7 @@ class ChargeState(StrEnum):
 
 
 class ChargeProgress(msgspec.Struct, frozen=True):
-    """`code` and `message` are the provider's, where it failed."""
+    """`code` and `message` are the provider's, where it failed or waits."""
 
     state: ChargeState
     code: str = ""

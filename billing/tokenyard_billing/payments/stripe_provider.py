@@ -37,11 +37,12 @@ _UNKNOWN = (stripe.APIConnectionError, stripe.APIError, stripe.RateLimitError)
 _OURS = (stripe.AuthenticationError, stripe.PermissionError, stripe.IdempotencyError)
 _STATES = {
     "requires_confirmation": ChargeState.UNCONFIRMED,
+    "requires_action": ChargeState.WAITING,
     "processing": ChargeState.PROCESSING,
     "succeeded": ChargeState.SUCCEEDED,
     "canceled": ChargeState.CANCELLED,
 }
-"""What else there is waits for somebody who is not there: it has failed."""
+"""What else there is has failed."""
 _ALARMS = {
     "charge.dispute.created": ("payment_disputed", "The payer disputes it: answer at Stripe."),
     "charge.refunded": ("payment_refunded", "It was refunded at Stripe, which the books do not know of."),
@@ -98,8 +99,11 @@ class StripeProvider:
         try:
             async with _asking():
                 return _progress(await self._client.payment_intents.confirm_async(charge, {"off_session": True}))
-        except ProviderRefused:  # declined, or confirmed before: the intent itself says it
-            return await self.progress(charge)
+        except ProviderRefused as refused:  # declined, or confirmed before: the intent itself says it
+            found = await self.progress(charge)
+            if found.state is ChargeState.UNCONFIRMED:  # and will be for ever, such as where its method is gone
+                return ChargeProgress(ChargeState.FAILED, refused.code, refused.message)
+            return found
 
     async def progress(self, charge: str) -> ChargeProgress:
         async with _asking():
@@ -229,14 +233,14 @@ def _metadata(payment: str, organization: OrganizationId, invoice: str) -> dict[
 
 
 def _progress(intent: stripe.PaymentIntent) -> ChargeProgress:
-    state = _STATES.get(intent.status)
-    if state is not None:
+    state = _STATES.get(intent.status, ChargeState.FAILED)
+    if state is ChargeState.WAITING:
+        return ChargeProgress(state, "authentication_required", "The payer must confirm it.")
+    if state is not ChargeState.FAILED:
         return ChargeProgress(state)
     error = intent.last_payment_error
-    if error is None:
-        return ChargeProgress(ChargeState.FAILED, "authentication_required", "The payer must confirm it.")
-    code = getattr(error, "decline_code", None) or error.code or "failed"
-    return ChargeProgress(ChargeState.FAILED, code, error.message or "The payment failed.")
+    code = getattr(error, "decline_code", None) or getattr(error, "code", None) or "failed"
+    return ChargeProgress(state, code, getattr(error, "message", None) or "The payment failed.")
 
 
 def _id(found: Any) -> str | None:

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import text
 
 from support.billing.stand import ACME, balance, rows
-from support.card_payments.account import SLOW
+from support.card_payments.account import SLOW, UNVERIFIED
 from support.card_payments.books import DOLLARS_7, INVOICE, OPERATOR, PayingBooks
 from support.card_payments.server import Fault
 from tokenyard.core.money import NanoDollars
@@ -107,6 +107,33 @@ async def test_another_method_is_tried_at_once(books: PayingBooks) -> None:
     await books.pay()
     assert [one.state for one in await books.payments()] == ["failed", "succeeded"]
     assert books.taken == await books.cash() == DOLLARS_7
+
+
+@SQLITE
+async def test_a_method_that_is_gone_before_it_is_charged_keeps_no_other_from_it(books: PayingBooks) -> None:
+    method = await books.set_up()
+    await books.owe()
+    books.stripe.faults.append(("/confirm", Fault.RESET))
+    await books.pay()
+    await books.methods.remove(ACME, method, actor=OPERATOR)
+    for _ in range(2):
+        await books.pay()
+    payment = await books.payment()
+    assert (payment.state, payment.failure_code) == ("failed", "payment_method_unexpected_state")
+    assert books.stripe.account.intents[payment.charge or ""]["status"] == "canceled"
+    await books.set_up()
+    await books.pay()
+    assert books.taken == await books.cash() == DOLLARS_7
+
+
+@SQLITE
+async def test_a_stored_method_that_asks_more_of_its_owner_has_failed(books: PayingBooks) -> None:
+    await books.set_up(UNVERIFIED)
+    await books.owe()
+    await books.pay()
+    payment = await books.payment()
+    assert (payment.state, payment.failure_code) == ("failed", "authentication_required")
+    assert books.stripe.account.intents[payment.charge or ""]["status"] == "canceled"
 
 
 @SQLITE

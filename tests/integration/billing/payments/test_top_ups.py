@@ -6,7 +6,7 @@ import pytest
 
 from support.billing.api import OTHER_TENANT, TENANT, Api, billing_api
 from support.billing.stand import ACME, balance
-from support.card_payments.account import SLOW
+from support.card_payments.account import SLOW, UNVERIFIED
 from support.card_payments.books import PayingBooks
 from support.card_payments.server import Fault
 
@@ -56,6 +56,22 @@ async def test_a_page_that_nobody_pays_on_ends(books: PayingBooks, api: Api) -> 
     await books.poll()
     assert (await books.payments())[-1].state == "failed"
     assert await balance(books.database, ACME) == books.taken == 0
+
+
+async def test_a_page_whose_payer_has_to_do_more_waits_for_it(books: PayingBooks, api: Api) -> None:
+    """Such as to confirm small deposits: the page is done, and the money comes days later."""
+    await api.post(TOP_UPS, ASKED, TENANT)
+    [session] = books.stripe.account.sessions
+    books.stripe.account.complete_payment(session, UNVERIFIED)
+    for _ in range(2):
+        await books.poll()
+    payment = await books.payment()
+    assert payment.state == "processing"
+    books.stripe.account.verify(payment.charge or "")
+    books.stripe.account.finish(payment.charge or "")
+    await books.poll()
+    assert await balance(books.database, ACME) == await books.cash() == books.taken == DOLLARS_20
+    await books.agree()
 
 
 async def test_credit_is_bought_by_the_stored_method(books: PayingBooks, api: Api) -> None:
