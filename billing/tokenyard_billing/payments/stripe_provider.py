@@ -9,7 +9,7 @@ import msgspec
 import stripe
 
 from tokenyard.core.ids import OrganizationId
-from tokenyard.core.money import CENT
+from tokenyard.core.money import CENT, to_dollars
 from tokenyard_billing.payments.ports import (
     ChargeOrder,
     ChargeProgress,
@@ -43,10 +43,6 @@ _STATES = {
     "canceled": ChargeState.CANCELLED,
 }
 """What else there is has failed."""
-_ALARMS = {
-    "charge.dispute.created": ("payment_disputed", "The payer disputes it: answer at Stripe."),
-    "charge.refunded": ("payment_refunded", "It was refunded at Stripe, which the books do not know of."),
-}
 
 
 class StripeProvider:
@@ -188,6 +184,7 @@ class _EventObject(msgspec.Struct, frozen=True):
     id: str = ""  # a balance has none
     object: str = ""
     payment_intent: str | None = None
+    amount_refunded: int = 0  # cents, in all
 
 
 class _EventData(msgspec.Struct, frozen=True):
@@ -202,9 +199,18 @@ class _Event(msgspec.Struct, frozen=True):
 
 def _event(event: _Event) -> ProviderEvent:
     told = event.data.object
-    if event.type in _ALARMS:
-        alarm, message = _ALARMS[event.type]
-        return ProviderEvent(told.payment_intent, alarm=alarm, subject=told.id, message=message)
+    if event.type == "charge.refunded":
+        # A charge is refunded in any number of parts, and each is to be seen.
+        refunded = to_dollars(told.amount_refunded * CENT)
+        return ProviderEvent(
+            told.payment_intent,
+            alarm="payment_refunded",
+            subject=f"{told.id} {refunded}",
+            message=f"{refunded} dollars of it, in all, were refunded at Stripe, which the books do not know of.",
+        )
+    if event.type == "charge.dispute.created":
+        message = "The payer disputes it: answer at Stripe."
+        return ProviderEvent(told.payment_intent, alarm="payment_disputed", subject=told.id, message=message)
     if told.object == "checkout.session":
         return ProviderEvent(told.payment_intent, told.id)
     return ProviderEvent(told.id if told.object == "payment_intent" else None)

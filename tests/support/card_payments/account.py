@@ -45,6 +45,7 @@ class StripeAccount:
     events: list[Object] = field(default_factory=list)
     taken: dict[str, int] = field(default_factory=dict)
     """Cents by PaymentIntent: the money that really moved."""
+    refunded: dict[str, int] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     # What the API does.
@@ -206,6 +207,12 @@ class StripeAccount:
 
     def dispute(self, intent: str) -> None:
         self._tell("charge.dispute.created", {"id": "du_1", "object": "dispute", "payment_intent": intent})
+
+    def refund(self, intent: str, cents: int) -> None:
+        """Give so much of it back, in Stripe's dashboard."""
+        self.refunded[intent] = self.refunded.get(intent, 0) + cents
+        charge = {"id": f"ch_{intent}", "object": "charge", "payment_intent": intent}
+        self._tell("charge.refunded", {**charge, "amount_refunded": self.refunded[intent]})
 
     def _take(self, intent: Object) -> None:
         assert intent["id"] not in self.taken

@@ -86,6 +86,19 @@ async def test_a_dispute_is_an_alarm_of_its_organization(books: PayingBooks, api
     assert (alarm.kind, alarm.subject, alarm.organization) == ("payment_disputed", "du_1", "org_acme")
 
 
+async def test_each_refund_of_a_part_is_an_alarm(books: PayingBooks, api: Api) -> None:
+    await books.set_up()
+    await books.owe()
+    await books.pay()
+    for cents in (100, 250):
+        books.stripe.account.refund((await books.payment()).charge or "", cents)
+    await deliver(books, api)
+    alarms = [one for one in await rows(books.database, Alarm) if one.kind == "payment_refunded"]
+    assert [one.message.partition(" dollars")[0] for one in sorted(alarms, key=lambda one: one.subject)] == [
+        *("1.00", "3.50")
+    ]
+
+
 async def test_a_set_up_that_nobody_told_of_is_found(books: PayingBooks) -> None:
     page = await books.methods.set_up(ACME)
     method = books.stripe.account.complete_setup(page.id)
