@@ -23,6 +23,10 @@ class ProviderRefused(Exception):
         self.message = message
 
 
+class WrongAmount(Exception):
+    """A charge took another amount than it was to take: somebody must look at it, and nothing is posted."""
+
+
 class ChargeState(StrEnum):
     """`unconfirmed` takes no money until it is confirmed; `processing` may take days. The last three are final.
 
@@ -38,11 +42,12 @@ class ChargeState(StrEnum):
 
 
 class ChargeProgress(msgspec.Struct, frozen=True):
-    """`code` and `message` are the provider's, where it failed or waits."""
+    """`code` and `message` are the provider's, where it failed or waits; `taken` is money, where it succeeded."""
 
     state: ChargeState
     code: str = ""
     message: str = ""
+    taken: NanoDollars = NanoDollars(0)
 
 
 class ChargeOrder(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ import msgspec
 import stripe
 
 from tokenyard.core.ids import OrganizationId
-from tokenyard.core.money import CENT, to_dollars
+from tokenyard.core.money import CENT, NanoDollars, to_dollars
 from tokenyard_billing.payments.ports import (
     ChargeOrder,
     ChargeProgress,
@@ -242,6 +242,9 @@ def _progress(intent: stripe.PaymentIntent) -> ChargeProgress:
     state = _STATES.get(intent.status, ChargeState.FAILED)
     if state is ChargeState.WAITING:
         return ChargeProgress(state, "authentication_required", "The payer must confirm it.")
+    if state is ChargeState.SUCCEEDED:
+        dollars = intent.currency == "usd"
+        return ChargeProgress(state, taken=NanoDollars(intent.amount_received * CENT if dollars else 0))
     if state is not ChargeState.FAILED:
         return ChargeProgress(state)
     error = intent.last_payment_error

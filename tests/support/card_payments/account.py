@@ -78,6 +78,7 @@ class StripeAccount:
             "pi",
             "payment_intent",
             amount=amount,
+            amount_received=0,
             currency=params["currency"],
             customer=customer,
             payment_method=method,
@@ -217,7 +218,7 @@ class StripeAccount:
     def _take(self, intent: Object) -> None:
         assert intent["id"] not in self.taken
         self.taken[intent["id"]] = intent["amount"]
-        intent["status"] = "succeeded"
+        intent |= {"status": "succeeded", "amount_received": intent["amount"]}
         self._tell("payment_intent.succeeded", intent)
 
     def _decline(self, intent: Object, code: str, decline_code: str, message: str) -> None:

@@ -171,6 +171,29 @@ async def test_a_slow_payment_that_fails(books: PayingBooks) -> None:
     assert await books.cash() == 0
 
 
+@SQLITE
+@pytest.mark.parametrize("taken", [{"amount_received": 699}, {"currency": "eur"}])
+async def test_what_took_another_amount_than_was_asked_is_an_alarm_and_is_not_posted(
+    books: PayingBooks, taken: dict[str, object]
+) -> None:
+    await books.set_up(SLOW)
+    await books.owe()
+    await books.pay()
+    charge = (await books.payment()).charge or ""
+    books.stripe.account.finish(charge)
+    right = dict(books.stripe.account.intents[charge])
+    books.stripe.account.intents[charge] |= taken
+    await books.poll()
+    assert (await books.payment()).state == "processing"
+    [alarm] = await rows(books.database, Alarm)
+    assert (alarm.kind, charge in alarm.message) == ("payment_stuck", True)
+    assert await books.cash() == 0
+    await books.agree()
+    books.stripe.account.intents[charge] = right
+    await books.poll()
+    assert await books.cash() == DOLLARS_7
+
+
 async def _pay_by_hand(books: PayingBooks) -> None:
     await books.settlements.pay(INVOICE, reference="bank 17", idempotency_key="k", actor=OPERATOR)
 
