@@ -23,6 +23,10 @@ class ProviderRefused(Exception):
         self.message = message
 
 
+class CustomerGone(ProviderRefused):
+    """The provider does not know the customer any more: it was deleted there, or another account is used now."""
+
+
 class WrongAmount(Exception):
     """A charge took another amount than it was to take: somebody must look at it, and nothing is posted."""
 

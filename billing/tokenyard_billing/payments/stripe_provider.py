@@ -18,6 +18,7 @@ from tokenyard_billing.payments.ports import (
     CheckoutPage,
     CheckoutProgress,
     CheckoutState,
+    CustomerGone,
     InvalidEvent,
     ProviderEvent,
     ProviderRefused,
@@ -133,8 +134,9 @@ class StripeProvider:
             "cancel_url": self._return_url,
             "expires_at": order.expires_at_ms // 1000,
         }
+        once = _once(f"{order.payment}-{order.customer}", order.attempt)
         async with _asking():
-            session = await self._client.checkout.sessions.create_async(params, _once(order.payment, order.attempt))
+            session = await self._client.checkout.sessions.create_async(params, once)
         return CheckoutPage(session.id, session.url or "")
 
     async def setup(self, organization: OrganizationId, customer: str) -> CheckoutPage:
@@ -226,7 +228,9 @@ async def _asking() -> AsyncIterator[None]:
     except (*_UNKNOWN, aiohttp.ClientError, TimeoutError, OSError) as error:
         raise ProviderUnavailable(f"Stripe gave no answer: {type(error).__name__}") from error
     except stripe.StripeError as error:
-        raise ProviderRefused(error.code or "refused", error.user_message or "Stripe refuses it.") from error
+        gone = error.code == "resource_missing" and getattr(error, "param", None) == "customer"
+        refusal = CustomerGone if gone else ProviderRefused
+        raise refusal(error.code or "refused", error.user_message or "Stripe refuses it.") from error
 
 
 def _once(payment: str, attempt: int) -> Any:

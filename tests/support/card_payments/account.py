@@ -32,8 +32,8 @@ class StripeRefusal(Exception):
         self.body = {"error": {"type": kind, "code": code, "message": message, **more}}
 
 
-def invalid(code: str, message: str, status: int = 400) -> StripeRefusal:
-    return StripeRefusal(status, "invalid_request_error", code, message)
+def invalid(code: str, message: str, status: int = 400, **more: str) -> StripeRefusal:
+    return StripeRefusal(status, "invalid_request_error", code, message, **more)
 
 
 @dataclass
@@ -228,7 +228,7 @@ class StripeAccount:
 
     def _customer(self, customer: str) -> None:
         if customer not in self.customers:
-            raise invalid("resource_missing", f"No such customer: '{customer}'")
+            raise invalid("resource_missing", f"No such customer: '{customer}'", param="customer")
 
     def _made(self, table: dict[str, Object], prefix: str, kind: str, **fields: Any) -> Object:
         identity = f"{prefix}_{next(self._numbers)}"

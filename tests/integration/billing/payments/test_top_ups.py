@@ -129,6 +129,30 @@ async def test_methods_are_listed_chosen_and_removed(books: PayingBooks, api: Ap
     assert await books.payments() == []
 
 
+async def test_who_was_deleted_at_stripe_begins_anew_there(books: PayingBooks, api: Api) -> None:
+    """As is everybody once another account's key is set, such as one for real money after one for tests."""
+    await books.set_up()
+    books.stripe.account.customers.clear()
+    assert (await api.get(METHODS, TENANT))[1]["data"] == []
+    assert (await api.post(TOP_UPS, {**ASKED, "by": "stored_method"}, TENANT))[0] == 200
+    await books.pay()
+    assert (await books.payment()).failure_code == "resource_missing"
+    status, page = await api.post(f"{METHODS}/setup", key=TENANT)
+    assert status == 200
+    assert (await api.post(TOP_UPS, {**ASKED, "by": "stored_method", "idempotency_key": "two"}, TENANT))[0] == 400
+    method = books.stripe.account.complete_setup(page["id"])
+    await books.poll()
+    _, listed = await api.get(METHODS, TENANT)
+    assert [(one["id"], one["default"]) for one in listed["data"]] == [(method, True)]
+    books.stripe.account.customers.clear()
+    asked = {**ASKED, "idempotency_key": "three"}
+    status, bought = await api.post(TOP_UPS, asked, TENANT)
+    assert (status, (await api.post(TOP_UPS, asked, TENANT))[1]) == (200, bought)
+    books.stripe.account.complete_payment([*books.stripe.account.sessions][-1])
+    await books.poll()
+    assert await balance(books.database, ACME) == books.taken == DOLLARS_20
+
+
 async def test_another_tenant_sees_and_changes_nothing(books: PayingBooks, api: Api) -> None:
     method = await books.set_up()
     _, bought = await api.post(TOP_UPS, ASKED, TENANT)
