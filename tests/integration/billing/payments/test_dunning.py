@@ -6,6 +6,7 @@ import pytest
 
 from support.billing.api import TENANT, Api, billing_api
 from support.billing.stand import ACME, rows, worker
+from support.card_payments.account import SLOW
 from support.card_payments.books import DAYS, DOLLARS_7, INVOICE, OPERATOR, PayingBooks
 from support.card_payments.tenant import add_tenant, tenant
 from tokenyard.core.errors import QuotaExceeded
@@ -116,6 +117,19 @@ async def test_giving_up_is_no_payment(overdue: PayingBooks) -> None:
     await overdue.settlements.write_off(INVOICE, reason="bankrupt", actor=OPERATOR)
     await dun(overdue)
     assert await is_blocked(overdue)
+
+
+async def test_money_that_comes_after_it_was_given_up_undoes_the_block(overdue: PayingBooks) -> None:
+    await overdue.set_up(SLOW)
+    await overdue.pay()
+    await until_blocked(overdue)
+    await overdue.settlements.write_off(INVOICE, reason="bankrupt", actor=OPERATOR)
+    assert await is_blocked(overdue)
+    overdue.stripe.account.finish((await overdue.payment()).charge or "")
+    await overdue.poll()
+    assert (await overdue.payment()).credited == overdue.taken == DOLLARS_7
+    assert not await is_blocked(overdue)
+    await overdue.agree()
 
 
 async def test_a_credit_note_of_all_of_it_undoes_the_block(books: PayingBooks) -> None:
