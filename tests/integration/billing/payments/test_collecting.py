@@ -12,8 +12,8 @@ from support.card_payments.server import Fault
 from tokenyard.core.money import NanoDollars
 from tokenyard.tenancy.tables import AuditRow
 from tokenyard_billing.invoice_tables import Settlement
-from tokenyard_billing.payments.top_ups import PayBy
 from tokenyard_billing.tables import Alarm, CreditGrant
+from tokenyard_billing.top_ups.buying import PayBy
 
 DECLINED = "pm_card_chargeDeclined"
 SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # other tests ask PostgreSQL all the same
