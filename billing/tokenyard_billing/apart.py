@@ -65,13 +65,17 @@ class Apart:
             after = found[-1].organization
 
     async def put_off(
-        self, organization: OrganizationId, rows: Update, kind: str, subject: str, error: Exception
+        self, organization: OrganizationId, rows: Update | None, kind: str, subject: str, error: Exception
     ) -> None:
-        """Let `rows` be due in a minute, and raise an alarm. A database that is away raises here and ends the step."""
+        """Let `rows`, if any, be due in a minute, and raise an alarm.
+
+        A database that is away raises here and ends the step.
+        """
         now_ms = self._clock.now_ms()
         found = Finding(kind, subject, f"{type(error).__name__}: {error}")
         async with self._database.transaction() as session:
             await self._leases.fence(session, {bucket_of(organization)})
-            await session.execute(rows.values(retry_at_ms=now_ms + RETRY_MS))
+            if rows is not None:
+                await session.execute(rows.values(retry_at_ms=now_ms + RETRY_MS))
             await raise_alarms(session, [(organization, found)], now_ms)
         self._metrics.alarm_raised(kind)

@@ -69,7 +69,13 @@ class BillingWorker:
             database=database, leases=self.leases, prices=prices, metrics=metrics, clock=clock
         )
         self.fees = PlanFeeCharger(
-            database=database, leases=self.leases, prices=prices, plans=plans, outbox=outbox, clock=clock
+            database=database,
+            leases=self.leases,
+            prices=prices,
+            plans=plans,
+            outbox=outbox,
+            metrics=metrics,
+            clock=clock,
         )
         self.closer = PeriodCloser(
             database=database,

@@ -1,6 +1,5 @@
 """Charges what plans ask, period by period, in the buckets that this worker leases."""
 
-import logging
 from collections.abc import Sequence
 
 from sqlalchemy import func, select
@@ -13,18 +12,17 @@ from tokenyard.core.redis_keys import bucket_of
 from tokenyard.storage.database import Database
 from tokenyard.storage.transactional_outbox import TransactionalOutbox
 from tokenyard.web.loops import Loop
-from tokenyard_billing.apart import BATCH
-from tokenyard_billing.bucket_leases import BucketLeases, LeaseLost
+from tokenyard_billing.apart import BATCH, Apart, Due
+from tokenyard_billing.bucket_leases import BucketLeases
 from tokenyard_billing.calendars import add_periods, load_calendar
 from tokenyard_billing.charging.batch import LedgerBatch
+from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.invoice_tables import BillingPeriod
 from tokenyard_billing.periods import BillingCalendar
 from tokenyard_billing.plan_fees.charging import fees_to_charge
 from tokenyard_billing.plan_fees.proration import asking_periods
 from tokenyard_billing.ports import PlanFees
 from tokenyard_billing.pricing.prices import PriceList
-
-_LOG = logging.getLogger(__name__)
 
 INTERVAL_S = 600.0
 
@@ -40,6 +38,7 @@ class PlanFeeCharger:
         prices: PriceList,
         plans: PlanFees,
         outbox: TransactionalOutbox,
+        metrics: LedgerMetrics,
         clock: Clock,
     ) -> None:
         self._database = database
@@ -48,17 +47,13 @@ class PlanFeeCharger:
         self._plans = plans
         self._outbox = outbox
         self._clock = clock
+        self._apart = Apart(database, leases, metrics, clock)
 
     def loop(self) -> Loop:
         return Loop("open periods with fees", self.step, INTERVAL_S)
 
     async def step(self) -> None:
-        after = ""
-        while found := await self._with_fees(after):
-            for organization in found:
-                if bucket_of(organization) in self._leases.held:
-                    await self._open_apart(organization)
-            after = found[-1]
+        await self._apart.each("open periods with fees", self._with_fees, self._open_periods, self._put_off)
 
     async def charge(self, organization: OrganizationId, period: str) -> None:
         """Charge what plans asked for `period`, of which all else is charged; again charges nothing more.
@@ -77,17 +72,19 @@ class PlanFeeCharger:
             messages = (await batch.write(session)).messages
         await self._outbox.try_to_carry(messages)
 
-    async def _with_fees(self, after: str) -> Sequence[OrganizationId]:
+    async def _with_fees(self, after: str) -> Sequence[Due]:
         async with self._database.reading() as session:
-            return await self._plans.with_fees(session, after=after, limit=BATCH)
+            return [Due(one) for one in await self._plans.with_fees(session, after=after, limit=BATCH)]
 
-    async def _open_apart(self, organization: OrganizationId) -> None:
-        try:
-            async with self._database.transaction() as session:
-                await self._leases.fence(session, {bucket_of(organization)})
-                await self._open(session, organization, self._clock.now_ms())
-        except LeaseLost as error:
-            _LOG.info("periods of %s are another worker's to open: %s", organization, error)
+    async def _open_periods(self, due: Due) -> None:
+        if bucket_of(due.organization) not in self._leases.held:
+            return
+        async with self._database.transaction() as session:
+            await self._leases.fence(session, {bucket_of(due.organization)})
+            await self._open(session, due.organization, self._clock.now_ms())
+
+    async def _put_off(self, due: Due, error: Exception) -> None:
+        await self._apart.put_off(due.organization, None, "periods_not_opened", due.organization, error)
 
     async def _open(
         self, session: AsyncSession, organization: OrganizationId, now_ms: int

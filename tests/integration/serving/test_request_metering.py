@@ -189,7 +189,9 @@ async def test_a_request_passes_whole_and_is_reported(front: Front) -> None:
     assert answer.headers[LOAD_HEADER] == "1 2 11", "what is inside as the answer begins, with the request itself"
 
 
-@pytest.mark.parametrize("authorization", ["", "Bearer", f"Bearer {SECRET.hex()}", f"bearer {BEARER.hex()}"])
+@pytest.mark.parametrize(
+    "authorization", ["", "Bearer", f"Bearer {SECRET.hex()}", f"bearer {BEARER.hex()}"], ids=range(4)
+)
 async def test_without_the_bearer_there_is_nothing(front: Front, authorization: str) -> None:
     for path in (PATH, "/metrics", "/internal/stats", "/nowhere"):
         assert (await front.client.get(path, headers={"authorization": authorization})).status_code == 401

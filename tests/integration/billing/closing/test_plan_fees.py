@@ -9,7 +9,8 @@ import pytest
 from redis.asyncio import Redis
 
 from support.billing.invoice_books import CHEAP, InvoiceBooks
-from support.billing.stand import ACME, MODEL, PROJECT, rows, usage
+from support.billing.stand import ACME, GLOBEX, MODEL, PROJECT, rows, usage
+from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NANO_PER_DOLLAR, PRICE_LEAD_MS
 from tokenyard.core.principal import Limits
 from tokenyard.limits.revisions import RedisRevisions
@@ -24,7 +25,7 @@ from tokenyard.tenancy.plans.views import NewPlan, PlanChanges
 from tokenyard.tenancy.tables import OrganizationRow
 from tokenyard_billing.invoice_tables import BillingPeriod, Invoice, InvoiceLine, TimeZoneChange
 from tokenyard_billing.periods import DAY_MS
-from tokenyard_billing.tables import Charge, HourlyUsage, Spending
+from tokenyard_billing.tables import Alarm, Charge, HourlyUsage, Spending
 
 SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # other tests ask PostgreSQL all the same
 
@@ -49,9 +50,9 @@ class Subscriptions:
         rules = PlanChanges.model_validate(changes).rules()
         await self._plans.change(name, name=None, limits=None, rules=rules, actor=BOOTSTRAP)
 
-    async def move(self, plan: str | None, day: str, *, zone: str = "UTC") -> None:
+    async def move(self, plan: str | None, day: str, *, zone: str = "UTC", whose: OrganizationId = ACME) -> None:
         self._go_before(day, zone)
-        await self._change(plan=PlanChoice(plan))
+        await self._change(whose, plan=PlanChoice(plan))
 
     async def archive(self, archived: bool, day: str) -> None:
         self._go_before(day, "UTC")
@@ -87,18 +88,24 @@ class Subscriptions:
     def _go_before(self, day: str, zone: str) -> None:
         self.go(moment(day, zone) - PRICE_LEAD_MS)
 
-    async def _change(self, *, plan: PlanChoice | None = None, archived: bool | None = None) -> None:
+    async def _change(
+        self, whose: OrganizationId = ACME, *, plan: PlanChoice | None = None, archived: bool | None = None
+    ) -> None:
         await TenancyOperatorStore(self.books.database, self.books.clock).change_organization(
-            ACME, name=None, limits=None, archived=archived, actor=BOOTSTRAP, plan=plan
+            whose, name=None, limits=None, archived=archived, actor=BOOTSTRAP, plan=plan
         )
+
+
+def organization(identity: OrganizationId) -> OrganizationRow:
+    whose = {"slug": identity, "name": "", "default_project_id": PROJECT, "limits": Limits()}
+    return OrganizationRow(id=identity, created_at=moment("2025-12-01") // 1000, **whose)
 
 
 @pytest.fixture
 async def plans(database: Database, redis: Redis) -> Subscriptions:
     made = Subscriptions(InvoiceBooks(database, redis))
     async with database.transaction() as session:
-        whose = {"slug": "acme", "name": "", "default_project_id": PROJECT, "limits": Limits()}
-        session.add(OrganizationRow(id=ACME, created_at=moment("2025-12-01") // 1000, **whose))
+        session.add(organization(ACME))
     return made
 
 
@@ -229,6 +236,22 @@ async def test_months_in_which_no_worker_ran_are_billed_each(plans: Subscription
     closed = [one for one in await rows(plans.books.database, BillingPeriod) if one.closed_at_ms is not None]
     assert sorted(one.period for one in closed) == ["2026-04", "2026-05", "2026-06"]
     await plans.agree()
+
+
+async def test_one_whose_books_are_broken_holds_up_no_other(plans: Subscriptions) -> None:
+    await plans.make("team", "30")
+    async with plans.books.database.transaction() as session:
+        session.add(organization(GLOBEX))
+        session.add(TimeZoneChange(organization=ACME, since_period="2026-01", time_zone="No/Where", changed_at_ms=0))
+    for whose in (ACME, GLOBEX):
+        await plans.move("team", "2026-04-01", whose=whose)
+    plans.go(moment("2026-04-20"))
+    await plans.books.worker.leases.hold({})
+    await plans.books.worker.fees.step()
+    assert [one.organization for one in await rows(plans.books.database, BillingPeriod)] == [GLOBEX]
+    assert [(one.organization, one.kind) for one in await rows(plans.books.database, Alarm)] == [
+        (ACME, "periods_not_opened")
+    ]
 
 
 async def test_whoever_charges_again_charges_nothing_more(plans: Subscriptions) -> None:

@@ -26,8 +26,8 @@ from tokenyard.finetune.job_request import JobRequest
 from tokenyard.finetune.states import JobOutcome, JobState
 from tokenyard.storage.database import Database
 
-# The same on any database: what is slow here is Ray.
-pytestmark = [pytest.mark.timeout(600), pytest.mark.parametrize("database", ["sqlite"], indirect=True)]
+pytestmark = pytest.mark.timeout(600)
+SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # what is slow here is Ray
 
 LIMIT_S = 240.0
 Row = dict[str, Any]
@@ -73,6 +73,7 @@ async def checked(stack: FinetuneStack, runs: RayJobs, base_model: Path, *files:
     return await stack.job(job.id)
 
 
+@SQLITE
 async def test_files_are_checked_with_the_models_own_template(
     stack: FinetuneStack, runs: RayJobs, base_model: Path
 ) -> None:
@@ -98,6 +99,7 @@ async def test_files_are_checked_with_the_models_own_template(
     assert "Files validated, moving job to queued state" in await stack.messages(job)
 
 
+@SQLITE
 async def test_what_only_the_template_shows_to_be_wrong_is_said_before_anything_is_queued(
     stack: FinetuneStack, runs: RayJobs, base_model: Path
 ) -> None:
@@ -111,6 +113,7 @@ async def test_what_only_the_template_shows_to_be_wrong_is_said_before_anything_
     )
 
 
+@SQLITE
 async def test_a_check_that_is_killed_is_made_again(
     stack: FinetuneStack, runs: RayJobs, base_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
