@@ -17,6 +17,7 @@ _MODULES = (
     "tokenyard_billing.parties.tables",
     "tokenyard_billing.payments.tables",
     "tokenyard_billing.dunning.tables",
+    "tokenyard_billing.sealing.tables",
 )
 
 

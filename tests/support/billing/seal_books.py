@@ -1,0 +1,74 @@
+"""Books whose days are sealed at a clock that is moved by hand."""
+
+from typing import Any
+
+from redis.asyncio import Redis
+from sqlalchemy import text, update
+
+from support.billing.stand import ACME, MARCH_MS, rows
+from support.billing.tax_books import TaxBooks
+from tokenyard.core.ids import OrganizationId
+from tokenyard.metering.events import UsageEvent
+from tokenyard.metering.stream import emit
+from tokenyard.storage.database import Database
+from tokenyard_billing.loops import BillingWorker
+from tokenyard_billing.periods import DAY_MS
+from tokenyard_billing.sealing.operator_store import SealOperatorStore
+from tokenyard_billing.sealing.recomputing import SealDifference
+from tokenyard_billing.sealing.tables import Seal
+from tokenyard_billing.tables import BucketLease, Charge, Transaction
+
+_REDIS_YEAR_MS = MARCH_MS + 200 * DAY_MS  # no clock of a test comes so far
+
+
+class SealBooks(TaxBooks):
+    """What the ledger takes in is recorded at the time of Redis: that is put back to the clock's."""
+
+    def __init__(self, database: Database, redis: Redis) -> None:
+        super().__init__(database, redis)
+        self.proofs = SealOperatorStore(database)
+
+    async def use(self, amount: int, organization: OrganizationId = ACME, *, at_ms: int | None = None) -> None:
+        await super().use(amount, organization, at_ms=self.clock.now_ms() if at_ms is None else at_ms)
+        await self.put_back()
+
+    async def take(self, *events: UsageEvent, organization: OrganizationId = ACME) -> None:
+        for event in events:
+            await emit(self.redis, organization, event)
+        await self.worker.consumer.step()
+        await self.put_back()
+
+    async def put_back(self) -> None:
+        async with self.database.transaction() as session:
+            for table, column in ((Charge, "charged_at_ms"), (Transaction, "posted_at_ms")):
+                late = getattr(table, column) >= _REDIS_YEAR_MS
+                await session.execute(update(table).where(late).values({column: self.clock.now_ms()}))
+
+    async def pass_days(self, days: int = 1) -> None:
+        self.clock.advance(days * DAY_MS / 1000)
+
+    async def seal(self, worker: BillingWorker | None = None) -> list[Seal]:
+        """Let a worker hold its buckets, and seal; return all seals."""
+        sealing = worker or self.worker
+        await sealing.consumer.step()
+        await sealing.sealer.step()
+        return await self.seals()
+
+    async def seals(self) -> list[Seal]:
+        return sorted(await rows(self.database, Seal), key=lambda one: str(one.day))
+
+    async def verified(self, first: str = "", last: str = "9999-12-31") -> SealDifference | None:
+        return (await self.proofs.verify(first, last)).difference
+
+    async def seal_differences(self) -> set[tuple[str, str]]:
+        return {one for one in await self.broken() if one[0].startswith("seal_")}
+
+    async def tamper(self, statement: str, **values: Any) -> None:
+        async with self.database.transaction() as session:
+            found = await session.execute(text(statement), values)
+            assert found.rowcount > 0, "nothing was tampered with"  # type: ignore[attr-defined]
+
+    async def lose_lease(self) -> None:
+        """Let every lease run out, as that of a worker that is dead."""
+        async with self.database.transaction() as session:
+            await session.execute(update(BucketLease).values(holder="", lease_until_ms=0))
