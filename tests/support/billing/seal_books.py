@@ -5,12 +5,19 @@ from typing import Any
 from redis.asyncio import Redis
 from sqlalchemy import text, update
 
-from support.billing.stand import ACME, MARCH_MS, rows
+from support.billing.stand import ACME, MARCH_MS, PROJECT, rows
 from support.billing.tax_books import TaxBooks
 from tokenyard.core.ids import OrganizationId
+from tokenyard.core.money import PRICE_LEAD_MS
+from tokenyard.core.principal import Limits
 from tokenyard.metering.events import UsageEvent
 from tokenyard.metering.stream import emit
 from tokenyard.storage.database import Database
+from tokenyard.tenancy.api_keys import BOOTSTRAP
+from tokenyard.tenancy.operator_store import PlanChoice, TenancyOperatorStore
+from tokenyard.tenancy.plans.operator_store import PlanOperatorStore
+from tokenyard.tenancy.plans.views import NewPlan
+from tokenyard.tenancy.tables import OrganizationRow
 from tokenyard_billing.loops import BillingWorker
 from tokenyard_billing.periods import DAY_MS
 from tokenyard_billing.sealing.operator_store import SealOperatorStore
@@ -67,6 +74,19 @@ class SealBooks(TaxBooks):
         async with self.database.transaction() as session:
             found = await session.execute(text(statement), values)
             assert found.rowcount > 0, "nothing was tampered with"  # type: ignore[attr-defined]
+
+    async def subscribe(self, multiplier: str, fee: str) -> None:
+        """Let `acme` have a plan from a moment from now on: prices are multiplied, and each month has a fee."""
+        async with self.database.transaction() as session:
+            whose = {"slug": "acme", "name": "", "default_project_id": PROJECT, "limits": Limits()}
+            session.add(OrganizationRow(id=ACME, created_at=MARCH_MS // 1000 - 1, **whose))
+        body = {"name": "team", "price_multiplier": multiplier, "monthly_fee_dollars": fee}
+        plan = NewPlan.model_validate(body).stated()
+        await PlanOperatorStore(self.database, self.clock).create(plan, actor=BOOTSTRAP)
+        await TenancyOperatorStore(self.database, self.clock).change_organization(
+            ACME, name=None, limits=None, archived=None, actor=BOOTSTRAP, plan=PlanChoice("team")
+        )
+        self.clock.advance(PRICE_LEAD_MS / 1000)
 
     async def lose_lease(self) -> None:
         """Let every lease run out, as that of a worker that is dead."""
