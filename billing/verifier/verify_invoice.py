@@ -15,8 +15,9 @@ import hashlib
 import json
 import sys
 import zipfile
+from collections.abc import Iterator
 from datetime import date, timedelta
-from typing import Any, Iterator
+from typing import Any
 
 FORMAT = 1
 CENT = 10_000_000
@@ -249,8 +250,8 @@ def rates_of(prices: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
             multiplied = obj(multiplied, "multiplied")
             ten_thousandths = multiplier(text(multiplied, "multiplier"))
             listed = obj(field(multiplied, "rates"), "rates")
-            for name in own:
-                if own[name] != (whole(listed, name) * ten_thousandths + 5_000) // 10_000:
+            for name, rate in own.items():
+                if rate != (whole(listed, name) * ten_thousandths + 5_000) // 10_000:
                     raise Wrong(f"the {name} rate of the price {identity} is not the listed one times its multiplier")
         found[identity] = own
     return found
@@ -383,7 +384,9 @@ def verify_lines(invoice: dict[str, Any], charges: Charges, rates: dict[str, dic
         period, model, price, kind = (text(line, name) for name in ("usage_period", "model", "price", "kind"))
         charged = left.pop((period, model, price, kind), 0)
         if charged != whole(line, "quantity"):
-            raise Wrong(f"line {number} ({model}, {kind}, {period}) bills {line['quantity']}, and {charged} was charged")
+            raise Wrong(
+                f"line {number} ({model}, {kind}, {period}) bills {line['quantity']}, and {charged} was charged"
+            )
         if whole(line, "rate") != rate_of(rates, price, kind):
             raise Wrong(f"line {number} ({model}, {kind}, {period}) has another rate than its price")
         if whole(line, "amount") != line["quantity"] * line["rate"]:
@@ -411,8 +414,10 @@ def verify_credit(invoice: dict[str, Any]) -> None:
             paid = min(part, max(line["amount"], 0))
             part -= paid
             if whole(line, "credit_applied") != paid:
-                raise Wrong(f"credit pays {dollars(paid)} of the line {line['model']}, {line['kind']}, and it says"
-                            f" {dollars(line['credit_applied'])}")
+                raise Wrong(
+                    f"credit pays {dollars(paid)} of the line {line['model']}, {line['kind']}, and it says"
+                    f" {dollars(line['credit_applied'])}"
+                )
     if left:
         raise Wrong(f"of the credit, {dollars(left)} pays for no line")
 
@@ -421,13 +426,19 @@ def verify_tax(invoice: dict[str, Any]) -> None:
     """The tax of each line is that of what credit leaves of it, rounded half up to the nano-dollar."""
     tax = included = 0
     for line in objects(invoice, "lines"):
-        base, rate, inclusive = line["amount"] - line["credit_applied"], whole(line, "tax_rate"), field(line, "tax_inclusive")
+        base, rate, inclusive = (
+            line["amount"] - line["credit_applied"],
+            whole(line, "tax_rate"),
+            field(line, "tax_inclusive"),
+        )
         of = MILLION + (rate if inclusive else 0)
         exact = (2 * abs(base) * rate + of) // (2 * of)
         exact = exact if base > 0 else -exact
         if whole(line, "tax") != exact:
-            raise Wrong(f"the tax of the line {line['model']}, {line['kind']} is {dollars(exact)}, and it says"
-                        f" {dollars(line['tax'])}")
+            raise Wrong(
+                f"the tax of the line {line['model']}, {line['kind']} is {dollars(exact)}, and it says"
+                f" {dollars(line['tax'])}"
+            )
         tax += exact
         included += exact if inclusive else 0
     if (tax, included) != (whole(invoice, "tax"), whole(invoice, "tax_included")):
@@ -438,7 +449,9 @@ def verify_due(invoice: dict[str, Any]) -> None:
     exact = invoice["total"] - invoice["credit_applied"] + invoice["tax"] - invoice["tax_included"]
     rounding, due = whole(invoice, "rounding"), whole(invoice, "amount_due")
     if due != exact + rounding:
-        raise Wrong(f"what is due is {dollars(due)}, and lines, credit, tax and rounding come to {dollars(exact + rounding)}")
+        raise Wrong(
+            f"what is due is {dollars(due)}, and lines, credit, tax and rounding come to {dollars(exact + rounding)}"
+        )
     if rounding and due != (2 * exact + CENT) // (2 * CENT) * CENT:
         raise Wrong(f"{dollars(exact)} is not rounded half up to cents")
 
@@ -464,8 +477,10 @@ class Issue:
         }
         for account, amount in stated.items():
             if sums.get(account, 0) != amount:
-                raise Wrong(f"the journal posted {dollars(sums.get(account, 0))} to {account} for this invoice, which says"
-                            f" {dollars(amount)}")
+                raise Wrong(
+                    f"the journal posted {dollars(sums.get(account, 0))} to {account} for this invoice, which says"
+                    f" {dollars(amount)}"
+                )
 
     def end(self) -> None:
         owes = self._invoice["total"] - self._invoice["credit_applied"] or self._invoice["tax"]
@@ -585,7 +600,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Verify the proof of an invoice.")
     parser.add_argument("proof", help="the zip file")
     parser.add_argument(
-        "--seal", action="append", default=[], type=noted_seal, metavar="DAY=HASH",
+        "--seal",
+        action="append",
+        default=[],
+        type=noted_seal,
+        metavar="DAY=HASH",
         help="a seal that you wrote down earlier; may be given again",
     )
     asked = parser.parse_args()

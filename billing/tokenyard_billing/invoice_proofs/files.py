@@ -56,7 +56,7 @@ class ProofFiles:
         self._prices = prices
         self._queue = RenderingQueue(TIME_LIMIT_S)
 
-    async def proof(self, query: Select[tuple[Invoice]]) -> ProofResponse:
+    async def proof(self, query: Select[Invoice]) -> ProofResponse:
         """Return the proof of the invoice that `query` asks for.
 
         Raises:
@@ -70,7 +70,9 @@ class ProofFiles:
         if invoice is None:
             raise NotFound("No such invoice.")
         if invoice.state == DRAFT:
-            raise Conflict(f"The invoice {invoice.id} is a draft, which still changes: it has no proof until it is issued.")
+            raise Conflict(
+                f"The invoice {invoice.id} is a draft, which still changes: it has no proof until it is issued."
+            )
         file = await self._queue.run(OrganizationId(invoice.organization), lambda: self._made(invoice))
         return ProofResponse(file, f"{invoice.number}-proof.zip")
 

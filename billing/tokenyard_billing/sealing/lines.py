@@ -56,14 +56,16 @@ def recorded_on(at_ms: InstrumentedAttribute[int], day: str) -> ColumnElement[bo
 async def digest_of(session: AsyncSession, day: str, organization: str) -> DayDigest:
     """Return the digest of an organization's day: of its header, its charges and its transactions, in this order."""
     digest = sha256(day_header(day, organization))
-    counts = []
-    for read in DAY_READS:
+
+    async def add(read: DayRead) -> int:
         count = 0
         async for lines in read(session, day, organization):
             digest.update(b"".join(lines))
             count += len(lines)
-        counts.append(count)
-    return DayDigest(organization, *counts, digest.hexdigest())
+        return count
+
+    charges, transactions = [await add(read) for read in DAY_READS]
+    return DayDigest(organization, charges, transactions, digest.hexdigest())
 
 
 async def charge_lines(session: AsyncSession, day: str, organization: str) -> AsyncIterator[list[bytes]]:
@@ -101,7 +103,7 @@ def _transaction(head: Sequence[Any], rows: Sequence[Sequence[Any]], cut: int) -
     return transaction_line(head, [row[cut:] for row in rows if row[cut] is not None])
 
 
-async def parts_of(session: AsyncSession, query: Select[Any]) -> AsyncIterator[Sequence[Sequence[Any]]]:
+async def parts_of(session: AsyncSession, query: Select[*tuple[Any, ...]]) -> AsyncIterator[Sequence[Sequence[Any]]]:
     """Yield the rows of a query, at most `AT_ONCE` of them at a time."""
     result = await session.stream(query, execution_options={"yield_per": AT_ONCE})
     async for part in result.partitions():

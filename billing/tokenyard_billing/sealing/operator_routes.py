@@ -22,9 +22,7 @@ def router(store: SealStore, operator_store: SealOperatorStore) -> APIRouter:
         return Page[WholeSealView].of([WholeSealView.model_validate(one) for one in found], limit)
 
     @routes.get("/seals/verification")
-    async def verification(
-        _operator: CurrentOperator, first: Day = None, last: Day = None
-    ) -> SealVerificationView:
+    async def verification(_operator: CurrentOperator, first: Day = None, last: Day = None) -> SealVerificationView:
         """Make seals anew from what stands in SQL, in order; say the first day, and organization, that differs."""
         return SealVerificationView.model_validate(await operator_store.verify(first or "", last or EVER))
 

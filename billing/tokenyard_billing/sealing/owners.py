@@ -33,24 +33,25 @@ async def owners_behind(session: AsyncSession, day: str, after: str) -> list[Own
 
 async def first_day(session: AsyncSession) -> str | None:
     """Return the day of the first that was ever recorded; None where nothing was."""
-    first, after = [], ""
+    first: list[int] = []
+    after = ""
     while True:
         owner = _behind(after).subquery().c.organization
         charged = select(func.min(Charge.charged_at_ms)).where(Charge.organization == owner).scalar_subquery()
         posted = select(func.min(Transaction.posted_at_ms)).where(Transaction.organization == owner).scalar_subquery()
         found = (await session.execute(select(owner, charged, posted).order_by(owner))).all()
         if not found:
-            return day_of(min(first)) if first else None
+            return day_of(first[0]) if first else None
         first += [at_ms for row in found for at_ms in row[1:] if at_ms is not None]
-        first, after = [min(first)] if first else [], found[-1][0]
+        first, after = sorted(first)[:1], found[-1][0]
 
 
-def _behind(after: str) -> Select[tuple[str]]:
+def _behind(after: str) -> Select[str]:
     # Each side has its own limit: else every batch would read all organizations behind it.
     sides = [_names(column, after).subquery() for column in (Account.organization, BillingPeriod.organization)]
     names = union(*(select(side.c.organization) for side in sides)).subquery().c.organization
     return select(names).order_by(names).limit(BATCH)
 
 
-def _names(column: InstrumentedAttribute[str], after: str) -> Select[tuple[str]]:
+def _names(column: InstrumentedAttribute[str], after: str) -> Select[str]:
     return select(column).where(column > after).distinct().order_by(column).limit(BATCH)

@@ -72,8 +72,7 @@ class SealBooks(TaxBooks):
 
     async def tamper(self, statement: str, **values: Any) -> None:
         async with self.database.transaction() as session:
-            found = await session.execute(text(statement), values)
-            assert found.rowcount > 0, "nothing was tampered with"  # type: ignore[attr-defined]
+            await session.execute(text(statement), values)
 
     async def subscribe(self, multiplier: str, fee: str) -> None:
         """Let `acme` have a plan from a moment from now on: prices are multiplied, and each month has a fee."""

@@ -19,9 +19,10 @@ from support.billing.proof_files import (
     write_members,
 )
 from support.billing.seal_books import SealBooks
-from support.billing.stand import ACME, GLOBEX, MARCH_MS, claims, hosted, kept, settled, trained, usage
+from support.billing.stand import GLOBEX, MARCH_MS, claims, hosted, kept, settled, trained, usage
 from support.billing.tax_books import APRIL_MS, DOLLAR, MAY_MS
 from tokenyard.storage.database import Database
+from tokenyard_billing.invoice_tables import Invoice
 from tokenyard_billing.periods import DAY_MS
 
 MARCH, APRIL = "inv_acme_2026-03", "inv_acme_2026-04"
@@ -54,14 +55,8 @@ async def books(database: Database, redis: Redis) -> SealBooks:
     await books.correct("dear", request="req_early")
     books.at(MAY_MS)
     await books.close()
-    assert {one.id for one in await books.rows(_invoices()) if one.state == "open"} >= {MARCH, APRIL}
+    assert {one.id for one in await books.rows(Invoice) if one.state == "open"} >= {MARCH, APRIL}
     return books
-
-
-def _invoices() -> Any:
-    from tokenyard_billing.invoice_tables import Invoice
-
-    return Invoice
 
 
 async def sealed(books: SealBooks) -> dict[str, str]:
@@ -75,7 +70,7 @@ async def test_honest_books_verify(books: SealBooks, tmp_path: Path) -> None:
     assert await books.verified() is None
     for invoice in (MARCH, APRIL):
         path = await proof_of(books, invoice, tmp_path / f"{invoice}.zip")
-        first, last = sorted(members(path)["proof.json"] and _days(path))[:: len(_days(path)) - 1]
+        first, *_, last = _days(path)
         code, said = await verify(path, "--seal", f"{first}={noted[first]}", "--seal", f"{last}={noted[last]}")
         assert (code, said.splitlines()[-1]) == (0, "All of it is right."), said
         assert "not yet sealed" not in said
@@ -154,15 +149,15 @@ def charge(key: str, **changes: Any) -> Tampering:
             if one.get("charge_key") == key:
                 one.update(changes)
 
-    return lambda content: [change_lines(content, name, change) for name in _ndjson(content)] and None
-
-
-def _ndjson(content: Members) -> list[str]:
-    return [name for name in content if name.startswith("days/")]
+    return in_days(change)
 
 
 def in_days(change: Callable[[list[Any]], None]) -> Tampering:
-    return lambda content: [change_lines(content, name, change) for name in _ndjson(content)] and None
+    def tamper(content: Members) -> None:
+        for name in [name for name in content if name.startswith("days/")]:
+            change_lines(content, name, change)
+
+    return tamper
 
 
 def posted(**amounts: int) -> Callable[[list[Any]], None]:
@@ -231,21 +226,17 @@ ARITHMETIC: dict[str, Tampering] = {
     "do not sum to 0": in_days(posted(receivable=-1)),
     "the journal posted": head(amount_due=1),
     "stands in the journal 0 times": in_days(without(lambda one: one.get("template") == "invoice")),
-    "was charged (": line(quantity=1),
+    "was charged": line(quantity=1),
     "has another rate than its price": line(rate=1),
     "is not its quantity times its rate": line(amount=1),
-    "do not sum to the total": both(head(total=1), in_days(posted(receivable=0))),
+    "do not sum to the total": head(total=1),
     "stands on no line": lambda content: change_json(content, "invoice.json", lambda one: one["lines"].pop()),
     "credit pays": line(credit_applied=1),
     "the tax of the line": line(tax=1),
     "do not sum to the tax of the invoice": both(head(tax=1, tax_included=1), in_days(posted(tax=1, wallet=-1))),
     "lines, credit, tax and rounding come to": both(head(amount_due=1), in_days(posted(receivable=-1, wallet=1))),
-    "is not rounded half up to cents": both(
-        head(amount_due=1, rounding=1), in_days(posted(receivable=-1, rounding=1))
-    ),
+    "is not rounded half up to cents": both(head(amount_due=1, rounding=1), in_days(posted(receivable=-1, rounding=1))),
 }
-del ARITHMETIC["was charged ("]
-ARITHMETIC["was charged"] = line(quantity=1)
 
 
 @SQLITE
@@ -279,6 +270,11 @@ def other_root(stated: Any) -> None:
     stated["days"][-1]["part"]["charges"] += 1
 
 
+def unseal_first(stated: Any) -> None:
+    del stated["seals"][0]
+    stated["days"][0]["sealed"] = False
+
+
 SEALS: dict[str, Tampering] = {
     "are not those that were sealed": charge("req_late", end_user="you"),
     "does not lead to the root of its seal": proof(other_root),
@@ -288,9 +284,7 @@ SEALS: dict[str, Tampering] = {
     "a day is missing": proof(lambda stated: stated["seals"].pop(1)),
     "does not follow from that of": proof(break_chain),
     "against the seals": proof(lambda stated: stated["days"][0].update(sealed=False)),
-    "is not sealed, and a later day is": proof(
-        lambda stated: (stated["seals"].pop(0), stated["days"][0].update(sealed=False))
-    ),
+    "is not sealed, and a later day is": proof(unseal_first),
     "stands twice in the proof": proof(lambda stated: stated["days"].append(stated["days"][0])),
 }
 
@@ -310,7 +304,7 @@ def other_format(invoice: Any) -> None:
 async def test_what_is_no_proof_cannot_be_verified(books: SealBooks, tmp_path: Path) -> None:
     path = await proof_of(books, MARCH, tmp_path / "march.zip")
     unreadable: dict[str, Tampering] = {
-        "invoice.json is missing": lambda content: content.pop("invoice.json") and None,
+        "invoice.json is missing": lambda content: content.__delitem__("invoice.json"),
         "is no JSON": lambda content: content.update({"proof.json": b"{"}),
         "knows the format 1": lambda content: change_json(content, "invoice.json", other_format),
         "is no whole number": line(amount=0.5),
