@@ -57,7 +57,7 @@ from tokenyard_billing.proof.reconcile import LedgerReconciler
 from tokenyard_billing.sealing import operator_routes as seals_for_operators
 from tokenyard_billing.sealing import tenant_routes as seals_for_tenants
 from tokenyard_billing.sealing.operator_store import SealOperatorStore
-from tokenyard_billing.sealing.store import SealStore
+from tokenyard_billing.sealing.store import SealReader
 from tokenyard_billing.taxes import operator_routes as taxes_for_operators
 from tokenyard_billing.taxes.operator_store import TaxRateOperatorStore
 from tokenyard_billing.taxes.profiles import TaxProfiles
@@ -106,7 +106,7 @@ def billing_routers(
     reconciler = LedgerReconciler(database, redis, live_budgets, jobs, clock)
     methods = PaymentMethods(database, provider, audit, clock)
     payments = PaymentOperatorStore(database, clock)
-    seals, proofs = SealStore(database), ProofFiles(database, prices)
+    seals, proofs = SealReader(database), ProofFiles(database, prices)
     return (
         usage_for_tenants.router(usage, prices, clock),
         invoices_for_tenants.router(invoices, clock),

@@ -30,7 +30,7 @@ class ProofResponse(StreamingResponse):
 
     media_type = "application/zip"
 
-    def __init__(self, file: IO[bytes], name: str) -> None:
+    def __init__(self, file: IO[bytes], name: str, status_code: int = 200) -> None:
         self._file = file
         size = file.seek(0, 2)
         file.seek(0)
@@ -39,7 +39,7 @@ class ProofResponse(StreamingResponse):
             "content-length": str(size),
             "cache-control": "private, no-store",
         }
-        super().__init__(_parts(file), headers=headers)
+        super().__init__(_parts(file), status_code, headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -3,10 +3,10 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from hashlib import sha256
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVarTuple
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, collate, select
+from sqlalchemy import ColumnElement, Row, Select, collate, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -25,6 +25,7 @@ from tokenyard_billing.sealing.tables import SealedPart
 from tokenyard_billing.tables import Charge, Entry, Transaction
 
 AT_ONCE = 1_000  # rows in memory
+Columns = TypeVarTuple("Columns")
 _CHARGE = [getattr(Charge, name) for name in CHARGE_FIELDS]
 _HEAD = [getattr(Transaction, name) for name in TRANSACTION_FIELDS]
 _ENTRY = [getattr(Entry, name) for name in ENTRY_FIELDS]
@@ -103,7 +104,7 @@ def _transaction(head: Sequence[Any], rows: Sequence[Sequence[Any]], cut: int) -
     return transaction_line(head, [row[cut:] for row in rows if row[cut] is not None])
 
 
-async def parts_of(session: AsyncSession, query: Select[*tuple[Any, ...]]) -> AsyncIterator[Sequence[Sequence[Any]]]:
+async def parts_of(session: AsyncSession, query: Select[*Columns]) -> AsyncIterator[Sequence[Row[*Columns]]]:
     """Yield the rows of a query, at most `AT_ONCE` of them at a time."""
     result = await session.stream(query, execution_options={"yield_per": AT_ONCE})
     async for part in result.partitions():

@@ -5,14 +5,14 @@ from fastapi import APIRouter
 from tokenyard.web.auth import CurrentOperator
 from tokenyard.web.pages import Page
 from tokenyard_billing.sealing.operator_store import SealOperatorStore
-from tokenyard_billing.sealing.store import SealStore
+from tokenyard_billing.sealing.store import SealReader
 from tokenyard_billing.sealing.views import Day, SealVerificationView, WholeSealView
 from tokenyard_billing.views import ListSize
 
 EVER = "9999-12-31"
 
 
-def router(store: SealStore, operator_store: SealOperatorStore) -> APIRouter:
+def router(store: SealReader, operator_store: SealOperatorStore) -> APIRouter:
     routes = APIRouter(prefix="/admin", tags=["billing"])
 
     @routes.get("/seals")

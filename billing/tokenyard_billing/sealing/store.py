@@ -8,7 +8,7 @@ from tokenyard.storage.database import Database
 from tokenyard_billing.sealing.tables import Seal
 
 
-class SealStore:
+class SealReader:
     """Seals belong to no organization, and tell nothing of one."""
 
     def __init__(self, database: Database) -> None:

@@ -4,12 +4,12 @@ from fastapi import APIRouter
 
 from tokenyard.web.auth import BillingTenant
 from tokenyard.web.pages import Page
-from tokenyard_billing.sealing.store import SealStore
+from tokenyard_billing.sealing.store import SealReader
 from tokenyard_billing.sealing.views import Day, SealView
 from tokenyard_billing.views import ListSize
 
 
-def router(store: SealStore) -> APIRouter:
+def router(store: SealReader) -> APIRouter:
     routes = APIRouter(prefix="/v1/organization", tags=["billing"])
 
     @routes.get("/seals")
