@@ -10,8 +10,9 @@ COVERAGE ?=
 # Coverage costs a third of the time of tests.
 TIMED = $(if $(COVERAGE),COVERAGE_FILE=build/coverage/data.$@) $(PYTEST) -m "not long" --durations=10 \
 	$(if $(COVERAGE),--cov --cov-report=)
-# These start engines and whole installations: each list is one process, so that what is started serves many tests, and
-# one after the other, because some of them say how long somebody may wait.
+# These start engines and whole installations, one after the other, because some of them say how long somebody may
+# wait. Engines are two processes, one for serving and one for all else, and installations one, so that what is started
+# serves many tests.
 ENGINES := tests/integration/serving tests/integration/training tests/integration/stack
 INSTALLATIONS := tests/browser tests/e2e
 SOURCES := platform deployments billing tests scripts
@@ -58,19 +59,22 @@ test-quick: setup
 	$(PYTEST) -n $(JOBS) --dist worksteal -k "not postgres" tests/architecture tests/unit tests/contract \
 		--ignore tests/contract/clients
 
+# What neither money nor faults are about is tried on one database each; `make test-faults` tries it on both.
 test-most: setup
-	$(TIMED) -n $(JOBS) --dist worksteal tests $(patsubst %,--ignore=%,$(ENGINES) $(INSTALLATIONS))
+	DATABASES=by_turns $(TIMED) -n $(JOBS) --dist worksteal tests $(patsubst %,--ignore=%,$(ENGINES) $(INSTALLATIONS))
 
 test-engines: setup
-	$(TIMED) $(ENGINES)
+	$(TIMED) -n $(JOBS) --dist loadgroup $(ENGINES)
 
 test-installations: setup
 	@chromium=$$($(BIN)/python scripts/chromium.py) && export CHROMIUM="$$chromium" && $(TIMED) $(INSTALLATIONS)
 
 test-faults: setup clients ## every fault, the long tests, and the long form of what `make test` does for a minute
+	$(PYTEST) -n $(JOBS) --dist worksteal -k "sqlite or postgres" tests/contract tests/integration \
+		$(patsubst %,--ignore=%,$(ENGINES)) --ignore tests/integration/billing --ignore tests/integration/storage
 	$(PYTEST) -m long --durations=10 tests/integration tests/e2e
 	MONEY_MACHINE_RUNS=300 MONEY_MACHINE_STEPS=60 MONEY_EVERY_STEP=1 FUZZ_CASES=1200 FAILOVERS=6 \
-	GENERATED_REQUESTS=10000 DATA_MEMORY_MIB=512 \
+	GENERATED_REQUESTS=10000 LONG_ARRAYS=all DATA_MEMORY_MIB=512 \
 	$(PYTEST) --durations=10 --timeout=3600 tests/fault tests/property/billing/test_money_machine.py \
 		tests/e2e/test_fuzz.py tests/contract/clients/test_schemathesis.py \
 		tests/integration/training/data/test_memory.py

@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from zlib import crc32
 
 import hypothesis
 import pytest
@@ -25,6 +26,25 @@ from tokenyard.storage.redis import connect_redis
 # How long an example takes says more of the machine than of the code.
 hypothesis.settings.register_profile("tokenyard", deadline=None)
 hypothesis.settings.load_profile("tokenyard")
+
+
+# What is about money, about faults or about SQL itself is tried on both databases.
+_ON_BOTH = ("tests/fault", "tests/property", "tests/integration/billing", "tests/integration/storage")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With `DATABASES=by_turns` every other test of both databases is tried on one of them, by its name."""
+    if os.environ.get("DATABASES") != "by_turns":
+        return
+    pairs: dict[str, dict[str, pytest.Item]] = {}
+    for item in items:
+        database = item.callspec.params.get("database") if hasattr(item, "callspec") else None
+        if database is not None and not item.nodeid.startswith(_ON_BOTH):
+            pairs.setdefault(item.nodeid.replace(database, ""), {})[database] = item
+    turns = {name: ("sqlite", "postgres")[crc32(name.encode()) % 2] for name in pairs}
+    left_out = {pair.pop(turns[name]).nodeid for name, pair in pairs.items() if len(pair) == 2}
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid in left_out])
+    items[:] = [item for item in items if item.nodeid not in left_out]
 
 
 @pytest.fixture(scope="session")

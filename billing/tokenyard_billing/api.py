@@ -46,7 +46,6 @@ from tokenyard_billing.payments.methods import PaymentMethods
 from tokenyard_billing.payments.operator_store import PaymentOperatorStore
 from tokenyard_billing.payments.ports import PaymentProvider
 from tokenyard_billing.payments.store import PaymentStore
-from tokenyard_billing.payments.top_ups import TopUps
 from tokenyard_billing.ports import Blocking, LiveBudgetReader, OrganizationLookup, UnfinishedJobs
 from tokenyard_billing.pricing import operator_routes as prices_for_operators
 from tokenyard_billing.pricing.operator_store import RateCardOperatorStore
@@ -61,6 +60,10 @@ from tokenyard_billing.sealing.store import SealReader
 from tokenyard_billing.taxes import operator_routes as taxes_for_operators
 from tokenyard_billing.taxes.operator_store import TaxRateOperatorStore
 from tokenyard_billing.taxes.profiles import TaxProfiles
+from tokenyard_billing.top_ups import operator_routes as top_ups_for_operators
+from tokenyard_billing.top_ups import tenant_routes as top_ups_for_tenants
+from tokenyard_billing.top_ups.automatic import AutomaticTopUps
+from tokenyard_billing.top_ups.buying import TopUps
 from tokenyard_billing.usage import operator_routes as usage_for_operators
 from tokenyard_billing.usage import tenant_routes as usage_for_tenants
 from tokenyard_billing.usage.operator_store import UsageOperatorStore
@@ -105,6 +108,7 @@ def billing_routers(
     corrections = CorrectionOperatorStore(database, prices, audit, clock)
     reconciler = LedgerReconciler(database, redis, live_budgets, jobs, clock)
     methods = PaymentMethods(database, provider, audit, clock)
+    automatic = AutomaticTopUps(database, audit, clock)
     payments = PaymentOperatorStore(database, clock)
     seals, proofs = SealReader(database), ProofFiles(database, prices)
     return (
@@ -134,8 +138,10 @@ def billing_routers(
         seals_for_operators.router(seals, SealOperatorStore(database)),
         invoice_proofs_for_tenants.router(proofs),
         invoice_proofs_for_operators.router(proofs),
-        payments_for_tenants.router(PaymentStore(database), methods, TopUps(database, methods, clock)),
+        payments_for_tenants.router(PaymentStore(database), methods),
         payments_for_operators.router(find_organization, payments),
+        top_ups_for_tenants.router(TopUps(database, methods, clock), automatic),
+        top_ups_for_operators.router(find_organization, automatic),
         webhook_routes.router(provider, payments, clock),
         dunning_for_operators.router(find_organization, DunningOperatorStore(database, audit, clock, blocking, outbox)),
         proof_for_operators.router(BillingOperatorStore(database, redis), reconciler),

@@ -24,6 +24,7 @@ from tokenyard_billing.plan_fees.loops import PlanFeeCharger
 from tokenyard_billing.ports import Blocking, LiveBudgets, PlanTerms
 from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.sealing.loops import DailySealer
+from tokenyard_billing.top_ups.loops import AutomaticTopUpLoop
 from tokenyard_billing.wallets.loops import BucketReadiness
 
 
@@ -105,6 +106,13 @@ class BillingWorker:
             schedule=dunning,
         )
         self.sealer = DailySealer(database, self.leases, clock)
+        self.top_ups = (
+            None
+            if provider is None
+            else AutomaticTopUpLoop(
+                database=database, leases=self.leases, metrics=metrics, clock=clock, provider=provider.name
+            )
+        )
         self.payments = (
             None
             if provider is None
@@ -125,8 +133,8 @@ class BillingWorker:
             *(self.consumer, self.readiness, self.drafter, self.fees, self.closer, self.corrections, self.dunning),
             self.sealer,
         )
-        paying = [] if self.payments is None else [self.payments.loop()]
-        return [*(part.loop() for part in parts), *paying]
+        with_provider = [part for part in (self.top_ups, self.payments) if part is not None]
+        return [part.loop() for part in (*parts, *with_provider)]
 
     async def stop(self) -> None:
         """Hand the buckets over at once, after the loops have ended."""

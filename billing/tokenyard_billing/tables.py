@@ -13,6 +13,8 @@ from tokenyard.storage.database import Base
 MODEL_LENGTH = 256
 PRICE_LENGTH = 320
 REPLICA_LENGTH = 256
+PAYMENT_IDS = "pay_"
+"""How ids of payments begin; a payment's money stands in the books by its id."""
 COUNTS = (
     *("prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens"),
     *("hosted_hours", "pinned_hours", "stored_months", "fees"),

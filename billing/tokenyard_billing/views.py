@@ -3,10 +3,12 @@
 from typing import Annotated
 
 from fastapi import Query
-from pydantic import AliasPath, BaseModel, BeforeValidator, Field
+from pydantic import AfterValidator, AliasPath, BaseModel, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
 from tokenyard.core.money import to_dollars
+from tokenyard.web.request_guard import NO_NUL
+from tokenyard_billing.tables import PAYMENT_IDS
 
 MONTH_PATTERN = "^2[0-9]{3}-(0[1-9]|1[0-2])$"
 Month = Annotated[str | None, Query(pattern=MONTH_PATTERN, description="YYYY-MM")]
@@ -14,6 +16,16 @@ ListSize = Annotated[int, Query(ge=1, le=1000)]
 
 Dollars = Annotated[str, BeforeValidator(to_dollars)]
 """Nano-dollars as exact text; stands beside the amount itself: `Annotated[Dollars, of("amount")]`."""
+
+
+def _not_a_payments(key: str) -> str:
+    if key.startswith(PAYMENT_IDS):
+        raise ValueError(f"a key that begins with {PAYMENT_IDS} is that of a payment")
+    return key
+
+
+IdempotencyKey = Annotated[str, Field(min_length=1, max_length=128, pattern=NO_NUL), AfterValidator(_not_a_payments)]
+"""What an operator names money by, which comes in once by each name; what a provider took has its payment's id."""
 
 
 def of(*path: str) -> FieldInfo:

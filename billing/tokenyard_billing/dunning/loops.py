@@ -112,15 +112,16 @@ class DunningLoop:
         await self._outbox.try_to_carry(messages)
 
     async def _note_step(self, session: AsyncSession, due: DueDunning, now_ms: int) -> bool:
-        """Write the next step down, and tell whether it is the last."""
+        """Write the next step down, and tell whether it blocks. What blocks goes on to, however the schedule grows."""
         row = await session.get(Dunning, due.invoice)
         if row is None:
             bucket = bucket_of(due.organization)
-            row = Dunning(invoice=due.invoice, organization=due.organization, bucket=bucket, steps=0)
+            row = Dunning(invoice=due.invoice, organization=due.organization, bucket=bucket, steps=0, blocks=False)
             session.add(row)
         before = row.steps
-        row.steps, row.stepped_at_ms, row.retry_at_ms = before + 1, now_ms, 0
-        row.blocks = row.steps == self._schedule.steps
+        row.steps = max(before, min(before + 1, self._schedule.steps))
+        row.stepped_at_ms, row.retry_at_ms = now_ms, 0
+        row.blocks = row.blocks or row.steps >= self._schedule.steps
         self._audit(
             *(session, due.organization, ACTOR, "invoice.dunned", due.invoice),
             at=now_ms // 1000,

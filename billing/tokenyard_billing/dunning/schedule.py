@@ -27,18 +27,20 @@ class DunningSchedule:
         return len(self._days)
 
     def is_due(self, now_ms: int) -> ColumnElement[bool]:
-        """Tell of rows of `Invoice` outer joined with `Dunning` whether a step is due."""
+        """Tell of rows of `Invoice` outer joined with `Dunning` whether a step is due.
+
+        One that a longer schedule took further is due as before the last step, until it blocks.
+        """
         taken = func.coalesce(Dunning.steps, 0)
-        return or_(
-            false(),
-            *(
-                and_(
-                    taken == step,
-                    Invoice.due_at_ms <= now_ms - day * DAY_MS,
-                    func.coalesce(Dunning.stepped_at_ms, 0) <= now_ms - self._gap_ms(step),
-                )
-                for step, day in enumerate(self._days)
-            ),
+        steps = [(taken == step, step) for step in range(self.steps)]
+        if steps:
+            steps.append((and_(taken >= self.steps, Dunning.blocks.is_(False)), self.steps - 1))
+        return or_(false(), *(and_(reached, self._is_its_day(step, now_ms)) for reached, step in steps))
+
+    def _is_its_day(self, step: int, now_ms: int) -> ColumnElement[bool]:
+        return and_(
+            Invoice.due_at_ms <= now_ms - self._days[step] * DAY_MS,
+            func.coalesce(Dunning.stepped_at_ms, 0) <= now_ms - self._gap_ms(step),
         )
 
     def _gap_ms(self, step: int) -> int:

@@ -13,14 +13,14 @@ from tokenyard_billing.invoicing.settling import InvoiceSettlements
 from tokenyard_billing.invoicing.store import InvoiceState, InvoiceStore
 from tokenyard_billing.invoicing.views import InvoiceHead, InvoiceView
 from tokenyard_billing.ports import OrganizationLookup
-from tokenyard_billing.views import ListSize, Month
+from tokenyard_billing.views import IdempotencyKey, ListSize, Month
 
 
 class PaymentBody(BaseModel, extra="forbid"):
     """All that is due was paid; `reference` is how the bank or whoever else names the payment."""
 
     reference: str = Field(min_length=1, max_length=500, pattern=NO_NUL)
-    idempotency_key: str | None = Field(default=None, min_length=1, max_length=128, pattern=NO_NUL)
+    idempotency_key: IdempotencyKey | None = None
 
 
 class ReasonBody(BaseModel, extra="forbid"):

@@ -55,6 +55,8 @@ class PaymentSteps(msgspec.Struct, frozen=True):
             if not await self.wanted(payment):
                 return await self.provider.cancel(charge)
             progress = await self.provider.confirm(charge)
+        if progress.state is ChargeState.WAITING:  # for somebody who is not there
+            progress = msgspec.structs.replace(progress, state=ChargeState.FAILED)
         return await self._ended(charge, progress)
 
     async def _paged(self, payment: Payment, now_ms: int) -> ChargeProgress | None:

@@ -15,6 +15,7 @@ from tokenyard_billing.invoicing.settling import still_due
 from tokenyard_billing.invoicing.store import OPEN
 from tokenyard_billing.payments.posting import CREATED, FAILED, LIVE
 from tokenyard_billing.payments.tables import Payment, PaymentCustomer
+from tokenyard_billing.tables import PAYMENT_IDS
 
 
 class DueCollection(Due, frozen=True):
@@ -73,7 +74,7 @@ async def open_payment(session: AsyncSession, due: DueCollection, query: Select[
 
 
 def new_payment_id() -> str:
-    return f"pay_{random_text()}"
+    return f"{PAYMENT_IDS}{random_text()}"
 
 
 def _of_invoice() -> ColumnElement[bool]:

@@ -31,6 +31,7 @@ from tokenyard_billing.payments.ports import (
     PaymentProvider,
     ProviderRefused,
     ProviderUnavailable,
+    WrongAmount,
 )
 from tokenyard_billing.payments.posting import CANCELLED, FAILED, LIVE, PROCESSING, PaymentPosting
 from tokenyard_billing.payments.tables import Payment, PaymentCustomer, PaymentSetup
@@ -147,13 +148,15 @@ class PaymentLoop:
         now_ms = self._clock.now_ms()
         payment.attempts = 0
         match progress:
-            case ChargeProgress(ChargeState.SUCCEEDED):
+            case ChargeProgress(ChargeState.SUCCEEDED, taken=taken):
+                if taken != payment.amount:
+                    raise WrongAmount(f"{payment.charge} took {taken} nano-dollars in place of {payment.amount}")
                 return await self._posting.succeed(session, payment, now_ms)
             case ChargeProgress(ChargeState.FAILED, code, message):
                 self._posting.end(session, payment, FAILED, now_ms, code=code, message=message)
             case ChargeProgress(ChargeState.CANCELLED):
                 self._posting.end(session, payment, CANCELLED, now_ms)
-            case ChargeProgress(ChargeState.PROCESSING):
+            case ChargeProgress(ChargeState.PROCESSING | ChargeState.WAITING):
                 payment.state, payment.retry_at_ms = PROCESSING, now_ms + POLL_MS
             case ChargeProgress():
                 payment.retry_at_ms = now_ms + RETRY_MS

@@ -1,6 +1,6 @@
 """The ways to pay that an organization has stored with the provider, and which of them is charged."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -13,9 +13,11 @@ from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.storage import bulk
 from tokenyard.storage.database import AuditLog, Database
+from tokenyard_billing.invoicing.closing import CLOSER
 from tokenyard_billing.payments.ports import (
     CheckoutPage,
     CheckoutState,
+    CustomerGone,
     PaymentProvider,
     ProviderRefused,
     ProviderUnavailable,
@@ -57,10 +59,8 @@ class PaymentMethods:
 
         Too many open pages raise `Conflict`.
         """
-        customer = await self.customer(organization)
         await self._check_open(organization)
-        async with answering():
-            page = await self.provider.setup(organization, customer.customer)
+        page = await self.as_customer(organization, lambda customer: self.provider.setup(organization, customer))
         now_ms = self._clock.now_ms()
         row = {
             "checkout": page.id,
@@ -81,7 +81,10 @@ class PaymentMethods:
         if customer is None:
             return []
         async with answering():
-            found = await self.provider.methods(customer.customer)
+            try:
+                found = await self.provider.methods(customer.customer)
+            except CustomerGone:
+                return []
         return [ListedMethod(one, one.id == customer.default_method) for one in found]
 
     async def choose(self, organization: OrganizationId, method: str, *, actor: ApiKeyId) -> ListedMethod:
@@ -119,9 +122,31 @@ class PaymentMethods:
             await bulk.insert_new(session, PaymentCustomer, [row])
             return await session.get_one(PaymentCustomer, (organization, self.provider.name))
 
+    async def as_customer(
+        self, organization: OrganizationId, ask: Callable[[str], Awaitable[CheckoutPage]]
+    ) -> CheckoutPage:
+        """Ask for a page as the organization's customer; as a new one, where the provider knows that no more."""
+        customer = await self.customer(organization)
+        async with answering():
+            try:
+                return await ask(customer.customer)
+            except CustomerGone:
+                return await ask(await self._begin_anew(organization, customer.customer))
+
     async def known_customer(self, organization: OrganizationId) -> PaymentCustomer | None:
         async with self._database.reading() as session:
             return await session.get(PaymentCustomer, (organization, self.provider.name))
+
+    async def _begin_anew(self, organization: OrganizationId, gone: str) -> str:
+        """Return another customer in place of one that is gone, with all of its methods."""
+        made = await self.provider.customer(organization)
+        async with self._database.transaction() as session:
+            row = await session.get_one(PaymentCustomer, (organization, self.provider.name), with_for_update=True)
+            if row.customer == gone:
+                row.customer = made
+                now_ms = self._clock.now_ms()
+                choose_method(session, row, None, audit=self._audit, actor=CLOSER, now_ms=now_ms)
+            return row.customer
 
     async def _check_open(self, organization: OrganizationId) -> None:
         """Pages live for a day, and a worker looks after each of them."""

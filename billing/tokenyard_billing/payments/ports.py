@@ -23,10 +23,22 @@ class ProviderRefused(Exception):
         self.message = message
 
 
+class CustomerGone(ProviderRefused):
+    """The provider does not know the customer any more: it was deleted there, or another account is used now."""
+
+
+class WrongAmount(Exception):
+    """A charge took another amount than it was to take: somebody must look at it, and nothing is posted."""
+
+
 class ChargeState(StrEnum):
-    """`unconfirmed` takes no money until it is confirmed; `processing` may take days. The other three are final."""
+    """`unconfirmed` takes no money until it is confirmed; `processing` may take days. The last three are final.
+
+    `waiting` is for what its payer must still do, such as to confirm small deposits: it may take money days later.
+    """
 
     UNCONFIRMED = "unconfirmed"
+    WAITING = "waiting"
     PROCESSING = "processing"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -34,11 +46,12 @@ class ChargeState(StrEnum):
 
 
 class ChargeProgress(msgspec.Struct, frozen=True):
-    """`code` and `message` are the provider's, where it failed."""
+    """`code` and `message` are the provider's, where it failed or waits; `taken` is money, where it succeeded."""
 
     state: ChargeState
     code: str = ""
     message: str = ""
+    taken: NanoDollars = NanoDollars(0)
 
 
 class ChargeOrder(msgspec.Struct, frozen=True):

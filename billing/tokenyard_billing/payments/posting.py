@@ -9,9 +9,10 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.money import NanoDollars
 from tokenyard.storage.database import AuditLog, EventLog
 from tokenyard.storage.transactional_outbox import OutboxMessage
+from tokenyard_billing.dunning.blocks import end_dunning
 from tokenyard_billing.invoice_tables import Invoice
 from tokenyard_billing.invoicing.closing import CLOSER, PAID
-from tokenyard_billing.invoicing.settling import settle, still_due, unblock
+from tokenyard_billing.invoicing.settling import UNCOLLECTIBLE, settle, still_due
 from tokenyard_billing.invoicing.store import OPEN
 from tokenyard_billing.payments.tables import Payment
 from tokenyard_billing.ports import Blocking
@@ -60,22 +61,25 @@ class PaymentPosting:
         self, session: AsyncSession, payment: Payment, identity: str, now_ms: int
     ) -> Sequence[OutboxMessage]:
         invoice = await session.scalar(select(Invoice).where(Invoice.id == identity).with_for_update())
-        if invoice is None or invoice.state != OPEN:
+        if invoice is None or invoice.state not in {OPEN, UNCOLLECTIBLE}:
             return []
         due = await still_due(session, invoice)
         if not 0 < due <= payment.amount:
             return []
-        note = f"{payment.provider} {payment.charge}"
-        await settle(
-            *(session, invoice, PAID, note),
-            actor=CLOSER,
-            key=payment.id,
-            audit=self._audit,
-            events=self._events,
-            now_ms=now_ms,
-        )
-        payment.settled = due
-        return await unblock(session, invoice, self._blocking, actor=CLOSER, now_ms=now_ms)
+        if invoice.state == OPEN:
+            note = f"{payment.provider} {payment.charge}"
+            await settle(
+                *(session, invoice, PAID, note),
+                actor=CLOSER,
+                key=payment.id,
+                audit=self._audit,
+                events=self._events,
+                now_ms=now_ms,
+            )
+            payment.settled = due
+        # Also where it was given up: the money is missing no more.
+        organization = OrganizationId(payment.organization)
+        return await end_dunning(session, organization, invoice.id, self._blocking, actor=CLOSER, at_ms=now_ms)
 
     def _end(self, session: AsyncSession, payment: Payment, state: str, now_ms: int) -> None:
         before, payment.state, payment.finished_at_ms = payment.state, state, now_ms

@@ -9,7 +9,7 @@ import msgspec
 import stripe
 
 from tokenyard.core.ids import OrganizationId
-from tokenyard.core.money import CENT
+from tokenyard.core.money import CENT, NanoDollars, to_dollars
 from tokenyard_billing.payments.ports import (
     ChargeOrder,
     ChargeProgress,
@@ -18,6 +18,7 @@ from tokenyard_billing.payments.ports import (
     CheckoutPage,
     CheckoutProgress,
     CheckoutState,
+    CustomerGone,
     InvalidEvent,
     ProviderEvent,
     ProviderRefused,
@@ -37,15 +38,12 @@ _UNKNOWN = (stripe.APIConnectionError, stripe.APIError, stripe.RateLimitError)
 _OURS = (stripe.AuthenticationError, stripe.PermissionError, stripe.IdempotencyError)
 _STATES = {
     "requires_confirmation": ChargeState.UNCONFIRMED,
+    "requires_action": ChargeState.WAITING,
     "processing": ChargeState.PROCESSING,
     "succeeded": ChargeState.SUCCEEDED,
     "canceled": ChargeState.CANCELLED,
 }
-"""What else there is waits for somebody who is not there: it has failed."""
-_ALARMS = {
-    "charge.dispute.created": ("payment_disputed", "The payer disputes it: answer at Stripe."),
-    "charge.refunded": ("payment_refunded", "It was refunded at Stripe, which the books do not know of."),
-}
+"""What else there is has failed."""
 
 
 class StripeProvider:
@@ -98,8 +96,11 @@ class StripeProvider:
         try:
             async with _asking():
                 return _progress(await self._client.payment_intents.confirm_async(charge, {"off_session": True}))
-        except ProviderRefused:  # declined, or confirmed before: the intent itself says it
-            return await self.progress(charge)
+        except ProviderRefused as refused:  # declined, or confirmed before: the intent itself says it
+            found = await self.progress(charge)
+            if found.state is ChargeState.UNCONFIRMED:  # and will be for ever, such as where its method is gone
+                return ChargeProgress(ChargeState.FAILED, refused.code, refused.message)
+            return found
 
     async def progress(self, charge: str) -> ChargeProgress:
         async with _asking():
@@ -133,8 +134,9 @@ class StripeProvider:
             "cancel_url": self._return_url,
             "expires_at": order.expires_at_ms // 1000,
         }
+        once = _once(f"{order.payment}-{order.customer}", order.attempt)
         async with _asking():
-            session = await self._client.checkout.sessions.create_async(params, _once(order.payment, order.attempt))
+            session = await self._client.checkout.sessions.create_async(params, once)
         return CheckoutPage(session.id, session.url or "")
 
     async def setup(self, organization: OrganizationId, customer: str) -> CheckoutPage:
@@ -172,7 +174,8 @@ class StripeProvider:
             stripe.WebhookSignature.verify_header(body, signature, self._webhook_secret)
             at_ms = 1000 * int(next(part[2:] for part in signature.split(",") if part.startswith("t=")))
             event = msgspec.json.decode(body, type=_Event)
-        except (stripe.SignatureVerificationError, UnicodeDecodeError, ValueError, StopIteration) as error:
+        # TypeError: a signature that is not ASCII.
+        except (stripe.SignatureVerificationError, ValueError, TypeError, StopIteration) as error:
             raise InvalidEvent("The signature is not Stripe's.") from error
         if abs(now_ms - at_ms) > TOLERANCE_MS:
             raise InvalidEvent("It was signed too long ago.")
@@ -180,9 +183,10 @@ class StripeProvider:
 
 
 class _EventObject(msgspec.Struct, frozen=True):
-    id: str
+    id: str = ""  # a balance has none
     object: str = ""
     payment_intent: str | None = None
+    amount_refunded: int = 0  # cents, in all
 
 
 class _EventData(msgspec.Struct, frozen=True):
@@ -197,9 +201,18 @@ class _Event(msgspec.Struct, frozen=True):
 
 def _event(event: _Event) -> ProviderEvent:
     told = event.data.object
-    if event.type in _ALARMS:
-        alarm, message = _ALARMS[event.type]
-        return ProviderEvent(told.payment_intent, alarm=alarm, subject=told.id, message=message)
+    if event.type == "charge.refunded":
+        # A charge is refunded in any number of parts, and each is to be seen.
+        refunded = to_dollars(told.amount_refunded * CENT)
+        return ProviderEvent(
+            told.payment_intent,
+            alarm="payment_refunded",
+            subject=f"{told.id} {refunded}",
+            message=f"{refunded} dollars of it, in all, were refunded at Stripe, which the books do not know of.",
+        )
+    if event.type == "charge.dispute.created":
+        message = "The payer disputes it: answer at Stripe."
+        return ProviderEvent(told.payment_intent, alarm="payment_disputed", subject=told.id, message=message)
     if told.object == "checkout.session":
         return ProviderEvent(told.payment_intent, told.id)
     return ProviderEvent(told.id if told.object == "payment_intent" else None)
@@ -215,7 +228,9 @@ async def _asking() -> AsyncIterator[None]:
     except (*_UNKNOWN, aiohttp.ClientError, TimeoutError, OSError) as error:
         raise ProviderUnavailable(f"Stripe gave no answer: {type(error).__name__}") from error
     except stripe.StripeError as error:
-        raise ProviderRefused(error.code or "refused", error.user_message or "Stripe refuses it.") from error
+        gone = error.code == "resource_missing" and getattr(error, "param", None) == "customer"
+        refusal = CustomerGone if gone else ProviderRefused
+        raise refusal(error.code or "refused", error.user_message or "Stripe refuses it.") from error
 
 
 def _once(payment: str, attempt: int) -> Any:
@@ -228,14 +243,17 @@ def _metadata(payment: str, organization: OrganizationId, invoice: str) -> dict[
 
 
 def _progress(intent: stripe.PaymentIntent) -> ChargeProgress:
-    state = _STATES.get(intent.status)
-    if state is not None:
+    state = _STATES.get(intent.status, ChargeState.FAILED)
+    if state is ChargeState.WAITING:
+        return ChargeProgress(state, "authentication_required", "The payer must confirm it.")
+    if state is ChargeState.SUCCEEDED:
+        dollars = intent.currency == "usd"
+        return ChargeProgress(state, taken=NanoDollars(intent.amount_received * CENT if dollars else 0))
+    if state is not ChargeState.FAILED:
         return ChargeProgress(state)
     error = intent.last_payment_error
-    if error is None:
-        return ChargeProgress(ChargeState.FAILED, "authentication_required", "The payer must confirm it.")
-    code = getattr(error, "decline_code", None) or error.code or "failed"
-    return ChargeProgress(ChargeState.FAILED, code, error.message or "The payment failed.")
+    code = getattr(error, "decline_code", None) or getattr(error, "code", None) or "failed"
+    return ChargeProgress(state, code, getattr(error, "message", None) or "The payment failed.")
 
 
 def _id(found: Any) -> str | None:

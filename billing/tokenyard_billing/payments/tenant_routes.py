@@ -1,32 +1,16 @@
-"""A tenant's own payments, ways to pay, and credit that it buys."""
-
-from typing import Annotated
+"""A tenant's own payments, and ways to pay."""
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field
 
-from tokenyard.core.errors import InvalidRequest
-from tokenyard.core.ids import random_text
-from tokenyard.core.money import InexactAmount, from_dollars
 from tokenyard.web.auth import BillingTenant, FreshBillingTenant
 from tokenyard.web.pages import After, Page
-from tokenyard.web.request_guard import NO_NUL
 from tokenyard_billing.payments.methods import PaymentMethods
 from tokenyard_billing.payments.store import PaymentStore
-from tokenyard_billing.payments.top_ups import PayBy, TopUps
 from tokenyard_billing.payments.views import PaymentMethodView, PaymentSetupView, PaymentView, RemovedMethodView
 from tokenyard_billing.views import ListSize
 
 
-class TopUpBody(BaseModel, extra="forbid", coerce_numbers_to_str=True):
-    """Whole cents; `by` says where it is paid. With the same `idempotency_key` it is bought once."""
-
-    amount_dollars: Annotated[str, Field(max_length=32)]
-    by: PayBy = PayBy.CHECKOUT
-    idempotency_key: str | None = Field(default=None, min_length=1, max_length=100, pattern=NO_NUL)
-
-
-def router(store: PaymentStore, methods: PaymentMethods, top_ups: TopUps) -> APIRouter:
+def router(store: PaymentStore, methods: PaymentMethods) -> APIRouter:
     routes = APIRouter(prefix="/v1/organization", tags=["billing"])
     _method_routes(routes, methods)
 
@@ -38,22 +22,6 @@ def router(store: PaymentStore, methods: PaymentMethods, top_ups: TopUps) -> API
     @routes.get("/payments/{payment}")
     async def own_payment(tenant: BillingTenant, payment: str) -> PaymentView:
         return PaymentView.model_validate(await store.payment(tenant.organization, payment))
-
-    @routes.post("/credit/top_ups")
-    async def top_up(tenant: FreshBillingTenant, body: TopUpBody) -> PaymentView:
-        """Buy credit: on the page at `checkout_url`, or by the stored method, which is charged within seconds."""
-        try:
-            amount = from_dollars(body.amount_dollars)
-        except InexactAmount as error:
-            raise InvalidRequest(str(error), param="amount_dollars") from error
-        bought = await top_ups.buy(
-            tenant.organization,
-            amount,
-            body.by,
-            idempotency_key=body.idempotency_key or f"once_{random_text()}",
-            actor=tenant.key,
-        )
-        return PaymentView.model_validate(bought)
 
     return routes
 

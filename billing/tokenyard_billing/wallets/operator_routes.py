@@ -12,7 +12,7 @@ from tokenyard.web.auth import CurrentOperator
 from tokenyard.web.pages import After, Page
 from tokenyard.web.request_guard import NO_NUL
 from tokenyard_billing.ports import OrganizationLookup
-from tokenyard_billing.views import ListSize
+from tokenyard_billing.views import IdempotencyKey, ListSize
 from tokenyard_billing.wallets.operator_store import WalletOperatorStore
 from tokenyard_billing.wallets.store import Wallet
 from tokenyard_billing.wallets.views import BalanceView, GrantView
@@ -24,7 +24,7 @@ class CreditBody(BaseModel, extra="forbid", coerce_numbers_to_str=True):
     amount_dollars: str | None = None
     amount: Annotated[int | None, Field(strict=True)] = None
     reason: str = Field(min_length=1, max_length=500, pattern=NO_NUL)
-    idempotency_key: str | None = Field(default=None, min_length=1, max_length=128, pattern=NO_NUL)
+    idempotency_key: IdempotencyKey | None = None
 
     def nano_dollars(self) -> NanoDollars:
         """Return the amount; none, two, or one finer than a nano-dollar raise `InvalidRequest`."""

@@ -16,6 +16,7 @@ _MODULES = (
     "tokenyard_billing.tax_tables",
     "tokenyard_billing.parties.tables",
     "tokenyard_billing.payments.tables",
+    "tokenyard_billing.top_ups.tables",
     "tokenyard_billing.dunning.tables",
     "tokenyard_billing.sealing.tables",
 )

@@ -82,6 +82,8 @@ async def test_an_open_invoice_is_past_due_from_a_moment_on(books: InvoiceBooks)
 
 async def test_an_invoice_is_paid_once(books: InvoiceBooks) -> None:
     async with billing_api(books.database, books.redis) as api:
+        another = {"reference": "bank 17", "idempotency_key": "pay_of_another"}
+        assert (await api.post(f"/admin/invoices/{INVOICE}/pay", another))[0] == 400
         body = {"reference": "bank 17", "idempotency_key": "a"}
         status, paid = await api.post(f"/admin/invoices/{INVOICE}/pay", body)
         assert (status, paid["state"], paid["settlement"]["amount"]) == (200, "paid", 1_000)

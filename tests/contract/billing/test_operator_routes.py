@@ -52,6 +52,7 @@ async def test_a_wrong_credit_is_refused(database: Database, redis: Redis) -> No
             {"amount": 1},
             {"reason": "\x00", "amount": 1},
             {"reason": "x", "amount": 1, "idempotency_key": "\x00"},
+            {"reason": "x", "amount": 1, "idempotency_key": "pay_of_another"},
         ):
             assert (await api.post(CREDITS, body))[0] == 400, body
         assert (await api.post("/admin/organizations/nobody/credits", {"reason": "x", "amount": 1}))[0] == 404

@@ -209,6 +209,8 @@ def test_corrections(acme: dict[str, Any]) -> None:
 
 def test_payments_and_dunning(acme: dict[str, Any]) -> None:
     assert answer("payments", "list", "--organization", "acme-corp") == []
+    for command in ("automatic", "stop-automatic"):
+        assert "No automatic top-up is set" in run("payments", command, "acme-corp", expect=4).stderr
     assert answer("dunning", "list") == []
     paused = ("dunning", "pause", "acme-corp", "--until", "2099-01-01", "--reason", "they asked")
     assert run(*paused).output == "acme-corp is dunned again from 2099-01-01 00:00:00 UTC on.\n"

@@ -12,6 +12,7 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.usage import MeterClaims
 
 FLOOD, SMALL = OrganizationId("org_flood"), OrganizationId("org_small")
+LENGTH = 100  # tokens of each answer that fills a slot
 SHOWN_WITHIN_S = 30.0
 WAITED = 'tokenyard_engine_time_to_first_token_seconds_count{weight="7"}'
 
@@ -26,7 +27,7 @@ async def _running(caller: ReplicaCaller) -> str:
 
 
 async def test_a_newcomer_is_answered_while_another_fills_every_slot(caller: ReplicaCaller) -> None:
-    body = chat("Count from one to a thousand, in words.", max_tokens=300, logit_bias={"2": -100})
+    body = chat("Count from one to a thousand, in words.", max_tokens=LENGTH, logit_bias={"2": -100})
     flood = [asyncio.create_task(caller.stream(body, weighed(FLOOD, 1))) for _ in range(3)]
     while not (await _running(caller)).endswith(" 3.0"):  # noqa: ASYNC110 - the engine tells nobody
         await asyncio.sleep(0.1)
@@ -39,4 +40,4 @@ async def test_a_newcomer_is_answered_while_another_fills_every_slot(caller: Rep
     assert "tokenyard_fairness_gap_tokens" in metrics
     assert "org_" not in "".join(line for line in metrics.splitlines() if line.startswith("tokenyard_"))
     for answer in await asyncio.gather(*flood):
-        assert sum(len(event["choices"]) for event in answer) >= 300
+        assert sum(len(event["choices"]) for event in answer) >= LENGTH

@@ -18,6 +18,8 @@ DECLINES = {
 """Stripe's test cards that are refused when they are charged: code, decline code, message."""
 GOOD, SLOW = "pm_card_visa", "pm_usBankAccount"
 """One that is charged at once, and one that takes days: `finish` says how that ends."""
+UNVERIFIED = "pm_usBankAccount_microdeposits"
+"""One whose owner has to confirm small deposits first, days later: `verify`."""
 LEAST_CENTS = 50
 
 
@@ -30,8 +32,8 @@ class StripeRefusal(Exception):
         self.body = {"error": {"type": kind, "code": code, "message": message, **more}}
 
 
-def invalid(code: str, message: str, status: int = 400) -> StripeRefusal:
-    return StripeRefusal(status, "invalid_request_error", code, message)
+def invalid(code: str, message: str, status: int = 400, **more: str) -> StripeRefusal:
+    return StripeRefusal(status, "invalid_request_error", code, message, **more)
 
 
 @dataclass
@@ -43,6 +45,7 @@ class StripeAccount:
     events: list[Object] = field(default_factory=list)
     taken: dict[str, int] = field(default_factory=dict)
     """Cents by PaymentIntent: the money that really moved."""
+    refunded: dict[str, int] = field(default_factory=dict)
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     # What the API does.
@@ -75,6 +78,7 @@ class StripeAccount:
             "pi",
             "payment_intent",
             amount=amount,
+            amount_received=0,
             currency=params["currency"],
             customer=customer,
             payment_method=method,
@@ -95,12 +99,20 @@ class StripeAccount:
             raise _unexpected(intent, "confirm")
         if intent["redirects"] != "never" and "return_url" not in params:
             raise invalid("", "You must provide a `return_url` when confirming.")
-        card = self.methods[intent["payment_method"]]["test_card"]
+        self._customer(intent["customer"])
+        method = self.methods[intent["payment_method"]]
+        if method["customer"] != intent["customer"]:
+            raise invalid("payment_method_unexpected_state", "The PaymentMethod was detached from its customer.")
+        card = method["test_card"]
         if card in DECLINES:
             self._decline(intent, *DECLINES[card])
             error = dict(intent["last_payment_error"])
             kind, code, message = (error.pop(name) for name in ("type", "code", "message"))
             raise StripeRefusal(402, kind, code, message, **error, payment_intent=intent)
+        if card == UNVERIFIED:
+            intent["status"] = "requires_action"
+            self._tell("payment_intent.requires_action", intent)
+            return intent
         if card == SLOW:
             intent["status"] = "processing"
             self._tell("payment_intent.processing", intent)
@@ -112,6 +124,8 @@ class StripeAccount:
         intent = self.intent(identity)
         if intent["status"] in {"succeeded", "processing", "canceled"}:
             raise _unexpected(intent, "cancel")
+        if any(session["payment_intent"] == identity for session in self.sessions.values()):
+            raise invalid("", "You cannot cancel the PaymentIntent of a Checkout Session. Expire the session instead.")
         intent["status"] = "canceled"
         self._tell("payment_intent.canceled", intent)
         return intent
@@ -148,7 +162,7 @@ class StripeAccount:
     # What people do on Stripe's pages, and what banks do later.
 
     def new_method(self, customer: str, card: str = GOOD) -> str:
-        kind = "us_bank_account" if card == SLOW else "card"
+        kind = "us_bank_account" if card in {SLOW, UNVERIFIED} else "card"
         details = {"brand": "visa", "last4": "4242", "exp_month": 3, "exp_year": 2031}
         made = self._made(
             self.methods, "pm", "payment_method", type=kind, customer=customer, test_card=card, **{kind: details}
@@ -176,6 +190,13 @@ class StripeAccount:
         self.sessions[session]["status"] = "expired"
         self._tell("checkout.session.expired", self.sessions[session])
 
+    def verify(self, intent: str) -> None:
+        """Let the owner of a bank account confirm the small deposits: the payment goes on."""
+        found = self.intents[intent]
+        assert found["status"] == "requires_action"
+        found["status"] = "processing"
+        self._tell("payment_intent.processing", found)
+
     def finish(self, intent: str, *, well: bool = True) -> None:
         """Let a slow payment come to its end."""
         found = self.intents[intent]
@@ -188,10 +209,16 @@ class StripeAccount:
     def dispute(self, intent: str) -> None:
         self._tell("charge.dispute.created", {"id": "du_1", "object": "dispute", "payment_intent": intent})
 
+    def refund(self, intent: str, cents: int) -> None:
+        """Give so much of it back, in Stripe's dashboard."""
+        self.refunded[intent] = self.refunded.get(intent, 0) + cents
+        charge = {"id": f"ch_{intent}", "object": "charge", "payment_intent": intent}
+        self._tell("charge.refunded", {**charge, "amount_refunded": self.refunded[intent]})
+
     def _take(self, intent: Object) -> None:
         assert intent["id"] not in self.taken
         self.taken[intent["id"]] = intent["amount"]
-        intent["status"] = "succeeded"
+        intent |= {"status": "succeeded", "amount_received": intent["amount"]}
         self._tell("payment_intent.succeeded", intent)
 
     def _decline(self, intent: Object, code: str, decline_code: str, message: str) -> None:
@@ -201,7 +228,7 @@ class StripeAccount:
 
     def _customer(self, customer: str) -> None:
         if customer not in self.customers:
-            raise invalid("resource_missing", f"No such customer: '{customer}'")
+            raise invalid("resource_missing", f"No such customer: '{customer}'", param="customer")
 
     def _made(self, table: dict[str, Object], prefix: str, kind: str, **fields: Any) -> Object:
         identity = f"{prefix}_{next(self._numbers)}"

@@ -26,8 +26,9 @@ from tokenyard_billing.payments.ports import PaymentProvider
 from tokenyard_billing.payments.posting import PaymentPosting
 from tokenyard_billing.payments.stripe_provider import StripeProvider
 from tokenyard_billing.payments.tables import Payment
-from tokenyard_billing.payments.top_ups import TopUps
 from tokenyard_billing.periods import DAY_MS
+from tokenyard_billing.top_ups.buying import TopUps
+from tokenyard_billing.top_ups.loops import AutomaticTopUpLoop
 
 APRIL_MS = MARCH_MS + 31 * DAY_MS
 INVOICE = "inv_acme_2026-03"
@@ -73,6 +74,23 @@ class PayingBooks(InvoiceBooks):
         loop = loop or self.worker.payments
         assert loop is not None
         await loop.step()
+
+    async def top_up(self) -> None:
+        """Let a worker see who has little left, and ask Stripe for more."""
+        await self.worker.leases.hold({})
+        assert self.worker.top_ups is not None
+        await self.worker.top_ups.step()
+        await self.pay()
+
+    def top_up_loop(self) -> AutomaticTopUpLoop:
+        """Another loop over the same leases."""
+        return AutomaticTopUpLoop(
+            database=self.database,
+            leases=self.worker.leases,
+            metrics=LedgerMetrics(CollectorRegistry()),
+            clock=self.clock,
+            provider=self.provider.name,
+        )
 
     async def poll(self) -> None:
         self.clock.advance(POLL_MS / 1000)

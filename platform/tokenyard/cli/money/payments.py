@@ -36,6 +36,21 @@ async def listing(
     return CommandOutput(found, table(("ID", "ORGANIZATION", "FOR", "AMOUNT", "STATE", "WHY", "CHARGE", "AT"), rows))
 
 
+@platform_command(payments, "automatic")
+async def automatic(run: CommandRun, organization: Owner) -> CommandOutput:
+    """Show what an organization buys by itself, and why no more where its method was refused."""
+    found = await run.api.automatic_top_up(organization)
+    row = (dollars(found.threshold), dollars(found.amount), dollars(found.month_limit), found.failure_code)
+    return CommandOutput(found, table(("BELOW", "BUYS", "IN A MONTH", "REFUSED"), [row]))
+
+
+@platform_command(payments, "stop-automatic")
+async def stop_automatic(run: CommandRun, organization: Owner) -> CommandOutput:
+    """Buy nothing by itself any more; only the organization can begin it again."""
+    ended = await run.api.stop_automatic_top_up(organization)
+    return CommandOutput(ended, f"{organization} buys nothing by itself any more.")
+
+
 @platform_command(dunning, "list")
 async def dunned(run: CommandRun, organization: OneOwner = None) -> CommandOutput:
     """List the invoices that were dunned, the last step first."""

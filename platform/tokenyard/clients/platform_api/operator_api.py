@@ -6,7 +6,12 @@ from urllib.parse import quote
 from tokenyard.clients.platform_api.connection import Body
 from tokenyard.clients.platform_api.correction_shapes import CorrectionInfo, CreditNoteInfo, PreviewInfo
 from tokenyard.clients.platform_api.party_shapes import PartyInfo
-from tokenyard.clients.platform_api.payment_shapes import DunningExceptionInfo, DunningInfo, PaymentInfo
+from tokenyard.clients.platform_api.payment_shapes import (
+    AutomaticTopUpInfo,
+    DunningExceptionInfo,
+    DunningInfo,
+    PaymentInfo,
+)
 from tokenyard.clients.platform_api.proof_api import ProofApi
 from tokenyard.clients.platform_api.proof_shapes import AlarmInfo, ReconciliationInfo, RequestInfo
 from tokenyard.clients.platform_api.shapes import (
@@ -330,6 +335,12 @@ class OperatorApi(ProofApi):
 
     async def payments(self, *, organization: str | None = None, state: str | None = None) -> list[PaymentInfo]:
         return await self.listing(PaymentInfo, "/admin/payments", organization=organization, state=state)
+
+    async def automatic_top_up(self, organization: str) -> AutomaticTopUpInfo:
+        return await self.call(AutomaticTopUpInfo, "GET", _of(organization, "automatic_top_up"))
+
+    async def stop_automatic_top_up(self, organization: str) -> ApiObject:
+        return await self.call(ApiObject, "DELETE", _of(organization, "automatic_top_up"))
 
     async def dunned(self, organization: str | None = None) -> list[DunningInfo]:
         return await self.listing(DunningInfo, "/admin/dunning", organization=organization)

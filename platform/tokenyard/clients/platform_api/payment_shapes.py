@@ -3,6 +3,17 @@
 from tokenyard.clients.platform_api.shapes import ApiObject
 
 
+class AutomaticTopUpInfo(ApiObject):
+    """Credit that is bought by itself: `amount` whenever less than `threshold` is left. Amounts are nano-dollars."""
+
+    organization: str
+    threshold: int
+    amount: int
+    month_limit: int
+    failure_code: str
+    changed_at_ms: int
+
+
 class PaymentInfo(ApiObject):
     """Money that the provider is to take: of an invoice, or for credit. Amounts are nano-dollars."""
 

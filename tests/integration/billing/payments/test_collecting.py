@@ -6,14 +6,14 @@ import pytest
 from sqlalchemy import text
 
 from support.billing.stand import ACME, balance, rows
-from support.card_payments.account import SLOW
+from support.card_payments.account import SLOW, UNVERIFIED
 from support.card_payments.books import DOLLARS_7, INVOICE, OPERATOR, PayingBooks
 from support.card_payments.server import Fault
 from tokenyard.core.money import NanoDollars
 from tokenyard.tenancy.tables import AuditRow
 from tokenyard_billing.invoice_tables import Settlement
-from tokenyard_billing.payments.top_ups import PayBy
 from tokenyard_billing.tables import Alarm, CreditGrant
+from tokenyard_billing.top_ups.buying import PayBy
 
 DECLINED = "pm_card_chargeDeclined"
 SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # other tests ask PostgreSQL all the same
@@ -110,6 +110,33 @@ async def test_another_method_is_tried_at_once(books: PayingBooks) -> None:
 
 
 @SQLITE
+async def test_a_method_that_is_gone_before_it_is_charged_keeps_no_other_from_it(books: PayingBooks) -> None:
+    method = await books.set_up()
+    await books.owe()
+    books.stripe.faults.append(("/confirm", Fault.RESET))
+    await books.pay()
+    await books.methods.remove(ACME, method, actor=OPERATOR)
+    for _ in range(2):
+        await books.pay()
+    payment = await books.payment()
+    assert (payment.state, payment.failure_code) == ("failed", "payment_method_unexpected_state")
+    assert books.stripe.account.intents[payment.charge or ""]["status"] == "canceled"
+    await books.set_up()
+    await books.pay()
+    assert books.taken == await books.cash() == DOLLARS_7
+
+
+@SQLITE
+async def test_a_stored_method_that_asks_more_of_its_owner_has_failed(books: PayingBooks) -> None:
+    await books.set_up(UNVERIFIED)
+    await books.owe()
+    await books.pay()
+    payment = await books.payment()
+    assert (payment.state, payment.failure_code) == ("failed", "authentication_required")
+    assert books.stripe.account.intents[payment.charge or ""]["status"] == "canceled"
+
+
+@SQLITE
 async def test_what_stripe_will_not_take_has_failed(books: PayingBooks) -> None:
     await books.set_up()
     await books.owe(DOLLARS_7 // 70)
@@ -142,6 +169,29 @@ async def test_a_slow_payment_that_fails(books: PayingBooks) -> None:
     assert (await books.payment()).failure_code == "insufficient_funds"
     assert (await books.invoice("2026-03")).state == "open"
     assert await books.cash() == 0
+
+
+@SQLITE
+@pytest.mark.parametrize("taken", [{"amount_received": 699}, {"currency": "eur"}])
+async def test_what_took_another_amount_than_was_asked_is_an_alarm_and_is_not_posted(
+    books: PayingBooks, taken: dict[str, object]
+) -> None:
+    await books.set_up(SLOW)
+    await books.owe()
+    await books.pay()
+    charge = (await books.payment()).charge or ""
+    books.stripe.account.finish(charge)
+    right = dict(books.stripe.account.intents[charge])
+    books.stripe.account.intents[charge] |= taken
+    await books.poll()
+    assert (await books.payment()).state == "processing"
+    [alarm] = await rows(books.database, Alarm)
+    assert (alarm.kind, charge in alarm.message) == ("payment_stuck", True)
+    assert await books.cash() == 0
+    await books.agree()
+    books.stripe.account.intents[charge] = right
+    await books.poll()
+    assert await books.cash() == DOLLARS_7
 
 
 async def _pay_by_hand(books: PayingBooks) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from support.billing.api import TENANT, Api, billing_api
 from support.billing.stand import ACME, rows, worker
+from support.card_payments.account import SLOW
 from support.card_payments.books import DAYS, DOLLARS_7, INVOICE, OPERATOR, PayingBooks
 from support.card_payments.tenant import add_tenant, tenant
 from tokenyard.core.errors import QuotaExceeded
@@ -118,6 +119,19 @@ async def test_giving_up_is_no_payment(overdue: PayingBooks) -> None:
     assert await is_blocked(overdue)
 
 
+async def test_money_that_comes_after_it_was_given_up_undoes_the_block(overdue: PayingBooks) -> None:
+    await overdue.set_up(SLOW)
+    await overdue.pay()
+    await until_blocked(overdue)
+    await overdue.settlements.write_off(INVOICE, reason="bankrupt", actor=OPERATOR)
+    assert await is_blocked(overdue)
+    overdue.stripe.account.finish((await overdue.payment()).charge or "")
+    await overdue.poll()
+    assert (await overdue.payment()).credited == overdue.taken == DOLLARS_7
+    assert not await is_blocked(overdue)
+    await overdue.agree()
+
+
 async def test_a_credit_note_of_all_of_it_undoes_the_block(books: PayingBooks) -> None:
     await add_tenant(books.database)
     await books.spend("req_1", books.dollars_of_output(8))
@@ -192,6 +206,41 @@ async def test_two_workers_take_a_step_once(overdue: PayingBooks) -> None:
         loop: DunningLoop = one.dunning
         await loop.step()
     assert [one.steps for one in await rows(overdue.database, Dunning)] == [1]
+
+
+async def _redun(books: PayingBooks, days: tuple[int, ...], later: float) -> None:
+    """Let the worker start anew with another schedule, and look some days later."""
+    books.worker = worker(
+        books.database, books.redis, name="worker-1", clock=books.clock, dunning=DunningSchedule(days)
+    )
+    await dun(books, later)
+
+
+async def test_who_is_blocked_stays_so_while_the_schedule_grows_and_goes_on_once_it_has_paid(
+    overdue: PayingBooks,
+) -> None:
+    await until_blocked(overdue)
+    for later in (30, 30):
+        await _redun(overdue, (*DAYS, 30, 60), later)
+        assert await is_blocked(overdue)
+        assert [one.blocks for one in await rows(overdue.database, Dunning)] == [True]
+    await _pay(overdue)
+    assert not await is_blocked(overdue)
+
+
+@pytest.mark.parametrize("days", [(0, 3), (0, 9)])
+async def test_a_schedule_that_shrinks_below_what_was_taken_still_blocks(
+    overdue: PayingBooks, days: tuple[int, ...]
+) -> None:
+    for passed in (0, 3):
+        await dun(overdue, passed)
+    assert not await is_blocked(overdue)
+    await _redun(overdue, days, 10)
+    assert await is_blocked(overdue)
+    await _redun(overdue, days, 10)
+    assert [one.steps for one in await rows(overdue.database, Dunning)] == [2]
+    await _pay(overdue)
+    assert not await is_blocked(overdue)
 
 
 async def test_without_a_schedule_nobody_is_dunned(overdue: PayingBooks) -> None:

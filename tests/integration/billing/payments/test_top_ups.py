@@ -6,7 +6,7 @@ import pytest
 
 from support.billing.api import OTHER_TENANT, TENANT, Api, billing_api
 from support.billing.stand import ACME, balance
-from support.card_payments.account import SLOW
+from support.card_payments.account import SLOW, UNVERIFIED
 from support.card_payments.books import PayingBooks
 from support.card_payments.server import Fault
 
@@ -56,6 +56,22 @@ async def test_a_page_that_nobody_pays_on_ends(books: PayingBooks, api: Api) -> 
     await books.poll()
     assert (await books.payments())[-1].state == "failed"
     assert await balance(books.database, ACME) == books.taken == 0
+
+
+async def test_a_page_whose_payer_has_to_do_more_waits_for_it(books: PayingBooks, api: Api) -> None:
+    """Such as to confirm small deposits: the page is done, and the money comes days later."""
+    await api.post(TOP_UPS, ASKED, TENANT)
+    [session] = books.stripe.account.sessions
+    books.stripe.account.complete_payment(session, UNVERIFIED)
+    for _ in range(2):
+        await books.poll()
+    payment = await books.payment()
+    assert payment.state == "processing"
+    books.stripe.account.verify(payment.charge or "")
+    books.stripe.account.finish(payment.charge or "")
+    await books.poll()
+    assert await balance(books.database, ACME) == await books.cash() == books.taken == DOLLARS_20
+    await books.agree()
 
 
 async def test_credit_is_bought_by_the_stored_method(books: PayingBooks, api: Api) -> None:
@@ -111,6 +127,30 @@ async def test_methods_are_listed_chosen_and_removed(books: PayingBooks, api: Ap
     await books.owe()
     await books.pay()
     assert await books.payments() == []
+
+
+async def test_who_was_deleted_at_stripe_begins_anew_there(books: PayingBooks, api: Api) -> None:
+    """As is everybody once another account's key is set, such as one for real money after one for tests."""
+    await books.set_up()
+    books.stripe.account.customers.clear()
+    assert (await api.get(METHODS, TENANT))[1]["data"] == []
+    assert (await api.post(TOP_UPS, {**ASKED, "by": "stored_method"}, TENANT))[0] == 200
+    await books.pay()
+    assert (await books.payment()).failure_code == "resource_missing"
+    status, page = await api.post(f"{METHODS}/setup", key=TENANT)
+    assert status == 200
+    assert (await api.post(TOP_UPS, {**ASKED, "by": "stored_method", "idempotency_key": "two"}, TENANT))[0] == 400
+    method = books.stripe.account.complete_setup(page["id"])
+    await books.poll()
+    _, listed = await api.get(METHODS, TENANT)
+    assert [(one["id"], one["default"]) for one in listed["data"]] == [(method, True)]
+    books.stripe.account.customers.clear()
+    asked = {**ASKED, "idempotency_key": "three"}
+    status, bought = await api.post(TOP_UPS, asked, TENANT)
+    assert (status, (await api.post(TOP_UPS, asked, TENANT))[1]) == (200, bought)
+    books.stripe.account.complete_payment([*books.stripe.account.sessions][-1])
+    await books.poll()
+    assert await balance(books.database, ACME) == books.taken == DOLLARS_20
 
 
 async def test_another_tenant_sees_and_changes_nothing(books: PayingBooks, api: Api) -> None:

@@ -60,12 +60,20 @@ async def test_what_is_not_stripe_s_is_refused(books: PayingBooks, api: Api) -> 
         books.stripe.signed({**event, "id": "evt_2"}, now_ms)[1],
         books.stripe.signed(event, now_ms - 6 * MINUTE_MS)[1],
         books.stripe.signed(event, now_ms + 6 * MINUTE_MS)[1],
-        *("", "t=1", "nonsense", signature.replace("v1=", "v0=")),
+        *("", "t=1", "nonsense", signature.replace("v1=", "v0="), f"t={now_ms // 1000},v1=\u00e9"),
     ):
         status, answer = await send(api, body, headers)
         assert (status, answer["error"]["type"]) == (400, "invalid_request_error")
     assert (await send(api, *books.stripe.signed({"id": "evt_1"}, now_ms)))[0] == 400
     assert (await send(api, body, signature)) == (200, {"received": True})  # an intent of somebody else's
+
+
+async def test_what_has_no_id_is_passed_over(books: PayingBooks, api: Api) -> None:
+    """Stripe gives up on an endpoint that keeps refusing what it was not asked to leave out."""
+    for told in ({"object": "balance", "available": []}, {"object": "invoice", "payment_intent": None}):
+        event = {"id": "evt_1", "type": f"{told['object']}.told", "data": {"object": told}}
+        answer = await send(api, *books.stripe.signed(event, books.clock.now_ms()))
+        assert answer == (200, {"received": True})
 
 
 async def test_a_dispute_is_an_alarm_of_its_organization(books: PayingBooks, api: Api) -> None:
@@ -76,6 +84,19 @@ async def test_a_dispute_is_an_alarm_of_its_organization(books: PayingBooks, api
     await deliver(books, api)
     [alarm] = await rows(books.database, Alarm)
     assert (alarm.kind, alarm.subject, alarm.organization) == ("payment_disputed", "du_1", "org_acme")
+
+
+async def test_each_refund_of_a_part_is_an_alarm(books: PayingBooks, api: Api) -> None:
+    await books.set_up()
+    await books.owe()
+    await books.pay()
+    for cents in (100, 250):
+        books.stripe.account.refund((await books.payment()).charge or "", cents)
+    await deliver(books, api)
+    alarms = [one for one in await rows(books.database, Alarm) if one.kind == "payment_refunded"]
+    assert [one.message.partition(" dollars")[0] for one in sorted(alarms, key=lambda one: one.subject)] == [
+        *("1.00", "3.50")
+    ]
 
 
 async def test_a_set_up_that_nobody_told_of_is_found(books: PayingBooks) -> None:

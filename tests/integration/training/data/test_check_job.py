@@ -26,7 +26,8 @@ from tokenyard.finetune.job_request import JobRequest
 from tokenyard.finetune.states import JobOutcome, JobState
 from tokenyard.storage.database import Database
 
-pytestmark = pytest.mark.timeout(600)
+# The same on any database: what is slow here is Ray.
+pytestmark = [pytest.mark.timeout(600), pytest.mark.parametrize("database", ["sqlite"], indirect=True)]
 
 LIMIT_S = 240.0
 Row = dict[str, Any]

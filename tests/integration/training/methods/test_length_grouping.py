@@ -51,7 +51,7 @@ def trained(spec: TrainingSpec, *, on_epoch: Callable[[dict[str, float]], None] 
     return padding
 
 
-@pytest.mark.parametrize("method", ["supervised", "dpo"])
+@pytest.mark.parametrize("method", ["supervised", pytest.param("dpo", marks=pytest.mark.long)])
 def test_there_is_less_padding_and_nothing_else_changes(tmp_path: Path, method: str) -> None:
     base = save_tiny_model(tmp_path / "base")
     lengths = random.Random(1).sample(range(1, 90), ROWS)

@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 
+import msgspec
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -14,8 +15,8 @@ from tokenyard.core.redis_keys import bucket_of
 from tokenyard.storage.database import Database
 from tokenyard_billing.payments.asking import PAGE_MS
 from tokenyard_billing.payments.collecting import new_payment_id
-from tokenyard_billing.payments.methods import PaymentMethods, answering
-from tokenyard_billing.payments.ports import CheckoutOrder
+from tokenyard_billing.payments.methods import PaymentMethods
+from tokenyard_billing.payments.ports import CheckoutOrder, CheckoutPage
 from tokenyard_billing.payments.posting import CREATED, LIVE
 from tokenyard_billing.payments.tables import Payment
 
@@ -95,7 +96,7 @@ class TopUps:
 
     async def _page(self, payment: Payment) -> Payment:
         """Give it its page; until this is written down, nobody knows of that."""
-        order = CheckoutOrder(
+        asked = CheckoutOrder(
             payment=payment.id,
             organization=OrganizationId(payment.organization),
             customer=payment.customer,
@@ -104,12 +105,17 @@ class TopUps:
             expires_at_ms=payment.created_at_ms + PAGE_MS,
             attempt=self._clock.now_ms(),
         )
-        async with answering():
-            page = await self._methods.provider.checkout(order)
+
+        async def ask(customer: str) -> CheckoutPage:
+            nonlocal asked
+            asked = msgspec.structs.replace(asked, customer=customer)
+            return await self._methods.provider.checkout(asked)
+
+        page = await self._methods.as_customer(asked.organization, ask)
         async with self._database.transaction() as session:
             row = await session.get_one(Payment, payment.id, with_for_update=True)
             if row.checkout is None and row.state == CREATED:
-                row.checkout, row.checkout_url = page.id, page.url
+                row.checkout, row.checkout_url, row.customer = page.id, page.url, asked.customer
                 row.retry_at_ms = self._clock.now_ms()
             return row
 
