@@ -23,6 +23,9 @@ from tokenyard_billing.documents.operator_store import BillOperatorStore
 from tokenyard_billing.documents.store import BillStore
 from tokenyard_billing.dunning import operator_routes as dunning_for_operators
 from tokenyard_billing.dunning.operator_store import DunningOperatorStore
+from tokenyard_billing.invoice_proofs import operator_routes as invoice_proofs_for_operators
+from tokenyard_billing.invoice_proofs import tenant_routes as invoice_proofs_for_tenants
+from tokenyard_billing.invoice_proofs.files import ProofFiles
 from tokenyard_billing.invoicing import operator_routes as invoices_for_operators
 from tokenyard_billing.invoicing import period_routes
 from tokenyard_billing.invoicing import tenant_routes as invoices_for_tenants
@@ -50,6 +53,10 @@ from tokenyard_billing.pricing.prices import PriceList
 from tokenyard_billing.proof import operator_routes as proof_for_operators
 from tokenyard_billing.proof.operator_store import BillingOperatorStore
 from tokenyard_billing.proof.reconcile import LedgerReconciler
+from tokenyard_billing.sealing import operator_routes as seals_for_operators
+from tokenyard_billing.sealing import tenant_routes as seals_for_tenants
+from tokenyard_billing.sealing.operator_store import SealOperatorStore
+from tokenyard_billing.sealing.store import SealReader
 from tokenyard_billing.taxes import operator_routes as taxes_for_operators
 from tokenyard_billing.taxes.operator_store import TaxRateOperatorStore
 from tokenyard_billing.taxes.profiles import TaxProfiles
@@ -103,6 +110,7 @@ def billing_routers(
     methods = PaymentMethods(database, provider, audit, clock)
     automatic = AutomaticTopUps(database, audit, clock)
     payments = PaymentOperatorStore(database, clock)
+    seals, proofs = SealReader(database), ProofFiles(database, prices)
     return (
         usage_for_tenants.router(usage, prices, clock),
         invoices_for_tenants.router(invoices, clock),
@@ -126,6 +134,10 @@ def billing_routers(
         parties_for_operators.router(find_organization, details, IssuerOperatorStore(database, audit, clock, issuer)),
         documents_for_tenants.router(BillStore(database, issuer), files),
         documents_for_operators.router(BillOperatorStore(database, issuer), files),
+        seals_for_tenants.router(seals),
+        seals_for_operators.router(seals, SealOperatorStore(database)),
+        invoice_proofs_for_tenants.router(proofs),
+        invoice_proofs_for_operators.router(proofs),
         payments_for_tenants.router(PaymentStore(database), methods),
         payments_for_operators.router(find_organization, payments),
         top_ups_for_tenants.router(TopUps(database, methods, clock), automatic),

@@ -23,6 +23,7 @@ from tokenyard_billing.payments.posting import PaymentPosting
 from tokenyard_billing.plan_fees.loops import PlanFeeCharger
 from tokenyard_billing.ports import Blocking, LiveBudgets, PlanTerms
 from tokenyard_billing.pricing.prices import PriceList
+from tokenyard_billing.sealing.loops import DailySealer
 from tokenyard_billing.top_ups.loops import AutomaticTopUpLoop
 from tokenyard_billing.wallets.loops import BucketReadiness
 
@@ -110,6 +111,7 @@ class BillingWorker:
             blocking=blocking,
             schedule=dunning,
         )
+        self.sealer = DailySealer(database, self.leases, clock)
         self.top_ups = (
             None
             if provider is None
@@ -133,7 +135,10 @@ class BillingWorker:
         )
 
     def loops(self) -> list[Loop]:
-        parts = self.consumer, self.readiness, self.drafter, self.fees, self.closer, self.corrections, self.dunning
+        parts = (
+            *(self.consumer, self.readiness, self.drafter, self.fees, self.closer, self.corrections, self.dunning),
+            self.sealer,
+        )
         with_provider = [part for part in (self.top_ups, self.payments) if part is not None]
         return [part.loop() for part in (*parts, *with_provider)]
 

@@ -84,6 +84,7 @@ class Charge(Base):
     __table_args__ = (
         Index("billing_charges_billed", "organization", "billed_in"),
         Index("billing_charges_time", "organization", "admitted_at_ms"),
+        Index("billing_charges_recorded", "organization", "charged_at_ms"),
         Index("billing_charges_transaction", "transaction"),
         _index_where_set("billing_charges_reverses", "reverses", unique=True),
         _index_where_set("billing_charges_credit_note", "credit_note"),

@@ -16,7 +16,6 @@ DIALECT = {
     "_hear_": "read, receive",
     "_last_words_": "final event",
     "_screening_": "validation",
-    "_seals?_": "checksum",
     "_secret_lines_": "environment file",
     "_settle_down_": "drain",
     "^_shown_": "view",

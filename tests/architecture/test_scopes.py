@@ -50,6 +50,7 @@ SCOPES = {
     "/v1/organization/billing_details": KeyScope.BILLING,
     "/v1/organization/credit_notes": KeyScope.BILLING,
     "/v1/organization/balance": KeyScope.BILLING,
+    "/v1/organization/seals": KeyScope.BILLING,
     "/v1/organization/payments": KeyScope.BILLING,
     "/v1/organization/payment_methods": KeyScope.BILLING,
     "/v1/organization/credit": KeyScope.BILLING,

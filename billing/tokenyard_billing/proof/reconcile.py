@@ -20,6 +20,7 @@ from tokenyard_billing.proof.checks.issued_invoices import check_issued_invoices
 from tokenyard_billing.proof.checks.messages import check_messages
 from tokenyard_billing.proof.checks.payments import check_payments
 from tokenyard_billing.proof.checks.reservations import check_orphans, check_reservations
+from tokenyard_billing.proof.checks.seals import check_seals
 from tokenyard_billing.proof.checks.spending import check_spending
 from tokenyard_billing.proof.checks.witnesses import check_witnesses
 from tokenyard_billing.proof.live_books import LiveBooks
@@ -71,6 +72,7 @@ class LedgerReconciler:
             found += await check_reservations(session, now_ms)
             found += await check_orphans(session, self._jobs, now_ms)
             found += await check_messages(session, run.id, now_ms)
+            found += await check_seals(session, now_ms)
         found += await self._live(run)
         return Reconciliation(ok=not any(one.broken for one in found), differences=found, tokens=tokens)
 

@@ -18,6 +18,7 @@ _MODULES = (
     "tokenyard_billing.payments.tables",
     "tokenyard_billing.top_ups.tables",
     "tokenyard_billing.dunning.tables",
+    "tokenyard_billing.sealing.tables",
 )
 
 

@@ -13,6 +13,7 @@ from tokenyard.cli.money.corrections import corrections, credit_notes
 from tokenyard.cli.money.documents import document_commands
 from tokenyard.cli.money.payments import dunning, payments
 from tokenyard.cli.money.prices import prices
+from tokenyard.cli.money.seals import seals
 from tokenyard.cli.money.taxes import tax
 from tokenyard.cli.organizations import organizations, plans, projects
 from tokenyard.cli.quickstart import quickstart_command
@@ -46,6 +47,7 @@ app.add_typer(credit_notes, name="credit-notes")
 app.add_typer(tax, name="tax")
 app.add_typer(payments, name="payments")
 app.add_typer(dunning, name="dunning")
+app.add_typer(seals, name="seals")
 app.add_typer(webhooks, name="webhooks")
 money_commands(app)
 document_commands(app, organizations, invoices, credit_notes)

@@ -226,5 +226,5 @@ async def test_every_route_says_what_it_answers(database: Database, redis: Redis
         for path, methods in described["paths"].items():
             for method, operation in methods.items():
                 content = operation["responses"]["200"]["content"]
-                document = path.rpartition("/")[2] in {"pdf", "html"}
+                document = path.rpartition("/")[2] in {"pdf", "html", "proof"}
                 assert document or "$ref" in content["application/json"]["schema"], f"{method} {path}"

@@ -24,6 +24,7 @@ from support.money.books import MoneyBooks
 from support.money.faults import Fault, Plan
 from support.money.model import LetIn, Tenant, Told
 from support.money.processes import MoneyProcess
+from support.money.seals import check_sealed
 from support.money.stand import STRANGERS, MoneyStand, neighbours
 from support.servers.free_ports import free_port
 from support.servers.valkey import Valkey
@@ -95,6 +96,7 @@ class MoneyMachine(RuleBasedStateMachine):
                 self._do(self.actions.recover())
                 self._do(self.books.check_at_rest())
                 self._do(self.books.check_rebuilt())
+                self._do(check_sealed(self.stand))
         finally:
             self.loop.run(self.stand.__aexit__())
             self.loop.close()

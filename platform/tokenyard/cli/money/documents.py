@@ -1,4 +1,4 @@
-"""`tokenyard issuer`, `org billing-details` and `invoices pdf`: who bills whom, and the documents that say so."""
+"""`tokenyard issuer`, `org billing-details`, `invoices pdf` and `proof`: who bills whom, and what says so."""
 
 import asyncio
 from collections.abc import Sequence
@@ -26,6 +26,7 @@ def document_commands(
     platform_command(app, "issuer")(issuer)
     platform_command(organizations, "billing-details")(billing_details)
     platform_command(invoices, "pdf")(pdf)
+    platform_command(invoices, "proof")(proof)
     platform_command(credit_notes, "pdf")(credit_note_pdf)
 
 
@@ -55,18 +56,27 @@ async def pdf(
     output: Output = None,
 ) -> CommandOutput:
     """Write an invoice to a PDF file; a draft is marked as one."""
-    return await _written(await run.api.invoice_pdf(invoice), invoice, output)
+    return await _written(await run.api.invoice_pdf(invoice), invoice, output or Path(f"{invoice}.pdf"))
+
+
+async def proof(
+    run: CommandRun,
+    invoice: Annotated[str, typer.Argument(help="Its id, inv_...")],
+    output: Output = None,
+) -> CommandOutput:
+    """Write all that proves an issued invoice to a zip file, for billing/verifier/verify_invoice.py."""
+    return await _written(await run.api.invoice_proof(invoice), invoice, output or Path(f"{invoice}-proof.zip"))
 
 
 async def credit_note_pdf(
     run: CommandRun, credit_note: Annotated[str, typer.Argument(help="Its id, cn_...")], output: Output = None
 ) -> CommandOutput:
     """Write a credit note to a PDF file."""
-    return await _written(await run.api.credit_note_pdf(credit_note), credit_note, output)
+    content = await run.api.credit_note_pdf(credit_note)
+    return await _written(content, credit_note, output or Path(f"{credit_note}.pdf"))
 
 
-async def _written(content: bytes, document: str, output: Path | None) -> CommandOutput:
-    path = output or Path(f"{document}.pdf")
+async def _written(content: bytes, document: str, path: Path) -> CommandOutput:
     try:
         await asyncio.to_thread(path.write_bytes, content)
     except OSError as error:

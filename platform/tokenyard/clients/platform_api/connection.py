@@ -109,9 +109,9 @@ class ApiCaller:
         except ValidationError as error:
             raise ApiFailed(f"The answer to {method} {path} is not understood: {_first(error)}", 502) from error
 
-    async def content(self, path: str) -> bytes:
+    async def content(self, path: str, *, timeout_s: float | None = None) -> bytes:
         """Return an answer that is no JSON, such as a file."""
-        return await self._connection.request("GET", path, key=self._key, query={}, body=None, timeout_s=None)
+        return await self._connection.request("GET", path, key=self._key, query={}, body=None, timeout_s=timeout_s)
 
     async def listing(self, kind: type[Result], path: str, **query: str | int | None) -> list[Result]:
         """Return the first (or only) page of a list."""

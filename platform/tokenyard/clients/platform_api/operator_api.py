@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from urllib.parse import quote
 
-from tokenyard.clients.platform_api.connection import ApiCaller, Body
+from tokenyard.clients.platform_api.connection import Body
 from tokenyard.clients.platform_api.correction_shapes import CorrectionInfo, CreditNoteInfo, PreviewInfo
 from tokenyard.clients.platform_api.party_shapes import PartyInfo
 from tokenyard.clients.platform_api.payment_shapes import (
@@ -12,6 +12,7 @@ from tokenyard.clients.platform_api.payment_shapes import (
     DunningInfo,
     PaymentInfo,
 )
+from tokenyard.clients.platform_api.proof_api import ProofApi
 from tokenyard.clients.platform_api.proof_shapes import AlarmInfo, ReconciliationInfo, RequestInfo
 from tokenyard.clients.platform_api.shapes import (
     ApiObject,
@@ -53,7 +54,7 @@ MAX_BUCKETS = 168  # of one page
 RECONCILE_TIMEOUT_S = 3600.0  # it reads whole tables
 
 
-class OperatorApi(ApiCaller):
+class OperatorApi(ProofApi):
     """The `/admin` routes; `organization` is an id or a slug."""
 
     def organizations(self) -> AsyncIterator[OrganizationInfo]:

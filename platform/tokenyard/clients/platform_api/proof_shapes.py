@@ -95,3 +95,30 @@ class ReconciliationInfo(ApiObject):
     ok: bool
     differences: list[DifferenceInfo]
     tokens: Json
+
+
+class SealInfo(ApiObject):
+    """The seal of a UTC day."""
+
+    id: str
+    day: str
+    hash: str
+    organizations: int
+    sealed_at_ms: int
+
+
+class SealDifferenceInfo(ApiObject):
+    name: str
+    day: str
+    organization: str | None = None
+    detail: str
+
+
+class SealVerificationInfo(ApiObject):
+    """`through` is the last day that was looked at; `more`: days behind it are left."""
+
+    days: int
+    rows: int
+    through: str | None = None
+    more: bool
+    difference: SealDifferenceInfo | None = None

@@ -1,0 +1,321 @@
+"""The proof of an invoice stands by itself: the verifier agrees, and says what was tampered with."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from support.billing.proof_files import (
+    Members,
+    change_json,
+    change_lines,
+    members,
+    proof_of,
+    verify,
+    write_members,
+)
+from support.billing.seal_books import SealBooks
+from support.billing.stand import GLOBEX, MARCH_MS, claims, hosted, kept, settled, trained, usage
+from support.billing.tax_books import APRIL_MS, DOLLAR, MAY_MS
+from tokenyard.storage.database import Database
+from tokenyard_billing.invoice_tables import Invoice
+from tokenyard_billing.periods import DAY_MS
+
+MARCH, APRIL = "inv_acme_2026-03", "inv_acme_2026-04"
+SQLITE = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # other tests ask PostgreSQL all the same
+Tampering = Callable[[Members], None]
+
+
+@pytest.fixture
+async def books(database: Database, redis: Redis) -> SealBooks:
+    """Two months of all that is charged, with tax, credit, a plan, late usage and corrections; nothing is sealed.
+
+    A correction of April raises what March billed, and is billed in April; one of March stands in its own invoice.
+    """
+    books = SealBooks(database, redis)
+    await books.publish("DE", "19")
+    await books.live_in("DE")
+    await books.grant(DOLLAR // 2)
+    await books.subscribe("0.75", "3.33")
+    await books.take(settled(claims("req_early"), usage(1_000, 5_003, 20)), trained("ftjob-1", 777))
+    await books.take(settled(claims("req_theirs", organization=GLOBEX), usage(9, 9)), organization=GLOBEX)
+    await books.pass_days()
+    await books.use(41_100)
+    await books.take(hosted("adapter_1"), hosted("adapter_2", pinned=True), kept(1))
+    await books.correct("cheap", request="req_early")
+    books.at(APRIL_MS)
+    await books.close()
+    await books.take(settled(claims("req_late"), usage(1_200, 40)))
+    await books.pass_days(3)
+    await books.take(settled(claims("req_april", admitted_at_ms=books.clock.now_ms()), usage(90_001, 12)))
+    await books.correct("dear", request="req_early")
+    books.at(MAY_MS)
+    await books.close()
+    assert {one.id for one in await books.rows(Invoice) if one.state == "open"} >= {MARCH, APRIL}
+    return books
+
+
+async def sealed(books: SealBooks) -> dict[str, str]:
+    """Seal all days, and return what a tenant may write down."""
+    books.at(MAY_MS + 2 * DAY_MS)
+    return {seal.day: seal.hash for seal in await books.seal()}
+
+
+async def test_honest_books_verify(books: SealBooks, tmp_path: Path) -> None:
+    noted = await sealed(books)
+    assert await books.verified() is None
+    for invoice in (MARCH, APRIL):
+        path = await proof_of(books, invoice, tmp_path / f"{invoice}.zip")
+        first, *_, last = _days(path)
+        code, said = await verify(path, "--seal", f"{first}={noted[first]}", "--seal", f"{last}={noted[last]}")
+        assert (code, said.splitlines()[-1]) == (0, "All of it is right."), said
+        assert "not yet sealed" not in said
+        assert f"{first}, {last}" in said
+    assert members(path)["undone.ndjson"].count(b"req_early") >= 1
+    assert b"@0.75" in members(path)["prices.json"]
+    assert b"plan_fee" in members(path)["invoice.json"]
+
+
+def _days(path: Path) -> list[str]:
+    return [one["day"] for one in json.loads(members(path)["proof.json"])["days"]]
+
+
+async def test_a_proof_has_nothing_of_others_and_always_the_same_bytes(books: SealBooks, tmp_path: Path) -> None:
+    await sealed(books)
+    path = await proof_of(books, MARCH, tmp_path / "one.zip")
+    again = await proof_of(books, MARCH, tmp_path / "two.zip")
+    assert path.read_bytes() == again.read_bytes()
+    for name, content in members(path).items():
+        assert b"globex" not in content, name
+        assert b"req_theirs" not in content, name
+
+
+async def test_days_that_are_not_sealed_yet_are_named(books: SealBooks, tmp_path: Path) -> None:
+    path = await proof_of(books, APRIL, tmp_path / "april.zip")
+    code, said = await verify(path)
+    assert code == 0, said
+    assert "not yet sealed" in said
+    code, said = await verify(path, "--seal", f"2026-04-03={'0' * 64}")
+    assert (code, "it was not compared" in said) == (2, True)
+
+
+async def test_what_was_tampered_with_before_it_was_asked_for_is_found(books: SealBooks, tmp_path: Path) -> None:
+    """The operator changed books and invoice alike, so that all of it adds up, but not the seals."""
+    await sealed(books)
+    await books.tamper("UPDATE billing_charges SET end_user = 'you' WHERE charge_key = 'req_late'")
+    code, said = await verify(await proof_of(books, APRIL, tmp_path / "april.zip"))
+    assert (code, "are not those that were sealed" in said) == (1, True), said
+
+
+async def test_a_chain_that_was_made_anew_is_found_by_what_was_written_down(books: SealBooks, tmp_path: Path) -> None:
+    noted = await sealed(books)
+    await books.tamper("UPDATE billing_charges SET end_user = 'you' WHERE charge_key = 'req_late'")
+    await books.tamper("DELETE FROM billing_seals")
+    await books.tamper("DELETE FROM billing_sealed_parts")
+    await sealed(books)
+    path = await proof_of(books, APRIL, tmp_path / "april.zip")
+    assert (await verify(path))[0] == 0
+    day = _days(path)[0]
+    code, said = await verify(path, "--seal", f"{day}={noted[day]}")
+    assert (code, "is not the one that you wrote down" in said) == (1, True), said
+
+
+def line(**changes: Any) -> Tampering:
+    """Change the first line of the invoice that is above 0."""
+
+    def change(invoice: Any) -> None:
+        found = next(one for one in invoice["lines"] if one["amount"] > 0)
+        for name, value in changes.items():
+            found[name] += value
+
+    return lambda content: change_json(content, "invoice.json", change)
+
+
+def head(**changes: int) -> Tampering:
+    def change(invoice: Any) -> None:
+        for name, value in changes.items():
+            invoice[name] += value
+
+    return lambda content: change_json(content, "invoice.json", change)
+
+
+def charge(key: str, **changes: Any) -> Tampering:
+    def change(lines: list[Any]) -> None:
+        for one in lines:
+            if one.get("charge_key") == key:
+                one.update(changes)
+
+    return in_days(change)
+
+
+def in_days(change: Callable[[list[Any]], None]) -> Tampering:
+    def tamper(content: Members) -> None:
+        for name in [name for name in content if name.startswith("days/")]:
+            change_lines(content, name, change)
+
+    return tamper
+
+
+def posted(**amounts: int) -> Callable[[list[Any]], None]:
+    """Change the entries of the transaction that issued the invoice."""
+
+    def change(lines: list[Any]) -> None:
+        for one in lines:
+            if one.get("template") == "invoice" and one["reference"] == APRIL:
+                for entry in one["entries"]:
+                    entry["amount"] += amounts.get(entry["account"], 0)
+
+    return change
+
+
+def without(wanted: Callable[[Any], bool]) -> Callable[[list[Any]], None]:
+    def change(lines: list[Any]) -> None:
+        lines[:] = [one for one in lines if not wanted(one)]
+
+    return change
+
+
+def twice(lines: list[Any]) -> None:
+    lines += [one for one in lines if one.get("charge_key") == "req_late"]
+
+
+def both(*tamperings: Tampering) -> Tampering:
+    def tamper(content: Members) -> None:
+        for each in tamperings:
+            each(content)
+
+    return tamper
+
+
+def prices(change: Callable[[list[Any]], None]) -> Tampering:
+    return lambda content: change_json(content, "prices.json", lambda stated: change(stated["prices"]))
+
+
+def raise_multiplied(stated: list[Any]) -> None:
+    next(one for one in stated if one.get("multiplied"))["rates"]["training"] += 1
+
+
+def proof(change: Callable[[Any], None]) -> Tampering:
+    return lambda content: change_json(content, "proof.json", change)
+
+
+def undone(change: Callable[[list[Any]], None]) -> Tampering:
+    return lambda content: change_lines(content, "undone.ndjson", change)
+
+
+def add_to_first(lines: list[Any]) -> None:
+    lines[0]["prompt_tokens"] += 1
+
+
+ARITHMETIC: dict[str, Tampering] = {
+    "its usage times its rates is": charge("req_late", amount=7),
+    "is billed twice": in_days(twice),
+    "is another organization's": charge("req_late", organization=GLOBEX),
+    "was recorded on another day": charge("req_late", charged_at_ms=MARCH_MS),
+    "has an amount and stands in no transaction": charge("req_late", transaction=None),
+    "and its charges are of": charge("req_late", transaction="tx_other"),
+    "is charged and not stated": prices(lambda stated: stated.clear()),
+    "is not the listed one times its multiplier": prices(raise_multiplied),
+    "is undone, and is not in the file": undone(lambda lines: lines.clear()),
+    "takes back something else than it was": undone(add_to_first),
+    "is not of that day and organization": in_days(lambda lines: lines[0].update(day="2026-01-01")),
+    "do not sum to 0": in_days(posted(receivable=-1)),
+    "the journal posted": head(amount_due=1),
+    "stands in the journal 0 times": in_days(without(lambda one: one.get("template") == "invoice")),
+    "was charged": line(quantity=1),
+    "has another rate than its price": line(rate=1),
+    "is not its quantity times its rate": line(amount=1),
+    "do not sum to the total": head(total=1),
+    "stands on no line": lambda content: change_json(content, "invoice.json", lambda one: one["lines"].pop()),
+    "credit pays": line(credit_applied=1),
+    "the tax of the line": line(tax=1),
+    "do not sum to the tax of the invoice": both(head(tax=1, tax_included=1), in_days(posted(tax=1, wallet=-1))),
+    "lines, credit, tax and rounding come to": both(head(amount_due=1), in_days(posted(receivable=-1, wallet=1))),
+    "is not rounded half up to cents": both(head(amount_due=1, rounding=1), in_days(posted(receivable=-1, rounding=1))),
+}
+
+
+@SQLITE
+async def test_each_wrong_sum_is_said_in_its_own_words(books: SealBooks, tmp_path: Path) -> None:
+    path = await proof_of(books, APRIL, tmp_path / "april.zip")
+    await _all_found(path, ARITHMETIC, tmp_path / "tampered.zip")
+
+
+async def _all_found(path: Path, tamperings: dict[str, Tampering], tampered: Path) -> None:
+    wrong = {}
+    for words, tamper in tamperings.items():
+        content = members(path)
+        tamper(content)
+        code, said = await verify(write_members(tampered, content))
+        if code != 1 or words not in said.splitlines()[-1]:
+            wrong[words] = code, said.splitlines()[-1]
+    assert not wrong, json.dumps(wrong, indent=1)
+
+
+def reseal(seal: Any) -> None:
+    stated = {name: seal[name] for name in ("day", "previous", "root", "organizations")} | {"format": 1}
+    seal["hash"] = hashlib.sha256(json.dumps(stated, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def break_chain(stated: Any) -> None:
+    stated["seals"][1]["previous"] = "0" * 64
+    reseal(stated["seals"][1])
+
+
+def other_root(stated: Any) -> None:
+    stated["days"][-1]["part"]["charges"] += 1
+
+
+def unseal_first(stated: Any) -> None:
+    del stated["seals"][0]
+    stated["days"][0]["sealed"] = False
+
+
+SEALS: dict[str, Tampering] = {
+    "are not those that were sealed": charge("req_late", end_user="you"),
+    "does not lead to the root of its seal": proof(other_root),
+    "is longer than its seal's tree": proof(lambda stated: stated["days"][0]["part"]["path"].append("0" * 64)),
+    "in its seal does not exist": proof(lambda stated: stated["days"][0]["part"].update(index=9)),
+    "is not the hash of what it states": proof(lambda stated: stated["seals"][1].update(root="0" * 64)),
+    "a day is missing": proof(lambda stated: stated["seals"].pop(1)),
+    "does not follow from that of": proof(break_chain),
+    "against the seals": proof(lambda stated: stated["days"][0].update(sealed=False)),
+    "is not sealed, and a later day is": proof(unseal_first),
+    "stands twice in the proof": proof(lambda stated: stated["days"].append(stated["days"][0])),
+}
+
+
+@SQLITE
+async def test_each_broken_seal_is_said_in_its_own_words(books: SealBooks, tmp_path: Path) -> None:
+    await sealed(books)
+    path = await proof_of(books, APRIL, tmp_path / "april.zip")
+    await _all_found(path, SEALS, tmp_path / "tampered.zip")
+
+
+def other_format(invoice: Any) -> None:
+    invoice["format"] = 2
+
+
+@SQLITE
+async def test_what_is_no_proof_cannot_be_verified(books: SealBooks, tmp_path: Path) -> None:
+    path = await proof_of(books, MARCH, tmp_path / "march.zip")
+    unreadable: dict[str, Tampering] = {
+        "invoice.json is missing": lambda content: content.__delitem__("invoice.json"),
+        "is no JSON": lambda content: content.update({"proof.json": b"{"}),
+        "knows the format 1": lambda content: change_json(content, "invoice.json", other_format),
+        "is no whole number": line(amount=0.5),
+        "says something twice": lambda content: content.update({"prices.json": b'{"prices": [], "prices": []}'}),
+    }
+    for words, tamper in unreadable.items():
+        content = members(path)
+        tamper(content)
+        code, said = await verify(write_members(tmp_path / "other.zip", content))
+        assert (code, words in said.splitlines()[-1]) == (2, True), (words, said)
+    (tmp_path / "other.zip").write_bytes(b"no zip")
+    assert (await verify(tmp_path / "other.zip"))[0] == 2
+    assert (await verify(tmp_path / "none.zip"))[0] == 2
+    assert (await verify(path, "--seal", "yesterday"))[0] == 2
