@@ -10,9 +10,8 @@ COVERAGE ?=
 # Coverage costs a third of the time of tests.
 TIMED = $(if $(COVERAGE),COVERAGE_FILE=build/coverage/data.$@) $(PYTEST) -m "not long" --durations=10 \
 	$(if $(COVERAGE),--cov --cov-report=)
-# These start engines and whole installations, one after the other, because some of them say how long somebody may
-# wait. Engines are two processes, one for serving and one for all else, and installations one, so that what is started
-# serves many tests.
+# These start engines and whole installations: each list is one process, so that what is started serves many tests, and
+# one after the other, because some of them say how long somebody may wait.
 ENGINES := tests/integration/serving tests/integration/training tests/integration/stack
 INSTALLATIONS := tests/browser tests/e2e
 SOURCES := platform deployments billing tests scripts
@@ -64,7 +63,7 @@ test-most: setup
 	DATABASES=by_turns $(TIMED) -n $(JOBS) --dist worksteal tests $(patsubst %,--ignore=%,$(ENGINES) $(INSTALLATIONS))
 
 test-engines: setup
-	$(TIMED) -n $(JOBS) --dist loadgroup $(ENGINES)
+	$(TIMED) $(ENGINES)
 
 test-installations: setup
 	@chromium=$$($(BIN)/python scripts/chromium.py) && export CHROMIUM="$$chromium" && $(TIMED) $(INSTALLATIONS)
