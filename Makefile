@@ -73,7 +73,7 @@ test-faults: setup clients ## every fault, the long tests, and the long form of 
 		$(patsubst %,--ignore=%,$(ENGINES)) --ignore tests/integration/billing --ignore tests/integration/storage
 	$(PYTEST) -m long --durations=10 tests/integration tests/e2e
 	MONEY_MACHINE_RUNS=300 MONEY_MACHINE_STEPS=60 MONEY_EVERY_STEP=1 FUZZ_CASES=1200 FAILOVERS=6 \
-	GENERATED_REQUESTS=10000 LONG_ARRAYS=all DATA_MEMORY_MIB=512 \
+	GENERATED_REQUESTS=10000 LONG_ARRAYS=all EVERY_POINT=1 DATA_MEMORY_MIB=512 \
 	$(PYTEST) --durations=10 --timeout=3600 tests/fault tests/property/billing/test_money_machine.py \
 		tests/e2e/test_fuzz.py tests/contract/clients/test_schemathesis.py \
 		tests/integration/training/data/test_memory.py

@@ -30,7 +30,7 @@ from tokenyard.gateway.endpoints.table import ENDPOINTS
 from tokenyard.limits.sweeper import Sweeper
 from tokenyard_billing.pricing.prices import PriceList
 
-REQUESTS = int(os.environ.get("GENERATED_REQUESTS", "500"))
+REQUESTS = int(os.environ.get("GENERATED_REQUESTS", "300"))
 LONG = REQUESTS > 1000
 FUZZING, EVERY_EDGE = "fuzzing", "coverage,fuzzing,stateful"
 # The edges of each value are thousands by themselves; of some operations there are fewer cases than are asked for.

@@ -64,6 +64,7 @@ class Scene:
         return next(one for one in self.stand.workers if one.billing.leases.held >= self.stand.buckets)
 
     async def open(self) -> None:
+        await self.stand.divide_buckets()  # the clock is moved by hand, and may have ended a worker's leases
         for worker in self.stand.workers:
             await worker.consume()
         await self.stand.welcome(*self._organizations, monthly_spend=LIMIT)
