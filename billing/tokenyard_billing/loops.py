@@ -116,7 +116,12 @@ class BillingWorker:
             None
             if provider is None
             else AutomaticTopUpLoop(
-                database=database, leases=self.leases, metrics=metrics, clock=clock, provider=provider.name
+                database=database,
+                leases=self.leases,
+                metrics=metrics,
+                clock=clock,
+                provider=provider.name,
+                blocking=blocking,
             )
         )
         self.payments = (

@@ -121,6 +121,10 @@ class Blocking(Protocol):
         """
         ...
 
+    async def is_closed(self, session: AsyncSession, organization: OrganizationId) -> bool:
+        """Tell whether it may use nothing now: it is blocked or archived."""
+        ...
+
 
 class UnfinishedJobs(Protocol):
     """Knows which training jobs may still be charged (finetune)."""

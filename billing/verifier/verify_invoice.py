@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import sys
 import zipfile
@@ -23,10 +24,15 @@ FORMAT = 1
 CENT = 10_000_000
 MILLION = 1_000_000
 DAY_MS = 86_400_000
+PART = 1024 * 1024
+LONGEST_LINE = 16 * PART
+LONGEST_DOCUMENT = 256 * PART
 COUNTS = (
     *("prompt_tokens", "cached_tokens", "completion_tokens", "trained_tokens"),
     *("hosted_hours", "pinned_hours", "stored_months", "fees"),
 )
+MEMBERS = ("README.txt", "invoice.json", "prices.json", "proof.json", "undone.ndjson")
+"""What is in the file beside the days."""
 NOT_OF_CHARGES = ("correction", "invoice", "credit_note")
 """The templates of transactions that move revenue without a charge."""
 
@@ -50,12 +56,23 @@ class Bundle:
             self._zip = zipfile.ZipFile(path)
         except (OSError, zipfile.BadZipFile) as error:
             raise Unreadable(f"{path} cannot be read: {error}") from error
-        names = self._zip.namelist()
-        if len(set(names)) != len(names):
+        self._names = self._zip.namelist()
+        if len(set(self._names)) != len(self._names):
             raise Unreadable("a name stands twice in the file")
 
+    def has_only(self, names: set[str]) -> None:
+        """Refuse what nobody has looked at: a reader would take it for proved."""
+        for name in self._names:
+            if name not in names and name != "days/":
+                raise Unreadable(f"{name[:80]} is no part of such a file")
+
     def document(self, name: str) -> dict[str, Any]:
-        return obj(parsed(b"".join(self._read(name)), name), name)
+        content = bytearray()
+        for line in self._read(name):
+            content += line
+            if len(content) > LONGEST_DOCUMENT:
+                raise Unreadable(f"{name} is too long")
+        return obj(parsed(bytes(content), name), name)
 
     def sha256(self, name: str) -> str:
         digest = hashlib.sha256()
@@ -70,7 +87,15 @@ class Bundle:
     def _read(self, name: str) -> Iterator[bytes]:
         try:
             with self._zip.open(name) as file:
-                yield from file
+                rest = b""
+                while part := file.read(PART):
+                    *lines, rest = (rest + part).split(b"\n")
+                    if len(rest) > LONGEST_LINE:  # it may be packed a thousand times smaller
+                        raise Unreadable(f"{name} has a line that is too long")
+                    for line in lines:
+                        yield line + b"\n"
+                if rest:
+                    yield rest
         except KeyError:
             raise Unreadable(f"{name} is missing") from None
         except (OSError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
@@ -145,6 +170,11 @@ def canonical(value: dict[str, Any]) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+def say(line: str) -> None:
+    """Print a line as it stands: what is in the file cannot break it, hide the next one or look like one of ours."""
+    print("".join(one if one.isprintable() else ascii(one)[1:-1] for one in line))
+
+
 def dollars(amount: int) -> str:
     sign = "-" if amount < 0 else ""
     return f"{sign}{abs(amount) // 10**9}.{abs(amount) % 10**9:09d} dollars"
@@ -159,6 +189,7 @@ def verify_chain(seals: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     before: dict[str, Any] | None = None
     for seal in seals:
         day = text(seal, "day")
+        a_date(day)
         stated = {
             "format": FORMAT,
             "day": day,
@@ -183,9 +214,12 @@ def next_day(day: str) -> str:
 
 def a_date(day: str) -> date:
     try:
-        return date.fromisoformat(day)
+        found = date.fromisoformat(day)
     except ValueError:
         raise Unreadable(f"{day[:40]!r} is no day") from None
+    if found.isoformat() != day:  # else one day could stand in the file twice, once without a seal
+        raise Unreadable(f"{day[:40]!r} is not written as YYYY-MM-DD")
+    return found
 
 
 def verify_part(day: str, organization: str, part: dict[str, Any], digest: str, seal: dict[str, Any]) -> None:
@@ -225,7 +259,7 @@ def verify_noted(noted: dict[str, str], seals: dict[str, dict[str, Any]]) -> Non
 def quantities(charge: dict[str, Any]) -> dict[str, int]:
     """Return how much a charge is of each kind of line; kinds of which there is nothing are left out."""
     used = {name: whole(charge, name) for name in COUNTS}
-    fee = text(charge, "kind") if charge["kind"] in ("plan_fee", "minimum") else "plan_fee"
+    fee = "minimum" if text(charge, "kind") == "minimum" else "plan_fee"
     kinds = {
         "input": used["prompt_tokens"] - used["cached_tokens"],
         "cached_input": used["cached_tokens"],
@@ -245,9 +279,13 @@ def rates_of(prices: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
     for price in prices:
         identity, rates = text(price, "id"), obj(field(price, "rates"), "rates")
         own = {name: whole(rates, name) for name in rates}
+        if identity in found:
+            raise Wrong(f"the price {identity} is stated twice")
         multiplied = price.get("multiplied")
         if multiplied is not None:
             multiplied = obj(multiplied, "multiplied")
+            if identity != f"{text(multiplied, 'listed')}@{text(multiplied, 'multiplier')}":
+                raise Wrong(f"the price {identity} names another multiplier than it is said to have")
             ten_thousandths = multiplier(text(multiplied, "multiplier"))
             listed = obj(field(multiplied, "rates"), "rates")
             for name, rate in own.items():
@@ -259,7 +297,7 @@ def rates_of(prices: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
 
 def multiplier(stated: str) -> int:
     ones, _, part = stated.partition(".")
-    if not ones.isdigit() or (part and not part.isdigit()) or len(part) > 4:
+    if not f"{ones}{part}".isdecimal() or not ones or len(part) > 4:
         raise Unreadable(f"{stated[:40]!r} is no multiplier")
     return int(ones) * 10_000 + int(part.ljust(4, "0"))
 
@@ -302,7 +340,10 @@ class Charges:
         if exact != amount:
             raise Wrong(f"the charge {key} is of {dollars(amount)}, and its usage times its rates is {dollars(exact)}")
         if charge.get("reverses") is not None:
-            self._undoing[text(charge, "reverses")] = effect(charge)
+            undone = text(charge, "reverses")
+            if undone in self._undoing:
+                raise Wrong(f"the charge {undone} is undone twice")
+            self._undoing[undone] = effect(charge)
 
     def wanted(self, charge: dict[str, Any]) -> bool:
         return text(charge, "charge_key") in self._undoing
@@ -310,6 +351,8 @@ class Charges:
     def undone(self, charge: dict[str, Any]) -> None:
         """A reversal takes back all that the charge was, to the last token."""
         key = text(charge, "charge_key")
+        if text(charge, "organization") != self.organization:
+            raise Wrong(f"the charge {key}, which is undone, is another organization's")
         stated = self._undoing.pop(key, None)
         if stated is not None and stated != {name: -value for name, value in effect(charge).items()}:
             raise Wrong(f"what undoes the charge {key} takes back something else than it was")
@@ -331,6 +374,7 @@ class Day:
         self.charges = self.transactions = 0
         self._charged: dict[str, int] = {}
         self._revenue: dict[str, int] = {}
+        self._posted: set[str] = set()
         begin = (a_date(day) - date(1970, 1, 1)).days * DAY_MS
         self._within = range(begin, begin + DAY_MS)
 
@@ -352,6 +396,11 @@ class Day:
     def transaction(self, transaction: dict[str, Any]) -> None:
         identity = text(transaction, "id")
         self._dated(whole(transaction, "posted_at_ms"), f"the transaction {identity}")
+        if text(transaction, "organization") != self.organization:
+            raise Wrong(f"the transaction {identity} is another organization's")
+        if identity in self._posted:
+            raise Wrong(f"the transaction {identity} stands twice on {self.day}")
+        self._posted.add(identity)
         self.transactions += 1
         entries = objects(transaction, "entries")
         if sum(whole(entry, "amount") for entry in entries) != 0:
@@ -431,6 +480,8 @@ def verify_tax(invoice: dict[str, Any]) -> None:
             whole(line, "tax_rate"),
             field(line, "tax_inclusive"),
         )
+        if rate < 0 or not isinstance(inclusive, bool):
+            raise Unreadable(f"there is no such tax as in {shortly(line)}")
         of = MILLION + (rate if inclusive else 0)
         exact = (2 * abs(base) * rate + of) // (2 * of)
         exact = exact if base > 0 else -exact
@@ -461,31 +512,40 @@ class Issue:
 
     def __init__(self, invoice: dict[str, Any]) -> None:
         self._invoice = invoice
-        self._found = 0
+        self._found: list[dict[str, Any]] = []
 
     def take(self, transaction: dict[str, Any]) -> None:
-        if (transaction["template"], field(transaction, "reference")) != ("invoice", self._invoice["id"]):
-            return
-        self._found += 1
+        if (text(transaction, "template"), field(transaction, "reference")) == ("invoice", self._invoice["id"]):
+            self._found.append(transaction)
+
+    def end(self) -> None:
+        """It was posted once, when it was issued, by what it says; the lines agree with that by now."""
+        owes = self._invoice["total"] - self._invoice["credit_applied"] or self._invoice["tax"]
+        if len(self._found) != (1 if owes else 0):
+            raise Wrong(f"the invoice stands in the journal {len(self._found)} times")
+        for transaction in self._found:
+            if whole(transaction, "posted_at_ms") != whole(self._invoice, "issued_at_ms"):
+                raise Wrong("the journal posted the invoice at another moment than it says it was issued")
+            self._compare(transaction)
+
+    def _compare(self, transaction: dict[str, Any]) -> None:
         sums: dict[str, int] = {}
         for entry in transaction["entries"]:
-            sums[entry["account"]] = sums.get(entry["account"], 0) + entry["amount"]
+            account = text(entry, "account")
+            sums[account] = sums.get(account, 0) + entry["amount"]
         stated = {
+            "wallet": self._invoice["total"] - self._invoice["credit_applied"],
             "receivable": -self._invoice["amount_due"],
+            "revenue": -self._invoice["tax_included"],
             "tax": self._invoice["tax"],
             "rounding": self._invoice["rounding"],
         }
-        for account, amount in stated.items():
-            if sums.get(account, 0) != amount:
+        for account in sorted(stated.keys() | sums.keys()):
+            posted, amount = sums.get(account, 0), stated.get(account, 0)
+            if posted != amount:
                 raise Wrong(
-                    f"the journal posted {dollars(sums.get(account, 0))} to {account} for this invoice, which says"
-                    f" {dollars(amount)}"
+                    f"the journal posted {dollars(posted)} to {account} for this invoice, which says {dollars(amount)}"
                 )
-
-    def end(self) -> None:
-        owes = self._invoice["total"] - self._invoice["credit_applied"] or self._invoice["tax"]
-        if self._found != (1 if owes else 0):
-            raise Wrong(f"the invoice stands in the journal {self._found} times")
 
 
 # All of it
@@ -497,33 +557,34 @@ def verify(path: str, noted: dict[str, str]) -> None:
     for document in (invoice, proof):
         if whole(document, "format") != FORMAT:
             raise Unreadable(f"this program knows the format {FORMAT}; the file has another one")
-    print(f"Invoice {text(invoice, 'number')} of {text(invoice, 'organization')} for {text(invoice, 'period')}")
+    say(f"Invoice {text(invoice, 'number')} of {text(invoice, 'organization')} for {text(invoice, 'period')}")
     if text(proof, "organization") != invoice["organization"]:
         raise Wrong("the proof is another organization's than the invoice")
     seals = verify_chain(objects(proof, "seals"))
     if seals:
-        print(f"ok  the chain of {len(seals)} seals from {min(seals)} to {max(seals)} is whole")
+        say(f"ok  the chain of {len(seals)} seals from {min(seals)} to {max(seals)} is whole")
     verify_noted(noted, seals)
     compared = sorted(noted.keys() & seals.keys())
     if compared:
-        print(f"ok  the seals that you wrote down are the same: {', '.join(compared)}")
+        say(f"ok  the seals that you wrote down are the same: {', '.join(compared)}")
     rates = rates_of(objects(bundle.document("prices.json"), "prices"))
     charges, issue = Charges(invoice, rates), Issue(invoice)
     sealed, unsealed = verify_days(bundle, objects(proof, "days"), seals, charges, issue)
     if sealed:
-        print(f"ok  your charges and journal of {len(sealed)} days are those that were sealed, and post each other")
+        say(f"ok  your charges and journal of {len(sealed)} days are those that were sealed, and post each other")
     verify_undone(bundle, [*sealed, *unsealed], charges)
-    print(f"ok  {charges.count} charges are their usage times the rates of {len(rates)} prices")
-    issue.end()
-    print("ok  the journal posted the invoice once, as it stands")
+    bundle.has_only({*MEMBERS, *(f"days/{day}.ndjson" for day in (*sealed, *unsealed))})
+    say(f"ok  {charges.count} charges are their usage times the rates of {len(rates)} prices")
     verify_lines(invoice, charges, rates)
-    print(f"ok  {len(invoice['lines'])} lines are the sums of these charges")
+    say(f"ok  {len(invoice['lines'])} lines are the sums of these charges")
     verify_credit(invoice)
     verify_tax(invoice)
     verify_due(invoice)
-    print(f"ok  credit, tax and rounding are right: due is {dollars(invoice['amount_due'])}")
+    say(f"ok  credit, tax and rounding are right: due is {dollars(invoice['amount_due'])}")
+    issue.end()
+    say("ok  the journal posted the invoice once, as it stands")
     if unsealed:
-        print(f"not yet sealed, so nothing but arithmetic proves them: {', '.join(unsealed)}")
+        say(f"not yet sealed, so nothing but arithmetic proves them: {', '.join(unsealed)}")
     missing = sorted(noted.keys() - seals.keys())
     if missing:
         raise Unreadable(f"no seal of {', '.join(missing)} is in the file, so it was not compared")
@@ -588,12 +649,12 @@ def verify_undone(bundle: Bundle, days: list[str], charges: Charges) -> None:
 def noted_seal(stated: str) -> tuple[str, str]:
     day, _, value = stated.partition("=")
     try:
-        date.fromisoformat(day)
-        if len(bytes.fromhex(value)) != 32:
+        found = bytes.fromhex(value)
+        if len(found) != 32:
             raise ValueError
+        return date.fromisoformat(day).isoformat(), found.hex()
     except ValueError:
         raise argparse.ArgumentTypeError(f"{stated!r} is not like 2026-05-31=HASH") from None
-    return day, value.lower()
 
 
 def main() -> int:
@@ -608,15 +669,23 @@ def main() -> int:
         help="a seal that you wrote down earlier; may be given again",
     )
     asked = parser.parse_args()
+    noted = dict(asked.seal)
+    if len(noted) != len(set(asked.seal)):
+        parser.error("two seals of one day were given")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a console may lack the letters of a name
     try:
-        verify(asked.proof, dict(asked.seal))
+        verify(asked.proof, noted)
     except Wrong as error:
-        print(f"WRONG: {error}.")
+        say(f"WRONG: {error}.")
         return 1
     except Unreadable as error:
-        print(f"COULD NOT BE VERIFIED: {error}.")
+        say(f"COULD NOT BE VERIFIED: {error}.")
         return 2
-    print("All of it is right.")
+    except Exception as error:  # whatever else a made-up file brings about is no proof either
+        say(f"COULD NOT BE VERIFIED: {type(error).__name__}: {error}.")
+        return 2
+    say("All of it is right.")
     return 0
 
 

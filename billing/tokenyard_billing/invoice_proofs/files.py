@@ -1,14 +1,17 @@
 """Proofs as files: made whole in a temporary file, so that a slow reader holds no transaction open, and then sent."""
 
+import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from tempfile import SpooledTemporaryFile
 from typing import IO
+from weakref import WeakKeyDictionary
 
 from fastapi.responses import StreamingResponse
 from sqlalchemy import Select
 from starlette.types import Receive, Scope, Send
 
-from tokenyard.core.errors import Conflict, NotFound, Unavailable
+from tokenyard.core.errors import Conflict, NotFound, RateLimited, Unavailable
 from tokenyard.core.ids import OrganizationId
 from tokenyard.storage.database import Database
 from tokenyard_billing.documents.rendering import RenderingQueue
@@ -23,6 +26,9 @@ TIME_LIMIT_S = 300.0
 STATEMENT_TIMEOUT_S = 60.0
 _IN_MEMORY = 4 * 1024 * 1024
 _PART = 256 * 1024
+MAX_OPEN, MAX_OPEN_OF_ONE = 64, 8
+"""So many are there at once, from the making of each until it was sent: who reads slowly keeps memory and disk."""
+_LOG = logging.getLogger(__name__)
 
 
 class ProofResponse(StreamingResponse):
@@ -55,6 +61,7 @@ class ProofFiles:
         self._database = database
         self._prices = prices
         self._queue = RenderingQueue(TIME_LIMIT_S)
+        self._made_for: WeakKeyDictionary[IO[bytes], OrganizationId] = WeakKeyDictionary()
 
     async def proof(self, query: Select[Invoice]) -> ProofResponse:
         """Return the proof of the invoice that `query` asks for.
@@ -62,8 +69,9 @@ class ProofFiles:
         Raises:
             NotFound: there is none.
             Conflict: it is a draft.
-            Unavailable: too many are being made, or it took too long, or a rate card was not read yet.
-            RateLimited: too many of this organization are being made.
+            Unavailable: too many are being made or sent, or it took too long, or a rate card was not read yet, or no
+                file can be written.
+            RateLimited: too many of this organization are being made or sent.
         """
         async with self._database.reading() as session:
             invoice = await session.scalar(query.options(*WHOLE))
@@ -73,20 +81,35 @@ class ProofFiles:
             raise Conflict(
                 f"The invoice {invoice.id} is a draft, which still changes: it has no proof until it is issued."
             )
-        file = await self._queue.run(OrganizationId(invoice.organization), lambda: self._made(invoice))
+        owner = OrganizationId(invoice.organization)
+        self._check_open(owner)
+        file = await self._queue.run(owner, lambda: self._made(invoice))
         return ProofResponse(file, f"{invoice.number}-proof.zip")
+
+    def _check_open(self, organization: OrganizationId) -> None:
+        owners = [owner for file, owner in self._made_for.items() if not file.closed]
+        if owners.count(organization) >= MAX_OPEN_OF_ONE:
+            raise RateLimited("Too many of your proofs are being sent. Please read these first.")
+        if len(owners) >= MAX_OPEN:
+            raise Unavailable("Too many proofs are being sent. Please try again.")
 
     async def _made(self, invoice: Invoice) -> IO[bytes]:
         file = SpooledTemporaryFile(_IN_MEMORY)
+        self._made_for[file] = OrganizationId(invoice.organization)
+        archive = Archive(file)
         try:
-            archive = Archive(file)
-            async with self._database.reading(statement_timeout_s=STATEMENT_TIMEOUT_S) as session:
+            async with self._database.snapshot(statement_timeout_s=STATEMENT_TIMEOUT_S) as session:
                 await InvoiceContents(session, invoice, self._prices).write(archive)
             archive.close()
         except BaseException as error:
+            with suppress(Exception):  # it would try again when it is forgotten, in a file that is gone
+                archive.close()
             file.close()
             if isinstance(error, UnknownPrice):
                 raise Unavailable("A rate card of this invoice cannot be read right now. Please try again.") from error
+            if isinstance(error, OSError):
+                _LOG.exception("no proof can be written")
+                raise Unavailable("A proof cannot be written right now. Please try again.") from error
             raise
         return file
 

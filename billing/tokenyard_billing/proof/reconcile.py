@@ -1,11 +1,6 @@
 """Checks the books: SQL against itself, in one snapshot, and Redis against SQL. Read only."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 from redis.asyncio import Redis
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.clock import Clock
 from tokenyard.storage.database import Database
@@ -65,7 +60,7 @@ class LedgerReconciler:
         """Run every check; raises `redis.RedisError` where Redis does not answer."""
         run = await current_run(self._redis)
         now_ms = self._clock.now_ms()
-        async with self._snapshot() as session:
+        async with self._database.snapshot(statement_timeout_s=STATEMENT_TIMEOUT_S) as session:
             tokens, found = await check_witnesses(session)
             for check in _OF_SQL_ALONE:
                 found += await check(session)
@@ -84,10 +79,3 @@ class LedgerReconciler:
         if (await current_run(self._redis)).id != run.id:
             return [noted("redis_restarted", run.id, "Redis came back meanwhile and was not compared")]
         return found
-
-    @asynccontextmanager
-    async def _snapshot(self) -> AsyncIterator[AsyncSession]:
-        async with self._database.reading(statement_timeout_s=STATEMENT_TIMEOUT_S) as session:
-            if not self._database.is_sqlite:  # there, a reader sees one snapshot anyway
-                await session.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-            yield session

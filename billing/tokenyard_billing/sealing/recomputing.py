@@ -11,7 +11,7 @@ from tokenyard_billing.sealing.canonical import seal_hash
 from tokenyard_billing.sealing.days import day_after
 from tokenyard_billing.sealing.lines import DayDigest, digest_of, parts_of, sealed_parts
 from tokenyard_billing.sealing.merkle import merkle_root
-from tokenyard_billing.sealing.owners import owners_behind
+from tokenyard_billing.sealing.owners import first_day, owners_behind
 from tokenyard_billing.sealing.tables import Seal
 
 BrokenSeal = Literal["seal_chain_broken", "seal_not_parts", "seal_not_rows"]
@@ -103,10 +103,24 @@ async def unsealed(session: AsyncSession, day: str, sealed: frozenset[str]) -> A
         after = owners[-1].organization
 
 
+async def before_chain(session: AsyncSession, first: StoredSeal) -> SealDifference | None:
+    """Return what is wrong where something was recorded before the day of the first seal."""
+    day = await first_day(session)
+    if day is None or day >= first.day:
+        return None
+    detail = f"there are charges or transactions of this day, and the first seal is of {first.day}"
+    return SealDifference("seal_not_rows", day, detail)
+
+
 async def first_difference(session: AsyncSession, seal: StoredSeal) -> tuple[int, SealDifference | None]:
-    """Make a day anew; return how many rows that read, and the first organization that differs."""
+    """Make a day anew; return how many rows that read, and the first organization that differs.
+
+    With the first day of the chain, all that is older is looked for, too.
+    """
     parts = await sealed_parts(session, seal.day)
     rows = sum(part.charges + part.transactions for part in parts)
+    if not seal.previous and (older := await before_chain(session, seal)) is not None:
+        return rows, older
     for part in parts:
         if (found := await not_of_rows(session, seal.day, part)) is not None:
             return rows, found

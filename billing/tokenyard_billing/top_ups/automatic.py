@@ -57,12 +57,12 @@ class AutomaticTopUps:
             InvalidRequest: one is no whole number of cents, out of its bounds, or no method is stored.
         """
         _check(threshold, amount, month_limit)
-        now_ms = self._clock.now_ms()
         async with self._database.transaction() as session:
             customer = select(PaymentCustomer).where(PaymentCustomer.organization == organization).with_for_update()
             if all(one.default_method is None for one in await session.scalars(customer)):
                 raise InvalidRequest("No payment method is stored. Set one up first.")
-            row = await session.get(AutomaticTopUp, organization)
+            row = await session.get(AutomaticTopUp, organization, with_for_update=True)
+            now_ms = await self._after_all_bought(session, organization)
             before = {} if row is None else _details(row)
             if row is None:
                 row = AutomaticTopUp(organization=organization, bucket=bucket_of(organization))
@@ -78,10 +78,16 @@ class AutomaticTopUps:
             await session.flush()
             return await _with_refusal(session, row)
 
+    async def _after_all_bought(self, session: AsyncSession, organization: OrganizationId) -> int:
+        """Return what time it is, and not before what was bought, whose time another machine's clock gave."""
+        own = Payment.organization == organization, Payment.idempotency_key.startswith(KEYS, autoescape=True)
+        last_ms = await session.scalar(select(func.max(Payment.created_at_ms)).where(*own))
+        return max(self._clock.now_ms(), 0 if last_ms is None else last_ms + 1)
+
     async def stop(self, organization: OrganizationId, *, actor: ApiKeyId) -> None:
         """Buy nothing by itself any more; what is under way ends as it would. `NotFound` where nothing is stated."""
         async with self._database.transaction() as session:
-            row = await _stated(session, organization)
+            row = await _stated(session, organization, lock=True)
             await session.delete(row)
             self._audit(
                 *(session, organization, actor, "automatic_top_up.deleted", organization),
@@ -110,8 +116,8 @@ def is_refused() -> ColumnElement[bool]:
     )
 
 
-async def _stated(session: AsyncSession, organization: OrganizationId) -> AutomaticTopUp:
-    found = await session.get(AutomaticTopUp, organization)
+async def _stated(session: AsyncSession, organization: OrganizationId, *, lock: bool = False) -> AutomaticTopUp:
+    found = await session.get(AutomaticTopUp, organization, with_for_update=lock)
     if found is None:
         raise NotFound("No automatic top-up is set.")
     return found

@@ -10,7 +10,7 @@ from tokenyard.core.ids import OrganizationId
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.storage.database import Database
 from tokenyard.web.loops import Loop
-from tokenyard_billing.apart import BATCH, Apart, Due
+from tokenyard_billing.apart import BATCH, RETRY_MS, Apart, Due
 from tokenyard_billing.bucket_leases import BucketLeases
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.invoicing.closing import CLOSER
@@ -18,6 +18,7 @@ from tokenyard_billing.ledger.journal import AccountName
 from tokenyard_billing.payments.collecting import new_payment_id
 from tokenyard_billing.payments.posting import CREATED, LIVE, SUCCEEDED
 from tokenyard_billing.payments.tables import Payment, PaymentCustomer
+from tokenyard_billing.ports import Blocking
 from tokenyard_billing.tables import Balance
 from tokenyard_billing.top_ups.automatic import KEYS, bought_by_itself, is_refused
 from tokenyard_billing.top_ups.tables import AutomaticTopUp
@@ -26,15 +27,26 @@ INTERVAL_S = 2.0
 
 
 class AutomaticTopUpLoop:
-    """Writes down what is to be bought; the loop of payments asks the provider for it."""
+    """Writes down what is to be bought; the loop of payments asks the provider for it.
+
+    Nothing is bought for an organization that could not use it: `blocking` knows.
+    """
 
     def __init__(
-        self, *, database: Database, leases: BucketLeases, metrics: LedgerMetrics, clock: Clock, provider: str
+        self,
+        *,
+        database: Database,
+        leases: BucketLeases,
+        metrics: LedgerMetrics,
+        clock: Clock,
+        provider: str,
+        blocking: Blocking,
     ) -> None:
         self._database = database
         self._leases = leases
         self._clock = clock
         self._provider = provider
+        self._blocking = blocking
         self._apart = Apart(database, leases, metrics, clock)
 
     def loop(self) -> Loop:
@@ -80,6 +92,11 @@ class AutomaticTopUpLoop:
             if found is None:
                 return
             top_up, customer = found
+            if await self._blocking.is_closed(session, due.organization):
+                top_up.retry_at_ms = self._clock.now_ms() + RETRY_MS
+                return
+            # Not before what it follows, whose time another machine's clock gave: a refusal of it would not count.
+            created_at_ms = max(self._clock.now_ms(), top_up.changed_at_ms, customer.method_at_ms)
             payments = select(AutomaticTopUp.organization).join(Payment, bought_by_itself()).where(own)
             earlier = await session.scalar(select(func.count()).select_from(payments.subquery()))
             session.add(
@@ -94,7 +111,7 @@ class AutomaticTopUpLoop:
                     state=CREATED,
                     idempotency_key=f"{KEYS}{earlier}",
                     actor=CLOSER,
-                    created_at_ms=self._clock.now_ms(),
+                    created_at_ms=created_at_ms,
                 )
             )
 

@@ -22,6 +22,7 @@ POOL_SIZE = 5
 # Drivers and pool say in many ways that there is no connection to be had.
 _NOT_CONNECTED = (OSError, SQLAlchemyError, PostgresError, InterfaceError, SqliteError)
 
+_SNAPSHOT = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
 
 
@@ -116,6 +117,14 @@ class Database:
                 yield session
             return
         async with self._connect("BEGIN") as connection, AsyncSession(bind=connection) as session:
+            yield session
+
+    @asynccontextmanager
+    async def snapshot(self, *, statement_timeout_s: float) -> AsyncIterator[AsyncSession]:
+        """Open a reading transaction of which all statements see the same moment."""
+        async with self.reading(statement_timeout_s=statement_timeout_s) as session:
+            if not self.is_sqlite:  # there, a reader sees one snapshot anyway
+                await session.execute(_SNAPSHOT)
             yield session
 
     def _with_limit(self, statement_s: float) -> "Database":

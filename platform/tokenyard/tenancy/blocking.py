@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.ids import ApiKeyId, OrganizationId
@@ -30,3 +30,9 @@ class OrganizationBlocks:
         action = "organization.blocked" if reason else "organization.unblocked"
         record(session, organization, actor, action, organization, at=at_ms // 1000, change=change)
         return messages
+
+    async def is_closed(self, session: AsyncSession, organization: OrganizationId) -> bool:
+        """Tell whether it may use nothing now: it is blocked or archived."""
+        closed = or_(OrganizationRow.blocked_reason != "", OrganizationRow.archived_at.is_not(None))
+        found = await session.scalar(select(OrganizationRow.id).where(OrganizationRow.id == organization, closed))
+        return found is not None

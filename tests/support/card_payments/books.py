@@ -90,6 +90,7 @@ class PayingBooks(InvoiceBooks):
             metrics=LedgerMetrics(CollectorRegistry()),
             clock=self.clock,
             provider=self.provider.name,
+            blocking=OrganizationBlocks(),
         )
 
     async def poll(self) -> None:

@@ -11,6 +11,7 @@ from tokenyard_billing.sealing.lines import DayDigest, sealed_parts
 from tokenyard_billing.sealing.recomputing import (
     SealDifference,
     StoredSeal,
+    before_chain,
     not_of_parts,
     not_of_rows,
     stored_seals,
@@ -22,10 +23,15 @@ MAX_ROWS = 100_000
 
 
 async def check_seals(session: AsyncSession, now_ms: int) -> list[Difference]:
-    """Each seal follows from the one before it; the newest day, and one that changes by the hour, follow from SQL."""
+    """Each seal follows from the one before it, and nothing is older than the first.
+
+    The newest day, and one that changes by the hour, follow from SQL.
+    """
     seals = [seal async for seal in stored_seals(session)]
     pairs = zip([None, *seals], seals, strict=False)
     found = [wrong for before, seal in pairs if (wrong := seal.follows(before)) is not None]
+    if seals and (older := await before_chain(session, seals[0])) is not None:
+        found.append(older)
     turn = now_ms // HOUR_MS
     for seal in {seals[-1], seals[turn % len(seals)]} if seals else set():
         found += await _of_day(session, seal, turn)

@@ -5,14 +5,18 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import delete, select, text, update
 
 from support.billing.api import OPERATOR, OTHER_TENANT, TENANT, Api, billing_api
-from support.billing.stand import ACME, balance
+from support.billing.stand import ACME, PROJECT, balance
 from support.card_payments.account import DECLINES
 from support.card_payments.books import PayingBooks
 from tokenyard.core.money import NANO_PER_DOLLAR
-from tokenyard.tenancy.tables import AuditRow
+from tokenyard.core.principal import Limits
+from tokenyard.storage.database import Database
+from tokenyard.tenancy.tables import AuditRow, OrganizationRow
+from tokenyard_billing.apart import RETRY_MS
+from tokenyard_billing.top_ups.tables import AutomaticTopUp
 
 OWN, OF_ACME = "/v1/organization/credit/automatic_top_up", "/admin/organizations/acme/automatic_top_up"
 WANTED = {"threshold_dollars": "5", "amount_dollars": "20", "month_limit_dollars": "50"}
@@ -96,6 +100,30 @@ async def test_who_states_it_again_has_it_tried_again(books: PayingBooks, api: A
         assert len(await books.payments()) == tries
 
 
+async def test_a_refusal_counts_where_the_clock_of_the_worker_is_behind(books: PayingBooks, api: Api) -> None:
+    await books.set_up(next(iter(DECLINES)))
+    books.clock.advance(60)
+    await api.put(OWN, WANTED, TENANT)
+    books.clock.advance(-60)
+    for _ in range(3):
+        await books.top_up()
+    assert len(await books.payments()) == 1
+
+
+async def test_who_states_it_again_has_it_tried_again_where_the_clock_of_the_worker_is_ahead(
+    books: PayingBooks, api: Api
+) -> None:
+    await books.set_up(next(iter(DECLINES)))
+    await api.put(OWN, WANTED, TENANT)
+    books.clock.advance(60)
+    await books.top_up()
+    books.clock.advance(-80)
+    assert (await api.put(OWN, WANTED, TENANT))[1]["failure_code"] == ""
+    books.clock.advance(80)
+    await books.top_up()
+    assert len(await books.payments()) == 2
+
+
 async def test_two_workers_buy_it_once(books: PayingBooks, api: Api) -> None:
     await books.set_up()
     await api.put(OWN, WANTED, TENANT)
@@ -105,6 +133,52 @@ async def test_two_workers_buy_it_once(books: PayingBooks, api: Api) -> None:
     await books.pay()
     assert books.taken == 20 * DOLLARS
     assert await left(books) == 20
+
+
+@pytest.mark.parametrize("closed", [{"archived_at": 1}, {"blocked_reason": "an invoice is overdue"}])
+async def test_who_can_use_nothing_buys_nothing(books: PayingBooks, api: Api, closed: dict[str, object]) -> None:
+    async with books.database.transaction() as session:
+        row = {"slug": "acme", "name": "", "default_project_id": PROJECT, "limits": Limits(), "created_at": 1}
+        session.add(OrganizationRow(id=ACME, **row, **closed))
+    await books.set_up()
+    await api.put(OWN, WANTED, TENANT)
+    for _ in range(2):
+        await books.top_up()
+    assert await books.payments() == []
+    async with books.database.transaction() as session:
+        await session.execute(update(OrganizationRow).values(archived_at=None, blocked_reason=""))
+    books.clock.advance(RETRY_MS / 1000)
+    await books.top_up()
+    assert books.taken == 20 * DOLLARS
+
+
+WAITING = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+
+
+async def one_waits(database: Database) -> None:
+    """Return once somebody waits for a lock; SQLite does not say so."""
+    if database.is_sqlite:
+        await asyncio.sleep(0.05)
+        return
+    async with asyncio.timeout(10), database.reading() as session:
+        while not await session.scalar(WAITING):
+            await session.execute(text("SELECT pg_sleep(0.01)"))
+
+
+async def test_who_changes_what_another_ends_at_the_same_moment_states_it_anew(books: PayingBooks, api: Api) -> None:
+    await books.set_up()
+    await api.put(OWN, WANTED, TENANT)
+    async with books.database.transaction() as session:
+        await session.execute(delete(AutomaticTopUp))
+        changing = asyncio.create_task(api.put(OWN, {**WANTED, "threshold_dollars": "7"}, TENANT))
+        await one_waits(books.database)
+    status, stated = await changing
+    assert (status, stated["threshold"]) == (200, 7 * DOLLARS)
+    async with books.database.transaction() as session:
+        await session.execute(delete(AutomaticTopUp))
+        ending = asyncio.create_task(api.delete(OWN, TENANT))
+        await one_waits(books.database)
+    assert (await ending)[0] == 404
 
 
 async def test_what_is_stated_is_checked_shown_and_ended(books: PayingBooks, api: Api) -> None:

@@ -165,7 +165,7 @@ INSERTED = (
         (INSERTED, "seal_not_rows", SEALED_ACME),
         (f"DELETE FROM billing_sealed_parts WHERE organization = '{ACME}'", "seal_not_rows", SEALED_ACME),
         (
-            f"UPDATE billing_sealed_parts SET digest = replace(digest, '0', '1') WHERE organization = '{GLOBEX}'",
+            f"UPDATE billing_sealed_parts SET digest = day WHERE organization = '{GLOBEX}'",
             "seal_not_rows",
             f"{DAY}/{GLOBEX}",
         ),
@@ -204,6 +204,18 @@ async def test_rows_of_one_who_had_none_are_found(books: SealBooks) -> None:
     last = await books.verified("2026-03-04", "2026-03-04")
     assert last is not None
     assert last.subject == f"2026-03-04/{GLOBEX}"
+
+
+async def test_what_is_put_in_before_the_first_seal_is_found(books: SealBooks) -> None:
+    await books.pass_days(2)
+    await books.seal()
+    earlier = MARCH_MS - 40 * DAY_MS
+    await books.tamper(INSERTED.replace("actor, posted_at_ms FROM", f"actor, {earlier} FROM"))
+    found = await books.verified()
+    assert found is not None
+    assert (found.name, found.subject) == ("seal_not_rows", "2026-01-22")
+    assert ("seal_not_rows", "2026-01-22") in await books.seal_differences()
+    assert await books.verified("2026-03-04") is None, "the first day was not asked for"
 
 
 async def test_whoever_makes_the_chain_anew_is_found_by_a_hash_that_was_written_down(books: SealBooks) -> None:

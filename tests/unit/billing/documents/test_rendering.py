@@ -42,6 +42,17 @@ async def test_an_organization_has_a_few_and_the_others_their_own() -> None:
     assert await queue.run(ACME, work) == b"made"
 
 
+async def test_who_asks_for_several_keeps_nobody_else_waiting() -> None:
+    queue, slow, work = RenderingQueue(), Work(), Work()
+    own = [asyncio.create_task(queue.run(ACME, slow)) for _ in range(MAX_OF_ONE)]
+    await asyncio.sleep(0)
+    work.go.set()
+    assert await asyncio.wait_for(queue.run(GLOBEX, work), 5) == b"made"
+    assert slow.most == 1
+    slow.go.set()
+    assert await asyncio.gather(*own) == [b"made"] * MAX_OF_ONE
+
+
 async def test_all_together_have_a_bound_and_who_leaves_frees_a_place() -> None:
     queue, work = RenderingQueue(), Work()
     asked = [asyncio.create_task(queue.run(OrganizationId(f"org_{number}"), work)) for number in range(MAX_ASKED)]
