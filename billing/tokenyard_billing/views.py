@@ -6,7 +6,8 @@ from fastapi import Query
 from pydantic import AfterValidator, AliasPath, BaseModel, BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
-from tokenyard.core.money import to_dollars
+from tokenyard.core.errors import InvalidRequest
+from tokenyard.core.money import InexactAmount, NanoDollars, from_dollars, to_dollars
 from tokenyard.web.request_guard import NO_NUL
 from tokenyard_billing.tables import PAYMENT_IDS
 
@@ -36,3 +37,11 @@ def of(*path: str) -> FieldInfo:
 
 class View(BaseModel, from_attributes=True):
     """Made of a stored value of the same fields: `model_validate`."""
+
+
+def amount_of(dollars: str, field: str) -> NanoDollars:
+    """Return the amount that a body's field states as text; one finer than a nano-dollar raises `InvalidRequest`."""
+    try:
+        return from_dollars(dollars)
+    except InexactAmount as error:
+        raise InvalidRequest(str(error), param=field) from error

@@ -5,8 +5,8 @@ from collections.abc import Collection
 from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from tokenyard.core.ids import random_text
-from tokenyard.core.money import CENT
+from tokenyard.core.ids import ApiKeyId, random_text
+from tokenyard.core.money import CENT, NanoDollars
 from tokenyard_billing.apart import Due
 from tokenyard_billing.dunning.tables import Dunning
 from tokenyard_billing.invoice_tables import Invoice
@@ -55,26 +55,35 @@ async def open_payment(session: AsyncSession, due: DueCollection, query: Select[
     if customer is None or amount <= 0:
         return
     earlier = await session.scalar(select(func.count()).where(Payment.invoice == due.invoice))
-    session.add(
-        Payment(
-            id=new_payment_id(),
-            organization=due.organization,
-            bucket=customer.bucket,
-            invoice=due.invoice,
-            amount=amount,
-            provider=customer.provider,
-            customer=customer.customer,
-            method=customer.default_method,
-            state=CREATED,
-            idempotency_key=f"collect:{due.invoice}/{earlier}",
-            actor=CLOSER,
-            created_at_ms=now_ms,
-        )
+    key = f"collect:{due.invoice}/{earlier}"
+    session.add(new_payment(customer, amount, key, invoice=due.invoice, actor=CLOSER, at_ms=now_ms))
+
+
+def new_payment(
+    customer: PaymentCustomer,
+    amount: NanoDollars,
+    idempotency_key: str,
+    *,
+    actor: ApiKeyId,
+    at_ms: int,
+    invoice: str | None = None,
+    by_page: bool = False,
+) -> Payment:
+    """Return a payment that is asked for next: of an invoice or for credit, by the default method or on a page."""
+    return Payment(
+        id=f"{PAYMENT_IDS}{random_text()}",
+        organization=customer.organization,
+        bucket=customer.bucket,
+        invoice=invoice,
+        amount=amount,
+        provider=customer.provider,
+        customer=customer.customer,
+        method=None if by_page else customer.default_method,
+        state=CREATED,
+        idempotency_key=idempotency_key,
+        actor=actor,
+        created_at_ms=at_ms,
     )
-
-
-def new_payment_id() -> str:
-    return f"{PAYMENT_IDS}{random_text()}"
 
 
 def _of_invoice() -> ColumnElement[bool]:

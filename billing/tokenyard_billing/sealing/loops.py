@@ -2,6 +2,7 @@
 
 import logging
 
+import msgspec
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -76,16 +77,7 @@ class DailySealer:
             after = owners[-1].organization
 
     async def _write(self, day: str, parts: list[DayDigest]) -> None:
-        rows = [
-            {
-                "day": day,
-                "organization": part.organization,
-                "charges": part.charges,
-                "transactions": part.transactions,
-                "digest": part.digest,
-            }
-            for part in parts
-        ]
+        rows = [{"day": day, **msgspec.structs.asdict(part)} for part in parts]
         async with self._database.transaction() as session:
             await self._leases.fence(session, {BUCKET})
             await bulk.insert_new(session, SealedPart, rows)

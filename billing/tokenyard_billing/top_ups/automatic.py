@@ -12,7 +12,7 @@ from tokenyard.core.redis_keys import bucket_of
 from tokenyard.storage.database import AuditLog, Database
 from tokenyard_billing.payments.posting import CANCELLED, FAILED
 from tokenyard_billing.payments.tables import Payment, PaymentCustomer
-from tokenyard_billing.top_ups.buying import LEAST, MOST
+from tokenyard_billing.top_ups.buying import MOST, check_amount
 from tokenyard_billing.top_ups.tables import AutomaticTopUp
 
 KEYS = "automatic:"
@@ -80,8 +80,7 @@ class AutomaticTopUps:
 
     async def _after_all_bought(self, session: AsyncSession, organization: OrganizationId) -> int:
         """Return what time it is, and not before what was bought, whose time another machine's clock gave."""
-        own = Payment.organization == organization, Payment.idempotency_key.startswith(KEYS, autoescape=True)
-        last_ms = await session.scalar(select(func.max(Payment.created_at_ms)).where(*own))
+        last_ms = await session.scalar(select(func.max(Payment.created_at_ms)).where(bought_by_itself(organization)))
         return max(self._clock.now_ms(), 0 if last_ms is None else last_ms + 1)
 
     async def stop(self, organization: OrganizationId, *, actor: ApiKeyId) -> None:
@@ -97,11 +96,10 @@ class AutomaticTopUps:
             )
 
 
-def bought_by_itself() -> ColumnElement[bool]:
-    """Tell of a payment of the organization of an `AutomaticTopUp`."""
-    return and_(
-        Payment.organization == AutomaticTopUp.organization, Payment.idempotency_key.startswith(KEYS, autoescape=True)
-    )
+def bought_by_itself(organization: OrganizationId | None = None) -> ColumnElement[bool]:
+    """Tell of a payment of `organization`; without one, of that of an `AutomaticTopUp`."""
+    owner = AutomaticTopUp.organization if organization is None else organization
+    return and_(Payment.organization == owner, Payment.idempotency_key.startswith(KEYS, autoescape=True))
 
 
 def is_refused() -> ColumnElement[bool]:
@@ -145,8 +143,7 @@ def _details(row: AutomaticTopUp) -> dict[str, object]:
 
 
 def _check(threshold: NanoDollars, amount: NanoDollars, month_limit: NanoDollars) -> None:
-    if not LEAST <= amount <= MOST or amount % CENT:
-        raise InvalidRequest("Credit is bought in whole cents, from 1 to 100000 dollars.", param="amount_dollars")
+    check_amount(amount)
     if not 0 < threshold <= MOST or threshold % CENT:
         message = "The threshold is whole cents, above 0 and up to 100000 dollars."
         raise InvalidRequest(message, param="threshold_dollars")

@@ -11,10 +11,9 @@ from tokenyard.core.clock import Clock
 from tokenyard.core.errors import Conflict, InvalidRequest
 from tokenyard.core.ids import ApiKeyId, OrganizationId
 from tokenyard.core.money import CENT, NANO_PER_DOLLAR, NanoDollars
-from tokenyard.core.redis_keys import bucket_of
 from tokenyard.storage.database import Database
 from tokenyard_billing.payments.asking import PAGE_MS
-from tokenyard_billing.payments.collecting import new_payment_id
+from tokenyard_billing.payments.collecting import new_payment
 from tokenyard_billing.payments.methods import PaymentMethods
 from tokenyard_billing.payments.ports import CheckoutOrder, CheckoutPage
 from tokenyard_billing.payments.posting import CREATED, LIVE
@@ -23,6 +22,12 @@ from tokenyard_billing.payments.tables import Payment
 LEAST, MOST = NanoDollars(NANO_PER_DOLLAR), NanoDollars(100_000 * NANO_PER_DOLLAR)
 TITLE = "API credit"
 MAX_UNFINISHED = 10
+
+
+def check_amount(amount: NanoDollars) -> None:
+    """Raise `InvalidRequest` for what is no amount of credit that can be bought."""
+    if not LEAST <= amount <= MOST or amount % CENT:
+        raise InvalidRequest("Credit is bought in whole cents, from 1 to 100000 dollars.", param="amount_dollars")
 
 
 class PayBy(StrEnum):
@@ -56,28 +61,14 @@ class TopUps:
                 top-ups are unfinished.
             NotFound, Unavailable: as `PaymentMethods`.
         """
-        if not LEAST <= amount <= MOST or amount % CENT:
-            raise InvalidRequest("Credit is bought in whole cents, from 1 to 100000 dollars.", param="amount_dollars")
+        check_amount(amount)
         customer = await self._methods.customer(organization)
-        method = customer.default_method if by is PayBy.STORED_METHOD else None
-        if by is PayBy.STORED_METHOD and method is None:
+        by_page = by is PayBy.CHECKOUT
+        if not by_page and customer.default_method is None:
             raise InvalidRequest("No payment method is stored. Set one up first, or pay by checkout.", param="by")
-        payment = await self._once(
-            Payment(
-                id=new_payment_id(),
-                organization=organization,
-                bucket=bucket_of(organization),
-                amount=amount,
-                provider=self._methods.provider.name,
-                customer=customer.customer,
-                method=method,
-                state=CREATED,
-                idempotency_key=f"top_up:{idempotency_key}",
-                actor=actor,
-                created_at_ms=self._clock.now_ms(),
-            )
-        )
-        if payment.amount != amount or (payment.method is None) != (method is None):
+        key, now_ms = f"top_up:{idempotency_key}", self._clock.now_ms()
+        payment = await self._once(new_payment(customer, amount, key, actor=actor, at_ms=now_ms, by_page=by_page))
+        if payment.amount != amount or (payment.method is None) != by_page:
             raise Conflict(f"The idempotency key {idempotency_key!r} was used for another top-up.")
         return payment if payment.method or payment.checkout or payment.state != CREATED else await self._page(payment)
 

@@ -1,12 +1,11 @@
 """Buys credit by stored methods for organizations of which little is left, in the buckets that this worker leases."""
 
-from datetime import UTC, datetime
-
 from sqlalchemy import Select, and_, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from tokenyard.core.clock import Clock
 from tokenyard.core.ids import OrganizationId
+from tokenyard.core.money import NanoDollars
 from tokenyard.core.redis_keys import bucket_of
 from tokenyard.storage.database import Database
 from tokenyard.web.loops import Loop
@@ -15,9 +14,10 @@ from tokenyard_billing.bucket_leases import BucketLeases
 from tokenyard_billing.charging.metrics import LedgerMetrics
 from tokenyard_billing.invoicing.closing import CLOSER
 from tokenyard_billing.ledger.journal import AccountName
-from tokenyard_billing.payments.collecting import new_payment_id
-from tokenyard_billing.payments.posting import CREATED, LIVE, SUCCEEDED
+from tokenyard_billing.payments.collecting import new_payment
+from tokenyard_billing.payments.posting import LIVE, SUCCEEDED
 from tokenyard_billing.payments.tables import Payment, PaymentCustomer
+from tokenyard_billing.periods import TIME_ZONE, month_of, period_start_ms
 from tokenyard_billing.ports import Blocking
 from tokenyard_billing.tables import Balance
 from tokenyard_billing.top_ups.automatic import KEYS, bought_by_itself, is_refused
@@ -64,8 +64,9 @@ class AutomaticTopUpLoop:
     def _wanting(self) -> Select[AutomaticTopUp, PaymentCustomer]:
         """Return a query of those of which less is left than they want, and of whom they are to the provider."""
         now_ms = self._clock.now_ms()
+        month_ms = period_start_ms(month_of(now_ms), TIME_ZONE)
         left = and_(Balance.organization == AutomaticTopUp.organization, Balance.account == AccountName.WALLET.value)
-        this_month = Payment.state.in_([*LIVE, SUCCEEDED]), Payment.created_at_ms >= _month_ms(now_ms)
+        this_month = Payment.state.in_([*LIVE, SUCCEEDED]), Payment.created_at_ms >= month_ms
         sum_bought = select(func.coalesce(func.sum(Payment.amount), 0)).where(bought_by_itself(), *this_month)
         bought = sum_bought.correlate(AutomaticTopUp)
         return (
@@ -97,23 +98,9 @@ class AutomaticTopUpLoop:
                 return
             # Not before what it follows, whose time another machine's clock gave: a refusal of it would not count.
             created_at_ms = max(self._clock.now_ms(), top_up.changed_at_ms, customer.method_at_ms)
-            payments = select(AutomaticTopUp.organization).join(Payment, bought_by_itself()).where(own)
-            earlier = await session.scalar(select(func.count()).select_from(payments.subquery()))
-            session.add(
-                Payment(
-                    id=new_payment_id(),
-                    organization=due.organization,
-                    bucket=top_up.bucket,
-                    amount=top_up.amount,
-                    provider=customer.provider,
-                    customer=customer.customer,
-                    method=customer.default_method,
-                    state=CREATED,
-                    idempotency_key=f"{KEYS}{earlier}",
-                    actor=CLOSER,
-                    created_at_ms=created_at_ms,
-                )
-            )
+            earlier = await session.scalar(select(func.count()).where(bought_by_itself(due.organization)))
+            amount, key = NanoDollars(top_up.amount), f"{KEYS}{earlier}"
+            session.add(new_payment(customer, amount, key, actor=CLOSER, at_ms=created_at_ms))
 
     async def _put_off(self, due: Due, error: Exception) -> None:
         own = update(AutomaticTopUp).where(AutomaticTopUp.organization == due.organization)
@@ -121,9 +108,3 @@ class AutomaticTopUpLoop:
 
     async def _fence(self, session: AsyncSession, due: Due) -> None:
         await self._leases.fence(session, {bucket_of(due.organization)})
-
-
-def _month_ms(now_ms: int) -> int:
-    """Return when the UTC month of a moment began."""
-    now = datetime.fromtimestamp(now_ms / 1000, UTC)
-    return round(now.replace(day=1, hour=0, minute=0, second=0, microsecond=0).timestamp() * 1000)

@@ -12,8 +12,8 @@ from tokenyard_billing.top_ups.views import (
     AutomaticTopUpView,
     DeletedAutomaticTopUpView,
     TopUpBody,
-    amount_of,
 )
+from tokenyard_billing.views import amount_of
 
 
 def router(top_ups: TopUps, automatic: AutomaticTopUps) -> APIRouter:

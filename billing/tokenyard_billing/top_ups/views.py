@@ -4,8 +4,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from tokenyard.core.errors import InvalidRequest
-from tokenyard.core.money import InexactAmount, NanoDollars, from_dollars
 from tokenyard.web.pages import Identified
 from tokenyard.web.request_guard import NO_NUL
 from tokenyard_billing.top_ups.buying import PayBy
@@ -52,11 +50,3 @@ class DeletedAutomaticTopUpView(BaseModel):
     id: str
     object: Literal["automatic_top_up.deleted"] = "automatic_top_up.deleted"
     deleted: Literal[True] = True
-
-
-def amount_of(dollars: str, field: str) -> NanoDollars:
-    """Return the amount that a body's field states as text; one finer than a nano-dollar raises `InvalidRequest`."""
-    try:
-        return from_dollars(dollars)
-    except InexactAmount as error:
-        raise InvalidRequest(str(error), param=field) from error

@@ -7,12 +7,12 @@ from pydantic import BaseModel, Field
 
 from tokenyard.core.errors import InvalidRequest
 from tokenyard.core.ids import random_text
-from tokenyard.core.money import InexactAmount, NanoDollars, from_dollars
+from tokenyard.core.money import NanoDollars
 from tokenyard.web.auth import CurrentOperator
 from tokenyard.web.pages import After, Page
 from tokenyard.web.request_guard import NO_NUL
 from tokenyard_billing.ports import OrganizationLookup
-from tokenyard_billing.views import IdempotencyKey, ListSize
+from tokenyard_billing.views import IdempotencyKey, ListSize, amount_of
 from tokenyard_billing.wallets.operator_store import WalletOperatorStore
 from tokenyard_billing.wallets.store import Wallet
 from tokenyard_billing.wallets.views import BalanceView, GrantView
@@ -30,10 +30,9 @@ class CreditBody(BaseModel, extra="forbid", coerce_numbers_to_str=True):
         """Return the amount; none, two, or one finer than a nano-dollar raise `InvalidRequest`."""
         if (self.amount_dollars is None) == (self.amount is None):
             raise InvalidRequest("Give either amount_dollars or amount (nano-dollars).", param="amount_dollars")
-        try:
-            return NanoDollars(self.amount) if self.amount is not None else from_dollars(self.amount_dollars or "")
-        except InexactAmount as error:
-            raise InvalidRequest(str(error), param="amount_dollars") from error
+        if self.amount is not None:
+            return NanoDollars(self.amount)
+        return amount_of(self.amount_dollars or "", "amount_dollars")
 
 
 def router(find: OrganizationLookup, wallet: Wallet, store: WalletOperatorStore) -> APIRouter:
